@@ -1,0 +1,1 @@
+"""The asyncio client: connection, subscriptions, request-reply. Start at :func:`natsproto.connect`."""

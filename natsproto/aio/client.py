@@ -1,0 +1,494 @@
+"""The client an application holds: publish, subscribe, request, flush, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    ConfigError,
+    ConnectionClosedError,
+    LocalProtocolError,
+    MaxPayloadError,
+    NatsError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
+from ..headers import Headers, encode_headers
+from ..nuid import next_nuid
+from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from .connection import Connection, State, Stats
+from .msg import Msg
+from .options import DEFAULT_SERVER, Callback, Options
+from .request_mux import RequestSlot
+from .subscription import Subscription
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from ..jetstream.context import JetStreamContext
+    from ..transport import Buffer, TransportKind
+    from ..wire import Msg as WireMsg
+    from .auth import SignatureCallback, TokenSource
+
+HeadersLike = Headers | Mapping[str, str | Sequence[str]]
+
+
+def as_payload(data: Buffer) -> Buffer:
+    """Check a payload and return it as something with a length in bytes.
+
+    Raises:
+        LocalProtocolError: not bytes-like (``str`` must be encoded by the caller).
+    """
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        raise LocalProtocolError("a payload is bytes, not str: use .encode()")
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise LocalProtocolError(f"a payload must be bytes-like, not {type(data).__name__}") from None
+    return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.tobytes()
+
+
+class Client:
+    """A connection to NATS. Made by :func:`natsproto.connect`; safe for any number of tasks of one loop.
+
+    What was in flight when a connection is lost fails at once with ``StaleConnectionError``;
+    subscriptions are restored after a reconnect; publishes made meanwhile are kept (up to
+    ``reconnect_buffer_size`` bytes) and sent afterwards, whole frames only.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._connection = Connection(options)
+        self._draining = False
+
+    # -- properties -------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """True while there is an established session."""
+        return self._connection.state is State.CONNECTED
+
+    @property
+    def is_closed(self) -> bool:
+        """True after ``close()``/``drain()``, or when reconnecting was given up."""
+        return self._connection.state is State.CLOSED
+
+    @property
+    def state(self) -> str:
+        """``new``, ``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        return self._connection.state.value
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """The connected server's INFO, a copy; empty while not connected."""
+        return dict(self._connection.info)
+
+    @property
+    def connected_url(self) -> str | None:
+        """The connected server's URL without credentials."""
+        session = self._connection.session
+        return None if session is None else session.server.url
+
+    @property
+    def servers(self) -> list[str]:
+        """URLs (without credentials) of all servers known, the announced ones included."""
+        return [server.url for server in self._connection.pool.servers]
+
+    @property
+    def discovered_servers(self) -> list[str]:
+        """URLs announced by a server."""
+        return [server.url for server in self._connection.pool.servers if server.discovered]
+
+    @property
+    def max_payload(self) -> int:
+        """The connected server's limit for header + payload, in bytes."""
+        return self._connection.max_payload
+
+    @property
+    def client_id(self) -> int | None:
+        """The id the server gave this connection."""
+        value = self._connection.info.get("client_id")
+        return value if isinstance(value, int) else None
+
+    @property
+    def stats(self) -> Stats:
+        """Counters over all sessions of this client."""
+        return self._connection.stats
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """The newest error of the connection, reported or not."""
+        return self._connection.last_error
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    async def publish(
+        self, subject: str, payload: Buffer = b"", *, reply: str | None = None, headers: HeadersLike | None = None
+    ) -> None:
+        """Publish a message. It is queued when this returns; :meth:`flush` says that the server has it.
+
+        Waits when the network does not keep up. While disconnected the message is kept and sent after
+        the reconnect.
+
+        Args:
+            subject: no wildcards, no white space.
+            payload: any bytes-like object; copied unless it is ``bytes``.
+            reply: subject for answers.
+            headers: names to one value or several.
+
+        Raises:
+            BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
+            ConnectionClosedError: the client is closed.
+            OutboundBufferLimitError: disconnected, and the buffer for that is full.
+        """
+        connection = self._connection
+        if connection.state is State.CLOSED or self._draining:
+            self._check_usable()
+        subject_bytes = check_publish_subject(subject)
+        reply_bytes = None if reply is None else check_publish_subject(reply)
+        block = b"" if not headers else encode_headers(headers)
+        if type(payload) is not bytes:
+            payload = bytes(as_payload(payload))
+        if len(block) + len(payload) > connection.max_payload:
+            self._check_size(len(block), len(payload))
+        connection.publish(subject_bytes, payload, reply_bytes, block)
+        if connection.congested:
+            await connection.drain()
+
+    def _check_usable(self) -> None:
+        self._connection.check_open()
+        if self._draining:
+            raise ConnectionClosedError("the client is draining: it takes nothing new")
+
+    def _check_size(self, header: int, payload: int) -> None:
+        limit = self._connection.max_payload
+        if header + payload > limit:
+            raise MaxPayloadError(
+                f"{payload} bytes of payload and {header} of headers exceed the server's max_payload of {limit}",
+                size=header + payload,
+                max_payload=limit,
+            )
+
+    async def subscribe(
+        self,
+        subject: str,
+        *,
+        queue: str | None = None,
+        max_msgs: int = 0,
+        pending_msgs_limit: int | None = None,
+        pending_bytes_limit: int | None = None,
+    ) -> Subscription:
+        """Subscribe; iterate over the result, or await its ``next_msg``.
+
+        Args:
+            subject: ``*`` and ``>`` are wildcards.
+            queue: queue group; each message goes to one member.
+            max_msgs: end after so many messages (0 = never).
+            pending_msgs_limit, pending_bytes_limit: bounds of the queue (defaults of the client).
+
+        Raises:
+            BadSubjectError: refused, nothing was sent.
+            ConnectionClosedError: the client is closed.
+        """
+        self._check_usable()
+        if max_msgs < 0:
+            raise ConfigError("max_msgs must not be negative")
+        options = self._options
+        subscription = Subscription(
+            self,
+            check_subscribe_subject(subject),
+            None if queue is None else check_queue(queue),
+            max_msgs=max_msgs,
+            pending_msgs_limit=options.pending_msgs_limit if pending_msgs_limit is None else pending_msgs_limit,
+            pending_bytes_limit=options.pending_bytes_limit if pending_bytes_limit is None else pending_bytes_limit,
+        )
+        self._connection.subscribe(subscription)
+        return subscription
+
+    async def request(
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+    ) -> Msg:
+        """Publish and return the first answer.
+
+        Args:
+            timeout: seconds; default ``request_timeout`` of the client (5 s).
+
+        Raises:
+            NoRespondersError: nobody listens (known at once).
+            RequestTimeoutError: no answer in time.
+            StaleConnectionError: the connection was lost; whether the request was seen is unknown.
+            PermissionsViolationError: the server refused the subject.
+        """
+        if self._connection.state is State.CLOSED or self._draining:
+            self._check_usable()
+        block = b"" if not headers else encode_headers(headers)
+        data = as_payload(payload)
+        if len(block) + len(data) > self._connection.max_payload:
+            self._check_size(len(block), len(data))
+        return Msg(await self.request_frame(check_publish_subject(subject), data, block, timeout), self)
+
+    async def request_frame(
+        self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
+    ) -> WireMsg:
+        """:meth:`request` for layers above: checked subject, encoded header, wire message back."""
+        return await PendingRequest(self._connection, subject, payload, header, self._limit(timeout)).wait()
+
+    def start_request(
+        self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
+    ) -> PendingRequest:
+        """Send a request now and await its answer later; the result must be waited for or closed."""
+        return PendingRequest(self._connection, subject, payload, header, self._limit(timeout))
+
+    def _limit(self, timeout: float | None) -> float:
+        return self._options.request_timeout if timeout is None else timeout
+
+    def new_inbox(self) -> str:
+        """Return a fresh unique subject for replies."""
+        return f"{self._options.inbox_prefix}.{next_nuid()}"
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until the server has processed everything sent so far.
+
+        Raises:
+            RequestTimeoutError: not within ``timeout`` seconds (default ``request_timeout``).
+            StaleConnectionError: the connection was lost meanwhile.
+        """
+        limit = self._options.request_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                await self._connection.ping()
+        except TimeoutError as exc:
+            if isinstance(exc, NatsError):
+                raise
+            self._connection.probe()
+            raise RequestTimeoutError(f"the server did not answer PING within {limit} s") from None
+
+    # -- end --------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Close gracefully: end subscriptions, let their queues be read, send everything, close.
+
+        Bounded by ``drain_timeout``; what was not read by then is dropped and a
+        ``RequestTimeoutError`` is raised after the client has been closed.
+        """
+        if self.is_closed:
+            return
+        self._draining = True
+        subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
+        try:
+            results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
+            try:
+                await self.flush(min(self._options.drain_timeout, 5.0))
+            except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
+                pass
+        finally:
+            await self.close()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def close(self) -> None:
+        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- layers above -----------------------------------------------------------------------------
+
+    def jetstream(
+        self, *, domain: str | None = None, prefix: str | None = None, timeout: float = 5.0
+    ) -> JetStreamContext:
+        """Return the JetStream context of this client.
+
+        Args:
+            domain: JetStream domain; the API prefix becomes ``$JS.<domain>.API``.
+            prefix: API prefix instead of ``$JS.API`` (imports from another account).
+            timeout: seconds an API request may take.
+        """
+        from ..jetstream.context import JetStreamContext
+
+        return JetStreamContext(self, domain=domain, prefix=prefix, timeout=timeout)
+
+    def _report(self, exc: BaseException) -> None:
+        self._connection.report(exc)
+
+    def __repr__(self) -> str:
+        return f"<Client {self.state} {self.connected_url or ', '.join(self.servers)}>"
+
+
+class PendingRequest:
+    """A request on its way: one slot of the reply inbox, one future, one timer."""
+
+    __slots__ = ("_connection", "_future", "_slot", "_timer")
+
+    def __init__(
+        self, connection: Connection, subject: bytes, payload: Buffer, header: bytes, limit: float
+    ) -> None:
+        mux = connection.mux
+        loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._future: asyncio.Future[WireMsg] = loop.create_future()
+        self._slot = slot = RequestSlot(subject, self._future)
+        mux.open(slot)
+        self._timer = loop.call_later(limit, _time_out, self._future, subject, limit, connection)
+        try:
+            connection.publish(subject, payload, slot.inbox, header)
+        except BaseException:
+            self.close()
+            raise
+        if len(mux) == 1:
+            connection.flush_now()  # alone: nothing to gather frames with
+
+    async def wait(self) -> WireMsg:
+        """The answer, or the error :meth:`Client.request` documents."""
+        try:
+            return await self._future
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Forget the request; a late answer is dropped. Idempotent."""
+        self._timer.cancel()
+        mux = self._connection._mux
+        if mux is not None:
+            mux.close(self._slot)
+        if self._future.done() and not self._future.cancelled():
+            self._future.exception()  # read here: an answer nobody waits for is no background error
+
+
+def _time_out(future: asyncio.Future[Any], subject: bytes, limit: float, connection: Connection) -> None:
+    if not future.done():
+        name = subject.decode("utf-8", "replace")
+        future.set_exception(RequestTimeoutError(f"no answer from {name!r} within {limit} s"))
+        connection.probe()
+
+
+class _Connecting(Awaitable[Client]):
+    """What :func:`connect` returns: ``await`` it, or use it with ``async with``."""
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._client: Client | None = None
+
+    async def _open(self) -> Client:
+        client = Client(self._options)
+        await client._connection.open()
+        return client
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Client:
+        self._client = await self._open()
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+
+def connect(
+    servers: str | Sequence[str] = DEFAULT_SERVER,
+    *,
+    name: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: TokenSource | None = None,
+    nkey_seed: str | bytes | None = None,
+    creds: str | os.PathLike[str] | None = None,
+    jwt: str | None = None,
+    signature_cb: SignatureCallback | None = None,
+    tls: ssl.SSLContext | bool | None = None,
+    tls_hostname: str | None = None,
+    tls_first: bool = False,
+    connect_timeout: float = 2.0,
+    request_timeout: float = 5.0,
+    drain_timeout: float = 30.0,
+    ping_interval: float = 20.0,
+    max_outstanding_pings: int = 2,
+    reconnect: bool = True,
+    max_reconnects: int = 60,
+    reconnect_wait: float = 0.1,
+    reconnect_wait_max: float = 4.0,
+    reconnect_buffer_size: int = 8 * 1024 * 1024,
+    retry_on_failed_connect: bool = False,
+    randomize: bool = True,
+    ignore_discovered: bool = False,
+    inbox_prefix: str = "_INBOX",
+    echo: bool = True,
+    pedantic: bool = False,
+    pending_msgs_limit: int = 65536,
+    pending_bytes_limit: int = 64 * 1024 * 1024,
+    transport: TransportKind | None = None,
+    error_cb: Callback | None = None,
+    disconnected_cb: Callback | None = None,
+    reconnected_cb: Callback | None = None,
+    closed_cb: Callback | None = None,
+    discovered_server_cb: Callback | None = None,
+    lame_duck_cb: Callback | None = None,
+) -> _Connecting:
+    """Connect to NATS: ``nc = await connect(url)`` or ``async with connect(url) as nc``.
+
+    The first connect fails at once, with one error, when no server can be reached; afterwards a lost
+    connection is replaced in the background (at once, then with growing, jittered pauses).
+
+    Args:
+        servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
+            ``user:password@`` or ``token@`` before the host; default ``nats://127.0.0.1:4222``.
+        name: shown in the server's connection list.
+        user, password, token: credentials; ``token`` may be a callable. A URL's own come first.
+        nkey_seed, creds, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
+            ``signature_cb`` signs).
+        tls: ``True`` or an ``ssl.SSLContext`` demands TLS; ``False`` forbids it; ``None`` follows the
+            scheme and the server.
+        tls_hostname: the name to verify instead of the host.
+        tls_first: TLS before INFO (server option ``handshake_first``, nats-server 2.10.4).
+        connect_timeout: seconds for one attempt at one server (2).
+        request_timeout: seconds for ``request`` and ``flush`` (5).
+        drain_timeout: seconds for ``drain`` (30).
+        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 are
+            unanswered. A request that times out is followed by a PING that must be answered within 2 s.
+        reconnect: ``False`` closes the client at the first loss.
+        max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
+        reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).
+        reconnect_buffer_size: bytes of publishes kept while disconnected (8 MiB).
+        retry_on_failed_connect: keep trying the first connect as well.
+        randomize: shuffle the server list.
+        ignore_discovered: do not take over servers announced in INFO.
+        inbox_prefix: first tokens of reply subjects.
+        echo: receive one's own messages.
+        pedantic: let the server check publish subjects.
+        pending_msgs_limit, pending_bytes_limit: default bounds of a subscription's queue.
+        transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
+        error_cb: called with each error that belongs to no call; without it they are logged.
+        disconnected_cb, reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without
+            arguments. Callbacks may be coroutine functions; a raising one is logged, never fatal.
+
+    Raises:
+        ConfigError: unusable options (raised by the call itself, before any byte is sent).
+        NoServersError: no server could be reached.
+        AuthorizationError: the credentials were refused.
+        SecureConnectionRequiredError: TLS is wanted by one side only.
+    """
+    return _Connecting(Options(**{key: value for key, value in locals().items()}))

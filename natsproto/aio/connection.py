@@ -1,0 +1,589 @@
+"""The connection: one current session, reconnect, subscriptions that survive it, and the write path."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    AuthorizationError,
+    ConnectionClosedError,
+    NatsError,
+    NoServersError,
+    OutboundBufferLimitError,
+    PermissionsViolationError,
+    SecureConnectionRequiredError,
+    ServerError,
+    StaleConnectionError,
+)
+from ..nuid import next_nuid
+from ..wire import serializer
+from .request_mux import RequestMux
+from .server_pool import Server, ServerPool, backoff
+from .session import Session, describe
+from .subscription import Handler
+
+if TYPE_CHECKING:
+    from ..transport import Buffer
+    from ..wire import Msg as WireMsg
+    from .options import Callback, Options
+
+log = logging.getLogger("natsproto")
+
+LARGE = 16 * 1024
+"""Payloads from this size on are handed to the transport by themselves instead of being joined."""
+
+PROBE_TIMEOUT = 2.0
+"""Seconds a PING may take after a request timed out; then the connection is given up."""
+
+_PERMISSION = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
+)
+_TRANSIENT = ("invalid subject", "invalid publish subject", "maximum subscriptions exceeded", "permissions violation")
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+class Stats:
+    """Counters of one client, over all its sessions. ``in_*``/``out_*`` count messages and payload bytes."""
+
+    __slots__ = ("errors", "in_bytes", "in_msgs", "out_bytes", "out_msgs", "reconnects")
+
+    def __init__(self) -> None:
+        self.out_msgs = self.out_bytes = self.in_msgs = self.in_bytes = self.reconnects = self.errors = 0
+
+    def __repr__(self) -> str:
+        return "<Stats " + " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__) + ">"
+
+
+class Connection:
+    """See the module docstring. Used by :class:`natsproto.Client` and the layers above it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.state = State.NEW
+        self.pool = ServerPool(options.servers, randomize=options.randomize)
+        self.handlers: dict[bytes, Handler] = {}
+        self.session: Session | None = None
+        self.stats = Stats()
+        self.last_error: BaseException | None = None
+        self.close_reason: BaseException | None = None
+        self.epoch = 0
+        self._loop = asyncio.get_running_loop()
+        self._rng = random.Random()
+        self._sid = 0
+        self._mux: RequestMux | None = None
+        self._buffer: list[bytes] = []
+        self._buffer_size = 0
+        self._state_waiters: list[asyncio.Future[None]] = []
+        self._reconnect_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
+
+    # -- opening and reconnecting -----------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect for the first time.
+
+        Raises:
+            AuthorizationError, SecureConnectionRequiredError: every server that answered said so.
+            NoServersError: none could be reached; ``attempts`` has the reason for each.
+        """
+        self.state = State.CONNECTING
+        attempt = 0
+        try:
+            while True:
+                attempts = await self._round()
+                if self.state is State.CONNECTED:
+                    return
+                error = _summary(attempts)
+                if not self.options.retry_on_failed_connect or not len(self.pool):
+                    raise error
+                self._report(error)
+                attempt += 1
+                await self._pause(attempt)
+        except BaseException:
+            if self.state is not State.CLOSED:
+                await self.close()
+            raise
+
+    async def _pause(self, attempt: int) -> None:
+        options = self.options
+        await asyncio.sleep(
+            backoff(attempt, first=options.reconnect_wait, ceiling=options.reconnect_wait_max, rng=self._rng)
+        )
+
+    async def _round(self) -> list[tuple[Server, BaseException]]:
+        """Try each server once; on success the connection is CONNECTED and ``[]`` is returned."""
+        attempts: list[tuple[Server, BaseException]] = []
+        for server in self.pool.round():
+            session = Session(self, server)
+            try:
+                async with asyncio.timeout(self.options.connect_timeout):
+                    await session.establish()
+            except asyncio.CancelledError:
+                session.fail(ConnectionClosedError("connecting was cancelled"))
+                raise
+            except Exception as exc:  # any failure of one server must lead to the next one
+                error: BaseException = exc
+                if isinstance(exc, TimeoutError) and not isinstance(exc, NatsError):
+                    error = StaleConnectionError(f"no answer within {self.options.connect_timeout} s")
+                session.fail(error)
+                self.last_error = error
+                self.pool.failed(
+                    server,
+                    auth=isinstance(error, AuthorizationError),
+                    limit=self.options.max_reconnects if self.epoch else -1,
+                )
+                attempts.append((server, error))
+                continue
+            if session.lost is not None:
+                attempts.append((server, session.lost))
+                continue
+            self._connected(session)
+            return []
+        return attempts
+
+    def _connected(self, session: Session) -> None:
+        self.session = session
+        self.epoch += 1
+        self.state = State.CONNECTED
+        self.pool.connected(session.server)
+        self._discover(session)
+        for handler in list(self.handlers.values()):
+            self._send_sub(session, handler)
+        buffered, self._buffer, self._buffer_size = self._buffer, [], 0
+        for frame in buffered:
+            session.write(frame)
+        session.flush()
+        for handler in list(self.handlers.values()):
+            handler.on_reconnect()
+        self._arm_ping()
+        self._wake_state_waiters()
+
+    def _wake_state_waiters(self) -> None:
+        waiters, self._state_waiters = self._state_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def session_lost(self, session: Session, exc: BaseException) -> None:
+        """Called by an established session, once, when it ends for whatever reason."""
+        if session is not self.session:
+            return
+        self.session = None
+        self._cancel_timers()
+        if self.state is State.CLOSED:
+            return
+        self.last_error = exc
+        lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
+        if isinstance(exc, AuthorizationError):
+            self.pool.failed(session.server, auth=True)
+        self.state = State.RECONNECTING
+        for handler in list(self.handlers.values()):
+            handler.on_disconnect(lost)
+        self.call(self.options.disconnected_cb)
+        if not self.options.reconnect:
+            self._closed_for_good(lost)
+            return
+        self._reconnect_task = self._loop.create_task(self._reconnect(), name="natsproto-reconnect")
+
+    async def _reconnect(self) -> None:
+        attempt = 0
+        while len(self.pool):
+            attempts = await self._round()
+            if self.state is State.CONNECTED:
+                self.stats.reconnects += 1
+                self.call(self.options.reconnected_cb)
+                return
+            if attempts:
+                log.warning("reconnecting failed: %s", _summary(attempts))
+            attempt += 1
+            await self._pause(attempt)
+        reason = ConnectionClosedError(f"no server left to reconnect to; the last error was: {self.last_error}")
+        self._closed_for_good(reason)
+
+    def _closed_for_good(self, reason: BaseException) -> None:
+        self.close_reason = reason
+        self._report(reason)
+        self._end(reason)
+
+    def _end(self, reason: BaseException | None) -> None:
+        """Enter CLOSED: every handler ends, every wait wakes."""
+        self.state = State.CLOSED
+        self._cancel_timers()
+        handlers, self.handlers = list(self.handlers.values()), {}
+        for handler in handlers:
+            handler.on_end(reason)
+        self._mux = None
+        self._buffer.clear()
+        self._wake_state_waiters()
+        self.call(self.options.closed_cb)
+
+    async def close(self) -> None:
+        """Close now. Idempotent; waits until socket and tasks are gone."""
+        if self.state is not State.CLOSED:
+            session, self.session = self.session, None
+            self._end(None)
+            if session is not None:
+                await session.close()
+        current = asyncio.current_task()
+        if self._reconnect_task is not None and self._reconnect_task is not current:
+            self._reconnect_task.cancel()
+            await asyncio.wait([self._reconnect_task])
+        # A callback may be the one that closes us: it is not waited for by itself.
+        others = [task for task in self._tasks if task is not current]
+        if others:
+            _, late = await asyncio.wait(others, timeout=1.0)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until there is a session.
+
+        Raises:
+            ConnectionClosedError: closed, by its owner or for good.
+            StaleConnectionError: still not connected after ``timeout`` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self.state is not State.CONNECTED:
+                    self.check_open()
+                    waiter = self._loop.create_future()
+                    self._state_waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            raise StaleConnectionError(f"not connected again within {timeout} s") from None
+
+    def check_open(self) -> None:
+        """Raise ``ConnectionClosedError`` when the connection is closed."""
+        if self.state is State.CLOSED:
+            if self.close_reason is not None:
+                raise ConnectionClosedError(str(self.close_reason))
+            raise ConnectionClosedError("the client is closed: connect again")
+
+    # -- what the server announces ----------------------------------------------------------------
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self.session.info if self.session is not None else {}
+
+    @property
+    def max_payload(self) -> int:
+        """The connected server's limit for header + payload, in bytes (1 MiB while unknown)."""
+        value = self.info.get("max_payload")
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 30 else 1 << 20
+
+    def info_changed(self, session: Session) -> None:
+        """An INFO after the first one: other servers, or lame duck mode."""
+        if session is not self.session:
+            return
+        self._discover(session)
+        if session.info.get("ldm") is True:
+            self.call(self.options.lame_duck_cb)
+            if self.options.reconnect and self.pool.others():
+                session.fail(StaleConnectionError(f"{session.server.url} is about to shut down (lame duck mode)"))
+
+    def _discover(self, session: Session) -> None:
+        key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
+        urls = session.info.get(key)
+        if self.options.ignore_discovered or not isinstance(urls, list):
+            return
+        if self.pool.discover(urls, via=session.server) and self.epoch > 0:
+            self.call(self.options.discovered_server_cb)
+
+    def server_error(self, session: Session, text: str) -> bool:
+        """Handle an ``-ERR`` on an established session; returns whether the connection goes on."""
+        self.stats.errors += 1
+        match = _PERMISSION.search(text)
+        if match is not None:
+            operation, subject = match[1].lower(), match[2]
+            error = PermissionsViolationError(
+                f"the account may not {'publish' if operation == 'publish' else 'subscribe'} to {subject!r}",
+                subject=subject,
+                operation=operation,
+            )
+            if not self._refuse(operation, subject, error):
+                self._report(error)
+            return True
+        self._report(ServerError(text))
+        return any(part in text.lower() for part in _TRANSIENT)
+
+    def _refuse(self, operation: str, subject: str, error: PermissionsViolationError) -> bool:
+        if operation == "publish":
+            return self._mux is not None and self._mux.refuse(subject, error)
+        wanted = subject.encode("utf-8", "surrogateescape")
+        hit = [handler for handler in self.handlers.values() if handler.subject == wanted]
+        for handler in hit:
+            del self.handlers[handler.sid]
+            if handler is self._mux:
+                self._mux = None
+            handler.on_end(error)
+        return bool(hit)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def publish(self, subject: bytes, payload: Buffer, reply: bytes | None = None, header: bytes = b"") -> None:
+        """Send, or keep for the next session, one message. Nothing is validated here.
+
+        Raises:
+            ConnectionClosedError: the connection is closed.
+            OutboundBufferLimitError: disconnected, and too much is waiting already.
+        """
+        size = len(payload)
+        stats = self.stats
+        stats.out_msgs += 1
+        stats.out_bytes += size
+        line = serializer.pub_line(subject, reply, len(header), size)
+        session = self.session
+        if session is None:
+            self._keep(b"".join((line, header, payload, b"\r\n")))
+        elif size < LARGE:
+            session.write(b"".join((line, header, payload, b"\r\n")))
+        else:
+            session.write_large(line + header, payload)
+
+    def _keep(self, frame: bytes) -> None:
+        self.check_open()
+        limit = self.options.reconnect_buffer_size
+        if self._buffer_size + len(frame) > limit:
+            raise OutboundBufferLimitError(
+                f"not connected, and {self._buffer_size} bytes wait already (reconnect_buffer_size={limit})"
+            )
+        self._buffer.append(frame)
+        self._buffer_size += len(frame)
+
+    @property
+    def congested(self) -> bool:
+        """True when a sender should await :meth:`drain`."""
+        return self.session is not None and self.session.congested
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more; returns at once when there is no session."""
+        session = self.session
+        if session is not None and session.transport is not None:
+            session.flush()
+            try:
+                await session.transport.drain()
+            except StaleConnectionError:
+                pass  # what was in flight is told by the handlers
+
+    def flush_now(self) -> None:
+        """Hand queued frames to the transport without waiting for the end of the loop's turn."""
+        if self.session is not None:
+            self.session.flush()
+
+    async def ping(self) -> None:
+        """PING and wait for the PONG: everything sent before has been processed by the server."""
+        self.check_open()
+        session = self.session
+        if session is None:
+            await self.wait_connected()
+            session = self.session
+            assert session is not None
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        session.ping(waiter)
+        await waiter
+
+    # -- subscriptions ----------------------------------------------------------------------------
+
+    def subscribe(self, handler: Handler) -> None:
+        """Register ``handler`` and tell the server (now, or when there is a session again)."""
+        self.check_open()
+        self._sid += 1
+        handler.sid = b"%d" % self._sid
+        self.handlers[handler.sid] = handler
+        if self.session is not None:
+            self._send_sub(self.session, handler)
+
+    def _send_sub(self, session: Session, handler: Handler) -> None:
+        queue = b"" if handler.queue is None else handler.queue + b" "
+        session.write(b"SUB " + handler.subject + b" " + queue + handler.sid + b"\r\n")
+        if handler.max_msgs:
+            session.write(b"UNSUB %b %d\r\n" % (handler.sid, handler.max_msgs - handler.delivered))
+
+    def unsubscribe(self, handler: Handler, max_msgs: int = 0) -> None:
+        """Unsubscribe now, or after ``max_msgs`` deliveries in all."""
+        if self.handlers.get(handler.sid) is not handler:
+            return
+        if max_msgs > handler.delivered:
+            handler.max_msgs = max_msgs
+            if self.session is not None:
+                self.session.write(b"UNSUB %b %d\r\n" % (handler.sid, max_msgs))
+            return
+        del self.handlers[handler.sid]
+        if self.session is not None:
+            self.session.write(b"UNSUB " + handler.sid + b"\r\n")
+        handler.on_end(None)
+
+    def count(self, handler: Handler) -> None:
+        """Count a delivery of an auto-unsubscribing handler; the last one ends it (after delivery)."""
+        handler.delivered += 1
+        if handler.delivered >= handler.max_msgs:
+            self.handlers.pop(handler.sid, None)
+            self._loop.call_soon(handler.on_end, None)
+
+    async def drain_handler(self, handler: Handler) -> None:
+        """Unsubscribe, but deliver what the server had sent before it knew."""
+        if self.handlers.get(handler.sid) is not handler:
+            return
+        if self.session is not None:
+            self.session.write(b"UNSUB " + handler.sid + b"\r\n")
+            try:
+                await self.ping()
+            except (StaleConnectionError, ConnectionClosedError):
+                pass
+        self.handlers.pop(handler.sid, None)
+        handler.on_end(None)
+
+    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        """The parser's question where a large payload belongs."""
+        handler = self.handlers.get(msg.sid)
+        return None if handler is None else handler.place(msg, size)
+
+    @property
+    def mux(self) -> RequestMux:
+        """The reply inbox of this connection, subscribed on first use."""
+        mux = self._mux
+        if mux is None:
+            self.check_open()
+            prefix = f"{self.options.inbox_prefix}.{next_nuid()}".encode()
+            self._mux = mux = RequestMux(prefix)
+            self.subscribe(mux)
+        return mux
+
+    # -- timers, callbacks, reports ---------------------------------------------------------------
+
+    def _arm_ping(self) -> None:
+        self._cancel_timers()
+        self._ping_timer = self._loop.call_later(self.options.ping_interval, self._ping_due)
+
+    def _ping_due(self) -> None:
+        session = self.session
+        if session is None:
+            return
+        if session.outstanding_pings >= self.options.max_outstanding_pings:
+            session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
+            return
+        session.ping(None)
+        self._ping_timer = self._loop.call_later(self.options.ping_interval, self._ping_due)
+
+    def probe(self) -> None:
+        """A request timed out: make sure that the server still answers, or reconnect."""
+        if self.session is None or self._probe_timer is not None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        session = self.session
+        session.ping(waiter)
+
+        def due() -> None:
+            self._probe_timer = None
+            if not waiter.done():
+                session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
+
+        def answered(done: asyncio.Future[None]) -> None:
+            done.exception()
+            if self._probe_timer is not None:
+                self._probe_timer.cancel()
+                self._probe_timer = None
+
+        self._probe_timer = self._loop.call_later(PROBE_TIMEOUT, due)
+        waiter.add_done_callback(answered)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._ping_timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
+        self._ping_timer = self._probe_timer = None
+
+    def call(self, callback: Callback | None, *args: Any) -> None:
+        """Run a user's callback outside the reading side; a raising one is logged, never fatal."""
+        if callback is not None:
+            self._loop.call_soon(self._run_callback, callback, args)
+
+    def _run_callback(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            result = callback(*args)
+        except Exception:
+            log.exception("a callback raised")
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(result)
+            self._tasks.add(task)
+            task.add_done_callback(self._callback_done)
+
+    def _callback_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a callback raised", exc_info=task.exception())
+
+    def spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
+        """Run a background task that :meth:`close` waits for and cancels."""
+        task: asyncio.Task[Any] = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+        return task
+
+    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its owner awaits it; when the owner was cancelled nobody is left to tell
+
+    def report(self, exc: BaseException) -> None:
+        """Tell ``error_cb`` (and the log) of an error that belongs to no call."""
+        self._report(exc)
+
+    def _report(self, exc: BaseException) -> None:
+        self.last_error = exc
+        if self.options.error_cb is None:
+            log.warning("%s", exc)
+        else:
+            self.call(self.options.error_cb, exc)
+
+    def unexpected(self, exc: Exception) -> None:
+        """An exception nobody foresaw, on the reading side."""
+        log.error("internal error while reading", exc_info=exc)
+        self.last_error = exc
+
+
+def _stale(exc: BaseException) -> StaleConnectionError:
+    error = StaleConnectionError(f"the connection was lost: {exc}")
+    error.__cause__ = exc
+    return error
+
+
+def _summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
+    """One error for a round of failed attempts."""
+    errors = [exc for _, exc in attempts]
+    for kind in (AuthorizationError, SecureConnectionRequiredError):
+        hits = [exc for exc in errors if isinstance(exc, kind)]
+        if hits and all(isinstance(exc, kind) for exc in errors):
+            return hits[0]
+    for exc in errors:
+        if isinstance(exc, NatsError) and not isinstance(exc, ConnectionError | PermissionError) and len(errors) == 1:
+            return exc  # e.g. a missing extra, or a peer that speaks no NATS
+    reasons = "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
+    error = NoServersError(
+        f"cannot connect to {reasons}", attempts=[(server.url, exc) for server, exc in attempts]
+    )
+    if errors:
+        error.__cause__ = errors[-1]
+    return error
+

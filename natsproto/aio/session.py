@@ -1,0 +1,326 @@
+"""One TCP life of a connection: parser, transport, handshake. A new one is made for every attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    AuthorizationError,
+    NatsError,
+    RemoteProtocolError,
+    SecureConnectionRequiredError,
+    ServerError,
+    StaleConnectionError,
+)
+from ..transport import Buffer, Transport, open_transport
+from ..wire import Err, Info, Msg, Parser, Ping, Pong, serializer
+from .auth import connect_document
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .server_pool import Server
+
+FLUSH_AT = 64 * 1024
+"""Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
+
+_AUTH_ERRORS = ("authorization violation", "authentication expired", "authentication revoked", "authentication timeout")
+
+
+def error_from_line(text: str) -> NatsError:
+    """Map the text of an ``-ERR`` line to an error."""
+    lowered = text.lower()
+    if any(part in lowered for part in _AUTH_ERRORS):
+        return AuthorizationError(f"the server refused the credentials: {text}")
+    if "stale connection" in lowered:
+        return StaleConnectionError("the server found the connection stale")
+    if "secure connection" in lowered:
+        return SecureConnectionRequiredError("the server requires TLS: use tls:// or pass tls=")
+    return ServerError(text)
+
+
+class Session:
+    """See the module docstring. Implements :class:`natsproto.transport.Receiver`."""
+
+    def __init__(self, connection: Connection, server: Server) -> None:
+        self.connection = connection
+        self.server = server
+        self.info: dict[str, Any] = {}
+        self.transport: Transport | None = None
+        self.secure = False
+        self.outstanding_pings = 0
+        self.lost: BaseException | None = None
+        self.reason: NatsError | None = None  # the -ERR that explains an end of stream
+        self._loop = asyncio.get_running_loop()
+        self._info_received: asyncio.Future[None] = self._loop.create_future()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._established = False
+        self._connect_sent = False
+        self._pongs: deque[asyncio.Future[None] | None] = deque()
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._flush_scheduled = False
+        self._new_parser()
+
+    def _new_parser(self) -> None:
+        self.parser = Parser("client", place=self.connection.place)
+        self._parser_get_buffer = self.parser.get_buffer
+        self._parser_updated = self.parser.buffer_updated
+
+    # -- receiver ---------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._parser_get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            events = self._parser_updated(nbytes)
+        except RemoteProtocolError as exc:
+            self._broken(exc)
+            return
+        if events:
+            self._dispatch(events)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self.parser.feed(data)
+        except RemoteProtocolError as exc:
+            self._broken(exc)
+            return
+        if events:
+            self._dispatch(events)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.reason is not None:
+            self.fail(self.reason)
+        elif isinstance(exc, NatsError):
+            self.fail(exc)
+        else:
+            self.fail(StaleConnectionError(f"the connection to {self.server.url} was lost: {exc or 'end of stream'}"))
+
+    def _broken(self, exc: RemoteProtocolError) -> None:
+        if exc.events:
+            self._dispatch(exc.events)
+        self.fail(exc)
+
+    def _dispatch(self, events: list[Any]) -> None:
+        handlers = self.connection.handlers
+        try:
+            for event in events:
+                if type(event) is Msg:
+                    handler = handlers.get(event.sid)
+                    if handler is not None:
+                        if handler.max_msgs:
+                            self.connection.count(handler)
+                        handler.deliver(event)
+                else:
+                    self._control(event)
+        except Exception as exc:  # whatever it is, a reader that goes on would be a zombie
+            self.connection.unexpected(exc)
+            self.fail(StaleConnectionError(f"the connection was closed after an internal error: {exc!r}"))
+
+    def _control(self, event: Any) -> None:
+        if not self._connect_sent and self._info_received.done() and not isinstance(event, Err):
+            # Injected before a TLS upgrade, or no NATS server at all (reliability: early bytes).
+            self.fail(RemoteProtocolError("the peer spoke between INFO and CONNECT"))
+        elif isinstance(event, Ping):
+            self.write(b"PONG\r\n")
+            self.flush()
+        elif isinstance(event, Pong):
+            self.outstanding_pings = 0
+            if self._pongs:
+                waiter = self._pongs.popleft()
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif isinstance(event, Info):
+            self.info = {**self.info, **event.data} if self._established else event.data
+            if not self._info_received.done():
+                # Nothing more may be taken in before it is decided whether TLS comes next.
+                self._info_received.set_result(None)
+            else:
+                self.connection.info_changed(self)
+        elif isinstance(event, Err):
+            self._error(event.text)
+
+    def _error(self, text: str) -> None:
+        if not self._established:
+            error = error_from_line(text)
+            self.reason = error
+            self.fail(error)
+            return
+        if not self.connection.server_error(self, text):
+            self.reason = error_from_line(text)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue one or more whole frames; they leave at the end of the loop's turn, or sooner."""
+        self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size >= FLUSH_AT:
+            self.flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
+
+    def write_large(self, line: bytes, payload: Buffer) -> None:
+        """Send a frame whose payload is passed on without being copied or joined."""
+        out = self._out
+        out.append(line)
+        self.flush()
+        transport = self.transport
+        if transport is not None:
+            transport.write(payload)
+        # Joined to the next control line; alone only when nothing follows in this turn.
+        self.write(b"\r\n")
+
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything queued to the transport."""
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_size = 0
+            if self.transport is not None:
+                self.transport.write(data)
+
+    @property
+    def congested(self) -> bool:
+        return self.transport is not None and self.transport.congested
+
+    def ping(self, waiter: asyncio.Future[None] | None) -> None:
+        """Send PING; ``waiter`` is completed by its PONG, or failed by the loss of the connection."""
+        self._pongs.append(waiter)
+        self.outstanding_pings += 1
+        self.write(b"PING\r\n")
+        self.flush()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def establish(self) -> None:
+        """Connect and shake hands. The caller bounds it in time and aborts on any exception."""
+        options = self.connection.options
+        server = self.server
+        scheme = server.scheme
+        hostname = options.tls_hostname or server.tls_name or server.host
+        immediate = options.tls_first or scheme == "wss"
+        context = options.ssl_context() if immediate else None
+        if scheme in ("ws", "wss"):
+            from .websocket import open_websocket
+
+            self.transport = await open_websocket(
+                self, server, options.transport, ssl_context=context, server_hostname=hostname
+            )
+        else:
+            self.transport = await open_transport(
+                options.transport, self, server.host, server.port, ssl_context=context, server_hostname=hostname
+            )
+        self.secure = immediate
+        await self._info_received
+        if not self.secure:
+            await self._secure(hostname)
+        fields = options.credentials.connect_fields(server, self._text("nonce"))
+        document = connect_document(
+            name=options.name,
+            echo=options.echo,
+            pedantic=options.pedantic,
+            tls=self.secure,
+            headers=self.info.get("headers") is True,
+            credentials=fields,
+        )
+        self._connect_sent = True
+        self._out.extend(bytes(part) for part in serializer.connect(document))
+        self.ping(None)
+        await self._ready
+        self._established = True
+        self.outstanding_pings = 0
+
+    async def _secure(self, hostname: str) -> None:
+        options = self.connection.options
+        offered = self.info.get("tls_required") is True or self.info.get("tls_available") is True
+        wanted = options.wants_tls(self.server.scheme)
+        if wanted and not offered:
+            raise SecureConnectionRequiredError(
+                f"TLS is required here but {self.server.url} does not offer it; nothing was sent"
+            )
+        if not wanted and self.info.get("tls_required") is not True:
+            return
+        if self.server.scheme == "ws":
+            return  # the WebSocket layer below decides about TLS
+        if options.tls is False:
+            raise SecureConnectionRequiredError(f"{self.server.url} requires TLS, and tls=False forbids it")
+        assert self.transport is not None
+        if not self.parser.idle:
+            raise RemoteProtocolError("bytes arrived between INFO and the TLS handshake")
+        self.transport.pause_reading()
+        self._new_parser()  # nothing seen in clear reaches the encrypted session
+        await self.transport.start_tls(options.ssl_context(), hostname)
+        self.secure = True
+
+    def _text(self, key: str) -> str | None:
+        value = self.info.get(key)
+        return value if isinstance(value, str) else None
+
+    def fail(self, exc: BaseException) -> None:
+        """End the session because of ``exc``: every wait wakes up, the connection is told once."""
+        if self.lost is not None:
+            return
+        self.lost = exc
+        if self.transport is not None:
+            self.transport.abort()
+        for waiter in (self._info_received, self._ready, *self._pongs):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(exc)
+                waiter.exception()  # read here: whoever awaits it still gets it, nobody has to
+        self._pongs.clear()
+        self._out.clear()
+        self._out_size = 0
+        if self._established:
+            self.connection.session_lost(self, exc)
+
+    async def close(self) -> None:
+        """Send what is queued, close, and wait (bounded) until the transport is gone."""
+        self.flush()
+        if self.lost is None:
+            self.lost = StaleConnectionError("the session was closed")
+        for waiter in (self._info_received, self._ready, *self._pongs):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(self.lost)
+                waiter.exception()
+        self._pongs.clear()
+        transport = self.transport
+        if transport is None:
+            return
+        transport.close()
+        try:
+            async with asyncio.timeout(2.0):
+                await transport.wait_closed()
+        except TimeoutError:
+            transport.abort()
+            await transport.wait_closed()
+
+
+def describe(exc: BaseException) -> str:
+    """One line about a failed attempt, without credentials."""
+    import ssl
+
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS handshake failed: {exc.reason or exc}"
+    if isinstance(exc, NatsError):
+        return str(exc)
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(exc, OSError):
+        return exc.strerror or str(exc)
+    return repr(exc)

@@ -1,0 +1,236 @@
+"""What receives messages: the handler seam for the layers above, and the public subscription."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
+from .msg import Msg
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..wire import Msg as WireMsg
+    from .client import Client
+
+
+class Handler:
+    """One server-side subscription. Layers above subclass it to see frames without queue or task.
+
+    All methods are called synchronously from the reading side and must neither block nor raise.
+    """
+
+    __slots__ = ("delivered", "max_msgs", "queue", "sid", "subject")
+
+    def __init__(self, subject: bytes, queue: bytes | None = None) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.sid = b""
+        self.max_msgs = 0
+        self.delivered = 0
+
+    def deliver(self, msg: WireMsg) -> None:
+        """A message for this subscription."""
+
+    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        """Name the place for a large payload, or ``None``."""
+        return None
+
+    def on_disconnect(self, exc: BaseException) -> None:
+        """The connection was lost; it may come back."""
+
+    def on_reconnect(self) -> None:
+        """Connected again; the subscription has been restored."""
+
+    def on_end(self, exc: BaseException | None) -> None:
+        """No further message will come: unsubscribed (``None``), refused, or closed for good."""
+
+
+class Subscription(Handler):
+    """A subscription with a bounded queue. Iterate over it, or await :meth:`next_msg`.
+
+    ``async for`` ends after :meth:`unsubscribe`, after ``max_msgs`` messages, and when the client is
+    closed by its owner; it raises when the connection is lost for good or the server refuses the subject.
+    When the queue is full the newest message is dropped and counted in :attr:`dropped`; a
+    ``SlowConsumerError`` goes to ``error_cb`` once per episode.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_client",
+        "_ended",
+        "_error",
+        "_idle",
+        "_msgs",
+        "_slow",
+        "_waiters",
+        "dropped",
+        "pending_bytes_limit",
+        "pending_msgs_limit",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        subject: bytes,
+        queue: bytes | None,
+        *,
+        max_msgs: int,
+        pending_msgs_limit: int,
+        pending_bytes_limit: int,
+    ) -> None:
+        super().__init__(subject, queue)
+        self.max_msgs = max_msgs
+        self.pending_msgs_limit = pending_msgs_limit
+        self.pending_bytes_limit = pending_bytes_limit
+        self.dropped = 0
+        self._client = client
+        self._msgs: deque[Msg] = deque()
+        self._bytes = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._ended = False
+        self._error: BaseException | None = None
+        self._slow = False
+
+    # -- handler ----------------------------------------------------------------------------------
+
+    def deliver(self, msg: WireMsg) -> None:
+        size = len(msg.payload)
+        if len(self._msgs) >= self.pending_msgs_limit or self._bytes + size > self.pending_bytes_limit:
+            self.dropped += 1
+            if not self._slow:
+                self._slow = True
+                name = self.subject.decode("utf-8", "replace")
+                self._client._report(
+                    SlowConsumerError(
+                        f"subscription {name!r} is too slow: {len(self._msgs)} messages "
+                        f"({self._bytes} bytes) wait; newer ones are dropped",
+                        subject=name,
+                        dropped=self.dropped,
+                    )
+                )
+            return
+        self._msgs.append(Msg(msg, self._client))
+        self._bytes += size
+        if self._waiters:
+            self._wake_one()
+
+    def on_end(self, exc: BaseException | None) -> None:
+        self._ended = True
+        if self._error is None:
+            self._error = exc
+        while self._waiters:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    # -- the application's side -------------------------------------------------------------------
+
+    @property
+    def pending_msgs(self) -> int:
+        """Messages that wait to be read."""
+        return len(self._msgs)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Payload bytes that wait to be read."""
+        return self._bytes
+
+    def _take(self) -> Msg:
+        msg = self._msgs.popleft()
+        self._bytes -= len(msg._frame.payload)
+        self._slow = False
+        if not self._msgs:
+            for waiter in self._idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle.clear()
+        return msg
+
+    async def _next(self) -> Msg | None:
+        """The next message, or ``None`` once the subscription has ended and its queue is empty."""
+        while not self._msgs:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_one()  # the wake-up was ours: pass it on
+                raise
+        return self._take()
+
+    async def next_msg(self, timeout: float | None = None) -> Msg:
+        """Return the next message.
+
+        Args:
+            timeout: seconds; ``None`` waits until a message comes or the subscription ends.
+
+        Raises:
+            RequestTimeoutError: none came in time; the subscription goes on.
+            ConnectionClosedError: the subscription has ended and its queue is empty.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                msg = await self._next()
+        except TimeoutError as exc:
+            if isinstance(exc, NatsError):
+                raise
+            subject = self.subject.decode("utf-8", "replace")
+            raise RequestTimeoutError(f"no message on {subject!r} within {timeout} s") from None
+        if msg is None:
+            raise ConnectionClosedError("the subscription has ended")
+        return msg
+
+    def __aiter__(self) -> AsyncIterator[Msg]:
+        return self
+
+    async def __anext__(self) -> Msg:
+        msg = await self._next()
+        if msg is None:
+            raise StopAsyncIteration
+        return msg
+
+    async def unsubscribe(self, max_msgs: int | None = None) -> None:
+        """End the subscription now, or after ``max_msgs`` messages in all. Queued messages stay readable."""
+        self._client._connection.unsubscribe(self, max_msgs or 0)
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Unsubscribe, take in what the server had already sent, and wait until the queue is read.
+
+        Raises:
+            RequestTimeoutError: the queue was not read within ``timeout`` (default: ``drain_timeout``).
+        """
+        limit = self._client._options.drain_timeout if timeout is None else timeout
+        connection = self._client._connection
+        try:
+            async with asyncio.timeout(limit):
+                await connection.drain_handler(self)
+                if self._msgs:
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._idle.append(waiter)
+                    await waiter
+        except TimeoutError:
+            raise RequestTimeoutError(f"{len(self._msgs)} messages were not read within {limit} s") from None
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._ended:
+            await self.unsubscribe()

@@ -1,0 +1,187 @@
+"""Every error of the ``natsproto`` package, in one tree.
+
+Each class has a second base from the standard library, so that ``except TimeoutError`` or
+``except ConnectionError`` does what a reader expects::
+
+    NatsError
+    ├── ProtocolError
+    │   ├── LocalProtocolError (ValueError)         we were asked to send something illegal
+    │   └── RemoteProtocolError                     the peer broke the protocol
+    ├── BadSubjectError (ValueError)                refused before any byte
+    ├── InvalidNameError (ValueError)               stream, consumer, object name; refused before any byte
+    ├── MaxPayloadError (ValueError)                header + payload above the server's max_payload
+    ├── ConfigError (ValueError)                    contradictory or unusable options
+    ├── NoServersError (ConnectionError)            no server of the list could be reached
+    ├── StaleConnectionError (ConnectionError)      the connection was lost
+    ├── ConnectionClosedError (ConnectionError)     used after close(), or closed for good
+    ├── SecureConnectionRequiredError (ConnectionError)  TLS wanted, not offered (or the other way round)
+    ├── OutboundBufferLimitError (ConnectionError)  the buffer for publishes made while disconnected is full
+    ├── SlowConsumerError                           a subscription's queue was full; messages were dropped
+    ├── ServerError                                 any other -ERR line
+    ├── AuthorizationError (PermissionError)        wrong or missing credentials
+    ├── PermissionsViolationError (PermissionError) publish or subscribe not allowed
+    ├── RequestTimeoutError (TimeoutError)          no answer within the bound
+    ├── NoRespondersError (ConnectionError)         nobody listens on the subject (status 503)
+    ├── APIError                                    a JetStream API error; see natsproto.jetstream.api.errors
+    ├── UnsupportedFeatureError                     the server does not have it; names the minimum version
+    ├── ServerProcessError (RuntimeError)           a local nats-server could not be started
+    └── MissingExtraError (ImportError)             an optional dependency is not installed; names the extra
+
+Messages are in ``args``; facts are attributes. No message ever holds a password, token, seed or nonce.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NatsError(Exception):
+    """Root of every error this distribution raises on its own account."""
+
+
+class ProtocolError(NatsError):
+    """One side broke the NATS protocol.
+
+    Attributes:
+        position: offset in the byte stream at which the rule was broken, or ``None``.
+        events: what was parsed from the same bytes before the error (receiving side only).
+    """
+
+    def __init__(self, message: str, *, position: int | None = None, events: list[Any] | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+        self.events: list[Any] = events if events is not None else []
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """We were asked to send something the protocol does not allow; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something the protocol does not allow; the parser is dead afterwards."""
+
+
+class BadSubjectError(NatsError, ValueError):
+    """A subject, reply or queue name that must not be sent (empty, white space, control characters …)."""
+
+
+class InvalidNameError(NatsError, ValueError):
+    """A stream, consumer, bucket or object name that cannot be used; refused before any byte is sent."""
+
+
+class MaxPayloadError(NatsError, ValueError):
+    """Header plus payload exceed the server's ``max_payload``; sending it would close the connection."""
+
+    def __init__(self, message: str, *, size: int = 0, max_payload: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
+        self.max_payload = max_payload
+
+
+class ConfigError(NatsError, ValueError):
+    """Options that contradict each other or cannot work."""
+
+
+class NoServersError(NatsError, ConnectionError):
+    """No server could be reached. ``attempts`` is a list of ``(url without credentials, exception)``."""
+
+    def __init__(self, message: str, *, attempts: list[tuple[str, BaseException]] | None = None) -> None:
+        super().__init__(message)
+        self.attempts: list[tuple[str, BaseException]] = attempts or []
+
+
+class StaleConnectionError(NatsError, ConnectionError):
+    """The connection was lost; whatever was in flight has an unknown outcome."""
+
+
+class ConnectionClosedError(NatsError, ConnectionError):
+    """The client is closed (by ``close()``/``drain()``, or for good after the last reconnect attempt)."""
+
+
+class SecureConnectionRequiredError(NatsError, ConnectionError):
+    """TLS was asked for and the server does not offer it, or the server demands it and it was refused."""
+
+
+class OutboundBufferLimitError(NatsError, ConnectionError):
+    """More was published while disconnected than ``reconnect_buffer_size`` bytes."""
+
+
+class SlowConsumerError(NatsError):
+    """A subscription's bounded queue was full and messages were dropped."""
+
+    def __init__(self, message: str, *, subject: str = "", dropped: int = 0) -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.dropped = dropped
+
+
+class ServerError(NatsError):
+    """An ``-ERR`` line that has no class of its own; ``text`` is what the server said."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the server said: {text!r}")
+        self.text = text
+
+
+class AuthorizationError(NatsError, PermissionError):
+    """Wrong, missing, expired or revoked credentials."""
+
+
+class PermissionsViolationError(NatsError, PermissionError):
+    """The account may not publish or subscribe there. ``subject`` and ``operation`` say where and what."""
+
+    def __init__(self, message: str, *, subject: str = "", operation: str = "") -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.operation = operation
+
+
+class RequestTimeoutError(NatsError, TimeoutError):
+    """No answer within the bound. Whether the other side acted on the message is unknown."""
+
+
+class NoRespondersError(NatsError, ConnectionError):
+    """Nobody listens on the subject; the server said so at once (status 503)."""
+
+    def __init__(self, subject: str, hint: str = "") -> None:
+        super().__init__(f"no responders on {subject!r}" + (f": {hint}" if hint else ""))
+        self.subject = subject
+
+
+class APIError(NatsError):
+    """An error answer of the JetStream API.
+
+    Attributes:
+        code: HTTP-like class (400, 404, 500, 503 …).
+        err_code: the precise code callers act on (10059 = stream not found …).
+        description: the server's words.
+    """
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"JetStream API error {code}/{err_code}: {description}")
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+
+class UnsupportedFeatureError(NatsError):
+    """The server does not have a feature. ``minimum`` is the first server version that has it."""
+
+    def __init__(self, feature: str, minimum: str, detail: str = "") -> None:
+        super().__init__(
+            f"{feature} needs nats-server {minimum} or newer" + (f": {detail}" if detail else "")
+        )
+        self.feature = feature
+        self.minimum = minimum
+
+
+class ServerProcessError(NatsError, RuntimeError):
+    """A local nats-server binary could not be found, started, or made ready."""
+
+
+class MissingExtraError(NatsError, ImportError):
+    """An optional dependency is missing. ``extra`` is the name to install: ``natsproto[extra]``."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what}. Install it with: pip install 'natsproto[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,271 @@
+"""Message headers (ADR-4): a block of ``Name: value`` lines after a version line.
+
+::
+
+    NATS/1.0[ status[ description]]CRLF
+    Name: valueCRLF …
+    CRLF
+
+Names keep their case, may repeat, and keep their order. Any peer can send a malformed block, so
+:func:`parse_headers` is for when somebody looks at a message, not for the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+
+from .errors import LocalProtocolError, RemoteProtocolError
+
+VERSION = b"NATS/1.0"
+_OWS = b" \t"
+_NAME_CHARS = frozenset(map(chr, range(0x21, 0x7F))) - {":"}  # ADR-4: printable ASCII but the colon
+
+HeaderValue = str | Sequence[str]
+HeaderSource = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
+
+
+class Headers(MutableMapping[str, str]):
+    """Header names and values: several values a name, order and case kept, look-up ignores case.
+
+    As a mapping it shows the first value of each name; :meth:`get_all` and :meth:`multi_items` show all.
+
+    Args:
+        source: a mapping or pairs; a value is a ``str`` or a sequence of ``str``.
+
+    Example::
+
+        >>> h = Headers({"Nats-Msg-Id": "1", "tag": ["a", "b"]})
+        >>> h["nats-msg-id"], h.get_all("Tag")
+        ('1', ['a', 'b'])
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, source: HeaderSource | None = None) -> None:
+        self._items: list[tuple[str, str]] = []
+        if source is None:
+            return
+        if isinstance(source, Headers):
+            self._items = source._items.copy()
+            return
+        for name, value in source.items() if isinstance(source, Mapping) else source:
+            self._extend(name, value)
+
+    def _extend(self, name: str, value: HeaderValue) -> None:
+        for item in [value] if isinstance(value, str) else value:
+            self.add(name, item)
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower()
+        for key, value in self._items:
+            if key.lower() == wanted:
+                return value
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, value: HeaderValue) -> None:
+        """Replace all values of ``name``; the first one keeps its place in the order."""
+        values = [value] if isinstance(value, str) else list(value)
+        wanted = name.lower()
+        at = next((i for i, (key, _) in enumerate(self._items) if key.lower() == wanted), len(self._items))
+        rest = [item for item in self._items[at:] if item[0].lower() != wanted]
+        self._items[at:] = [(name, item) for item in values] + rest
+
+    def __delitem__(self, name: str) -> None:
+        wanted = name.lower()
+        kept = [item for item in self._items if item[0].lower() != wanted]
+        if len(kept) == len(self._items):
+            raise KeyError(name)
+        self._items = kept
+
+    def __iter__(self) -> Iterator[str]:
+        seen: set[str] = set()
+        for key, _ in self._items:
+            if key.lower() not in seen:
+                seen.add(key.lower())
+                yield key
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self._items})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and any(key.lower() == name.lower() for key, _ in self._items)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the same names (case ignored) have the same values in the same order."""
+        if isinstance(other, Mapping):
+            try:
+                return self._by_name() == Headers(other)._by_name()
+            except TypeError:
+                return False
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"Headers({self._items!r})"
+
+    def _by_name(self) -> dict[str, list[str]]:
+        result: dict[str, list[str]] = {}
+        for key, value in self._items:
+            result.setdefault(key.lower(), []).append(value)
+        return result
+
+    def add(self, name: str, value: str) -> None:
+        """Add one more value for ``name``."""
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("header names and values are str")
+        self._items.append((name, value))
+
+    def get_all(self, name: str) -> list[str]:
+        """Return all values of ``name`` in order; an empty list if there is none."""
+        wanted = name.lower()
+        return [value for key, value in self._items if key.lower() == wanted]
+
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Return all ``(name, value)`` pairs in order, names as they were spelled."""
+        return self._items.copy()
+
+    def copy(self) -> Headers:
+        """Return an independent copy."""
+        return Headers(self)
+
+
+class ParsedHeaders:
+    """What a header block says.
+
+    Attributes:
+        headers: names and values.
+        status: the number on the version line, or ``None``.
+        description: the text after it, or ``""``.
+    """
+
+    __slots__ = ("description", "headers", "status")
+
+    def __init__(self, headers: Headers, status: int | None = None, description: str = "") -> None:
+        self.headers = headers
+        self.status = status
+        self.description = description
+
+    def __repr__(self) -> str:
+        return f"ParsedHeaders({self.headers!r}, status={self.status}, description={self.description!r})"
+
+
+def encode_headers(
+    headers: HeaderSource | Headers, *, status: int | None = None, description: str = ""
+) -> bytes:
+    """Return the whole header block, from the version line to the final empty line.
+
+    Text that came out of :func:`parse_headers` goes back to the same bytes (``surrogateescape``). White
+    space around a value is written but does not survive reading.
+
+    Args:
+        headers: names and values; a value is a ``str`` or a sequence of ``str``.
+        status: three-digit number for the version line (servers only).
+        description: text after the status.
+
+    Raises:
+        LocalProtocolError: a name is empty or has anything but printable ASCII, or a colon; a value or
+            the description has CR, LF or NUL; the status is not 100 to 999; nothing was encoded.
+    """
+    first = VERSION.decode()
+    if status is not None:
+        if not 100 <= status <= 999:
+            raise LocalProtocolError(f"a status has three digits, not {status}")
+        first += f" {status}"
+        if description:
+            first += f" {_checked_value(description, 'description')}"
+    elif description:
+        raise LocalProtocolError("a description needs a status")
+    lines = [first]
+    items = headers if isinstance(headers, Headers) else Headers(headers)
+    for name, value in items.multi_items():
+        if not name or not _NAME_CHARS.issuperset(name):
+            raise LocalProtocolError(f"not a header name: {name!r}")
+        lines.append(f"{name}: {_checked_value(value, name)}")
+    lines.append("\r\n")
+    try:
+        return "\r\n".join(lines).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise LocalProtocolError("a header value cannot be encoded as UTF-8") from None
+
+
+def _checked_value(value: str, name: str) -> str:
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise LocalProtocolError(f"CR, LF or NUL in the value of header {name!r}")
+    return value
+
+
+def parse_headers(block: bytes) -> ParsedHeaders:
+    """Parse a header block as received. Bytes that are not UTF-8 decode with ``surrogateescape``.
+
+    As nats.go does, lines with an empty name are skipped and white space around values is dropped.
+
+    Raises:
+        RemoteProtocolError: no ``NATS/1.0`` line, no final empty line, a line without a colon, or
+            something after the version that is not a three-digit status and a description.
+    """
+    if not block.startswith(VERSION):
+        raise RemoteProtocolError("header block does not start with NATS/1.0")
+    lines = block.split(b"\r\n")
+    try:
+        end = lines.index(b"")
+    except ValueError:
+        end = len(lines)
+    if end >= len(lines) - 1:  # the piece after the last CRLF is always there
+        raise RemoteProtocolError("header block does not end with an empty line")
+    status, description = _parse_version_line(lines[0])
+    headers = Headers()
+    items = headers._items
+    for line in lines[1:end]:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise RemoteProtocolError("header line without a colon")
+        if name:
+            items.append((_decode(name), _decode(value.strip(_OWS))))
+    return ParsedHeaders(headers, status, description)
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _parse_version_line(line: bytes) -> tuple[int | None, str]:
+    """Parse ``NATS/1.0[ status[ description]]``."""
+    rest = line[len(VERSION) :]
+    if not rest:
+        return None, ""
+    text = rest.strip(_OWS)
+    code, description = text[:3], text[3:]
+    separated = rest[0] in _OWS and (not description or description[0] in _OWS)
+    if not separated or len(code) != 3 or not code.isdigit():
+        raise RemoteProtocolError(f"malformed version line {line[:40]!r}")
+    return int(code), _decode(description.strip(_OWS))
+
+
+def status_of(block: bytes) -> int | None:
+    """Return the status on the version line, or ``None`` if there is none or the line is malformed.
+
+    Hot path: nothing else of the block is looked at.
+    """
+    if block.startswith(b"NATS/1.0\r\n"):
+        return None
+    end = block.find(b"\r\n")
+    if end < 0 or not block.startswith(VERSION):
+        return None
+    try:
+        return _parse_version_line(block[:end])[0]
+    except RemoteProtocolError:
+        return None
+
+
+def header_value(block: bytes, key: bytes) -> bytes | None:
+    """Return the first value of ``key`` (exact case) in a header block, or ``None``.
+
+    Hot path: the block is searched, not parsed, and may be malformed elsewhere.
+    """
+    start = block.find(b"\r\n%b:" % key)
+    if start < 0:
+        return None
+    start += len(key) + 3
+    end = block.find(b"\r\n", start)
+    return block[start : end if end >= 0 else len(block)].strip(_OWS)

@@ -1,0 +1,31 @@
+"""The only file below ``objstore`` that knows it: ``js.object_store()`` is asked for on the context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from objstore import ObjectStore
+    from objstore.format.models import ObjectStoreConfig
+
+    from .context import JetStreamContext
+
+
+async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
+    from objstore import manager
+
+    return await manager.open_bucket(js, bucket)
+
+
+async def create_bucket(
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+) -> ObjectStore:
+    from objstore import manager
+
+    return await manager.create_bucket(js, config, params)
+
+
+async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
+    from objstore import manager
+
+    return await manager.delete_bucket(js, bucket)

@@ -1,0 +1,1 @@
+"""The JetStream API without I/O: JSON documents, error codes, delivery subjects."""

@@ -1,0 +1,76 @@
+"""JSON in and out of the JetStream API, with the limits that keep a hostile peer harmless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ...errors import RemoteProtocolError
+
+MAX_DOCUMENT = 64 * 1024 * 1024
+"""Bytes of one answer; a page of 100 000 subjects is far below."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+
+
+def dumps(document: Mapping[str, Any]) -> bytes:
+    """Return compact UTF-8 JSON."""
+    return _encode(document).encode()
+
+
+def loads(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """Parse an API answer.
+
+    Raises:
+        RemoteProtocolError: not JSON, not an object, too large or too deep.
+    """
+    if len(payload) > MAX_DOCUMENT:
+        raise RemoteProtocolError(f"an API answer of {len(payload)} bytes is refused")
+    try:
+        document = json.loads(bytes(payload))
+    except (ValueError, RecursionError) as exc:
+        raise RemoteProtocolError(f"an API answer is not JSON: {type(exc).__name__}") from None
+    if not isinstance(document, dict):
+        raise RemoteProtocolError("an API answer is not a JSON object")
+    return document
+
+
+def to_ns(value: timedelta) -> int:
+    """Nanoseconds of a ``timedelta``, exactly."""
+    return (value.days * 86_400 + value.seconds) * 1_000_000_000 + value.microseconds * 1000
+
+
+def from_ns(value: Any) -> timedelta | None:
+    """A ``timedelta`` from nanoseconds; ``None`` for what is no positive number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        return None
+    return timedelta(microseconds=value // 1000)
+
+
+def parse_time(text: Any) -> datetime:
+    """An aware UTC ``datetime`` from the server's RFC 3339 (nanoseconds are cut to microseconds).
+
+    Raises:
+        RemoteProtocolError: no such text.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("ascii", "replace")
+    if isinstance(text, str):
+        head, dot, tail = text.partition(".")
+        if dot:
+            digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+            text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
+        try:
+            return datetime.fromisoformat(text).astimezone(timezone.utc)
+        except (ValueError, OverflowError):
+            pass
+    raise RemoteProtocolError(f"not a time: {text!r}")
+
+
+def time_from_ns(ns: int) -> datetime:
+    """An aware UTC ``datetime`` from nanoseconds since the epoch."""
+    return datetime.fromtimestamp(ns // 1_000_000_000, timezone.utc) + timedelta(
+        microseconds=ns % 1_000_000_000 // 1000
+    )

@@ -1,0 +1,70 @@
+"""What a delivered message says of itself: the acknowledgement subject (ADR-15), both forms."""
+
+from __future__ import annotations
+
+
+class Delivery:
+    """Facts from a ``$JS.ACK.…`` reply subject."""
+
+    __slots__ = ("consumer", "consumer_seq", "delivered", "domain", "num_pending", "stream", "stream_seq", "time_ns")
+
+    def __init__(
+        self,
+        domain: str | None,
+        stream: str,
+        consumer: str,
+        delivered: int,
+        stream_seq: int,
+        consumer_seq: int,
+        time_ns: int,
+        num_pending: int,
+    ) -> None:
+        self.domain = domain
+        self.stream = stream
+        self.consumer = consumer
+        self.delivered = delivered
+        self.stream_seq = stream_seq
+        self.consumer_seq = consumer_seq
+        self.time_ns = time_ns
+        self.num_pending = num_pending
+
+    def __repr__(self) -> str:
+        return (
+            f"<Delivery {self.stream}/{self.consumer} stream_seq={self.stream_seq} "
+            f"consumer_seq={self.consumer_seq} num_pending={self.num_pending}>"
+        )
+
+
+def parse_ack_subject(reply: bytes | None) -> Delivery | None:
+    """Parse a reply subject; ``None`` when it is no acknowledgement subject.
+
+    Two forms exist::
+
+        $JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>                     9 tokens
+        $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>…]
+    """
+    if reply is None or not reply.startswith(b"$JS.ACK."):
+        return None
+    tokens = reply.split(b".")
+    count = len(tokens)
+    if count == 9:
+        domain = None
+        at = 2
+    elif count >= 11:
+        domain = None if tokens[2] == b"_" else tokens[2].decode("utf-8", "replace")
+        at = 4
+    else:
+        return None
+    try:
+        return Delivery(
+            domain,
+            tokens[at].decode(),
+            tokens[at + 1].decode(),
+            int(tokens[at + 2]),
+            int(tokens[at + 3]),
+            int(tokens[at + 4]),
+            int(tokens[at + 5]),
+            int(tokens[at + 6]),
+        )
+    except ValueError:
+        return None

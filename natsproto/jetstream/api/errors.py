@@ -1,0 +1,179 @@
+"""JetStream errors by the server's own codes.
+
+One class per code that callers act on, all below :class:`natsproto.errors.APIError`::
+
+    APIError
+    ├── StreamNotFoundError          10059
+    ├── StreamNameInUseError         10058
+    ├── StreamSealedError            10109
+    ├── StreamConfigError            10052, 10025, 10074, 10113, 10111
+    ├── ConsumerNotFoundError        10014
+    ├── ConsumerExistsError          10148, 10013
+    ├── MaxConsumersError            10026
+    ├── MessageNotFoundError         10037 (and 404 of a direct get)
+    ├── WrongLastSequenceError       10071, 10164
+    ├── StorageFullError             10077, 10023, 10047
+    ├── MessageTooLargeError         10054, 10097
+    ├── TemporarilyUnavailableError  10008, 10009, 10158, 10163, 10167
+    └── JetStreamNotEnabledError     10076, 10039
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from ...errors import APIError, BadSubjectError, InvalidNameError, NatsError, NoRespondersError, StaleConnectionError
+
+
+class StreamNotFoundError(APIError):
+    """The stream does not exist."""
+
+    codes: ClassVar = (10059,)
+
+
+class StreamNameInUseError(APIError):
+    """A stream of that name exists with another configuration."""
+
+    codes: ClassVar = (10058,)
+
+
+class StreamSealedError(APIError):
+    """The stream is sealed: it takes and removes nothing."""
+
+    codes: ClassVar = (10109,)
+
+
+class StreamConfigError(APIError):
+    """The server refuses the configuration."""
+
+    codes: ClassVar = (10052, 10025, 10074, 10113, 10111)
+
+
+class ConsumerNotFoundError(APIError):
+    """The consumer does not exist."""
+
+    codes: ClassVar = (10014,)
+
+
+class ConsumerExistsError(APIError):
+    """A consumer of that name exists with another configuration."""
+
+    codes: ClassVar = (10148, 10013)
+
+
+class MaxConsumersError(APIError):
+    """The stream or account has as many consumers as it may have."""
+
+    codes: ClassVar = (10026,)
+
+
+class MessageNotFoundError(APIError):
+    """No such message."""
+
+    codes: ClassVar = (10037,)
+
+
+class WrongLastSequenceError(APIError):
+    """A compare-and-set lost. ``last`` is the sequence the server has, or ``None`` when it did not say."""
+
+    codes: ClassVar = (10071, 10164)
+
+    @property
+    def last(self) -> int | None:
+        match = re.search(r"sequence: (\d{1,19})$", self.description)
+        return None if match is None else int(match[1])
+
+
+class StorageFullError(APIError):
+    """``max_bytes`` of the stream or the server's resources are used up; nothing was stored."""
+
+    codes: ClassVar = (10077, 10023, 10047)
+
+
+class MessageTooLargeError(APIError):
+    """Above the stream's ``max_msg_size``, or headers above 64 KiB."""
+
+    codes: ClassVar = (10054, 10097)
+
+
+class TemporarilyUnavailableError(APIError):
+    """Worth a retry: no leader, too many requests, the same message id in process."""
+
+    codes: ClassVar = (10008, 10009, 10158, 10163, 10167)
+
+
+class JetStreamNotEnabledError(APIError):
+    """JetStream is off for this server or account."""
+
+    codes: ClassVar = (10076, 10039)
+
+
+def _by_code() -> dict[int, type[APIError]]:
+    table: dict[int, type[APIError]] = {}
+    for kind in APIError.__subclasses__():
+        for code in getattr(kind, "codes", ()):
+            if code in table:
+                raise AssertionError(f"two classes for error code {code}")
+            table[code] = kind
+    return table
+
+
+_CLASSES = _by_code()
+
+
+def api_error(error: Any) -> APIError:
+    """Build the error for the ``error`` object of an answer, whatever is in it."""
+    fields = error if isinstance(error, dict) else {}
+    code, err_code = fields.get("code"), fields.get("err_code")
+    description = fields.get("description")
+    code = code if isinstance(code, int) else 0
+    err_code = err_code if isinstance(err_code, int) else 0
+    kind = _CLASSES.get(err_code, APIError)
+    return kind(code, err_code, description if isinstance(description, str) else "no description")
+
+
+def retryable(exc: BaseException) -> bool:
+    """True for errors after which the same call may succeed, by itself, soon.
+
+    Not keyed on the class of the code: a full store is a 503, too.
+    """
+    if isinstance(exc, TemporarilyUnavailableError | NoRespondersError | StaleConnectionError):
+        return True
+    return isinstance(exc, NatsError) and isinstance(exc, TimeoutError)
+
+
+def check_name(what: str, name: Any) -> str:
+    """Check a stream or consumer name: the server answers an illegal one with silence.
+
+    Raises:
+        InvalidNameError: empty, not a ``str``, or with ``. * > / \\``, white space or control characters.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidNameError(f"a {what} name must be a non-empty str")
+    if any(ch in ".*>/\\" or ch.isspace() or not ch.isprintable() for ch in name) or len(name) > 255:
+        raise InvalidNameError(f"{what} name {name!r}: no . * > / \\, no white space, at most 255 characters")
+    return name
+
+
+__all__ = [
+    "APIError",
+    "BadSubjectError",
+    "ConsumerExistsError",
+    "ConsumerNotFoundError",
+    "InvalidNameError",
+    "JetStreamNotEnabledError",
+    "MaxConsumersError",
+    "MessageNotFoundError",
+    "MessageTooLargeError",
+    "StorageFullError",
+    "StreamConfigError",
+    "StreamNameInUseError",
+    "StreamNotFoundError",
+    "StreamSealedError",
+    "TemporarilyUnavailableError",
+    "WrongLastSequenceError",
+    "api_error",
+    "check_name",
+    "retryable",
+]

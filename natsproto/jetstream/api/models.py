@@ -1,0 +1,218 @@
+"""Documents of the JetStream API.
+
+Field names are the API's. Durations are ``timedelta``, sizes bytes, times aware UTC. What this version
+does not know is kept in ``extra`` and written back, so that reading, changing and writing a configuration
+never drops anything. ``None`` means: not sent, the server's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Self
+
+from ...errors import RemoteProtocolError
+from .codec import from_ns, parse_time, to_ns
+
+
+class Document:
+    """Shared codec: which fields are durations is the only thing a subclass adds."""
+
+    __slots__ = ()
+    durations: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Build from the API's JSON; unknown keys go to ``extra``."""
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        names = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        for key, value in document.items():
+            if key not in names or key == "extra":
+                extra[key] = value
+            elif key in cls.durations:
+                known[key] = from_ns(value)
+            else:
+                known[key] = value
+        try:
+            return cls(**known, extra=extra)  # type: ignore[call-arg]
+        except TypeError as exc:
+            raise RemoteProtocolError(f"an API answer lacks a field of {cls.__name__}: {exc}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the API's JSON; ``None`` is left out."""
+        document: dict[str, Any] = dict(getattr(self, "extra", {}))
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            if name == "extra" or value is None:
+                continue
+            document[name] = to_ns(value) if isinstance(value, timedelta) else value
+        return document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig(Document):
+    """Configuration of a stream (ADR-8 and the server's ``StreamConfig``)."""
+
+    durations: ClassVar = frozenset({"max_age", "duplicate_window", "subject_delete_marker_ttl"})
+
+    name: str
+    description: str | None = None
+    subjects: list[str] | None = None
+    retention: str | None = None
+    max_consumers: int | None = None
+    max_msgs: int | None = None
+    max_bytes: int | None = None
+    max_age: timedelta | None = None
+    max_msgs_per_subject: int | None = None
+    max_msg_size: int | None = None
+    discard: str | None = None
+    storage: str | None = None
+    num_replicas: int | None = None
+    duplicate_window: timedelta | None = None
+    placement: dict[str, Any] | None = None
+    mirror: dict[str, Any] | None = None
+    sources: list[dict[str, Any]] | None = None
+    sealed: bool | None = None
+    deny_delete: bool | None = None
+    deny_purge: bool | None = None
+    allow_rollup_hdrs: bool | None = None
+    allow_direct: bool | None = None
+    mirror_direct: bool | None = None
+    compression: str | None = None
+    metadata: dict[str, str] | None = None
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """Answer to create, update and info. ``raw`` is the whole document."""
+
+    config: StreamConfig
+    created: datetime
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    num_subjects: int
+    consumer_count: int
+    raw: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> StreamInfo:
+        config, state = document.get("config"), document.get("state")
+        if not isinstance(config, dict) or not isinstance(state, dict):
+            raise RemoteProtocolError("a stream answer lacks its config or state")
+
+        def number(key: str) -> int:
+            value = state.get(key)
+            return value if isinstance(value, int) else 0
+
+        return cls(
+            config=StreamConfig.from_json(config),
+            created=parse_time(document.get("created")),
+            messages=number("messages"),
+            bytes=number("bytes"),
+            first_seq=number("first_seq"),
+            last_seq=number("last_seq"),
+            num_subjects=number("num_subjects"),
+            consumer_count=number("consumer_count"),
+            raw=document,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerConfig(Document):
+    """Configuration of a consumer."""
+
+    durations: ClassVar = frozenset({"ack_wait", "idle_heartbeat", "inactive_threshold", "max_expires"})
+
+    name: str | None = None
+    durable_name: str | None = None
+    description: str | None = None
+    deliver_policy: str | None = None
+    opt_start_seq: int | None = None
+    opt_start_time: str | None = None
+    ack_policy: str | None = None
+    ack_wait: timedelta | None = None
+    max_deliver: int | None = None
+    filter_subject: str | None = None
+    replay_policy: str | None = None
+    max_ack_pending: int | None = None
+    max_waiting: int | None = None
+    deliver_subject: str | None = None
+    deliver_group: str | None = None
+    flow_control: bool | None = None
+    idle_heartbeat: timedelta | None = None
+    headers_only: bool | None = None
+    inactive_threshold: timedelta | None = None
+    num_replicas: int | None = None
+    mem_storage: bool | None = None
+    metadata: dict[str, str] | None = None
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerInfo:
+    """Answer to consumer create and info. ``num_pending``: matching messages not yet delivered."""
+
+    stream: str
+    name: str
+    config: ConsumerConfig
+    num_pending: int
+    raw: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ConsumerInfo:
+        stream, name = document.get("stream_name"), document.get("name")
+        config, pending = document.get("config"), document.get("num_pending")
+        if not isinstance(stream, str) or not isinstance(name, str) or not isinstance(config, dict):
+            raise RemoteProtocolError("a consumer answer lacks its stream, name or config")
+        return cls(
+            stream=stream,
+            name=name,
+            config=ConsumerConfig.from_json(config),
+            num_pending=pending if isinstance(pending, int) else 0,
+            raw=document,
+        )
+
+
+class PubAck:
+    """The server's acknowledgement of a publish: the message is stored as ``seq`` of ``stream``."""
+
+    __slots__ = ("domain", "duplicate", "seq", "stream")
+
+    def __init__(self, stream: str, seq: int, duplicate: bool = False, domain: str | None = None) -> None:
+        self.stream = stream
+        self.seq = seq
+        self.duplicate = duplicate
+        self.domain = domain
+
+    def __repr__(self) -> str:
+        return f"PubAck(stream={self.stream!r}, seq={self.seq}, duplicate={self.duplicate})"
+
+
+class StoredMessage:
+    """A message read from a stream. ``num_pending`` is set by batch reads: how many match after it."""
+
+    __slots__ = ("data", "header", "num_pending", "seq", "subject", "time")
+
+    def __init__(
+        self,
+        subject: str,
+        seq: int,
+        data: bytes,
+        header: bytes | None,
+        time: datetime,
+        num_pending: int | None = None,
+    ) -> None:
+        self.subject = subject
+        self.seq = seq
+        self.data = data
+        self.header = header
+        self.time = time
+        self.num_pending = num_pending
+
+    def __repr__(self) -> str:
+        return f"<StoredMessage {self.subject!r} seq={self.seq} {len(self.data)} bytes>"

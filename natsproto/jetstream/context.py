@@ -1,0 +1,509 @@
+"""The JetStream API of one client: streams, messages, publishing, consumers, object stores."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..aio.client import HeadersLike, as_payload
+from ..errors import ConfigError, MaxPayloadError, NatsError, NoRespondersError, RemoteProtocolError, RequestTimeoutError
+from ..headers import Headers, encode_headers
+from ..nuid import next_nuid
+from ..subjects import check_publish_subject, check_subscribe_subject
+from .api.codec import dumps, loads, parse_time
+from .api.errors import JetStreamNotEnabledError, api_error, check_name
+from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
+from .direct_get import BatchSlot, status_error, stored_message
+from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow, parse_pub_ack
+
+if TYPE_CHECKING:
+    from objstore import ObjectStore
+    from objstore.format.models import ObjectStoreConfig
+
+    from ..aio.client import Client
+    from ..transport import Buffer
+    from ..wire import Msg as WireMsg
+    from .consumer import PullConsumer
+
+PUBLISH_RETRIES = 2
+PUBLISH_RETRY_WAIT = 0.25
+"""ADR-22: a publish that found no responders is tried twice more, a quarter of a second apart."""
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""Default bound of one batch read; without one the server would send 64 MiB unthrottled."""
+
+
+class JetStreamContext:
+    """JetStream as seen by one client. Cheap to make; holds no state of its own but the API prefix.
+
+    Every API call raises the errors of :mod:`natsproto.jetstream.api.errors` by the server's code,
+    ``RequestTimeoutError`` when nothing comes within ``timeout``, and ``JetStreamNotEnabledError`` when
+    JetStream is off.
+    """
+
+    def __init__(
+        self, client: Client, *, domain: str | None = None, prefix: str | None = None, timeout: float = 5.0
+    ) -> None:
+        if domain is not None and prefix is not None:
+            raise ConfigError("give a domain or an API prefix, not both")
+        if domain is not None:
+            prefix = f"$JS.{check_name('domain', domain)}.API"
+        self.client = client
+        self.prefix = prefix if prefix is not None else "$JS.API"
+        check_publish_subject(self.prefix)
+        self.timeout = timeout
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def subject(self, suffix: str) -> bytes:
+        """The API subject for ``suffix``, checked."""
+        return check_publish_subject(f"{self.prefix}.{suffix}")
+
+    async def request(
+        self, suffix: str, document: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Send an API request and return the answer's document.
+
+        Raises:
+            APIError: the server's refusal, as the class of its code.
+            JetStreamNotEnabledError, NoRespondersError, RequestTimeoutError, StaleConnectionError.
+        """
+        payload = b"" if document is None else dumps(document)
+        client = self.client
+        client._check_usable()
+        if len(payload) > client.max_payload:
+            raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
+        try:
+            msg = await client.request_frame(
+                self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout
+            )
+        except NoRespondersError as exc:
+            raise self._nobody(exc) from None
+        answer = loads(msg.payload)
+        if "error" in answer:
+            raise api_error(answer["error"])
+        return answer
+
+    def _nobody(self, exc: NoRespondersError) -> NatsError:
+        """No responders on an API subject: off, or only without a leader at the moment."""
+        info = self.client._connection.info
+        if info and info.get("jetstream") is not True:
+            return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
+        return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")
+
+    async def account_info(self) -> dict[str, Any]:
+        """Limits and usage of the account (``$JS.API.INFO``)."""
+        return await self.request("INFO")
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    async def create_stream(self, config: StreamConfig | Mapping[str, Any]) -> StreamInfo:
+        """Create a stream; the same configuration again succeeds.
+
+        Raises:
+            StreamNameInUseError: it exists with another configuration.
+            StreamConfigError: the server refuses the configuration.
+        """
+        document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
+        name = check_name("stream", document.get("name"))
+        return StreamInfo.from_json(await self.request(f"STREAM.CREATE.{name}", document))
+
+    async def update_stream(self, config: StreamConfig | Mapping[str, Any]) -> StreamInfo:
+        """Replace a stream's configuration; start from the one that :meth:`stream_info` returned."""
+        document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
+        name = check_name("stream", document.get("name"))
+        return StreamInfo.from_json(await self.request(f"STREAM.UPDATE.{name}", document))
+
+    async def stream_info(self, name: str) -> StreamInfo:
+        """Configuration and state.
+
+        Raises:
+            StreamNotFoundError: no such stream.
+        """
+        return StreamInfo.from_json(await self.request(f"STREAM.INFO.{check_name('stream', name)}"))
+
+    async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
+        """Subjects with messages and their counts: one round trip per 100 000 subjects."""
+        check_name("stream", name)
+        counts: dict[str, int] = {}
+        offset = 0
+        while True:
+            answer = await self.request(
+                f"STREAM.INFO.{name}", {"subjects_filter": subjects_filter, "offset": offset}
+            )
+            state = answer.get("state")
+            page = state.get("subjects") if isinstance(state, dict) else None
+            if not isinstance(page, dict) or not page:
+                return counts
+            counts.update(page)
+            offset += len(page)
+            total = answer.get("total")
+            if not isinstance(total, int) or offset >= total:
+                return counts
+
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream with all its messages and consumers."""
+        await self.request(f"STREAM.DELETE.{check_name('stream', name)}")
+
+    async def purge_stream(
+        self, name: str, *, subject: str | None = None, seq: int | None = None, keep: int | None = None
+    ) -> int:
+        """Remove messages; returns how many.
+
+        Args:
+            subject: only those whose subject matches.
+            seq: only those below this sequence.
+            keep: leave so many of the newest.
+        """
+        document: dict[str, Any] = {}
+        if subject is not None:
+            document["filter"] = subject
+        if seq is not None:
+            document["seq"] = seq
+        if keep is not None:
+            document["keep"] = keep
+        answer = await self.request(f"STREAM.PURGE.{check_name('stream', name)}", document)
+        purged = answer.get("purged")
+        return purged if isinstance(purged, int) else 0
+
+    async def _pages(self, suffix: str, key: str, document: dict[str, Any]) -> list[Any]:
+        items: list[Any] = []
+        while True:
+            answer = await self.request(suffix, {**document, "offset": len(items)})
+            page = answer.get(key)
+            if not isinstance(page, list) or not page:
+                return items
+            items.extend(page)
+            total = answer.get("total")
+            if not isinstance(total, int) or len(items) >= total:
+                return items
+
+    async def stream_names(self, subject: str | None = None) -> list[str]:
+        """Names of all streams (paged, 1024 a round trip), or of those that listen on ``subject``."""
+        document = {} if subject is None else {"subject": subject}
+        return [name for name in await self._pages("STREAM.NAMES", "streams", document) if isinstance(name, str)]
+
+    async def streams(self, subject: str | None = None) -> list[StreamInfo]:
+        """Configuration and state of all streams (paged, 256 a round trip)."""
+        document = {} if subject is None else {"subject": subject}
+        pages = await self._pages("STREAM.LIST", "streams", document)
+        return [StreamInfo.from_json(item) for item in pages if isinstance(item, dict)]
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    async def get_message(
+        self,
+        stream: str,
+        *,
+        seq: int | None = None,
+        last_by_subject: str | None = None,
+        next_by_subject: str | None = None,
+    ) -> StoredMessage:
+        """Read one message from the stream's **leader**: never stale.
+
+        Args:
+            seq: that sequence, or with ``next_by_subject`` the lowest one to consider.
+            last_by_subject: the newest message of a subject.
+            next_by_subject: the first message of a subject (wildcards allowed) from ``seq`` on.
+
+        Raises:
+            MessageNotFoundError: there is none.
+        """
+        document = _selector(seq, last_by_subject, next_by_subject)
+        answer = await self.request(f"STREAM.MSG.GET.{check_name('stream', stream)}", document)
+        return _leader_message(answer)
+
+    async def direct_get(
+        self,
+        stream: str,
+        *,
+        seq: int | None = None,
+        last_by_subject: str | None = None,
+        next_by_subject: str | None = None,
+    ) -> StoredMessage:
+        """As :meth:`get_message` but from any replica: cheaper, and possibly stale with replicas.
+
+        Needs ``allow_direct`` on the stream; nats-server 2.9.
+
+        Raises:
+            MessageNotFoundError: there is none.
+            NoRespondersError: no such stream, or direct get is not allowed.
+        """
+        subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
+        document = _selector(seq, last_by_subject, next_by_subject)
+        msg = await self.client.request_frame(subject, dumps(document), b"", self.timeout)
+        if msg.header is not None and not msg.payload:
+            from ..headers import status_of
+
+            if status_of(msg.header) is not None:
+                raise status_error(msg.header, subject.decode())
+        return stored_message(msg)
+
+    async def get_batch(
+        self, stream: str, *, subject: str = ">", seq: int = 1, batch: int = 256, max_bytes: int = BATCH_BYTES
+    ) -> AsyncIterator[StoredMessage]:
+        """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
+
+        Each carries ``num_pending``. Ends at ``batch``, after ``max_bytes`` (the last may exceed it), or
+        when there are no more. An older server answers with one message without ``num_pending``.
+        """
+        document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
+        async for message in self._batch(stream, document):
+            yield message
+
+    async def get_last_messages(
+        self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
+    ) -> AsyncIterator[StoredMessage]:
+        """Direct get of the newest message of each subject, at most 1024 (nats-server 2.11).
+
+        Raises:
+            APIError: more than 1024 subjects match (413), or the server is older (408).
+        """
+        document: dict[str, Any] = {"multi_last": list(subjects), "batch": batch}
+        if up_to_seq is not None:
+            document["up_to_seq"] = up_to_seq
+        async for message in self._batch(stream, document):
+            yield message
+
+    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncIterator[StoredMessage]:
+        loop = asyncio.get_running_loop()
+        queue: deque[WireMsg] = deque()
+        ended: list[NatsError | None] = []
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def on_message(msg: WireMsg) -> None:
+            queue.append(msg)
+            wake()
+
+        def on_done(exc: NatsError | None) -> None:
+            ended.append(exc)
+            wake()
+
+        subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
+        connection = self.client._connection
+        slot = BatchSlot(subject, on_message, on_done)
+        connection.mux.open(slot)
+        try:
+            connection.publish(subject, dumps(document), slot.inbox)
+            while True:
+                while queue:
+                    message = stored_message(queue.popleft())
+                    yield message
+                    if message.num_pending is None:
+                        return  # a server without batches
+                if ended:
+                    if ended[0] is not None:
+                        raise ended[0]
+                    return
+                waiter = loop.create_future()
+                try:
+                    async with asyncio.timeout(self.timeout):
+                        await waiter
+                except TimeoutError:
+                    raise RequestTimeoutError(f"a batch read of {stream!r} stalled for {self.timeout} s") from None
+        finally:
+            connection.mux.close(slot)
+
+    async def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:
+        """Delete one message; ``erase`` overwrites it on disk as well."""
+        document = {"seq": seq, "no_erase": not erase}
+        await self.request(f"STREAM.MSG.DELETE.{check_name('stream', stream)}", document)
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        headers: HeadersLike | None = None,
+        timeout: float | None = None,
+        stream: str | None = None,
+        msg_id: str | None = None,
+        expected_last_seq: int | None = None,
+        expected_last_subject_seq: int | None = None,
+    ) -> PubAck:
+        """Publish and wait until the message is stored.
+
+        No responders (no stream there, or no leader at the moment) is tried twice more after 250 ms
+        (ADR-22); nothing else is retried, because the first attempt may have been stored.
+
+        Args:
+            stream: refuse if another stream is bound to the subject.
+            msg_id: duplicates of it within the stream's window are not stored again.
+            expected_last_seq, expected_last_subject_seq: compare-and-set on stream or subject.
+
+        Raises:
+            WrongLastSequenceError, StorageFullError, StreamSealedError, other APIError: refused.
+            RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
+        """
+        fields = Headers(headers or {})
+        for key, value in (
+            ("Nats-Expected-Stream", stream),
+            ("Nats-Msg-Id", msg_id),
+            ("Nats-Expected-Last-Sequence", expected_last_seq),
+            ("Nats-Expected-Last-Subject-Sequence", expected_last_subject_seq),
+        ):
+            if value is not None:
+                fields[key] = str(value)
+        block = encode_headers(fields) if fields else b""
+        return await self.publish_frame(check_publish_subject(subject), as_payload(payload), block, timeout)
+
+    async def publish_frame(
+        self, subject: bytes, payload: Buffer, header: bytes, timeout: float | None = None
+    ) -> PubAck:
+        """:meth:`publish` for layers above: checked subject, encoded header."""
+        client = self.client
+        client._check_usable()
+        client._check_size(len(header), len(payload))
+        for attempt in range(PUBLISH_RETRIES + 1):
+            try:
+                msg = await client.request_frame(
+                    subject, payload, header, self.timeout if timeout is None else timeout
+                )
+                return parse_pub_ack(msg.payload)
+            except NoRespondersError:
+                if attempt == PUBLISH_RETRIES:
+                    raise
+                await asyncio.sleep(PUBLISH_RETRY_WAIT)
+        raise AssertionError("unreachable")
+
+    def publish_window(
+        self,
+        subject: str,
+        stream: str,
+        *,
+        max_bytes: int = DEFAULT_WINDOW,
+        progress_timeout: float = DEFAULT_PROGRESS,
+    ) -> PublishWindow:
+        """Publish many messages to one subject without waiting for each acknowledgement; see the class."""
+        return PublishWindow(
+            self.client,
+            check_publish_subject(subject),
+            check_name("stream", stream),
+            max_bytes=max_bytes,
+            progress_timeout=progress_timeout,
+        )
+
+    # -- consumers --------------------------------------------------------------------------------
+
+    async def create_consumer(self, stream: str, config: ConsumerConfig | Mapping[str, Any]) -> ConsumerInfo:
+        """Create a consumer; without a name it gets a fresh one.
+
+        Raises:
+            ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
+        """
+        document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
+        name = document.get("name") or document.get("durable_name") or next_nuid()
+        document["name"] = check_name("consumer", name)
+        suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
+        answer = await self.request(suffix, {"stream_name": stream, "config": document})
+        return ConsumerInfo.from_json(answer)
+
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
+        """Configuration and state of a consumer."""
+        suffix = f"CONSUMER.INFO.{check_name('stream', stream)}.{check_name('consumer', consumer)}"
+        return ConsumerInfo.from_json(await self.request(suffix))
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a consumer."""
+        await self.request(
+            f"CONSUMER.DELETE.{check_name('stream', stream)}.{check_name('consumer', consumer)}"
+        )
+
+    async def consumer_names(self, stream: str) -> list[str]:
+        """Names of a stream's consumers (paged)."""
+        items = await self._pages(f"CONSUMER.NAMES.{check_name('stream', stream)}", "consumers", {})
+        return [name for name in items if isinstance(name, str)]
+
+    async def pull_consumer(
+        self, stream: str, consumer: str | None = None, *, config: ConsumerConfig | Mapping[str, Any] | None = None
+    ) -> PullConsumer:
+        """Bind to a pull consumer: an existing one by name, or one created from ``config``."""
+        from .consumer import PullConsumer
+
+        if (consumer is None) == (config is None):
+            raise ConfigError("give the name of a consumer or the configuration of a new one")
+        if config is not None:
+            info = await self.create_consumer(stream, config)
+        else:
+            info = await self.consumer_info(stream, consumer or "")
+        if info.config.deliver_subject:
+            raise ConfigError(f"consumer {info.name!r} is a push consumer: it cannot be pulled from")
+        return PullConsumer(self, info)
+
+    # -- object stores ----------------------------------------------------------------------------
+
+    async def object_store(self, bucket: str) -> ObjectStore:
+        """Open an existing object store; see :func:`objstore.manager.open_bucket`.
+
+        Raises:
+            BucketNotFoundError: no such bucket (it is never created here).
+            BadBucketError: not a bucket name.
+        """
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.open_bucket(self, bucket)
+
+    async def create_object_store(self, config: ObjectStoreConfig | None = None, **params: Any) -> ObjectStore:
+        """Create an object store; see :func:`objstore.manager.create_bucket`.
+
+        Args:
+            config: complete configuration.
+            **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
+
+        Raises:
+            BadBucketError: invalid configuration.
+            BucketAlreadyExistsError: it exists with another configuration.
+            UnsupportedFeatureError: the server is too old for something asked for.
+        """
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.create_bucket(self, config, params)
+
+    async def delete_object_store(self, bucket: str) -> bool:
+        """Delete an object store and all its objects; returns ``True``.
+
+        Raises:
+            BucketNotFoundError: no such bucket.
+        """
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.delete_bucket(self, bucket)
+
+
+def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, Any]:
+    """The body of a message read; long names go into it, never into the API subject."""
+    document: dict[str, Any] = {}
+    if seq is not None:
+        document["seq"] = seq
+    if last is not None:
+        document["last_by_subj"] = check_subscribe_subject(last).decode()
+    if following is not None:
+        document["next_by_subj"] = check_subscribe_subject(following).decode()
+    if not document or (last is not None and len(document) > 1):
+        raise ConfigError("choose one message: seq, last_by_subject, or next_by_subject (with seq)")
+    return document
+
+
+def _leader_message(answer: dict[str, Any]) -> StoredMessage:
+    message = answer.get("message")
+    if not isinstance(message, dict):
+        raise RemoteProtocolError("an answer to STREAM.MSG.GET has no message")
+    subject, seq = message.get("subject"), message.get("seq")
+    if not isinstance(subject, str) or not isinstance(seq, int):
+        raise RemoteProtocolError("an answer to STREAM.MSG.GET lacks its subject or sequence")
+    try:
+        data = base64.b64decode(message.get("data") or "")
+        header = base64.b64decode(message.get("hdrs") or "")
+    except (binascii.Error, ValueError, TypeError):
+        raise RemoteProtocolError("an answer to STREAM.MSG.GET is not base64") from None
+    return StoredMessage(subject, seq, data, header or None, parse_time(message.get("time")))

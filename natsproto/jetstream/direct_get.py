@@ -1,0 +1,120 @@
+"""Direct get (ADR-31): reads without a consumer, singly or in batches, served by any replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from ..aio.request_mux import ReplySlot
+from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
+from ..headers import status_of
+from ..wire import Msg as WireMsg
+from .api.codec import parse_time
+from .api.errors import MessageNotFoundError
+from .api.models import StoredMessage
+
+END_OF_BATCH = 204
+
+
+def header_bytes(block: bytes, key: bytes) -> bytes | None:
+    """The value of the *last* header ``key``: the server's own come after those of the stored message."""
+    at = block.rfind(b"\r\n" + key + b": ")
+    if at < 0:
+        return None
+    at += len(key) + 4
+    return block[at : block.find(b"\r\n", at)]
+
+
+def header_int(block: bytes, key: bytes) -> int | None:
+    """:func:`header_bytes` as a number; ``None`` when absent or none."""
+    value = header_bytes(block, key)
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
+
+
+def status_error(block: bytes, subject: str) -> NatsError:
+    """The error for a status reply to a direct get."""
+    status = status_of(block)
+    if status == 404:
+        return MessageNotFoundError(404, 10037, "no message found")
+    if status == 503:
+        return NoRespondersError(subject, "no such stream, or direct get is not allowed on it")
+    text = block.partition(b"\r\n")[0].decode("ascii", "replace")
+    return APIError(status or 0, 0, f"direct get refused: {text}")
+
+
+def stored_message(msg: WireMsg) -> StoredMessage:
+    """Build a :class:`StoredMessage` from a direct get reply.
+
+    Raises:
+        RemoteProtocolError: the reply lacks the headers ADR-31 demands.
+    """
+    block = msg.header
+    if block is None:
+        raise RemoteProtocolError("a direct get reply has no headers")
+    seq, subject = header_int(block, b"Nats-Sequence"), header_bytes(block, b"Nats-Subject")
+    if seq is None or subject is None:
+        raise RemoteProtocolError("a direct get reply lacks Nats-Sequence or Nats-Subject")
+    payload = msg.payload
+    return StoredMessage(
+        subject.decode("utf-8", "surrogateescape"),
+        seq,
+        payload if type(payload) is bytes else bytes(payload),
+        block,
+        message_time(block),
+        header_int(block, b"Nats-Num-Pending"),
+    )
+
+
+def message_time(block: bytes) -> datetime:
+    """The time the server stored the message."""
+    return parse_time(header_bytes(block, b"Nats-Time-Stamp"))
+
+
+class BatchSlot(ReplySlot):
+    """The replies to one batch request, handed on as they come.
+
+    Args:
+        subject: the API subject the request goes to.
+        on_message: called with each message.
+        on_done: called once, with ``None`` at the end of the batch or with what went wrong.
+        placer: names the place of a large payload, or ``None``.
+    """
+
+    __slots__ = ("_done", "_on_done", "_on_message", "_placer")
+
+    def __init__(
+        self,
+        subject: bytes,
+        on_message: Callable[[WireMsg], None],
+        on_done: Callable[[NatsError | None], None],
+        placer: Callable[[WireMsg, int], memoryview | bytearray | None] | None = None,
+    ) -> None:
+        super().__init__(subject)
+        self._on_message = on_message
+        self._on_done = on_done
+        self._placer = placer
+        self._done = False
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        if self._done:
+            return
+        block = msg.header
+        if block is not None and not msg.payload:
+            status = status_of(block)
+            if status is not None:
+                self._finish(
+                    None if status == END_OF_BATCH else status_error(block, self.subject.decode("utf-8", "replace"))
+                )
+                return
+        self._on_message(msg)
+
+    def place(self, rest: bytes, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        return None if self._placer is None or self._done else self._placer(msg, size)
+
+    def on_lost(self, exc: BaseException) -> None:
+        self._finish(exc if isinstance(exc, NatsError) else NatsError(str(exc)))
+
+    def _finish(self, exc: NatsError | None) -> None:
+        if not self._done:
+            self._done = True
+            self._on_done(exc)

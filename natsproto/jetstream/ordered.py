@@ -1,0 +1,357 @@
+"""The ordered push consumer (ADR-17): every message once, in stream order, across faults.
+
+Messages are handed on synchronously from the reading side, one callback each: no queue, task or future a
+message. Flow control is answered the moment it is seen, or when :meth:`OrderedConsumer.resume` is called:
+that is the back-pressure.
+
+A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence after the last one
+delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
+did not run for a while does not mistake its own pause for the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..aio.subscription import Handler
+from ..errors import APIError, ConnectionClosedError, NatsError
+from ..headers import header_value, status_of
+from ..nuid import next_nuid
+from .api.delivery import Delivery, parse_ack_subject
+from .api.errors import StreamNotFoundError, check_name, retryable
+from .api.models import ConsumerInfo
+
+if TYPE_CHECKING:
+    from ..wire import Msg as WireMsg
+    from .context import JetStreamContext
+
+MISSED_HEARTBEATS = 2.5
+"""Heartbeat intervals without any sign of life before the consumer is made anew."""
+
+RETRY_BUDGET = 20.0
+"""Seconds without progress after which re-creating is given up (a leader election takes about 7 s)."""
+
+INACTIVE_THRESHOLD = timedelta(seconds=30)
+"""The server removes a consumer nobody listens to after this; normally it is deleted at once."""
+
+
+class _Incarnation(Handler):
+    """One server-side consumer; frames for an older one no longer count."""
+
+    __slots__ = ("consumer_seq", "name", "owner")
+
+    def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
+        super().__init__(inbox)
+        self.owner = owner
+        self.name = next_nuid()
+        self.consumer_seq = 0
+
+    def deliver(self, msg: WireMsg) -> None:
+        self.owner._deliver(self, msg)
+
+    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        return self.owner._place(self, msg, size)
+
+    def on_reconnect(self) -> None:
+        self.owner._restart("reconnected")
+
+    def on_end(self, exc: BaseException | None) -> None:
+        if exc is not None and self.owner._current is self:
+            self.owner._fail(exc)
+
+
+class OrderedConsumer:
+    """See the module docstring.
+
+    Args:
+        js: the context (its API prefix is honoured).
+        stream: the stream's name.
+        filter_subject: one subject or wildcard (the singular form: older servers ignore the plural one).
+        on_message: called with each message and its delivery facts, in order. Must not block or raise.
+        on_failure: called once when the consumer cannot go on (stream gone, budget used up, closed).
+        on_idle: called at a heartbeat: everything delivered so far has been received and nothing is due.
+        on_restart: called when a consumer is given up; places named for payloads that never came are free.
+        placer: names the place of a large payload; called when its control line is seen, so messages before
+            it may not have been handed on yet.
+        deliver_policy: ``"all"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
+        start_seq: with ``"by_start_sequence"``.
+        heartbeat: seconds between heartbeats of an idle consumer.
+        headers_only: deliver headers and sizes, no payloads.
+        created: the stream's creation time; a stream that was deleted and made again is then noticed.
+    """
+
+    def __init__(
+        self,
+        js: JetStreamContext,
+        stream: str,
+        filter_subject: str,
+        *,
+        on_message: Callable[[WireMsg, Delivery], None],
+        on_failure: Callable[[BaseException], None],
+        on_idle: Callable[[], None] | None = None,
+        on_restart: Callable[[], None] | None = None,
+        placer: Callable[[WireMsg, int], memoryview | bytearray | None] | None = None,
+        deliver_policy: str = "all",
+        start_seq: int | None = None,
+        heartbeat: float = 5.0,
+        headers_only: bool = False,
+        created: datetime | None = None,
+        retry_budget: float = RETRY_BUDGET,
+    ) -> None:
+        self._js = js
+        self._stream = check_name("stream", stream)
+        self._filter = filter_subject
+        self._on_message = on_message
+        self._on_failure = on_failure
+        self._on_idle = on_idle
+        self._on_restart = on_restart
+        self._placer = placer
+        self._policy = deliver_policy
+        self._start_seq = start_seq
+        self._heartbeat = heartbeat
+        self._headers_only = headers_only
+        self._created = created
+        self._budget = retry_budget
+        self._loop = asyncio.get_running_loop()
+        self._connection = js.client._connection
+        self._current: _Incarnation | None = None
+        self._stopped = False
+        self._paused = False
+        self._held: bytes | None = None
+        self._active = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.stream_seq = 0
+        self.restarts = 0
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> ConsumerInfo:
+        """Create the consumer; ``num_pending`` of the answer counts what matches now.
+
+        Raises:
+            APIError, NatsError: what the creation failed with; nothing is left behind.
+        """
+        self._stopped = False
+        try:
+            info = await self._create()
+        except BaseException:
+            await self.stop()
+            raise
+        self._arm()
+        return info
+
+    async def _create(self) -> ConsumerInfo:
+        connection = self._connection
+        incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
+        connection.subscribe(incarnation)
+        self._current = incarnation
+        self._active = self._loop.time()
+        try:
+            return await self._js.create_consumer(self._stream, self._config(incarnation))
+        except BaseException:
+            connection.unsubscribe(incarnation)
+            raise
+
+    def _config(self, incarnation: _Incarnation) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": incarnation.name,
+            "deliver_subject": incarnation.subject.decode(),
+            "deliver_policy": self._policy,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "ack_wait": 22 * 3600 * 1_000_000_000,
+            "replay_policy": "instant",
+            "filter_subject": self._filter,
+            "flow_control": True,
+            "idle_heartbeat": int(self._heartbeat * 1_000_000_000),
+            "inactive_threshold": int(INACTIVE_THRESHOLD.total_seconds()) * 1_000_000_000,
+            "num_replicas": 1,
+            "mem_storage": True,
+        }
+        if self._headers_only:
+            config["headers_only"] = True
+        if self.stream_seq:
+            config["deliver_policy"] = "by_start_sequence"
+            config["opt_start_seq"] = self.stream_seq + 1
+        elif self._start_seq is not None:
+            config["opt_start_seq"] = self._start_seq
+        return config
+
+    async def stop(self) -> None:
+        """Unsubscribe and delete the consumer on the server. Idempotent; never raises for a lost server."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.wait([task])
+        incarnation, self._current = self._current, None
+        if incarnation is not None:
+            self._connection.unsubscribe(incarnation)
+            await self._delete(incarnation.name)
+
+    async def _delete(self, name: str) -> None:
+        try:
+            await self._js.delete_consumer(self._stream, name)
+        except (APIError, NatsError):
+            pass  # gone already, or it expires by itself
+
+    # -- back-pressure ----------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Answer no flow control: the server stops after its window (2 to 32 MiB)."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Answer the flow control that was held back."""
+        self._paused = False
+        if self._held is not None:
+            reply, self._held = self._held, None
+            self._answer(reply)
+
+    def _answer(self, reply: bytes) -> None:
+        if self._connection.session is not None:
+            self._connection.publish(reply, b"")
+            self._connection.flush_now()
+
+    # -- the reading side -------------------------------------------------------------------------
+
+    def _deliver(self, incarnation: _Incarnation, msg: WireMsg) -> None:
+        if incarnation is not self._current or self._stopped:
+            return
+        self._active = self._loop.time()
+        if msg.header is not None and not msg.payload and msg.subject == incarnation.subject:
+            if status_of(msg.header) == 100:
+                self._control(incarnation, msg)
+            return
+        delivery = parse_ack_subject(msg.reply)
+        if delivery is None or delivery.consumer != incarnation.name:
+            return  # anybody may publish to our inbox: not a delivery of this consumer
+        if delivery.consumer_seq != incarnation.consumer_seq + 1:
+            self._restart("gap")
+            return
+        incarnation.consumer_seq = delivery.consumer_seq
+        self.stream_seq = delivery.stream_seq
+        self._on_message(msg, delivery)
+
+    def _control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
+        assert msg.header is not None
+        reply = msg.reply
+        if reply is None:
+            reply = header_value(msg.header, b"Nats-Consumer-Stalled")
+            last = header_value(msg.header, b"Nats-Last-Consumer")
+            if last is not None and last.isdigit() and int(last) > incarnation.consumer_seq:
+                self._restart("gap")
+                return
+            if reply is None:
+                if self._on_idle is not None:
+                    self._on_idle()
+                return
+        if self._paused:
+            self._held = reply
+        else:
+            self._answer(reply)
+
+    def _place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        if self._placer is None or incarnation is not self._current or self._stopped:
+            return None
+        delivery = parse_ack_subject(msg.reply)
+        if delivery is None or delivery.consumer_seq <= incarnation.consumer_seq:
+            return None
+        return self._placer(msg, size)
+
+    # -- restart ----------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._stopped:
+            return
+        self._timer = self._loop.call_later(self._heartbeat, self._check)
+
+    def _check(self) -> None:
+        if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS and self._task is None:
+            self._spawn(self._verify_silence())
+        self._arm()
+
+    def _spawn(self, coroutine: Any) -> None:
+        self._task = self._loop.create_task(coroutine, name="natsproto-ordered")
+        self._task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+        if not task.cancelled():
+            exc = task.exception()
+            if exc is not None:
+                self._fail(exc)
+
+    async def _verify_silence(self) -> None:
+        before = self._active
+        try:
+            await self._js.client.flush(2.0)  # everything the server had sent is processed after this
+        except NatsError:
+            pass
+        if self._active == before and not self._stopped:
+            if self._on_restart is not None:
+                self._on_restart()
+            await self._recreate()
+
+    def _restart(self, why: str) -> None:
+        """Make a new consumer from after the last message delivered."""
+        if self._stopped:
+            return
+        incarnation, self._current = self._current, None
+        if incarnation is not None:
+            self._connection.unsubscribe(incarnation)
+        self._held = None
+        if self._on_restart is not None:
+            self._on_restart()
+        if self._task is None:
+            self._spawn(self._recreate(incarnation))
+
+    async def _recreate(self, old: _Incarnation | None = None) -> None:
+        old = old or self._current
+        deadline = self._loop.time() + self._budget
+        wait = 0.05
+        while not self._stopped:
+            self.restarts += 1
+            if old is not None:
+                self._current = None
+                self._connection.unsubscribe(old)
+            try:
+                await self._connection.wait_connected(max(0.1, deadline - self._loop.time()))
+                if old is not None:
+                    await self._delete(old.name)
+                    old = None
+                await self._check_stream()
+                await self._create()
+            except (ConnectionClosedError, StreamNotFoundError):
+                raise
+            except NatsError as exc:
+                if not retryable(exc) or self._loop.time() > deadline:
+                    raise
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 1.0)
+                continue
+            if self._current is not None:
+                return
+            # A gap or a reconnect during the creation: once more.
+
+    async def _check_stream(self) -> None:
+        """A stream made anew starts its sequences anew: waiting for ours to come would be silence."""
+        if self._created is None:
+            return
+        info = await self._js.stream_info(self._stream)
+        if info.created != self._created:
+            raise StreamNotFoundError(404, 10059, f"stream {self._stream} was deleted and created again")
+
+    def _fail(self, exc: BaseException) -> None:
+        if not self._stopped:
+            self._stopped = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._on_failure(exc)

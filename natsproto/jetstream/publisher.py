@@ -1,0 +1,264 @@
+"""Publishing into streams: one message with its acknowledgement, and a window of many.
+
+The window is bounded in bytes: the server queues at most 128 MiB or 100 000 messages a stream and drops
+what exceeds it, so a bound in messages alone is no bound. A payload's buffer is held, unchanged, until its
+acknowledgement: the window is the replay buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..aio.request_mux import ReplySlot
+from ..errors import NatsError, NoRespondersError, RemoteProtocolError, RequestTimeoutError, StaleConnectionError
+from ..headers import status_of
+from .api.codec import loads
+from .api.errors import api_error
+from .api.models import PubAck
+
+if TYPE_CHECKING:
+    from ..aio.client import Client
+    from ..transport import Buffer
+    from ..wire import Msg as WireMsg
+
+DEFAULT_WINDOW = 8 * 1024 * 1024
+"""Unacknowledged bytes; more than 16 MiB gains nothing and strains the server's ingest queue."""
+
+MAX_MESSAGES = 4096
+"""Unacknowledged messages, for tiny ones."""
+
+DEFAULT_PROGRESS = 15.0
+"""Seconds without any acknowledgement after which a window gives up."""
+
+
+def parse_pub_ack(payload: bytes | bytearray | memoryview) -> PubAck:
+    """Parse an acknowledgement.
+
+    Raises:
+        APIError: the server refused the message.
+        RemoteProtocolError: no acknowledgement at all.
+    """
+    document = loads(payload)
+    error = document.get("error")
+    if error is not None:
+        raise api_error(error)
+    stream, seq = document.get("stream"), document.get("seq")
+    if not isinstance(stream, str) or not isinstance(seq, int) or isinstance(seq, bool):
+        raise RemoteProtocolError("an answer to a publish is no acknowledgement: is the subject bound to a stream?")
+    domain = document.get("domain")
+    return PubAck(stream, seq, document.get("duplicate") is True, domain if isinstance(domain, str) else None)
+
+
+class OutOfOrderError(NatsError):
+    """Acknowledged sequences did not rise with the order of publishing: the stream's order is not ours."""
+
+
+class PublishWindow(ReplySlot):
+    """Publishes to one subject of one stream, many unacknowledged at a time, in order.
+
+    After the first failure nothing more is sent: :attr:`failure` says why, :meth:`publish` and
+    :meth:`settle` raise it, and :attr:`unproven` holds every payload from the first one that is not part
+    of the acknowledged, rising prefix. One instance belongs to one task; close it when done.
+
+    Args:
+        client: the connection.
+        subject: where to publish (checked, bytes).
+        stream: the stream whose acknowledgements are expected.
+        max_bytes: unacknowledged payload bytes (8 MiB).
+        progress_timeout: seconds without an acknowledgement before it fails (15).
+        first: index of the first publish (after a repair, indexes go on).
+        last_seq: the sequence acknowledged last, which the next ones must exceed.
+    """
+
+    __slots__ = (
+        "_acked_early",
+        "_client",
+        "_inflight",
+        "_inflight_bytes",
+        "_next_ack",
+        "_next_index",
+        "_progress",
+        "_timer",
+        "_waiter",
+        "_loop",
+        "_seen",
+        "failure",
+        "last_seq",
+        "max_bytes",
+        "stream",
+        "unproven",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        subject: bytes,
+        stream: str,
+        *,
+        max_bytes: int = DEFAULT_WINDOW,
+        progress_timeout: float = DEFAULT_PROGRESS,
+        first: int = 0,
+        last_seq: int = 0,
+    ) -> None:
+        super().__init__(subject)
+        self.stream = stream
+        self.max_bytes = max_bytes
+        self.failure: NatsError | None = None
+        self.last_seq = last_seq
+        self.unproven: dict[int, Buffer] = {}
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._progress = progress_timeout
+        self._next_index = first
+        self._next_ack = first
+        self._inflight = 0
+        self._inflight_bytes = 0
+        self._acked_early: dict[int, int] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        self._seen = 0
+        self._timer: asyncio.TimerHandle | None = None
+        client._connection.mux.open(self)
+
+    # -- the publishing task ----------------------------------------------------------------------
+
+    @property
+    def acknowledged(self) -> int:
+        """The index up to which (exclusive) everything is acknowledged in order."""
+        return self._next_ack
+
+    async def publish(self, payload: Buffer) -> None:
+        """Send one message; waits while the window is full or the network does not keep up.
+
+        The buffer must not change until it is acknowledged (at the latest when :meth:`settle` returns).
+
+        Raises:
+            NatsError: the window has failed, see :attr:`failure`.
+        """
+        size = len(payload)
+        while self._inflight and (
+            self._inflight_bytes + size > self.max_bytes or self._inflight >= MAX_MESSAGES
+        ):
+            if self.failure is not None:
+                raise self.failure
+            await self._wait()
+        if self.failure is not None:
+            raise self.failure
+        connection = self._client._connection
+        if connection.session is None:
+            # Never through the reconnect buffer: what was stored must be looked up first.
+            connection.check_open()
+            self.failure = StaleConnectionError("not connected")
+            raise self.failure
+        index = self._next_index
+        self._next_index = index + 1
+        self.unproven[index] = payload
+        self._inflight += 1
+        self._inflight_bytes += size
+        connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._progress, self._check_progress)
+        if connection.congested:
+            await connection.drain()
+
+    async def settle(self) -> None:
+        """Wait until everything sent is acknowledged.
+
+        Raises:
+            NatsError: the window has failed; everything in flight has been answered or given up.
+        """
+        self._client._connection.flush_now()
+        while self._inflight and self.failure is None:
+            await self._wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def quiesce(self, timeout: float) -> None:
+        """After a failure: wait, at most ``timeout`` seconds, for the answers still to come."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._inflight:
+                    await self._wait()
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        """Forget the window; later answers are dropped."""
+        self._inflight = self._inflight_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        mux = self._client._connection._mux
+        if mux is not None:
+            mux.close(self)
+
+    async def _wait(self) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- the reading side -------------------------------------------------------------------------
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        if not rest.isdigit():
+            return
+        index = int(rest)
+        payload = self.unproven.get(index)
+        if payload is None or index in self._acked_early:
+            return
+        self._seen += 1
+        self._inflight -= 1
+        self._inflight_bytes -= len(payload)
+        try:
+            if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
+                raise NoRespondersError(self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?")
+            ack = parse_pub_ack(msg.payload)
+            if ack.stream != self.stream:
+                raise OutOfOrderError(f"stored in stream {ack.stream!r} instead of {self.stream!r}")
+        except NatsError as exc:
+            self._fail(exc)
+            return
+        if index == self._next_ack:
+            self._advance(index, ack.seq)
+            while self._next_ack in self._acked_early:
+                self._advance(self._next_ack, self._acked_early.pop(self._next_ack))
+        else:
+            self._acked_early[index] = ack.seq
+        self._wake()
+
+    def _advance(self, index: int, seq: int) -> None:
+        if seq <= self.last_seq:
+            self._fail(OutOfOrderError(f"chunk {index} was stored as {seq}, not after {self.last_seq}"))
+            return
+        self.last_seq = seq
+        self._next_ack = index + 1
+        del self.unproven[index]
+
+    def on_lost(self, exc: BaseException) -> None:
+        if self._inflight or not isinstance(exc, ConnectionError):
+            self._inflight = self._inflight_bytes = 0
+            self._fail(exc if isinstance(exc, NatsError) else NatsError(str(exc)))
+
+    def _fail(self, exc: NatsError) -> None:
+        if self.failure is None:
+            self.failure = exc
+        self._wake()
+
+    def _check_progress(self) -> None:
+        self._timer = None
+        if not self._inflight or self.failure is not None:
+            return
+        if self._seen:
+            self._seen = 0
+            self._timer = self._loop.call_later(self._progress, self._check_progress)
+            return
+        self._client._connection.probe()
+        self._inflight = self._inflight_bytes = 0
+        self._fail(RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s"))

@@ -1,0 +1,86 @@
+"""NUIDs: short unique names, 22 characters of ``[0-9A-Za-z]``.
+
+The first 12 characters are random from the operating system; the other 10 count up from a random start
+in steps of a random size, so that names are unique within a process and cheap to make.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import count
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE = len(_DIGITS)
+_PREFIX_LENGTH = 12
+_SEQUENCE_LENGTH = 10
+_SEQUENCES = _BASE**_SEQUENCE_LENGTH
+_MIN_STEP, _MAX_STEP = 33, 333
+
+_forks = 0  # how many forks lie between the first process and this one
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def random_below(limit: int) -> int:
+    """Return a uniform random number from 0 to ``limit - 1``.
+
+    The same source as ``secrets.randbelow``, whose import would cost several milliseconds.
+    """
+    bits = limit.bit_length()
+    size = (bits + 7) // 8
+    while True:
+        value = int.from_bytes(os.urandom(size), "big") >> (8 * size - bits)
+        if value < limit:
+            return value
+
+
+class Nuid:
+    """A source of NUIDs. Threads may share it, and a forked child starts with a new prefix.
+
+    Args:
+        rng: ``rng(n)`` returns a number from 0 to ``n - 1``; default: the operating system's randomness.
+    """
+
+    __slots__ = ("_rng", "_state")
+
+    def __init__(self, rng: Callable[[int], int] = random_below) -> None:
+        self._rng = rng
+        self._state = self._seed()
+
+    def _seed(self) -> tuple[str, count[int], int]:
+        prefix = "".join(_DIGITS[self._rng(_BASE)] for _ in range(_PREFIX_LENGTH))
+        step = _MIN_STEP + self._rng(_MAX_STEP - _MIN_STEP)
+        return prefix, count(self._rng(_SEQUENCES), step), _forks
+
+    def next(self) -> str:
+        """Return a new NUID."""
+        while True:
+            # One tuple, replaced as a whole, and a C-level counter: threads need no lock, and so none can
+            # be held by another thread at the moment of a fork.
+            prefix, sequence, forks = self._state
+            if forks == _forks:
+                number = next(sequence)
+                if number < _SEQUENCES:
+                    break
+            self._state = self._seed()
+        digits = []
+        for _ in range(_SEQUENCE_LENGTH):
+            number, digit = divmod(number, _BASE)
+            digits.append(_DIGITS[digit])
+        digits.reverse()
+        return prefix + "".join(digits)
+
+
+_default = Nuid()
+
+
+def next_nuid() -> str:
+    """Return a new NUID from the process-wide source."""
+    return _default.next()

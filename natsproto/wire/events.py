@@ -1,0 +1,170 @@
+"""What the two sides of a NATS connection say to each other, one class per control line.
+
+The hot ones (:class:`Msg`, :class:`Pub`) are plain slotted classes and not frozen: constructing a frozen
+dataclass costs three times as much. Treat events as values all the same.
+
+No ``repr`` shows credentials, a nonce, or more than a few bytes of a payload.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Payload = bytes | bytearray | memoryview
+
+
+def _short(value: Any) -> str:
+    """Show a buffer without flooding a log."""
+    if isinstance(value, (bytes, bytearray, memoryview)) and len(value) > 64:
+        return f"<{len(value)} bytes>"
+    return repr(bytes(value) if isinstance(value, (bytearray, memoryview)) else value)
+
+
+class _Event:
+    """Equality and ``repr`` by slots; same class and same field values are equal."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # events are mutable values
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class _JsonEvent(_Event):
+    """An event whose argument is a JSON object. ``raw`` is its spelling and takes no part in equality."""
+
+    __slots__ = ("data", "raw")
+
+    def __init__(self, data: dict[str, Any], raw: bytes = b"") -> None:
+        self.data = data
+        self.raw = raw
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _JsonEvent) or type(other) is not type(self):
+            return NotImplemented
+        return self.data == other.data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(fields={sorted(self.data)})"  # values may be secrets
+
+
+class Info(_JsonEvent):
+    """``INFO {…}`` from the server: first thing on a connection, and at any time later."""
+
+    __slots__ = ()
+
+
+class Connect(_JsonEvent):
+    """``CONNECT {…}`` from the client."""
+
+    __slots__ = ()
+
+
+class Msg(_Event):
+    """``MSG`` or ``HMSG``: a message delivered to a subscription.
+
+    Attributes:
+        subject: raw bytes; any peer may have put any bytes but SPACE, TAB and LF there.
+        sid: the subscription's id, 1 to 10 digits.
+        reply: reply subject or ``None``.
+        header: the raw header block from the version line to the final CRLF CRLF, not yet looked into;
+            ``None`` for ``MSG``.
+        payload: ``bytes``, or the memoryview that ``Parser(place=…)`` named.
+    """
+
+    __slots__ = ("subject", "sid", "reply", "header", "payload")  # noqa: RUF023  # the order of repr
+
+    def __init__(
+        self,
+        subject: bytes,
+        sid: bytes,
+        reply: bytes | None = None,
+        header: bytes | None = None,
+        payload: Payload = b"",
+    ) -> None:
+        self.subject = subject
+        self.sid = sid
+        self.reply = reply
+        self.header = header
+        self.payload = payload
+
+
+class Pub(_Event):
+    """``PUB`` or ``HPUB``: a message published by a client. Fields as in :class:`Msg`."""
+
+    __slots__ = ("subject", "reply", "header", "payload")  # noqa: RUF023  # the order of repr
+
+    def __init__(
+        self,
+        subject: bytes,
+        reply: bytes | None = None,
+        header: bytes | None = None,
+        payload: Payload = b"",
+    ) -> None:
+        self.subject = subject
+        self.reply = reply
+        self.header = header
+        self.payload = payload
+
+
+class Sub(_Event):
+    """``SUB subject [queue] sid``."""
+
+    __slots__ = ("subject", "queue", "sid")  # noqa: RUF023  # the order of repr
+
+    def __init__(self, subject: bytes, queue: bytes | None, sid: bytes) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.sid = sid
+
+
+class Unsub(_Event):
+    """``UNSUB sid [max_msgs]``; without ``max_msgs`` the subscription ends at once."""
+
+    __slots__ = ("sid", "max_msgs")  # noqa: RUF023  # the order of repr
+
+    def __init__(self, sid: bytes, max_msgs: int | None = None) -> None:
+        self.sid = sid
+        self.max_msgs = max_msgs
+
+
+class Ping(_Event):
+    """``PING``, from either side."""
+
+    __slots__ = ()
+
+
+class Pong(_Event):
+    """``PONG``, from either side."""
+
+    __slots__ = ()
+
+
+class Ok(_Event):
+    """``+OK``, sent by a server to a verbose client."""
+
+    __slots__ = ()
+
+
+class Err(_Event):
+    """``-ERR 'text'``: ``text`` without its quotes; bytes that are not UTF-8 appear as ``\\xNN``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+PING_EVENT = Ping()
+PONG_EVENT = Pong()
+OK_EVENT = Ok()
+
+Event = Info | Connect | Msg | Pub | Sub | Unsub | Ping | Pong | Ok | Err
+"""Everything a parser can return; which part depends on its role."""

@@ -1,0 +1,207 @@
+"""The serializer: what one side says, as a list of buffers to be written one after the other.
+
+Payloads and header blocks are passed through uncopied. Everything that could smuggle a second protocol
+line past the reader is refused before any byte exists: subjects, reply subjects, queue names and sids of
+the client role with :class:`~natsproto.errors.BadSubjectError`, the rest with
+:class:`~natsproto.errors.LocalProtocolError`.
+
+The server-role functions (:func:`info`, :func:`msg`, :func:`ok`, :func:`err`) are for fake servers and
+proxies, and emit whatever a :class:`~natsproto.wire.Parser` accepts; real servers deliver odd subjects too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import BadSubjectError, LocalProtocolError
+from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from .events import Payload
+
+Buffers = list[bytes | bytearray | memoryview]
+
+_CRLF: Final = b"\r\n"
+
+
+# --- client role ----------------------------------------------------------------------------------
+
+
+def connect(data: Mapping[str, Any]) -> Buffers:
+    """``CONNECT {…}``. ``data`` is written as it is: the caller decides what may leave the process."""
+    return [b"CONNECT " + _json(data) + _CRLF]
+
+
+def pub(
+    subject: bytes | str,
+    payload: Payload = b"",
+    *,
+    reply: bytes | str | None = None,
+    header: bytes | None = None,
+) -> Buffers:
+    """``PUB``, or ``HPUB`` when there is a ``header`` block (made by ``encode_headers``).
+
+    Raises:
+        BadSubjectError: ``subject`` or ``reply`` is empty, or has white space, control characters, empty
+            tokens or wildcards.
+        LocalProtocolError: ``header`` is not a header block.
+    """
+    checked = _checked(subject)
+    checked_reply = None if reply is None else _checked(reply)
+    if header is not None and not (header.startswith(b"NATS/1.0") and header.endswith(b"\r\n\r\n")):
+        raise LocalProtocolError(
+            "header must be a block that starts with NATS/1.0 and ends with an empty line"
+        )
+    line = pub_line(checked, checked_reply, len(header or b""), _length(payload))
+    return [line, payload, _CRLF] if header is None else [line, header, payload, _CRLF]
+
+
+def pub_line(subject: bytes, reply: bytes | None, header_len: int, payload_len: int) -> bytes:
+    """Return the control line of a publish, CRLF included. Hot path: nothing is checked.
+
+    It is ``HPUB`` when ``header_len`` is above 0, else ``PUB``; the caller writes the header block, the
+    payload and a CRLF after it.
+    """
+    if header_len:
+        if reply is None:
+            return b"HPUB %b %d %d\r\n" % (subject, header_len, header_len + payload_len)
+        return b"HPUB %b %b %d %d\r\n" % (subject, reply, header_len, header_len + payload_len)
+    if reply is None:
+        return b"PUB %b %d\r\n" % (subject, payload_len)
+    return b"PUB %b %b %d\r\n" % (subject, reply, payload_len)
+
+
+def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = None) -> Buffers:
+    """``SUB``.
+
+    Raises:
+        BadSubjectError: ``subject`` or ``queue`` cannot be sent, or ``sid`` is not 1 to 10 digits.
+    """
+    checked = check_subscribe_subject(_text(subject))
+    if queue is None:
+        return [b"SUB %b %b\r\n" % (checked, _sid(sid))]
+    return [b"SUB %b %b %b\r\n" % (checked, check_queue(_text(queue)), _sid(sid))]
+
+
+def unsub(sid: bytes | int, *, max_msgs: int | None = None) -> Buffers:
+    """``UNSUB``; with ``max_msgs`` the subscription ends after that many messages in all.
+
+    Raises:
+        BadSubjectError: ``sid`` is not 1 to 10 digits.
+        LocalProtocolError: ``max_msgs`` is negative or has more than 10 digits.
+    """
+    if max_msgs is None:
+        return [b"UNSUB %b\r\n" % _sid(sid)]
+    if not 0 <= max_msgs < 10**10:
+        raise LocalProtocolError(f"max_msgs is out of range: {max_msgs}")
+    return [b"UNSUB %b %d\r\n" % (_sid(sid), max_msgs)]
+
+
+# --- both roles -----------------------------------------------------------------------------------
+
+
+def ping() -> Buffers:
+    """``PING``."""
+    return [b"PING\r\n"]
+
+
+def pong() -> Buffers:
+    """``PONG``."""
+    return [b"PONG\r\n"]
+
+
+# --- server role ----------------------------------------------------------------------------------
+
+
+def info(data: Mapping[str, Any]) -> Buffers:
+    """``INFO {…}``."""
+    return [b"INFO " + _json(data) + _CRLF]
+
+
+def msg(
+    subject: bytes | str,
+    sid: bytes | int,
+    payload: Payload = b"",
+    *,
+    reply: bytes | str | None = None,
+    header: bytes | None = None,
+) -> Buffers:
+    """``MSG``, or ``HMSG`` when ``header`` is not ``None`` (any bytes, also none).
+
+    Raises:
+        BadSubjectError: ``subject`` or ``reply`` is empty or has SPACE, TAB or LF; ``sid`` is not 1 to
+            10 digits.
+    """
+    names = [_token(subject), _sid(sid)]
+    if reply is not None:
+        names.append(_token(reply))
+    line = b" ".join(names)
+    size = _length(payload)
+    if header is None:
+        return [b"MSG %b %d\r\n" % (line, size), payload, _CRLF]
+    return [b"HMSG %b %d %d\r\n" % (line, len(header), len(header) + size), header, payload, _CRLF]
+
+
+def ok() -> Buffers:
+    """``+OK``."""
+    return [b"+OK\r\n"]
+
+
+def err(text: str) -> Buffers:
+    """``-ERR 'text'``.
+
+    Raises:
+        LocalProtocolError: ``text`` has a line feed, or cannot be written as UTF-8.
+    """
+    if "\n" in text:
+        raise LocalProtocolError("an error text is one line")
+    try:
+        return [b"-ERR '%b'\r\n" % text.encode()]
+    except UnicodeEncodeError:
+        raise LocalProtocolError("an error text must be encodable as UTF-8") from None
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(dict(data), separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise LocalProtocolError("not representable as JSON") from None  # the text may hold secrets
+
+
+def _length(payload: Payload) -> int:
+    return payload.nbytes if isinstance(payload, memoryview) else len(payload)
+
+
+def _text(name: bytes | str) -> str:
+    """Subjects come as ``str`` from people and as ``bytes`` from events; both pass the same check."""
+    if isinstance(name, str):
+        return name
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise BadSubjectError(f"not UTF-8: {name[:64]!r}") from None
+
+
+def _checked(subject: bytes | str) -> bytes:
+    return check_publish_subject(_text(subject))
+
+
+def _token(name: bytes | str) -> bytes:
+    """Check a name of the server role: everything a parser takes for one token."""
+    try:
+        raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else bytes(name)
+    except UnicodeEncodeError:
+        raise BadSubjectError(f"not encodable as UTF-8: {name[:64]!r}") from None
+    if not raw or b" " in raw or b"\t" in raw or b"\n" in raw:
+        raise BadSubjectError(f"empty, or has SPACE, TAB or LF: {raw[:64]!r}")
+    return raw
+
+
+def _sid(sid: bytes | int) -> bytes:
+    raw = b"%d" % sid if isinstance(sid, int) else bytes(sid)
+    if len(raw) > 10 or not raw.isdigit():
+        raise BadSubjectError(f"a sid is 1 to 10 digits, not {raw[:64]!r}")
+    return raw

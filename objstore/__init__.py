@@ -1,0 +1,164 @@
+"""The NATS JetStream object store (ADR-20) on :mod:`natsproto`.
+
+Open a bucket on the JetStream context::
+
+    import natsproto
+    from objstore import *
+
+    async with natsproto.connect() as nc:
+        store = await nc.jetstream().create_object_store(bucket="media")
+        await store.put("hello.txt", b"hello")
+        assert await store.get("hello.txt") == b"hello"
+
+Everything here is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from natsproto._version import __version__
+
+if TYPE_CHECKING:
+    from ._watch import Watcher
+    from .errors import (
+        BadBucketError,
+        BadObjectMetaError,
+        BucketAlreadyExistsError,
+        BucketNotFoundError,
+        BucketSealedError,
+        DigestMismatchError,
+        IntegrityError,
+        LinkError,
+        MissingExtraError,
+        NatsError,
+        ObjectAlreadyExists,
+        ObjectChangedError,
+        ObjectDeletedError,
+        ObjectNotFoundError,
+        OutcomeUnknownError,
+        RevisionConflictError,
+        StoreFullError,
+        UnsupportedFeatureError,
+    )
+    from .format.models import (
+        InvalidMeta,
+        ObjectHeaders,
+        ObjectInfo,
+        ObjectLink,
+        ObjectMeta,
+        ObjectMetaOptions,
+        ObjectStoreConfig,
+        ObjectStoreStatus,
+        Placement,
+    )
+    from .format.naming import (
+        DEFAULT_CHUNK_SIZE,
+        MAX_CHUNK_SIZE,
+        OBJ_ALL_CHUNKS_PRE_TEMPLATE,
+        OBJ_ALL_META_PRE_TEMPLATE,
+        OBJ_STREAM_TEMPLATE,
+        VALID_BUCKET_RE,
+    )
+    from .store import ObjectStore
+
+_WHERE = {
+    "store": ("ObjectStore",),
+    "_watch": ("Watcher",),
+    "format.models": (
+        "InvalidMeta",
+        "ObjectHeaders",
+        "ObjectInfo",
+        "ObjectLink",
+        "ObjectMeta",
+        "ObjectMetaOptions",
+        "ObjectStoreConfig",
+        "ObjectStoreStatus",
+        "Placement",
+    ),
+    "format.naming": (
+        "DEFAULT_CHUNK_SIZE",
+        "MAX_CHUNK_SIZE",
+        "OBJ_ALL_CHUNKS_PRE_TEMPLATE",
+        "OBJ_ALL_META_PRE_TEMPLATE",
+        "OBJ_STREAM_TEMPLATE",
+        "VALID_BUCKET_RE",
+    ),
+    "errors": (
+        "BadBucketError",
+        "BadObjectMetaError",
+        "BucketAlreadyExistsError",
+        "BucketNotFoundError",
+        "BucketSealedError",
+        "DigestMismatchError",
+        "IntegrityError",
+        "LinkError",
+        "MissingExtraError",
+        "NatsError",
+        "ObjectAlreadyExists",
+        "ObjectChangedError",
+        "ObjectDeletedError",
+        "ObjectNotFoundError",
+        "OutcomeUnknownError",
+        "RevisionConflictError",
+        "StoreFullError",
+        "UnsupportedFeatureError",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "BadBucketError",
+    "BadObjectMetaError",
+    "BucketAlreadyExistsError",
+    "BucketNotFoundError",
+    "BucketSealedError",
+    "DEFAULT_CHUNK_SIZE",
+    "DigestMismatchError",
+    "IntegrityError",
+    "InvalidMeta",
+    "LinkError",
+    "MAX_CHUNK_SIZE",
+    "MissingExtraError",
+    "NatsError",
+    "OBJ_ALL_CHUNKS_PRE_TEMPLATE",
+    "OBJ_ALL_META_PRE_TEMPLATE",
+    "OBJ_STREAM_TEMPLATE",
+    "ObjectAlreadyExists",
+    "ObjectChangedError",
+    "ObjectDeletedError",
+    "ObjectHeaders",
+    "ObjectInfo",
+    "ObjectLink",
+    "ObjectMeta",
+    "ObjectMetaOptions",
+    "ObjectNotFoundError",
+    "ObjectStore",
+    "ObjectStoreConfig",
+    "ObjectStoreStatus",
+    "OutcomeUnknownError",
+    "Placement",
+    "RevisionConflictError",
+    "StoreFullError",
+    "UnsupportedFeatureError",
+    "VALID_BUCKET_RE",
+    "Watcher",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    module = _MODULE_OF.get(name)
+    if module is None:
+        if name in ("errors", "format", "manager"):
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

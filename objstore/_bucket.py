@@ -1,0 +1,233 @@
+"""What every verb shares: the bucket's stream, reads of meta messages, purges, and error mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TypeVar
+
+from natsproto.aio.client import PendingRequest
+from natsproto.errors import APIError, NatsError, NoRespondersError
+from natsproto.jetstream.api.codec import dumps, loads
+from natsproto.jetstream.api.errors import (
+    MessageNotFoundError,
+    StorageFullError,
+    StreamNotFoundError,
+    StreamSealedError,
+    api_error,
+    retryable,
+)
+from natsproto.jetstream.api.models import StoredMessage, StreamInfo
+from natsproto.jetstream.context import JetStreamContext, _leader_message
+from natsproto.jetstream.direct_get import status_error, stored_message
+from natsproto.headers import status_of
+
+from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
+from .format.codec import MetaDecodeError, decode_meta
+from .format.models import ObjectInfo
+from .format.naming import (
+    alternative_meta_subjects,
+    check_object_name,
+    chunk_subject,
+    meta_subject,
+    stream_name,
+)
+
+log = logging.getLogger("objstore")
+T = TypeVar("T")
+
+RETRY_BUDGET = 20.0
+"""Seconds without progress that are spent on retries (a lost leader is replaced after about 7 s)."""
+
+FIRST_RETRY = 0.05
+LAST_RETRY = 1.0
+
+
+class Bucket:
+    """One bound bucket. Immutable but for what is learnt about the server."""
+
+    __slots__ = (
+        "_direct_subject",
+        "_leader_subject",
+        "batches",
+        "client",
+        "created",
+        "direct",
+        "direct_meta",
+        "js",
+        "name",
+        "replicated",
+        "stream",
+    )
+
+    def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
+        self.js = js
+        self.client = js.client
+        self.name = name
+        self.stream = stream_name(name)
+        config = info.config
+        self.created: datetime = info.created
+        self.direct = config.allow_direct is True
+        self.replicated = (
+            (config.num_replicas or 1) > 1
+            or config.mirror is not None
+            or bool(config.sources)
+            or bool(info.raw.get("alternates"))
+        )
+        # Direct get may be stale as soon as more than one server holds the stream.
+        self.direct_meta = self.direct and not self.replicated
+        self.batches = True  # until a server shows that it has none
+        self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
+        self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+
+    # -- meta messages ----------------------------------------------------------------------------
+
+    def meta_subject(self, name: str) -> str:
+        """The meta subject of a checked name."""
+        return meta_subject(self.name, name)
+
+    def check_name(self, name: str) -> str:
+        """Refuse a name that cannot be stored, before any byte is sent."""
+        return check_object_name(name, self.name)
+
+    def decode(self, message: StoredMessage) -> ObjectInfo:
+        """Decode a meta message.
+
+        Raises:
+            MetaDecodeError: it cannot be read.
+        """
+        return decode_meta(
+            message.data,
+            bucket=self.name,
+            subject=message.subject,
+            revision=message.seq,
+            timestamp=message.time,
+        )
+
+    def start_leader_read(self, subject: str) -> PendingRequest:
+        """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""
+        return self.client.start_request(
+            self._leader_subject, dumps({"last_by_subj": subject}), b"", self.js.timeout
+        )
+
+    async def finish_leader_read(self, pending: PendingRequest) -> StoredMessage | None:
+        """The message, or ``None`` when there is none."""
+        try:
+            msg = await pending.wait()
+        except NoRespondersError as exc:
+            raise self.js._nobody(exc) from None
+        answer = loads(msg.payload)
+        if "error" in answer:
+            error = api_error(answer["error"])
+            if isinstance(error, MessageNotFoundError):
+                return None
+            raise self.translate(error)
+        return _leader_message(answer)
+
+    async def leader_message(self, subject: str) -> StoredMessage | None:
+        """The newest message of ``subject`` from the leader, retried while there is none."""
+        return await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+
+    async def leader_meta(self, name: str) -> ObjectInfo | None:
+        """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
+        message = await self.leader_message(self.meta_subject(name))
+        return None if message is None else self.decode(message)
+
+    async def read_meta(self, name: str) -> ObjectInfo | None:
+        """The newest meta for readers: by direct get where that cannot be stale, else from the leader.
+
+        A name that is not found is looked up in the encodings other clients use as well.
+        """
+        message = await self._newest(self.meta_subject(name))
+        if message is None:
+            for subject in alternative_meta_subjects(self.name, name):
+                message = await self._newest(subject)
+                if message is not None:
+                    break
+        return None if message is None else self.decode(message)
+
+    async def _newest(self, subject: str) -> StoredMessage | None:
+        if not self.direct_meta:
+            return await self.leader_message(subject)
+        try:
+            msg = await self.client.request_frame(
+                self._direct_subject, dumps({"last_by_subj": subject}), b"", self.js.timeout
+            )
+        except NatsError as exc:
+            # 503: the bucket is gone, its leader is away, or direct get was switched off. The leader tells.
+            if not retryable(exc):
+                raise
+            return await self.leader_message(subject)
+        if msg.header is not None and not msg.payload and status_of(msg.header) is not None:
+            error = status_error(msg.header, "direct get")
+            if isinstance(error, MessageNotFoundError):
+                return None
+            return await self.leader_message(subject)
+        return stored_message(msg)
+
+    # -- chunks -----------------------------------------------------------------------------------
+
+    async def purge_chunks(self, nuid: str) -> None:
+        """Remove the chunks of one nuid: always an exact subject, never a wildcard.
+
+        Raises:
+            IntegrityError: the nuid must not be used in a subject.
+        """
+        subject = chunk_subject(self.name, nuid)
+        try:
+            await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject))
+        except APIError as exc:
+            raise self.translate(exc) from exc
+
+    async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
+        """Purge what is no longer referenced; a failure is reported, the caller's work stands."""
+        if info.is_link or not info.nuid:
+            return
+        try:
+            await self.purge_chunks(info.nuid)
+        except (NatsError, IntegrityError) as exc:
+            log.warning("%s: chunks %r of %r in bucket %r are left behind: %s", why, info.nuid, info.name, self.name, exc)
+
+    # -- errors and retries -----------------------------------------------------------------------
+
+    def translate(self, exc: NatsError, name: str = "") -> NatsError:
+        """The object store's error for a JetStream one; others are returned unchanged."""
+        if isinstance(exc, StreamNotFoundError):
+            return BucketNotFoundError(f"bucket {self.name!r} does not exist", bucket=self.name, name=name)
+        if isinstance(exc, StorageFullError):
+            return StoreFullError(
+                f"bucket {self.name!r} is full: {exc.description}", bucket=self.name, name=name, err_code=exc.err_code
+            )
+        if isinstance(exc, StreamSealedError):
+            return BucketSealedError(f"bucket {self.name!r} is sealed (read-only)", bucket=self.name, name=name)
+        return exc
+
+    async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
+        """Run an idempotent call until it succeeds, fails for good, or the budget is used up.
+
+        The first failure of a call is final when JetStream is off or the client is closed.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + budget
+        wait = FIRST_RETRY
+        while True:
+            try:
+                return await call()
+            except NatsError as exc:
+                error = self.translate(exc)
+                if not retryable(exc) or loop.time() + wait > deadline:
+                    raise error from (exc if error is not exc else None)
+            await self.pause(wait, deadline)
+            wait = min(wait * 2, LAST_RETRY)
+
+    async def pause(self, wait: float, deadline: float) -> None:
+        """Wait before a retry, and until there is a connection again."""
+        await asyncio.sleep(wait)
+        connection = self.client._connection
+        if connection.session is None:
+            await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))
+
+
+__all__ = ["Bucket", "MetaDecodeError", "RETRY_BUDGET", "log"]

@@ -1,0 +1,133 @@
+"""Changing what is stored: delete an object, change its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from natsproto.errors import APIError
+
+from ._bucket import Bucket, MetaDecodeError
+from ._commit import Commit, Conflict, lost_race
+from ._get import deleted, not_found
+from ._rename import finish_rename, rename, shares_chunks
+from .errors import StoreFullError
+from .format.codec import encode_meta, meta_fields, tombstone
+from .format.models import ObjectInfo, ObjectMeta
+from .format.naming import alternative_meta_subjects
+
+TRIES = 10
+
+
+async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, str]:
+    """The live object as the leader knows it, and the subject its meta lies on.
+
+    Clients that encode names in another way filed it under another subject: it is changed where it lies.
+    """
+    for subject in (bucket.meta_subject(name), *alternative_meta_subjects(bucket.name, name)):
+        message = await bucket.leader_message(subject)
+        if message is not None:
+            info = bucket.decode(message)
+            if info.deleted:
+                raise deleted(info)
+            return info, subject
+    raise not_found(bucket.name, name)
+
+
+async def _free(bucket: Bucket, subject: str, revision: int) -> None:
+    """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays."""
+    try:
+        await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
+    except APIError as exc:
+        raise bucket.translate(exc) from exc
+
+
+async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
+    """Mark an object deleted, then purge its chunks: a crash in between leaves orphans, never a live meta.
+
+    A meta message that cannot be read is removed as such; none of its text is acted upon.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError, RevisionConflictError.
+    """
+    for tries in range(TRIES + 1):
+        try:
+            info, subject = await current_info(bucket, name)
+        except MetaDecodeError as exc:
+            if if_revision is not None and if_revision != exc.revision:
+                raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None
+            await _free(bucket, exc.subject, exc.revision)
+            return
+        if if_revision is not None and if_revision != info.revision:
+            raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        await finish_rename(bucket, info)
+        shared = await shares_chunks(bucket, info)
+        marker = tombstone(info, mtime=datetime.now(UTC))
+
+        async def purge(revision: int | None, info: ObjectInfo = info, shared: bool = shared) -> None:
+            if revision is not None and not shared:
+                await bucket.discard_chunks(info, "delete")
+
+        try:
+            commit = Commit(bucket, name, marker, expected=info.revision, nuid=info.nuid, subject=subject)
+            revision = await commit.run(purge)
+        except Conflict as conflict:
+            if if_revision is not None or tries == TRIES:
+                raise lost_race(bucket, name, if_revision, conflict) from None
+            continue
+        except StoreFullError:
+            # The limit is checked before the roll-up: not even the marker fits. Free the meta's place.
+            await _free(bucket, subject, info.revision)
+            try:
+                revision = await Commit(bucket, name, marker, expected=0, nuid=info.nuid).run(purge)
+            except (StoreFullError, Conflict):
+                revision = 0  # no room for a marker: the name is gone, which is what was asked for
+        await purge(revision)
+        return
+
+
+async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int | None = None) -> ObjectInfo:
+    """Change description, headers, metadata and, with another ``meta.name``, the name.
+
+    ``None`` keeps what is there; ``""`` and ``{}`` clear it. Size, digest, chunks and chunk size stay.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError, ObjectAlreadyExists, RevisionConflictError, BadObjectMetaError.
+    """
+    change = _change(meta)
+    for tries in range(TRIES + 1):
+        info, subject = await current_info(bucket, name)
+        if if_revision is not None and if_revision != info.revision:
+            raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        changed = replace(change(info), mtime=datetime.now(UTC))
+        try:
+            if meta.name != name:
+                return await rename(bucket, info, replace(changed, name=meta.name))
+            commit = Commit(
+                bucket, name, encode_meta(changed), expected=info.revision, nuid=info.nuid, subject=subject
+            )
+            return replace(changed, revision=await commit.run())
+        except Conflict as conflict:
+            if if_revision is not None or tries == TRIES:
+                raise lost_race(bucket, name, if_revision, conflict) from None
+    raise AssertionError("unreachable")
+
+
+def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
+    description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, None)
+
+    def apply(info: ObjectInfo) -> ObjectInfo:
+        pairs = dict(info.metadata) if meta.metadata is None else dict(metadata)
+        if meta.filename is not None:
+            pairs = meta_fields(metadata=pairs, filename=meta.filename)[2]
+        return replace(
+            info,
+            description=info.description if meta.description is None else description,
+            headers=info.headers if meta.headers is None else headers,
+            metadata=pairs,
+        )
+
+    return apply
+
+

@@ -1,0 +1,348 @@
+"""The one way chunks are read: in stream order, from a sequence cursor, into a verifying sink.
+
+Direct-get batch windows where the server has them and the bucket allows it; the ordered consumer elsewhere
+(deleted afterwards); a single read from the leader when there is but one chunk. A lost connection, a missing
+leader or a stalled window is resumed from the cursor; nothing is read twice into the sink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from natsproto.errors import APIError, NatsError, RequestTimeoutError
+from natsproto.jetstream.api.codec import dumps
+from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
+from natsproto.jetstream.direct_get import BatchSlot, header_int
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from .format.models import ObjectInfo
+from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.delivery import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+WINDOW = 4 * 1024 * 1024
+"""Bytes of one batch request. The next one is sent when it has arrived; the socket buffers bridge the gap."""
+
+PROGRESS = 15.0
+"""Seconds without a byte or a heartbeat before a read is resumed on a fresh footing."""
+
+HEARTBEAT = 0.75
+"""Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
+
+MAX_BATCH = 4096
+
+
+class Missing(Exception):
+    """The stream has fewer chunks than the meta message says, as far as this source can see."""
+
+
+class Sink(Protocol):
+    """Where chunks go. Called from the reading side: neither blocks nor waits."""
+
+    def place(self, size: int) -> memoryview | bytearray | None:
+        """Name the place of the next large payload, or ``None``."""
+        ...
+
+    def accept(self, payload: bytes | bytearray | memoryview) -> None:
+        """Take the next payload in order; raises ``IntegrityError`` when it cannot belong."""
+        ...
+
+    def forget_places(self) -> None:
+        """Places handed out for payloads that never came are free again."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """All bytes and chunks are here."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """The reader has to catch up before more is asked for."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until the reader has caught up."""
+        ...
+
+
+class ChunkFeed:
+    """Reads the chunks of one object into a sink.
+
+    Args:
+        bucket: where.
+        info: a live object that is no link.
+        sink: where the chunks go.
+        window: bytes of one batch request.
+    """
+
+    def __init__(self, bucket: Bucket, info: ObjectInfo, sink: Sink, *, window: int = WINDOW) -> None:
+        self._bucket = bucket
+        self._info = info
+        self._sink = sink
+        self._window = window
+        self._subject = chunk_subject(bucket.name, info.nuid)
+        self._loop = asyncio.get_running_loop()
+        self._cursor = 0  # sequence of the last chunk accepted
+        self._messages = 0
+        self._after = -1  # messages of the subject after the cursor; -1 = not known
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Read until the sink is complete and no message is left over.
+
+        Raises:
+            Missing: fewer chunks are there than there must be.
+            IntegrityError: a chunk that cannot belong to the object.
+            NatsError: the read could not be resumed within its budget.
+        """
+        bucket = self._bucket
+        if not bucket.direct and self._info.chunks == 1:
+            await self._read_single()
+            if self._done:
+                return
+        try:
+            if bucket.direct and (bucket.batches or self._info.chunks == 1):
+                await self._read_batches()
+        except Missing:
+            if not bucket.replicated:
+                raise
+            # A replica may lag behind: the consumer is served by the leader.
+        if not self._done:
+            await self._read_consumer()
+
+    @property
+    def _done(self) -> bool:
+        return self._sink.complete and self._after <= 0
+
+    def _accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
+        """Hand one payload to the sink; false when it must not go on."""
+        try:
+            self._sink.accept(payload)
+        except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
+            self._failure = exc
+            return False
+        self._cursor = seq
+        self._after = after
+        self._messages += 1
+        return True
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # -- one chunk, from the leader ---------------------------------------------------------------
+
+    async def _read_single(self) -> None:
+        bucket = self._bucket
+        try:
+            message = await bucket.retrying(
+                lambda: bucket.js.get_message(bucket.stream, seq=1, next_by_subject=self._subject)
+            )
+        except MessageNotFoundError:
+            raise Missing from None
+        self._accept(message.data, message.seq, -1)
+        self._check()
+
+    # -- direct get batches -----------------------------------------------------------------------
+
+    async def _read_batches(self) -> None:
+        """Windows one after the other; returns early where the server turns out to have no batches."""
+        bucket = self._bucket
+        deadline = self._loop.time() + RETRY_BUDGET
+        wait = FIRST_RETRY
+        while not self._done:
+            if self._sink.congested:
+                await self._sink.drained()
+            before = self._messages
+            window = _Window(self)
+            try:
+                await window.read()
+            except MessageNotFoundError:
+                raise Missing from None
+            except NatsError as exc:
+                self._check()
+                if self._messages > before:
+                    deadline = self._loop.time() + RETRY_BUDGET
+                    wait = FIRST_RETRY
+                if isinstance(exc, APIError) and not retryable(exc):
+                    bucket.batches = False  # a request this server does not understand
+                    return
+                if not retryable(exc):
+                    raise bucket.translate(exc, self._info.name) from None
+                if self._loop.time() > deadline:
+                    raise
+                # Gone for good (bucket deleted, direct get switched off), or only for a moment?
+                stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+                if stream.config.allow_direct is not True:
+                    return
+                await bucket.pause(wait, deadline)
+                wait = min(wait * 2, LAST_RETRY)
+                continue
+            finally:
+                self._sink.forget_places()
+            self._check()
+            if not bucket.batches:
+                return
+            if self._messages == before:
+                raise Missing
+            deadline = self._loop.time() + RETRY_BUDGET
+            wait = FIRST_RETRY
+
+    def batch_size(self) -> int:
+        """Messages to ask for: what is left and one more (nothing may follow), within the window."""
+        options = self._info.options
+        chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
+        left = max(1, self._info.chunks - self._messages + 1)
+        return min(left, MAX_BATCH, max(1, self._window // chunk))
+
+    # -- the ordered consumer ---------------------------------------------------------------------
+
+    async def _read_consumer(self) -> None:
+        bucket = self._bucket
+        ended: asyncio.Future[None] = self._loop.create_future()
+        turn = asyncio.Event()  # ended, or congested
+
+        def finish(exc: BaseException | None) -> None:
+            if not ended.done():
+                if exc is None:
+                    ended.set_result(None)
+                else:
+                    ended.set_exception(exc)
+                turn.set()
+
+        def on_message(msg: WireMsg, delivery: Delivery) -> None:
+            if ended.done():
+                return
+            if not self._accept(msg.payload, delivery.stream_seq, delivery.num_pending):
+                finish(self._failure)
+            elif self._done:
+                finish(None)
+            elif delivery.num_pending == 0:
+                finish(Missing())
+            elif self._sink.congested:
+                consumer.pause()
+                turn.set()
+
+        def on_idle() -> None:
+            # Nothing is due although something is missing: purged while being read.
+            if not self._sink.congested and self._messages == seen[0]:
+                finish(Missing())
+            seen[0] = self._messages
+
+        seen = [-1]
+        consumer = OrderedConsumer(
+            bucket.js,
+            bucket.stream,
+            self._subject,
+            on_message=on_message,
+            on_failure=finish,
+            on_idle=on_idle,
+            on_restart=self._sink.forget_places,
+            placer=lambda msg, size: self._sink.place(size),
+            deliver_policy="by_start_sequence" if self._cursor else "all",
+            start_seq=self._cursor + 1 if self._cursor else None,
+            heartbeat=HEARTBEAT,
+            created=bucket.created,
+        )
+        try:
+            info = await bucket.retrying(consumer.start)
+            if info.num_pending + self._messages < self._info.chunks and not self._done:
+                # Known before the first byte; a trailing empty message is not counted by its writer.
+                raise Missing
+            while not ended.done():
+                await turn.wait()
+                turn.clear()
+                await self._sink.drained()
+                consumer.resume()
+            ended.result()
+        except NatsError as exc:
+            raise bucket.translate(exc, self._info.name) from None
+        finally:
+            ended.cancel()
+            if ended.done() and not ended.cancelled():
+                ended.exception()
+            await consumer.stop()
+            self._sink.forget_places()
+
+
+class _Window:
+    """One batch request: its replies go to the feed as they come."""
+
+    def __init__(self, feed: ChunkFeed) -> None:
+        self._feed = feed
+        self._loop = feed._loop
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._seen = 0
+        self._last_seen = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self) -> None:
+        """Send the request and wait for the end of its answer.
+
+        Raises:
+            MessageNotFoundError: no message of the subject is left.
+            RequestTimeoutError: nothing came for :data:`PROGRESS` seconds.
+            NatsError: refused, or the connection was lost.
+        """
+        feed = self._feed
+        bucket = feed._bucket
+        connection = bucket.client._connection
+        connection.check_open()
+        slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_done, self._place)
+        connection.mux.open(slot)
+        document = {
+            "seq": feed._cursor + 1,
+            "next_by_subj": feed._subject,
+            "batch": feed.batch_size(),
+            "max_bytes": feed._window,
+        }
+        self._timer = self._loop.call_later(PROGRESS, self._check_progress)
+        try:
+            connection.publish(bucket._direct_subject, dumps(document), slot.inbox)
+            if len(connection.mux) == 1:
+                connection.flush_now()
+            await self._ended
+        finally:
+            self._timer.cancel()
+            if connection._mux is not None:
+                connection._mux.close(slot)
+
+    def _on_message(self, msg: WireMsg) -> None:
+        if self._ended.done():
+            return
+        self._seen += 1
+        block = msg.header
+        seq = None if block is None else header_int(block, b"Nats-Sequence")
+        if block is None or seq is None or seq <= self._feed._cursor:
+            return  # not an answer to this request
+        pending = header_int(block, b"Nats-Num-Pending")
+        if not self._feed._accept(msg.payload, seq, -1 if pending is None else pending):
+            self._on_done(None)
+        elif pending is None:
+            self._feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
+            self._on_done(None)
+        elif self._feed._done:
+            self._on_done(None)
+
+    def _place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+        return self._feed._sink.place(size)
+
+    def _on_done(self, exc: NatsError | None) -> None:
+        if not self._ended.done():
+            if exc is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(exc)
+
+    def _check_progress(self) -> None:
+        if self._seen == self._last_seen:
+            self._feed._bucket.client._connection.probe()
+            self._on_done(RequestTimeoutError(f"no chunk came within {PROGRESS} s"))
+            return
+        self._last_seen = self._seen
+        self._timer = self._loop.call_later(PROGRESS, self._check_progress)

@@ -1,0 +1,448 @@
+"""Reading objects: whole into ``bytes``, block by block into a file, links followed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from natsproto.errors import NatsError
+
+from ._bucket import Bucket
+from ._feed import WINDOW, ChunkFeed, Missing
+from .errors import (
+    IntegrityError,
+    LinkError,
+    ObjectChangedError,
+    ObjectDeletedError,
+    ObjectNotFoundError,
+)
+from .format.assembly import Assembly, BytesTarget
+from .format.models import ObjectInfo
+
+if TYPE_CHECKING:
+    from ._put import Progress
+
+MAX_LINKS = 8
+"""How many links in a row are followed; making a link to a link is refused."""
+
+DEFAULT_MAX_SIZE = 1 << 30
+"""Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
+
+ARENAS = 3
+"""Windows of memory a streaming read may hold: one being read, one ready, one being received."""
+
+Payload = bytes | bytearray | memoryview
+
+
+def not_found(bucket: str, name: str) -> ObjectNotFoundError:
+    """The error for a name without a meta message."""
+    return ObjectNotFoundError(f"no object {name!r} in bucket {bucket!r}", bucket=bucket, name=name)
+
+
+def deleted(info: ObjectInfo) -> ObjectDeletedError:
+    """The error for a delete marker."""
+    return ObjectDeletedError(
+        f"object {info.name!r} in bucket {info.bucket!r} was deleted",
+        bucket=info.bucket,
+        name=info.name,
+        revision=info.revision,
+    )
+
+
+async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> ObjectInfo:
+    """The newest meta of a live object.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError.
+    """
+    info = await (bucket.leader_meta(name) if leader else bucket.read_meta(name))
+    if info is None:
+        raise not_found(bucket.name, name)
+    if info.deleted:
+        raise deleted(info)
+    return info
+
+
+async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
+    """The object a name stands for, with links followed, and the bucket it lies in.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError: the name itself.
+        LinkError: a bucket link, a link that leads nowhere, in a circle, or too far.
+    """
+    info = await live_info(bucket, name)
+    first = info
+    seen = {(bucket.name, info.name)}
+    while info.is_link:
+        assert info.options is not None
+        link = info.options.link
+        assert link is not None
+
+        def broken(why: str, link_bucket: str = link.bucket, link_name: str | None = link.name) -> LinkError:
+            return LinkError(
+                f"link {first.name!r} in bucket {first.bucket!r} {why}",
+                bucket=first.bucket,
+                name=first.name,
+                target_bucket=link_bucket,
+                target_name=link_name,
+            )
+
+        if link.name is None:
+            raise broken(f"is a link to the bucket {link.bucket!r}: open that bucket instead")
+        if (link.bucket, link.name) in seen:
+            raise broken("leads in a circle")
+        if len(seen) > MAX_LINKS:
+            raise broken(f"leads through more than {MAX_LINKS} links")
+        seen.add((link.bucket, link.name))
+        try:
+            if link.bucket != bucket.name:
+                from .manager import bind
+
+                bucket = await bind(bucket.js, link.bucket)
+            bucket.check_name(link.name)
+            info = await live_info(bucket, link.name)
+        except (LookupError, ValueError) as exc:
+            raise broken(f"leads to {link.bucket}/{link.name}, which is not there: {exc}") from exc
+    return bucket, info
+
+
+class WholeSink:
+    """The whole object in memory: never congested, payloads received straight into the result."""
+
+    __slots__ = ("_assembly", "_progress", "_target")
+
+    def __init__(self, info: ObjectInfo, *, verify: bool, progress: Progress | None) -> None:
+        self._target = BytesTarget(info.size)
+        self._assembly = Assembly(info, verify=verify, target=self._target)
+        self._progress = progress
+
+    def place(self, size: int) -> memoryview | None:
+        return self._assembly.place(size)
+
+    def accept(self, payload: Payload) -> None:
+        self._assembly.accept(payload)
+        if self._progress is not None:
+            self._progress(self._assembly.received, self._assembly.info.size)
+
+    def forget_places(self) -> None:
+        self._assembly.forget_places()
+
+    @property
+    def complete(self) -> bool:
+        return self._assembly.complete
+
+    @property
+    def congested(self) -> bool:
+        return False
+
+    async def drained(self) -> None:
+        return
+
+    def finish(self) -> bytes:
+        """Judge and return the object."""
+        self._assembly.finish()
+        return self._target.getvalue()
+
+
+class BlockSink:
+    """The object as a sequence of blocks: lists of buffers in order, about one window each.
+
+    Large payloads are received into arenas that are used again once every block that points into them has
+    been read. A block's buffers are valid until the block after it is asked for.
+    """
+
+    def __init__(self, info: ObjectInfo, *, verify: bool, window: int = WINDOW) -> None:
+        self._assembly = Assembly(info, verify=verify)
+        self._limit = window
+        self._arena_size = min(max(info.size, 1), window)
+        self._arenas: list[_Arena] = []
+        self._arena: _Arena | None = None
+        # Places handed out whose payload was not accepted yet: the parser runs ahead of the reader.
+        self._placed: deque[tuple[memoryview, _Arena]] = deque()
+        self._block = _Block()
+        self._ready: deque[_Block] = deque()
+        self._reading: _Block | None = None
+        self._wake_reader: asyncio.Future[None] | None = None
+        self._wake_feed: asyncio.Future[None] | None = None
+        self._over = False
+        self._failure: BaseException | None = None
+
+    # -- the feed's side --------------------------------------------------------------------------
+
+    def place(self, size: int) -> memoryview | None:
+        arena = self._arena
+        if arena is None or arena.used + size > self._arena_size:
+            self._arena = arena = self._free_arena()
+            if arena is None or size > self._arena_size:
+                return None
+        view = arena.view[arena.used : arena.used + size]
+        arena.used += size
+        arena.users += 1
+        self._placed.append((view, arena))
+        return view
+
+    def _free_arena(self) -> _Arena | None:
+        for arena in self._arenas:
+            if arena.users == 0:
+                arena.used = 0
+                return arena
+        if len(self._arenas) == ARENAS:
+            return None
+        arena = _Arena(self._arena_size)
+        self._arenas.append(arena)
+        return arena
+
+    def accept(self, payload: Payload) -> None:
+        self._assembly.accept(payload)
+        if not payload:
+            return
+        block = self._block
+        if self._placed and self._placed[0][0] is payload:
+            block.arenas.append(self._placed.popleft()[1])
+        block.buffers.append(payload)
+        block.size += len(payload)
+        if block.size >= self._limit:
+            self._close_block()
+
+    def _close_block(self) -> None:
+        if self._block.buffers:
+            self._ready.append(self._block)
+            self._block = _Block()
+            _wake(self._wake_reader)
+
+    def forget_places(self) -> None:
+        while self._placed:
+            self._placed.popleft()[1].users -= 1
+
+    @property
+    def complete(self) -> bool:
+        return self._assembly.complete
+
+    @property
+    def congested(self) -> bool:
+        return len(self._ready) >= 2
+
+    async def drained(self) -> None:
+        while self.congested:
+            self._wake_feed = asyncio.get_running_loop().create_future()
+            await self._wake_feed
+
+    def end(self, failure: BaseException | None) -> None:
+        """No more will come; ``failure`` says why when that is too early."""
+        if failure is None:
+            self._close_block()
+        self._over = True
+        self._failure = failure
+        _wake(self._wake_reader)
+
+    # -- the reader's side ------------------------------------------------------------------------
+
+    async def next_block(self) -> list[Payload] | None:
+        """The next block, or ``None`` at the end of the verified object.
+
+        Raises:
+            IntegrityError, DigestMismatchError, NatsError: what went before must not be used.
+        """
+        if self._reading is not None:
+            for arena in self._reading.arenas:
+                arena.users -= 1
+            self._reading = None
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            if self._over:
+                self._assembly.finish()
+                return None
+            self._wake_reader = asyncio.get_running_loop().create_future()
+            await self._wake_reader
+        self._reading = self._ready.popleft()
+        _wake(self._wake_feed)
+        return self._reading.buffers
+
+
+class _Arena:
+    """Memory that payloads are received into; ``users`` counts the payloads not yet read."""
+
+    __slots__ = ("used", "users", "view")
+
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytearray(size))
+        self.used = 0
+        self.users = 0
+
+
+class _Block:
+    """A run of payloads, and the arenas they lie in (once per payload)."""
+
+    __slots__ = ("arenas", "buffers", "size")
+
+    def __init__(self) -> None:
+        self.arenas: list[_Arena] = []
+        self.buffers: list[Payload] = []
+        self.size = 0
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+async def _again(bucket: Bucket, info: ObjectInfo, exc: BaseException) -> ObjectInfo:
+    """After missing or wrong chunks: what the leader says the object is now.
+
+    Raises:
+        IntegrityError: the same object is still there, so it is damaged.
+        ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile.
+    """
+    fresh = await live_info(bucket, info.name, leader=True)
+    if fresh.nuid != info.nuid:
+        return fresh
+    if isinstance(exc, Missing):
+        raise IntegrityError(
+            f"object {info.name!r} in bucket {info.bucket!r} is damaged: chunks are missing",
+            bucket=info.bucket,
+            name=info.name,
+        ) from None
+    raise exc
+
+
+async def get_bytes(
+    bucket: Bucket, name: str, *, max_size: int, verify: bool, progress: Progress | None = None
+) -> tuple[ObjectInfo, bytes]:
+    """Read a whole object; replaced while being read, it is read once more."""
+    bucket, info = await resolve(bucket, name)
+    for last in (False, True):
+        if info.size > max_size:
+            raise IntegrityError(
+                f"object {info.name!r} has {info.size} bytes, more than max_size={max_size}: raise max_size, "
+                "or use get_file()",
+                bucket=info.bucket,
+                name=info.name,
+            )
+        sink = WholeSink(info, verify=verify, progress=progress)
+        try:
+            if info.size or info.chunks:
+                await ChunkFeed(bucket, info, sink).run()
+            return info, sink.finish()
+        except (Missing, IntegrityError) as exc:
+            info = await _again(bucket, info, exc)
+            if last:
+                raise changed(info) from None
+            if info.is_link:
+                bucket, info = await resolve(bucket, name)
+    raise AssertionError("unreachable")
+
+
+def changed(info: ObjectInfo) -> ObjectChangedError:
+    """The error for an object that was replaced while it was being read."""
+    return ObjectChangedError(
+        f"object {info.name!r} in bucket {info.bucket!r} was replaced while it was being read",
+        bucket=info.bucket,
+        name=info.name,
+    )
+
+
+async def copy_blocks(
+    bucket: Bucket, info: ObjectInfo, write: Callable[[list[Payload]], object], *, verify: bool, progress: Progress | None
+) -> None:
+    """Read an object and pass each block to ``write``, which runs in a thread.
+
+    Raises:
+        ObjectChangedError: replaced while being read; what was written must be thrown away.
+        IntegrityError, NatsError: likewise.
+    """
+    sink = BlockSink(info, verify=verify)
+    loop = asyncio.get_running_loop()
+
+    async def feed() -> None:
+        failure: BaseException | None = None
+        try:
+            if info.size or info.chunks:
+                await ChunkFeed(bucket, info, sink).run()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # the reader raises it: nobody may wait for blocks that never come
+            failure = exc
+        sink.end(failure)
+
+    task = loop.create_task(feed(), name="objstore-feed")
+    done = 0
+    try:
+        while (block := await sink.next_block()) is not None:
+            await _in_thread(write, block)
+            done += sum(map(len, block))
+            if progress is not None:
+                progress(done, info.size)
+    except (Missing, IntegrityError) as exc:
+        raise changed(await _again(bucket, info, exc)) from None
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+
+
+async def _in_thread(function: Callable[[list[Payload]], object], block: list[Payload]) -> None:
+    """Run ``function`` in a thread; a cancellation waits for it, since it reads buffers that are reused."""
+    future = asyncio.get_running_loop().run_in_executor(None, function, block)
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+async def get_file(
+    bucket: Bucket, name: str, path: str, *, verify: bool, progress: Progress | None = None
+) -> ObjectInfo:
+    """Read an object into a file that appears, complete and verified, or not at all."""
+    bucket, info = await resolve(bucket, name)
+    temporary, file = await asyncio.to_thread(_open_temporary, path)
+    try:
+        try:
+            await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
+            await asyncio.to_thread(_finish, file, temporary, path)
+        finally:
+            file.close()
+    except BaseException:
+        _remove(temporary)
+        raise
+    return info
+
+
+def _open_temporary(path: str) -> tuple[str, BinaryIO]:
+    """Create a file of a fresh name beside ``path``; never follows or reuses what is there."""
+    directory, base = os.path.split(path)
+    temporary = os.path.join(directory, f".{base[:100]}.{secrets.token_hex(6)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return temporary, os.fdopen(os.open(temporary, flags, 0o666), "wb")
+
+
+def _finish(file: BinaryIO, temporary: str, path: str) -> None:
+    """On disk first, then under its name, then the name on disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(temporary, path)
+    try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    except OSError:
+        return  # a platform that does not open directories
+    try:
+        os.fsync(directory)
+    except OSError:
+        pass
+    finally:
+        os.close(directory)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,79 @@
+"""Links: metas that point to another object or bucket and have no bytes of their own (ADR-20, "Links")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from natsproto.nuid import next_nuid
+
+from ._bucket import Bucket, MetaDecodeError
+from ._commit import Commit, Conflict, lost_race
+from ._get import live_info
+from .errors import LinkError, ObjectAlreadyExists
+from .format.codec import encode_meta
+from .format.models import ObjectInfo, ObjectLink
+from .format.naming import check_bucket
+
+TRIES = 10
+
+
+async def check_target(bucket: Bucket, link: ObjectLink) -> None:
+    """Refuse a target that is missing, deleted or itself a link; of a bucket link only the name is checked.
+
+    Raises:
+        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError.
+    """
+    check_bucket(link.bucket)
+    if link.name is None:
+        return
+    target_bucket = bucket
+    if link.bucket != bucket.name:
+        from .manager import bind
+
+        target_bucket = await bind(bucket.js, link.bucket)
+    target_bucket.check_name(link.name)
+    target = await live_info(target_bucket, link.name, leader=True)
+    if target.is_link:
+        raise LinkError(
+            f"{link.bucket}/{link.name} is a link itself: link to what it points to",
+            bucket=bucket.name,
+            target_bucket=link.bucket,
+            target_name=link.name,
+        )
+
+
+async def add_link(bucket: Bucket, template: ObjectInfo) -> ObjectInfo:
+    """Store a link. It may replace nothing, a delete marker or another link; never a live object.
+
+    Raises:
+        ObjectAlreadyExists: a live object has the name.
+        RevisionConflictError: lost against other writers again and again.
+    """
+    name = template.name
+    for tries in range(TRIES + 1):
+        try:
+            message = await bucket.leader_message(bucket.meta_subject(name))
+            current = None if message is None else bucket.decode(message)
+        except MetaDecodeError as exc:
+            raise ObjectAlreadyExists(
+                f"{name!r} in bucket {bucket.name!r} has a meta message that cannot be read; delete it first",
+                bucket=bucket.name,
+                name=name,
+            ) from exc
+        if current is not None and not current.deleted and not current.is_link:
+            raise ObjectAlreadyExists(
+                f"{name!r} in bucket {bucket.name!r} is an object: a link never replaces one",
+                bucket=bucket.name,
+                name=name,
+                revision=current.revision,
+            )
+        info = replace(template, nuid=next_nuid())
+        expected = 0 if current is None else current.revision
+        try:
+            revision = await Commit(bucket, name, encode_meta(info), expected=expected, nuid=info.nuid).run()
+        except Conflict as conflict:
+            if tries == TRIES:
+                raise lost_race(bucket, name, expected, conflict) from None
+            continue
+        return replace(info, revision=revision)
+    raise AssertionError("unreachable")

@@ -1,0 +1,390 @@
+"""Storing an object: chunks through a window of unacknowledged publishes, then one meta message.
+
+Chunk buffers are held until acknowledged: the window is the replay buffer. After a failure that a retry can
+mend, what the stream holds is compared with the window, strays are deleted, and the rest is sent again; no
+chunk is ever published twice without looking first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from natsproto.errors import MaxPayloadError, NatsError
+from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
+from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
+from natsproto.nuid import next_nuid
+from natsproto.subjects import check_publish_subject
+
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
+from ._commit import Commit, Conflict, lost_race
+from ._rename import finish_rename, shares_chunks
+from ._source import Source
+from .errors import IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
+from .format.chunking import Chunker
+from .format.codec import encode_meta
+from .format.digest import hex_digest, new_hasher
+from .format.models import ObjectInfo
+from .format.naming import chunk_subject
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+Progress = Callable[[int, "int | None"], None]
+CONFLICT_TRIES = 10
+"""How often last-writer-wins meets a newer revision before it gives up."""
+
+SETTLE = 5.0
+"""Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+
+RESTARTS = 2
+"""How often a put starts over on a new nuid when its chunks cannot be repaired."""
+
+
+class Unrepairable(Exception):
+    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
+
+    def __init__(self, reason: NatsError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Put:
+    """One put of one object.
+
+    Args:
+        bucket: where.
+        template: the object's info as far as it is known before the bytes: name, description, headers,
+            metadata, options.
+        source: the bytes.
+        chunk_size: bytes of a chunk.
+        if_revision: compare-and-set; ``None`` = last writer wins, 0 = absent or deleted.
+        must_not_exist: report a conflict as ``ObjectAlreadyExists``.
+        window: unacknowledged bytes.
+        progress: called with ``(bytes sent, total or None)``.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        template: ObjectInfo,
+        source: Source,
+        *,
+        chunk_size: int,
+        if_revision: int | None = None,
+        must_not_exist: bool = False,
+        window: int = DEFAULT_WINDOW,
+        progress: Progress | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._template = template
+        self._source = source
+        self._chunk_size = chunk_size
+        self._if_revision = if_revision
+        self._must_not_exist = must_not_exist
+        self._window_bytes = max(window, chunk_size)
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._repaired = False
+
+    async def run(self) -> ObjectInfo:
+        """Store the object; returns its info with the revision the server gave it."""
+        bucket = self._bucket
+        subject = bucket.meta_subject(self._template.name)
+        # The previous meta is asked for beside the first chunks: one round trip less.
+        reading = bucket.start_leader_read(subject)
+        previous: tuple[int, ObjectInfo | None] | None = None
+        self._begin()
+        try:
+            if self._if_revision is not None:
+                previous = await self._previous(reading, subject)
+                self._check_condition(previous)
+            for attempt in range(RESTARTS + 1):
+                try:
+                    await self._send_chunks()
+                    break
+                except Unrepairable as exc:
+                    await self._abandon()
+                    if attempt == RESTARTS or not self._source.restartable:
+                        raise exc.reason from None
+                    log.warning("put of %r starts over on a new nuid: %s", self._template.name, exc.reason)
+                    self._begin()
+            if previous is None:
+                previous = await self._previous(reading, subject)
+        except BaseException:
+            reading.close()
+            await self._abandon()
+            raise
+        try:
+            return await self._commit(previous)
+        finally:
+            if self._window is not None:
+                self._window.close()
+
+    # -- chunks -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._nuid = next_nuid()
+        self._subject = chunk_subject(self._bucket.name, self._nuid)
+        self._hasher = new_hasher()
+        self._size = 0
+        self._chunks = 0
+        self._window: PublishWindow | None = None
+
+    def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
+        return PublishWindow(
+            self._bucket.client,
+            check_publish_subject(self._subject),
+            self._bucket.stream,
+            max_bytes=self._window_bytes,
+            first=first,
+            last_seq=last_seq,
+        )
+
+    async def _send_chunks(self) -> None:
+        chunker = Chunker(self._chunk_size)
+        pieces: AsyncIterator[Any] = self._source.pieces()
+        try:
+            async for piece in pieces:
+                for chunk in chunker.push(piece):
+                    await self._send(chunk)
+            last = chunker.finish()
+            if last is not None:
+                await self._send(last)
+        finally:
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        while self._window is not None:
+            try:
+                await self._window.settle()
+                break
+            except NatsError as exc:
+                await self._repair(exc)
+        if self._repaired:
+            await self._check_count()
+
+    async def _send(self, chunk: memoryview) -> None:
+        if self._window is None:
+            self._window = self._open_window()
+        try:
+            await self._window.publish(chunk)
+        except NatsError as exc:
+            await self._repair(exc, chunk)
+        # Hashed after it was handed to the kernel: the server works while we do.
+        self._hasher.update(chunk)
+        self._chunks += 1
+        self._size += len(chunk)
+        if self._progress is not None:
+            self._progress(self._size, self._source.size)
+
+    async def _repair(self, failure: NatsError, refused: memoryview | None = None) -> None:
+        """Make the stream hold exactly the chunks sent so far, and send those it lacks again.
+
+        Args:
+            failure: why the window failed.
+            refused: the chunk that the failed window did not take any more.
+
+        Raises:
+            NatsError: what cannot be mended, translated.
+            Unrepairable: the budget is used up, or the order cannot be restored.
+        """
+        bucket = self._bucket
+        deadline = self._loop.time() + RETRY_BUDGET
+        wait = FIRST_RETRY
+        assert self._window is not None
+        reached = self._window.acknowledged
+        queued = deque[memoryview]() if refused is None else deque([refused])
+        self._repaired = True
+        while True:
+            window = self._window
+            if not retryable(failure) and not isinstance(failure, OutOfOrderError):
+                raise bucket.translate(failure, self._template.name) from failure
+            if window.acknowledged > reached:  # progress: the budget counts from here
+                reached = window.acknowledged
+                deadline = self._loop.time() + RETRY_BUDGET
+                wait = FIRST_RETRY
+            if self._loop.time() > deadline:
+                raise Unrepairable(bucket.translate(failure))
+            await window.quiesce(SETTLE)
+            window.close()
+            try:
+                await bucket.pause(wait, deadline)
+                wait = min(wait * 2, LAST_RETRY)
+                self._check_max_payload()
+                pending = [*window.unproven.values(), *queued]
+                stored, last_seq = await self._reconcile(window.last_seq, pending)
+                self._window = window = self._open_window(window.acknowledged + stored, last_seq)
+                queued = deque(pending[stored:])
+                while queued:
+                    await window.publish(queued[0])
+                    queued.popleft()
+                await window.settle()
+                return
+            except NatsError as exc:
+                failure = exc
+
+    def _check_max_payload(self) -> None:
+        limit = self._bucket.client.max_payload
+        if limit < self._chunk_size:
+            raise MaxPayloadError(
+                f"the server now connected to takes {limit} bytes, the chunks have {self._chunk_size}",
+                size=self._chunk_size,
+                max_payload=limit,
+            )
+
+    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
+        """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
+
+        Returns how many of them are stored, in order, and the sequence of the last of those; whatever is
+        stored beyond is deleted.
+        """
+        bucket = self._bucket
+        matched = 0
+        proven = last_seq
+        strays: list[int] = []
+        seq = last_seq
+        while True:
+            message = await self._stored_after(seq)
+            if message is None:
+                break
+            seq = message.seq
+            if not strays and matched < len(unproven) and message.data == unproven[matched]:
+                matched += 1
+                proven = seq
+            else:
+                strays.append(seq)
+        for stray in strays:
+            try:
+                await bucket.js.delete_message(bucket.stream, stray)
+            except MessageNotFoundError:
+                pass
+        return matched, proven
+
+    async def _stored_after(self, seq: int) -> StoredMessage | None:
+        bucket = self._bucket
+        try:
+            return await bucket.js.get_message(bucket.stream, seq=seq + 1, next_by_subject=self._subject)
+        except MessageNotFoundError:
+            return None
+
+    async def _check_count(self) -> None:
+        """After a repair: a copy sent over a lost connection may have arrived late."""
+        bucket = self._bucket
+        counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, self._subject))
+        stored = counts.get(self._subject, 0)
+        if stored != self._chunks:
+            raise Unrepairable(
+                IntegrityError(
+                    f"{stored} chunks are stored where {self._chunks} were sent, after a lost connection",
+                    bucket=bucket.name,
+                    name=self._template.name,
+                )
+            )
+
+    # -- meta -------------------------------------------------------------------------------------
+
+    async def _previous(self, reading: Any, subject: str) -> tuple[int, ObjectInfo | None]:
+        """Revision and meta of what the put replaces; the meta is ``None`` when there is none to read."""
+        bucket = self._bucket
+        try:
+            message = await bucket.finish_leader_read(reading)
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
+            message = await bucket.leader_message(subject)
+        if message is None:
+            return 0, None
+        try:
+            return message.seq, bucket.decode(message)
+        except MetaDecodeError:
+            return message.seq, None  # unreadable: replaced, but nothing of it is purged
+
+    def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
+        """Fail early what compare-and-set would refuse anyway."""
+        if self._if_revision is None:
+            return
+        revision, info = previous
+        absent = revision == 0 or (info is not None and info.deleted)
+        if self._if_revision == 0 and absent:
+            return
+        if self._if_revision != revision:
+            self._lost(Conflict(revision, info), self._if_revision)
+
+    def _lost(self, conflict: Conflict, expected: int | None) -> NoReturn:
+        name = self._template.name
+        if self._must_not_exist:
+            raise ObjectAlreadyExists(
+                f"{name!r} exists in bucket {self._bucket.name!r}",
+                bucket=self._bucket.name,
+                name=name,
+                revision=conflict.revision,
+            )
+        raise lost_race(self._bucket, name, expected, conflict)
+
+    async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
+        bucket = self._bucket
+        info = replace(
+            self._template,
+            nuid=self._nuid,
+            size=self._size,
+            chunks=self._chunks,
+            digest=hex_digest(self._hasher.digest()),
+            mtime=datetime.now(UTC),
+        )
+        for tries in range(CONFLICT_TRIES + 1):
+            expected, old = previous
+            try:
+                await finish_rename(bucket, old)
+                payload = encode_meta(info)
+                commit = Commit(bucket, info.name, payload, expected=expected, nuid=self._nuid)
+                revision = await commit.run(partial(self._after_cancel, old))
+            except Conflict as conflict:
+                previous = (conflict.revision, conflict.current)
+                if self._if_revision is not None or tries == CONFLICT_TRIES:
+                    await self._abandon()
+                    self._lost(conflict, expected)
+            except (OutcomeUnknownError, asyncio.CancelledError):
+                raise  # unknown: the chunks may be referenced; cancelled: _after_cancel() has seen to them
+            except BaseException:
+                await self._abandon()
+                raise
+            else:
+                await self._discard(old)
+                return replace(info, revision=revision)
+        raise AssertionError("unreachable")
+
+    async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
+        await (self._cleanup() if revision is None else self._discard(old))
+
+    async def _discard(self, old: ObjectInfo | None) -> None:
+        """Remove the chunks of exactly the revision that was replaced."""
+        if old is not None and not old.deleted and old.chunks and not await shares_chunks(self._bucket, old):
+            await self._bucket.discard_chunks(old, "put")
+
+    async def _abandon(self) -> None:
+        """Remove the chunks of a put that failed; runs to its end even when cancelled (again)."""
+        await self._shielded(self._cleanup())
+
+    async def _cleanup(self) -> None:
+        window = self._window
+        if window is None:
+            return
+        # A chunk still on its way would survive the purge.
+        await window.quiesce(SETTLE)
+        window.close()
+        try:
+            async with asyncio.timeout(RETRY_BUDGET):
+                await self._bucket.purge_chunks(self._nuid)
+        except (NatsError, TimeoutError) as exc:
+            log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, exc)
+
+    async def _shielded(self, coroutine: Any) -> None:
+        task = self._bucket.client._connection.spawn(coroutine, "objstore-cleanup")
+        await asyncio.shield(task)
+

@@ -1,0 +1,130 @@
+"""Renaming: never a moment with no name, and a crash in between is finished by whoever comes next.
+
+Chunks do not move: both metas carry the same nuid for a moment, so whoever removes one of them must know of
+the other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name), then the new one is
+published with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one becomes
+a delete marker under a nuid of its own. Every step is a compare-and-set. Our own put and delete complete a
+marked rename before they purge; other clients do not know the mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from natsproto.errors import NatsError
+from natsproto.nuid import next_nuid
+
+from ._bucket import Bucket, MetaDecodeError
+from ._commit import Commit, Conflict, lost_race
+from .errors import ObjectAlreadyExists
+from .format.codec import encode_meta, tombstone
+from .format.models import ObjectInfo
+
+RENAMING = "natsproto.renaming"
+RENAMED_FROM = "natsproto.renamed-from"
+TRIES = 10
+
+
+async def rename(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
+    """Move ``old`` to ``changed.name``, with whatever else ``changed`` says of it.
+
+    Raises:
+        ObjectAlreadyExists: a live object has the new name.
+        RevisionConflictError: somebody changed the old object meanwhile; nothing was renamed.
+    """
+    target = await _read(bucket, changed.name)
+    if target is not None and not target.deleted and target.nuid != old.nuid:
+        raise _taken(bucket, changed.name, target.revision)
+    marked = replace(old, metadata={**old.metadata, RENAMING: changed.name})
+    try:
+        revision = await _commit(bucket, marked, old.revision)
+    except Conflict as conflict:
+        raise lost_race(bucket, old.name, old.revision, conflict) from None
+    metadata = {key: value for key, value in changed.metadata.items() if key != RENAMING}
+    new = replace(changed, metadata={**metadata, RENAMED_FROM: old.name}, mtime=datetime.now(UTC))
+    try:
+        new_revision = await _commit(bucket, new, 0 if target is None else target.revision)
+    except Conflict as conflict:
+        current = conflict.current
+        if current is None or current.deleted or current.nuid != old.nuid:
+            await _unmark(bucket, replace(old, revision=revision))
+            raise _taken(bucket, changed.name, conflict.revision) from None
+        new_revision = conflict.revision  # somebody finished our rename for us
+    await _bury(bucket, replace(marked, revision=revision))
+    return replace(new, revision=new_revision)
+
+
+async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
+    """Complete a rename that ``info`` is one end of, before ``info`` is replaced or removed."""
+    if info is None or info.deleted:
+        return
+    new_name, old_name = info.metadata.get(RENAMING), info.metadata.get(RENAMED_FROM)
+    if new_name is not None and new_name != info.name and _usable(bucket, new_name):
+        target = await _read(bucket, new_name)
+        if target is None or target.deleted:
+            metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
+            new = replace(info, name=new_name, metadata={**metadata, RENAMED_FROM: info.name})
+            try:
+                await _commit(bucket, new, 0 if target is None else target.revision)
+            except Conflict:
+                pass  # finished, or taken, by somebody else
+    if old_name is not None and old_name != info.name and _usable(bucket, old_name):
+        origin = await _read(bucket, old_name)
+        if origin is not None and _half(origin, info):
+            await _bury(bucket, origin)
+
+
+async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
+    """True when another live meta carries the chunks of ``info``: then they must not be purged."""
+    new_name = info.metadata.get(RENAMING)
+    if new_name is None or not _usable(bucket, new_name):
+        return False
+    target = await _read(bucket, new_name)
+    return target is not None and not target.deleted and target.nuid == info.nuid
+
+
+def _half(origin: ObjectInfo, info: ObjectInfo) -> bool:
+    return not origin.deleted and origin.nuid == info.nuid and origin.metadata.get(RENAMING) == info.name
+
+
+def _usable(bucket: Bucket, name: str) -> bool:
+    """Metadata is anybody's text: only a real object name is acted upon."""
+    try:
+        bucket.check_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _read(bucket: Bucket, name: str) -> ObjectInfo | None:
+    try:
+        return await bucket.leader_meta(name)
+    except MetaDecodeError:
+        return None
+
+
+async def _commit(bucket: Bucket, info: ObjectInfo, expected: int) -> int:
+    return await Commit(bucket, info.name, encode_meta(info), expected=expected, nuid=info.nuid).run()
+
+
+async def _bury(bucket: Bucket, info: ObjectInfo) -> None:
+    """Turn the old end into a delete marker that names no chunks of the new end."""
+    payload = tombstone(replace(info, nuid=next_nuid()), mtime=datetime.now(UTC))
+    try:
+        await Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid).run()
+    except Conflict:
+        pass  # replaced meanwhile by its next owner, who found the mark
+
+
+async def _unmark(bucket: Bucket, marked: ObjectInfo) -> None:
+    try:
+        await _commit(bucket, marked, marked.revision)
+    except (Conflict, NatsError):
+        pass  # the mark is harmless: it names an object with other chunks
+
+
+def _taken(bucket: Bucket, name: str, revision: int) -> ObjectAlreadyExists:
+    return ObjectAlreadyExists(
+        f"cannot rename: {name!r} exists in bucket {bucket.name!r}", bucket=bucket.name, name=name, revision=revision
+    )

@@ -1,0 +1,282 @@
+"""Watching and listing: the newest meta of every name, by one ordered consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.jetstream.api.codec import time_from_ns
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from ._bucket import Bucket, log
+from .format.codec import MetaDecodeError, decode_meta
+from .format.models import InvalidMeta, ObjectInfo
+from .format.naming import all_meta_subject
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from natsproto.jetstream.api.delivery import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+OnInvalid = Callable[[InvalidMeta], None]
+WATCH_HEARTBEAT = 5.0
+LIST_HEARTBEAT = 1.0
+
+
+def warn_invalid(invalid: InvalidMeta) -> None:
+    """The default for metas that cannot be read: one WARNING, and on to the next."""
+    log.warning("a meta message on %s (revision %d) is skipped: %s", invalid.subject, invalid.revision, invalid.error)
+
+
+def decode_delivery(bucket: Bucket, msg: WireMsg, delivery: Delivery, on_invalid: OnInvalid) -> ObjectInfo | None:
+    """Decode a delivered meta, or report it and return ``None``."""
+    subject = msg.subject.decode("utf-8", "surrogateescape")
+    try:
+        return decode_meta(
+            msg.payload,
+            bucket=bucket.name,
+            subject=subject,
+            revision=delivery.stream_seq,
+            timestamp=time_from_ns(delivery.time_ns),
+        )
+    except MetaDecodeError as exc:
+        try:
+            on_invalid(InvalidMeta(subject, delivery.stream_seq, exc))
+        except Exception:
+            log.exception("on_invalid raised")
+        return None
+
+
+class Watcher:
+    """An async iterator over changes; also an async context manager, and awaitable (returns itself).
+
+    Yields :class:`ObjectInfo` only: first the current state, then live changes, each revision at most once,
+    in order. When the application is slow, older states of a name are replaced by newer ones, so memory is
+    bounded by the number of names and the last state of every name always comes. It goes on across
+    reconnects; it raises when the bucket is gone or the client closed, and ends after :meth:`stop`.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        updates_only: bool = False,
+        ignore_deletes: bool = False,
+        prefix: str = "",
+        on_invalid: OnInvalid | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._updates_only = updates_only
+        self._ignore_deletes = ignore_deletes
+        self._prefix = prefix
+        self._on_invalid = on_invalid or warn_invalid
+        self._pending: dict[str, ObjectInfo] = {}
+        self._consumer: OrderedConsumer | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._caught_up = False
+        self._stopped = False
+        self._failure: BaseException | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> Watcher:
+        """Create the consumer. Done by the first use; call it to see errors early.
+
+        Raises:
+            BucketNotFoundError, other NatsError.
+        """
+        if self._starting is None:
+            if self._stopped:
+                raise ConnectionClosedError("the watcher was stopped")
+            self._starting = self._bucket.client._connection.spawn(self._start(), "objstore-watch")
+        await asyncio.shield(self._starting)
+        return self
+
+    async def _start(self) -> None:
+        bucket = self._bucket
+        consumer = OrderedConsumer(
+            bucket.js,
+            bucket.stream,
+            all_meta_subject(bucket.name),
+            on_message=self._on_message,
+            on_failure=self._fail,
+            deliver_policy="new" if self._updates_only else "last_per_subject",
+            heartbeat=WATCH_HEARTBEAT,
+            created=bucket.created,
+        )
+        self._consumer = consumer
+        try:
+            info = await bucket.retrying(consumer.start)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+        if info.num_pending == 0 or self._updates_only:
+            self._set_caught_up()
+
+    async def stop(self) -> None:
+        """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        self._stopped = True
+        self._pending.clear()
+        self._wake()
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stop()
+
+    # -- the reading side -------------------------------------------------------------------------
+
+    def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
+        info = decode_delivery(self._bucket, msg, delivery, self._on_invalid)
+        if info is not None and info.name.startswith(self._prefix):
+            self._pending.pop(info.name, None)  # an older state of the name, not read yet
+            if not (info.deleted and self._ignore_deletes):
+                self._pending[info.name] = info
+                self._wake()
+        if delivery.num_pending == 0:
+            self._set_caught_up()
+
+    def _set_caught_up(self) -> None:
+        if not self._caught_up:
+            self._caught_up = True
+            self._wake()
+
+    def _fail(self, exc: BaseException) -> None:
+        if self._failure is None:
+            self._failure = self._bucket.translate(exc) if isinstance(exc, NatsError) else exc
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    # -- the application's side -------------------------------------------------------------------
+
+    @property
+    def caught_up(self) -> _CaughtUp:
+        """Awaitable: the state that existed at the start has been received (not necessarily read)."""
+        return _CaughtUp(self)
+
+    async def _wait_caught_up(self) -> None:
+        await self.start()
+        while not self._caught_up:
+            if self._failure is not None:
+                raise self._failure
+            if self._stopped:
+                raise ConnectionClosedError("the watcher was stopped")
+            await self._wait()
+
+    def __aiter__(self) -> AsyncIterator[ObjectInfo]:
+        return self
+
+    async def __anext__(self) -> ObjectInfo:
+        if not self._stopped:
+            await self.start()
+        while not self._pending:
+            if self._stopped:
+                raise StopAsyncIteration
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+        name = next(iter(self._pending))
+        return self._pending.pop(name)
+
+    def __await__(self) -> Generator[Any, None, Watcher]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Watcher:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _CaughtUp:
+    """``await watcher.caught_up``; may be awaited any number of times."""
+
+    __slots__ = ("_watcher",)
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._watcher._wait_caught_up().__await__()
+
+
+async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
+    """The newest meta of every name, delete markers included, in stream order.
+
+    Raises:
+        BucketNotFoundError: the bucket is gone.
+    """
+    report = on_invalid or warn_invalid
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    found: dict[bytes, ObjectInfo] = {}
+    received = 0
+
+    def finish(exc: BaseException | None = None) -> None:
+        if not ended.done():
+            if exc is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(exc)
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal received
+        received += 1
+        info = decode_delivery(bucket, msg, delivery, report)
+        found.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
+        if info is not None:
+            found[msg.subject] = info
+        if delivery.num_pending == 0:
+            finish()
+
+    last_idle = -1
+
+    def on_idle() -> None:
+        # Metas replaced while being listed are not delivered: nothing due is the end as well.
+        nonlocal last_idle
+        if last_idle == received:
+            finish()
+        last_idle = received
+
+    consumer = OrderedConsumer(
+        bucket.js,
+        bucket.stream,
+        all_meta_subject(bucket.name),
+        on_message=on_message,
+        on_failure=finish,
+        on_idle=on_idle,
+        deliver_policy="last_per_subject",
+        heartbeat=LIST_HEARTBEAT,
+        created=bucket.created,
+    )
+    try:
+        info = await bucket.retrying(consumer.start)
+        if info.num_pending == 0 and not received:
+            finish()
+        await ended
+    except NatsError as exc:
+        error = bucket.translate(exc)
+        raise error from (exc if error is not exc else None)
+    finally:
+        ended.cancel()
+        if not ended.cancelled():
+            ended.exception()
+        await consumer.stop()
+    return list(found.values())
+

@@ -1,0 +1,243 @@
+"""Every error of the ``objstore`` package, in one tree.
+
+All of them derive from :class:`natsproto.errors.NatsError`; each also has the base from the standard
+library a reader expects::
+
+    NatsError
+    ├── BucketNotFoundError (LookupError)          no such bucket (server code 10059)
+    ├── ObjectNotFoundError (LookupError)          no meta message under that name
+    │   └── ObjectDeletedError                     the newest meta message is a delete marker
+    ├── BadBucketError (ValueError)                bucket name or configuration refused
+    │   └── BucketAlreadyExistsError               exists with another configuration (10058)
+    ├── BadObjectMetaError (ValueError)            metadata, options or chunk size refused before any byte
+    ├── ObjectAlreadyExists                        create() or rename() found a live object
+    ├── RevisionConflictError                      if_revision lost (10071, 10164); has the current revision
+    ├── BucketSealedError                          the bucket is read-only (10109)
+    ├── StoreFullError                             max_bytes or a server limit reached (10077, 10023)
+    ├── LinkError                                  bucket link read as an object, chain, cycle, dangling
+    ├── IntegrityError                             stored bytes or meta are not what they must be
+    │   ├── DigestMismatchError                    the SHA-256 differs, or cannot be checked
+    │   └── MetaDecodeError (ValueError)           in objstore.format.codec: an unreadable meta message
+    ├── ObjectChangedError                         replaced or removed while being read
+    ├── OutcomeUnknownError (TimeoutError)         committed or not could not be found out
+    ├── UnsupportedFeatureError                    natsproto's, re-exported
+    └── MissingExtraError (ImportError)            natsproto's, re-exported
+
+The message is the only positional argument; facts (bucket, name …) are keyword arguments kept as attributes.
+"""
+
+from __future__ import annotations
+
+from natsproto.errors import (
+    AuthorizationError,
+    BadSubjectError,
+    ConfigError,
+    ConnectionClosedError,
+    InvalidNameError,
+    MaxPayloadError,
+    MissingExtraError,
+    NatsError,
+    NoRespondersError,
+    NoServersError,
+    OutboundBufferLimitError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    SecureConnectionRequiredError,
+    StaleConnectionError,
+    UnsupportedFeatureError,
+)
+
+__all__ = [
+    "NatsError",
+    "BucketNotFoundError",
+    "ObjectNotFoundError",
+    "ObjectDeletedError",
+    "BadBucketError",
+    "BucketAlreadyExistsError",
+    "BadObjectMetaError",
+    "ObjectAlreadyExists",
+    "RevisionConflictError",
+    "BucketSealedError",
+    "StoreFullError",
+    "LinkError",
+    "IntegrityError",
+    "DigestMismatchError",
+    "ObjectChangedError",
+    "OutcomeUnknownError",
+    "UnsupportedFeatureError",
+    "MissingExtraError",
+    "exit_code",
+]
+
+
+class _StoreError(NatsError):
+    """What the errors below share: a message, and the bucket and object name it is about.
+
+    Attributes:
+        bucket: the bucket's name, ``""`` when it does not matter or is not known.
+        name: the object's name, ``""`` likewise.
+    """
+
+    def __init__(self, message: str, *, bucket: str = "", name: str = "") -> None:
+        super().__init__(message)
+        self.bucket = bucket
+        self.name = name
+
+
+class BucketNotFoundError(_StoreError, LookupError):
+    """The bucket does not exist (server code 10059)."""
+
+
+class ObjectNotFoundError(_StoreError, LookupError):
+    """No object of that name is in the bucket."""
+
+
+class ObjectDeletedError(ObjectNotFoundError):
+    """The object was deleted; ``revision`` is the sequence of the delete marker (0 when not known)."""
+
+    def __init__(self, message: str, *, bucket: str = "", name: str = "", revision: int = 0) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.revision = revision
+
+
+class BadBucketError(_StoreError, ValueError):
+    """A bucket name or configuration that cannot be used; refused before any byte is sent."""
+
+
+class BucketAlreadyExistsError(BadBucketError):
+    """The bucket exists with another configuration (server code 10058)."""
+
+
+class BadObjectMetaError(_StoreError, ValueError):
+    """Metadata, options or a chunk size that cannot be used; refused before any byte is sent."""
+
+
+class ObjectAlreadyExists(_StoreError):
+    """A live object has that name already; ``revision`` is its revision (0 when not known)."""
+
+    def __init__(self, message: str, *, bucket: str = "", name: str = "", revision: int = 0) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.revision = revision
+
+
+class RevisionConflictError(_StoreError):
+    """A compare-and-set lost (server codes 10071 and 10164).
+
+    Attributes:
+        expected: the revision the caller gave.
+        current: the revision found, or ``None`` when it could not be read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        bucket: str = "",
+        name: str = "",
+        expected: int | None = None,
+        current: int | None = None,
+    ) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.expected = expected
+        self.current = current
+
+
+class BucketSealedError(_StoreError):
+    """The bucket is sealed: nothing in it can change any more (server code 10109)."""
+
+
+class StoreFullError(_StoreError):
+    """The bucket's ``max_bytes`` (10077) or the server's own limit (10023) is reached; see ``err_code``."""
+
+    def __init__(self, message: str, *, bucket: str = "", name: str = "", err_code: int = 0) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.err_code = err_code
+
+
+class LinkError(_StoreError):
+    """A link that cannot be followed or made.
+
+    Attributes:
+        target_bucket: the bucket the link points to, ``""`` when not known.
+        target_name: the object it points to, ``None`` for a bucket link.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        bucket: str = "",
+        name: str = "",
+        target_bucket: str = "",
+        target_name: str | None = None,
+    ) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.target_bucket = target_bucket
+        self.target_name = target_name
+
+
+class IntegrityError(_StoreError):
+    """What is stored is not what the meta message says: missing, short or extra chunks, an unsafe nuid …"""
+
+
+class DigestMismatchError(IntegrityError):
+    """The SHA-256 of the bytes is not the recorded one, or the recorded one cannot be understood.
+
+    Attributes:
+        expected: the recorded digest, ``"SHA-256=<hex>"`` (as recorded when it could not be understood).
+        actual: the digest of the bytes received, ``""`` when it was not computed.
+    """
+
+    def __init__(
+        self, message: str, *, bucket: str = "", name: str = "", expected: str = "", actual: str = ""
+    ) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.expected = expected
+        self.actual = actual
+
+
+class ObjectChangedError(_StoreError):
+    """The object was replaced or removed while it was being read; read it again."""
+
+
+class OutcomeUnknownError(_StoreError, TimeoutError):
+    """Whether the change was committed could not be found out within the bound.
+
+    ``nuid`` names the chunks that may or may not be referenced now; nothing was purged.
+    """
+
+    def __init__(self, message: str, *, bucket: str = "", name: str = "", nuid: str = "") -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.nuid = nuid
+
+
+# Subclasses come before their bases: the first match counts.
+_EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+    ((BucketAlreadyExistsError, ObjectAlreadyExists, RevisionConflictError), 4),
+    ((BucketSealedError, StoreFullError), 4),
+    ((BucketNotFoundError, ObjectNotFoundError, LinkError), 3),
+    ((IntegrityError, ObjectChangedError), 7),
+    ((BadBucketError, BadObjectMetaError), 2),
+    ((BadSubjectError, InvalidNameError, MaxPayloadError, ConfigError), 2),
+    ((AuthorizationError, PermissionsViolationError), 6),
+    ((NoServersError, StaleConnectionError, ConnectionClosedError), 5),
+    ((SecureConnectionRequiredError, OutboundBufferLimitError), 5),
+    ((RequestTimeoutError, NoRespondersError, OutcomeUnknownError), 5),
+    ((KeyboardInterrupt,), 130),
+)
+
+
+def exit_code(exc: BaseException) -> int:
+    """Return the exit code with which the ``objstore`` command reports an error.
+
+    Args:
+        exc: what was raised.
+
+    Returns:
+        2 unusable arguments, 3 not found, 4 conflict, sealed or full, 5 connection or time, 6 credentials
+        or permissions, 7 integrity, 130 interrupted, 1 everything else (foreign exceptions included).
+    """
+    for classes, code in _EXIT_CODES:
+        if isinstance(exc, classes):
+            return code
+    return 1

@@ -1,0 +1,598 @@
+"""Meta messages and stream configurations as JSON (ADR-20, "Object Metadata" and "Stream Configuration").
+
+Written is what every client accepts, read is what any client ever wrote. Nanoseconds, base64 digests and
+list-valued headers exist in this module only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from objstore.errors import BadBucketError, BadObjectMetaError, IntegrityError
+from objstore.format import digest as _digest
+from objstore.format.models import (
+    ObjectHeaders,
+    ObjectInfo,
+    ObjectLink,
+    ObjectMetaOptions,
+    ObjectStoreConfig,
+    ObjectStoreStatus,
+    Placement,
+)
+from objstore.format.naming import (
+    DEFAULT_CHUNK_SIZE,
+    OBJ_STREAM_TEMPLATE,
+    check_bucket,
+    decode_meta_name,
+    stream_name,
+)
+
+MAX_META_BYTES = 1024 * 1024
+"""Longest meta message that is read or written; checked before any parsing."""
+MAX_INTEGER = 2**63 - 1
+
+FIELD_MINIMUM_VERSION = {"compression": "2.10.0", "metadata": "2.10.0", "allow_direct": "2.9.0"}
+"""First nats-server version that keeps a field of the stream configuration; older ones drop it silently."""
+
+_MIN_TTL = timedelta(milliseconds=100)  # the server refuses a smaller max_age
+# "revision" is known in order not to be kept: nats.js writes it, and it would be wrong when written back.
+_KNOWN_KEYS = frozenset(("name", "description", "headers", "metadata", "options", "bucket", "nuid", "size"))
+_KNOWN_KEYS |= {"mtime", "chunks", "digest", "deleted", "revision"}
+_KNOWN_OPTIONS = frozenset(("link", "max_chunk_size"))
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+
+
+class MetaDecodeError(IntegrityError, ValueError):
+    """A stored meta message that cannot be read.
+
+    Attributes:
+        reason: what is wrong with it, in a few words.
+        subject: where it was found, ``""`` when not known.
+        revision: its stream sequence.
+    """
+
+    def __init__(self, reason: str, *, bucket: str = "", subject: str = "", revision: int = 0) -> None:
+        where = f" at revision {revision}" if revision else ""
+        super().__init__(
+            f"unreadable meta message{where}: {reason}",
+            bucket=bucket,
+            name=(decode_meta_name(subject) or "") if subject else "",
+        )
+        self.reason = reason
+        self.subject = subject
+        self.revision = revision
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+# --- time -------------------------------------------------------------------------------------------------
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """Return a server's timestamp as aware UTC; digits below the microsecond are dropped.
+
+    Raises:
+        ValueError: not an RFC 3339 date and time with an offset.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError(f"not an RFC 3339 time: {text[:80]!r}")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError as exc:  # year 1 or 9999 with an offset across the border
+        raise ValueError(f"time out of range: {text[:80]!r}") from exc
+
+
+def format_rfc3339(moment: datetime) -> str:
+    """Return an aware time as RFC 3339 in UTC with microseconds, the form every client can parse."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+# --- meta messages: writing -------------------------------------------------------------------------------
+
+
+def meta_fields(
+    description: str | None = None,
+    headers: Mapping[str, str | Sequence[str]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    filename: str | None = None,
+) -> tuple[str | None, ObjectHeaders | None, dict[str, str]]:
+    """Check what a caller says about an object and return it as :class:`ObjectInfo` holds it.
+
+    No argument is changed. ``""`` and ``{}`` count as absent; a ``filename`` becomes
+    ``metadata["filename"]``, and ``""`` removes that key.
+
+    Returns:
+        description, headers and metadata.
+
+    Raises:
+        BadObjectMetaError: a value of the wrong type, or text that cannot be written as UTF-8.
+    """
+    if description is not None:
+        _check_text("the description", description)
+    wire_headers: ObjectHeaders | None = None
+    if headers is not None:
+        if not isinstance(headers, Mapping):
+            raise BadObjectMetaError(f"headers is a mapping, not {type(headers).__name__}")
+        try:
+            wire_headers = ObjectHeaders.of(headers)
+        except TypeError as exc:
+            raise BadObjectMetaError(str(exc)) from exc
+        for key in wire_headers:
+            if not key:
+                raise BadObjectMetaError("a header name must not be empty")
+            _check_text("a header name", key)
+            for value in wire_headers.get_all(key):
+                _check_text(f"the value of header {key!r}", value)
+    pairs: dict[str, str] = {}
+    if metadata is not None:
+        if not isinstance(metadata, Mapping):
+            raise BadObjectMetaError(f"metadata is a mapping, not {type(metadata).__name__}")
+        for key, value in metadata.items():
+            _check_text("a metadata key", key)
+            _check_text(f"the value of metadata {key!r}", value)
+            pairs[key] = value
+    if filename is not None:
+        _check_text("the filename", filename)
+        if filename:
+            pairs["filename"] = filename
+        else:
+            pairs.pop("filename", None)
+    return description or None, wire_headers or None, pairs
+
+
+def _check_text(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise BadObjectMetaError(f"{what} is a str, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise BadObjectMetaError(f"{what} cannot be written as UTF-8") from exc
+
+
+def encode_meta(info: ObjectInfo) -> bytes:
+    """Return the meta message of an object, in the form every known client accepts.
+
+    Empty keys are left out. ``mtime`` is ``info.mtime``, the writer's clock, as RFC 3339, which every client
+    parses (``""`` stops two of them); our own readers take the server's time instead. Headers are lists, the
+    link to a bucket says ``"name":null``, the digest is URL-safe base64 with padding, and keys this library
+    does not know are written back.
+
+    Raises:
+        BadObjectMetaError: the message would be above 1 MiB, or ``extra`` cannot be written as JSON.
+    """
+    doc: dict[str, Any] = {"name": info.name}
+    if info.description:
+        doc["description"] = info.description
+    if info.headers:
+        doc["headers"] = ObjectHeaders.of(info.headers).as_wire()
+    if info.metadata:
+        doc["metadata"] = dict(info.metadata)
+    options = _encode_options(info)
+    if options:
+        doc["options"] = options
+    doc["bucket"] = info.bucket
+    doc["nuid"] = info.nuid
+    doc["size"] = info.size
+    doc["mtime"] = format_rfc3339(info.mtime)
+    doc["chunks"] = info.chunks
+    if info.digest:
+        doc["digest"] = info.wire_digest
+    if info.deleted:
+        doc["deleted"] = True
+    doc.update((key, value) for key, value in info.extra.items() if key not in _KNOWN_KEYS)
+    payload = _dump(doc, info)
+    if len(payload) > MAX_META_BYTES:
+        raise BadObjectMetaError(
+            f"the metadata of {info.name!r} takes {len(payload)} bytes, the limit is {MAX_META_BYTES}",
+            bucket=info.bucket,
+            name=info.name,
+        )
+    return payload
+
+
+def _encode_options(info: ObjectInfo) -> dict[str, Any]:
+    doc: dict[str, Any] = {}
+    options = info.options
+    if options is not None:
+        if options.link is not None:
+            # An explicit null is a bucket link to every client; without the key .NET fails to read it.
+            doc["link"] = {"bucket": options.link.bucket, "name": options.link.name or None}
+        else:
+            size = options.max_chunk_size if options.chunk_size is None else options.chunk_size
+            doc["max_chunk_size"] = size
+    unknown = info.extra.get("options")
+    if isinstance(unknown, Mapping):
+        for key, value in unknown.items():
+            doc.setdefault(key, value)
+    return doc
+
+
+def _dump(doc: dict[str, Any], info: ObjectInfo) -> bytes:
+    try:
+        try:
+            return _ENCODE(doc).encode()
+        except UnicodeEncodeError:
+            # Only text read from somebody else's meta can hold lone surrogates: \uXXXX keeps them.
+            return _ENCODE_ASCII(doc).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise BadObjectMetaError(
+            f"the metadata of {info.name!r} cannot be written as JSON: {exc}",
+            bucket=info.bucket,
+            name=info.name,
+        ) from exc
+
+
+def tombstone_info(info: ObjectInfo, *, mtime: datetime | None = None) -> ObjectInfo:
+    """Return what an object is once deleted: no bytes, no chunks, no digest, everything else kept."""
+    return replace(info, deleted=True, size=0, chunks=0, digest="", mtime=mtime or info.mtime)
+
+
+def tombstone(info: ObjectInfo, *, mtime: datetime | None = None) -> bytes:
+    """Return the delete marker of an object (ADR-20, "Deleting an Object").
+
+    Args:
+        info: the object as it is, deleted or not.
+        mtime: the writer's clock; ``info.mtime`` when not given.
+
+    Raises:
+        BadObjectMetaError: as :func:`encode_meta`.
+    """
+    return encode_meta(tombstone_info(info, mtime=mtime))
+
+
+# --- meta messages: reading -------------------------------------------------------------------------------
+
+
+class _Invalid(Exception):
+    """Carries the reason to :func:`decode_meta`, which knows where the message was found."""
+
+
+@lru_cache(maxsize=16)
+def _plain_options(max_chunk_size: int) -> ObjectMetaOptions:
+    return ObjectMetaOptions(max_chunk_size=max_chunk_size)
+
+
+def decode_meta(
+    payload: bytes | bytearray | memoryview,
+    *,
+    bucket: str,
+    subject: str | None = None,
+    revision: int,
+    timestamp: datetime,
+) -> ObjectInfo:
+    """Read a meta message of any client.
+
+    Unknown keys are kept in ``extra``, ``mtime`` and ``bucket`` of the JSON are ignored: the arguments count.
+    A nuid or digest that cannot be used does not make the message unreadable, so that the object can still be
+    listed and deleted; reading it is refused by :func:`~objstore.format.naming.chunk_subject` and
+    :class:`~objstore.format.assembly.Assembly`.
+
+    Args:
+        payload: the message's payload.
+        bucket: the bucket it was found in.
+        subject: where it was found; when given, the name must be the one it encodes.
+        revision: its stream sequence.
+        timestamp: when the server stored it, aware UTC.
+
+    Raises:
+        MetaDecodeError: above 1 MiB, not JSON, not an object, no name or another name than the subject's,
+            a value of the wrong type or out of range.
+    """
+    try:
+        return _decode(payload, bucket, subject, revision, timestamp)
+    except _Invalid as exc:
+        reason, cause = str(exc), exc.__cause__
+    except RecursionError as exc:
+        reason, cause = "nested too deeply", exc
+    except ValueError as exc:  # UnicodeDecodeError, JSONDecodeError, integers of too many digits
+        reason, cause = f"not JSON: {exc}", exc
+    raise MetaDecodeError(reason, bucket=bucket, subject=subject or "", revision=revision) from cause
+
+
+def _decode(
+    payload: bytes | bytearray | memoryview,
+    bucket: str,
+    subject: str | None,
+    revision: int,
+    timestamp: datetime,
+) -> ObjectInfo:
+    if len(payload) > MAX_META_BYTES:
+        raise _Invalid(f"{len(payload)} bytes are above the limit of {MAX_META_BYTES}")
+    doc = _DECODER.decode(str(payload, "utf-8"))
+    if type(doc) is not dict:
+        raise _Invalid("not a JSON object")
+    name = doc.get("name")
+    if type(name) is not str or not name:
+        raise _Invalid("it has no name")
+    if subject is not None:
+        if decode_meta_name(subject) != name:
+            raise _Invalid("its name is not the one its subject encodes")
+    elif not _is_utf8(name):
+        raise _Invalid("its name cannot be written as UTF-8")
+    deleted = doc.get("deleted")
+    if deleted is not None and type(deleted) is not bool:
+        raise _Invalid("'deleted' is not a boolean")
+    options, unknown_options = _decode_options(doc.get("options"))
+    digest = _text(doc, "digest")
+    if digest:
+        digest = "" if deleted or (options is not None and options.link) else _digest.to_hex(digest)
+    extra = {} if _KNOWN_KEYS.issuperset(doc) else {k: v for k, v in doc.items() if k not in _KNOWN_KEYS}
+    if unknown_options:
+        extra["options"] = unknown_options
+    return ObjectInfo(
+        name,
+        _text(doc, "description") or None,
+        _decode_headers(doc.get("headers")),
+        _count(doc, "size"),
+        _count(doc, "chunks"),
+        digest,
+        deleted or False,
+        timestamp,
+        _text(doc, "nuid"),
+        bucket,
+        options=options,
+        metadata=_decode_metadata(doc.get("metadata")),
+        revision=revision,
+        extra=extra,
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(doc: dict[str, Any], key: str) -> str:
+    value = doc.get(key)
+    if value is None:
+        return ""
+    if type(value) is not str:
+        raise _Invalid(f"{key!r} is not a string")
+    return value
+
+
+def _count(doc: dict[str, Any], key: str) -> int:
+    value = doc.get(key)
+    if value is None:
+        return 0
+    # bool is an int to isinstance(), and 1e30 is a float to JSON: neither is a count.
+    if type(value) is not int:
+        raise _Invalid(f"{key!r} is not an integer")
+    if not 0 <= value <= MAX_INTEGER:
+        raise _Invalid(f"{key!r} is out of range")
+    return value
+
+
+def _decode_options(value: Any) -> tuple[ObjectMetaOptions | None, dict[str, Any]]:
+    if value is None:
+        return None, {}
+    if type(value) is not dict:
+        raise _Invalid("'options' is not an object")
+    unknown = (
+        {}
+        if _KNOWN_OPTIONS.issuperset(value)
+        else {key: item for key, item in value.items() if key not in _KNOWN_OPTIONS}
+    )
+    max_chunk_size = _count(value, "max_chunk_size") or DEFAULT_CHUNK_SIZE
+    link = value.get("link")
+    if link is None:
+        return _plain_options(max_chunk_size), unknown
+    if type(link) is not dict:
+        raise _Invalid("'link' is not an object")
+    target = _text(link, "bucket")
+    if not target:
+        raise _Invalid("its link names no bucket")
+    return ObjectMetaOptions(ObjectLink(target, _text(link, "name") or None), None, max_chunk_size), unknown
+
+
+def _decode_headers(value: Any) -> ObjectHeaders | None:
+    if value is None:
+        return None
+    if type(value) is not dict:
+        raise _Invalid("'headers' is not an object")
+    if len(value) == 1 and type(value.get("inner")) is dict:  # async-nats before 0.44, nats.rs #1470
+        value = value["inner"]
+    try:
+        headers = ObjectHeaders({key: [] if item is None else item for key, item in value.items()})
+    except TypeError as exc:
+        raise _Invalid(f"'headers' is malformed: {exc}") from exc
+    return headers or None
+
+
+def _decode_metadata(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise _Invalid("'metadata' is not an object")
+    for key, item in value.items():
+        if type(item) is not str:
+            raise _Invalid(f"metadata {key[:80]!r} is not a string")
+    return value
+
+
+# --- buckets ----------------------------------------------------------------------------------------------
+
+
+def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
+    """Check a bucket's configuration and return that of its stream.
+
+    Only what differs from the server's defaults is there, and no key the server might not know.
+
+    Raises:
+        BadBucketError: a name or value that cannot be used.
+    """
+    bucket = check_bucket(config.bucket)
+
+    def bad(what: str) -> BadBucketError:
+        return BadBucketError(f"bucket {bucket!r}: {what}", bucket=bucket)
+
+    doc: dict[str, Any] = {
+        "name": stream_name(bucket),
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_age": 0,
+        "max_bytes": -1,
+        "storage": config.storage,
+        "num_replicas": config.replicas,
+        "allow_rollup_hdrs": True,
+        "allow_direct": config.allow_direct,
+    }
+    if config.description is not None:
+        if not isinstance(config.description, str) or not _is_utf8(config.description):
+            raise bad("the description is a str that can be written as UTF-8")
+        if config.description:
+            doc["description"] = config.description
+    if config.ttl is not None:
+        if not isinstance(config.ttl, timedelta):
+            raise bad(f"ttl is a timedelta, not {type(config.ttl).__name__}")
+        if config.ttl < timedelta(0):
+            raise bad(f"ttl must not be negative, got {config.ttl}")
+        if timedelta(0) < config.ttl < _MIN_TTL:
+            raise bad("a ttl below 100 ms is not supported by the server")
+        doc["max_age"] = config.ttl // timedelta(microseconds=1) * 1000
+        if doc["max_age"] > MAX_INTEGER:
+            raise bad(f"ttl is too long: {config.ttl}")
+    if config.max_bytes is not None:
+        if not isinstance(config.max_bytes, int) or isinstance(config.max_bytes, bool):
+            raise bad(f"max_bytes is an int, not {type(config.max_bytes).__name__}")
+        if not -1 <= config.max_bytes <= MAX_INTEGER:
+            raise bad(f"max_bytes is -1 for no limit, or positive, got {config.max_bytes}")
+        doc["max_bytes"] = config.max_bytes or -1
+    if config.storage not in ("file", "memory"):
+        raise bad(f"storage is 'file' or 'memory', got {config.storage!r}")
+    if not isinstance(config.replicas, int) or isinstance(config.replicas, bool):
+        raise bad(f"replicas is an int, not {type(config.replicas).__name__}")
+    if not 1 <= config.replicas <= 5:
+        raise bad(f"replicas is 1 to 5, got {config.replicas}")
+    for field in ("compression", "allow_direct"):
+        if not isinstance(getattr(config, field), bool):
+            raise bad(f"{field} is a bool, not {type(getattr(config, field)).__name__}")
+    if config.compression:
+        doc["compression"] = "s2"
+    placement = _encode_placement(config.placement, bad)
+    if placement:
+        doc["placement"] = placement
+    if config.metadata is not None:
+        if not isinstance(config.metadata, Mapping):
+            raise bad(f"metadata is a mapping, not {type(config.metadata).__name__}")
+        for key, value in config.metadata.items():
+            if not (isinstance(key, str) and isinstance(value, str) and _is_utf8(key) and _is_utf8(value)):
+                raise bad("metadata maps str to str that can be written as UTF-8")
+        if config.metadata:
+            doc["metadata"] = dict(config.metadata)
+    return doc
+
+
+def _encode_placement(placement: Placement | None, bad: Callable[[str], BadBucketError]) -> dict[str, Any]:
+    if placement is None:
+        return {}
+    if not isinstance(placement, Placement):
+        raise bad(f"placement is a Placement, not {type(placement).__name__}")
+    doc: dict[str, Any] = {}
+    if placement.cluster is not None:
+        if not isinstance(placement.cluster, str):
+            raise bad(f"the cluster is a str, not {type(placement.cluster).__name__}")
+        if placement.cluster:
+            doc["cluster"] = placement.cluster
+    tags = placement.tags
+    if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(t, str) for t in tags):
+        raise bad("placement tags are a sequence of str")
+    if tags:
+        doc["tags"] = list(tags)
+    return doc
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
+    """Return the bucket's configuration that a stream's configuration, as the server gives it, stands for."""
+    name = str(config.get("name") or "")
+    placement = _as_dict(config.get("placement"))
+    metadata = _own_metadata(config.get("metadata"))
+    return ObjectStoreConfig(
+        name.removeprefix(OBJ_STREAM_TEMPLATE.format(bucket="")),
+        config.get("description") or None,
+        timedelta(microseconds=(config.get("max_age") or 0) // 1000) or None,
+        config.get("max_bytes") or -1,
+        config.get("storage") or "file",
+        config.get("num_replicas") or 1,
+        Placement(placement.get("cluster") or None, tuple(placement.get("tags") or ()))
+        if placement
+        else None,
+        metadata or None,
+        compression=(config.get("compression") or "none") != "none",
+        allow_direct=bool(config.get("allow_direct")),
+    )
+
+
+def _own_metadata(value: Any) -> dict[str, str]:
+    """Leave out what the server itself adds, from 2.11 on."""
+    return {key: item for key, item in _as_dict(value).items() if not key.startswith("_nats.")}
+
+
+def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatus:
+    """Return a bucket's status.
+
+    Args:
+        stream_info: the answer to STREAM.INFO, at least its ``config`` and ``state``.
+        count: live objects, counted by the caller.
+    """
+    raw = _as_dict(stream_info.get("config"))
+    config = bucket_config(raw)
+    return ObjectStoreStatus(
+        config.bucket,
+        config.description,
+        config.ttl,
+        config.storage,
+        config.replicas,
+        bool(raw.get("sealed")),
+        _as_dict(stream_info.get("state")).get("bytes") or 0,
+        count,
+        "JetStream",
+        metadata=config.metadata or {},
+        compression=config.compression,
+        max_bytes=config.max_bytes,
+        placement=config.placement,
+        allow_direct=config.allow_direct,
+    )
+
+
+def config_matches(echoed: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields of ``wanted`` that the server dropped or changed, ``[]`` when none.
+
+    What the server adds (defaults, ``_nats.…`` metadata) does not count, nor does leaving out an empty value.
+
+    Args:
+        echoed: the ``config`` in the server's answer.
+        wanted: what was sent, see :func:`stream_config`; :data:`FIELD_MINIMUM_VERSION` says which server
+            version first keeps a field.
+    """
+    return [key for key, value in wanted.items() if not _kept(echoed.get(key), value)]
+
+
+def _kept(echo: Any, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        theirs = _as_dict(echo)
+        return all(_kept(theirs.get(key), item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return sorted(echo or ()) == sorted(value)
+    return echo == value or (not echo and not value)

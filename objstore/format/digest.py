@@ -1,0 +1,84 @@
+"""SHA-256 digests in two forms (ADR-20, "Digest").
+
+Users see ``SHA-256=<64 lowercase hex digits>``, as ``nats object info`` prints it; meta messages hold
+``SHA-256=<URL-safe base64 with padding>``. Only the codec converts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+PREFIX = "SHA-256="
+_HEX_LENGTH = 64
+
+
+def new_hasher() -> _Hash:
+    """Return a fresh SHA-256 object."""
+    return hashlib.sha256()
+
+
+def hex_digest(raw: bytes) -> str:
+    """Return the form users see, of the 32 bytes of a digest."""
+    return PREFIX + raw.hex()
+
+
+def wire_digest(raw: bytes) -> str:
+    """Return the form meta messages hold, of the 32 bytes of a digest."""
+    return PREFIX + urlsafe_b64encode(raw).decode("ascii")
+
+
+def parse_digest(text: str) -> bytes:
+    """Return the 32 bytes of a digest in either form.
+
+    Tolerant in what it reads: the prefix in any case, both base64 alphabets, padding or none.
+
+    Raises:
+        ValueError: another algorithm, or not a digest at all.
+    """
+    algorithm, found, value = text.partition("=")
+    if not found or algorithm.upper() != "SHA-256":
+        raise ValueError(f"not a SHA-256 digest: {text[:80]!r}")
+    try:
+        if len(value) == _HEX_LENGTH:
+            raw = bytes.fromhex(value)
+        else:
+            value = value.rstrip("=").replace("-", "+").replace("_", "/")
+            raw = b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except ValueError as exc:
+        raise ValueError(f"malformed SHA-256 digest: {text[:80]!r}") from exc
+    if len(raw) != 32:
+        raise ValueError(f"malformed SHA-256 digest: {text[:80]!r}")
+    return raw
+
+
+def digests_equal(a: str | bytes, b: str | bytes) -> bool:
+    """Compare two digests, each in either form or as its 32 bytes, in constant time.
+
+    Raises:
+        ValueError: a digest given as text is not a SHA-256 digest.
+    """
+    left = parse_digest(a) if isinstance(a, str) else a
+    right = parse_digest(b) if isinstance(b, str) else b
+    return hmac.compare_digest(left, right)
+
+
+def to_hex(text: str) -> str:
+    """Return the form users see; what cannot be understood, ``""`` included, is returned unchanged."""
+    try:
+        return hex_digest(parse_digest(text))
+    except ValueError:
+        return text
+
+
+def to_wire(text: str) -> str:
+    """Return the form meta messages hold; what cannot be understood, ``""`` included, is left unchanged."""
+    try:
+        return wire_digest(parse_digest(text))
+    except ValueError:
+        return text

@@ -1,0 +1,298 @@
+"""The data types users see: the document's fields in the document's order, plus what ADR-20 needs.
+
+All are frozen; ``dataclasses.replace`` makes changed copies. Additions are keyword-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from objstore.format import digest as _digest
+from objstore.format.naming import DEFAULT_CHUNK_SIZE, stream_name
+
+
+class ObjectHeaders(Mapping[str, str]):
+    """The headers of an object: an immutable mapping from a name to one or more values.
+
+    ``headers[key]`` is the first value, :meth:`get_all` all of them. Names are case-sensitive, as in the meta
+    message. Equal to another ``ObjectHeaders`` with the same values, and to a plain mapping whose values are
+    either the first values or lists of all values.
+
+    Args:
+        values: each value a ``str`` or a sequence of ``str``; a name with no value is left out.
+
+    Raises:
+        TypeError: a name or value is not a string.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str | Sequence[str]] | None = None) -> None:
+        stored: dict[str, tuple[str, ...]] = {}
+        for key, value in (values or {}).items():
+            if not isinstance(key, str):
+                raise TypeError(f"a header name is a str, not {type(key).__name__}")
+            if isinstance(value, str):
+                stored[key] = (value,)
+                continue
+            if not isinstance(value, (list, tuple)):
+                raise TypeError(
+                    f"the value of header {key!r} is a str or a list of str, not {type(value).__name__}"
+                )
+            for item in value:
+                if not isinstance(item, str):
+                    raise TypeError(f"a value of header {key!r} is a str, not {type(item).__name__}")
+            if value:
+                stored[key] = tuple(value)
+        self._values = stored
+
+    @classmethod
+    def of(cls, values: Mapping[str, str | Sequence[str]] | None) -> ObjectHeaders:
+        """Return ``values`` as headers, multiple values of an ``ObjectHeaders`` included."""
+        return values if isinstance(values, cls) else cls(values)
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get_all(self, key: str) -> list[str]:
+        """Return every value of a header in order, ``[]`` when it is absent."""
+        return list(self._values.get(key, ()))
+
+    def as_wire(self) -> dict[str, list[str]]:
+        """Return a fresh ``{name: [value, …]}``, the shape ADR-20 writes."""
+        return {key: list(values) for key, values in self._values.items()}
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ObjectHeaders):
+            return self._values == other._values
+        if not isinstance(other, Mapping) or len(other) != len(self._values):
+            return NotImplemented if not isinstance(other, Mapping) else False
+        for key, values in self._values.items():
+            theirs = other.get(key)
+            if isinstance(theirs, str):
+                if theirs != values[0]:
+                    return False
+            elif not isinstance(theirs, (list, tuple)) or tuple(theirs) != values:
+                return False
+        return True
+
+    __hash__ = None  # type: ignore[assignment]  # equal to plain dicts, which have no hash either
+
+    def __repr__(self) -> str:
+        shown = {key: values[0] if len(values) == 1 else list(values) for key, values in self._values.items()}
+        return f"ObjectHeaders({shown!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLink:
+    """Where a link points: an object, or a whole bucket when ``name`` is ``None``."""
+
+    bucket: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMetaOptions:
+    """Options of an object.
+
+    Attributes:
+        link: set for links only.
+        chunk_size: chunk size in bytes for this put; overrides ``max_chunk_size``, never stored itself.
+        max_chunk_size: the chunk size in bytes the meta message records.
+    """
+
+    link: ObjectLink | None = None
+    chunk_size: int | None = None
+    max_chunk_size: int = DEFAULT_CHUNK_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What a caller says about an object; in an update ``None`` keeps, ``""`` and ``{}`` clear.
+
+    Attributes:
+        name: the object's name; another one than the object's asks for a rename.
+        description: free text.
+        headers: one value or a list of values per name.
+        options: a link, or the chunk size.
+        metadata: free ``str`` to ``str`` pairs.
+        filename: kept as ``metadata["filename"]``.
+    """
+
+    name: str
+    description: str | None = None
+    headers: Mapping[str, str | Sequence[str]] | None = None
+    options: ObjectMetaOptions | None = None
+    metadata: Mapping[str, str] | None = field(default=None, kw_only=True)
+    filename: str | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as one meta message describes it.
+
+    Attributes:
+        name: the object's name.
+        description: free text, ``None`` when there is none.
+        headers: ``None`` when there are none.
+        size: bytes.
+        chunks: number of non-empty chunk messages.
+        digest: ``"SHA-256=<hex>"``; ``""`` for links and deleted objects. A digest that could not be
+            understood is given as recorded.
+        deleted: whether this is a delete marker.
+        mtime: when the server stored the meta message, aware UTC; the JSON field is never trusted.
+        nuid: names the chunks. As recorded, so possibly ``""`` or unsafe: only
+            :func:`objstore.format.naming.chunk_subject` may turn it into a subject.
+        bucket: the bucket the meta message was found in, never the one it claims.
+        links: ``["bucket/name"]`` or ``["bucket"]`` for links, else ``None``; always derived from
+            ``options.link``, whatever the constructor is given.
+        options: as recorded, ``None`` when there are none.
+        metadata: free pairs, empty when there are none.
+        revision: stream sequence of the meta message, 0 when not known.
+        extra: JSON keys this library does not know, written back by an update.
+    """
+
+    name: str
+    description: str | None
+    headers: ObjectHeaders | None
+    size: int
+    chunks: int
+    digest: str
+    deleted: bool
+    mtime: datetime
+    nuid: str
+    bucket: str
+    links: list[str] | None = None
+    options: ObjectMetaOptions | None = field(default=None, kw_only=True)
+    metadata: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    revision: int = field(default=0, kw_only=True)
+    extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        link = None if self.options is None else self.options.link
+        if link is not None:
+            target = link.bucket if link.name is None else f"{link.bucket}/{link.name}"
+            object.__setattr__(self, "links", [target])
+        elif self.links is not None:
+            object.__setattr__(self, "links", None)
+
+    def __hash__(self) -> int:
+        return hash((self.bucket, self.name, self.nuid, self.revision))
+
+    @property
+    def filename(self) -> str | None:
+        """The file name given at the put, ``None`` when there was none."""
+        return self.metadata.get("filename")
+
+    @property
+    def is_link(self) -> bool:
+        """Whether this is a link, to an object or to a bucket."""
+        return self.options is not None and self.options.link is not None
+
+    @property
+    def wire_digest(self) -> str:
+        """The digest as ADR-20 writes it: ``"SHA-256=<URL-safe base64>"``; ``""`` when there is none."""
+        return _digest.to_wire(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the servers put a bucket: a cluster's name, and tags its servers must carry."""
+
+    cluster: str | None = None
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStoreConfig:
+    """The configuration of a bucket.
+
+    Attributes:
+        bucket: letters, digits, ``_`` and ``-``.
+        description: free text.
+        ttl: age at which objects vanish; ``None`` or zero keeps them for ever.
+        max_bytes: limit of the bucket in bytes, overhead included; -1 (or 0) for none.
+        storage: ``"file"`` or ``"memory"``.
+        replicas: 1 to 5.
+        placement: cluster and tags.
+        metadata: free pairs (nats-server 2.10).
+        compression: compress stored bytes with S2 (nats-server 2.10).
+        allow_direct: let every replica answer reads.
+    """
+
+    bucket: str
+    description: str | None = None
+    ttl: timedelta | None = None
+    max_bytes: int = -1
+    storage: str = "file"
+    replicas: int = 1
+    placement: Placement | None = None
+    metadata: Mapping[str, str] | None = None
+    compression: bool = field(default=False, kw_only=True)
+    allow_direct: bool = field(default=True, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStoreStatus:
+    """A bucket's configuration and usage at one moment.
+
+    Attributes:
+        bucket: the bucket's name.
+        description: ``None`` when there is none.
+        ttl: ``None`` when objects are kept for ever.
+        storage: ``"file"`` or ``"memory"``.
+        replicas: number of replicas.
+        sealed: whether the bucket is read-only.
+        size: bytes of the stream: chunks, meta messages, delete markers and overhead.
+        count: live objects; links count, deleted ones do not.
+        backing_store: ``"JetStream"``.
+        metadata: the bucket's own pairs; those the server adds (``_nats.…``) are left out.
+        compression: whether stored bytes are compressed.
+        max_bytes: limit in bytes, -1 for none.
+        placement: ``None`` when none was asked for.
+        allow_direct: whether every replica answers reads.
+    """
+
+    bucket: str
+    description: str | None
+    ttl: timedelta | None
+    storage: str
+    replicas: int
+    sealed: bool
+    size: int
+    count: int
+    backing_store: str
+    metadata: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    compression: bool = field(default=False, kw_only=True)
+    max_bytes: int = field(default=-1, kw_only=True)
+    placement: Placement | None = field(default=None, kw_only=True)
+    allow_direct: bool = field(default=True, kw_only=True)
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream behind the bucket."""
+        return stream_name(self.bucket)
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidMeta:
+    """A meta message that could not be read.
+
+    Attributes:
+        subject: where it was found.
+        revision: its stream sequence.
+        error: why it could not be read.
+    """
+
+    subject: str
+    revision: int
+    error: Exception

@@ -1,0 +1,167 @@
+"""Names of buckets and objects, and the stream and subjects they become (ADR-20, "Naming")."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode, urlsafe_b64encode
+
+from natsproto.errors import InvalidNameError
+from objstore.errors import BadBucketError, IntegrityError
+
+DEFAULT_CHUNK_SIZE = 128 * 1024
+"""Chunk size in bytes when the caller names none."""
+MAX_CHUNK_SIZE = 1024 * 1024
+"""Largest chunk size in bytes a caller may ask for."""
+
+VALID_BUCKET_RE = r"^[a-zA-Z0-9_-]+$"
+OBJ_ALL_CHUNKS_PRE_TEMPLATE = "$O.{bucket}.C.>"
+OBJ_ALL_META_PRE_TEMPLATE = "$O.{bucket}.M.>"
+OBJ_STREAM_TEMPLATE = "OBJ_{bucket}"
+
+MAX_BUCKET_LENGTH = 251
+"""The server takes stream names of up to 255 characters, and ``OBJ_`` needs four."""
+MAX_NAME_BYTES = 2900
+"""Longest object name in UTF-8 bytes, whatever the control line would allow.
+
+Below the limit of :func:`check_object_name` by about a hundred bytes of subject, which is the room routes
+and gateways need to prepend an account and a longer reply to the same subject.
+"""
+
+_BUCKET = re.compile(VALID_BUCKET_RE)
+_NUID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+# `HPUB <subject> <reply> <header> <total>\r\n`: the longest line a meta message is written on.
+_REPLY_LENGTH = 80
+_SIZE_DIGITS = 10
+_LINE_OVERHEAD = len("HPUB ") + 1 + _REPLY_LENGTH + 1 + _SIZE_DIGITS + 1 + _SIZE_DIGITS + len("\r\n")
+
+
+def check_bucket(name: str) -> str:
+    """Return the bucket name unchanged if it can be used.
+
+    Args:
+        name: letters, digits, ``_`` and ``-``; at most 251 of them.
+
+    Raises:
+        BadBucketError: anything else (a trailing newline, an empty name, not a string …).
+    """
+    if not isinstance(name, str) or _BUCKET.fullmatch(name) is None:
+        raise BadBucketError(
+            f"bucket names consist of letters, digits, '_' and '-', got {name!r}",
+            bucket=name if isinstance(name, str) else "",
+        )
+    if len(name) > MAX_BUCKET_LENGTH:
+        raise BadBucketError(
+            f"bucket names have at most {MAX_BUCKET_LENGTH} characters, got {len(name)}", bucket=name
+        )
+    return name
+
+
+def stream_name(bucket: str) -> str:
+    """Return the name of the bucket's stream; the bucket name is taken as checked."""
+    return f"OBJ_{bucket}"
+
+
+def all_chunks_subject(bucket: str) -> str:
+    """Return the subject filter that matches every chunk of the bucket."""
+    return f"$O.{bucket}.C.>"
+
+
+def all_meta_subject(bucket: str) -> str:
+    """Return the subject filter that matches every meta message of the bucket."""
+    return f"$O.{bucket}.M.>"
+
+
+def meta_subject(bucket: str, name: str) -> str:
+    """Return the subject of an object's meta messages.
+
+    The name becomes one token: URL-safe base64 **with** padding of its UTF-8 bytes. Both arguments are taken
+    as checked.
+    """
+    return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode('ascii')}"
+
+
+def alternative_meta_subjects(bucket: str, name: str) -> list[str]:
+    """Return the other subjects under which some clients file the same name, for reading only.
+
+    nats.java encodes with the standard base64 alphabet; old nats.c and deno clients left out the padding.
+    Subjects equal to :func:`meta_subject` are not repeated; the list may be empty.
+    """
+    raw = name.encode()
+    standard = b64encode(raw).decode("ascii")
+    urlsafe = urlsafe_b64encode(raw).decode("ascii")
+    encodings = dict.fromkeys((standard, urlsafe.rstrip("="), standard.rstrip("=")))
+    encodings.pop(urlsafe, None)
+    return [f"$O.{bucket}.M.{encoded}" for encoded in encodings]
+
+
+def decode_meta_name(subject: str) -> str | None:
+    """Return the object name a meta subject stands for, or ``None`` if it stands for none.
+
+    Tolerant in what it reads: both base64 alphabets, with or without padding.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 4 or tokens[0] != "$O" or tokens[2] != "M":
+        return None
+    encoded = tokens[3].rstrip("=")
+    if "-" in encoded or "_" in encoded:
+        encoded = encoded.replace("-", "+").replace("_", "/")
+    try:
+        name = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+    except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
+        return None
+    return name or None
+
+
+def is_safe_nuid(nuid: str) -> bool:
+    """Tell whether a nuid is one token of harmless characters, so that it may become part of a subject.
+
+    A nuid of ``>`` in a forged meta message would otherwise turn a purge of one object into a purge of the
+    whole bucket.
+    """
+    return _NUID.fullmatch(nuid) is not None
+
+
+def chunk_subject(bucket: str, nuid: str) -> str:
+    """Return the subject of an object's chunks.
+
+    Raises:
+        IntegrityError: the nuid is empty or not safe in a subject. Our own nuids always are safe, so this is
+            a stored meta message that must not be acted upon, never a caller's mistake.
+    """
+    if _NUID.fullmatch(nuid) is None:
+        raise IntegrityError(
+            f"the meta message names chunks by an unusable nuid: {nuid[:80]!r}", bucket=bucket
+        )
+    return f"$O.{bucket}.C.{nuid}"
+
+
+def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -> str:
+    """Return the object name unchanged if it can be used.
+
+    Any non-empty string that can be written as UTF-8 can, as long as the control line of its meta message
+    stays within what the server reads: longer ones would cost the connection.
+
+    Args:
+        name: the object's name.
+        bucket: the bucket it is for; its length counts.
+        max_control_line: the server's limit in bytes.
+
+    Raises:
+        InvalidNameError: empty, not a string, not encodable (lone surrogates), or too long.
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(f"an object name is a str, not {type(name).__name__}")
+    if not name:
+        raise InvalidNameError("an object name must not be empty")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidNameError(f"the object name cannot be written as UTF-8: {name[:80]!r}") from exc
+    room = max_control_line - _LINE_OVERHEAD - len("$O..M.") - len(bucket)
+    limit = min(MAX_NAME_BYTES, max(room, 0) // 4 * 3)
+    if size > limit:
+        raise InvalidNameError(
+            f"the object name has {size} bytes; bucket {bucket!r} takes names of up to {limit} bytes"
+        )
+    return name

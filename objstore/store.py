@@ -1,0 +1,468 @@
+"""The object store: every verb, documented; the work is done one file per verb."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from natsproto.errors import MaxPayloadError
+from natsproto.jetstream.publisher import DEFAULT_WINDOW
+
+from . import _change, _get, _links, _put
+from ._source import ObjectData, open_source
+from ._watch import OnInvalid, Watcher, newest_metas
+from .errors import BadObjectMetaError
+from .format.chunking import requested_chunk_size, resolve_chunk_size
+from .format.codec import encode_meta, meta_fields, store_status
+from .format.models import (
+    ObjectInfo,
+    ObjectLink,
+    ObjectMeta,
+    ObjectMetaOptions,
+    ObjectStoreStatus,
+)
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.context import JetStreamContext
+
+    from ._bucket import Bucket
+    from ._put import Progress
+
+Headers = Mapping[str, "str | Sequence[str]"]
+META_ROOM = 512
+"""Bytes a meta message may grow by nuid, digest, counts and its header block."""
+
+
+class ObjectStore:
+    """One bucket. Made by ``js.object_store()`` and ``js.create_object_store()``; any number may share a client.
+
+    Every call raises ``BucketNotFoundError`` when the bucket is gone, ``ConnectionClosedError`` after the
+    client was closed, and gives up with the last error when a lost connection or leader does not come back
+    within 20 s without progress. There is no overall deadline on a transfer: bound a call with
+    ``asyncio.timeout()``; cancelling is safe everywhere.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket.name
+
+    @property
+    def js(self) -> JetStreamContext:
+        """The JetStream context the bucket was opened with."""
+        return self._bucket.js
+
+    def __repr__(self) -> str:
+        return f"<ObjectStore {self.bucket!r}>"
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        name: str,
+        data: ObjectData,
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        options: ObjectMetaOptions | None = None,
+        chunk_size: int | None = None,
+        if_revision: int | None = None,
+        window: int = DEFAULT_WINDOW,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Store an object under a name, replacing what was there (ADR-20 §Put).
+
+        The object appears, complete, when its meta message is committed: after every chunk has been
+        acknowledged, in order. A failed or cancelled put leaves the previous object as it was and no chunks
+        behind. Of several writers the last one wins, unless ``if_revision`` is given.
+
+        Args:
+            name: any non-empty text up to about 2 900 bytes of UTF-8.
+            data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, iterable or
+                async iterable of bytes. Files are read in a thread. A ``str`` is refused.
+            description: free text.
+            filename: original file name; stored as ``metadata["filename"]``.
+            headers: one value or a list of values per name.
+            metadata: ``str`` to ``str`` pairs.
+            options: ``chunk_size``/``max_chunk_size`` of this object; a link is refused here.
+            chunk_size: bytes per chunk, 1 to 1 MiB and at most the server's max_payload; default 128 KiB.
+            if_revision: store only if the object is at this revision; 0 = absent or deleted.
+            window: unacknowledged bytes in flight (8 MiB).
+            progress: called with ``(bytes sent, total or None)``; must not block.
+
+        Returns:
+            What was stored. ``revision`` is the server's, ``mtime`` this client's clock at the commit.
+
+        Raises:
+            BadObjectMetaError: bad chunk size, headers, metadata or description; nothing was sent.
+            InvalidNameError: bad name; nothing was sent.
+            RevisionConflictError: ``if_revision`` was not met.
+            StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
+            OutcomeUnknownError: whether the commit took place could not be found out.
+        """
+        return await self._put(
+            name,
+            data,
+            (description, filename, headers, metadata),
+            options=options,
+            chunk_size=chunk_size,
+            if_revision=if_revision,
+            window=window,
+            progress=progress,
+        )
+
+    async def create(
+        self,
+        name: str,
+        data: ObjectData,
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        options: ObjectMetaOptions | None = None,
+        chunk_size: int | None = None,
+        window: int = DEFAULT_WINDOW,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Store an object that must not exist (a deleted one does not). Arguments as :meth:`put`.
+
+        Raises:
+            ObjectAlreadyExists: it does; of several at once exactly one succeeds.
+        """
+        return await self._put(
+            name,
+            data,
+            (description, filename, headers, metadata),
+            options=options,
+            chunk_size=chunk_size,
+            if_revision=0,
+            must_not_exist=True,
+            window=window,
+            progress=progress,
+        )
+
+    async def _put(
+        self,
+        name: str,
+        data: ObjectData,
+        about: tuple[str | None, str | None, Headers | None, Mapping[str, str] | None],
+        *,
+        options: ObjectMetaOptions | None,
+        chunk_size: int | None,
+        if_revision: int | None,
+        window: int,
+        progress: Progress | None,
+        must_not_exist: bool = False,
+    ) -> ObjectInfo:
+        bucket = self._bucket
+        bucket.client._check_usable()
+        bucket.check_name(name)
+        if options is not None and options.link is not None:
+            raise BadObjectMetaError(
+                "put() stores bytes: use add_link() or update_meta() to make a link", bucket=bucket.name, name=name
+            )
+        _check_revision(if_revision)
+        limit = bucket.client.max_payload
+        size = resolve_chunk_size(chunk_size if chunk_size is not None else requested_chunk_size(options), limit)
+        description, filename, headers, metadata = about
+        template = self._template(
+            name,
+            ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
+            ObjectMetaOptions(max_chunk_size=size),
+        )
+        meta_size = len(encode_meta(template)) + META_ROOM
+        if meta_size > limit:
+            raise MaxPayloadError(
+                f"the metadata of {name!r} takes about {meta_size} bytes, the server's max_payload is {limit}",
+                size=meta_size,
+                max_payload=limit,
+            )
+        put = _put.Put(
+            bucket,
+            template,
+            open_source(data),
+            chunk_size=size,
+            if_revision=if_revision,
+            must_not_exist=must_not_exist,
+            window=window,
+            progress=progress,
+        )
+        return await put.run()
+
+    def _template(self, name: str, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
+        description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, meta.filename)
+        return ObjectInfo(
+            name,
+            description,
+            headers,
+            0,
+            0,
+            "",
+            False,
+            datetime.now(UTC),
+            "",
+            self._bucket.name,
+            options=options,
+            metadata=metadata,
+        )
+
+    async def put_file(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        **options: Any,
+    ) -> ObjectInfo:
+        """Store a file; ``filename`` defaults to its base name. Otherwise as :meth:`put`.
+
+        The file is read as it goes, in a thread; memory does not depend on its size.
+
+        Raises:
+            OSError: the file cannot be read; what :meth:`put` raises.
+        """
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            raise TypeError("path must be a str or os.PathLike[str]")
+        if filename is None:
+            filename = os.path.basename(text)
+        file = await asyncio.to_thread(open, text, "rb", 0)
+        try:
+            return await self.put(name, file, description, filename, headers, **options)
+        finally:
+            file.close()
+
+    async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
+        """Delete an object: a delete marker is committed, then its chunks are purged (ADR-20 §Delete).
+
+        Works on a full bucket, too. A link is deleted, never what it points to.
+
+        Returns:
+            ``True``.
+
+        Raises:
+            ObjectNotFoundError: no such object.
+            ObjectDeletedError: it is deleted already.
+            RevisionConflictError: ``if_revision`` was not met.
+            BucketSealedError, OutcomeUnknownError.
+        """
+        _check_revision(if_revision)
+        await _change.delete(self._bucket, self._bucket.check_name(name), if_revision)
+        return True
+
+    async def update_meta(self, name: str, meta: ObjectMeta, *, if_revision: int | None = None) -> ObjectInfo:
+        """Change description, headers, metadata or name; or make a link.
+
+        ``None`` keeps what is there, ``""`` and ``{}`` clear it. Content, digest and chunk size stay as they
+        are. ``meta.name`` other than ``name`` renames: never a moment without a name. With
+        ``meta.options.link`` it makes a link, as :meth:`add_link` (also under a name that does not exist).
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError: no such object.
+            ObjectAlreadyExists: the new name is taken; a link would replace an object.
+            RevisionConflictError: ``if_revision`` was not met.
+            BadObjectMetaError, InvalidNameError: nothing was sent.
+        """
+        if not isinstance(meta, ObjectMeta):
+            raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
+        bucket = self._bucket
+        bucket.check_name(name)
+        bucket.check_name(meta.name)
+        _check_revision(if_revision)
+        link = None if meta.options is None else meta.options.link
+        if link is not None:
+            if meta.name != name:
+                raise BadObjectMetaError("a link cannot be made and renamed at once", bucket=bucket.name, name=name)
+            return await self._add_link(meta, link)
+        return await _change.update(bucket, name, meta, if_revision)
+
+    # -- links ------------------------------------------------------------------------------------
+
+    async def add_link(self, name: str, target: ObjectInfo | ObjectLink, *, description: str | None = None) -> ObjectInfo:
+        """Make ``name`` a link to an object, here or in another bucket (ADR-20 §AddLink).
+
+        Raises:
+            ObjectAlreadyExists: a live object has that name (a delete marker or link is replaced).
+            ObjectNotFoundError, ObjectDeletedError, BucketNotFoundError: the target is not there.
+            LinkError: the target is a link.
+        """
+        if isinstance(target, ObjectInfo):
+            target = ObjectLink(target.bucket, target.name)
+        if not isinstance(target, ObjectLink) or target.name is None:
+            raise BadObjectMetaError("add_link() wants the info of an object, or a link with bucket and name")
+        self._bucket.check_name(name)
+        return await self._add_link(ObjectMeta(name, description), target)
+
+    async def add_bucket_link(self, name: str, bucket: str, *, description: str | None = None) -> ObjectInfo:
+        """Make ``name`` a link to a whole bucket (ADR-20 §AddBucketLink); reading it raises ``LinkError``.
+
+        Raises:
+            ObjectAlreadyExists: a live object has that name.
+            BadBucketError: not a bucket name.
+        """
+        self._bucket.check_name(name)
+        return await self._add_link(ObjectMeta(name, description), ObjectLink(bucket))
+
+    async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
+        template = self._template(meta.name, meta, ObjectMetaOptions(link))
+        await _links.check_target(self._bucket, link)
+        return await _links.add_link(self._bucket, template)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+    ) -> bytes:
+        """Return the whole object: size, number of chunks and SHA-256 have been checked (ADR-20 §Get).
+
+        Links are followed (at most 8). An object that is replaced meanwhile is read once more.
+
+        Args:
+            max_size: refuse larger objects (bytes, default 1 GiB); see :meth:`get_file` for those.
+            verify: ``False`` skips the digest only (some writers recorded wrong ones).
+            progress: called with ``(bytes received, total)``; must not block.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError: no such object.
+            LinkError: a link that leads nowhere, in a circle or to a bucket.
+            IntegrityError, DigestMismatchError: what is stored is not what was put.
+            ObjectChangedError: replaced again and again while being read.
+        """
+        self._bucket.check_name(name)
+        limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
+        _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
+        return data
+
+    async def get_file(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Read an object into a file, which appears verified and complete or not at all.
+
+        It is written beside the target, flushed to disk and renamed; an existing target is replaced only
+        then, and untouched on any failure. Memory does not depend on the size.
+
+        Returns:
+            The info of the object that was read (the link's target for a link).
+
+        Raises:
+            OSError: the file cannot be written; otherwise as :meth:`get`.
+        """
+        self._bucket.check_name(name)
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            raise TypeError("path must be a str or os.PathLike[str]")
+        return await _get.get_file(self._bucket, name, text, verify=verify, progress=progress)
+
+    async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
+        """Return what is known of an object; a link's own info, not its target's.
+
+        Raises:
+            ObjectNotFoundError: no such object.
+            ObjectDeletedError: it was deleted, and ``show_deleted`` is false.
+            MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
+        """
+        self._bucket.check_name(name)
+        if not show_deleted:
+            return await _get.live_info(self._bucket, name)
+        info = await self._bucket.read_meta(name)
+        if info is None:
+            raise _get.not_found(self._bucket.name, name)
+        return info
+
+    async def exists(self, name: str) -> bool:
+        """True when a live object (or link) has that name."""
+        info = await self._bucket.read_meta(self._bucket.check_name(name))
+        return info is not None and not info.deleted
+
+    # -- listing ----------------------------------------------------------------------------------
+
+    async def list(
+        self, *, prefix: str = "", include_deleted: bool = False, on_invalid: OnInvalid | None = None
+    ) -> list[ObjectInfo]:
+        """Return all objects in the order of their last change; ``[]`` when there are none.
+
+        Args:
+            prefix: only names that begin with it (compared here, all metas are read).
+            include_deleted: delete markers as well.
+            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+        """
+        infos = await newest_metas(self._bucket, on_invalid)
+        return [
+            info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
+        ]
+
+    def watch(
+        self,
+        *,
+        updates_only: bool = False,
+        ignore_deletes: bool = False,
+        prefix: str = "",
+        on_invalid: OnInvalid | None = None,
+    ) -> Watcher:
+        """Watch for changes: ``async for info in store.watch()``; see :class:`Watcher`.
+
+        Args:
+            updates_only: leave out the current state.
+            ignore_deletes: leave out delete markers.
+            prefix: only names that begin with it.
+            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+        """
+        return Watcher(
+            self._bucket,
+            updates_only=updates_only,
+            ignore_deletes=ignore_deletes,
+            prefix=prefix,
+            on_invalid=on_invalid,
+        )
+
+    # -- the bucket itself ------------------------------------------------------------------------
+
+    async def status(self) -> ObjectStoreStatus:
+        """Return configuration and usage.
+
+        ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
+        meta message: it costs what :meth:`list` costs.
+        """
+        bucket = self._bucket
+        info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+        metas = await newest_metas(bucket, lambda invalid: None)
+        return store_status(info.raw, sum(not meta.deleted for meta in metas))
+
+    async def seal(self) -> bool:
+        """Make the bucket read-only, for good. The server drops its ``ttl`` with that.
+
+        Returns:
+            ``True``.
+        """
+        bucket = self._bucket
+        info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+        if info.config.sealed is not True:
+            sealed = replace(info.config, sealed=True)
+            await bucket.retrying(lambda: bucket.js.update_stream(sealed))
+        return True
+
+
+def _check_revision(revision: int | None) -> None:
+    if revision is not None and (not isinstance(revision, int) or isinstance(revision, bool) or revision < 0):
+        raise BadObjectMetaError(f"if_revision must be a revision (0 = absent or deleted), not {revision!r}")

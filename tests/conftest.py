@@ -1,0 +1,119 @@
+"""Fixtures every test shares: real servers of both ends of the supported range, connected clients, buckets.
+
+A test that takes ``server`` (or anything built on it) runs once on the wheel's nats-server and once on
+Debian's 2.9.10. What is not installed is skipped visibly; ``NATSPROTO_STRICT=1`` turns that into a failure.
+``NATSPROTO_TRANSPORT`` selects the transport the whole suite runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import natsproto
+from natsproto.aio import options as aio_options
+from natsproto.aio.client import Client
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalServer, find_server
+from objstore import ObjectStore
+
+STRICT = os.environ.get("NATSPROTO_STRICT") == "1"
+OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
+
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def missing(what: str) -> None:
+    """Skip, or fail where the thing must be there."""
+    if STRICT:
+        pytest.fail(f"{what} is missing, and NATSPROTO_STRICT=1 forbids skipping")
+    pytest.skip(f"{what} is not installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    transport = os.environ.get("NATSPROTO_TRANSPORT")
+    if transport:
+        aio_options.DEFAULT_TRANSPORT = transport  # type: ignore[assignment]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    server = find_server()
+    return [
+        f"nats-server: {server.version} ({server.path}, found by {server.origin}); old: {OLD_SERVER or 'not installed'}",
+        f"transport: {aio_options.DEFAULT_TRANSPORT}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def new_server() -> Iterator[LocalServer]:
+    """The wheel's nats-server, for the whole run."""
+    with LocalServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def old_server() -> Iterator[LocalServer]:
+    """Debian's nats-server 2.9.10, for the whole run."""
+    if OLD_SERVER is None:
+        missing("nats-server 2.9.10 (Debian's package nats-server)")
+    with LocalServer(binary=OLD_SERVER) as server:
+        yield server
+
+
+@pytest.fixture(params=["new", "old"])
+def server(request: pytest.FixtureRequest) -> LocalServer:
+    """Each supported end of the range: nats-server 2.15 and 2.9.10."""
+    return request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+async def nc(server: LocalServer) -> AsyncIterator[Client]:
+    async with natsproto.connect(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def js(nc: Client) -> JetStreamContext:
+    return nc.jetstream()
+
+
+@pytest.fixture
+def bucket_name() -> str:
+    return "t-" + uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+async def store(js: JetStreamContext, bucket_name: str) -> AsyncIterator[ObjectStore]:
+    """A fresh bucket on file storage, deleted afterwards; no consumer may be left on it."""
+    yield await js.create_object_store(bucket=bucket_name)
+    try:
+        left = await js.consumer_names(f"OBJ_{bucket_name}")
+        await js.delete_object_store(bucket_name)
+    except (LookupError, natsproto.NatsError):
+        return  # the test has deleted the bucket, or closed the client
+    assert left == [], f"consumers left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left() -> AsyncIterator[None]:
+    """Every test ends without a task of ours still running."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(100):
+        left = {task for task in asyncio.all_tasks() - before if not task.done()} - {asyncio.current_task()}
+        if not left:
+            break
+        await asyncio.sleep(0.02)  # cancelled tasks need a turn of the loop to end
+    names = sorted(task.get_name() for task in left)
+    assert not names, f"tasks left behind: {names}"
+    gc.collect(0)

@@ -1,0 +1,206 @@
+"""Properties of names, meta messages, chunking and reassembly that hold for every input."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsproto.errors import InvalidNameError
+from objstore.errors import IntegrityError
+from objstore.format.assembly import Assembly, BytesTarget
+from objstore.format.chunking import Chunker
+from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
+from objstore.format.digest import hex_digest, parse_digest, wire_digest
+from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions
+from objstore.format.naming import (
+    alternative_meta_subjects,
+    check_object_name,
+    chunk_subject,
+    decode_meta_name,
+    is_safe_nuid,
+    meta_subject,
+)
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+TEXT = st.text(st.characters(codec="utf-8"))
+NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200)
+KNOWN = ["name", "description", "headers", "metadata", "options", "bucket", "nuid", "size", "mtime",
+"chunks", "digest",
+         "deleted", "revision"]  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+OPTIONS = st.none() | st.builds(
+    ObjectMetaOptions,
+    st.none() | st.builds(ObjectLink, st.text("ab", min_size=1), st.none() | NAME),
+    max_chunk_size=st.just(131072),
+)
+
+
+@st.composite
+def infos(draw):
+    options = draw(OPTIONS)
+    link = options is not None and options.link is not None
+    deleted = draw(st.booleans())
+    return ObjectInfo(
+        draw(NAME),
+        draw(TEXT) or None,
+        ObjectHeaders(draw(st.dictionaries(NAME, st.lists(TEXT, min_size=1, max_size=3), max_size=3)))
+        or None,
+        draw(st.integers(0, 2**63 - 1)),
+        draw(st.integers(0, 2**63 - 1)),
+        "" if link or deleted else hex_digest(draw(st.binary(min_size=32, max_size=32))),
+        deleted,
+        NOW,
+        draw(TEXT),
+        draw(st.text("ab-_", min_size=1)),
+        options=options,
+        metadata=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
+        revision=draw(st.integers(0, 2**63 - 1)),
+        extra={k: v for k, v in draw(st.dictionaries(st.text(), JSON, max_size=3)).items() if k not in KNOWN},
+    )
+
+
+@given(infos())
+def test_meta_round_trip(info):
+    payload = encode_meta(info)
+    json.loads(payload)
+    again = decode_meta(
+        payload,
+        bucket=info.bucket,
+        subject=meta_subject(info.bucket, info.name),
+        revision=info.revision,
+        timestamp=NOW,
+    )
+    assert again == info
+    assert again.extra == info.extra
+    assert encode_meta(again) == payload
+
+
+@given(infos())
+def test_written_meta_is_what_adr_20_readers_take(info):
+    for payload in (encode_meta(info), tombstone(info)):
+        doc = json.loads(payload)
+        assert all(isinstance(v, list) and v for v in doc.get("headers", {}).values())
+        assert doc["mtime"].endswith("Z")
+        assert None not in (value for key, value in doc.items() if key in KNOWN)
+        assert "" not in (doc.get("description"), doc.get("digest"), doc["mtime"])
+
+
+@given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_payload_is_an_info_or_a_decode_error(payload):
+    try:
+        info = decode_meta(payload, bucket="b", revision=1, timestamp=NOW)
+    except MetaDecodeError:
+        pass
+    else:
+        encode_meta(info)
+        tombstone(info)
+
+
+@given(infos(), st.sampled_from(KNOWN), JSON)
+def test_any_value_in_any_key_is_an_info_or_a_decode_error(info, key, value):
+    doc = json.loads(encode_meta(info)) | {key: value}
+    try:
+        again = decode_meta(json.dumps(doc).encode(), bucket="b", revision=1, timestamp=NOW)
+    except MetaDecodeError:
+        pass
+    else:
+        assert (again.bucket, again.mtime, again.revision) == ("b", NOW, 1)
+        assert 0 <= again.size < 2**63
+        encode_meta(again)
+        if not is_safe_nuid(again.nuid):
+            with pytest.raises(IntegrityError):
+                chunk_subject("b", again.nuid)
+
+
+@given(NAME)
+def test_names_round_trip_in_every_encoding(name):
+    for subject in [meta_subject("b", name), *alternative_meta_subjects("b", name)]:
+        assert decode_meta_name(subject) == name
+        assert subject.count(".") == 3
+        assert not set(subject) & set(" \t\r\n*>")
+
+
+@given(st.text(max_size=1000) | st.text(min_size=900, max_size=1200).map(lambda text: text * 3))
+def test_accepted_names_fit_the_control_line(name):
+    try:
+        check_object_name(name, "bucket")
+    except InvalidNameError:
+        return
+    assert len(f"HPUB {meta_subject('bucket', name)} {'r' * 80} {'1' * 10} {'1' * 10}\r\n") <= 4096
+
+
+@given(st.text())
+def test_safe_nuids_are_one_plain_token(nuid):
+    if is_safe_nuid(nuid):
+        assert chunk_subject("b", nuid).split(".") == ["$O", "b", "C", nuid]
+        assert nuid.isascii()
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_digest_forms(raw):
+    for text in (
+        hex_digest(raw),
+        wire_digest(raw),
+        wire_digest(raw).rstrip("="),
+        wire_digest(raw).replace("_", "/"),
+    ):
+        assert parse_digest(text) == raw
+
+
+PIECES = st.lists(st.binary(max_size=40), max_size=12)
+
+
+@given(PIECES, st.integers(1, 50))
+def test_chunks_depend_on_the_bytes_only(pieces, size):
+    data = b"".join(pieces)
+    chunker = Chunker(size)
+    chunks = [bytes(chunk) for piece in pieces for chunk in chunker.push(piece)]
+    last = chunker.finish()
+    if last is not None:
+        chunks.append(bytes(last))
+    assert chunks == [data[i : i + size] for i in range(0, len(data), size)]
+
+
+@given(PIECES, st.integers(1, 30), st.integers(0, 6), st.data())
+def test_assembly_restores_any_chunks_placed_or_not(pieces, place_from, lag, data):
+    whole = b"".join(pieces)
+    info = ObjectInfo(
+        "n", None, None, len(whole), sum(1 for piece in pieces if piece),
+        hex_digest(hashlib.sha256(whole).digest()), False, NOW, "N", "b",
+    )  # fmt: skip
+    target = BytesTarget(len(whole))
+    assembly = Assembly(info, target=target)
+    queue = []
+    for piece in pieces:
+        slot = assembly.place(len(piece)) if len(piece) >= place_from else None
+        if slot is not None:
+            slot[:] = piece
+        queue.append(piece if slot is None else slot)
+        if len(queue) > lag and data.draw(st.booleans()):
+            while queue:
+                assembly.accept(queue.pop(0))
+    for payload in queue:
+        assembly.accept(payload)
+    assert assembly.complete
+    assembly.finish()
+    assert target.getvalue() == whole
+
+
+@given(st.binary(min_size=1, max_size=100), st.data())
+def test_no_single_wrong_byte_is_delivered(whole, data):
+    info = ObjectInfo(
+        "n", None, None, len(whole), 1, hex_digest(hashlib.sha256(whole).digest()), False, NOW, "N", "b"
+    )
+    damaged = bytearray(whole)
+    damaged[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    assembly = Assembly(info)
+    assembly.accept(damaged)
+    with pytest.raises(IntegrityError):
+        assembly.finish()

@@ -1,0 +1,97 @@
+"""What may be sent as a subject, and what a pattern matches."""
+
+from __future__ import annotations
+
+import pytest
+
+from natsproto.errors import BadSubjectError, InvalidNameError
+from natsproto.subjects import (
+    check_publish_subject,
+    check_queue,
+    check_subscribe_subject,
+    check_token,
+    subject_matches,
+)
+
+GOOD = [
+    "a",
+    "a.b.c",
+    "$JS.API.INFO",
+    "_INBOX.x.1",
+    "a*b",
+    "a>b",
+    "**",
+    "grün.ok",
+    "a\u2028b",
+    "\u00a0",
+    "-",
+    "a/b",
+]
+WILD = ["*", ">", "a.*", "a.>", "*.*.>", "a.*.b"]
+UNSAFE = ["", " ", "a b", "a\t", "\r\n", "a\nb", "a\x00", "a\x0b", "a\x1f", "a\x7f", "\ud800"]
+EMPTY_TOKEN = [".", "a.", ".a", "a..b"]
+
+
+@pytest.mark.parametrize("subject", GOOD)
+def test_good(subject: str) -> None:
+    assert check_publish_subject(subject) == subject.encode()
+    assert check_subscribe_subject(subject) == subject.encode()
+
+
+@pytest.mark.parametrize("subject", WILD)
+def test_wildcards_are_for_subscriptions(subject: str) -> None:
+    assert check_subscribe_subject(subject) == subject.encode()
+    with pytest.raises(BadSubjectError, match="wildcard"):
+        check_publish_subject(subject)
+
+
+@pytest.mark.parametrize("subject", UNSAFE + EMPTY_TOKEN)
+def test_bad(subject: str) -> None:
+    for check in (check_publish_subject, check_subscribe_subject):
+        for _ in range(2):  # errors are not cached away
+            with pytest.raises(BadSubjectError):
+                check(subject)
+
+
+@pytest.mark.parametrize("subject", [">.a", "a.>.b", ">.>"])
+def test_full_wildcard_only_at_the_end(subject: str) -> None:
+    with pytest.raises(BadSubjectError, match="last token"):
+        check_subscribe_subject(subject)
+
+
+def test_queue() -> None:
+    assert check_queue("work.ers") == b"work.ers"
+    for name in UNSAFE:
+        with pytest.raises(BadSubjectError):
+            check_queue(name)
+
+
+def test_token() -> None:
+    assert check_token("OBJ_files-1", "stream name") == "OBJ_files-1"
+    for name in [*UNSAFE, "a.b", "*", "a*", ">", "a/b", "a\\b"]:
+        with pytest.raises(InvalidNameError, match="stream name"):
+            check_token(name, "stream name")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "a.b", False),
+        ("a.b", "a", False),
+        ("*", "a", True),
+        ("*", "a.b", False),
+        ("a.*.c", "a.b.c", True),
+        ("a.*.c", "a.b.d", False),
+        (">", "a.b.c", True),
+        ("a.>", "a.b", True),
+        ("a.>", "a", False),
+        ("a.>", "b.c", False),
+        ("*.>", "a.b.c", True),
+        ("a*", "ab", False),
+        ("a.*", "a.b.c", False),
+    ],
+)
+def test_matches(pattern: str, subject: str, expected: bool) -> None:
+    assert subject_matches(pattern, subject) is expected

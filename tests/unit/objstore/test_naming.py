@@ -1,0 +1,121 @@
+import base64
+import subprocess
+import sys
+
+import pytest
+
+from natsproto.errors import InvalidNameError
+from objstore.errors import BadBucketError, IntegrityError
+from objstore.format import naming
+
+
+def test_documented_constants():
+    assert naming.DEFAULT_CHUNK_SIZE == 128 * 1024
+    assert naming.MAX_CHUNK_SIZE == 1024 * 1024
+    assert naming.VALID_BUCKET_RE == r"^[a-zA-Z0-9_-]+$"
+    assert (
+        naming.OBJ_ALL_CHUNKS_PRE_TEMPLATE.format(bucket="b") == "$O.b.C.>" == naming.all_chunks_subject("b")
+    )
+    assert naming.OBJ_ALL_META_PRE_TEMPLATE.format(bucket="b") == "$O.b.M.>" == naming.all_meta_subject("b")
+    assert naming.OBJ_STREAM_TEMPLATE.format(bucket="b") == "OBJ_b" == naming.stream_name("b")
+
+
+@pytest.mark.parametrize("name", ["b", "B-1_z", "-", "0", "x" * 251])
+def test_buckets_accepted(name):
+    assert naming.check_bucket(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a\n", "a b", "a.b", "ä", "a*", ">", "a/b", "a\x00", "x" * 252, None, b"b", 5]
+)
+def test_buckets_refused(name):
+    with pytest.raises(BadBucketError):
+        naming.check_bucket(name)
+
+
+@pytest.mark.parametrize("name", ["n", "a/b.c", "ä€😀", "a>b", " ", "\n", "x" * 300])
+def test_meta_subject_is_padded_urlsafe_base64(name):
+    subject = naming.meta_subject("b", name)
+    encoded = subject.removeprefix("$O.b.M.")
+    assert base64.urlsafe_b64decode(encoded).decode() == name
+    assert len(encoded) % 4 == 0
+    assert naming.decode_meta_name(subject) == name
+
+
+def test_other_clients_encodings_are_read():
+    name = "??>>~~"  # hits both characters in which the alphabets differ
+    canonical = naming.meta_subject("b", name)
+    others = naming.alternative_meta_subjects("b", name)
+    assert canonical not in others
+    assert len(set(others)) == len(others)
+    assert "$O.b.M." + base64.b64encode(name.encode()).decode() in others
+    for name in ("?>?", "a?>~", "x", "xy", "xyz", "~~~~~"):
+        for subject in naming.alternative_meta_subjects("b", name):
+            assert naming.decode_meta_name(subject) == name
+
+
+def test_no_alternatives_where_all_encodings_agree():
+    assert naming.alternative_meta_subjects("b", "abc") == []
+    assert naming.alternative_meta_subjects("b", "abcd") == ["$O.b.M.YWJjZA"]
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["", "$O.b.M", "$O.b.C.bmFtZQ==", "x.b.M.bmFtZQ==", "$O.b.M.bmFtZQ==.x", "$O.b.M.", "$O.b.M.!",
+     "$O.b.M.A",
+     "$O.b.M._w==", "$O.b.M.ä"],
+)  # fmt: skip
+def test_subjects_that_stand_for_no_name(subject):
+    assert naming.decode_meta_name(subject) is None
+
+
+@pytest.mark.parametrize("nuid", ["a", "0aZ_-", "x" * 64])
+def test_safe_nuids(nuid):
+    assert naming.is_safe_nuid(nuid)
+    assert naming.chunk_subject("b", nuid) == f"$O.b.C.{nuid}"
+
+
+@pytest.mark.parametrize("nuid", ["", ">", "*", "a.b", "a b", "a\n", "x" * 65, "ä", "a\x00"])
+def test_unsafe_nuids_never_become_a_subject(nuid):
+    assert not naming.is_safe_nuid(nuid)
+    with pytest.raises(IntegrityError):
+        naming.chunk_subject("b", nuid)
+
+
+@pytest.mark.parametrize("name", ["n", " ", "..", "/x", "a\r\nb", "\x00", "😀", "x" * 2900, "ä" * 1450])
+def test_object_names_accepted(name):
+    assert naming.check_object_name(name, "bucket") == name
+
+
+@pytest.mark.parametrize("name", ["", None, b"n", 5, "\ud800", "x" * 2901, "ä" * 1451, "x" * 4000])
+def test_object_names_refused(name):
+    with pytest.raises(InvalidNameError):
+        naming.check_object_name(name, "bucket")
+
+
+@pytest.mark.parametrize("bucket", ["b", "x" * 112, "x" * 200, "x" * 251])
+@pytest.mark.parametrize("limit", [256, 1024, 4096, 65536])
+def test_longest_name_fits_the_control_line(bucket, limit):
+    def accepted(size):
+        try:
+            naming.check_object_name("n" * size, bucket, max_control_line=limit)
+        except InvalidNameError:
+            return False
+        return True
+
+    sizes = [size for size in range(1, 3100) if accepted(size)]
+    assert sizes == list(range(1, len(sizes) + 1))
+    if not sizes:
+        assert limit == 256
+        return
+    line = f"HPUB {naming.meta_subject(bucket, 'n' * sizes[-1])} {'r' * 80} {'1' * 10} {'1' * 10}\r\n"
+    assert len(line) <= limit
+    assert sizes[-1] == naming.MAX_NAME_BYTES or len(line) + 4 > limit
+
+
+def test_format_imports_no_io():
+    code = (
+        "import sys; import objstore.format.codec, objstore.format.chunking, objstore.format.assembly;"
+        "bad = {'asyncio', 'socket', 'ssl', 'logging'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
