@@ -248,7 +248,10 @@ class StreamsTransport(_AsyncioTransport):
         self._task: asyncio.Task[None] | None = None
 
     def _start(
-        self, transport: asyncio.Transport, protocol: asyncio.StreamReaderProtocol, reader: asyncio.StreamReader
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.StreamReaderProtocol,
+        reader: asyncio.StreamReader,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._attach(transport)

@@ -188,7 +188,14 @@ class Bucket:
         try:
             await self.purge_chunks(info.nuid)
         except (NatsError, IntegrityError) as exc:
-            log.warning("%s: chunks %r of %r in bucket %r are left behind: %s", why, info.nuid, info.name, self.name, exc)
+            log.warning(
+                "%s: chunks %r of %r in bucket %r are left behind: %s",
+                why,
+                info.nuid,
+                info.name,
+                self.name,
+                exc,
+            )
 
     # -- errors and retries -----------------------------------------------------------------------
 
@@ -198,10 +205,15 @@ class Bucket:
             return BucketNotFoundError(f"bucket {self.name!r} does not exist", bucket=self.name, name=name)
         if isinstance(exc, StorageFullError):
             return StoreFullError(
-                f"bucket {self.name!r} is full: {exc.description}", bucket=self.name, name=name, err_code=exc.err_code
+                f"bucket {self.name!r} is full: {exc.description}",
+                bucket=self.name,
+                name=name,
+                err_code=exc.err_code,
             )
         if isinstance(exc, StreamSealedError):
-            return BucketSealedError(f"bucket {self.name!r} is sealed (read-only)", bucket=self.name, name=name)
+            return BucketSealedError(
+                f"bucket {self.name!r} is sealed (read-only)", bucket=self.name, name=name
+            )
         return exc
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:

@@ -93,7 +93,8 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     ``None`` keeps what is there; ``""`` and ``{}`` clear it. Size, digest, chunks and chunk size stay.
 
     Raises:
-        ObjectNotFoundError, ObjectDeletedError, ObjectAlreadyExists, RevisionConflictError, BadObjectMetaError.
+        ObjectNotFoundError, ObjectDeletedError, ObjectAlreadyExists, RevisionConflictError,
+        BadObjectMetaError.
     """
     change = _change(meta)
     for tries in range(TRIES + 1):
@@ -129,5 +130,3 @@ def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
         )
 
     return apply
-
-

@@ -10,7 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from natsproto.errors import APIError, ConfigError, ConnectionClosedError, NatsError, PermissionsViolationError
+from natsproto.errors import (
+    APIError,
+    ConfigError,
+    ConnectionClosedError,
+    NatsError,
+    PermissionsViolationError,
+)
 from natsproto.jetstream.api.errors import WrongLastSequenceError, retryable
 from natsproto.subjects import check_publish_subject
 
@@ -51,7 +57,14 @@ class Commit:
     """
 
     def __init__(
-        self, bucket: Bucket, name: str, payload: bytes, *, expected: int, nuid: str, subject: str | None = None
+        self,
+        bucket: Bucket,
+        name: str,
+        payload: bytes,
+        *,
+        expected: int,
+        nuid: str,
+        subject: str | None = None,
     ) -> None:
         self._bucket = bucket
         self._name = name
@@ -96,7 +109,9 @@ class Commit:
             check_publish_subject(self._subject), self._payload, self._header, timeout
         )
         if ack.stream != bucket.stream:
-            raise ConfigError(f"subject {self._subject} belongs to stream {ack.stream!r}, not to {bucket.stream!r}")
+            raise ConfigError(
+                f"subject {self._subject} belongs to stream {ack.stream!r}, not to {bucket.stream!r}"
+            )
         return ack.seq
 
     async def _conflict(self) -> Conflict:

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from natsproto.errors import NatsError
-
 from ._bucket import Bucket
 from ._feed import WINDOW, ChunkFeed, Missing
 from .errors import (
@@ -347,7 +345,12 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
 
 
 async def copy_blocks(
-    bucket: Bucket, info: ObjectInfo, write: Callable[[list[Payload]], object], *, verify: bool, progress: Progress | None
+    bucket: Bucket,
+    info: ObjectInfo,
+    write: Callable[[list[Payload]], object],
+    *,
+    verify: bool,
+    progress: Progress | None,
 ) -> None:
     """Read an object and pass each block to ``write``, which runs in a thread.
 

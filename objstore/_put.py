@@ -199,7 +199,7 @@ class Put:
         wait = FIRST_RETRY
         assert self._window is not None
         reached = self._window.acknowledged
-        queued = deque[memoryview]() if refused is None else deque([refused])
+        queued: deque[Any] = deque(() if refused is None else (refused,))
         self._repaired = True
         while True:
             window = self._window
@@ -387,4 +387,3 @@ class Put:
     async def _shielded(self, coroutine: Any) -> None:
         task = self._bucket.client._connection.spawn(coroutine, "objstore-cleanup")
         await asyncio.shield(task)
-

@@ -126,5 +126,8 @@ async def _unmark(bucket: Bucket, marked: ObjectInfo) -> None:
 
 def _taken(bucket: Bucket, name: str, revision: int) -> ObjectAlreadyExists:
     return ObjectAlreadyExists(
-        f"cannot rename: {name!r} exists in bucket {bucket.name!r}", bucket=bucket.name, name=name, revision=revision
+        f"cannot rename: {name!r} exists in bucket {bucket.name!r}",
+        bucket=bucket.name,
+        name=name,
+        revision=revision,
     )

@@ -78,7 +78,8 @@ def open_source(data: Any) -> Source:
     if isinstance(data, Iterable):
         return Source(lambda: _pieces(data), restartable=isinstance(data, list | tuple))
     raise TypeError(
-        f"data must be bytes-like, a binary file, a path, or an (async) iterable of bytes, not {type(data).__name__}"
+        "data must be bytes-like, a binary file, a path, or an (async) iterable of bytes, "
+        f"not {type(data).__name__}"
     )
 
 
@@ -133,7 +134,9 @@ async def _file(file: Any, start: int | None) -> AsyncIterator[Any]:
                     raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
                 return
             if not isinstance(piece, bytes | bytearray | memoryview):
-                raise TypeError(f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'")
+                raise TypeError(
+                    f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'"
+                )
             reading = loop.run_in_executor(None, file.read, READ_BLOCK)
             yield piece
     finally:

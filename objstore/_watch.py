@@ -28,10 +28,14 @@ LIST_HEARTBEAT = 1.0
 
 def warn_invalid(invalid: InvalidMeta) -> None:
     """The default for metas that cannot be read: one WARNING, and on to the next."""
-    log.warning("a meta message on %s (revision %d) is skipped: %s", invalid.subject, invalid.revision, invalid.error)
+    log.warning(
+        "a meta message on %s (revision %d) is skipped: %s", invalid.subject, invalid.revision, invalid.error
+    )
 
 
-def decode_delivery(bucket: Bucket, msg: WireMsg, delivery: Delivery, on_invalid: OnInvalid) -> ObjectInfo | None:
+def decode_delivery(
+    bucket: Bucket, msg: WireMsg, delivery: Delivery, on_invalid: OnInvalid
+) -> ObjectInfo | None:
     """Decode a delivered meta, or report it and return ``None``."""
     subject = msg.subject.decode("utf-8", "surrogateescape")
     try:
@@ -279,4 +283,3 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
             ended.exception()
         await consumer.stop()
     return list(found.values())
-

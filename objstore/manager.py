@@ -7,7 +7,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from natsproto.errors import NoRespondersError, UnsupportedFeatureError
-from natsproto.jetstream.api.errors import StorageFullError, StreamConfigError, StreamNameInUseError, StreamNotFoundError
+from natsproto.jetstream.api.errors import (
+    StorageFullError,
+    StreamConfigError,
+    StreamNameInUseError,
+    StreamNotFoundError,
+)
 from natsproto.jetstream.context import JetStreamContext
 
 from ._bucket import Bucket
@@ -109,7 +114,9 @@ async def create_bucket(
             f"bucket {bucket!r} cannot be created: {exc.description}", bucket=bucket, err_code=exc.err_code
         ) from exc
     except StreamConfigError as exc:
-        raise BadBucketError(f"bucket {bucket!r} cannot be created: {exc.description}", bucket=bucket) from exc
+        raise BadBucketError(
+            f"bucket {bucket!r} cannot be created: {exc.description}", bucket=bucket
+        ) from exc
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
         # Created by this call a moment ago, and empty: an older bucket would have been refused as different.
@@ -135,4 +142,3 @@ async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
     except StreamNotFoundError:
         raise _missing(bucket) from None
     return True
-

@@ -38,7 +38,7 @@ META_ROOM = 512
 
 
 class ObjectStore:
-    """One bucket. Made by ``js.object_store()`` and ``js.create_object_store()``; any number may share a client.
+    """One bucket, made by ``js.object_store()`` or ``js.create_object_store()``; many may share a client.
 
     Every call raises ``BucketNotFoundError`` when the bucket is gone, ``ConnectionClosedError`` after the
     client was closed, and gives up with the last error when a lost connection or leader does not come back
@@ -169,11 +169,15 @@ class ObjectStore:
         bucket.check_name(name)
         if options is not None and options.link is not None:
             raise BadObjectMetaError(
-                "put() stores bytes: use add_link() or update_meta() to make a link", bucket=bucket.name, name=name
+                "put() stores bytes: use add_link() or update_meta() to make a link",
+                bucket=bucket.name,
+                name=name,
             )
         _check_revision(if_revision)
         limit = bucket.client.max_payload
-        size = resolve_chunk_size(chunk_size if chunk_size is not None else requested_chunk_size(options), limit)
+        size = resolve_chunk_size(
+            chunk_size if chunk_size is not None else requested_chunk_size(options), limit
+        )
         description, filename, headers, metadata = about
         template = self._template(
             name,
@@ -183,7 +187,7 @@ class ObjectStore:
         meta_size = len(encode_meta(template)) + META_ROOM
         if meta_size > limit:
             raise MaxPayloadError(
-                f"the metadata of {name!r} takes about {meta_size} bytes, the server's max_payload is {limit}",
+                f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
                 size=meta_size,
                 max_payload=limit,
             )
@@ -200,7 +204,9 @@ class ObjectStore:
         return await put.run()
 
     def _template(self, name: str, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
-        description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, meta.filename)
+        description, headers, metadata = meta_fields(
+            meta.description, meta.headers, meta.metadata, meta.filename
+        )
         return ObjectInfo(
             name,
             description,
@@ -283,13 +289,17 @@ class ObjectStore:
         link = None if meta.options is None else meta.options.link
         if link is not None:
             if meta.name != name:
-                raise BadObjectMetaError("a link cannot be made and renamed at once", bucket=bucket.name, name=name)
+                raise BadObjectMetaError(
+                    "a link cannot be made and renamed at once", bucket=bucket.name, name=name
+                )
             return await self._add_link(meta, link)
         return await _change.update(bucket, name, meta, if_revision)
 
     # -- links ------------------------------------------------------------------------------------
 
-    async def add_link(self, name: str, target: ObjectInfo | ObjectLink, *, description: str | None = None) -> ObjectInfo:
+    async def add_link(
+        self, name: str, target: ObjectInfo | ObjectLink, *, description: str | None = None
+    ) -> ObjectInfo:
         """Make ``name`` a link to an object, here or in another bucket (ADR-20 §AddLink).
 
         Raises:

@@ -7,8 +7,6 @@ Debian's 2.9.10. What is not installed is skipped visibly; ``NATSPROTO_STRICT=1`
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import os
 import shutil
 import uuid
@@ -102,18 +100,3 @@ async def store(js: JetStreamContext, bucket_name: str) -> AsyncIterator[ObjectS
     except (LookupError, natsproto.NatsError):
         return  # the test has deleted the bucket, or closed the client
     assert left == [], f"consumers left behind: {left}"
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_left() -> AsyncIterator[None]:
-    """Every test ends without a task of ours still running."""
-    before = asyncio.all_tasks()
-    yield
-    for _ in range(100):
-        left = {task for task in asyncio.all_tasks() - before if not task.done()} - {asyncio.current_task()}
-        if not left:
-            break
-        await asyncio.sleep(0.02)  # cancelled tasks need a turn of the loop to end
-    names = sorted(task.get_name() for task in left)
-    assert not names, f"tasks left behind: {names}"
-    gc.collect(0)

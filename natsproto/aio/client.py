@@ -129,7 +129,12 @@ class Client:
     # -- messages ---------------------------------------------------------------------------------
 
     async def publish(
-        self, subject: str, payload: Buffer = b"", *, reply: str | None = None, headers: HeadersLike | None = None
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        reply: str | None = None,
+        headers: HeadersLike | None = None,
     ) -> None:
         """Publish a message. It is queued when this returns; :meth:`flush` says that the server has it.
 
@@ -170,7 +175,7 @@ class Client:
         limit = self._connection.max_payload
         if header + payload > limit:
             raise MaxPayloadError(
-                f"{payload} bytes of payload and {header} of headers exceed the server's max_payload of {limit}",
+                f"{payload} bytes of payload and {header} of headers exceed the server's max_payload ({limit})",
                 size=header + payload,
                 max_payload=limit,
             )
@@ -205,8 +210,12 @@ class Client:
             check_subscribe_subject(subject),
             None if queue is None else check_queue(queue),
             max_msgs=max_msgs,
-            pending_msgs_limit=options.pending_msgs_limit if pending_msgs_limit is None else pending_msgs_limit,
-            pending_bytes_limit=options.pending_bytes_limit if pending_bytes_limit is None else pending_bytes_limit,
+            pending_msgs_limit=options.pending_msgs_limit
+            if pending_msgs_limit is None
+            else pending_msgs_limit,
+            pending_bytes_limit=options.pending_bytes_limit
+            if pending_bytes_limit is None
+            else pending_bytes_limit,
         )
         self._connection.subscribe(subscription)
         return subscription
@@ -491,4 +500,4 @@ def connect(
         AuthorizationError: the credentials were refused.
         SecureConnectionRequiredError: TLS is wanted by one side only.
     """
-    return _Connecting(Options(**{key: value for key, value in locals().items()}))
+    return _Connecting(Options(**locals()))

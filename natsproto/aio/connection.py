@@ -42,10 +42,13 @@ LARGE = 16 * 1024
 PROBE_TIMEOUT = 2.0
 """Seconds a PING may take after a request timed out; then the connection is given up."""
 
-_PERMISSION = re.compile(
-    r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
+_PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+_TRANSIENT = (
+    "invalid subject",
+    "invalid publish subject",
+    "maximum subscriptions exceeded",
+    "permissions violation",
 )
-_TRANSIENT = ("invalid subject", "invalid publish subject", "maximum subscriptions exceeded", "permissions violation")
 
 
 class State(Enum):
@@ -215,7 +218,9 @@ class Connection:
                 log.warning("reconnecting failed: %s", _summary(attempts))
             attempt += 1
             await self._pause(attempt)
-        reason = ConnectionClosedError(f"no server left to reconnect to; the last error was: {self.last_error}")
+        reason = ConnectionClosedError(
+            f"no server left to reconnect to; the last error was: {self.last_error}"
+        )
         self._closed_for_good(reason)
 
     def _closed_for_good(self, reason: BaseException) -> None:
@@ -289,7 +294,11 @@ class Connection:
     def max_payload(self) -> int:
         """The connected server's limit for header + payload, in bytes (1 MiB while unknown)."""
         value = self.info.get("max_payload")
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 30 else 1 << 20
+        return (
+            value
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 30
+            else 1 << 20
+        )
 
     def info_changed(self, session: Session) -> None:
         """An INFO after the first one: other servers, or lame duck mode."""
@@ -299,7 +308,9 @@ class Connection:
         if session.info.get("ldm") is True:
             self.call(self.options.lame_duck_cb)
             if self.options.reconnect and self.pool.others():
-                session.fail(StaleConnectionError(f"{session.server.url} is about to shut down (lame duck mode)"))
+                session.fail(
+                    StaleConnectionError(f"{session.server.url} is about to shut down (lame duck mode)")
+                )
 
     def _discover(self, session: Session) -> None:
         key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
@@ -340,7 +351,9 @@ class Connection:
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def publish(self, subject: bytes, payload: Buffer, reply: bytes | None = None, header: bytes = b"") -> None:
+    def publish(
+        self, subject: bytes, payload: Buffer, reply: bytes | None = None, header: bytes = b""
+    ) -> None:
         """Send, or keep for the next session, one message. Nothing is validated here.
 
         Raises:
@@ -577,13 +590,18 @@ def _summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
         if hits and all(isinstance(exc, kind) for exc in errors):
             return hits[0]
     for exc in errors:
-        if isinstance(exc, NatsError) and not isinstance(exc, ConnectionError | PermissionError) and len(errors) == 1:
+        if (
+            isinstance(exc, NatsError)
+            and not isinstance(exc, ConnectionError | PermissionError)
+            and len(errors) == 1
+        ):
             return exc  # e.g. a missing extra, or a peer that speaks no NATS
-    reasons = "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
+    reasons = (
+        "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
+    )
     error = NoServersError(
         f"cannot connect to {reasons}", attempts=[(server.url, exc) for server, exc in attempts]
     )
     if errors:
         error.__cause__ = errors[-1]
     return error
-

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
 
 
-
 class ReplySlot:
     """Receives the replies to one inbox ``<prefix>.<token>[.<rest>]``; subclass it.
 

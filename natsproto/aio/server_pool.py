@@ -17,7 +17,19 @@ MAX_POOL = 256
 class Server:
     """One address to try, with what is known of it."""
 
-    __slots__ = ("auth_failures", "discovered", "failures", "host", "password", "path", "port", "scheme", "tls_name", "token", "user")
+    __slots__ = (
+        "auth_failures",
+        "discovered",
+        "failures",
+        "host",
+        "password",
+        "path",
+        "port",
+        "scheme",
+        "tls_name",
+        "token",
+        "user",
+    )
 
     def __init__(
         self,

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 FLUSH_AT = 64 * 1024
 """Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
 
-_AUTH_ERRORS = ("authorization violation", "authentication expired", "authentication revoked", "authentication timeout")
+_AUTH_ERRORS = (
+    "authorization violation",
+    "authentication expired",
+    "authentication revoked",
+    "authentication timeout",
+)
 
 
 def error_from_line(text: str) -> NatsError:
@@ -97,7 +102,11 @@ class Session:
         elif isinstance(exc, NatsError):
             self.fail(exc)
         else:
-            self.fail(StaleConnectionError(f"the connection to {self.server.url} was lost: {exc or 'end of stream'}"))
+            self.fail(
+                StaleConnectionError(
+                    f"the connection to {self.server.url} was lost: {exc or 'end of stream'}"
+                )
+            )
 
     def _broken(self, exc: RemoteProtocolError) -> None:
         if exc.events:
@@ -220,7 +229,12 @@ class Session:
             )
         else:
             self.transport = await open_transport(
-                options.transport, self, server.host, server.port, ssl_context=context, server_hostname=hostname
+                options.transport,
+                self,
+                server.host,
+                server.port,
+                ssl_context=context,
+                server_hostname=hostname,
             )
         self.secure = immediate
         await self._info_received

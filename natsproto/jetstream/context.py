@@ -10,7 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..aio.client import HeadersLike, as_payload
-from ..errors import ConfigError, MaxPayloadError, NatsError, NoRespondersError, RemoteProtocolError, RequestTimeoutError
+from ..errors import (
+    ConfigError,
+    MaxPayloadError,
+    NatsError,
+    NoRespondersError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+)
 from ..headers import Headers, encode_headers
 from ..nuid import next_nuid
 from ..subjects import check_publish_subject, check_subscribe_subject
@@ -185,7 +192,9 @@ class JetStreamContext:
     async def stream_names(self, subject: str | None = None) -> list[str]:
         """Names of all streams (paged, 1024 a round trip), or of those that listen on ``subject``."""
         document = {} if subject is None else {"subject": subject}
-        return [name for name in await self._pages("STREAM.NAMES", "streams", document) if isinstance(name, str)]
+        return [
+            name for name in await self._pages("STREAM.NAMES", "streams", document) if isinstance(name, str)
+        ]
 
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
         """Configuration and state of all streams (paged, 256 a round trip)."""
@@ -308,7 +317,9 @@ class JetStreamContext:
                     async with asyncio.timeout(self.timeout):
                         await waiter
                 except TimeoutError:
-                    raise RequestTimeoutError(f"a batch read of {stream!r} stalled for {self.timeout} s") from None
+                    raise RequestTimeoutError(
+                        f"a batch read of {stream!r} stalled for {self.timeout} s"
+                    ) from None
         finally:
             connection.mux.close(slot)
 
@@ -425,7 +436,11 @@ class JetStreamContext:
         return [name for name in items if isinstance(name, str)]
 
     async def pull_consumer(
-        self, stream: str, consumer: str | None = None, *, config: ConsumerConfig | Mapping[str, Any] | None = None
+        self,
+        stream: str,
+        consumer: str | None = None,
+        *,
+        config: ConsumerConfig | Mapping[str, Any] | None = None,
     ) -> PullConsumer:
         """Bind to a pull consumer: an existing one by name, or one created from ``config``."""
         from .consumer import PullConsumer
@@ -453,7 +468,9 @@ class JetStreamContext:
 
         return await _objstore_bridge.open_bucket(self, bucket)
 
-    async def create_object_store(self, config: ObjectStoreConfig | None = None, **params: Any) -> ObjectStore:
+    async def create_object_store(
+        self, config: ObjectStoreConfig | None = None, **params: Any
+    ) -> ObjectStore:
         """Create an object store; see :func:`objstore.manager.create_bucket`.
 
         Args:

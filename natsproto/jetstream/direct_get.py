@@ -103,7 +103,9 @@ class BatchSlot(ReplySlot):
             status = status_of(block)
             if status is not None:
                 self._finish(
-                    None if status == END_OF_BATCH else status_error(block, self.subject.decode("utf-8", "replace"))
+                    None
+                    if status == END_OF_BATCH
+                    else status_error(block, self.subject.decode("utf-8", "replace"))
                 )
                 return
         self._on_message(msg)

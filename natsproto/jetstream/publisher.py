@@ -11,7 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..aio.request_mux import ReplySlot
-from ..errors import NatsError, NoRespondersError, RemoteProtocolError, RequestTimeoutError, StaleConnectionError
+from ..errors import (
+    NatsError,
+    NoRespondersError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
 from ..headers import status_of
 from .api.codec import loads
 from .api.errors import api_error
@@ -45,7 +51,9 @@ def parse_pub_ack(payload: bytes | bytearray | memoryview) -> PubAck:
         raise api_error(error)
     stream, seq = document.get("stream"), document.get("seq")
     if not isinstance(stream, str) or not isinstance(seq, int) or isinstance(seq, bool):
-        raise RemoteProtocolError("an answer to a publish is no acknowledgement: is the subject bound to a stream?")
+        raise RemoteProtocolError(
+            "an answer to a publish is no acknowledgement: is the subject bound to a stream?"
+        )
     domain = document.get("domain")
     return PubAck(stream, seq, document.get("duplicate") is True, domain if isinstance(domain, str) else None)
 
@@ -218,7 +226,9 @@ class PublishWindow(ReplySlot):
         self._inflight_bytes -= len(payload)
         try:
             if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
-                raise NoRespondersError(self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?")
+                raise NoRespondersError(
+                    self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?"
+                )
             ack = parse_pub_ack(msg.payload)
             if ack.stream != self.stream:
                 raise OutOfOrderError(f"stored in stream {ack.stream!r} instead of {self.stream!r}")
@@ -261,4 +271,6 @@ class PublishWindow(ReplySlot):
             return
         self._client._connection.probe()
         self._inflight = self._inflight_bytes = 0
-        self._fail(RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s"))
+        self._fail(
+            RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
+        )

@@ -29,8 +29,8 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 class LocalServer:
     """A ``nats-server`` that belongs to this object.
 
-    ``with`` and ``async with`` start and stop it. Ports are chosen once and kept over :meth:`kill`,
-    :meth:`restart` and even :meth:`stop` and :meth:`start`, so that clients can find it again. It ends with
+    ``with`` and ``async with`` start and stop it. Ports and store are kept over :meth:`kill`,
+    :meth:`restart` and a crash, so that clients can find it again; :meth:`stop` gives them up. It ends with
     this process, also when that is killed by SIGKILL. Not for use from several threads at once.
 
     The configuration is written to a file that only the user can read; no secret appears in a command line.
@@ -114,9 +114,9 @@ class LocalServer:
         self._ports: Ports | None = None
         self._private = ""
         self._watchdog: Watchdog | None = None
+        self._guarded = False  # whether the watchdog knows of a process
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # process that started the server; a forked child must not touch it
-        self._paused = False
         self._given_up = False
 
     # --- facts ----------------------------------------------------------------------------------------
@@ -209,12 +209,14 @@ class LocalServer:
     def stop(self) -> None:
         """Stop the server: SIGTERM, after 5 s SIGKILL; also a paused one. Remove the private directory.
 
-        A store directory that was named is kept. Does nothing when there is nothing to stop.
+        A store directory that was named is kept, ports that were not named are given back. Does nothing when
+        there is nothing to stop.
         """
         if self._owner != os.getpid():
             return
         self._stop_process()
         self._discard()
+        self._forget_ports()
 
     def kill(self) -> None:
         """End the process by SIGKILL, as a crash does; store and ports are kept for :meth:`start`."""
@@ -237,7 +239,6 @@ class LocalServer:
         """Stop the process from running (SIGSTOP); returns when it stands still. Sockets stay open."""
         pid = self.pid
         os.kill(pid, signals.SIGSTOP)
-        self._paused = True
         deadline = time.monotonic() + 1.0
         options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
         while os.waitid(os.P_PID, pid, options) is None and time.monotonic() < deadline:
@@ -246,7 +247,6 @@ class LocalServer:
     def resume(self) -> None:
         """Let a paused process run again (SIGCONT)."""
         self.signal(signals.SIGCONT)
-        self._paused = False
 
     def lame_duck(self) -> None:
         """Enter lame duck mode (SIGUSR2): clients are told to go, then disconnected, then the process ends.
@@ -337,7 +337,7 @@ class LocalServer:
         from urllib.parse import urlencode
 
         words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
-        # js_enabled_only -> js-enabled-only; every other parameter of the server is spelled with "-" too.
+        # js_enabled_only -> js-enabled-only; the server spells such parameters with "-".
         query = urlencode({k.replace("_", "-"): v for k, v in words.items()})
         connection = HTTPConnection("127.0.0.1", self._known(self.monitor_port), timeout=timeout)
         try:
@@ -413,6 +413,7 @@ class LocalServer:
             except OSError as exc:
                 raise ServerProcessError(f"cannot run {binary.path!r}: {exc}") from exc
         self._watchdog.tell(str(self._process.pid))
+        self._guarded = True
 
     def _wait_ready(self, deadline: float) -> None:
         """Return when clients can connect and the server says it is healthy."""
@@ -445,9 +446,7 @@ class LocalServer:
         process = self._process
         if not self.running or process is None:
             return
-        process.terminate()
-        if self._paused:
-            process.send_signal(signals.SIGCONT)
+        self._terminate()
         try:
             process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -455,10 +454,16 @@ class LocalServer:
             process.wait()
         self._ended()
 
+    def _terminate(self) -> None:
+        """Ask the process to end, if there is one, and do not wait for it."""
+        if self.running and self._process is not None:
+            self._process.terminate()
+            self._process.send_signal(signals.SIGCONT)  # it may be paused, by whomever
+
     def _ended(self) -> None:
         """Note that the process is gone, so that its number is never signalled again."""
-        self._paused = False
-        if self._watchdog is not None:
+        if self._watchdog is not None and self._guarded:
+            self._guarded = False
             self._watchdog.tell("0")
 
     def _discard(self) -> None:

@@ -317,7 +317,7 @@ class Parser:
         except BaseException as exc:
             if self._error is None:  # place() raised, or KeyboardInterrupt: half a frame may be lost
                 self._error = ("parsing was interrupted", base + pos)
-            elif isinstance(exc, RemoteProtocolError):
+            if isinstance(exc, RemoteProtocolError):
                 exc.events = events
             raise
         self._boundary = base + pos
@@ -359,7 +359,7 @@ class Parser:
         size = end - middle
         wanted = self._place is not None and size >= self._place_from and self._unplaced != base + pos
         if not wanted and isinstance(event, Msg):
-            self._remember(event.sid, line, header, total)
+            self._remember(event.sid, header, total)
         if len(data) < middle:
             self._need = (middle if wanted or end - pos > self._buffer_size else end + 2) - pos
             return -1
@@ -383,11 +383,9 @@ class Parser:
         events.append(event)
         return end + 2
 
-    def _remember(self, sid: bytes, line: bytes, header: int, total: int) -> None:
+    def _remember(self, sid: bytes, header: int, total: int) -> None:
         """Let the hot loop know the number tokens of a message line that passed all checks."""
         if (self._place is not None and total >= self._place_from) or total + 2 > self._buffer_size:
-            return
-        if total > self._limits.message:
             return
         for memo in (self._sizes, self._numbers):
             if len(memo) >= _MEMO_SIZE:

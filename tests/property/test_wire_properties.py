@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ class Driver:
             target[:count] = view[:count]
             view = view[count:]
             del target
-            self._collect(lambda count=count: self.parser.buffer_updated(count))  # type: ignore[misc]
+            self._collect(lambda count=count: self.parser.buffer_updated(count))
 
     def _collect(self, call: Any) -> None:
         if self.error is not None:
@@ -506,7 +507,7 @@ def is_safe(name: str) -> bool:
 def test_p5_exactly_the_unsafe_names_are_refused(name: str) -> None:
     tokens = name.split(".")
     sendable = is_safe(name) and "" not in tokens
-    cases = [
+    cases: list[tuple[bool, Callable[[], Any]]] = [
         (sendable and not {"*", ">"} & set(tokens), lambda: wire.pub(name)),
         (sendable and not {"*", ">"} & set(tokens), lambda: wire.pub("a", reply=name)),
         (sendable and ">" not in tokens[:-1], lambda: wire.sub(name, 1)),

@@ -46,7 +46,7 @@ class RawClient:
             data = self.socket.recv(65536)
             assert data, f"the server closed the connection: {self.events}"
             self.events += self.parser.feed(data)
-        found = [event for event in self.events if isinstance(event, Msg | wire.Err)]
+        found: list[Event] = [event for event in self.events if isinstance(event, Msg | wire.Err)]
         self.events.clear()
         return found
 

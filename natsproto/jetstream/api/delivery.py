@@ -6,7 +6,16 @@ from __future__ import annotations
 class Delivery:
     """Facts from a ``$JS.ACK.…`` reply subject."""
 
-    __slots__ = ("consumer", "consumer_seq", "delivered", "domain", "num_pending", "stream", "stream_seq", "time_ns")
+    __slots__ = (
+        "consumer",
+        "consumer_seq",
+        "delivered",
+        "domain",
+        "num_pending",
+        "stream",
+        "stream_seq",
+        "time_ns",
+    )
 
     def __init__(
         self,

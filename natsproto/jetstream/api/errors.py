@@ -23,7 +23,14 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from ...errors import APIError, BadSubjectError, InvalidNameError, NatsError, NoRespondersError, StaleConnectionError
+from ...errors import (
+    APIError,
+    BadSubjectError,
+    InvalidNameError,
+    NatsError,
+    NoRespondersError,
+    StaleConnectionError,
+)
 
 
 class StreamNotFoundError(APIError):

@@ -55,7 +55,7 @@ class Document:
 class StreamConfig(Document):
     """Configuration of a stream (ADR-8 and the server's ``StreamConfig``)."""
 
-    durations: ClassVar = frozenset({"max_age", "duplicate_window", "subject_delete_marker_ttl"})
+    durations = frozenset({"max_age", "duplicate_window", "subject_delete_marker_ttl"})
 
     name: str
     description: str | None = None
@@ -126,7 +126,7 @@ class StreamInfo:
 class ConsumerConfig(Document):
     """Configuration of a consumer."""
 
-    durations: ClassVar = frozenset({"ack_wait", "idle_heartbeat", "inactive_threshold", "max_expires"})
+    durations = frozenset({"ack_wait", "idle_heartbeat", "inactive_threshold", "max_expires"})
 
     name: str | None = None
     durable_name: str | None = None

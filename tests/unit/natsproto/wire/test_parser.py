@@ -501,7 +501,7 @@ def test_place_is_told_before_the_payload_comes() -> None:
     assert len(buffer) == 4
     buffer[:3] = b"abc"
     assert parser.buffer_updated(3) == []
-    assert places.given[0] == b"abc\0"
+    assert bytes(places.given[0]) == b"abc\0"
     assert len(parser.get_buffer()) == 1
     (event,) = parser.feed(b"d\r\n")
     assert event == Msg(b"a", b"1", None, b"..", b"abcd")

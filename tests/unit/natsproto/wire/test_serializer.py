@@ -90,9 +90,12 @@ def test_bytes_subjects_pass_the_same_check(subject: bytes) -> None:
 
 @pytest.mark.parametrize("sid", [-1, 10**10, b"", b"x", b"+1", b"1_0", b"01234567890", b"\xb2"])
 def test_sid(sid: Any) -> None:
-    for call in (lambda: wire.sub("a", sid), lambda: wire.unsub(sid), lambda: wire.msg("a", sid)):
-        with pytest.raises(BadSubjectError):
-            call()
+    with pytest.raises(BadSubjectError):
+        wire.sub("a", sid)
+    with pytest.raises(BadSubjectError):
+        wire.unsub(sid)
+    with pytest.raises(BadSubjectError):
+        wire.msg("a", sid)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a\tb", "a\nb", b"", b"a b", "\ud800"])

@@ -1,0 +1,231 @@
+"""Several ``nats-server`` processes with routes between them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+from ..errors import ConfigError, ServerProcessError
+from . import _config
+from ._process import Ports
+from .local import LocalServer, _in_thread
+
+_POLL: Final = 0.02
+_PORT_ATTEMPTS: Final = 5
+
+
+class _Node(LocalServer):
+    """A server with a route port."""
+
+    route_port = 0
+    cluster_name = ""
+    peers: Sequence[_Node] = ()
+
+    def _choose_ports(self) -> None:
+        self._ports = Ports([(self.host, self._wanted_port), ("127.0.0.1", 0), ("127.0.0.1", 0)])
+        self.port, self.monitor_port, self.route_port = self._ports.numbers
+        self.name = self._wanted_name or f"natsproto-{self.port}"
+
+    def _config_text(self) -> str:
+        routes = ", ".join(f'"nats://127.0.0.1:{peer.route_port}"' for peer in self.peers if peer is not self)
+        block = [
+            "cluster {",
+            f"  name: {_config.quote(self.cluster_name)}",
+            f'  listen: "127.0.0.1:{self.route_port}"',
+            f"  routes: [{routes}]",
+            "}",
+        ]
+        return "\n".join(block) + "\n" + super()._config_text()
+
+
+class LocalCluster:
+    """A cluster of local servers, three by default.
+
+    Ready means more than that each server is healthy: with JetStream, all of them know the same meta leader
+    and it sees all of them, so that a replicated stream can be created at once.
+
+    Each member of ``servers`` is a :class:`LocalServer` and can be killed, paused and restarted alone;
+    :meth:`wait_ready` waits until the cluster is whole again.
+
+    Args:
+        size: number of servers.
+        name: the cluster's name; its servers are called ``<name>-1`` and so on.
+        store_dir: JetStream's directory; each server has a subdirectory of its name.
+        log_file: where the logs go: the server's name is appended to the path.
+        start_timeout: seconds from :meth:`start` to readiness.
+        options: as for :class:`LocalServer`, the same for all servers; ``port`` cannot be given.
+
+    Raises:
+        ConfigError: contradictory options.
+
+    Attributes:
+        servers: the members, in the order of their names.
+        name: the cluster's name.
+    """
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        name: str = "natsproto",
+        store_dir: str | os.PathLike[str] | None = None,
+        log_file: str | os.PathLike[str] | None = None,
+        start_timeout: float = 20.0,
+        **options: Any,
+    ) -> None:
+        if size < 1:
+            raise ConfigError("a cluster has at least one server")
+        if options.get("port"):
+            raise ConfigError("the servers of a cluster choose their ports themselves")
+        self.name = name
+        self.servers: list[LocalServer] = []
+        self._nodes: list[_Node] = []
+        self._start_timeout = start_timeout
+        self._jetstream = bool(options.get("jetstream", True))
+        for number in range(1, size + 1):
+            node_name = f"{name}-{number}"
+            node = _Node(
+                name=node_name,
+                store_dir=None if store_dir is None else os.path.join(os.fspath(store_dir), node_name),
+                log_file=None if log_file is None else f"{os.fspath(log_file)}.{node_name}",
+                start_timeout=start_timeout,
+                **options,
+            )
+            node.cluster_name = name
+            node.peers = self._nodes
+            self._nodes.append(node)
+            self.servers.append(node)
+
+    @property
+    def urls(self) -> list[str]:
+        """Addresses for clients, one for each server."""
+        return [server.url for server in self.servers]
+
+    @property
+    def url(self) -> str:
+        """All addresses in one text, separated by commas."""
+        return ",".join(self.urls)
+
+    @property
+    def version(self) -> str:
+        """The servers' version."""
+        return self.servers[0].version
+
+    @property
+    def meta_leader(self) -> LocalServer | None:
+        """The server that leads JetStream, as far as the others agree; ``None`` while there is none."""
+        leaders = {self._meta(server).get("leader") for server in self.servers if server.running}
+        named = [server for server in self.servers if server.name in leaders]
+        return named[0] if len(leaders) == 1 and named else None
+
+    def start(self) -> Self:
+        """Start all servers and return when the cluster is ready. Running ones stay as they are.
+
+        Raises:
+            ServerProcessError: as :meth:`LocalServer.start`; then all servers are stopped.
+        """
+        deadline = time.monotonic() + self._start_timeout
+        for node in self._nodes:
+            node._given_up = False
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            fresh = all(node._ports is None for node in self._nodes)
+            try:
+                for node in self._nodes:
+                    if node._ports is None:
+                        node._choose_ports()
+                for node in self._nodes:
+                    if not node.running:
+                        node._spawn()
+                self._wait_ready(deadline)
+            except BaseException as exc:
+                taken = isinstance(exc, ServerProcessError) and "address already in use" in str(exc)
+                self.stop()
+                if not (taken and fresh and attempt < _PORT_ATTEMPTS):
+                    raise
+            else:
+                break
+        return self
+
+    def stop(self) -> None:
+        """Stop all servers, as :meth:`LocalServer.stop` does."""
+        for node in self._nodes:
+            node._terminate()
+        for node in self._nodes:
+            node.stop()
+
+    def wait_ready(self, timeout: float = 20.0) -> None:
+        """Wait until every server runs, is healthy, and knows the meta leader that sees all of them.
+
+        Raises:
+            ServerProcessError: a server does not run, or ``timeout`` seconds were not enough.
+        """
+        for node in self._nodes:
+            node._given_up = False
+        self._wait_ready(time.monotonic() + timeout)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
+        await _in_thread(self.start, self._give_up, self.stop)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await _in_thread(self.stop)
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster {self.name} {self.servers!r}>"
+
+    def _give_up(self) -> None:
+        for node in self._nodes:
+            node._give_up()
+
+    def _wait_ready(self, deadline: float) -> None:
+        for node in self._nodes:
+            node._wait_ready(deadline)
+        while not self._whole():
+            for node in self._nodes:
+                if not node.running:
+                    raise node._failure("ended while the cluster formed")
+                if node._given_up or time.monotonic() > deadline:
+                    raise node._failure("did not become part of a working cluster in time")
+            time.sleep(_POLL)
+
+    def _whole(self) -> bool:
+        others = len(self._nodes) - 1
+        # Servers are counted, not routes: since 2.10 there are several between two servers.
+        if any(len(self._routed(node)) != others for node in self._nodes):
+            return False
+        if not self._jetstream:
+            return True
+        metas = [self._meta(node) for node in self._nodes]
+        leaders = {meta.get("leader") for meta in metas}
+        leading = [meta for node, meta in zip(self._nodes, metas, strict=True) if node.name in leaders]
+        if len(leaders) != 1 or not leading:
+            return False
+        # 2.15 lets every server list its view of the others; only the leader's counts.
+        peers = leading[0].get("replicas") or []
+        current = [peer for peer in peers if peer.get("current") and not peer.get("offline")]
+        return len(current) == others and all(node.healthz() for node in self._nodes)
+
+    @staticmethod
+    def _routed(server: LocalServer) -> set[str]:
+        try:
+            routes = server.monitor("routez").get("routes") or []
+        except (OSError, ServerProcessError):
+            return set()
+        return {route["remote_id"] for route in routes}
+
+    @staticmethod
+    def _meta(server: LocalServer) -> Mapping[str, Any]:
+        try:
+            meta = server.jsz().get("meta_cluster") or {}
+        except (OSError, ServerProcessError):
+            return {}
+        return meta if isinstance(meta, dict) else {}
