@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
-from natsproto.aio.client import PendingRequest
+from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import APIError, NatsError, NoRespondersError
+from natsproto.headers import status_of
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
@@ -22,7 +23,6 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
-from natsproto.headers import status_of
 
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
 from .format.codec import MetaDecodeError, decode_meta
@@ -217,29 +217,39 @@ class Bucket:
         return exc
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
-        """Run an idempotent call until it succeeds, fails for good, or the budget is used up.
-
-        The first failure of a call is final when JetStream is off or the client is closed.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + budget
-        wait = FIRST_RETRY
-        while True:
-            try:
-                return await call()
-            except NatsError as exc:
-                error = self.translate(exc)
-                if not retryable(exc) or loop.time() + wait > deadline:
-                    raise error from (exc if error is not exc else None)
-            await self.pause(wait, deadline)
-            wait = min(wait * 2, LAST_RETRY)
+        """:func:`retrying` with this bucket's errors."""
+        try:
+            return await retrying(self.client, call, budget)
+        except NatsError as exc:
+            error = self.translate(exc)
+            raise error from (exc if error is not exc else None)
 
     async def pause(self, wait: float, deadline: float) -> None:
-        """Wait before a retry, and until there is a connection again."""
-        await asyncio.sleep(wait)
-        connection = self.client._connection
-        if connection.session is None:
-            await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))
+        """:func:`pause` for this bucket's client."""
+        await pause(self.client, wait, deadline)
 
 
-__all__ = ["Bucket", "MetaDecodeError", "RETRY_BUDGET", "log"]
+async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:
+    """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + budget
+    wait = FIRST_RETRY
+    while True:
+        try:
+            return await call()
+        except NatsError as exc:
+            if not retryable(exc) or loop.time() + wait > deadline:
+                raise
+        await pause(client, wait, deadline)
+        wait = min(wait * 2, LAST_RETRY)
+
+
+async def pause(client: Client, wait: float, deadline: float) -> None:
+    """Wait before a retry, and until there is a connection again."""
+    await asyncio.sleep(wait)
+    connection = client._connection
+    if connection.session is None:
+        await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))
+
+
+__all__ = ["RETRY_BUDGET", "Bucket", "MetaDecodeError", "log", "pause", "retrying"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import fields, replace
 from typing import Any
 
-from natsproto.errors import NoRespondersError, UnsupportedFeatureError
+from natsproto.errors import UnsupportedFeatureError
 from natsproto.jetstream.api.errors import (
     StorageFullError,
     StreamConfigError,
@@ -15,7 +14,7 @@ from natsproto.jetstream.api.errors import (
 )
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket
+from ._bucket import Bucket, retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, BucketNotFoundError, StoreFullError
 from .format.codec import FIELD_MINIMUM_VERSION, config_matches, stream_config
 from .format.models import ObjectStoreConfig
@@ -24,6 +23,9 @@ from .store import ObjectStore
 
 BIND_BUDGET = 3.0
 """Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
+
+CREATE_BUDGET = 10.0
+"""Seconds a creation is retried: the same configuration again succeeds, so an unknown outcome is no harm."""
 
 
 def _missing(bucket: str) -> BucketNotFoundError:
@@ -39,23 +41,9 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
     """
     name = stream_name(check_bucket(bucket))
     try:
-        info = await js.stream_info(name)
+        info = await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
     except StreamNotFoundError:
         raise _missing(bucket) from None
-    except NoRespondersError:
-        # No leader at the moment, perhaps: worth a little patience, not the budget of a known bucket.
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + BIND_BUDGET
-        while True:
-            await asyncio.sleep(0.25)
-            try:
-                info = await js.stream_info(name)
-                break
-            except StreamNotFoundError:
-                raise _missing(bucket) from None
-            except NoRespondersError:
-                if loop.time() > deadline:
-                    raise
     return Bucket(js, bucket, info)
 
 
@@ -104,7 +92,7 @@ async def create_bucket(
     document = stream_config(wanted)
     bucket = wanted.bucket
     try:
-        info = await js.create_stream(document)
+        info = await retrying(js.client, lambda: js.create_stream(document), CREATE_BUDGET)
     except StreamNameInUseError as exc:
         raise BucketAlreadyExistsError(
             f"bucket {bucket!r} exists with another configuration", bucket=bucket

@@ -175,7 +175,7 @@ class Client:
         limit = self._connection.max_payload
         if header + payload > limit:
             raise MaxPayloadError(
-                f"{payload} bytes of payload and {header} of headers exceed the server's max_payload ({limit})",
+                f"{payload} bytes of payload and {header} of headers exceed max_payload ({limit})",
                 size=header + payload,
                 max_payload=limit,
             )

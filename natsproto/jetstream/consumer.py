@@ -92,7 +92,7 @@ class JetStreamMsg:
 class _FetchSlot(ReplySlot):
     """Collects one fetch."""
 
-    __slots__ = ("client", "done", "failure", "msgs", "wanted", "waiter")
+    __slots__ = ("client", "done", "failure", "msgs", "waiter", "wanted")
 
     def __init__(self, subject: bytes, client: Client, wanted: int) -> None:
         super().__init__(subject)

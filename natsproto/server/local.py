@@ -292,7 +292,7 @@ class LocalServer:
 
     def __repr__(self) -> str:
         state = f"pid={self._process.pid}" if self.running and self._process else "not running"
-        return f"<{type(self).__name__} {self.name or '?'} {self.url if self.port else ''} {state}>"
+        return f"<LocalServer {self.name or '?'} {self.url if self.port else ''} {state}>"
 
     # --- monitoring -----------------------------------------------------------------------------------
 

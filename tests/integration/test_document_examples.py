@@ -218,7 +218,10 @@ def test_data_types(name: str) -> None:
 
 def test_signatures() -> None:
     """The documented parameters keep their names and positions."""
-    for kind, beginning in ((ObjectStore, "class ObjectStore:"), (JetStreamContext, "class JetStreamContext:")):
+    for kind, beginning in (
+        (ObjectStore, "class ObjectStore:"),
+        (JetStreamContext, "class JetStreamContext:"),
+    ):
         for block in BLOCKS:
             if not block.startswith(beginning):
                 continue

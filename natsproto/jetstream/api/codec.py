@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...errors import RemoteProtocolError
@@ -63,7 +63,7 @@ def parse_time(text: Any) -> datetime:
             digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
             text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
         try:
-            return datetime.fromisoformat(text).astimezone(timezone.utc)
+            return datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
             pass
     raise RemoteProtocolError(f"not a time: {text!r}")
@@ -71,6 +71,6 @@ def parse_time(text: Any) -> datetime:
 
 def time_from_ns(ns: int) -> datetime:
     """An aware UTC ``datetime`` from nanoseconds since the epoch."""
-    return datetime.fromtimestamp(ns // 1_000_000_000, timezone.utc) + timedelta(
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC) + timedelta(
         microseconds=ns % 1_000_000_000 // 1000
     )

