@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
@@ -25,8 +25,8 @@ from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
 
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
-from .format.codec import MetaDecodeError, decode_meta
-from .format.models import ObjectInfo
+from .format.codec import MetaDecodeError, decode_meta, meta_fields
+from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
 from .format.naming import (
     alternative_meta_subjects,
     check_object_name,
@@ -91,6 +91,30 @@ class Bucket:
     def check_name(self, name: str) -> str:
         """Refuse a name that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name)
+
+    def template(self, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
+        """The info of an object without content yet, from what a caller says about it.
+
+        Raises:
+            BadObjectMetaError: a value of the wrong type.
+        """
+        description, headers, metadata = meta_fields(
+            meta.description, meta.headers, meta.metadata, meta.filename
+        )
+        return ObjectInfo(
+            meta.name,
+            description,
+            headers,
+            0,
+            0,
+            "",
+            False,
+            datetime.now(UTC),
+            "",
+            self.name,
+            options=options,
+            metadata=metadata,
+        )
 
     def decode(self, message: StoredMessage) -> ObjectInfo:
         """Decode a meta message.

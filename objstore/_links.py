@@ -11,7 +11,7 @@ from ._commit import Commit, Conflict, lost_race
 from ._get import live_info
 from .errors import LinkError, ObjectAlreadyExists
 from .format.codec import encode_meta
-from .format.models import ObjectInfo, ObjectLink
+from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
 from .format.naming import check_bucket
 
 TRIES = 10
@@ -42,14 +42,17 @@ async def check_target(bucket: Bucket, link: ObjectLink) -> None:
         )
 
 
-async def add_link(bucket: Bucket, template: ObjectInfo) -> ObjectInfo:
+async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
     """Store a link. It may replace nothing, a delete marker or another link; never a live object.
 
     Raises:
+        BucketNotFoundError, ObjectNotFoundError, LinkError: the target cannot be linked to.
         ObjectAlreadyExists: a live object has the name.
         RevisionConflictError: lost against other writers again and again.
     """
-    name = template.name
+    name = meta.name
+    template = bucket.template(meta, ObjectMetaOptions(link))
+    await check_target(bucket, link)
     for tries in range(TRIES + 1):
         try:
             message = await bucket.leader_message(bucket.meta_subject(name))

@@ -24,12 +24,12 @@ from natsproto.subjects import check_publish_subject
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, lost_race
 from ._rename import finish_rename, shares_chunks
-from ._source import Source
-from .errors import IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
-from .format.chunking import Chunker
+from ._source import ObjectData, Source, open_source
+from .errors import BadObjectMetaError, IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
+from .format.chunking import Chunker, requested_chunk_size, resolve_chunk_size
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
-from .format.models import ObjectInfo
+from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ CONFLICT_TRIES = 10
 
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+
+META_ROOM = 512
+"""Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
 
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
@@ -387,3 +390,55 @@ class Put:
     async def _shielded(self, coroutine: Any) -> None:
         task = self._bucket.client._connection.spawn(coroutine, "objstore-cleanup")
         await asyncio.shield(task)
+
+
+async def put(
+    bucket: Bucket,
+    name: str,
+    data: ObjectData,
+    about: tuple[Any, Any, Any, Any],
+    *,
+    options: ObjectMetaOptions | None,
+    chunk_size: int | None,
+    if_revision: int | None,
+    window: int | None,
+    progress: Progress | None,
+    must_not_exist: bool = False,
+) -> ObjectInfo:
+    """Check everything that can be checked before a byte is sent, then run a :class:`Put`.
+
+    Args:
+        about: description, filename, headers, metadata as the caller gave them.
+    """
+    bucket.client._check_usable()
+    bucket.check_name(name)
+    if options is not None and options.link is not None:
+        raise BadObjectMetaError(
+            "put() stores bytes: use add_link() or update_meta() to make a link",
+            bucket=bucket.name,
+            name=name,
+        )
+    limit = bucket.client.max_payload
+    size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
+    description, filename, headers, metadata = about
+    template = bucket.template(
+        ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
+        ObjectMetaOptions(max_chunk_size=size),
+    )
+    meta_size = len(encode_meta(template)) + META_ROOM
+    if meta_size > limit:
+        raise MaxPayloadError(
+            f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
+            size=meta_size,
+            max_payload=limit,
+        )
+    return await Put(
+        bucket,
+        template,
+        open_source(data),
+        chunk_size=size,
+        if_revision=if_revision,
+        must_not_exist=must_not_exist,
+        window=DEFAULT_WINDOW if window is None else window,
+        progress=progress,
+    ).run()

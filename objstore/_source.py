@@ -30,6 +30,18 @@ ObjectData = Union[
 ]
 
 
+class FilePath:
+    """A path that is meant as one, where a ``str`` would be refused."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return self._path
+
+
 class Source:
     """One pass over the data after another: ``restart`` says whether a second pass gives the same bytes."""
 

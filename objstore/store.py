@@ -1,40 +1,27 @@
-"""The object store: every verb, documented; the work is done one file per verb."""
+"""The object store: every verb, documented; the work is done one file per verb.
+
+A verb's file is imported when it is first called, so importing :class:`ObjectStore` costs next to nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import MaxPayloadError
-from natsproto.jetstream.publisher import DEFAULT_WINDOW
-
-from . import _change, _get, _links, _put
-from ._source import ObjectData, open_source
-from ._watch import OnInvalid, Watcher, newest_metas
 from .errors import BadObjectMetaError
-from .format.chunking import requested_chunk_size, resolve_chunk_size
-from .format.codec import encode_meta, meta_fields, store_status
-from .format.models import (
-    ObjectInfo,
-    ObjectLink,
-    ObjectMeta,
-    ObjectMetaOptions,
-    ObjectStoreStatus,
-)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from natsproto.jetstream.context import JetStreamContext
 
     from ._bucket import Bucket
     from ._put import Progress
+    from ._source import ObjectData
+    from ._watch import OnInvalid, Watcher
+    from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStoreStatus
 
-Headers = Mapping[str, "str | Sequence[str]"]
-META_ROOM = 512
-"""Bytes a meta message may grow by nuid, digest, counts and its header block."""
+    Headers = Mapping[str, str | Sequence[str]]
 
 
 class ObjectStore:
@@ -76,7 +63,7 @@ class ObjectStore:
         options: ObjectMetaOptions | None = None,
         chunk_size: int | None = None,
         if_revision: int | None = None,
-        window: int = DEFAULT_WINDOW,
+        window: int | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
         """Store an object under a name, replacing what was there (ADR-20 §Put).
@@ -109,7 +96,11 @@ class ObjectStore:
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
-        return await self._put(
+        from . import _put
+
+        _check_revision(if_revision)
+        return await _put.put(
+            self._bucket,
             name,
             data,
             (description, filename, headers, metadata),
@@ -131,7 +122,7 @@ class ObjectStore:
         metadata: Mapping[str, str] | None = None,
         options: ObjectMetaOptions | None = None,
         chunk_size: int | None = None,
-        window: int = DEFAULT_WINDOW,
+        window: int | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
         """Store an object that must not exist (a deleted one does not). Arguments as :meth:`put`.
@@ -139,7 +130,10 @@ class ObjectStore:
         Raises:
             ObjectAlreadyExists: it does; of several at once exactly one succeeds.
         """
-        return await self._put(
+        from . import _put
+
+        return await _put.put(
+            self._bucket,
             name,
             data,
             (description, filename, headers, metadata),
@@ -149,77 +143,6 @@ class ObjectStore:
             must_not_exist=True,
             window=window,
             progress=progress,
-        )
-
-    async def _put(
-        self,
-        name: str,
-        data: ObjectData,
-        about: tuple[str | None, str | None, Headers | None, Mapping[str, str] | None],
-        *,
-        options: ObjectMetaOptions | None,
-        chunk_size: int | None,
-        if_revision: int | None,
-        window: int,
-        progress: Progress | None,
-        must_not_exist: bool = False,
-    ) -> ObjectInfo:
-        bucket = self._bucket
-        bucket.client._check_usable()
-        bucket.check_name(name)
-        if options is not None and options.link is not None:
-            raise BadObjectMetaError(
-                "put() stores bytes: use add_link() or update_meta() to make a link",
-                bucket=bucket.name,
-                name=name,
-            )
-        _check_revision(if_revision)
-        limit = bucket.client.max_payload
-        size = resolve_chunk_size(
-            chunk_size if chunk_size is not None else requested_chunk_size(options), limit
-        )
-        description, filename, headers, metadata = about
-        template = self._template(
-            name,
-            ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-            ObjectMetaOptions(max_chunk_size=size),
-        )
-        meta_size = len(encode_meta(template)) + META_ROOM
-        if meta_size > limit:
-            raise MaxPayloadError(
-                f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
-                size=meta_size,
-                max_payload=limit,
-            )
-        put = _put.Put(
-            bucket,
-            template,
-            open_source(data),
-            chunk_size=size,
-            if_revision=if_revision,
-            must_not_exist=must_not_exist,
-            window=window,
-            progress=progress,
-        )
-        return await put.run()
-
-    def _template(self, name: str, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
-        description, headers, metadata = meta_fields(
-            meta.description, meta.headers, meta.metadata, meta.filename
-        )
-        return ObjectInfo(
-            name,
-            description,
-            headers,
-            0,
-            0,
-            "",
-            False,
-            datetime.now(UTC),
-            "",
-            self._bucket.name,
-            options=options,
-            metadata=metadata,
         )
 
     async def put_file(
@@ -238,16 +161,12 @@ class ObjectStore:
         Raises:
             OSError: the file cannot be read; what :meth:`put` raises.
         """
-        text = os.fspath(path)
-        if not isinstance(text, str):
-            raise TypeError("path must be a str or os.PathLike[str]")
+        from ._source import FilePath
+
+        text = _text_path(path)
         if filename is None:
             filename = os.path.basename(text)
-        file = await asyncio.to_thread(open, text, "rb", 0)
-        try:
-            return await self.put(name, file, description, filename, headers, **options)
-        finally:
-            file.close()
+        return await self.put(name, FilePath(text), description, filename, headers, **options)
 
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
         """Delete an object: a delete marker is committed, then its chunks are purged (ADR-20 §Delete).
@@ -263,6 +182,8 @@ class ObjectStore:
             RevisionConflictError: ``if_revision`` was not met.
             BucketSealedError, OutcomeUnknownError.
         """
+        from . import _change
+
         _check_revision(if_revision)
         await _change.delete(self._bucket, self._bucket.check_name(name), if_revision)
         return True
@@ -280,6 +201,9 @@ class ObjectStore:
             RevisionConflictError: ``if_revision`` was not met.
             BadObjectMetaError, InvalidNameError: nothing was sent.
         """
+        from . import _change
+        from .format.models import ObjectMeta
+
         if not isinstance(meta, ObjectMeta):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
         bucket = self._bucket
@@ -307,6 +231,8 @@ class ObjectStore:
             ObjectNotFoundError, ObjectDeletedError, BucketNotFoundError: the target is not there.
             LinkError: the target is a link.
         """
+        from .format.models import ObjectInfo, ObjectLink, ObjectMeta
+
         if isinstance(target, ObjectInfo):
             target = ObjectLink(target.bucket, target.name)
         if not isinstance(target, ObjectLink) or target.name is None:
@@ -321,13 +247,15 @@ class ObjectStore:
             ObjectAlreadyExists: a live object has that name.
             BadBucketError: not a bucket name.
         """
+        from .format.models import ObjectLink, ObjectMeta
+
         self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), ObjectLink(bucket))
 
     async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
-        template = self._template(meta.name, meta, ObjectMetaOptions(link))
-        await _links.check_target(self._bucket, link)
-        return await _links.add_link(self._bucket, template)
+        from . import _links
+
+        return await _links.add_link(self._bucket, meta, link)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -354,6 +282,8 @@ class ObjectStore:
             IntegrityError, DigestMismatchError: what is stored is not what was put.
             ObjectChangedError: replaced again and again while being read.
         """
+        from . import _get
+
         self._bucket.check_name(name)
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
@@ -379,10 +309,9 @@ class ObjectStore:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
         self._bucket.check_name(name)
-        text = os.fspath(path)
-        if not isinstance(text, str):
-            raise TypeError("path must be a str or os.PathLike[str]")
-        return await _get.get_file(self._bucket, name, text, verify=verify, progress=progress)
+        from . import _get
+
+        return await _get.get_file(self._bucket, name, _text_path(path), verify=verify, progress=progress)
 
     async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
         """Return what is known of an object; a link's own info, not its target's.
@@ -392,6 +321,8 @@ class ObjectStore:
             ObjectDeletedError: it was deleted, and ``show_deleted`` is false.
             MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
         """
+        from . import _get
+
         self._bucket.check_name(name)
         if not show_deleted:
             return await _get.live_info(self._bucket, name)
@@ -417,6 +348,8 @@ class ObjectStore:
             include_deleted: delete markers as well.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
+        from ._watch import newest_metas
+
         infos = await newest_metas(self._bucket, on_invalid)
         return [
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
@@ -438,6 +371,8 @@ class ObjectStore:
             prefix: only names that begin with it.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
+        from ._watch import Watcher
+
         return Watcher(
             self._bucket,
             updates_only=updates_only,
@@ -454,6 +389,9 @@ class ObjectStore:
         ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
         meta message: it costs what :meth:`list` costs.
         """
+        from ._watch import newest_metas
+        from .format.codec import store_status
+
         bucket = self._bucket
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
         metas = await newest_metas(bucket, lambda invalid: None)
@@ -468,6 +406,8 @@ class ObjectStore:
         bucket = self._bucket
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
         if info.config.sealed is not True:
+            from dataclasses import replace
+
             sealed = replace(info.config, sealed=True)
             await bucket.retrying(lambda: bucket.js.update_stream(sealed))
         return True
@@ -476,3 +416,10 @@ class ObjectStore:
 def _check_revision(revision: int | None) -> None:
     if revision is not None and (not isinstance(revision, int) or isinstance(revision, bool) or revision < 0):
         raise BadObjectMetaError(f"if_revision must be a revision (0 = absent or deleted), not {revision!r}")
+
+
+def _text_path(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("path must be a str or os.PathLike[str]")
+    return text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random
 import re
 from collections.abc import Callable
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     AuthorizationError,
     ConnectionClosedError,
+    MaxPayloadError,
     NatsError,
     NoServersError,
     OutboundBufferLimitError,
@@ -40,9 +40,17 @@ LARGE = 16 * 1024
 """Payloads from this size on are handed to the transport by themselves instead of being joined."""
 
 PROBE_TIMEOUT = 2.0
-"""Seconds a PING may take after a request timed out; then the connection is given up."""
+"""Seconds without any byte that a PING may take after a request timed out; then the connection is given up."""
 
-_PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+DEFAULT_MAX_PAYLOAD = 1024 * 1024
+"""A server's default, assumed while it has not said otherwise."""
+
+SHORT_LIFE = 1.0
+"""A session that ends sooner (seconds) counts as a failed attempt: no reconnect storm."""
+
+_PERMISSION = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
+)
 _TRANSIENT = (
     "invalid subject",
     "invalid publish subject",
@@ -87,11 +95,16 @@ class Connection:
         self.close_reason: BaseException | None = None
         self.epoch = 0
         self._loop = asyncio.get_running_loop()
-        self._rng = random.Random()
         self._sid = 0
         self._mux: RequestMux | None = None
-        self._buffer: list[bytes] = []
+        self.max_payload = DEFAULT_MAX_PAYLOAD
+        """The limit for header + payload, in bytes, that the server announced last."""
+        self._buffer: list[tuple[int, bytes]] = []  # message size, frame
         self._buffer_size = 0
+        self._connected_at = 0.0
+        self._short_lives = 0
+        self._seen_reads = 0
+        self._silent_pings = 0
         self._state_waiters: list[asyncio.Future[None]] = []
         self._reconnect_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -128,7 +141,9 @@ class Connection:
     async def _pause(self, attempt: int) -> None:
         options = self.options
         await asyncio.sleep(
-            backoff(attempt, first=options.reconnect_wait, ceiling=options.reconnect_wait_max, rng=self._rng)
+            backoff(
+                attempt, first=options.reconnect_wait, ceiling=options.reconnect_wait_max, rng=self.pool.rng
+            )
         )
 
     async def _round(self) -> list[tuple[Server, BaseException]]:
@@ -166,18 +181,37 @@ class Connection:
         self.session = session
         self.epoch += 1
         self.state = State.CONNECTED
+        self._connected_at = self._loop.time()
         self.pool.connected(session.server)
-        self._discover(session)
+        self._arm_ping()
+        self._take_info(session)
         for handler in list(self.handlers.values()):
+            handler.base = handler.delivered
             self._send_sub(session, handler)
         buffered, self._buffer, self._buffer_size = self._buffer, [], 0
-        for frame in buffered:
+        for size, frame in buffered:
+            if size > self.max_payload:
+                self._report(
+                    MaxPayloadError(
+                        f"a message of {size} bytes kept while disconnected exceeds the new server's "
+                        f"max_payload of {self.max_payload}; it is dropped",
+                        size=size,
+                        max_payload=self.max_payload,
+                    )
+                )
+                continue
             session.write(frame)
         session.flush()
         for handler in list(self.handlers.values()):
-            handler.on_reconnect()
-        self._arm_ping()
+            self._tell(handler.on_reconnect)
         self._wake_state_waiters()
+
+    def _tell(self, method: Callable[..., None], *args: Any) -> None:
+        """Call a handler, which must not raise; when it does, the others are still told."""
+        try:
+            method(*args)
+        except Exception as exc:
+            self.unexpected(exc)
 
     def _wake_state_waiters(self) -> None:
         waiters, self._state_waiters = self._state_waiters, []
@@ -199,7 +233,7 @@ class Connection:
             self.pool.failed(session.server, auth=True)
         self.state = State.RECONNECTING
         for handler in list(self.handlers.values()):
-            handler.on_disconnect(lost)
+            self._tell(handler.on_disconnect, lost)
         self.call(self.options.disconnected_cb)
         if not self.options.reconnect:
             self._closed_for_good(lost)
@@ -207,7 +241,13 @@ class Connection:
         self._reconnect_task = self._loop.create_task(self._reconnect(), name="natsproto-reconnect")
 
     async def _reconnect(self) -> None:
-        attempt = 0
+        short = self._loop.time() - self._connected_at < SHORT_LIFE
+        attempt = self._short_lives
+        self._short_lives = self._short_lives + 1 if short else 0
+        if short:
+            await self._pause(attempt)
+        else:
+            attempt = 0
         while len(self.pool):
             attempts = await self._round()
             if self.state is State.CONNECTED:
@@ -217,10 +257,12 @@ class Connection:
             if attempts:
                 log.warning("reconnecting failed: %s", _summary(attempts))
             attempt += 1
-            await self._pause(attempt)
+            if len(self.pool):
+                await self._pause(attempt)
         reason = ConnectionClosedError(
             f"no server left to reconnect to; the last error was: {self.last_error}"
         )
+        reason.__cause__ = self.last_error
         self._closed_for_good(reason)
 
     def _closed_for_good(self, reason: BaseException) -> None:
@@ -234,7 +276,7 @@ class Connection:
         self._cancel_timers()
         handlers, self.handlers = list(self.handlers.values()), {}
         for handler in handlers:
-            handler.on_end(reason)
+            self._tell(handler.on_end, reason)
         self._mux = None
         self._buffer.clear()
         self._wake_state_waiters()
@@ -247,6 +289,7 @@ class Connection:
             self._end(None)
             if session is not None:
                 await session.close()
+        await asyncio.sleep(0)  # callbacks called just now become tasks
         current = asyncio.current_task()
         if self._reconnect_task is not None and self._reconnect_task is not current:
             self._reconnect_task.cancel()
@@ -271,11 +314,20 @@ class Connection:
             async with asyncio.timeout(timeout):
                 while self.state is not State.CONNECTED:
                     self.check_open()
-                    waiter = self._loop.create_future()
-                    self._state_waiters.append(waiter)
-                    await waiter
+                    waiter = self.state_waiter()
+                    try:
+                        await waiter
+                    finally:
+                        if waiter in self._state_waiters:
+                            self._state_waiters.remove(waiter)
         except TimeoutError:
             raise StaleConnectionError(f"not connected again within {timeout} s") from None
+
+    def state_waiter(self) -> asyncio.Future[None]:
+        """A future that is completed when the client is connected again, or closed."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._state_waiters.append(waiter)
+        return waiter
 
     def check_open(self) -> None:
         """Raise ``ConnectionClosedError`` when the connection is closed."""
@@ -290,35 +342,30 @@ class Connection:
     def info(self) -> dict[str, Any]:
         return self.session.info if self.session is not None else {}
 
-    @property
-    def max_payload(self) -> int:
-        """The connected server's limit for header + payload, in bytes (1 MiB while unknown)."""
-        value = self.info.get("max_payload")
-        return (
-            value
-            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 30
-            else 1 << 20
-        )
-
     def info_changed(self, session: Session) -> None:
         """An INFO after the first one: other servers, or lame duck mode."""
         if session is not self.session:
             return
-        self._discover(session)
-        if session.info.get("ldm") is True:
+        self._take_info(session)
+
+    def _take_info(self, session: Session) -> None:
+        info = session.info
+        self.max_payload = info.get("max_payload") or DEFAULT_MAX_PAYLOAD  # the parser checks its type
+        key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
+        urls = info.get(key)
+        if urls and not self.options.ignore_discovered:
+            new = self.pool.discover(
+                urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
+            )
+            if new:
+                self.call(self.options.discovered_server_cb)
+        if info.get("ldm") is True and not session.lame_duck:
+            session.lame_duck = True
             self.call(self.options.lame_duck_cb)
             if self.options.reconnect and self.pool.others():
-                session.fail(
+                session.leave(
                     StaleConnectionError(f"{session.server.url} is about to shut down (lame duck mode)")
                 )
-
-    def _discover(self, session: Session) -> None:
-        key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
-        urls = session.info.get(key)
-        if self.options.ignore_discovered or not isinstance(urls, list):
-            return
-        if self.pool.discover(urls, via=session.server) and self.epoch > 0:
-            self.call(self.options.discovered_server_cb)
 
     def server_error(self, session: Session, text: str) -> bool:
         """Handle an ``-ERR`` on an established session; returns whether the connection goes on."""
@@ -331,17 +378,20 @@ class Connection:
                 subject=subject,
                 operation=operation,
             )
-            if not self._refuse(operation, subject, error):
+            if not self._refuse(operation, subject, match[3], error):
                 self._report(error)
             return True
         self._report(ServerError(text))
         return any(part in text.lower() for part in _TRANSIENT)
 
-    def _refuse(self, operation: str, subject: str, error: PermissionsViolationError) -> bool:
+    def _refuse(
+        self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
+    ) -> bool:
         if operation == "publish":
             return self._mux is not None and self._mux.refuse(subject, error)
         wanted = subject.encode("utf-8", "surrogateescape")
-        hit = [handler for handler in self.handlers.values() if handler.subject == wanted]
+        group = None if queue is None else queue.encode("utf-8", "surrogateescape")
+        hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:
             del self.handlers[handler.sid]
             if handler is self._mux:
@@ -361,26 +411,26 @@ class Connection:
             OutboundBufferLimitError: disconnected, and too much is waiting already.
         """
         size = len(payload)
-        stats = self.stats
-        stats.out_msgs += 1
-        stats.out_bytes += size
         line = serializer.pub_line(subject, reply, len(header), size)
         session = self.session
         if session is None:
-            self._keep(b"".join((line, header, payload, b"\r\n")))
+            self._keep(len(header) + size, b"".join((line, header, payload, b"\r\n")))
         elif size < LARGE:
             session.write(b"".join((line, header, payload, b"\r\n")))
         else:
             session.write_large(line + header, payload)
+        stats = self.stats
+        stats.out_msgs += 1
+        stats.out_bytes += size
 
-    def _keep(self, frame: bytes) -> None:
+    def _keep(self, size: int, frame: bytes) -> None:
         self.check_open()
         limit = self.options.reconnect_buffer_size
         if self._buffer_size + len(frame) > limit:
             raise OutboundBufferLimitError(
                 f"not connected, and {self._buffer_size} bytes wait already (reconnect_buffer_size={limit})"
             )
-        self._buffer.append(frame)
+        self._buffer.append((size, frame))
         self._buffer_size += len(frame)
 
     @property
@@ -430,7 +480,7 @@ class Connection:
         queue = b"" if handler.queue is None else handler.queue + b" "
         session.write(b"SUB " + handler.subject + b" " + queue + handler.sid + b"\r\n")
         if handler.max_msgs:
-            session.write(b"UNSUB %b %d\r\n" % (handler.sid, handler.max_msgs - handler.delivered))
+            session.write(b"UNSUB %b %d\r\n" % (handler.sid, handler.max_msgs - handler.base))
 
     def unsubscribe(self, handler: Handler, max_msgs: int = 0) -> None:
         """Unsubscribe now, or after ``max_msgs`` deliveries in all."""
@@ -439,32 +489,31 @@ class Connection:
         if max_msgs > handler.delivered:
             handler.max_msgs = max_msgs
             if self.session is not None:
-                self.session.write(b"UNSUB %b %d\r\n" % (handler.sid, max_msgs))
+                self.session.write(b"UNSUB %b %d\r\n" % (handler.sid, max_msgs - handler.base))
             return
         del self.handlers[handler.sid]
         if self.session is not None:
             self.session.write(b"UNSUB " + handler.sid + b"\r\n")
         handler.on_end(None)
 
-    def count(self, handler: Handler) -> None:
-        """Count a delivery of an auto-unsubscribing handler; the last one ends it (after delivery)."""
-        handler.delivered += 1
-        if handler.delivered >= handler.max_msgs:
-            self.handlers.pop(handler.sid, None)
-            self._loop.call_soon(handler.on_end, None)
+    def complete(self, handler: Handler) -> None:
+        """The last message of an auto-unsubscribing handler is about to be delivered; then it ends."""
+        self.handlers.pop(handler.sid, None)
+        self._loop.call_soon(handler.on_end, None)
 
     async def drain_handler(self, handler: Handler) -> None:
         """Unsubscribe, but deliver what the server had sent before it knew."""
         if self.handlers.get(handler.sid) is not handler:
             return
-        if self.session is not None:
-            self.session.write(b"UNSUB " + handler.sid + b"\r\n")
-            try:
+        try:
+            if self.session is not None:
+                self.session.write(b"UNSUB " + handler.sid + b"\r\n")
                 await self.ping()
-            except (StaleConnectionError, ConnectionClosedError):
-                pass
-        self.handlers.pop(handler.sid, None)
-        handler.on_end(None)
+        except (StaleConnectionError, ConnectionClosedError):
+            pass
+        finally:
+            if self.handlers.pop(handler.sid, None) is not None:
+                handler.on_end(None)
 
     def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
         """The parser's question where a large payload belongs."""
@@ -486,13 +535,20 @@ class Connection:
 
     def _arm_ping(self) -> None:
         self._cancel_timers()
+        self._seen_reads = self._silent_pings = 0
         self._ping_timer = self._loop.call_later(self.options.ping_interval, self._ping_due)
 
     def _ping_due(self) -> None:
         session = self.session
         if session is None:
             return
-        if session.outstanding_pings >= self.options.max_outstanding_pings:
+        # Bytes that keep coming are a sign of life: on a slow link a PING waits behind megabytes of data.
+        if session.reads != self._seen_reads:
+            self._seen_reads = session.reads
+            self._silent_pings = 0
+        else:
+            self._silent_pings += 1
+        if self._silent_pings >= self.options.max_outstanding_pings:
             session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
             return
         session.ping(None)
@@ -502,23 +558,23 @@ class Connection:
         """A request timed out: make sure that the server still answers, or reconnect."""
         if self.session is None or self._probe_timer is not None:
             return
-        waiter: asyncio.Future[None] = self._loop.create_future()
         session = self.session
+        waiter: asyncio.Future[None] = self._loop.create_future()
         session.ping(waiter)
+        self._probe_timer = self._loop.call_later(
+            PROBE_TIMEOUT, self._probe_due, session, waiter, session.reads
+        )
 
-        def due() -> None:
-            self._probe_timer = None
-            if not waiter.done():
-                session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
-
-        def answered(done: asyncio.Future[None]) -> None:
-            done.exception()
-            if self._probe_timer is not None:
-                self._probe_timer.cancel()
-                self._probe_timer = None
-
-        self._probe_timer = self._loop.call_later(PROBE_TIMEOUT, due)
-        waiter.add_done_callback(answered)
+    def _probe_due(self, session: Session, waiter: asyncio.Future[None], reads: int) -> None:
+        self._probe_timer = None
+        if waiter.done() or session is not self.session:
+            return
+        if session.reads == reads:
+            session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
+            return
+        self._probe_timer = self._loop.call_later(
+            PROBE_TIMEOUT, self._probe_due, session, waiter, session.reads
+        )
 
     def _cancel_timers(self) -> None:
         for timer in (self._ping_timer, self._probe_timer):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import random
 
 DEFAULT_PORT = 4222
 DEFAULT_PORTS = {"nats": DEFAULT_PORT, "tls": DEFAULT_PORT, "ws": 80, "wss": 443}
@@ -77,6 +79,8 @@ def parse_url(text: str) -> Server:
     Raises:
         ConfigError: unknown scheme, no host, or a port that is none. The message holds no credentials.
     """
+    from urllib.parse import unquote, urlsplit  # loaded on first use: it takes 3 ms to import
+
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"a server URL must be a non-empty str, not {type(text).__name__}")
     raw = text.strip()
@@ -87,8 +91,9 @@ def parse_url(text: str) -> Server:
     try:
         parts = urlsplit(raw)
         host, port = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ConfigError("a server URL has an invalid host or port (write nats://host:port)") from exc
+    except ValueError:
+        # Not chained: the original quotes the text, which may be part of a password.
+        raise ConfigError("a server URL has an invalid host or port (write nats://host:port)") from None
     if parts.scheme not in DEFAULT_PORTS:
         known = ", ".join(DEFAULT_PORTS)
         raise ConfigError(f"unknown scheme {parts.scheme!r} in a server URL: use one of {known}")
@@ -126,7 +131,11 @@ class ServerPool:
         texts = urls.split(",") if isinstance(urls, str) else list(urls)
         if not texts:
             raise ConfigError("no server given")
-        self._rng = rng or random.Random()
+        if rng is None:
+            import random
+
+            rng = random.Random()
+        self.rng = rng
         self._randomize = randomize
         self.servers: list[Server] = []
         for text in texts:
@@ -136,7 +145,7 @@ class ServerPool:
         if len({server.scheme in ("ws", "wss") for server in self.servers}) > 1:
             raise ConfigError("WebSocket and TCP servers cannot be mixed in one list")
         if randomize:
-            self._rng.shuffle(self.servers)
+            self.rng.shuffle(self.servers)
         self.current: Server | None = None
 
     def __len__(self) -> int:
@@ -167,30 +176,42 @@ class ServerPool:
         """True when there is a server besides the current one."""
         return any(server is not self.current for server in self.servers)
 
-    def discover(self, urls: Iterable[object], *, via: Server) -> list[Server]:
+    def discover(
+        self, urls: Iterable[object], *, via: Server, secure: bool = False, trusted: bool = True
+    ) -> list[Server]:
         """Take over addresses announced by ``via`` in INFO; returns the new ones.
 
-        They get the scheme (never a weaker one), the credentials and, for verification, the host name of
-        the server that announced them. Entries that are no ``host:port`` are passed over. Announced
-        servers that are announced no longer are forgotten, except the current one.
+        They get the credentials of the server that announced them and its scheme, or a stronger one when
+        the session is encrypted. Entries that are no ``host:port`` are passed over. Announced servers that
+        are announced no longer are forgotten, except the current one.
+
+        Args:
+            urls: the list in INFO.
+            via: the server that sent it.
+            secure: the session is encrypted.
+            trusted: INFO did not come in clear before the encryption. Otherwise, and for IP addresses, the
+                new servers' certificates must be for the name that was asked for in the first place.
         """
+        scheme = "tls" if secure and via.scheme == "nats" else via.scheme
+        asked_for = via.tls_name or via.host
         announced: dict[tuple[str, int], Server] = {}
         for text in urls:
             if len(announced) >= MAX_POOL or not isinstance(text, str) or "@" in text or "/" in text:
                 continue
             try:
-                parsed = parse_url(f"{via.scheme}://{text}")
+                parsed = parse_url(f"{scheme}://{text}")
             except ConfigError:
                 continue
+            pinned = not trusted or (_is_address(parsed.host) and not _is_address(asked_for))
             announced[parsed.address] = Server(
-                via.scheme,
+                scheme,
                 parsed.host,
                 parsed.port,
                 user=via.user,
                 password=via.password,
                 token=via.token,
                 path=via.path,
-                tls_name=via.tls_name or via.host,
+                tls_name=asked_for if pinned else None,
                 discovered=True,
             )
         self.servers = [
@@ -198,13 +219,26 @@ class ServerPool:
             for known in self.servers
             if not known.discovered or known is self.current or known.address in announced
         ]
+        for known in self.servers:
+            if known.discovered and known.address in announced:
+                known.tls_name = announced[known.address].tls_name
         known_addresses = {server.address for server in self.servers}
         new = [server for address, server in announced.items() if address not in known_addresses]
         if self._randomize:
-            self._rng.shuffle(new)
+            self.rng.shuffle(new)
         new = new[: max(0, MAX_POOL - len(self.servers))]
         self.servers.extend(new)
         return new
+
+
+def _is_address(host: str) -> bool:
+    from ipaddress import ip_address  # loaded on first use, as above
+
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def backoff(attempt: int, *, first: float, ceiling: float, rng: random.Random) -> float:

@@ -1,0 +1,10 @@
+"""``python -m objstore``: the same as the command ``objstore``."""
+
+from __future__ import annotations
+
+import sys
+
+from objstore.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ``objstore`` command. Its parser is in :mod:`objstore.cli.main`; everything else is loaded when needed."""

@@ -1,0 +1,257 @@
+"""Which server, with which credentials: option, environment, context, default; and the connection itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .output import CommandError, Output, is_terminal
+
+if TYPE_CHECKING:
+    import ssl
+
+    from natsproto.aio.client import Client
+    from natsproto.jetstream.context import JetStreamContext
+    from objstore.store import ObjectStore
+
+T = TypeVar("T")
+DEFAULT_URL = "nats://127.0.0.1:4222"
+NAME = "objstore"
+REQUEST_TIMEOUT = 5.0
+TAKE_OVER = 20.0
+"""Seconds a step is tried again while the server of ``--local`` changes hands."""
+
+_IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey")
+_TLS = ("tlsca", "tlscert", "tlskey")
+
+
+class Settings:
+    """Where and how to connect.
+
+    Attributes:
+        servers: URLs, separated by commas.
+        options: keywords of :func:`natsproto.connect`.
+        jetstream: keywords of ``Client.jetstream``.
+    """
+
+    __slots__ = ("jetstream", "options", "servers")
+
+    def __init__(self, servers: str, options: dict[str, Any], jetstream: dict[str, Any]) -> None:
+        self.servers = servers
+        self.options = options
+        self.jetstream = jetstream
+
+
+def check_connection(args: Namespace) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    if args.local is not None:
+        for key in ("server", "context", *_IDENTITY, *_TLS, "js_domain"):
+            if getattr(args, key) is not None:
+                raise CommandError(f"--local DIR is its own server: leave out --{key.replace('_', '-')}", 2)
+    if args.password is not None and args.password_file is not None:
+        raise CommandError("give --password or --password-file, not both", 2)
+    if (args.tlscert is None) != (args.tlskey is None):
+        raise CommandError("--tlscert and --tlskey go together", 2)
+
+
+def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settings:
+    """Put together what options, environment and context say; an option beats all others.
+
+    A context's credentials go with that context: they are not sent to a server named by ``--server`` or
+    ``NATS_URL``, unless the context was named by ``--context``.
+
+    Raises:
+        CommandError: a file or context that cannot be used; exit code 2.
+    """
+    from .contexts import load_context, selected_context
+
+    url = args.server or environ.get("NATS_URL")
+    name = args.context or (None if url else selected_context(environ))
+    context = {} if name is None else load_context(name, environ)
+    if args.context:
+        url = args.server or context.get("url") or environ.get("NATS_URL")
+    options = _timeouts(args, environ)
+    options.update(_credentials(args, environ, context, out))
+    tls = _tls_context(
+        args.tlsca or environ.get("NATS_CA") or context.get("ca"),
+        args.tlscert or environ.get("NATS_CERT") or context.get("cert"),
+        args.tlskey or environ.get("NATS_KEY") or context.get("key"),
+    )
+    if tls is not None:
+        options["tls"] = tls
+    if context.get("tls_first"):
+        options["tls_first"] = True
+    if context.get("inbox_prefix"):
+        options["inbox_prefix"] = context["inbox_prefix"]
+    jetstream: dict[str, Any] = {"timeout": options.get("request_timeout", REQUEST_TIMEOUT)}
+    domain = args.js_domain or context.get("jetstream_domain")
+    if domain:
+        jetstream["domain"] = domain
+    elif context.get("jetstream_api_prefix"):
+        jetstream["prefix"] = context["jetstream_api_prefix"]
+    if args.server and "@" in args.server and ":" in args.server.partition("://")[2].partition("@")[0]:
+        out.warn("a password on the command line can be read by everybody on this machine: use NATS_URL")
+    return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
+
+
+def _timeouts(args: Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    seconds: float | None = args.timeout
+    if seconds is None and environ.get("NATS_TIMEOUT"):
+        from argparse import ArgumentTypeError
+
+        from .arguments import timeout
+
+        try:
+            seconds = timeout(environ["NATS_TIMEOUT"])
+        except ArgumentTypeError as exc:
+            raise CommandError(f"NATS_TIMEOUT: {exc}", 2) from None
+    return {} if seconds is None else {"connect_timeout": seconds, "request_timeout": seconds}
+
+
+def _credentials(
+    args: Namespace, environ: Mapping[str, str], context: Mapping[str, str], out: Output
+) -> dict[str, Any]:
+    """One way to prove who we are: the first of options, environment and context that says anything."""
+    if any(getattr(args, key) is not None for key in _IDENTITY):
+        given = {key: getattr(args, key) for key in _IDENTITY}
+        if given["user"] is None and (given["password"] or given["password_file"]):
+            given["user"] = environ.get("NATS_USER")
+        if given["user"] is not None and given["password"] is None and given["password_file"] is None:
+            given["password"] = environ.get("NATS_PASSWORD")
+        if args.password is not None or args.token is not None:
+            what = "--password" if args.password is not None else "--token"
+            instead = "--password-file" if args.password is not None else "NATS_TOKEN"
+            out.warn(f"{what} can be read by everybody on this machine: use {instead}")
+    elif any(environ.get(f"NATS_{key}") for key in ("USER", "TOKEN", "CREDS", "NKEY")):
+        given = {key: environ.get(f"NATS_{key.upper()}") or None for key in _IDENTITY if key != "password_file"}
+    else:
+        given = {key: context.get(key) for key in ("user", "password", "token", "creds", "nkey")}
+    if given.get("password_file"):
+        given["password"] = _secret(given["password_file"], "password file", out)
+    user, password = given.get("user"), given.get("password")
+    if user is not None:
+        if password is None:
+            password = _ask_password(user)
+        return {"user": user, "password": password}
+    if password is not None:
+        raise CommandError("a password needs --user or NATS_USER", 2)
+    if given.get("creds"):
+        _check_private(given["creds"], "credentials file", out)
+        return {"creds": given["creds"]}
+    if given.get("nkey"):
+        return {"nkey_seed": _secret(given["nkey"], "NKey file", out)}
+    return {"token": given["token"]} if given.get("token") else {}
+
+
+def _ask_password(user: str) -> str:
+    if not is_terminal(sys.stdin):
+        raise CommandError(f"no password for user {user!r}: pass --password-file or set NATS_PASSWORD", 2)
+    from getpass import getpass
+
+    return getpass(f"Password of {user!r}: ", stream=sys.stderr)
+
+
+def _check_private(path: str, what: str, out: Output) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as exc:
+        raise CommandError(f"{what} {path!r}: {(exc.strerror or str(exc)).lower()}", 2) from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        out.warn(f"{what} {path!r} can be read by others (mode {mode & 0o777:04o}): chmod 600 it")
+
+
+def _secret(path: str, what: str, out: Output) -> str:
+    _check_private(path, what, out)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(1 << 16).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = (exc.strerror or "").lower() if isinstance(exc, OSError) else "not text"
+        raise CommandError(f"{what} {path!r}: {reason}", 2) from None
+
+
+def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    if not (ca or cert or key):
+        return None
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if cert:
+            context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails, instead of a prompt
+    except (OSError, ValueError) as exc:
+        files = ", ".join(path for path in (ca, cert, key) if path)
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise CommandError(f"TLS files {files}: {reason}", 2) from None
+    return context
+
+
+class Session:
+    """A connection of the command."""
+
+    def __init__(self, client: Client, js: JetStreamContext, *, patient: bool) -> None:
+        self.client = client
+        self.js = js
+        self._patient = patient
+
+    async def steady(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run an idempotent step; on a local server that changes hands it is tried again."""
+        from natsproto.errors import NoRespondersError, StaleConnectionError
+
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TAKE_OVER
+        while True:
+            try:
+                return await call()
+            except (StaleConnectionError, NoRespondersError):
+                if not self._patient or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def open(self, bucket: str) -> ObjectStore:
+        """Open an existing bucket."""
+        return await self.steady(lambda: self.js.object_store(bucket))
+
+
+@asynccontextmanager
+async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
+    """Connect as the arguments say, and disconnect."""
+    _log_to(out)
+    if args.local is not None:
+        from .local import LocalDirectory
+
+        options = _timeouts(args, os.environ)
+        async with LocalDirectory(args.local) as directory, directory.connect(name=NAME, **options) as client:
+            timeout = options.get("request_timeout", REQUEST_TIMEOUT)
+            yield Session(client, client.jetstream(timeout=timeout), patient=True)
+        return
+    import natsproto
+
+    found = settings(args, os.environ, out)
+    async with natsproto.connect(found.servers, name=NAME, **found.options) as client:
+        yield Session(client, client.jetstream(**found.jetstream), patient=False)
+
+
+def _log_to(out: Output) -> None:
+    """Show the library's warnings as ours: one escaped line each."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            out.warn(record.getMessage())
+
+    for name in ("natsproto", "objstore"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [Handler(logging.WARNING)]
+        logger.propagate = False

@@ -1,0 +1,298 @@
+"""``--local DIR``: one private server over a directory, shared by all commands that run at the same time.
+
+The first command starts the server and holds a lock (``flock``) on ``DIR/objstore.lock`` for as long as it
+runs; the file tells the others where the server is. The lock goes with the process, however that one ends, so
+it cannot be left behind. The server ends with the command that started it. Commands that still run then
+compete for the lock, and the winner starts the server again on the same port with the same token, where the
+others find it by reconnecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from natsproto.errors import AuthorizationError, NatsError, ServerProcessError
+
+from .output import CommandError
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import Client
+    from natsproto.server import LocalServer
+
+LOCK_NAME = "objstore.lock"
+JOIN = 30.0
+"""Seconds until a server must have been found or started."""
+
+LEFT_ALONE = 7.0
+"""Seconds a server whose starter died may take to end: its watchdog needs up to five."""
+
+POLL = 0.02
+
+
+class LockFile:
+    """The file that says who serves a directory: JSON with ``url``, ``pid`` of the server, ``starter``."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = os.path.join(directory, LOCK_NAME)
+        self._fd = -1
+
+    def open(self) -> None:
+        """Open or create it.
+
+        Raises:
+            CommandError: it is somebody else's, who could send us to any server.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.path, flags, 0o600)
+        if os.fstat(self._fd).st_uid != os.geteuid():
+            raise CommandError(f"{self.path!r} belongs to another user: use a directory of your own", 2)
+
+    def try_lock(self) -> bool:
+        """Take the lock if nobody has it. A file that was removed meanwhile is made anew."""
+        import fcntl
+
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not self._current():
+                self._reopen()
+            return False
+        if not self._current():
+            self._reopen()
+            return False
+        return True
+
+    def _current(self) -> bool:
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._fd)
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _reopen(self) -> None:
+        self.close()
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        self.open()
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+        import fcntl
+
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def read(self) -> dict[str, Any]:
+        """What it says; ``{}`` while it is empty or just being written."""
+        import json
+
+        try:
+            document = json.loads(os.pread(self._fd, 4096, 0))
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Replace what it says; only with the lock."""
+        import json
+
+        data = json.dumps(document).encode() + b"\n"
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
+
+    def close(self) -> None:
+        """Close it, which gives the lock back as well."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def process_mark(pid: int) -> str | None:
+    """What tells a process from a later one of the same number; ``None`` when there is none (or a zombie)."""
+    if pid <= 1:
+        return None
+    if sys.platform == "linux":
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return "alive"
+
+
+class LocalDirectory:
+    """One command's part in serving a directory; ``async with`` ends what it has started.
+
+    Args:
+        directory: created if need be; the objects are in ``DIR/jetstream``.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = os.path.abspath(directory)
+        self.lock = LockFile(self.directory)
+        self.server: LocalServer | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        self.lock.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        try:
+            if self.server is not None:
+                server, self.server = self.server, None
+                await server.__aexit__(None, None, None)
+                # The address stays: who still runs, or comes next, starts the server there.
+                self.lock.write({"url": self.url, "pid": 0})
+        finally:
+            self.lock.close()
+
+    @asynccontextmanager
+    async def connect(self, **options: Any) -> AsyncIterator[Client]:
+        """Connect to the directory's server, which is started if there is none.
+
+        Raises:
+            CommandError: none was found or started in time.
+            ServerProcessError: it cannot be started.
+        """
+        lost = asyncio.Event()
+        client = await self._join(disconnected_cb=lost.set, reconnect_wait_max=0.25, **options)
+        guard = asyncio.create_task(self._guard(client, lost), name="objstore-local")
+        try:
+            yield client
+        finally:
+            guard.cancel()
+            await asyncio.wait([guard])
+            if not guard.cancelled():
+                guard.exception()
+            await client.close()
+
+    async def _join(self, **options: Any) -> Client:
+        import natsproto
+
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + JOIN
+        while True:
+            if await self.try_start():
+                return await natsproto.connect(self.url, **options)
+            there = self.lock.read()
+            if isinstance(there.get("url"), str) and _runs(there):
+                self.url = there["url"]
+                try:
+                    return await natsproto.connect(self.url, **options)
+                except (ConnectionError, TimeoutError, AuthorizationError):
+                    pass  # it is ending, and its starter about to give the lock back
+            if loop.time() > deadline:
+                raise CommandError(
+                    f"another process (pid {there.get('starter', 'unknown')}) holds {self.lock.path!r} "
+                    f"but its server does not answer after {JOIN:.0f} s: end it and try again",
+                    5,
+                )
+            await asyncio.sleep(POLL)
+
+    async def try_start(self) -> bool:
+        """Take the lock and start the server; ``False`` when somebody else has the lock.
+
+        Raises:
+            ServerProcessError: it cannot be started; the lock is given back.
+        """
+        if not self.lock.try_lock():
+            return False
+        try:
+            before = self.lock.read()
+            await _end_stale(before)
+            self.server = await self._start(before)
+        except BaseException:
+            self.lock.unlock()
+            raise
+        pid = self.server.pid
+        self.lock.write({"url": self.url, "pid": pid, "mark": process_mark(pid), "starter": os.getpid()})
+        return True
+
+    async def _start(self, before: dict[str, Any]) -> LocalServer:
+        from natsproto.server import LocalServer, find_server
+
+        binary = find_server().path
+        port, token = _address(before)
+        for wanted in dict.fromkeys((port, None)):
+            server = LocalServer(binary=binary, store_dir=self.directory, port=wanted, token=token)
+            try:
+                await server.__aenter__()
+            except ServerProcessError:
+                if wanted is None:
+                    raise
+                continue  # the port was given to somebody else meanwhile
+            self.url = f"nats://{token}@127.0.0.1:{server.port}"
+            return server
+        raise AssertionError("unreachable")
+
+    async def _guard(self, client: Client, lost: asyncio.Event) -> None:
+        """After a lost connection: see that there is a server again, whoever starts it."""
+        while True:
+            await lost.wait()
+            lost.clear()
+            while not client.is_connected and not client.is_closed:
+                try:
+                    if self.server is None:
+                        await self.try_start()
+                    elif not self.server.running:
+                        await self.server.__aenter__()
+                except (NatsError, CommandError, OSError):
+                    await asyncio.sleep(0.25)  # the command itself reports what it could not do
+                await asyncio.sleep(POLL)
+
+
+def _address(before: dict[str, Any]) -> tuple[int | None, str]:
+    """Port and token of the server before; a new token when there was none."""
+    try:
+        parts = urlsplit(str(before.get("url", "")))
+        if parts.port and parts.username:
+            return parts.port, parts.username
+    except ValueError:
+        pass
+    return None, secrets.token_urlsafe(24).replace("-", "0").replace("_", "1")
+
+
+def _runs(there: dict[str, Any]) -> bool:
+    """Whether the server that a lock file speaks of runs."""
+    pid, mark = there.get("pid"), there.get("mark")
+    return isinstance(pid, int) and mark is not None and process_mark(pid) == mark
+
+
+async def _end_stale(before: dict[str, Any]) -> None:
+    """Wait for the server of a starter that died; end it when nobody does. Only with the lock.
+
+    Raises:
+        CommandError: it does not end.
+    """
+    for number, patience in ((0, LEFT_ALONE), (signal.SIGTERM, LEFT_ALONE), (signal.SIGKILL, 2.0)):
+        if not _runs(before):
+            return
+        if number:
+            try:
+                os.kill(before["pid"], number)
+            except ProcessLookupError:
+                return
+        deadline = asyncio.get_running_loop().time() + patience
+        while _runs(before):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(POLL)
+    if _runs(before):
+        raise CommandError(f"the server of a command that died (pid {before['pid']}) cannot be ended", 5)
+
+
+__all__ = ["LocalDirectory", "LockFile", "process_mark"]

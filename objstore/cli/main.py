@@ -1,0 +1,259 @@
+"""The parser and the entry point. Nothing of the library is imported before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from . import arguments
+
+if TYPE_CHECKING:
+    from .output import Output
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  any other failure
+  2  usage: arguments, names or files that cannot be used
+  3  no such bucket or object
+  4  conflict: exists already, sealed, full
+  5  connection or time; trying again may help
+  6  credentials or permissions
+  7  the bytes are not what was stored (digest mismatch)
+  130  interrupted
+"""
+
+DESCRIPTION = "Objects in NATS JetStream: store, read, list, delete."
+
+CONNECTION = """\
+The server is the one of --server, else NATS_URL, else the selected context of the nats command, else
+nats://127.0.0.1:4222. With --local DIR it is a private one over that directory."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports what is wrong in one line; does not guess at abbreviations."""
+
+    def error(self, message: str) -> NoReturn:
+        from .output import escape
+
+        name, _, command = self.prog.partition(" ")
+        where = f"{command}: " if command else ""
+        self.exit(2, escape(f"{name}: {where}{message}. See: {self.prog} --help") + "\n")
+
+
+def _shared(*, top: bool) -> argparse.ArgumentParser:
+    """The options that may stand before or after the command; only the former have defaults."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=None if top else argparse.SUPPRESS
+    )
+
+    def flag(target: argparse._ArgumentGroup, *names: str, help: str) -> None:
+        target.add_argument(
+            *names, action="store_true", default=False if top else argparse.SUPPRESS, help=help
+        )
+
+    group = parser.add_argument_group("connection", CONNECTION if top else None)
+    group.add_argument("-s", "--server", metavar="URL", help="server, or several separated by commas")
+    group.add_argument("--local", metavar="DIR", help="private server over DIR, shared by commands that run")
+    group.add_argument("--context", metavar="NAME", help="context of the nats command (NATS_CONTEXT)")
+    group.add_argument("--user", metavar="NAME", help="user (NATS_USER)")
+    group.add_argument("--password-file", metavar="FILE", help="file with the password (or NATS_PASSWORD)")
+    group.add_argument("--password", metavar="TEXT", help="password; everybody can see it in the process list")
+    group.add_argument("--token", metavar="TEXT", help="token; better given by NATS_TOKEN")
+    group.add_argument("--creds", metavar="FILE", help="credentials file (NATS_CREDS)")
+    group.add_argument("--nkey", metavar="FILE", help="file with an NKey seed (NATS_NKEY)")
+    group.add_argument("--tlsca", metavar="FILE", help="certificates to trust (NATS_CA); demands TLS")
+    group.add_argument("--tlscert", metavar="FILE", help="certificate of this client (NATS_CERT)")
+    group.add_argument("--tlskey", metavar="FILE", help="its key (NATS_KEY)")
+    group.add_argument(
+        "--timeout", metavar="TIME", type=arguments.timeout, help="for connecting (2s) and each request (5s)"
+    )
+    group.add_argument("--js-domain", metavar="NAME", help="JetStream domain")
+    group = parser.add_argument_group("output")
+    flag(group, "--json", help="one JSON document on standard output")
+    flag(group, "-q", "--quiet", help="nothing on standard error but errors")
+    flag(group, "--no-progress", help="no progress line")
+    flag(group, "--trace", help="show where an error comes from")
+    return parser
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command."""
+    from natsproto._version import __version__
+
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="objstore",
+        description=DESCRIPTION,
+        epilog=EXIT_CODES,
+        parents=[_shared(top=True)],
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"objstore {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    shared = _shared(top=False)
+
+    def command(name: str, about: str, more: str = "") -> argparse.ArgumentParser:
+        text = about[0].upper() + about[1:] + "."
+        return commands.add_parser(
+            name,
+            help=about,
+            description=f"{text} {more}".strip(),
+            parents=[shared],
+            formatter_class=formatter,
+            allow_abbrev=False,
+        )
+
+    demo = command("demo", "show a put, get, watch and delete on a private server")
+    demo.add_argument("file", metavar="FILE", nargs="?", help="what to store; default: the server's binary")
+
+    put = command("put", "store a file")
+    put.add_argument("bucket", metavar="BUCKET")
+    put.add_argument("file", metavar="FILE", help="- is standard input and needs --name")
+    put.add_argument("--name", metavar="NAME", help="name of the object; default: the file's base name")
+    put.add_argument("--description", metavar="TEXT")
+    put.add_argument(
+        "-H",
+        "--header",
+        metavar="K:V",
+        dest="headers",
+        type=arguments.header,
+        action="append",
+        default=[],
+        help="header of the object; may be repeated",
+    )
+    put.add_argument("--metadata", metavar="K=V", type=arguments.pair, action="append", default=[])
+    put.add_argument("--chunk-size", metavar="SIZE", type=arguments.size, help="bytes of a chunk (128KiB)")
+
+    get = command(
+        "get",
+        "read an object into a file",
+        "The file appears complete and verified, or not at all.\nStandard output cannot be taken back: with"
+        " '-O -' only exit code 0 says that all of it was right.",
+    )
+    get.add_argument("bucket", metavar="BUCKET")
+    get.add_argument("name", metavar="NAME")
+    get.add_argument(
+        "-O",
+        "--output",
+        metavar="FILE",
+        help="where to; - is standard output; default: the base name of NAME in the current directory",
+    )
+    get.add_argument("-f", "--force", action="store_true", help="replace a file that exists")
+
+    ls = command("ls", "list buckets, or the objects of one")
+    ls.add_argument("bucket", metavar="BUCKET", nargs="?")
+    ls.add_argument("-n", "--names", action="store_true", help="names only")
+
+    info = command("info", "show what is known of a bucket or an object")
+    info.add_argument("bucket", metavar="BUCKET")
+    info.add_argument("name", metavar="NAME", nargs="?")
+
+    rm = command("rm", "delete an object")
+    rm.add_argument("bucket", metavar="BUCKET")
+    rm.add_argument("name", metavar="NAME")
+    rm.add_argument("-f", "--force", action="store_true", help="do not ask")
+
+    bucket = command("bucket", "manage buckets")
+    actions = bucket.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = actions.add_parser(
+        "add",
+        help="make a bucket",
+        description="Make a bucket; the same again succeeds.",
+        parents=[shared],
+        allow_abbrev=False,
+    )
+    add.add_argument("bucket", metavar="BUCKET")
+    add.add_argument("--description", metavar="TEXT")
+    add.add_argument("--ttl", metavar="TIME", type=arguments.duration, help="age at which objects vanish: 7d")
+    add.add_argument(
+        "--max-bytes", "--max-bucket-size", metavar="SIZE", type=arguments.size, help="limit: 10GiB"
+    )
+    add.add_argument("--storage", choices=("file", "memory"), default="file")
+    add.add_argument("--replicas", metavar="N", type=arguments.count, default=1)
+    add.add_argument("--compress", action="store_true", help="compress what is stored")
+    add.add_argument("--metadata", metavar="K=V", type=arguments.pair, action="append", default=[])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments after the command's name; default: those of the process.
+
+    Returns:
+        The exit code; see ``objstore --help``.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            parser = build_parser()
+            if not words:
+                parser.print_help(sys.stderr)
+                return 2
+            args = parser.parse_args(words)
+        except SystemExit as exc:  # argparse has said all there is to say
+            sys.stdout.flush()
+            return exc.code if isinstance(exc.code, int) else 2
+    except BrokenPipeError:
+        _silence()
+        return 0
+    from .output import Output
+
+    out = Output(json=args.json, quiet=args.quiet, progress=not args.no_progress)
+    try:
+        _run(args, out)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        _silence()  # who read our output wants no more of it
+        return 0
+    except (Exception, KeyboardInterrupt) as exc:
+        return _report(args, out, exc)
+
+
+def _run(args: argparse.Namespace, out: Output) -> None:
+    """Find the handler and run it in an event loop."""
+    if args.command == "demo":
+        from .demo import check
+        from .demo import demo as handler
+    else:
+        from .commands import HANDLERS, check
+
+        handler = HANDLERS[args.command]
+    check(args)
+    import asyncio
+
+    asyncio.run(handler(args, out))
+
+
+def _report(args: argparse.Namespace, out: Output, exc: BaseException) -> int:
+    if args.trace:
+        import traceback
+
+        out.end_progress()
+        traceback.print_exception(exc)
+    from .failures import failure
+
+    text, code = failure(exc)
+    out.error(text)
+    return code
+
+
+def _silence() -> None:
+    """Let nothing more go to a pipe that nobody reads (the interpreter flushes at its end)."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

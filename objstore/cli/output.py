@@ -1,0 +1,234 @@
+"""What the command says: data on standard output, everything else on standard error.
+
+JSON documents use the field names of ADR-20. Sizes are bytes, ``ttl`` is nanoseconds (0: for ever) as in the
+stream's configuration, times are RFC 3339, and ``digest`` is ``SHA-256=<hex>``, comparable to ``sha256sum``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from objstore.format.models import ObjectInfo, ObjectStoreStatus
+
+PROGRESS_FROM = 1024 * 1024
+"""Transfers above so many bytes show their progress."""
+
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two states of the progress line."""
+
+
+class CommandError(Exception):
+    """A failure of the command itself: one line, and the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def escape(text: str) -> str:
+    """Return ``text`` on one line and without anything a terminal would act on.
+
+    Control characters, line and paragraph separators, direction marks, lone surrogates: all that is not
+    printable is written as ``\\xNN`` or ``\\uNNNN``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text
+    )
+
+
+def human_size(size: int) -> str:
+    """``1.5 MiB``."""
+    if size < 1024:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        value /= 1024
+        if value < 1023.95:
+            return f"{value:.1f} {unit}"
+    return f"{value:.1f} PiB"
+
+
+def human_time(moment: datetime) -> str:
+    """``2026-01-31 12:00:00Z``."""
+    from datetime import UTC
+
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def object_document(info: ObjectInfo) -> dict[str, Any]:
+    """The JSON document of an object."""
+    from objstore.format.codec import format_rfc3339
+
+    document: dict[str, Any] = {"name": info.name}
+    if info.description:
+        document["description"] = info.description
+    if info.headers:
+        document["headers"] = info.headers.as_wire()
+    if info.metadata:
+        document["metadata"] = dict(info.metadata)
+    if info.options is not None:
+        link = info.options.link
+        document["options"] = (
+            {"max_chunk_size": info.options.max_chunk_size}
+            if link is None
+            else {"link": {"bucket": link.bucket, "name": link.name}}
+        )
+    document |= {
+        "bucket": info.bucket,
+        "nuid": info.nuid,
+        "size": info.size,
+        "mtime": format_rfc3339(info.mtime),
+        "chunks": info.chunks,
+        "digest": info.digest,
+        "deleted": info.deleted,
+        "revision": info.revision,
+    }
+    return document
+
+
+def nanoseconds(age: timedelta | None) -> int:
+    """A duration as the server writes it; ``None`` is 0."""
+    from datetime import timedelta
+
+    return 0 if age is None else age // timedelta(microseconds=1) * 1000
+
+
+def status_document(status: ObjectStoreStatus) -> dict[str, Any]:
+    """The JSON document of a bucket."""
+    document: dict[str, Any] = {"bucket": status.bucket}
+    if status.description:
+        document["description"] = status.description
+    document |= {
+        "stream": status.stream,
+        "ttl": nanoseconds(status.ttl),
+        "max_bytes": status.max_bytes,
+        "storage": status.storage,
+        "num_replicas": status.replicas,
+        "compression": status.compression,
+        "sealed": status.sealed,
+        "size": status.size,
+        "count": status.count,
+        "backing_store": status.backing_store,
+        "metadata": dict(status.metadata),
+    }
+    if status.placement is not None:
+        document["placement"] = {"cluster": status.placement.cluster, "tags": list(status.placement.tags)}
+    return document
+
+
+class Output:
+    """The streams of one run, and how much to say.
+
+    Args:
+        json: standard output gets one JSON document.
+        quiet: standard error gets errors only.
+        progress: whether a progress line may be shown at all.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, progress: bool = True) -> None:
+        self.json = json
+        self.quiet = quiet
+        self._progress = progress and not quiet
+        self._line_open = False
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")  # a narrow locale must not turn a name into an error
+
+    # -- standard error ---------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A line for people, unless ``--quiet``."""
+        if not self.quiet:
+            self._say(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, unless ``--quiet``."""
+        if not self.quiet:
+            self._say(f"objstore: warning: {text}")
+
+    def error(self, text: str) -> None:
+        """The one line about a failure."""
+        self._say(f"objstore: {text}")
+
+    def _say(self, text: str) -> None:
+        self.end_progress()
+        print(escape(text), file=sys.stderr, flush=True)
+
+    def progress(self, label: str) -> Callable[[int, int | None], None] | None:
+        """A progress callback for a transfer; ``None`` where no line is wanted or nobody would see it."""
+        if not self._progress or not is_terminal(sys.stderr):
+            return None
+        from time import monotonic
+
+        label = escape(label)
+        start = shown = monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal shown
+            now = monotonic()
+            if max(done, total or 0) <= PROGRESS_FROM or (now - shown < PROGRESS_INTERVAL and done != total):
+                return
+            shown = now
+            of = f" of {human_size(total)} ({done * 100 // total} %)" if total else ""
+            rate = human_size(int(done / max(now - start, 0.001)))
+            sys.stderr.write(f"\r\x1b[K{label}  {human_size(done)}{of}  {rate}/s")
+            sys.stderr.flush()
+            self._line_open = True
+
+        return show
+
+    def end_progress(self) -> None:
+        """Take the progress line away."""
+        if self._line_open:
+            self._line_open = False
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    # -- standard output --------------------------------------------------------------------------
+
+    def document(self, document: object) -> None:
+        """The JSON document of this run."""
+        import json
+
+        self.end_progress()
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def lines(self, texts: Sequence[str]) -> None:
+        """One text a line; raw where no terminal reads them."""
+        tame = is_terminal(sys.stdout)
+        for text in texts:
+            print(escape(text) if tame else text)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """Columns under a head; those in ``right`` are set to the right."""
+        cells = [[escape(cell) for cell in row] for row in (head, *rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+        for row in cells:
+            texts = (
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            print("  ".join(texts).rstrip())
+
+    def facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Name and value, one a line."""
+        width = max(len(key) for key, _ in facts)
+        for key, value in facts:
+            print(f"{key.rjust(width)}  {escape(value)}")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at it; a closed or missing stream is none."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False

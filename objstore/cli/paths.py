@@ -1,0 +1,58 @@
+"""Where ``get`` may write: from the name of an object, which anybody may have chosen, to a safe file name."""
+
+from __future__ import annotations
+
+import re
+
+from .output import CommandError
+
+MAX_NAME_BYTES = 255
+"""What file systems take as one name."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
+
+
+def output_name(name: str) -> str:
+    """Return the file name under which ``get`` stores an object when no ``-O`` was given.
+
+    It is the base name of the object's name. Refused is what could reach outside of the current directory or
+    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, names that Windows
+    keeps for devices, trailing dots and spaces, leading dashes, nothing at all, and too much.
+
+    Raises:
+        CommandError: exit code 2; it says to name the file with ``-O``.
+    """
+
+    def refused(why: str) -> CommandError:
+        return CommandError(f"object name {name!r} {why}: name the file with -O FILE", 2)
+
+    if not name:
+        raise refused("is empty")
+    if "\\" in name:
+        raise refused("contains a backslash")
+    if any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in name):
+        raise refused("contains control characters")
+    if name.startswith("/"):
+        raise refused("is an absolute path")
+    parts = name.split("/")
+    if ".." in parts:
+        raise refused("contains '..'")
+    base = parts[-1]
+    if _DRIVE.match(name) or _DRIVE.match(base):
+        raise refused("begins with a drive letter")
+    if base in ("", "."):
+        raise refused("ends without a file name")
+    if base[-1] in ". ":
+        raise refused("ends in a dot or a space")
+    if base[0] == "-":
+        raise refused("gives a file name that begins with a dash")
+    if _DEVICE.fullmatch(base.partition(".")[0].rstrip(" ")):
+        raise refused("is a reserved device name")
+    try:
+        encoded = base.encode()
+    except UnicodeEncodeError:
+        raise refused("is no valid text") from None
+    if len(encoded) > MAX_NAME_BYTES:
+        raise refused(f"gives a file name of more than {MAX_NAME_BYTES} bytes")
+    return base
