@@ -1,0 +1,133 @@
+"""What is in the wheel, what is not, and what the two packages cost to import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from natsproto.server import find_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    directory = tmp_path_factory.mktemp("wheel")
+    (path,) = WheelBuilder(str(ROOT)).build(directory=str(directory), versions=["standard"])
+    assert path.endswith("-py3-none-any.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"natsproto", "objstore"}
+    for package in ("natsproto", "objstore"):
+        assert f"{package}/py.typed" in names
+        sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+        assert sources == {name for name in names if name.startswith(package + "/") and name.endswith(".py")}
+    assert not [name for name in names if name.endswith((".pyc", ".conf", ".md"))]
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = Parser().parsestr(wheel.read(name).decode())
+    assert metadata["Name"] == "natsproto"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    required = metadata.get_all("Requires-Dist") or []
+    assert [item for item in required if "extra ==" not in item] == [], "the core has no dependency"
+    assert {"server", "nkeys", "ws", "test", "bench", "dev"} <= set(metadata.get_all("Provides-Extra") or [])
+    (entry,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert wheel.read(entry).decode().split() == [
+        "[console_scripts]",
+        "objstore",
+        "=",
+        "objstore.cli.main:main",
+    ]
+
+
+def test_size(wheel: zipfile.ZipFile) -> None:
+    assert os.path.getsize(str(wheel.filename)) < 250_000
+
+
+def run_isolated(program: str) -> str:
+    """Run in a fresh interpreter that sees this source tree and the standard library only."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + program
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_needs_only_the_standard_library() -> None:
+    out = run_isolated(
+        "import asyncio, natsproto, objstore; natsproto.connect; objstore.ObjectStore\n"
+        "from natsproto.jetstream import context; from objstore import manager, _put, _get, _watch, _change\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    foreign = set(out.split()) - set(sys.stdlib_module_names) - {"natsproto", "objstore", "__main__"}
+    assert {name for name in foreign if not name.startswith("_")} == set()
+
+
+def test_import_is_lazy() -> None:
+    """Naming the packages loads none of their parts: neither ssl nor JetStream nor the verbs."""
+    out = run_isolated("import natsproto, objstore; print(*sys.modules)").split()
+    loaded = {name for name in out if name.startswith(("natsproto", "objstore"))}
+    assert loaded == {"natsproto", "natsproto._version", "objstore"}
+    assert "ssl" not in out
+    assert "asyncio" not in out
+
+
+def test_star_import_gives_every_public_name() -> None:
+    names = run_isolated("from objstore import *; print(*dir())").split()
+    for name in (
+        "ObjectStore",
+        "ObjectMeta",
+        "ObjectLink",
+        "ObjectStoreConfig",
+        "Placement",
+        "MAX_CHUNK_SIZE",
+    ):
+        assert name in names
+
+
+def test_top_level_folders() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    folders = {line.split("/")[0] for line in tracked.stdout.splitlines() if "/" in line}
+    assert {folder for folder in folders if not folder.startswith(".")} <= {
+        "natsproto",
+        "objstore",
+        "tests",
+        "bench",
+        "docker",
+        "docs",
+    }
+
+
+@pytest.mark.parametrize("name", ["single.conf", "cluster.conf"])
+def test_container_configuration_is_valid(name: str) -> None:
+    binary = find_server().path
+    done = subprocess.run(
+        [binary, "-t", "-c", str(ROOT / "docker" / name)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SERVER_NAME": "n1"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_extras_are_declared_as_decided() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == []
+    assert project["scripts"] == {"objstore": "objstore.cli.main:main"}
