@@ -231,7 +231,11 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
         # Reading is paused since INFO, so early bytes are still in the kernel: they reach the TLS
         # layer as garbage and fail the handshake.
         loop = asyncio.get_running_loop()
-        upgraded = await loop.start_tls(self._wire, self, context, server_hostname=server_hostname)
+        try:
+            upgraded = await loop.start_tls(self._wire, self, context, server_hostname=server_hostname)
+        except BaseException:
+            self._gate.lose()  # asyncio tells nobody that the connection is gone
+            raise
         if upgraded is None:
             raise StaleConnectionError("the connection was lost during the TLS handshake")
         self._attach(upgraded)
@@ -264,7 +268,7 @@ class StreamsTransport(_AsyncioTransport):
         try:
             while data := await reader.read(READ_SIZE):
                 self._receiver.data_received(data)
-        except OSError as exc:
+        except Exception as exc:
             error = exc
         # A cancelled reader is not a lost connection: start_tls() puts another in its place.
         self._lost(error)
@@ -305,9 +309,6 @@ class StreamsTransport(_AsyncioTransport):
             raise StaleConnectionError("the connection was lost during the TLS handshake")
         protocol.connection_made(upgraded)  # start_tls() leaves that to its caller
         self._start(upgraded, protocol, reader)
-
-    def close(self) -> None:
-        super().close()
 
     async def wait_closed(self) -> None:
         # The reading task ends by itself once the asyncio transport is closed (end of stream).

@@ -1,7 +1,7 @@
 """The one way chunks are read: in stream order, from a sequence cursor, into a verifying sink.
 
-Direct-get batch windows where the server has them and the bucket allows it; the ordered consumer elsewhere
-(deleted afterwards); a single read from the leader when there is but one chunk. A lost connection, a missing
+Direct-get batch windows where the server has them and the bucket allows it; elsewhere the ordered consumer
+(deleted afterwards), or a single read from the leader when there is but one chunk. A lost connection, a missing
 leader or a stalled window is resumed from the cursor; nothing is read twice into the sink.
 """
 
@@ -32,6 +32,9 @@ PROGRESS = 15.0
 
 HEARTBEAT = 0.75
 """Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
+
+LAG = 3.0
+"""Seconds a replica may be behind before chunks that it lacks count as missing."""
 
 MAX_BATCH = 4096
 
@@ -101,19 +104,17 @@ class ChunkFeed:
             NatsError: the read could not be resumed within its budget.
         """
         bucket = self._bucket
-        if not bucket.direct and self._info.chunks == 1:
-            await self._read_single()
-            if self._done:
-                return
         try:
-            if bucket.direct and (bucket.batches or self._info.chunks == 1):
+            if bucket.direct and bucket.batches:
                 await self._read_batches()
         except Missing:
             if not bucket.replicated:
                 raise
-            # A replica may lag behind: the consumer is served by the leader.
+            # A replica may lag behind: what follows is served by the leader.
+        if self._info.chunks == 1 and not self._messages:
+            await self._read_single()
         if not self._done:
-            await self._read_consumer()
+            await self._read_from_leader()
 
     @property
     def _done(self) -> bool:
@@ -138,15 +139,17 @@ class ChunkFeed:
     # -- one chunk, from the leader ---------------------------------------------------------------
 
     async def _read_single(self) -> None:
+        """The last message, which must be the first as well; when it is not, the consumer sees why."""
         bucket = self._bucket
         try:
             message = await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, seq=1, next_by_subject=self._subject)
+                lambda: bucket.js.get_message(bucket.stream, last_by_subject=self._subject)
             )
         except MessageNotFoundError:
             raise Missing from None
-        self._accept(message.data, message.seq, -1)
-        self._check()
+        if len(message.data) == self._info.size:
+            self._accept(message.data, message.seq, 0)
+            self._check()
 
     # -- direct get batches -----------------------------------------------------------------------
 
@@ -201,6 +204,20 @@ class ChunkFeed:
         return min(left, MAX_BATCH, max(1, self._window // chunk))
 
     # -- the ordered consumer ---------------------------------------------------------------------
+
+    async def _read_from_leader(self) -> None:
+        """The consumer may sit on a server that is behind for a moment: ask again before it counts."""
+        deadline = self._loop.time() + (LAG if self._bucket.replicated else 0.0)
+        wait = FIRST_RETRY
+        while True:
+            try:
+                await self._read_consumer()
+                return
+            except Missing:
+                if self._loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LAST_RETRY)
 
     async def _read_consumer(self) -> None:
         bucket = self._bucket
@@ -321,10 +338,10 @@ class _Window:
         if block is None or seq is None or seq <= self._feed._cursor:
             return  # not an answer to this request
         pending = header_int(block, b"Nats-Num-Pending")
-        if not self._feed._accept(msg.payload, seq, -1 if pending is None else pending):
-            self._on_done(None)
-        elif pending is None:
+        if pending is None:
             self._feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
+            self._on_done(None)
+        elif not self._feed._accept(msg.payload, seq, pending):
             self._on_done(None)
         elif self._feed._done:
             self._on_done(None)

@@ -17,6 +17,7 @@ from .errors import (
     ObjectChangedError,
     ObjectDeletedError,
     ObjectNotFoundError,
+    ObjectTooLargeError,
 )
 from .format.assembly import Assembly, BytesTarget
 from .format.models import ObjectInfo
@@ -315,11 +316,13 @@ async def get_bytes(
     bucket, info = await resolve(bucket, name)
     for last in (False, True):
         if info.size > max_size:
-            raise IntegrityError(
+            raise ObjectTooLargeError(
                 f"object {info.name!r} has {info.size} bytes, more than max_size={max_size}: raise max_size, "
                 "or use get_file()",
                 bucket=info.bucket,
                 name=info.name,
+                size=info.size,
+                max_size=max_size,
             )
         sink = WholeSink(info, verify=verify, progress=progress)
         try:

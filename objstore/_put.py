@@ -150,7 +150,7 @@ class Put:
         )
 
     async def _send_chunks(self) -> None:
-        chunker = Chunker(self._chunk_size)
+        chunker = Chunker(self._chunk_size, copy=self._source.refills)
         pieces: AsyncIterator[Any] = self._source.pieces()
         try:
             async for piece in pieces:

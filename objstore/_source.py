@@ -11,6 +11,9 @@ from typing import Any, BinaryIO, Protocol, Union
 READ_BLOCK = 1024 * 1024
 """Bytes of one read of a file, made in a thread while the block before is being sent."""
 
+RELEASE = 1.0
+"""Seconds a put that is given up waits for a read of its file that is still going on."""
+
 
 class SupportsRead(Protocol):
     """A binary file object, as far as a put is concerned."""
@@ -43,16 +46,28 @@ class FilePath:
 
 
 class Source:
-    """One pass over the data after another: ``restart`` says whether a second pass gives the same bytes."""
+    """One pass over the data after another.
 
-    __slots__ = ("_open", "restartable", "size")
+    Attributes:
+        restartable: whether a second pass gives the same bytes.
+        size: bytes in all, ``None`` when not known.
+        refills: whether a piece's buffer may be written again, or resized, once the next piece is asked for.
+    """
+
+    __slots__ = ("_open", "refills", "restartable", "size")
 
     def __init__(
-        self, opener: Callable[[], AsyncIterator[Any]], *, restartable: bool, size: int | None = None
+        self,
+        opener: Callable[[], AsyncIterator[Any]],
+        *,
+        restartable: bool,
+        size: int | None = None,
+        refills: bool = True,
     ) -> None:
         self._open = opener
         self.restartable = restartable
         self.size = size
+        self.refills = refills
 
     def pieces(self) -> AsyncIterator[Any]:
         """Start a pass; close it (``aclose``) when it is not read to its end."""
@@ -73,12 +88,19 @@ def open_source(data: Any) -> Source:
         return _whole(data)
     if isinstance(data, os.PathLike):
         path = os.fspath(data)
-        return Source(lambda: _path(path), restartable=True, size=os.stat(path).st_size)
+        return Source(
+            lambda: _file(lambda: open(path, "rb", 0), None, own=True),
+            restartable=True,
+            size=os.stat(path).st_size,
+            refills=False,
+        )
     if callable(getattr(data, "read", None)):
         if isinstance(data, io.TextIOBase):
             raise TypeError("data must be a binary file: open it with mode 'rb'")
         start = _position(data)
-        return Source(lambda: _file(data, start), restartable=start is not None)
+        return Source(
+            lambda: _file(lambda: data, start, own=False), restartable=start is not None, refills=False
+        )
     if isinstance(data, AsyncIterable):
         return Source(lambda: _async_pieces(data), restartable=False)
     try:
@@ -99,7 +121,7 @@ def _whole(data: bytes | bytearray | memoryview) -> Source:
     async def once() -> AsyncIterator[Any]:
         yield data
 
-    return Source(once, restartable=True, size=memoryview(data).nbytes)
+    return Source(once, restartable=True, size=memoryview(data).nbytes, refills=False)
 
 
 async def _pieces(data: Iterable[Any]) -> AsyncIterator[Any]:
@@ -112,15 +134,6 @@ async def _async_pieces(data: AsyncIterable[Any]) -> AsyncIterator[Any]:
         yield piece
 
 
-async def _path(path: str) -> AsyncIterator[Any]:
-    file = await asyncio.to_thread(open, path, "rb", 0)
-    try:
-        async for piece in _file(file, None):
-            yield piece
-    finally:
-        file.close()
-
-
 def _position(file: Any) -> int | None:
     try:
         return int(file.tell()) if file.seekable() else None
@@ -128,31 +141,51 @@ def _position(file: Any) -> int | None:
         return None
 
 
-async def _file(file: Any, start: int | None) -> AsyncIterator[Any]:
-    """Read in a thread, one block ahead of what is being sent."""
+async def _file(opener: Callable[[], Any], start: int | None, *, own: bool) -> AsyncIterator[Any]:
+    """Read in a thread, one block ahead of what is being sent.
+
+    Args:
+        opener: gives the file; called in the thread.
+        start: where to begin; ``None`` = where it stands.
+        own: close it at the end.
+    """
     loop = asyncio.get_running_loop()
+    file: Any = None
 
     def first() -> Any:
+        nonlocal file
+        file = opener()
         if start is not None:
             file.seek(start)
         return file.read(READ_BLOCK)
 
+    def release(reading: asyncio.Future[Any]) -> None:
+        if not reading.cancelled():
+            reading.exception()
+        if own and file is not None:
+            file.close()
+
     reading = loop.run_in_executor(None, first)
     try:
         while True:
-            piece = await reading
-            if not piece:
-                if piece is None:
-                    raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
-                return
+            piece = await asyncio.shield(reading)
+            if piece is None:
+                raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
             if not isinstance(piece, bytes | bytearray | memoryview):
                 raise TypeError(
                     f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'"
                 )
+            if not piece:
+                return
+            if not isinstance(piece, bytes):
+                piece = bytes(piece)  # the next read may fill the same buffer
             reading = loop.run_in_executor(None, file.read, READ_BLOCK)
             yield piece
     finally:
         if not reading.done():
-            await asyncio.wait([reading])  # the thread must be out of the file before it is closed
-        if not reading.cancelled():
-            reading.exception()
+            # The thread should be out of the file before somebody closes it, but a pipe may stay silent.
+            await asyncio.wait([reading], timeout=RELEASE)
+        if reading.done():
+            release(reading)
+        else:
+            reading.add_done_callback(release)

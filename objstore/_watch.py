@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,12 @@ class Watcher:
     in order. When the application is slow, older states of a name are replaced by newer ones, so memory is
     bounded by the number of names and the last state of every name always comes. It goes on across
     reconnects; it raises when the bucket is gone or the client closed, and ends after :meth:`stop`.
+
+    A watcher that nobody refers to any more (``async for … in store.watch()`` left by ``break``) stops by
+    itself.
     """
+
+    __slots__ = ("__weakref__", "_watch")
 
     def __init__(
         self,
@@ -72,11 +78,70 @@ class Watcher:
         prefix: str = "",
         on_invalid: OnInvalid | None = None,
     ) -> None:
+        self._watch = _Watch(
+            bucket,
+            updates_only=updates_only,
+            ignore_deletes=ignore_deletes,
+            prefix=prefix,
+            on_invalid=on_invalid or warn_invalid,
+        )
+        # The connection refers to the running watch, the watch not to this object.
+        weakref.finalize(self, self._watch.abandon).atexit = False
+
+    async def start(self) -> Watcher:
+        """Create the consumer. Done by the first use; call it to see errors early.
+
+        Raises:
+            BucketNotFoundError, other NatsError.
+        """
+        await self._watch.start()
+        return self
+
+    async def stop(self) -> None:
+        """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        await self._watch.stop()
+
+    @property
+    def caught_up(self) -> _CaughtUp:
+        """Awaitable: the state that existed at the start has been received (not necessarily read)."""
+        return _CaughtUp(self)
+
+    def __aiter__(self) -> AsyncIterator[ObjectInfo]:
+        return self
+
+    async def __anext__(self) -> ObjectInfo:
+        return await self._watch.next()
+
+    def __await__(self) -> Generator[Any, None, Watcher]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Watcher:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _Watch:
+    """What runs: one ordered consumer, and the states not read yet."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        updates_only: bool,
+        ignore_deletes: bool,
+        prefix: str,
+        on_invalid: OnInvalid,
+    ) -> None:
         self._bucket = bucket
         self._updates_only = updates_only
         self._ignore_deletes = ignore_deletes
         self._prefix = prefix
-        self._on_invalid = on_invalid or warn_invalid
+        self._on_invalid = on_invalid
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[str, ObjectInfo] = {}
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -87,18 +152,13 @@ class Watcher:
 
     # -- life -------------------------------------------------------------------------------------
 
-    async def start(self) -> Watcher:
-        """Create the consumer. Done by the first use; call it to see errors early.
-
-        Raises:
-            BucketNotFoundError, other NatsError.
-        """
+    async def start(self) -> None:
         if self._starting is None:
             if self._stopped:
                 raise ConnectionClosedError("the watcher was stopped")
+            self._loop = asyncio.get_running_loop()
             self._starting = self._bucket.client._connection.spawn(self._start(), "objstore-watch")
         await asyncio.shield(self._starting)
-        return self
 
     async def _start(self) -> None:
         bucket = self._bucket
@@ -122,7 +182,6 @@ class Watcher:
             self._set_caught_up()
 
     async def stop(self) -> None:
-        """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
         self._stopped = True
         self._pending.clear()
         self._wake()
@@ -131,6 +190,15 @@ class Watcher:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
+
+    def abandon(self) -> None:
+        """The watcher is gone; possibly called from another thread, or after the loop has ended."""
+        if self._stopped or self._loop is None or self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._spawn_stop)
+
+    def _spawn_stop(self) -> None:
+        self._bucket.client._connection.spawn(self.stop(), "objstore-watch-stop")
 
     # -- the reading side -------------------------------------------------------------------------
 
@@ -167,12 +235,7 @@ class Watcher:
 
     # -- the application's side -------------------------------------------------------------------
 
-    @property
-    def caught_up(self) -> _CaughtUp:
-        """Awaitable: the state that existed at the start has been received (not necessarily read)."""
-        return _CaughtUp(self)
-
-    async def _wait_caught_up(self) -> None:
+    async def wait_caught_up(self) -> None:
         await self.start()
         while not self._caught_up:
             if self._failure is not None:
@@ -181,10 +244,7 @@ class Watcher:
                 raise ConnectionClosedError("the watcher was stopped")
             await self._wait()
 
-    def __aiter__(self) -> AsyncIterator[ObjectInfo]:
-        return self
-
-    async def __anext__(self) -> ObjectInfo:
+    async def next(self) -> ObjectInfo:
         if not self._stopped:
             await self.start()
         while not self._pending:
@@ -196,17 +256,6 @@ class Watcher:
         name = next(iter(self._pending))
         return self._pending.pop(name)
 
-    def __await__(self) -> Generator[Any, None, Watcher]:
-        return self.start().__await__()
-
-    async def __aenter__(self) -> Watcher:
-        return await self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
 
 class _CaughtUp:
     """``await watcher.caught_up``; may be awaited any number of times."""
@@ -217,7 +266,7 @@ class _CaughtUp:
         self._watcher = watcher
 
     def __await__(self) -> Generator[Any, None, None]:
-        return self._watcher._wait_caught_up().__await__()
+        return self._watcher._watch.wait_caught_up().__await__()
 
 
 async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:

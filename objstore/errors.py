@@ -10,6 +10,7 @@ library a reader expects::
     ├── BadBucketError (ValueError)                bucket name or configuration refused
     │   └── BucketAlreadyExistsError               exists with another configuration (10058)
     ├── BadObjectMetaError (ValueError)            metadata, options or chunk size refused before any byte
+    ├── ObjectTooLargeError (ValueError)           more bytes than max_size allows get() to take into memory
     ├── ObjectAlreadyExists                        create() or rename() found a live object
     ├── RevisionConflictError                      if_revision lost (10071, 10164); has the current revision
     ├── BucketSealedError                          the bucket is read-only (10109)
@@ -55,6 +56,7 @@ __all__ = [
     "BadBucketError",
     "BucketAlreadyExistsError",
     "BadObjectMetaError",
+    "ObjectTooLargeError",
     "ObjectAlreadyExists",
     "RevisionConflictError",
     "BucketSealedError",
@@ -110,6 +112,17 @@ class BucketAlreadyExistsError(BadBucketError):
 
 class BadObjectMetaError(_StoreError, ValueError):
     """Metadata, options or a chunk size that cannot be used; refused before any byte is sent."""
+
+
+class ObjectTooLargeError(_StoreError, ValueError):
+    """The object has more bytes (``size``) than ``get`` may take into memory (``max_size``)."""
+
+    def __init__(
+        self, message: str, *, bucket: str = "", name: str = "", size: int = 0, max_size: int = 0
+    ) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.size = size
+        self.max_size = max_size
 
 
 class ObjectAlreadyExists(_StoreError):
@@ -217,7 +230,7 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((BucketSealedError, StoreFullError), 4),
     ((BucketNotFoundError, ObjectNotFoundError, LinkError), 3),
     ((IntegrityError, ObjectChangedError), 7),
-    ((BadBucketError, BadObjectMetaError), 2),
+    ((BadBucketError, BadObjectMetaError, ObjectTooLargeError), 2),
     ((BadSubjectError, InvalidNameError, MaxPayloadError, ConfigError), 2),
     ((AuthorizationError, PermissionsViolationError), 6),
     ((NoServersError, StaleConnectionError, ConnectionClosedError), 5),

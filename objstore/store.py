@@ -279,6 +279,7 @@ class ObjectStore:
         Raises:
             ObjectNotFoundError, ObjectDeletedError: no such object.
             LinkError: a link that leads nowhere, in a circle or to a bucket.
+            ObjectTooLargeError: more than ``max_size`` bytes.
             IntegrityError, DigestMismatchError: what is stored is not what was put.
             ObjectChangedError: replaced again and again while being read.
         """

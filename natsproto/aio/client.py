@@ -23,6 +23,7 @@ from .connection import Connection, State, Stats
 from .msg import Msg
 from .options import DEFAULT_SERVER, Callback, Options
 from .request_mux import RequestSlot
+from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Client:
 
     @property
     def max_payload(self) -> int:
-        """The connected server's limit for header + payload, in bytes."""
+        """The limit for header + payload, in bytes, of the server connected to (last)."""
         return self._connection.max_payload
 
     @property
@@ -153,8 +154,8 @@ class Client:
             OutboundBufferLimitError: disconnected, and the buffer for that is full.
         """
         connection = self._connection
-        if connection.state is State.CLOSED or self._draining:
-            self._check_usable()
+        if connection.state is State.CLOSED:
+            connection.check_open()
         subject_bytes = check_publish_subject(subject)
         reply_bytes = None if reply is None else check_publish_subject(reply)
         block = b"" if not headers else encode_headers(headers)
@@ -239,8 +240,8 @@ class Client:
             StaleConnectionError: the connection was lost; whether the request was seen is unknown.
             PermissionsViolationError: the server refused the subject.
         """
-        if self._connection.state is State.CLOSED or self._draining:
-            self._check_usable()
+        if self._connection.state is State.CLOSED:
+            self._connection.check_open()
         block = b"" if not headers else encode_headers(headers)
         data = as_payload(payload)
         if len(block) + len(data) > self._connection.max_payload:
@@ -288,19 +289,20 @@ class Client:
     async def drain(self) -> None:
         """Close gracefully: end subscriptions, let their queues be read, send everything, close.
 
-        Bounded by ``drain_timeout``; what was not read by then is dropped and a
-        ``RequestTimeoutError`` is raised after the client has been closed.
+        Publishing and requests go on until the queues are read, so that responders can answer. Bounded by
+        ``drain_timeout``; what was not read by then is dropped and a ``RequestTimeoutError`` is raised
+        after the client has been closed. Cancelling it closes the client, too.
         """
         if self.is_closed:
             return
         self._draining = True
         subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
+        results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
-            try:
-                await self.flush(min(self._options.drain_timeout, 5.0))
-            except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
-                pass
+            await self.flush(min(self._options.drain_timeout, CLOSE_TIMEOUT))
+        except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
+            pass
         finally:
             await self.close()
         for result in results:
@@ -345,14 +347,14 @@ class Client:
 class PendingRequest:
     """A request on its way: one slot of the reply inbox, one future, one timer."""
 
-    __slots__ = ("_connection", "_future", "_slot", "_timer")
+    __slots__ = ("_future", "_mux", "_slot", "_timer")
 
     def __init__(
         self, connection: Connection, subject: bytes, payload: Buffer, header: bytes, limit: float
     ) -> None:
         mux = connection.mux
         loop = asyncio.get_running_loop()
-        self._connection = connection
+        self._mux = mux
         self._future: asyncio.Future[WireMsg] = loop.create_future()
         self._slot = slot = RequestSlot(subject, self._future)
         mux.open(slot)
@@ -375,9 +377,7 @@ class PendingRequest:
     def close(self) -> None:
         """Forget the request; a late answer is dropped. Idempotent."""
         self._timer.cancel()
-        mux = self._connection._mux
-        if mux is not None:
-            mux.close(self._slot)
+        self._mux.close(self._slot)
         if self._future.done() and not self._future.cancelled():
             self._future.exception()  # read here: an answer nobody waits for is no background error
 
@@ -476,8 +476,9 @@ def connect(
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
         drain_timeout: seconds for ``drain`` (30).
-        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 are
-            unanswered. A request that times out is followed by a PING that must be answered within 2 s.
+        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
+            are unanswered and no other byte came either. A request that times out is followed by a PING;
+            then 2 s of silence are enough.
         reconnect: ``False`` closes the client at the first loss.
         max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
         reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).

@@ -6,10 +6,11 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
 from ..transport import TransportKind
 from .auth import Credentials, SignatureCallback, TokenSource
+from .server_pool import ServerPool
 
 if TYPE_CHECKING:
     import ssl
@@ -112,6 +113,11 @@ class Options:
         )
         if tls is False and (tls_first or tls_hostname):
             raise ConfigError("tls=False contradicts tls_first and tls_hostname")
+        if not (tls is None or isinstance(tls, bool) or hasattr(tls, "wrap_bio")):
+            raise ConfigError("tls must be an ssl.SSLContext, True, False or None")
+        schemes = {server.scheme for server in ServerPool(servers, randomize=False).servers}
+        if tls is False and not schemes.isdisjoint(("tls", "wss")):
+            raise ConfigError("tls=False contradicts a tls:// or wss:// server")
         self.tls = tls
         self.tls_hostname = tls_hostname
         self.tls_first = tls_first
@@ -119,21 +125,24 @@ class Options:
         self.request_timeout = _positive("request_timeout", request_timeout)
         self.drain_timeout = _positive("drain_timeout", drain_timeout)
         self.ping_interval = _positive("ping_interval", ping_interval)
-        self.max_outstanding_pings = _positive_int("max_outstanding_pings", max_outstanding_pings)
+        self.max_outstanding_pings = _integer("max_outstanding_pings", max_outstanding_pings, 1)
         self.reconnect = reconnect
-        self.max_reconnects = max_reconnects
+        self.max_reconnects = _integer("max_reconnects", max_reconnects, -1)
         self.reconnect_wait = _positive("reconnect_wait", reconnect_wait)
         self.reconnect_wait_max = _positive("reconnect_wait_max", reconnect_wait_max)
-        self.reconnect_buffer_size = reconnect_buffer_size
+        self.reconnect_buffer_size = _integer("reconnect_buffer_size", reconnect_buffer_size, 0)
         self.retry_on_failed_connect = retry_on_failed_connect
         self.randomize = randomize
         self.ignore_discovered = ignore_discovered
-        check_publish_subject(inbox_prefix)
+        try:
+            check_publish_subject(inbox_prefix)
+        except BadSubjectError as exc:
+            raise ConfigError(f"inbox_prefix: {exc}") from exc
         self.inbox_prefix = inbox_prefix
         self.echo = echo
         self.pedantic = pedantic
-        self.pending_msgs_limit = _positive_int("pending_msgs_limit", pending_msgs_limit)
-        self.pending_bytes_limit = _positive_int("pending_bytes_limit", pending_bytes_limit)
+        self.pending_msgs_limit = _integer("pending_msgs_limit", pending_msgs_limit, 1)
+        self.pending_bytes_limit = _integer("pending_bytes_limit", pending_bytes_limit, 1)
         self.transport: TransportKind = transport or DEFAULT_TRANSPORT
         if self.transport not in ("buffered", "streams"):
             raise ConfigError(f"unknown transport {transport!r}: use 'buffered' or 'streams'")
@@ -167,7 +176,7 @@ def _positive(what: str, value: Any) -> float:
     return float(value)
 
 
-def _positive_int(what: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ConfigError(f"{what} must be an integer above 0, not {value!r}")
+def _integer(what: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{what} must be an integer of at least {minimum}, not {value!r}")
     return value

@@ -89,7 +89,8 @@ class RequestMux(Handler):
 
     def close(self, slot: ReplySlot) -> None:
         """Forget ``slot``; replies that come later are dropped."""
-        self._slots.pop(slot.token, None)
+        if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
+            del self._slots[slot.token]
 
     def deliver(self, msg: WireMsg) -> None:
         token, _, rest = msg.subject[self._prefix_length :].partition(b".")

@@ -232,13 +232,7 @@ class ServerPool:
 
 
 def _is_address(host: str) -> bool:
-    from ipaddress import ip_address  # loaded on first use, as above
-
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 def backoff(attempt: int, *, first: float, ceiling: float, rng: random.Random) -> float:

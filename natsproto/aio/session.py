@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 FLUSH_AT = 64 * 1024
 """Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds that sending what is queued may take when the client is closed."""
+
+LEAVE_TIMEOUT = 1.0
+"""Seconds a server in lame duck mode has to answer the last PING before it is left."""
+
 _AUTH_ERRORS = (
     "authorization violation",
     "authentication expired",
@@ -54,7 +60,8 @@ class Session:
         self.info: dict[str, Any] = {}
         self.transport: Transport | None = None
         self.secure = False
-        self.outstanding_pings = 0
+        self.reads = 0
+        """Counts the pieces received: whoever wonders whether the peer is alive compares two readings."""
         self.lost: BaseException | None = None
         self.reason: NatsError | None = None  # the -ERR that explains an end of stream
         self._loop = asyncio.get_running_loop()
@@ -66,6 +73,9 @@ class Session:
         self._out: list[bytes] = []
         self._out_size = 0
         self._flush_scheduled = False
+        self.lame_duck = False
+        self.info_in_clear = False
+        """True while the newest INFO came in clear although the session is encrypted: do not trust it."""
         self._new_parser()
 
     def _new_parser(self) -> None:
@@ -79,18 +89,24 @@ class Session:
         return self._parser_get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.lost is not None:
+            return  # TLS hands over what it holds while it shuts down; handlers have been told already
+        self.reads += 1
         try:
             events = self._parser_updated(nbytes)
-        except RemoteProtocolError as exc:
+        except Exception as exc:
             self._broken(exc)
             return
         if events:
             self._dispatch(events)
 
     def data_received(self, data: bytes) -> None:
+        if self.lost is not None:
+            return
+        self.reads += 1
         try:
             events = self.parser.feed(data)
-        except RemoteProtocolError as exc:
+        except Exception as exc:
             self._broken(exc)
             return
         if events:
@@ -108,36 +124,57 @@ class Session:
                 )
             )
 
-    def _broken(self, exc: RemoteProtocolError) -> None:
+    def _broken(self, exc: Exception) -> None:
+        if not isinstance(exc, RemoteProtocolError):
+            self._internal_error(exc)
+            return
         if exc.events:
             self._dispatch(exc.events)
         self.fail(exc)
 
     def _dispatch(self, events: list[Any]) -> None:
-        handlers = self.connection.handlers
+        if not self._connect_sent:
+            # INFO or -ERR, and nothing after it. More was injected before a TLS upgrade (CVE-2021-23222 and
+            # its kin), or comes from something that is no NATS server.
+            if self._info_received.done() or len(events) > 1 or not isinstance(events[0], Info):
+                errors = [event for event in events if isinstance(event, Err)]
+                if errors:
+                    self._error(errors[0].text)
+                else:
+                    self.fail(RemoteProtocolError("the peer spoke out of turn before CONNECT"))
+                return
+        connection = self.connection
+        handlers = connection.handlers
+        messages = size = 0
         try:
             for event in events:
                 if type(event) is Msg:
                     handler = handlers.get(event.sid)
                     if handler is not None:
-                        if handler.max_msgs:
-                            self.connection.count(handler)
+                        messages += 1
+                        size += len(event.payload)
+                        handler.delivered = delivered = handler.delivered + 1
+                        if delivered == handler.max_msgs:
+                            connection.complete(handler)
                         handler.deliver(event)
                 else:
                     self._control(event)
+                    if self.lost is not None:
+                        break
         except Exception as exc:  # whatever it is, a reader that goes on would be a zombie
-            self.connection.unexpected(exc)
-            self.fail(StaleConnectionError(f"the connection was closed after an internal error: {exc!r}"))
+            self._internal_error(exc)
+        connection.stats.in_msgs += messages
+        connection.stats.in_bytes += size
+
+    def _internal_error(self, exc: Exception) -> None:
+        self.connection.unexpected(exc)
+        self.fail(StaleConnectionError(f"the connection was closed after an internal error: {exc!r}"))
 
     def _control(self, event: Any) -> None:
-        if not self._connect_sent and self._info_received.done() and not isinstance(event, Err):
-            # Injected before a TLS upgrade, or no NATS server at all (reliability: early bytes).
-            self.fail(RemoteProtocolError("the peer spoke between INFO and CONNECT"))
-        elif isinstance(event, Ping):
+        if isinstance(event, Ping):
             self.write(b"PONG\r\n")
             self.flush()
         elif isinstance(event, Pong):
-            self.outstanding_pings = 0
             if self._pongs:
                 waiter = self._pongs.popleft()
                 if waiter is not None and not waiter.done():
@@ -146,6 +183,7 @@ class Session:
                 self._ready.set_result(None)
         elif isinstance(event, Info):
             self.info = {**self.info, **event.data} if self._established else event.data
+            self.info_in_clear = False
             if not self._info_received.done():
                 # Nothing more may be taken in before it is decided whether TLS comes next.
                 self._info_received.set_result(None)
@@ -207,7 +245,6 @@ class Session:
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
         """Send PING; ``waiter`` is completed by its PONG, or failed by the loss of the connection."""
         self._pongs.append(waiter)
-        self.outstanding_pings += 1
         self.write(b"PING\r\n")
         self.flush()
 
@@ -219,7 +256,8 @@ class Session:
         server = self.server
         scheme = server.scheme
         hostname = options.tls_hostname or server.tls_name or server.host
-        immediate = options.tls_first or scheme == "wss"
+        # A WebSocket is encrypted from its first byte or not at all.
+        immediate = options.tls_first or (scheme in ("ws", "wss") and options.wants_tls(scheme))
         context = options.ssl_context() if immediate else None
         if scheme in ("ws", "wss"):
             from .websocket import open_websocket
@@ -237,7 +275,11 @@ class Session:
                 server_hostname=hostname,
             )
         self.secure = immediate
+        if self.lost is not None:
+            self.transport.abort()  # it failed before there was anything to abort
         await self._info_received
+        if self.lost is not None:
+            raise self.lost
         if not self.secure:
             await self._secure(hostname)
         fields = options.credentials.connect_fields(server, self._text("nonce"))
@@ -253,8 +295,9 @@ class Session:
         self._out.extend(bytes(part) for part in serializer.connect(document))
         self.ping(None)
         await self._ready
+        if self.lost is not None:
+            raise self.lost  # PONG and end in one piece
         self._established = True
-        self.outstanding_pings = 0
 
     async def _secure(self, hostname: str) -> None:
         options = self.connection.options
@@ -276,19 +319,37 @@ class Session:
         self.transport.pause_reading()
         self._new_parser()  # nothing seen in clear reaches the encrypted session
         await self.transport.start_tls(options.ssl_context(), hostname)
-        self.secure = True
+        self.secure = self.info_in_clear = True
 
     def _text(self, key: str) -> str | None:
         value = self.info.get(key)
         return value if isinstance(value, str) else None
 
-    def fail(self, exc: BaseException) -> None:
+    def leave(self, exc: BaseException) -> None:
+        """End the session of a server that is about to stop, once it has taken in what was sent so far."""
+        barrier: asyncio.Future[None] = self._loop.create_future()
+
+        def go(_: object) -> None:
+            timer.cancel()
+            self.fail(exc, graceful=True)
+
+        timer = self._loop.call_later(LEAVE_TIMEOUT, self.fail, exc)
+        barrier.add_done_callback(go)
+        self.ping(barrier)
+
+    def fail(self, exc: BaseException, *, graceful: bool = False) -> None:
         """End the session because of ``exc``: every wait wakes up, the connection is told once."""
         if self.lost is not None:
             return
         self.lost = exc
+        self._parser_get_buffer = _scratch_buffer  # the parser may be dead
         if self.transport is not None:
-            self.transport.abort()
+            if graceful:
+                self.flush()
+                self.transport.close()
+                self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+            else:
+                self.transport.abort()
         for waiter in (self._info_received, self._ready, *self._pongs):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(exc)
@@ -304,6 +365,7 @@ class Session:
         self.flush()
         if self.lost is None:
             self.lost = StaleConnectionError("the session was closed")
+        self._parser_get_buffer = _scratch_buffer
         for waiter in (self._info_received, self._ready, *self._pongs):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(self.lost)
@@ -314,11 +376,18 @@ class Session:
             return
         transport.close()
         try:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await transport.wait_closed()
         except TimeoutError:
             transport.abort()
             await transport.wait_closed()
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+
+
+def _scratch_buffer(sizehint: int = -1) -> memoryview:
+    return memoryview(bytearray(4096))
 
 
 def describe(exc: BaseException) -> str:

@@ -23,7 +23,7 @@ class Handler:
     All methods are called synchronously from the reading side and must neither block nor raise.
     """
 
-    __slots__ = ("delivered", "max_msgs", "queue", "sid", "subject")
+    __slots__ = ("base", "delivered", "max_msgs", "queue", "sid", "subject")
 
     def __init__(self, subject: bytes, queue: bytes | None = None) -> None:
         self.subject = subject
@@ -31,6 +31,8 @@ class Handler:
         self.sid = b""
         self.max_msgs = 0
         self.delivered = 0
+        self.base = 0
+        """``delivered`` when this session began: the server counts from there."""
 
     def deliver(self, msg: WireMsg) -> None:
         """A message for this subscription."""
@@ -99,7 +101,7 @@ class Subscription(Handler):
     # -- handler ----------------------------------------------------------------------------------
 
     def deliver(self, msg: WireMsg) -> None:
-        size = len(msg.payload)
+        size = len(msg.payload) if msg.header is None else len(msg.payload) + len(msg.header)
         if len(self._msgs) >= self.pending_msgs_limit or self._bytes + size > self.pending_bytes_limit:
             self.dropped += 1
             if not self._slow:
@@ -142,13 +144,19 @@ class Subscription(Handler):
 
     @property
     def pending_bytes(self) -> int:
-        """Payload bytes that wait to be read."""
+        """Header and payload bytes that wait to be read."""
         return self._bytes
 
     def _take(self) -> Msg:
         msg = self._msgs.popleft()
-        self._bytes -= len(msg._frame.payload)
-        self._slow = False
+        frame = msg._frame
+        self._bytes -= len(frame.payload) if frame.header is None else len(frame.payload) + len(frame.header)
+        if (
+            self._slow
+            and 2 * len(self._msgs) <= self.pending_msgs_limit
+            and 2 * self._bytes <= self.pending_bytes_limit
+        ):
+            self._slow = False  # the episode is over once half of the queue has been read
         if not self._msgs:
             for waiter in self._idle:
                 if not waiter.done():
@@ -161,7 +169,7 @@ class Subscription(Handler):
         while not self._msgs:
             if self._ended:
                 if self._error is not None:
-                    raise self._error
+                    raise self._error.with_traceback(None)  # raised each time it is asked for
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -219,8 +227,12 @@ class Subscription(Handler):
         try:
             async with asyncio.timeout(limit):
                 await connection.drain_handler(self)
-                if self._msgs:
-                    waiter = asyncio.get_running_loop().create_future()
+                while self._msgs:
+                    if self._client.is_closed:
+                        raise ConnectionClosedError(
+                            f"the client was closed while {len(self._msgs)} messages waited to be read"
+                        )
+                    waiter = connection.state_waiter()
                     self._idle.append(waiter)
                     await waiter
         except TimeoutError:

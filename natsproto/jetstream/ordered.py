@@ -59,8 +59,8 @@ class _Incarnation(Handler):
         self.owner._restart("reconnected")
 
     def on_end(self, exc: BaseException | None) -> None:
-        if exc is not None and self.owner._current is self:
-            self.owner._fail(exc)
+        if self.owner._current is self:  # not unsubscribed by us: the client was closed
+            self.owner._fail(exc or ConnectionClosedError("the client was closed"))
 
 
 class OrderedConsumer:
@@ -145,16 +145,17 @@ class OrderedConsumer:
         return info
 
     async def _create(self) -> ConsumerInfo:
+        """Subscribe and create; what failed stays :attr:`_current`, for the caller to remove."""
         connection = self._connection
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
         self._current = incarnation
         self._active = self._loop.time()
-        try:
-            return await self._js.create_consumer(self._stream, self._config(incarnation))
-        except BaseException:
-            connection.unsubscribe(incarnation)
-            raise
+        info = await self._js.create_consumer(self._stream, self._config(incarnation))
+        if self._policy == "new" and not self.stream_seq:
+            # Where "new" begins: should this consumer be lost before its first message, the next goes on here.
+            self.stream_seq = info.delivered
+        return info
 
     def _config(self, incarnation: _Incarnation) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -326,7 +327,6 @@ class OrderedConsumer:
                 await self._connection.wait_connected(max(0.1, deadline - self._loop.time()))
                 if old is not None:
                     await self._delete(old.name)
-                    old = None
                 await self._check_stream()
                 await self._create()
             except (ConnectionClosedError, StreamNotFoundError):
@@ -334,6 +334,7 @@ class OrderedConsumer:
             except NatsError as exc:
                 if not retryable(exc) or self._loop.time() > deadline:
                     raise
+                old = self._current  # it may have been created nevertheless
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 1.0)
                 continue

@@ -82,7 +82,7 @@ class PublishWindow(ReplySlot):
     __slots__ = (
         "_acked_early",
         "_client",
-        "_inflight",
+        "_inflight",  # indexes whose answer is still to come
         "_inflight_bytes",
         "_loop",
         "_next_ack",
@@ -120,7 +120,7 @@ class PublishWindow(ReplySlot):
         self._progress = progress_timeout
         self._next_index = first
         self._next_ack = first
-        self._inflight = 0
+        self._inflight: set[int] = set()
         self._inflight_bytes = 0
         self._acked_early: dict[int, int] = {}
         self._waiter: asyncio.Future[None] | None = None
@@ -141,11 +141,13 @@ class PublishWindow(ReplySlot):
         The buffer must not change until it is acknowledged (at the latest when :meth:`settle` returns).
 
         Raises:
+            MaxPayloadError: refused, nothing was sent; the window goes on.
             NatsError: the window has failed, see :attr:`failure`.
         """
         size = len(payload)
+        self._client._check_size(0, size)
         while self._inflight and (
-            self._inflight_bytes + size > self.max_bytes or self._inflight >= MAX_MESSAGES
+            self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
         ):
             if self.failure is not None:
                 raise self.failure
@@ -161,7 +163,7 @@ class PublishWindow(ReplySlot):
         index = self._next_index
         self._next_index = index + 1
         self.unproven[index] = payload
-        self._inflight += 1
+        self._inflight.add(index)
         self._inflight_bytes += size
         connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index))
         if self._timer is None:
@@ -191,8 +193,8 @@ class PublishWindow(ReplySlot):
             pass
 
     def close(self) -> None:
-        """Forget the window; later answers are dropped."""
-        self._inflight = self._inflight_bytes = 0
+        """Forget the window; later answers are dropped. Idempotent."""
+        self._give_up(NatsError("the publish window is closed"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -217,13 +219,12 @@ class PublishWindow(ReplySlot):
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         if not rest.isdigit():
             return
-        index = int(rest)
-        payload = self.unproven.get(index)
-        if payload is None or index in self._acked_early:
-            return
+        index = int(rest) if len(rest) < 20 else -1
+        if index not in self._inflight:
+            return  # answered already, given up, or never sent
         self._seen += 1
-        self._inflight -= 1
-        self._inflight_bytes -= len(payload)
+        self._inflight.remove(index)
+        self._inflight_bytes -= len(self.unproven[index])
         try:
             if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
                 raise NoRespondersError(
@@ -252,9 +253,15 @@ class PublishWindow(ReplySlot):
         del self.unproven[index]
 
     def on_lost(self, exc: BaseException) -> None:
+        # With nothing in flight nothing is unknown: after a reconnect the window goes on.
         if self._inflight or not isinstance(exc, ConnectionError):
-            self._inflight = self._inflight_bytes = 0
-            self._fail(exc if isinstance(exc, NatsError) else NatsError(str(exc)))
+            self._give_up(exc if isinstance(exc, NatsError) else NatsError(str(exc)))
+
+    def _give_up(self, exc: NatsError) -> None:
+        """Fail, and wait for no answer any more."""
+        self._inflight.clear()
+        self._inflight_bytes = 0
+        self._fail(exc)
 
     def _fail(self, exc: NatsError) -> None:
         if self.failure is None:
@@ -270,7 +277,6 @@ class PublishWindow(ReplySlot):
             self._timer = self._loop.call_later(self._progress, self._check_progress)
             return
         self._client._connection.probe()
-        self._inflight = self._inflight_bytes = 0
-        self._fail(
+        self._give_up(
             RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
         )

@@ -13,11 +13,12 @@ _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def size(text: str) -> int:
-    """``10GiB``, ``10G``, ``10GB``, ``512k`` or ``1000`` in bytes. As in ``nats``, every unit is a power of 1024."""
+    """``10GiB``, ``10G``, ``512k`` or ``1000`` in bytes; as in ``nats``, every unit is a power of 1024."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ArgumentTypeError(f"{text!r} is no size: write 512KiB, 10G or a number of bytes")
-    return int(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()]
+    factor: int = 1024 ** _POWERS[(match[2] or "").lower()]
+    return int(match[1]) * factor
 
 
 def duration(text: str) -> timedelta:

@@ -133,7 +133,9 @@ def _credentials(
             instead = "--password-file" if args.password is not None else "NATS_TOKEN"
             out.warn(f"{what} can be read by everybody on this machine: use {instead}")
     elif any(environ.get(f"NATS_{key}") for key in ("USER", "TOKEN", "CREDS", "NKEY")):
-        given = {key: environ.get(f"NATS_{key.upper()}") or None for key in _IDENTITY if key != "password_file"}
+        given = {
+            key: environ.get(f"NATS_{key.upper()}") or None for key in _IDENTITY if key != "password_file"
+        }
     else:
         given = {key: context.get(key) for key in ("user", "password", "token", "creds", "nkey")}
     if given.get("password_file"):

@@ -1,6 +1,6 @@
 """The contexts of the ``nats`` command (ADR-21), read only.
 
-A context is ``$XDG_CONFIG_HOME/nats/context/NAME.json``; ``nats/context.txt`` beside it names the selected one.
+A context is ``$XDG_CONFIG_HOME/nats/context/NAME.json``; ``nats/context.txt`` names the selected one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from .output import CommandError
 MAX_BYTES = 1 << 20
 
 _PATHS = ("creds", "nkey", "cert", "key", "ca")
-_TEXTS = ("url", "user", "password", "token", "user_jwt", "inbox_prefix")
-_TEXTS += ("jetstream_domain", "jetstream_api_prefix")
+_TEXTS = (
+    "url",
+    "user",
+    "password",
+    "token",
+    "inbox_prefix",
+    "jetstream_domain",
+    "jetstream_api_prefix",
+)
 
 
 def context_directory(environ: Mapping[str, str]) -> str:

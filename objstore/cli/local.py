@@ -263,7 +263,7 @@ def _address(before: dict[str, Any]) -> tuple[int | None, str]:
             return parts.port, parts.username
     except ValueError:
         pass
-    return None, secrets.token_urlsafe(24).replace("-", "0").replace("_", "1")
+    return None, secrets.token_hex(16)
 
 
 def _runs(there: dict[str, Any]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import arguments
 
@@ -17,7 +17,7 @@ EXIT_CODES = """\
 exit codes:
   0  done
   1  any other failure
-  2  usage: arguments, names or files that cannot be used
+  2  usage: arguments or names that cannot be used
   3  no such bucket or object
   4  conflict: exists already, sealed, full
   5  connection or time; trying again may help
@@ -44,11 +44,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, escape(f"{name}: {where}{message}. See: {self.prog} --help") + "\n")
 
 
-def _shared(*, top: bool) -> argparse.ArgumentParser:
+def _shared(*, top: bool) -> Parser:
     """The options that may stand before or after the command; only the former have defaults."""
-    parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=False, argument_default=None if top else argparse.SUPPRESS
-    )
+    parser = Parser(add_help=False, allow_abbrev=False, argument_default=None if top else argparse.SUPPRESS)
 
     def flag(target: argparse._ArgumentGroup, *names: str, help: str) -> None:
         target.add_argument(
@@ -61,7 +59,9 @@ def _shared(*, top: bool) -> argparse.ArgumentParser:
     group.add_argument("--context", metavar="NAME", help="context of the nats command (NATS_CONTEXT)")
     group.add_argument("--user", metavar="NAME", help="user (NATS_USER)")
     group.add_argument("--password-file", metavar="FILE", help="file with the password (or NATS_PASSWORD)")
-    group.add_argument("--password", metavar="TEXT", help="password; everybody can see it in the process list")
+    group.add_argument(
+        "--password", metavar="TEXT", help="password; everybody can see it in the process list"
+    )
     group.add_argument("--token", metavar="TEXT", help="token; better given by NATS_TOKEN")
     group.add_argument("--creds", metavar="FILE", help="credentials file (NATS_CREDS)")
     group.add_argument("--nkey", metavar="FILE", help="file with an NKey seed (NATS_NKEY)")
@@ -219,14 +219,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, out: Output) -> None:
     """Find the handler and run it in an event loop."""
+    handler: Callable[[argparse.Namespace, Output], Coroutine[Any, Any, None]]
     if args.command == "demo":
-        from .demo import check
-        from .demo import demo as handler
-    else:
-        from .commands import HANDLERS, check
+        from . import demo
 
-        handler = HANDLERS[args.command]
-    check(args)
+        demo.check(args)
+        handler = demo.demo
+    else:
+        from . import commands
+
+        commands.check(args)
+        handler = commands.HANDLERS[args.command]
     import asyncio
 
     asyncio.run(handler(args, out))

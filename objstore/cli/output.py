@@ -200,7 +200,7 @@ class Output:
         import json
 
         self.end_progress()
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
 
     def lines(self, texts: Sequence[str]) -> None:
         """One text a line; raw where no terminal reads them."""

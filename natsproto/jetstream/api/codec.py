@@ -43,8 +43,8 @@ def to_ns(value: timedelta) -> int:
 
 
 def from_ns(value: Any) -> timedelta | None:
-    """A ``timedelta`` from nanoseconds; ``None`` for what is no positive number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    """A ``timedelta`` from nanoseconds, cut to microseconds; ``None`` for what is no positive int64."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 63:
         return None
     return timedelta(microseconds=value // 1000)
 
@@ -63,7 +63,8 @@ def parse_time(text: Any) -> datetime:
             digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
             text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
         try:
-            return datetime.fromisoformat(text).astimezone(UTC)
+            time = datetime.fromisoformat(text)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
     raise RemoteProtocolError(f"not a time: {text!r}")

@@ -64,6 +64,9 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
         at = 4
     else:
         return None
+    digits = b"".join(tokens[at + 2 : at + 7])
+    if not digits.isdigit() or len(digits) > 100:
+        return None  # int() would take more than the server writes
     try:
         return Delivery(
             domain,

@@ -20,11 +20,11 @@ from typing import Any
 
 import nats
 import pytest
+from support.certs import make_certs
 
 from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeatureError
 from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
 from natsproto.server._process import Ports
-from support.certs import make_certs
 
 OLD = "/usr/sbin/nats-server"
 ROOT = Path(__file__).parents[3]
@@ -266,7 +266,7 @@ def test_wait(server: LocalServer) -> None:
     assert server.wait(5) == -signal.SIGKILL
     with pytest.raises(ServerProcessError, match="not running"):
         server.resume()
-    with pytest.raises(ServerProcessError, match="never|not started"):
+    with pytest.raises(ServerProcessError, match="was not started"):
         LocalServer().wait(1)
 
 
@@ -369,7 +369,8 @@ def test_contradictory_options(tmp_path: Path) -> None:
 async def test_credentials_are_not_on_the_command_line(binary: str) -> None:
     password = 'pa"ss\\w{rd} #1 $ENV'
     async with LocalServer(binary=binary, user="joe", password=password) as server:
-        assert password.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        with open(f"/proc/{server.pid}/cmdline", "rb") as file:
+            assert password.encode() not in file.read()
         assert stat.S_IMODE(os.stat(os.path.join(server._private, "server.conf")).st_mode) == 0o600
         assert "joe" not in server.url
         nc = await nats.connect(server.url, user="joe", password=password)
@@ -543,7 +544,8 @@ async def test_async_context_manager(binary: str) -> None:
         assert server.running
         private = server._private
     assert not server.running
-    assert not os.path.exists(private)
+    with pytest.raises(FileNotFoundError):
+        os.stat(private)
 
 
 async def test_cancelled_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,8 +596,9 @@ async def test_cluster_is_ready_when_start_returns(binary: str, tmp_path: Path) 
         await asyncio.to_thread(cluster.wait_ready)
         assert lost.url == url
         assert await create_replicated(cluster, 1, "B") == 2
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [f"natsproto-{n}" for n in (1, 2, 3)]
-    assert sorted(path.name for path in tmp_path.glob("log*")) == [f"log.natsproto-{n}" for n in (1, 2, 3)]
+    names = [f"natsproto-{n}" for n in (1, 2, 3)]
+    assert sorted(os.listdir(tmp_path / "s")) == names
+    assert sorted(os.listdir(tmp_path)) == [*(f"log.{name}" for name in names), "s"]
     assert not any(server.running for server in cluster.servers)
 
 

@@ -1,0 +1,525 @@
+"""A proxy between a client and a real server that does what networks do on their bad days."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from ..errors import ConfigError, RemoteProtocolError
+from ..wire import Event, Limits, Msg, Parser, Pub
+from ._listener import Listener, abort, reset
+
+Side = Literal["client", "server"]
+
+_READ_SIZE: Final = 64 * 1024
+_PENDING_LIMIT: Final = 1024 * 1024  # bytes kept per direction before the proxy stops reading
+_CONNECT_TIMEOUT: Final = 5.0
+_LARGE: Final = Limits(control_line=1 << 20, info_line=8 << 20, header_block=8 << 20, message=1 << 30)
+
+
+class Action:
+    """What a hook wants to happen to a frame. Made by the names of this module, not directly."""
+
+    __slots__ = ("kind", "number", "seconds")
+
+    def __init__(self, kind: str, *, number: int | None = None, seconds: float = 0.0) -> None:
+        self.kind = kind
+        self.number = number
+        self.seconds = seconds
+
+    def __repr__(self) -> str:
+        return f"<Action {self.kind}>"
+
+
+DROP: Final = Action("drop")
+"""The frame is lost."""
+
+DUPLICATE: Final = Action("duplicate")
+"""The frame arrives twice."""
+
+HOLD: Final = Action("hold")
+"""The frame is kept until :meth:`FaultProxy.release`; later ones overtake it."""
+
+CUT: Final = Action("cut", number=0)
+"""The connection is reset in place of the frame."""
+
+
+def delay(seconds: float) -> Action:
+    """The frame arrives that much later; later ones overtake it. (For all alike: ``FaultProxy.latency``.)"""
+    return Action("delay", seconds=seconds)
+
+
+def corrupt(offset: int | None = None) -> Action:
+    """One bit of the frame is flipped.
+
+    Args:
+        offset: of the byte in the frame; default: the middle of the payload. A frame without that byte
+            passes unchanged.
+    """
+    return Action("corrupt", number=offset)
+
+
+def cut_after(size: int) -> Action:
+    """The connection is reset after the first ``size`` bytes of the frame."""
+    return Action("cut", number=size)
+
+
+HookResult = bytes | Sequence[bytes] | Action | None
+Hook = Callable[[Event, bytes], HookResult | Awaitable[HookResult]]
+"""``hook(event, raw)``: ``raw`` is the frame as it came. Returned: ``None`` to let it pass unchanged, bytes
+or a list of bytes to send instead (empty: nothing), or an :class:`Action`. It may be a coroutine function;
+then later frames of the same direction and connection wait for it."""
+
+
+class _Frames:
+    """Cut a stream into frames without changing a byte."""
+
+    def __init__(self, role: Side) -> None:
+        self._parser = Parser(role, limits=_LARGE)
+        self.rest = bytearray()  # the unfinished frame
+        self.broken = False
+
+    def feed(self, data: bytes) -> list[tuple[Event, bytes]]:
+        self.rest += data
+        try:
+            events = self._parser.feed(data)
+        except RemoteProtocolError as exc:
+            self.broken = True
+            events = exc.events
+        frames = []
+        pos = 0
+        for event in events:
+            end = self.rest.index(b"\n", pos) + 1  # every event is one line …
+            if isinstance(event, (Msg, Pub)):  # … and what the line announces
+                end += len(event.header or b"") + len(event.payload) + 2
+            frames.append((event, bytes(self.rest[pos:end])))
+            pos = end
+        del self.rest[:pos]
+        return frames
+
+
+class _Direction:
+    """One way through one connection: a task reads and applies hooks, another writes."""
+
+    def __init__(
+        self, link: ProxyConnection, to: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._link = link
+        self._proxy = link.proxy
+        self._to: Side = to
+        self._reader = reader
+        self._writer = writer
+        self._frames = _Frames("server" if to == "server" else "client")
+        self._early = 0  # bytes of the unfinished frame that went out before a hook was set
+        self._queue: asyncio.Queue[tuple[float, bytes | Action | None]] = asyncio.Queue()
+        self._pending = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, item: bytes | Action | None) -> None:
+        """Send bytes after what is under way; ``None`` is EOF, ``CUT`` a reset."""
+        if isinstance(item, bytes):
+            self._pending += len(item)
+            if self._pending > _PENDING_LIMIT:
+                self._room.clear()
+        self._queue.put_nowait((asyncio.get_running_loop().time() + self._proxy.latency, item))
+
+    async def read(self) -> None:
+        frames = self._frames
+        while True:
+            await self._room.wait()
+            try:
+                data = await self._reader.read(_READ_SIZE)
+            except ConnectionError:
+                self.put(CUT)
+                return
+            if not data:
+                self.put(bytes(frames.rest[self._early :]))
+                self.put(None)
+                return
+            if frames.broken:
+                self.put(data)
+            elif self._hook is None:
+                self.put(bytes(frames.rest[self._early :]) + data)
+                frames.feed(data)
+                self._early = len(frames.rest)
+            else:
+                for event, raw in frames.feed(data):
+                    await self._pass(event, raw)
+                if frames.broken:  # not (or no longer) NATS, or badly broken: TLS, for example
+                    self.put(bytes(frames.rest[self._early :]))
+            if frames.broken:
+                frames.rest.clear()
+                self._early = 0
+            self._proxy._changed.set()
+
+    @property
+    def _hook(self) -> Hook | None:
+        return self._proxy.to_server if self._to == "server" else self._proxy.to_client
+
+    async def _pass(self, event: Event, raw: bytes) -> None:
+        early, self._early = self._early, 0
+        hook = self._hook
+        if early or hook is None:
+            self.put(raw[early:])
+            return
+        result: Any = None
+        try:
+            result = hook(event, raw)
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception as exc:
+            self._proxy.errors.append(exc)
+        if result is None:
+            self.put(raw)
+        elif isinstance(result, Action):
+            self._act(result, event, raw)
+        else:
+            parts = [result] if isinstance(result, (bytes, bytearray, memoryview)) else result
+            for part in parts:
+                self.put(bytes(part))
+
+    def _act(self, action: Action, event: Event, raw: bytes) -> None:
+        if action.kind == "duplicate":
+            self.put(raw)
+            self.put(raw)
+        elif action.kind == "corrupt":
+            self.put(_flip(event, raw, action.number))
+        elif action.kind == "hold":
+            self._proxy._held.append((self, raw))
+        elif action.kind == "delay":
+            self._link.spawn(self._late(action.seconds, raw))
+        elif action.kind == "cut":
+            if action.number:
+                self.put(raw[: action.number])
+            self.put(CUT)
+
+    async def _late(self, seconds: float, raw: bytes) -> None:
+        await asyncio.sleep(seconds)
+        self.put(raw)
+
+    async def write(self) -> None:
+        """Write until EOF has been passed on."""
+        gate = self._proxy._gates[self._to]
+        try:
+            while True:
+                due, item = await self._queue.get()
+                wait = due - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                await gate.wait()
+                if item is None:
+                    self._writer.write_eof()
+                    return
+                if isinstance(item, Action):
+                    self._link.reset()
+                    return
+                await self._write(item, gate)
+                self._pending -= len(item)
+                if self._pending <= _PENDING_LIMIT:
+                    self._room.set()
+        except (OSError, RuntimeError):  # RuntimeError: uvloop's word for writing to a closed transport
+            self._link.reset()
+
+    async def _write(self, data: bytes, gate: asyncio.Event) -> None:
+        proxy = self._proxy
+        start = 0
+        while start < len(data):
+            await gate.wait()
+            step = len(data)
+            if proxy.rate:
+                step = max(1, int(proxy.rate / 50))
+            if proxy.chunk:
+                step = min(step, proxy.chunk)
+            piece = data[start : start + step]
+            start += step
+            self._writer.write(piece)
+            await self._writer.drain()
+            if self._to == "server":
+                proxy.bytes_to_server += len(piece)
+            else:
+                proxy.bytes_to_client += len(piece)
+            if proxy.rate:
+                await asyncio.sleep(len(piece) / proxy.rate)
+            elif proxy.chunk:
+                await asyncio.sleep(0)  # let the receiver, if it lives in this loop, read the piece
+
+
+class ProxyConnection:
+    """One client's connection through a :class:`FaultProxy`.
+
+    Attributes:
+        number: 0 for the proxy's first connection, 1 for the next …
+        proxy: the proxy.
+    """
+
+    def __init__(
+        self, proxy: FaultProxy, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.proxy = proxy
+        self.number = number
+        self._client = (reader, writer)
+        self._writers = {"client": writer}
+        self._directions: dict[Side, _Direction] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._main: asyncio.Task[Any] | None = None
+
+    def reset(self) -> None:
+        """Send RST to both sides."""
+        if not self._directions and self._main is not None:
+            self._main.cancel()  # it waits for the server to answer, or for the blackhole to end
+        for writer in self._writers.values():
+            reset(writer)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def fin(self, side: Side | None = None) -> None:
+        """Send EOF to one side, or to both, after what is under way."""
+        for to, direction in self._directions.items():
+            if side in (None, to):
+                direction.put(None)
+
+    def inject(self, side: Side, data: bytes) -> None:
+        """Send bytes of your own to one side, after what is under way; they go to no hook."""
+        if side in self._directions:
+            self._directions[side].put(data)
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"natsproto-testing-proxy-{self.number}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self) -> None:
+        host, port = self.proxy._target_address
+        self._main = asyncio.current_task()
+        try:
+            for gate in self.proxy._gates.values():
+                await gate.wait()
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                server = await asyncio.open_connection(host, port)
+        except OSError:  # TimeoutError is one
+            self._main = None
+            self.reset()
+            return
+        self._writers["server"] = server[1]
+        self._directions = {
+            "server": _Direction(self, "server", self._client[0], server[1]),
+            "client": _Direction(self, "client", server[0], self._client[1]),
+        }
+        try:
+            writing = [self.spawn(direction.write()) for direction in self._directions.values()]
+            for direction in self._directions.values():
+                self.spawn(direction.read())
+            await asyncio.wait(writing)
+            await self._flush()
+        finally:
+            tasks = set(self._tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            for writer in self._writers.values():
+                abort(writer)
+
+    async def _flush(self) -> None:
+        """Let the sockets take what was written."""
+        for writer in self._writers.values():
+            writer.close()
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                for writer in self._writers.values():
+                    await writer.wait_closed()
+        except OSError:
+            pass
+
+
+class FaultProxy:
+    """A TCP proxy that knows where NATS frames begin and end.
+
+    ::
+
+        async with FaultProxy(server.url) as proxy:
+            proxy.to_server = lambda event, raw: DROP if isinstance(event, Pub) else None
+            async with natsproto.connect(proxy.url) as nc:
+                ...
+
+    Without a hook bytes pass as they come. With one, each frame is shown to it whole, and passes byte for
+    byte unless the hook says otherwise. What is not NATS, such as TLS, passes without being shown. A server
+    in a cluster tells clients the addresses of its peers, which lead around the proxy.
+
+    Use it in one event loop. A hook that raises makes the ``async with`` block raise.
+
+    Args:
+        target: URL of the server; its user and password, if any, become part of :attr:`url`.
+        host: address to listen on.
+        port: default: a free one.
+
+    Attributes:
+        to_server, to_client: hooks for frames in that direction, ``None`` for none; may be set at any time.
+        chunk: pass bytes on in pieces of at most this many, ``None`` for as they come.
+        rate: bytes per second, for each direction of each connection; ``None`` for no limit.
+        latency: seconds that everything takes longer, in each direction.
+        connections: those open now.
+        accepted: how many there were so far.
+        bytes_to_server, bytes_to_client: what was passed on.
+        errors: what hooks raised; the frame then passed unchanged.
+    """
+
+    def __init__(self, target: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.to_server: Hook | None = None
+        self.to_client: Hook | None = None
+        self.chunk: int | None = None
+        self.rate: float | None = None
+        self.latency = 0.0
+        self.connections: list[ProxyConnection] = []
+        self.accepted = 0
+        self.bytes_to_server = 0
+        self.bytes_to_client = 0
+        self.errors: list[BaseException] = []
+        self._host = host
+        self._wanted_port = port
+        self._listener: Listener | None = None
+        self._held: list[tuple[_Direction, bytes]] = []
+        self._gates = {"client": asyncio.Event(), "server": asyncio.Event()}
+        self._changed = asyncio.Event()
+        self.target = target
+        self.blackhole(False)
+
+    @property
+    def target(self) -> str:
+        """URL of the server. A new one counts for connections from then on."""
+        return self._target
+
+    @target.setter
+    def target(self, url: str) -> None:
+        parts = urlsplit(url if "//" in url else f"nats://{url}")
+        if not parts.hostname:
+            raise ConfigError("a target is a URL such as nats://127.0.0.1:4222")
+        self._target = url
+        self._target_address = (parts.hostname, parts.port or 4222)
+        self._scheme = parts.scheme
+        user, at, _ = parts.netloc.rpartition("@")
+        self._user = user + at
+
+    @property
+    def port(self) -> int:
+        """Where it listens; known inside of the ``async with`` block."""
+        return self._running.port
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{self._scheme}://{self._user}{host}:{self.port}"
+
+    def cut(self) -> None:
+        """Send RST to both sides of all connections."""
+        for connection in list(self.connections):
+            connection.reset()
+
+    def fin(self, side: Side | None = None) -> None:
+        """Send EOF on all connections to the ``"client"``, to the ``"server"``, or to both.
+
+        To one side it is a half-close: the other direction stays open until that side closes it.
+        """
+        for connection in list(self.connections):
+            connection.fin(side)
+
+    def blackhole(self, on: bool = True, *, side: Side | None = None) -> None:
+        """Let nothing through, or let it through again; connections stay open, new ones are silent.
+
+        As with a network that comes back, bytes are late in the end and not lost.
+
+        Args:
+            on: whether it starts or ends.
+            side: only what goes to the ``"client"`` or to the ``"server"``.
+        """
+        for to, gate in self._gates.items():
+            if side in (None, to):
+                if on:
+                    gate.clear()
+                else:
+                    gate.set()
+
+    def refuse(self, on: bool = True) -> None:
+        """Refuse new connections (ECONNREFUSED), or accept them again; existing ones stay."""
+        if on:
+            self._running.shut()
+        else:
+            self._running.open()
+
+    @property
+    def held(self) -> int:
+        """How many frames wait for :meth:`release`."""
+        return len(self._held)
+
+    def release(self, *, reverse: bool = False) -> int:
+        """Send the frames that hooks held back, in their order or in ``reverse``; return how many."""
+        held, self._held = self._held, []
+        for direction, raw in reversed(held) if reverse else held:
+            direction.put(raw)
+        return len(held)
+
+    async def wait_until(self, reached: Callable[[], bool], *, timeout: float = 5.0) -> None:
+        """Wait for something that connections or frames bring about: ``lambda: proxy.accepted == 2``.
+
+        Args:
+            reached: asked again after each change.
+            timeout: in seconds.
+
+        Raises:
+            TimeoutError: not reached in time.
+        """
+        async with asyncio.timeout(timeout):
+            while not reached():
+                self._changed.clear()
+                await self._changed.wait()
+
+    @property
+    def _running(self) -> Listener:
+        if self._listener is None:
+            raise ConfigError("the proxy runs inside of its 'async with' block only")
+        return self._listener
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = ProxyConnection(self, self.accepted, reader, writer)
+        self.accepted += 1
+        self.connections.append(connection)
+        self._changed.set()
+        try:
+            await connection.run()
+        finally:
+            self.connections.remove(connection)
+            self._changed.set()
+
+    async def __aenter__(self) -> Self:
+        self._listener = Listener(self._host, self._wanted_port, self._handle)
+        self._listener.open()
+        return self
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        await self._running.close()
+        self._held.clear()
+        if not self.errors:
+            return
+        if exc is None:
+            raise self.errors[0]
+        for error in self.errors:
+            exc.add_note(f"a hook of the FaultProxy failed, too: {error!r}")
+
+
+def _flip(event: Event, raw: bytes, offset: int | None) -> bytes:
+    """Flip the lowest bit of one byte, if there is that byte."""
+    if offset is None:
+        size = len(event.payload) if isinstance(event, (Msg, Pub)) else 0
+        offset = len(raw) - 2 - (size + 1) // 2 if size else len(raw)
+    if not -len(raw) <= offset < len(raw):
+        return raw
+    damaged = bytearray(raw)
+    damaged[offset] ^= 1
+    return bytes(damaged)

@@ -1,0 +1,421 @@
+"""A fake server that plays a script: for what real servers do rarely, late, or never."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Self
+
+from .. import wire
+from ..errors import NatsError
+from ..subjects import subject_matches
+from ..wire import Connect, Event, Parser, Ping, Pub, Sub, Unsub
+from ._listener import Listener, abort, reset
+
+Script = Callable[["ScriptedConnection"], Awaitable[None]]
+Wanted = type[Any] | bytes | str | Event | Callable[[Event], bool]
+
+
+class ScriptError(NatsError, AssertionError):
+    """The client did not do what the script expects."""
+
+
+class PeerGoneError(NatsError, ConnectionError):
+    """The client closed the connection while the script waited for it to say something."""
+
+
+class ScriptedConnection:
+    """What a script sees of one client.
+
+    The script alone drives the connection: between its calls nothing is read, so a client that writes much
+    is stalled, and nothing is answered. All waits are bounded by the server's ``timeout``.
+
+    Attributes:
+        number: 0 for the server's first connection, 1 for the next …
+        received: all events so far.
+        connect: what the client's CONNECT said, ``{}`` before it came.
+        auto_pong: answer a PING that :meth:`expect` passes over. On at first.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        number: int = 0,
+        port: int = 0,
+        timeout: float = 5.0,
+    ) -> None:
+        self.number = number
+        self.received: list[Event] = []
+        self.connect: dict[str, Any] = {}
+        self.auto_pong = True
+        self._reader = reader
+        self._writer = writer
+        self._port = port
+        self._timeout = timeout
+        self._parser = Parser("server")
+        self._unread: list[Event] = []
+        self._subscriptions: dict[bytes, bytes] = {}  # sid: subject pattern
+        self._failure: NatsError | None = None  # comes after the unread events
+
+    # --- saying ---------------------------------------------------------------------------------------
+
+    async def send(self, *data: bytes | Iterable[Any], chunk: int | None = None) -> None:
+        """Send bytes as they are: anything, also what no server would say.
+
+        Args:
+            data: buffers, or what the functions of :mod:`natsproto.wire` return.
+            chunk: send in pieces of this many bytes; the client mostly gets them one by one.
+
+        Raises:
+            TimeoutError: the client does not read.
+            ConnectionError: it is gone.
+        """
+        out = bytearray()
+        for part in data:
+            pieces: Iterable[Any] = (part,) if isinstance(part, (bytes, bytearray, memoryview)) else part
+            for piece in pieces:
+                out += piece
+        step = chunk or max(1, len(out))
+        async with asyncio.timeout(self._timeout):
+            for start in range(0, len(out), step):
+                self._writer.write(bytes(out[start : start + step]))
+                await self._writer.drain()
+                if chunk:
+                    await asyncio.sleep(0)  # the client, if it lives in this loop, reads now
+
+    async def info(self, **fields: Any) -> None:
+        """Send INFO. ``fields`` are added to, or replace, what a plain server says; ``None`` removes one."""
+        data = {
+            "server_id": "NSCRIPTED",
+            "server_name": "scripted",
+            "version": "2.15.1",
+            "proto": 1,
+            "host": "127.0.0.1",
+            "port": self._port,
+            "headers": True,
+            "jetstream": True,
+            "max_payload": 1024 * 1024,
+            "client_id": self.number + 1,
+            **fields,
+        }
+        await self.send(wire.info({name: value for name, value in data.items() if value is not None}))
+
+    async def handshake(self, **info: Any) -> dict[str, Any]:
+        """Be a server until the client is connected: INFO, CONNECT, PING, PONG. Return CONNECT's fields."""
+        await self.info(**info)
+        await self.expect(Connect)
+        await self.expect(Ping)
+        await self.send(wire.pong())
+        return self.connect
+
+    async def msg(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        sid: int | bytes | None = None,
+        reply: str | None = None,
+        header: bytes | None = None,
+    ) -> None:
+        """Deliver a message.
+
+        Args:
+            subject, payload, reply: of the message.
+            sid: of the subscription; default: that of the last one seen so far whose pattern matches.
+            header: an encoded header block.
+
+        Raises:
+            ScriptError: no ``sid`` and no subscription matches.
+        """
+        if sid is None:
+            known = self._subscriptions.items()
+            sids = [sid for sid, pattern in known if subject_matches(pattern.decode(), subject)]
+            if not sids:
+                raise ScriptError(f"no subscription seen so far matches {subject!r}")
+            sid = sids[-1]
+        await self.send(wire.msg(subject, sid, payload, reply=reply, header=header))
+
+    async def ping(self) -> None:
+        """Send PING."""
+        await self.send(wire.ping())
+
+    async def pong(self) -> None:
+        """Send PONG."""
+        await self.send(wire.pong())
+
+    async def err(self, text: str) -> None:
+        """Send ``-ERR 'text'``."""
+        await self.send(wire.err(text))
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Do the server's part of a TLS handshake. Right after :meth:`info`: nothing may come in between.
+
+        Raises:
+            OSError: it failed (ssl.SSLError among them).
+            TimeoutError: the client does not take part.
+        """
+        async with asyncio.timeout(self._timeout):
+            await self._writer.start_tls(context)
+
+    # --- hearing --------------------------------------------------------------------------------------
+
+    async def expect(
+        self, wanted: Wanted = object, *, strict: bool = False, timeout: float | None = None
+    ) -> Any:
+        """Wait for the next event that is what is wanted, and return it.
+
+        Args:
+            wanted: an event class of :mod:`natsproto.wire`; an event that it must equal; ``str`` or
+                ``bytes``: a PUB to, or a SUB on, a subject matching this pattern; or a function from event
+                to ``bool``. Default: whatever comes.
+            strict: the very next event must be it. Otherwise others are passed over (they are in
+                ``received``), and PINGs among them answered if ``auto_pong`` is on.
+            timeout: in seconds; default: the server's.
+
+        Raises:
+            ScriptError: it did not come in time, or something else came (``strict``).
+            PeerGoneError: the client closed the connection first.
+            RemoteProtocolError: the client broke the protocol.
+        """
+        passed: list[Event] = []
+        limit = self._timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    event = await self._next(wanted)
+                    if _matches(event, wanted):
+                        return event
+                    if strict:
+                        raise ScriptError(f"expected {_name(wanted)}, got {event!r}")
+                    passed.append(event)
+                    if self.auto_pong and isinstance(event, Ping):
+                        await self.pong()
+        except TimeoutError:
+            raise ScriptError(f"expected {_name(wanted)} within {limit} s, got {passed!r}") from None
+
+    async def expect_eof(self, *, timeout: float | None = None) -> None:
+        """Wait until the client closes the connection; events before that are passed over.
+
+        Raises:
+            ScriptError: it did not in time.
+        """
+        try:
+            await self.expect(lambda event: False, timeout=timeout)
+        except PeerGoneError:
+            return
+
+    async def serve(self) -> None:
+        """Answer PINGs until the client closes the connection, however long that takes."""
+        try:
+            while True:
+                event = await self._next(Ping)
+                if isinstance(event, Ping):
+                    await self.pong()
+        except ConnectionError:
+            return
+
+    async def _next(self, wanted: Wanted) -> Event:
+        while not self._unread:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                data = await self._reader.read(65536)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._failure = PeerGoneError(f"the client closed the connection before {_name(wanted)}")
+                continue
+            try:
+                self._unread = self._parser.feed(data)
+            except NatsError as exc:
+                self._unread = getattr(exc, "events", [])
+                self._failure = exc
+        event = self._unread.pop(0)
+        self.received.append(event)
+        if isinstance(event, Connect):
+            self.connect = event.data
+        elif isinstance(event, Sub):
+            self._subscriptions[event.sid] = event.subject
+        elif isinstance(event, Unsub) and event.max_msgs is None:
+            self._subscriptions.pop(event.sid, None)
+        return event
+
+    # --- ending ---------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the connection: the client gets all that was sent, then EOF."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._writer.wait_closed()
+        except OSError:  # TimeoutError is one: the client does not read
+            abort(self._writer)
+
+    def abort(self) -> None:
+        """Close the connection with RST."""
+        reset(self._writer)
+
+    def half_close(self) -> None:
+        """Send EOF and go on listening."""
+        self._writer.write_eof()
+
+
+class ScriptedServer:
+    """A server on a free port of 127.0.0.1 that runs a script for each connection.
+
+    ::
+
+        async def script(conn):
+            await conn.handshake(max_payload=100)
+            request = await conn.expect("service.>")
+            await conn.msg(request.reply.decode(), b"pong")
+            await conn.serve()
+
+        async with ScriptedServer(script) as server:
+            async with natsproto.connect(server.url) as nc:
+                ...
+            await server.finished()
+
+    A connection is closed when its script returns. A failing script (:class:`ScriptError`, any bug in it)
+    makes the ``async with`` block raise; a client that goes away early ends its script without an error.
+    Scripts that still run at the end of the block are cancelled.
+
+    Args:
+        scripts: one per connection, in order; the last one is for all further connections, too. Default:
+            handshake and :meth:`ScriptedConnection.serve`.
+        host: address to listen on.
+        port: default: a free one.
+        timeout: bound of every wait, in seconds.
+
+    Attributes:
+        connections: all so far, also closed ones.
+        errors: what scripts raised.
+    """
+
+    def __init__(
+        self, *scripts: Script, host: str = "127.0.0.1", port: int = 0, timeout: float = 5.0
+    ) -> None:
+        self.connections: list[ScriptedConnection] = []
+        self.errors: list[BaseException] = []
+        self._scripts: tuple[Script, ...] = scripts or (_plain,)
+        self._host = host
+        self._wanted_port = port
+        self._timeout = timeout
+        self._listener: Listener | None = None
+        self._ended: list[BaseException | None] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """Where it listens; known inside of the ``async with`` block."""
+        if self._listener is None:
+            raise ScriptError("the server runs inside of its 'async with' block only")
+        return self._listener.port
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"nats://{host}:{self.port}"
+
+    def refuse(self, on: bool = True) -> None:
+        """Refuse new connections from now on, or accept them again."""
+        if self._listener is None:
+            raise ScriptError("the server runs inside of its 'async with' block only")
+        if on:
+            self._listener.shut()
+        else:
+            self._listener.open()
+
+    async def connection(self, number: int = 0, *, timeout: float | None = None) -> ScriptedConnection:
+        """Wait for a connection, 0 being the first, and return it.
+
+        Raises:
+            ScriptError: it did not come in time.
+        """
+        await self._until(lambda: len(self.connections) > number, f"connection {number}", timeout)
+        return self.connections[number]
+
+    async def finished(self, count: int = 1, *, timeout: float | None = None) -> None:
+        """Wait until ``count`` scripts have ended, and raise what any of them raised.
+
+        Raises:
+            ScriptError: they did not end in time, or one of them failed.
+            PeerGoneError: a client went away before its script was done.
+        """
+        await self._until(lambda: len(self._ended) >= count, f"end of {count} script(s)", timeout)
+        for error in self._ended:
+            if error is not None:
+                self.errors = [other for other in self.errors if other is not error]
+                raise error
+
+    async def _until(self, reached: Callable[[], bool], what: str, timeout: float | None) -> None:
+        limit = self._timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                while not reached():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise ScriptError(f"no {what} within {limit} s") from None
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(self.connections)
+        conn = ScriptedConnection(reader, writer, number=number, port=self.port, timeout=self._timeout)
+        self.connections.append(conn)
+        self._changed.set()
+        error: BaseException | None = None
+        try:
+            await self._scripts[min(number, len(self._scripts) - 1)](conn)
+            await conn.close()
+        except ConnectionError as exc:  # the client is gone, which is its right
+            error = exc
+        except Exception as exc:
+            error = exc
+            self.errors.append(exc)
+        finally:
+            self._ended.append(error)
+            self._changed.set()
+
+    async def __aenter__(self) -> Self:
+        self._listener = Listener(self._host, self._wanted_port, self._handle)
+        self._listener.open()
+        return self
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        assert self._listener is not None
+        await self._listener.close()
+        if not self.errors:
+            return
+        if exc is None:
+            raise self.errors[0]
+        for error in self.errors:
+            exc.add_note(f"a script of the ScriptedServer failed, too: {error!r}")
+
+
+async def _plain(conn: ScriptedConnection) -> None:
+    await conn.handshake()
+    await conn.serve()
+
+
+def _matches(event: Event, wanted: Any) -> bool:
+    if isinstance(wanted, type):
+        return isinstance(event, wanted)
+    if isinstance(wanted, (str, bytes)):
+        if not isinstance(event, (Pub, Sub)):
+            return False
+        pattern = wanted if isinstance(wanted, str) else wanted.decode()
+        subject = event.subject.decode(errors="surrogateescape")
+        return subject == pattern or subject_matches(pattern, subject)
+    if isinstance(wanted, Event):
+        return event == wanted
+    return bool(wanted(event))
+
+
+def _name(wanted: Any) -> str:
+    if isinstance(wanted, type):
+        return "an event" if wanted is object else wanted.__name__
+    return repr(wanted)

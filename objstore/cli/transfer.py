@@ -1,0 +1,202 @@
+"""``put`` and ``get``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import stat
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from .connection import session
+from .output import CommandError, Output, human_size, object_document
+
+if TYPE_CHECKING:
+    from objstore.format.models import ObjectInfo
+    from objstore.store import ObjectStore
+
+STDIN_BLOCK = 256 * 1024
+
+
+def put_name(args: Namespace) -> str:
+    if args.name is not None:
+        return str(args.name)
+    return "" if args.file == "-" else os.path.basename(args.file)
+
+
+async def put(args: Namespace, out: Output) -> None:
+    """``put BUCKET FILE``."""
+    name = put_name(args)
+    headers: dict[str, list[str]] = {}
+    for key, value in args.headers:
+        headers.setdefault(key, []).append(value)
+    options: dict[str, Any] = {
+        "headers": headers or None,
+        "metadata": dict(args.metadata) or None,
+        "chunk_size": args.chunk_size,
+    }
+    show = out.progress(name)
+    if args.file != "-":
+        size = os.stat(args.file).st_size  # a file that is not there is found before a server is
+        if show is not None:
+            tell = show
+            options["progress"] = lambda done, total: tell(done, total or size)
+    elif show is not None:
+        options["progress"] = show
+    async with session(args, out) as link:
+        store = await link.open(args.bucket)
+        if args.file == "-":
+            info = await store.put(name, _standard_input(), args.description, None, **options)
+        else:
+            info = await store.put_file(name, args.file, args.description, **options)
+    if out.json:
+        out.document(object_document(info))
+        return
+    out.note(
+        f"stored {info.name!r} in bucket {info.bucket!r}: {human_size(info.size)}, "
+        f"{info.chunks} chunk{'s' if info.chunks != 1 else ''}, {info.digest}"
+    )
+
+
+def _standard_input() -> Any:
+    """A file if it is one (it can be read again after a failure), else pieces as they come."""
+    try:
+        descriptor = sys.stdin.fileno()
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return sys.stdin.buffer
+    return sys.stdin.buffer if regular else _pieces(descriptor)
+
+
+async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
+    """Read in a thread that nobody has to wait for: an interrupt must not need another line of input."""
+    import threading
+
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    room = threading.Semaphore(4)
+
+    def read() -> None:
+        piece: bytes | OSError = b"-"
+        while piece and isinstance(piece, bytes):
+            room.acquire()
+            try:
+                piece = os.read(descriptor, STDIN_BLOCK)
+            except OSError as exc:
+                piece = exc
+            try:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            except RuntimeError:
+                return  # the loop is closed: the command has ended
+
+    threading.Thread(target=read, name="objstore-stdin", daemon=True).start()
+    while piece := await pieces.get():
+        if isinstance(piece, OSError):
+            raise piece
+        room.release()
+        yield piece
+
+
+async def get(args: Namespace, out: Output) -> None:
+    """``get BUCKET NAME``."""
+    from .paths import output_name
+
+    target = output_name(args.name) if args.output is None else args.output
+    stream = target == "-" or _is_stream(target)
+    if not stream:
+        _check_target(target, force=args.force)
+    async with session(args, out) as link:
+        store = await link.open(args.bucket)
+        show = out.progress(args.name)
+        if stream:
+            info = await _to_stream(store, args.name, target, show)
+        elif args.force:
+            info = await store.get_file(args.name, target, progress=show)
+        else:
+            info = await _to_new_file(store, args.name, target, show)
+    if out.json:
+        out.document(object_document(info) | {"file": target})
+    elif target != "-":
+        out.note(f"wrote {target!r}: {human_size(info.size)}, verified, {info.digest}")
+    else:
+        out.end_progress()
+
+
+def _is_stream(path: str) -> bool:
+    """Whether it is there and cannot be replaced by a file: a device, a pipe, a descriptor."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    special = not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return special or (os.path.abspath(path).startswith(("/dev/", "/proc/")) and stat.S_ISREG(mode))
+
+
+def _check_target(path: str, *, force: bool) -> None:
+    if os.path.isdir(path):
+        raise CommandError(f"get: {path!r} is a directory: name a file with -O", 2)
+    if not force and os.path.lexists(path):
+        raise _exists(path)
+
+
+def _exists(path: str) -> CommandError:
+    return CommandError(f"get: {path!r} exists: pass --force to replace it, or name another with -O", 4)
+
+
+async def _to_new_file(
+    store: ObjectStore, name: str, path: str, show: Callable[[int, int | None], None] | None
+) -> ObjectInfo:
+    """Like ``store.get_file``, but never replaces anything, whoever makes a file of that name meanwhile."""
+    part = os.path.join(os.path.dirname(path), f".objstore-{secrets.token_hex(8)}")
+    info = await store.get_file(name, part, progress=show)
+    await asyncio.to_thread(_name_new, part, path)
+    return info
+
+
+def _name_new(part: str, path: str) -> None:
+    """Give ``part`` the name ``path`` if nothing has it; ``part`` is gone in any case."""
+    try:
+        os.link(part, path, follow_symlinks=False)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError:  # a file system without hard links: looking has to do
+        if os.path.lexists(path):
+            raise _exists(path) from None
+        os.replace(part, path)
+        return
+    finally:
+        try:
+            os.unlink(part)
+        except OSError:
+            pass
+
+
+async def _to_stream(
+    store: ObjectStore, name: str, target: str, show: Callable[[int, int | None], None] | None
+) -> ObjectInfo:
+    """Write block by block; a mismatch found at the end cannot take back what was written."""
+    from objstore import _get
+
+    bucket = store._bucket
+    bucket.check_name(name)
+    bucket, info = await _get.resolve(bucket, name)
+    file = sys.stdout.buffer if target == "-" else open(target, "wb", 0)  # noqa: ASYNC230 SIM115
+    try:
+        await _get.copy_blocks(
+            bucket, info, lambda block: _write_all(file, block), verify=True, progress=show
+        )
+        file.flush()
+    finally:
+        if target != "-":
+            file.close()
+    return info
+
+
+def _write_all(file: Any, block: list[Any]) -> None:
+    for buffer in block:
+        view = memoryview(buffer)
+        while view:
+            view = view[file.write(view) :]

@@ -1,0 +1,427 @@
+"""Reading objects: whole and into files, what must be noticed, and links."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natsproto.aio.client import Client
+from natsproto.jetstream.context import JetStreamContext
+from objstore import (
+    BucketNotFoundError,
+    DigestMismatchError,
+    IntegrityError,
+    ObjectTooLargeError,
+    LinkError,
+    ObjectDeletedError,
+    ObjectLink,
+    ObjectNotFoundError,
+    ObjectStore,
+)
+from support.objects import (
+    CHUNK,
+    assert_exact,
+    chunk_sequences,
+    chunk_subject,
+    forge,
+    meta_subject,
+    pattern,
+    stream,
+    wire_digest,
+    write_raw,
+)
+
+
+@pytest.fixture(params=["direct", "leader only"])
+async def any_store(
+    request: pytest.FixtureRequest, js: JetStreamContext, bucket_name: str
+) -> AsyncIterator[ObjectStore]:
+    """A bucket with and without direct get: the second is read through ordered consumers."""
+    yield await js.create_object_store(bucket=bucket_name, allow_direct=request.param == "direct")
+    left = await js.consumer_names(f"OBJ_{bucket_name}")
+    await js.delete_object_store(bucket_name)
+    assert left == []
+
+
+async def refuses(store: ObjectStore, tmp_path: Path, error: type[Exception] = IntegrityError) -> None:
+    """``get`` and ``get_file`` raise, soon, and leave no file behind."""
+    target = tmp_path / "target"
+    target.write_bytes(b"untouched")
+    async with asyncio.timeout(2):
+        with pytest.raises(error):
+            await store.get("a")
+    async with asyncio.timeout(2):
+        with pytest.raises(error):
+            await store.get_file("a", target)
+    assert target.read_bytes() == b"untouched"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 3 * CHUNK, 40 * CHUNK + 7])
+async def test_round_trip(any_store: ObjectStore, tmp_path: Path, size: int) -> None:
+    data = pattern(size)
+    await any_store.put("a", data)
+    assert await any_store.get("a") == data
+    info = await any_store.get_file("a", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    assert info.size == size
+    assert os.listdir(tmp_path) == ["out"]
+    seen: list[tuple[int, int | None]] = []
+    await any_store.get("a", progress=lambda done, total: seen.append((done, total)))
+    assert not size or seen[-1] == (size, size)
+
+
+async def test_tiny_chunks(any_store: ObjectStore, tmp_path: Path) -> None:
+    data = pattern(3000)
+    await any_store.put("a", data, chunk_size=1)
+    assert await any_store.get("a") == data
+    await any_store.get_file("a", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
+async def test_not_there(any_store: ObjectStore, tmp_path: Path) -> None:
+    for call in (any_store.get("a"), any_store.get_info("a"), any_store.get_file("a", tmp_path / "x")):
+        with pytest.raises(ObjectNotFoundError) as caught:
+            await call
+        assert not isinstance(caught.value, ObjectDeletedError)
+    await any_store.put("a", b"1")
+    assert await any_store.exists("a")
+    await any_store.delete("a")
+    for call in (any_store.get("a"), any_store.get_info("a"), any_store.get_file("a", tmp_path / "x")):
+        with pytest.raises(ObjectDeletedError):
+            await call
+    info = await any_store.get_info("a", show_deleted=True)
+    assert (info.deleted, info.size, info.chunks, info.digest) == (True, 0, 0, "")
+    assert not await any_store.exists("a")
+    with pytest.raises(ObjectNotFoundError):
+        await any_store.get_info("b", show_deleted=True)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_max_size(store: ObjectStore) -> None:
+    await store.put("a", bytes(1000))
+    assert len(await store.get("a", max_size=1000)) == 1000
+    with pytest.raises(ObjectTooLargeError, match="max_size"):
+        await store.get("a", max_size=999)
+
+
+# -- damage: C2 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+@pytest.mark.parametrize("which", ["first", "middle", "last"])
+async def test_chunk_deleted(any_store: ObjectStore, tmp_path: Path, chunks: int, which: str) -> None:
+    info = await any_store.put("a", pattern(chunks * CHUNK))
+    found = await chunk_sequences(any_store, info.nuid)
+    index = {"first": 0, "middle": chunks // 2, "last": -1}[which]
+    await any_store.js.delete_message(stream(any_store), found[index])
+    await refuses(any_store, tmp_path)
+
+
+async def test_chunks_purged(any_store: ObjectStore, tmp_path: Path) -> None:
+    info = await any_store.put("a", pattern(5 * CHUNK))
+    await any_store.js.purge_stream(stream(any_store), subject=chunk_subject(any_store, info.nuid))
+    await refuses(any_store, tmp_path)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+@pytest.mark.parametrize("extra", [1, CHUNK])
+async def test_chunk_appended(any_store: ObjectStore, tmp_path: Path, chunks: int, extra: int) -> None:
+    info = await any_store.put("a", pattern(chunks * CHUNK))
+    await any_store.js.publish(chunk_subject(any_store, info.nuid), bytes(extra))
+    await refuses(any_store, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 2 * CHUNK])
+async def test_trailing_empty_chunk(any_store: ObjectStore, tmp_path: Path, size: int) -> None:
+    """T10: nats.net ends objects with an empty message that it does not count."""
+    data = pattern(size)
+    info = await any_store.put("a", data)
+    await any_store.js.publish(chunk_subject(any_store, info.nuid), b"")
+    assert await any_store.get("a") == data
+    await any_store.get_file("a", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    await forge(any_store, "a", chunks=info.chunks + 1)  # a writer that counted it
+    assert await any_store.get("a") == data
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 2 * CHUNK + 1},
+        {"size": 2 * CHUNK - 1},
+        {"size": 0},
+        {"size": 1 << 29},
+        {"chunks": 1},
+        {"chunks": 3},
+        {"chunks": 0},
+        {"chunks": 1 << 30},
+        {"size": 0, "chunks": 0},
+        {"digest": wire_digest(b"something else")},
+        {"digest": "SHA-512=x"},
+        {"digest": None},
+        {"nuid": "another"},
+        {"nuid": ">"},
+        {"nuid": "*"},
+        {"nuid": "a.b"},
+        {"nuid": ""},
+        {"nuid": None},
+    ],
+    ids=repr,
+)
+async def test_forged_meta(any_store: ObjectStore, tmp_path: Path, changes: dict[str, Any]) -> None:
+    await any_store.put("a", pattern(2 * CHUNK))
+    await forge(any_store, "a", **changes)
+    await refuses(any_store, tmp_path)
+
+
+async def test_bit_flip(any_store: ObjectStore, tmp_path: Path) -> None:
+    """C1: the recorded digest is of other bytes; verify=False reads them nevertheless."""
+    data = bytearray(pattern(3 * CHUNK))
+    await any_store.put("a", data)
+    data[CHUNK + 5] ^= 1
+    await forge(any_store, "a", digest=wire_digest(data))
+    await refuses(any_store, tmp_path, DigestMismatchError)
+    data[CHUNK + 5] ^= 1
+    assert await any_store.get("a", verify=False) == data
+
+
+async def test_unreadable_meta(any_store: ObjectStore) -> None:
+    await any_store.put("b", b"other")
+    await write_raw(any_store.js, meta_subject(any_store, "a"), b"{not json")
+    for call in (any_store.get("a"), any_store.get_info("a")):
+        with pytest.raises(IntegrityError):
+            await call
+    assert await any_store.get("b") == b"other"
+    await any_store.put("a", b"replaced")
+    assert await any_store.get("a") == b"replaced"
+    await write_raw(any_store.js, meta_subject(any_store, "a"), b"[]")
+    await any_store.delete("a")
+    with pytest.raises(ObjectNotFoundError):
+        await any_store.get("a")
+
+
+# -- files: C7 ----------------------------------------------------------------------------------------
+
+
+async def test_get_file_replaces(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", b"short")
+    target = tmp_path / "t"
+    target.write_bytes(b"much longer than that")
+    await store.get_file("a", target)
+    assert target.read_bytes() == b"short"
+
+
+async def test_get_file_through_symlink(store: ObjectStore, tmp_path: Path) -> None:
+    """The link is replaced; what it points to is not written to."""
+    await store.put("a", b"new")
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    await store.get_file("a", tmp_path / "link")
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"old"
+
+
+async def test_get_file_cannot_write(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", pattern(3 * CHUNK))
+    with pytest.raises(FileNotFoundError):
+        await store.get_file("a", tmp_path / "no such" / "file")
+    (tmp_path / "dir").mkdir()
+    with pytest.raises(OSError):
+        await store.get_file("a", tmp_path / "dir")
+    assert os.listdir(tmp_path) == ["dir"]
+    with pytest.raises(OSError):  # noqa: PT012
+        await store.get_file("a", "/dev/full/x")
+    with pytest.raises(TypeError):
+        await store.get_file("a", b"bytes")  # type: ignore[arg-type]
+
+
+async def test_progress_raises(any_store: ObjectStore, tmp_path: Path) -> None:
+    def progress(done: int, total: int | None) -> None:
+        raise LookupError("mine")
+
+    await any_store.put("a", pattern(5 * CHUNK))
+    with pytest.raises(LookupError, match="mine"):
+        await any_store.get("a", progress=progress)
+    with pytest.raises(LookupError, match="mine"):
+        await any_store.get_file("a", tmp_path / "x", progress=progress)
+    assert os.listdir(tmp_path) == []
+    assert await any_store.get("a") == pattern(5 * CHUNK)
+
+
+# -- links: C11 ---------------------------------------------------------------------------------------
+
+
+async def link_raw(store: ObjectStore, name: str, bucket: str, target: str | None) -> None:
+    """A link as nats.js writes it: no checks, no nuid, size or chunks."""
+    link = {"bucket": bucket} if target is None else {"bucket": bucket, "name": target}
+    await write_raw(
+        store.js, meta_subject(store, name), {"name": name, "bucket": store.bucket, "options": {"link": link}}
+    )
+
+
+async def test_links(store: ObjectStore, js: JetStreamContext, tmp_path: Path) -> None:
+    other = await js.create_object_store(bucket=store.bucket + "-other")
+    try:
+        await other.put("far", pattern(2 * CHUNK))
+        await store.put("near", b"near")
+        await store.add_link("n", await store.get_info("near"))
+        await store.add_link("f", ObjectLink(other.bucket, "far"))
+        assert await store.get("n") == b"near"
+        assert await store.get("f") == pattern(2 * CHUNK)
+        info = await store.get_file("f", tmp_path / "f")
+        assert (info.bucket, info.name) == (other.bucket, "far")
+        assert (tmp_path / "f").read_bytes() == pattern(2 * CHUNK)
+        assert (await store.get_info("f")).links == [f"{other.bucket}/far"]
+        await store.delete("f")
+        assert await other.get("far") == pattern(2 * CHUNK)
+        await store.delete("near")
+        with pytest.raises(LinkError) as caught:
+            await store.get("n")
+        assert (caught.value.target_bucket, caught.value.target_name) == (store.bucket, "near")
+    finally:
+        await js.delete_object_store(other.bucket)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ("here", "missing"),
+        ("here", "gone"),
+        ("here", "a"),
+        ("here", "b"),
+        ("here", None),
+        ("here", ""),
+        ("nowhere", "x"),
+        ("bad bucket\n", "x"),
+        ("here", "\ud800"),
+        ("here", "x" * 5000),
+    ],
+)
+async def test_links_that_lead_nowhere(store: ObjectStore, target: tuple[str, str | None]) -> None:
+    """Missing, deleted, itself, a circle of two, a bucket, no bucket, unusable names: typed, soon."""
+    await store.put("gone", b"")
+    await store.delete("gone")
+    bucket = target[0].replace("here", store.bucket)
+    await link_raw(store, "a", bucket, target[1])
+    await link_raw(store, "b", store.bucket, "a")
+    names = ("a", "b")
+    async with asyncio.timeout(5):
+        for name in names:
+            with pytest.raises(LinkError):
+                await store.get(name)
+    assert {info.name for info in await store.list()} == set(names)
+    for name in names:
+        await store.delete(name)
+
+
+async def test_long_chain_of_links(store: ObjectStore) -> None:
+    await store.put("0", b"end")
+    for n in range(1, 12):
+        await link_raw(store, str(n), store.bucket, str(n - 1))
+    assert await store.get("8") == b"end"
+    with pytest.raises(LinkError, match="more than 8"):
+        await store.get("9")
+
+
+# -- changed while being read: C5 -----------------------------------------------------------------------
+
+
+class Pausing:
+    """A progress callback that starts ``action`` at the first block and lets the read go on after it."""
+
+    def __init__(self, action: Any) -> None:
+        self.action = action
+        self.task: asyncio.Task[Any] | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self.task is None:
+            self.task = asyncio.ensure_future(self.action())
+
+
+SIZE = 24 * 1024 * 1024
+
+
+async def test_overwritten_while_reading(any_store: ObjectStore) -> None:
+    """The bytes of one of the two puts, whole."""
+    first, second = pattern(SIZE, 1), pattern(SIZE, 2)
+    await any_store.put("a", first)
+    pausing = Pausing(lambda: any_store.put("a", second))
+    async with asyncio.timeout(10):
+        assert await any_store.get("a", progress=pausing) in (first, second)
+        assert pausing.task is not None
+        await pausing.task
+    await assert_exact(any_store)
+
+
+async def test_deleted_while_reading(any_store: ObjectStore) -> None:
+    first = pattern(SIZE, 1)
+    await any_store.put("a", first)
+    pausing = Pausing(lambda: any_store.delete("a"))
+    async with asyncio.timeout(10):
+        try:
+            data = await any_store.get("a", progress=pausing)
+        except ObjectDeletedError:
+            pass
+        else:
+            assert data == first
+        assert pausing.task is not None
+        await pausing.task
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "recreated"])
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "leader only"])
+async def test_bucket_deleted_while_reading(
+    js: JetStreamContext, bucket_name: str, direct: bool, again: bool
+) -> None:
+    store = await js.create_object_store(bucket=bucket_name, allow_direct=direct)
+    first = pattern(SIZE, 1)
+    await store.put("a", first)
+
+    async def action() -> None:
+        await js.delete_object_store(bucket_name)
+        if again:
+            await js.create_object_store(bucket=bucket_name, allow_direct=direct)
+
+    pausing = Pausing(action)
+    async with asyncio.timeout(10):
+        try:
+            data = await store.get("a", progress=pausing)
+        except (BucketNotFoundError, ObjectNotFoundError):
+            pass
+        else:
+            assert data == first
+        assert pausing.task is not None
+        await pausing.task
+    if again:
+        await js.delete_object_store(bucket_name)
+
+
+async def test_own_close_while_reading(server: Any, any_store: ObjectStore) -> None:
+    """C3: an error, never a short success."""
+    import natsproto
+
+    await any_store.put("a", pattern(SIZE))
+    async with natsproto.connect(server.url) as client:
+        reader = await client.jetstream().object_store(any_store.bucket)
+        pausing = Pausing(client.close)
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionError):
+                await reader.get("a", progress=pausing)
+        assert pausing.task is not None
+        await pausing.task
+    for name in await any_store.js.consumer_names(stream(any_store)):
+        await any_store.js.delete_consumer(stream(any_store), name)  # nobody was left to do that
+
+
+async def test_after_close(nc: Client, store: ObjectStore) -> None:
+    await nc.close()
+    for call in (store.get("a"), store.put("a", b""), store.list(), store.delete("a"), store.status()):
+        with pytest.raises(ConnectionError):
+            await call

@@ -1,0 +1,95 @@
+"""What the object store tests share: patterned bytes, raw messages, and a look at what the stream holds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+from typing import Any
+
+from natsproto.jetstream.context import JetStreamContext
+from objstore import ObjectStore
+
+KIB = 1024
+MIB = 1024 * 1024
+CHUNK = 128 * KIB
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes that repeat nowhere, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def stream(store: ObjectStore) -> str:
+    return f"OBJ_{store.bucket}"
+
+
+def meta_subject(store: ObjectStore, name: str) -> str:
+    return f"$O.{store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+def chunk_subject(store: ObjectStore, nuid: str) -> str:
+    return f"$O.{store.bucket}.C.{nuid}"
+
+
+def wire_digest(data: bytes) -> str:
+    return "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+
+
+async def chunk_counts(store: ObjectStore) -> dict[str, int]:
+    """Chunks stored per nuid."""
+    counts = await store.js.stream_subjects(stream(store), f"$O.{store.bucket}.C.>")
+    return {subject.rpartition(".")[2]: count for subject, count in counts.items()}
+
+
+async def assert_exact(store: ObjectStore) -> None:
+    """Every live object has its chunks, and nothing else has any."""
+    infos = [info for info in await store.list() if not info.is_link and info.chunks]
+    wanted = {info.nuid: info.chunks for info in infos}
+    assert len(wanted) == len(infos), "two objects share their chunks"
+    assert await chunk_counts(store) == wanted
+
+
+async def read_raw(store: ObjectStore, name: str) -> dict[str, Any]:
+    """The newest meta message of a name as JSON, from the leader."""
+    message = await store.js.get_message(stream(store), last_by_subject=meta_subject(store, name))
+    document = json.loads(message.data)
+    assert isinstance(document, dict)
+    return document
+
+
+async def write_raw(
+    js: JetStreamContext,
+    subject: str,
+    document: Any,
+    *,
+    rollup: bool = True,
+) -> int:
+    """Publish a meta message as another client would; ``bytes`` are sent as they are."""
+    payload = document if isinstance(document, bytes) else json.dumps(document).encode()
+    headers = {"Nats-Rollup": "sub"} if rollup else {}
+    return (await js.publish(subject, payload, headers=headers)).seq
+
+
+async def forge(store: ObjectStore, name: str, **changes: Any) -> int:
+    """Replace the meta of ``name`` by a changed one; a value of ``None`` removes the key."""
+    document = await read_raw(store, name)
+    document.update(changes)
+    document = {key: value for key, value in document.items() if value is not None}
+    return await write_raw(store.js, meta_subject(store, name), document)
+
+
+async def chunk_sequences(store: ObjectStore, nuid: str) -> list[int]:
+    """Stream sequences of an object's chunks."""
+    found: list[int] = []
+    while True:
+        try:
+            message = await store.js.get_message(
+                stream(store),
+                seq=(found[-1] if found else 0) + 1,
+                next_by_subject=chunk_subject(store, nuid),
+            )
+        except Exception:
+            return found
+        found.append(message.seq)

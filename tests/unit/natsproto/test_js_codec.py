@@ -1,0 +1,96 @@
+"""JSON of the JetStream API: times, durations, and answers that are none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsproto.errors import RemoteProtocolError
+from natsproto.jetstream.api import codec
+
+
+def test_dumps_is_compact_utf8() -> None:
+    assert codec.dumps({"a": 1, "b": ["é"]}) == '{"a":1,"b":["é"]}'.encode()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"no",
+        b"[1]",
+        b'"text"',
+        b"1",
+        b"null",
+        b'{"a":',
+        b"\xff\xfe\x00",
+        b'{"a":"\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"seq":' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_loads_refuses(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        codec.loads(payload)
+
+
+def test_loads_refuses_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_DOCUMENT", 10)
+    assert codec.loads(b'{"a":1}') == {"a": 1}
+    with pytest.raises(RemoteProtocolError, match="11 bytes"):
+        codec.loads(b'{"a":10000}')
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_loads_takes_any_buffer(wrap: type) -> None:
+    assert codec.loads(wrap(b'{"a":1}')) == {"a": 1}
+
+
+@given(st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=100_000)))
+def test_durations_round_trip(value: timedelta) -> None:
+    assert codec.from_ns(codec.to_ns(value)) == value
+
+
+@pytest.mark.parametrize("value", [0, -1, None, "5", True, 1.5, 10**40, []])
+def test_no_duration(value: object) -> None:
+    assert codec.from_ns(value) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "microsecond"),
+    [
+        ("2024-02-03T04:05:06Z", 0),
+        ("2024-02-03T04:05:06.5Z", 500_000),
+        ("2024-02-03T04:05:06.123456789Z", 123_456),
+        ("2024-02-03T05:05:06.000001+01:00", 1),
+        (b"2024-02-03T04:05:06.999999999Z", 999_999),
+    ],
+)
+def test_times(text: object, microsecond: int) -> None:
+    assert codec.parse_time(text) == datetime(2024, 2, 3, 4, 5, 6, microsecond, UTC)
+    assert codec.parse_time(text).tzinfo is UTC
+
+
+def test_the_zero_time_of_go() -> None:
+    assert codec.parse_time("0001-01-01T00:00:00Z").year == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", None, 5, "2024-02-03T04:05:06.Zx", "9999-12-31T23:59:59-01:00", b"\xff", "2024-13-01T00:00:00Z"]
+)
+def test_no_time(text: object) -> None:
+    with pytest.raises(RemoteProtocolError, match="not a time"):
+        codec.parse_time(text)
+
+
+def test_a_time_without_zone_is_utc() -> None:
+    assert codec.parse_time("2024-02-03T04:05:06") == datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def test_time_from_ns() -> None:
+    assert codec.time_from_ns(1_700_000_000_123_456_789) == datetime(2023, 11, 14, 22, 13, 20, 123_456, UTC)

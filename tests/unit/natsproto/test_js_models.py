@@ -1,0 +1,123 @@
+"""Documents of the API: nothing that is read is lost when it is written back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from natsproto.errors import RemoteProtocolError
+from natsproto.jetstream.api.models import (
+    ConsumerConfig,
+    ConsumerInfo,
+    PubAck,
+    StoredMessage,
+    StreamConfig,
+    StreamInfo,
+)
+
+CONFIG: dict[str, Any] = {
+    "name": "S",
+    "subjects": ["a.>"],
+    "retention": "limits",
+    "max_age": 3_600_000_000_000,
+    "duplicate_window": 120_000_000_000,
+    "allow_msg_ttl": True,
+    "republish": {"src": ">", "dest": "r.>"},
+    "metadata": {"_nats.ver": "2.15.1"},
+    "some_future_field": {"deep": [1, None]},
+}
+
+
+def test_unknown_fields_are_kept_and_written_back() -> None:
+    config = StreamConfig.from_json(CONFIG)
+    assert config.max_age == timedelta(hours=1)
+    assert config.extra == {
+        "allow_msg_ttl": True,
+        "republish": {"src": ">", "dest": "r.>"},
+        "some_future_field": {"deep": [1, None]},
+    }
+    assert config.to_json() == CONFIG
+
+
+@pytest.mark.parametrize("key", ["extra", "durations", "from_json", "to_json", "__slots__"])
+def test_fields_named_as_ours_are_unknown_fields(key: str) -> None:
+    document = {"name": "S", key: 1}
+    assert StreamConfig.from_json(document).to_json() == document
+
+
+def test_a_known_field_wins_over_the_same_name_in_extra() -> None:
+    assert StreamConfig(name="S", extra={"name": "other", "max_bytes": 5}).to_json() == {
+        "name": "S",
+        "max_bytes": 5,
+    }
+
+
+def test_consumer_config_round_trip() -> None:
+    document = {
+        "name": "c",
+        "ack_wait": 30_000_000_000,
+        "idle_heartbeat": 500_000_000,
+        "inactive_threshold": 5_000_000_000,
+        "max_expires": 1_000_000_000,
+        "backoff": [1, 2],
+        "pause_until": "2030-01-01T00:00:00Z",
+        "priority_groups": ["a"],
+    }
+    config = ConsumerConfig.from_json(document)
+    assert config.ack_wait == timedelta(seconds=30)
+    assert config.to_json() == document
+
+
+def test_a_stream_config_without_a_name() -> None:
+    with pytest.raises(RemoteProtocolError, match="name"):
+        StreamConfig.from_json({"subjects": []})
+
+
+def test_stream_info() -> None:
+    info = StreamInfo.from_json(
+        {
+            "config": CONFIG,
+            "created": "2024-01-02T03:04:05.123456789Z",
+            "state": {"messages": 3, "bytes": 40, "first_seq": 1, "last_seq": 3, "consumer_count": "x"},
+        }
+    )
+    assert info.created == datetime(2024, 1, 2, 3, 4, 5, 123456, UTC)
+    assert (info.messages, info.bytes, info.last_seq) == (3, 40, 3)
+    assert (info.num_subjects, info.consumer_count) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"config": {}, "state": {}},
+        {"config": [], "state": {}},
+        {"config": CONFIG, "state": 5},
+        {"config": CONFIG, "state": {}},
+        {"config": CONFIG, "state": {}, "created": "never"},
+    ],
+)
+def test_no_stream_info(document: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        StreamInfo.from_json(document)
+
+
+def test_consumer_info() -> None:
+    info = ConsumerInfo.from_json({"stream_name": "S", "name": "c", "config": {}, "num_pending": 7, "x": 1})
+    assert (info.stream, info.name, info.num_pending, info.raw["x"]) == ("S", "c", 7, 1)
+
+
+@pytest.mark.parametrize("drop", ["stream_name", "name", "config"])
+def test_no_consumer_info(drop: str) -> None:
+    document = {"stream_name": "S", "name": "c", "config": {}}
+    del document[drop]
+    with pytest.raises(RemoteProtocolError):
+        ConsumerInfo.from_json(document)
+
+
+def test_reprs() -> None:
+    assert repr(PubAck("S", 5)) == "PubAck(stream='S', seq=5, duplicate=False)"
+    message = StoredMessage("a", 5, b"xy", None, datetime(2024, 1, 1, tzinfo=UTC))
+    assert repr(message) == "<StoredMessage 'a' seq=5 2 bytes>"

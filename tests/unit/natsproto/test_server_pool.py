@@ -1,0 +1,183 @@
+"""URLs, the order of attempts, discovery, backoff."""
+
+from __future__ import annotations
+
+import random
+import traceback
+
+import pytest
+
+from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, backoff, parse_url
+from natsproto.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "user", "password", "token"),
+    [
+        ("nats://h:1", "nats://h:1", None, None, None),
+        ("h", "nats://h:4222", None, None, None),
+        ("h:1", "nats://h:1", None, None, None),
+        ("tls://h", "tls://h:4222", None, None, None),
+        ("tls://u:p@h", "tls://h:4222", "u", "p", None),
+        ("ws://h", "ws://h:80", None, None, None),
+        ("wss://h/path", "wss://h:443/path", None, None, None),
+        ("NATS://H:1", "nats://h:1", None, None, None),
+        (" nats://h:1 ", "nats://h:1", None, None, None),
+        ("nats://u:p%40%3A%2F@h:1", "nats://h:1", "u", "p@:/", None),
+        ("nats://secret@h:1", "nats://h:1", None, None, "secret"),
+        ("u:p@h", "nats://h:4222", "u", "p", None),
+        ("nats://u:@h:1", "nats://h:1", "u", "", None),
+        ("nats://[::1]:1", "nats://[::1]:1", None, None, None),
+        ("nats://[::1]", "nats://[::1]:4222", None, None, None),
+        ("nats://h:1/ignored", "nats://h:1", None, None, None),
+    ],
+)
+def test_parse_url(text: str, url: str, user: str | None, password: str | None, token: str | None) -> None:
+    server = parse_url(text)
+    assert (server.url, server.user, server.password, server.token) == (url, user, password, token)
+    assert repr(server) == f"<Server {url}>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "  ", "http://h", "nats://", "nats://:1", "nats://h:0", "nats://h:x", "nats://h:99999", "nats://h:-1",
+     "nats://a b", "nats://a\r\nPING", "nats://[::1", "nats://h\x00", None, 1],
+)  # fmt: skip
+def test_bad_urls(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_url(text)
+
+
+@pytest.mark.parametrize("text", ["nats://u:CANARY/x@h", "nats://CANARY:pa/CANARY@h:1", "http://u:CANARY@h"])
+def test_a_bad_url_is_never_quoted(text: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        parse_url(text)
+    assert "CANARY" not in "".join(traceback.format_exception(info.value, chain=True)).replace(text, "")
+
+
+def test_list_of_servers() -> None:
+    pool = ServerPool("nats://a:1,nats://b:2,a:1", randomize=False)
+    assert [server.url for server in pool.servers] == ["nats://a:1", "nats://b:2"]
+    assert len(ServerPool(["nats://a", "nats://b"])) == 2
+    with pytest.raises(ConfigError):
+        ServerPool([])
+    with pytest.raises(ConfigError, match="WebSocket"):
+        ServerPool(["nats://a", "ws://b"])
+
+
+def test_shuffled_once_by_the_given_source() -> None:
+    urls = [f"nats://h{n}" for n in range(20)]
+    order = [s.host for s in ServerPool(urls, rng=random.Random(1)).servers]
+    assert order == [s.host for s in ServerPool(urls, rng=random.Random(1)).servers]
+    assert order != [s.host for s in ServerPool(urls, rng=random.Random(2)).servers]
+    assert sorted(order) == sorted(url[7:] for url in urls)
+
+
+def pool_of(*hosts: str) -> ServerPool:
+    return ServerPool([f"nats://{host}" for host in hosts], randomize=False)
+
+
+def test_a_round_begins_after_the_current_server() -> None:
+    pool = pool_of("a", "b", "c")
+    assert [s.host for s in pool.round()] == ["a", "b", "c"]
+    pool.connected(pool.servers[1])
+    assert [s.host for s in pool.round()] == ["c", "a", "b"]
+    assert pool.others()
+    assert not pool_of("a").others() or pool_of("a").current is None
+
+
+def test_failures_in_a_row_drop_a_server() -> None:
+    pool = pool_of("a", "b")
+    a, b = pool.servers
+    for _ in range(3):
+        pool.failed(a, limit=3)
+    assert pool.servers == [a, b]
+    pool.connected(a)
+    for _ in range(3):
+        pool.failed(a, limit=3)
+    pool.failed(a, limit=3)
+    assert pool.servers == [b]
+    for _ in range(1000):
+        pool.failed(b, limit=-1)
+    assert pool.servers == [b]
+    pool.failed(b, limit=0)
+    assert len(pool) == 0
+
+
+def test_two_refusals_of_the_credentials_drop_a_server() -> None:
+    pool = pool_of("a")
+    (a,) = pool.servers
+    pool.failed(a, auth=True)
+    pool.connected(a)
+    pool.failed(a, auth=True)
+    assert pool.servers == [a]
+    pool.failed(a, auth=True)
+    assert pool.servers == []
+
+
+def test_discovered_servers() -> None:
+    pool = ServerPool("nats://u:p@a:1", randomize=False)
+    (a,) = pool.servers
+    pool.connected(a)
+    new = pool.discover(["10.0.0.2:4222", "a:1", "b.example:4222", "[::1]:5"], via=a)
+    assert [server.url for server in new] == ["nats://10.0.0.2:4222", "nats://b.example:4222", "nats://[::1]:5"]
+    assert all(server.discovered and (server.user, server.password) == ("u", "p") for server in new)
+    # IP addresses are verified against the name that was asked for, names against themselves.
+    assert [server.tls_name for server in new] == ["a", None, "a"]
+    assert pool.discover(["10.0.0.2:4222"], via=a) == []
+    assert [server.url for server in pool.servers] == ["nats://a:1", "nats://10.0.0.2:4222"]
+    pool.connected(pool.servers[1])
+    pool.discover(["c:1"], via=a)
+    assert [server.host for server in pool.servers] == ["a", "10.0.0.2", "c"], "the current one stays"
+
+
+def test_an_info_in_clear_cannot_name_the_certificate() -> None:
+    pool = pool_of("a.example")
+    (a,) = pool.servers
+    (evil,) = pool.discover(["evil.example:1"], via=a, secure=True, trusted=False)
+    assert (evil.scheme, evil.tls_name) == ("tls", "a.example")
+    pool.discover(["evil.example:1"], via=a, secure=True)
+    assert evil.tls_name is None, "announced again over TLS"
+    (next_one,) = pool.discover(["evil.example:1", "d:1"], via=pool.servers[1], secure=True, trusted=False)
+    assert next_one.tls_name == "evil.example"
+
+
+def test_the_scheme_never_gets_weaker() -> None:
+    for url, secure, scheme in [
+        ("tls://a", True, "tls"),
+        ("nats://a", True, "tls"),
+        ("nats://a", False, "nats"),
+        ("wss://a", True, "wss"),
+        ("ws://a", False, "ws"),
+    ]:
+        pool = ServerPool(url)
+        (new,) = pool.discover(["b:1"], via=pool.servers[0], secure=secure)
+        assert new.scheme == scheme
+
+
+def test_hostile_announcements() -> None:
+    pool = pool_of("a")
+    via = pool.servers[0]
+    bad = ["", "user:pw@h:1", "h:x", "h:0", "http://h", "a b:1", "h\r\nPING:1", "h/../x:1", "\x00", 7, None, ["h"]]
+    assert pool.discover(bad, via=via) == []
+    assert pool.servers == [via]
+    pool.discover([f"h{n}:1" for n in range(100_000)], via=via)
+    assert len(pool) <= MAX_POOL + 1
+    pool.discover([f"g{n}:1" for n in range(100_000)], via=via)
+    assert len(pool) <= MAX_POOL + 1
+
+
+def test_backoff_doubles_with_jitter_up_to_the_ceiling() -> None:
+    rng = random.Random(7)
+    assert backoff(0, first=0.1, ceiling=4, rng=rng) == 0
+    for attempt in range(1, 200):
+        limit = min(4, 0.1 * 2 ** (attempt - 1))
+        waits = [backoff(attempt, first=0.1, ceiling=4, rng=rng) for _ in range(20)]
+        assert all(limit / 2 <= wait <= limit for wait in waits)
+        assert len(set(waits)) > 1
+    assert backoff(10**9, first=0.1, ceiling=4, rng=rng) <= 4
+
+
+def test_address_and_url_hold_no_credentials() -> None:
+    server = Server("nats", "h", 1, user="u", password="CANARY", token="CANARY")
+    assert "CANARY" not in repr(server) + server.url + str(server.address)

@@ -1,0 +1,73 @@
+"""Sizes, durations and pairs on the command line."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from objstore.cli import arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("5b", 5),
+        ("1k", 1024),
+        ("128KiB", 131072),
+        ("1M", 1 << 20),
+        ("1MB", 1 << 20),
+        ("10GiB", 10 << 30),
+        ("1G", 1 << 30),
+        ("2 TiB", 2 << 40),
+    ],
+)
+def test_size(text: str, expected: int) -> None:
+    assert arguments.size(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1h", timedelta(hours=1)),
+        ("7d", timedelta(days=7)),
+        ("2w", timedelta(weeks=2)),
+        ("1h30m", timedelta(minutes=90)),
+        ("500ms", timedelta(milliseconds=500)),
+        ("1.5s", timedelta(seconds=1.5)),
+        ("30", timedelta(seconds=30)),
+        ("0", timedelta(0)),
+    ],
+)
+def test_duration(text: str, expected: timedelta) -> None:
+    assert arguments.duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        *[(arguments.size, text) for text in ("", "-1", "1.5G", "G", "1X", "1KiBB", "ten")],
+        *[(arguments.duration, text) for text in ("", "-1s", "1y", "h", "1h x", "1hh", "9" * 30 + "w")],
+        *[(arguments.timeout, text) for text in ("0", "0s", "soon")],
+        *[(arguments.header, text) for text in ("", "novalue", ":x", " :x")],
+        *[(arguments.pair, text) for text in ("", "novalue", "=x")],
+        *[(arguments.count, text) for text in ("", "0", "-1", "1.0", "x", "²")],
+    ],
+)
+def test_refused(reader: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        reader(text)
+
+
+def test_pairs() -> None:
+    assert arguments.header("Content-Type: text/plain") == ("Content-Type", "text/plain")
+    assert arguments.header("Link:a:b") == ("Link", "a:b")
+    assert arguments.header("Empty:") == ("Empty", "")
+    assert arguments.pair("k=v=w") == ("k", "v=w")
+    assert arguments.pair("k=") == ("k", "")
+    assert arguments.timeout("1m") == 60.0
+    assert arguments.count("3") == 3
