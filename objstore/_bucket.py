@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import APIError, NatsError, NoRespondersError
@@ -29,6 +29,7 @@ from .format.codec import MetaDecodeError, decode_meta, meta_fields
 from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
 from .format.naming import (
     alternative_meta_subjects,
+    check_bucket,
     check_object_name,
     chunk_subject,
     meta_subject,
@@ -40,6 +41,9 @@ T = TypeVar("T")
 
 RETRY_BUDGET = 20.0
 """Seconds without progress that are spent on retries (a lost leader is replaced after about 7 s)."""
+
+BIND_BUDGET = 3.0
+"""Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
@@ -221,12 +225,16 @@ class Bucket:
                 exc,
             )
 
+    async def shielded(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
+        await asyncio.shield(self.client._connection.spawn(coroutine, "objstore-cleanup"))
+
     # -- errors and retries -----------------------------------------------------------------------
 
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
         """The object store's error for a JetStream one; others are returned unchanged."""
         if isinstance(exc, StreamNotFoundError):
-            return BucketNotFoundError(f"bucket {self.name!r} does not exist", bucket=self.name, name=name)
+            return missing(self.name)
         if isinstance(exc, StorageFullError):
             return StoreFullError(
                 f"bucket {self.name!r} is full: {exc.description}",
@@ -253,6 +261,26 @@ class Bucket:
         await pause(self.client, wait, deadline)
 
 
+def missing(bucket: str) -> BucketNotFoundError:
+    """The error for a bucket that is not there."""
+    return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
+
+
+async def bind(js: JetStreamContext, bucket: str) -> Bucket:
+    """Look a bucket's stream up.
+
+    Raises:
+        BadBucketError: not a bucket name.
+        BucketNotFoundError: no such bucket.
+    """
+    name = stream_name(check_bucket(bucket))
+    try:
+        info = await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
+    except StreamNotFoundError:
+        raise missing(bucket) from None
+    return Bucket(js, bucket, info)
+
+
 async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:
     """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up."""
     loop = asyncio.get_running_loop()
@@ -276,4 +304,4 @@ async def pause(client: Client, wait: float, deadline: float) -> None:
         await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))
 
 
-__all__ = ["RETRY_BUDGET", "Bucket", "MetaDecodeError", "log", "pause", "retrying"]
+__all__ = ["RETRY_BUDGET", "Bucket", "MetaDecodeError", "bind", "log", "missing", "pause", "retrying"]

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from natsproto.errors import APIError
-
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, lost_race
 from ._get import deleted, not_found
@@ -37,10 +35,7 @@ async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, str]:
 
 async def _free(bucket: Bucket, subject: str, revision: int) -> None:
     """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays."""
-    try:
-        await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
-    except APIError as exc:
-        raise bucket.translate(exc) from exc
+    await bucket.retrying(lambda: bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1))
 
 
 async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
@@ -77,14 +72,19 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
                 raise lost_race(bucket, name, if_revision, conflict) from None
             continue
         except StoreFullError:
-            # The limit is checked before the roll-up: not even the marker fits. Free the meta's place.
-            await _free(bucket, subject, info.revision)
-            try:
-                revision = await Commit(bucket, name, marker, expected=0, nuid=info.nuid).run(purge)
-            except (StoreFullError, Conflict):
-                revision = 0  # no room for a marker: the name is gone, which is what was asked for
-        await purge(revision)
+            await bucket.shielded(_delete_when_full(bucket, info, subject, marker))
+            revision = info.revision
+        await bucket.shielded(purge(revision))
         return
+
+
+async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str, marker: bytes) -> None:
+    """The limit is checked before the roll-up: not even a marker fits before the meta's place is free."""
+    await _free(bucket, subject, info.revision)
+    try:
+        await Commit(bucket, info.name, marker, expected=0, nuid=info.nuid).run()
+    except (StoreFullError, Conflict):
+        pass  # no room for a marker: the name is gone, which is what was asked for
 
 
 async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int | None = None) -> ObjectInfo:

@@ -1,8 +1,8 @@
 """The one way chunks are read: in stream order, from a sequence cursor, into a verifying sink.
 
 Direct-get batch windows where the server has them and the bucket allows it; elsewhere the ordered consumer
-(deleted afterwards), or a single read from the leader when there is but one chunk. A lost connection, a missing
-leader or a stalled window is resumed from the cursor; nothing is read twice into the sink.
+(deleted afterwards), or a single read from the leader when there is but one chunk. A lost connection, a
+missing leader or a stalled window is resumed from the cursor; nothing is read twice into the sink.
 """
 
 from __future__ import annotations
@@ -341,9 +341,7 @@ class _Window:
         if pending is None:
             self._feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
             self._on_done(None)
-        elif not self._feed._accept(msg.payload, seq, pending):
-            self._on_done(None)
-        elif self._feed._done:
+        elif not self._feed._accept(msg.payload, seq, pending) or self._feed._done:
             self._on_done(None)
 
     def _place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from ._bucket import Bucket
+from ._bucket import Bucket, bind
 from ._feed import WINDOW, ChunkFeed, Missing
 from .errors import (
     IntegrityError,
@@ -99,8 +99,6 @@ async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
         seen.add((link.bucket, link.name))
         try:
             if link.bucket != bucket.name:
-                from .manager import bind
-
                 bucket = await bind(bucket.js, link.bucket)
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from natsproto.nuid import next_nuid
 
-from ._bucket import Bucket, MetaDecodeError
+from ._bucket import Bucket, MetaDecodeError, bind
 from ._commit import Commit, Conflict, lost_race
 from ._get import live_info
 from .errors import LinkError, ObjectAlreadyExists
@@ -28,8 +28,6 @@ async def check_target(bucket: Bucket, link: ObjectLink) -> None:
         return
     target_bucket = bucket
     if link.bucket != bucket.name:
-        from .manager import bind
-
         target_bucket = await bind(bucket.js, link.bucket)
     target_bucket.check_name(link.name)
     target = await live_info(target_bucket, link.name, leader=True)

@@ -342,10 +342,10 @@ class Put:
         )
         for tries in range(CONFLICT_TRIES + 1):
             expected, old = previous
+            commit: Commit | None = None
             try:
                 await finish_rename(bucket, old)
-                payload = encode_meta(info)
-                commit = Commit(bucket, info.name, payload, expected=expected, nuid=self._nuid)
+                commit = Commit(bucket, info.name, encode_meta(info), expected=expected, nuid=self._nuid)
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
@@ -353,12 +353,15 @@ class Put:
                     await self._abandon()
                     self._lost(conflict, expected)
             except (OutcomeUnknownError, asyncio.CancelledError):
-                raise  # unknown: the chunks may be referenced; cancelled: _after_cancel() has seen to them
+                # Unknown: the chunks may be referenced. Cancelled: _after_cancel() has seen to them.
+                if commit is None:
+                    await self._abandon()
+                raise
             except BaseException:
                 await self._abandon()
                 raise
             else:
-                await self._discard(old)
+                await bucket.shielded(self._discard(old))
                 return replace(info, revision=revision)
         raise AssertionError("unreachable")
 
@@ -372,7 +375,7 @@ class Put:
 
     async def _abandon(self) -> None:
         """Remove the chunks of a put that failed; runs to its end even when cancelled (again)."""
-        await self._shielded(self._cleanup())
+        await self._bucket.shielded(self._cleanup())
 
     async def _cleanup(self) -> None:
         window = self._window
@@ -386,10 +389,6 @@ class Put:
                 await self._bucket.purge_chunks(self._nuid)
         except (NatsError, TimeoutError) as exc:
             log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, exc)
-
-    async def _shielded(self, coroutine: Any) -> None:
-        task = self._bucket.client._connection.spawn(coroutine, "objstore-cleanup")
-        await asyncio.shield(task)
 
 
 async def put(

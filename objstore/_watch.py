@@ -168,6 +168,7 @@ class _Watch:
             all_meta_subject(bucket.name),
             on_message=self._on_message,
             on_failure=self._fail,
+            on_idle=self._set_caught_up,  # what was left to come may have been replaced or deleted meanwhile
             deliver_policy="new" if self._updates_only else "last_per_subject",
             heartbeat=WATCH_HEARTBEAT,
             created=bucket.created,

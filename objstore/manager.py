@@ -14,37 +14,15 @@ from natsproto.jetstream.api.errors import (
 )
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket, retrying
-from .errors import BadBucketError, BucketAlreadyExistsError, BucketNotFoundError, StoreFullError
+from ._bucket import Bucket, bind, missing, retrying
+from .errors import BadBucketError, BucketAlreadyExistsError, StoreFullError
 from .format.codec import FIELD_MINIMUM_VERSION, config_matches, stream_config
 from .format.models import ObjectStoreConfig
 from .format.naming import check_bucket, stream_name
 from .store import ObjectStore
 
-BIND_BUDGET = 3.0
-"""Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
-
 CREATE_BUDGET = 10.0
 """Seconds a creation is retried: the same configuration again succeeds, so an unknown outcome is no harm."""
-
-
-def _missing(bucket: str) -> BucketNotFoundError:
-    return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
-
-
-async def bind(js: JetStreamContext, bucket: str) -> Bucket:
-    """Look a bucket's stream up.
-
-    Raises:
-        BadBucketError: not a bucket name.
-        BucketNotFoundError: no such bucket.
-    """
-    name = stream_name(check_bucket(bucket))
-    try:
-        info = await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
-    except StreamNotFoundError:
-        raise _missing(bucket) from None
-    return Bucket(js, bucket, info)
 
 
 async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
@@ -128,5 +106,5 @@ async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
     try:
         await js.delete_stream(stream_name(check_bucket(bucket)))
     except StreamNotFoundError:
-        raise _missing(bucket) from None
+        raise missing(bucket) from None
     return True

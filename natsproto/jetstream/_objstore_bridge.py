@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
-    from objstore import manager
+    import objstore.manager as manager
 
     return await manager.open_bucket(js, bucket)
 
@@ -20,12 +20,12 @@ async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
 async def create_bucket(
     js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
 ) -> ObjectStore:
-    from objstore import manager
+    import objstore.manager as manager
 
     return await manager.create_bucket(js, config, params)
 
 
 async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
-    from objstore import manager
+    import objstore.manager as manager
 
     return await manager.delete_bucket(js, bucket)

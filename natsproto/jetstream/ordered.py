@@ -152,9 +152,12 @@ class OrderedConsumer:
         self._current = incarnation
         self._active = self._loop.time()
         info = await self._js.create_consumer(self._stream, self._config(incarnation))
-        if self._policy == "new" and not self.stream_seq:
-            # Where "new" begins: should this consumer be lost before its first message, the next goes on here.
-            self.stream_seq = info.delivered
+        if self._policy == "new":
+            # Should this consumer be lost before its first message, the next one goes on from the same place.
+            delivered = info.raw.get("delivered")
+            last = delivered.get("stream_seq") if isinstance(delivered, dict) else None
+            if isinstance(last, int):
+                self._policy, self._start_seq = "by_start_sequence", last + 1
         return info
 
     def _config(self, incarnation: _Incarnation) -> dict[str, Any]:
@@ -334,13 +337,13 @@ class OrderedConsumer:
             except NatsError as exc:
                 if not retryable(exc) or self._loop.time() > deadline:
                     raise
-                old = self._current  # it may have been created nevertheless
+                old = self._current or old  # it may have been created nevertheless
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 1.0)
                 continue
             if self._current is not None:
                 return
-            # A gap or a reconnect during the creation: once more.
+            old = None  # a gap or a reconnect during the creation: once more
 
     async def _check_stream(self) -> None:
         """A stream made anew starts its sequences anew: waiting for ours to come would be silence."""

@@ -17,6 +17,7 @@ Side = Literal["client", "server"]
 _READ_SIZE: Final = 64 * 1024
 _PENDING_LIMIT: Final = 1024 * 1024  # bytes kept per direction before the proxy stops reading
 _CONNECT_TIMEOUT: Final = 5.0
+_SHORTEST_SLEEP: Final = 0.002  # event loops round to milliseconds
 _LARGE: Final = Limits(control_line=1 << 20, info_line=8 << 20, header_block=8 << 20, message=1 << 30)
 
 
@@ -116,6 +117,7 @@ class _Direction:
         self._early = 0  # bytes of the unfinished frame that went out before a hook was set
         self._queue: asyncio.Queue[tuple[float, bytes | Action | None]] = asyncio.Queue()
         self._pending = 0
+        self._free_at = 0.0  # when the line has sent what was given to it, at the proxy's rate
         self._room = asyncio.Event()
         self._room.set()
 
@@ -242,10 +244,13 @@ class _Direction:
                 proxy.bytes_to_server += len(piece)
             else:
                 proxy.bytes_to_client += len(piece)
-            if proxy.rate:
-                await asyncio.sleep(len(piece) / proxy.rate)
-            elif proxy.chunk:
+            if proxy.chunk:
                 await asyncio.sleep(0)  # let the receiver, if it lives in this loop, read the piece
+            if proxy.rate:
+                now = asyncio.get_running_loop().time()
+                self._free_at = max(now, self._free_at) + len(piece) / proxy.rate
+                if self._free_at - now > _SHORTEST_SLEEP:
+                    await asyncio.sleep(self._free_at - now)
 
 
 class ProxyConnection:

@@ -41,6 +41,7 @@ async def silent(conn: ScriptedConnection) -> None:
 
 
 async def info_only(conn: ScriptedConnection) -> None:
+    conn.auto_pong = False
     await conn.info()
     await conn.expect_eof()
 

@@ -236,7 +236,7 @@ async def test_get_file_cannot_write(store: ObjectStore, tmp_path: Path) -> None
     with pytest.raises(OSError):
         await store.get_file("a", tmp_path / "dir")
     assert os.listdir(tmp_path) == ["dir"]
-    with pytest.raises(OSError):  # noqa: PT012
+    with pytest.raises(OSError):
         await store.get_file("a", "/dev/full/x")
     with pytest.raises(TypeError):
         await store.get_file("a", b"bytes")  # type: ignore[arg-type]

@@ -173,7 +173,7 @@ def test_json_on_a_terminal_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tables_are_always_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table(("NAME", "SIZE"), [("a\x1b[2J\nb", "1 B")], right=(1,))
-    assert capsys.readouterr().out == "NAME          SIZE\na\\x1b[2J\\nb   1 B\n"
+    assert capsys.readouterr().out == "NAME         SIZE\na\\x1b[2J\\nb   1 B\n"
 
 
 def test_quiet_leaves_errors_only(capsys: pytest.CaptureFixture[str]) -> None:

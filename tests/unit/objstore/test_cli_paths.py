@@ -27,7 +27,7 @@ SAFE = {
     "com10": "com10",
     "null": "null",
     "auxiliary.txt": "auxiliary.txt",
-    "a:b": "a:b",
+    "ab:c": "ab:c",
     "2026-01-01T10:00.log": "2026-01-01T10:00.log",
     "-dir/file": "file",
     "tab-less": "tab-less",

@@ -1,0 +1,369 @@
+"""The command against real servers: documents, files, and every exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natsproto
+from natsproto.server import LocalServer
+from objstore import ObjectStore
+from objstore.cli.main import main
+from objstore.format.codec import encode_meta
+
+WAIT = 20.0
+
+
+class Command:
+    """Runs the command against one server, in this process or as a process of its own."""
+
+    def __init__(self, url: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        self.url = url
+        self._capture = capfdbinary
+        self.out = b""
+        self.err = ""
+
+    def __call__(self, *words: str, code: int = 0) -> bytes:
+        """Run ``main``; what it printed is in ``out`` and ``err``."""
+        found = main(["--server", self.url, *words])
+        self.out, err = self._capture.readouterr()
+        self.err = err.decode()
+        assert found == code, self.err
+        return self.out
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self("--json", *words))
+
+    def process(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        arguments = [sys.executable, "-m", "objstore", "--server", self.url, *words]
+        return subprocess.Popen(arguments, **{**pipes, **options})
+
+    def with_store(self, bucket: str, use: Callable[[ObjectStore], Awaitable[Any]]) -> Any:
+        """Do something by the library instead."""
+
+        async def body() -> Any:
+            async with natsproto.connect(self.url) as client:
+                return await use(await client.jetstream().object_store(bucket))
+
+        return asyncio.run(body())
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the user's environment counts; the working directory is a fresh one."""
+    for name in [name for name in os.environ if name.startswith("NATS_") and name != "NATS_SERVER_BIN"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.fixture
+def command(server: LocalServer, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    return Command(server.url, capfdbinary)
+
+
+@pytest.fixture
+def bucket(command: Command, bucket_name: str) -> str:
+    command("bucket", "add", bucket_name, "--storage", "memory")
+    return bucket_name
+
+
+def refused(command: Command) -> None:
+    """A failure is one line on standard error and nothing else."""
+    assert command.err.startswith("objstore: "), command.err
+    assert command.err.count("\n") == 1, command.err
+    assert command.out == b""
+
+
+def test_round_trip(command: Command, bucket: str) -> None:
+    data = os.urandom(300_000)
+    Path("report.bin").write_bytes(data)
+    command("put", bucket, "report.bin", "--name", "a/b/report.bin", "--description", "text")
+    assert command.out == b""
+    assert "stored 'a/b/report.bin'" in command.err
+    command("get", bucket, "a/b/report.bin", code=4)
+    refused(command)
+    os.unlink("report.bin")
+    command("get", bucket, "a/b/report.bin")
+    assert command.out == b""
+    assert Path("report.bin").read_bytes() == data
+    command("get", bucket, "a/b/report.bin", "-O", "elsewhere")
+    assert Path("elsewhere").read_bytes() == data
+    assert sorted(os.listdir()) == ["elsewhere", "report.bin"]
+    assert command("-q", "get", bucket, "a/b/report.bin", "-O", "-") == data
+    assert command.err == ""
+    command("rm", bucket, "a/b/report.bin", "-f")
+    command("rm", bucket, "a/b/report.bin", "-f", code=3)
+    refused(command)
+
+
+def test_json_documents(command: Command, bucket: str) -> None:
+    data = b"x" * 1000
+    Path("f").write_bytes(data)
+    digest = "SHA-256=" + hashlib.sha256(data).hexdigest()
+    stored = command.json(
+        "put",
+        bucket,
+        "f",
+        "-H",
+        "A:1",
+        "-H",
+        "A:2",
+        "--metadata",
+        "k=v",
+        "--chunk-size",
+        "100",
+        "--name",
+        "n",
+    )
+    assert stored["name"] == "n"
+    assert stored["bucket"] == bucket
+    assert stored["size"] == 1000
+    assert stored["chunks"] == 10
+    assert stored["digest"] == digest
+    assert stored["headers"] == {"A": ["1", "2"]}
+    assert stored["metadata"] == {"k": "v", "filename": "f"}
+    assert stored["options"] == {"max_chunk_size": 100}
+    assert stored["mtime"].endswith("Z")
+    info = command.json("info", bucket, "n")
+    assert {**info, "mtime": ""} == {**stored, "mtime": ""}
+    assert command.json("ls", bucket) == [info]
+    assert command.json("ls", bucket, "-n") == ["n"]
+    assert command.json("get", bucket, "n", "-O", "out")["file"] == "out"
+    status = command.json("info", bucket)
+    assert (status["bucket"], status["count"], status["storage"]) == (bucket, 1, "memory")
+    assert status["size"] > 1000
+    assert [found for found in command.json("ls") if found["bucket"] == bucket] == [status]
+    assert bucket in command.json("ls", "-n")
+    assert command.json("rm", bucket, "n", "-f") == {"bucket": bucket, "name": "n", "deleted": True}
+    assert command.json("ls", bucket) == []
+
+
+def test_bucket_options(command: Command, bucket_name: str) -> None:
+    words = ["bucket", "add", bucket_name, "--ttl", "7d", "--max-bytes", "1GiB", "--description", "text"]
+    status = command.json(*words)
+    assert status["ttl"] == 7 * 86400 * 10**9
+    assert status["max_bytes"] == 1 << 30
+    assert status["description"] == "text"
+    assert status["num_replicas"] == 1
+    assert command.json(*words) == status
+
+
+def test_tables(command: Command, bucket: str) -> None:
+    Path("f").write_bytes(b"1" * 2048)
+    command("put", bucket, "f", "--name", "evil\x1b[2J\nname")
+    lines = command("ls", bucket).decode().splitlines()
+    assert lines[0].split() == ["NAME", "SIZE", "MODIFIED"]
+    assert lines[1].startswith("evil\\x1b[2J\\nname  2.0 KiB  20")
+    assert len(lines) == 2
+    assert command("ls", bucket, "-n") == b"evil\x1b[2J\nname\n"
+    assert f"{bucket}        1  " in command("ls").decode()
+    assert b"evil\\x1b[2J\\nname" in command("info", bucket, "evil\x1b[2J\nname")
+    command("info", bucket)
+    assert b"Objects  1" in command.out
+
+
+def test_standard_input(command: Command, bucket: str, tmp_path: Path) -> None:
+    data = os.urandom(1_500_000)
+    with command.process("put", bucket, "-", "--name", "pipe", "--json") as process:
+        out, err = process.communicate(data, timeout=WAIT)
+    assert process.returncode == 0, err
+    assert json.loads(out)["size"] == len(data)
+    assert "filename" not in json.loads(out).get("metadata", {})
+    (tmp_path / "file").write_bytes(data)
+    with (
+        open(tmp_path / "file", "rb") as file,
+        command.process("put", bucket, "-", "--name", "file", stdin=file) as process,
+    ):
+        assert process.communicate(timeout=WAIT)[0] == b""
+    with command.process("get", bucket, "file", "-O", "-") as process:
+        assert process.communicate(timeout=WAIT)[0] == data
+    assert command("get", bucket, "pipe", "-O", "-") == data
+    assert command.json("put", bucket, os.devnull, "--name", "empty")["size"] == 0
+    assert command("get", bucket, "empty", "-O", "-") == b""
+
+
+def test_get_never_replaces_unasked(command: Command, bucket: str) -> None:
+    Path("f").write_bytes(b"stored")
+    command("put", bucket, "f")
+    Path("f").write_bytes(b"mine")
+    Path("dangling").symlink_to("nowhere")
+    for words in (["f"], ["f", "-O", "f"], ["f", "-O", "dangling"]):
+        command("get", bucket, *words, code=4)
+        refused(command)
+        assert "--force" in command.err
+    assert Path("f").read_bytes() == b"mine"
+    assert not os.path.exists("nowhere")
+    command("get", bucket, "f", "--force")
+    assert Path("f").read_bytes() == b"stored"
+    command("get", bucket, "f", "-f", "-O", "dangling")
+    assert not os.path.islink("dangling")
+    os.mkdir("d")
+    command("get", bucket, "f", "-f", "-O", "d", code=2)
+    assert sorted(os.listdir()) == ["d", "dangling", "f"]
+
+
+def test_get_streams_into_what_is_no_file(command: Command, bucket: str) -> None:
+    Path("f").write_bytes(b"stored")
+    command("put", bucket, "f")
+    before = os.stat(os.devnull)
+    command("get", bucket, "f", "-O", os.devnull)
+    assert os.stat(os.devnull).st_rdev == before.st_rdev
+
+
+def test_a_reader_that_stops_is_no_error(command: Command, bucket: str) -> None:
+    Path("f").write_bytes(bytes(5_000_000))
+    command("put", bucket, "f")
+    for words in (["get", bucket, "f", "-O", "-"], ["ls", bucket]):
+        process = command.process(*words)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(WAIT) == 0
+        process.stderr.close()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+class TestExitCodes:
+    def test_1_unsupported(
+        self, old_server: LocalServer, capfdbinary: pytest.CaptureFixture[bytes], bucket_name: str
+    ) -> None:
+        command = Command(old_server.url, capfdbinary)
+        command("bucket", "add", bucket_name, "--compress", code=1)
+        refused(command)
+        assert "2.10" in command.err
+
+    def test_2_names(self, command: Command, bucket: str) -> None:
+        Path("f").touch()
+        command("put", bucket, "f", "--name", "x" * 5000, code=2)
+        refused(command)
+        command("put", bucket, "f", "--chunk-size", "1G", code=2)
+        refused(command)
+        command("bucket", "add", "no spaces", code=2)
+        refused(command)
+        command("get", bucket, "../x", code=2)
+        refused(command)
+
+    def test_3_not_found(self, command: Command, bucket: str) -> None:
+        for words in (["get", bucket, "x"], ["info", bucket, "x"], ["rm", "-f", bucket, "x"]):
+            command(*words, code=3)
+            refused(command)
+        for words in (["ls", "missing"], ["info", "missing"], ["get", "missing", "x"]):
+            command(*words, code=3)
+            refused(command)
+            assert "objstore bucket add missing" in command.err
+        assert os.listdir() == []
+
+    def test_4_conflict(self, command: Command, bucket: str) -> None:
+        Path("f").touch()
+        command("bucket", "add", bucket, "--storage", "file", code=4)
+        refused(command)
+        command.with_store(bucket, lambda store: store.seal())
+        command("put", bucket, "f", code=4)
+        refused(command)
+
+    def test_5_unreachable(self, command: Command) -> None:
+        command.url = "nats://127.0.0.1:1"
+        command("ls", code=5)
+        refused(command)
+        assert "cannot reach nats://127.0.0.1:1 (connection refused). Start one with:" in command.err
+
+    def test_6_wrong_password(
+        self, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with LocalServer(user="me", password="right") as server:
+            command = Command(server.url, capfdbinary)
+            monkeypatch.setenv("NATS_USER", "me")
+            monkeypatch.setenv("NATS_PASSWORD", "wrong")
+            command("ls", code=6)
+            refused(command)
+            assert "wrong" not in command.err.replace("wrong or missing", "")
+            monkeypatch.setenv("NATS_PASSWORD", "right")
+            command("ls")
+
+    def test_7_digest(self, command: Command, bucket: str) -> None:
+        async def forge(store: ObjectStore) -> None:
+            info = await store.put("x", b"data")
+            forged = replace(info, digest="SHA-256=" + "00" * 32)
+            subject = store._bucket.meta_subject("x")
+            await store.js.publish(subject, encode_meta(forged), headers={"Nats-Rollup": "sub"})
+
+        command.with_store(bucket, forge)
+        command("get", bucket, "x", code=7)
+        refused(command)
+        assert os.listdir() == []
+        command("get", bucket, "x", "-O", "-", code=7)
+        assert command.out == b"data"
+        command("--json", "get", bucket, "x", code=7)
+        refused(command)
+
+    def test_130_interrupt(self, command: Command, bucket: str) -> None:
+        process = command.process(
+            "put", bucket, "-", "--name", "x", env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+        assert process.stdin is not None
+        process.stdin.write(bytes(1_000_000))
+        process.stdin.flush()  # more than the pipe holds, so the command is reading
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b"objstore: interrupted\n"
+        for pipe in (process.stdout, process.stderr, process.stdin):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
+        assert command.json("ls", bucket) == []
+        assert command.json("info", bucket)["size"] == 0
+
+    def test_trace(self, command: Command) -> None:
+        command("--trace", "ls", "missing", code=3)
+        assert "Traceback" in command.err
+        assert command.err.splitlines()[-1].startswith("objstore: ")
+
+
+def test_secrets_in_files_are_not_in_the_process_list(
+    capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    if not os.path.exists("/proc/self/cmdline"):
+        pytest.skip("no /proc on this platform")
+    secret = tmp_path / "secret"
+    secret.write_text("right")
+    secret.chmod(0o600)
+    with LocalServer(user="me", password="right") as server:
+        command = Command(server.url, capfdbinary)
+        command("--user", "me", "--password-file", str(secret), "bucket", "add", "b")
+        with command.process(
+            "--user", "me", "--password-file", str(secret), "put", "b", "-", "--name", "x"
+        ) as process:
+            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            _, err = process.communicate(b"data", timeout=WAIT)
+        assert process.returncode == 0, err
+        assert b"right" not in line
+
+
+def test_selected_context(command: Command, bucket: str, tmp_path: Path) -> None:
+    contexts = tmp_path / "config/nats/context"
+    contexts.mkdir(parents=True)
+    (contexts / "here.json").write_text(json.dumps({"url": command.url}))
+    assert main(["--context", "here", "-q", "info", bucket]) == 0
+    (tmp_path / "config/nats/context.txt").write_text("here")
+    assert main(["-q", "info", bucket]) == 0
+    assert main(["-q", "--context", "gone", "info", bucket]) == 2

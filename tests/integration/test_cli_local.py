@@ -1,0 +1,249 @@
+"""``--local DIR``: commands that run at the same time share one server, whatever happens to who started it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objstore.cli.local import LOCK_NAME, process_mark
+from objstore.cli.main import main
+
+WAIT = 30.0
+
+HOLDER = """
+import asyncio, json, sys
+from objstore.cli.local import LocalDirectory
+
+async def hold():
+    async with LocalDirectory(sys.argv[1]) as directory, directory.connect() as client:
+        info = await client.jetstream().account_info()
+        server = directory.server
+        print(json.dumps([client.connected_url, server and server.pid, info["streams"]]), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(hold())
+"""
+
+
+@pytest.fixture(autouse=True)
+def paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the command (or, without words, something that only holds on) over the directory."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def process(*words: str) -> subprocess.Popen[bytes]:
+        command = (
+            ["-m", "objstore", "--local", str(directory), *words] if words else ["-c", HOLDER, str(directory)]
+        )
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        return started[-1]
+
+    yield process
+    for one in started:
+        one.kill()
+        one.wait()
+        for pipe in (one.stdin, one.stdout, one.stderr):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition of other processes, at most ``WAIT`` seconds."""
+    deadline = time.monotonic() + WAIT
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, what
+        pause.wait(0.01)
+
+
+def held(process: subprocess.Popen[bytes]) -> Any:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.stderr and process.stderr.read().decode()
+    return json.loads(line)
+
+
+def finish(process: subprocess.Popen[bytes], data: bytes = b"") -> bytes:
+    out, err = process.communicate(data, timeout=WAIT)
+    assert process.returncode == 0, err.decode()
+    return out
+
+
+def lock(directory: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads((directory / LOCK_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document
+
+
+def test_one_after_another(directory: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    local = ["--local", str(directory), "-q"]
+    (tmp_path / "f").write_bytes(b"data")
+    assert main([*local, "bucket", "add", "b"]) == 0
+    first = lock(directory)
+    assert main([*local, "put", "b", str(tmp_path / "f")]) == 0
+    assert lock(directory) == first
+    assert first["pid"] == 0
+    assert main([*local, "get", "b", "f", "-O", "-"]) == 0
+    assert capfd.readouterr().out == "data"
+    assert sorted(os.listdir(directory)) == ["jetstream", LOCK_NAME]
+    assert os.stat(directory).st_mode & 0o777 == 0o700
+    assert os.stat(directory / LOCK_NAME).st_mode & 0o777 == 0o600
+
+
+def test_many_at_once_share_one_server(
+    start: Callable[..., subprocess.Popen[bytes]], directory: Path
+) -> None:
+    processes = [start() for _ in range(6)]
+    answers = [held(process) for process in processes]
+    assert len({url for url, _, _ in answers}) == 1
+    pids = [pid for _, pid, _ in answers if pid]
+    assert len(pids) == 1
+    assert lock(directory)["pid"] == pids[0]
+    for process in processes:
+        finish(process, b"\n")
+    assert process_mark(pids[0]) is None
+    assert lock(directory)["pid"] == 0
+
+
+def test_race_of_two_commands(start: Callable[..., subprocess.Popen[bytes]], directory: Path) -> None:
+    for number in range(5):
+        pair = [start("bucket", "add", f"b{number}-{side}") for side in "ab"]
+        for process in pair:
+            finish(process)
+    names = finish(start("ls", "-n")).decode().split()
+    assert names == sorted(f"b{number}-{side}" for number in range(5) for side in "ab")
+
+
+@pytest.mark.parametrize("end", ["finishes", "is killed"])
+def test_the_other_takes_over_in_the_middle_of_a_put(
+    start: Callable[..., subprocess.Popen[bytes]], directory: Path, end: str
+) -> None:
+    finish(start("bucket", "add", "b"))
+    starter = start()
+    url, pid, _ = held(starter)
+    data = os.urandom(8 << 20)
+    putting = start("put", "b", "-", "--name", "x")
+    assert putting.stdin is not None
+    putting.stdin.write(data[: 4 << 20])
+    putting.stdin.flush()  # so it is connected and reading
+    if end == "finishes":
+        finish(starter, b"\n")
+    else:
+        starter.send_signal(signal.SIGKILL)
+        starter.wait(WAIT)
+    until(lambda: bool(lock(directory).get("starter") == putting.pid), "nobody took over")
+    after = lock(directory)
+    assert after["pid"] != pid
+    assert process_mark(pid) is None
+    assert after["url"].endswith(url.partition("://")[2])
+    third = start()
+    assert held(third)[:2] == [url, None]
+    finish(putting, data[4 << 20 :])
+    finish(third, b"\n")
+    assert finish(start("get", "b", "x", "-O", "-")) == data
+    assert lock(directory)["pid"] == 0
+
+
+def test_a_lock_file_left_behind_by_a_crash(
+    start: Callable[..., subprocess.Popen[bytes]], directory: Path
+) -> None:
+    starter = start()
+    _, pid, _ = held(starter)
+    starter.send_signal(signal.SIGKILL)
+    starter.wait(WAIT)
+    assert lock(directory)["pid"] == pid
+    finish(start("bucket", "add", "b"))
+    assert process_mark(pid) is None
+    assert lock(directory)["pid"] == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b'{"url": 1, "pid": "x"}',
+        b'{"url": "nats://t@127.0.0.1:1", "pid": 999999999, "mark": "1"}',
+        b'{"url": "nats://t@127.0.0.1:99999", "pid": 0}',
+        json.dumps({"url": "nats://t@127.0.0.1:1", "pid": os.getpid(), "mark": "0"}).encode(),
+    ],
+)
+def test_what_the_lock_file_says_may_be_nonsense(directory: Path, content: bytes) -> None:
+    directory.mkdir()
+    (directory / LOCK_NAME).write_bytes(content)
+    assert main(["--local", str(directory), "-q", "bucket", "add", "b"]) == 0
+
+
+def test_a_server_that_nobody_ends_is_ended(
+    directory: Path, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The starter and its watchdog are gone, the server still runs: never a second one beside it."""
+    from objstore.cli import local
+
+    monkeypatch.setattr(local, "LEFT_ALONE", 0.2)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as orphan:
+        directory.mkdir()
+        document = {"url": "nats://t@127.0.0.1:1", "pid": orphan.pid, "mark": process_mark(orphan.pid)}
+        (directory / LOCK_NAME).write_text(json.dumps(document))
+        assert main(["--local", str(directory), "-q", "bucket", "add", "b"]) == 0
+        assert orphan.wait(WAIT) == -signal.SIGTERM
+
+
+def test_the_server_wants_the_token(start: Callable[..., subprocess.Popen[bytes]], directory: Path) -> None:
+    starter = start()
+    url, _, _ = held(starter)
+    assert main(["-s", url, "-q", "ls"]) == 6
+    assert main(["-s", lock(directory)["url"], "-q", "ls"]) == 0
+    finish(starter, b"\n")
+
+
+def test_a_server_that_crashes_is_started_again(
+    start: Callable[..., subprocess.Popen[bytes]], directory: Path
+) -> None:
+    finish(start("bucket", "add", "b"))
+    putting = start("put", "b", "-", "--name", "x")
+    assert putting.stdin is not None
+    putting.stdin.write(bytes(1 << 20))
+    putting.stdin.flush()
+    os.kill(lock(directory)["pid"], signal.SIGKILL)
+    finish(putting, bytes(1 << 20))
+    assert finish(start("get", "b", "x", "-O", "-")) == bytes(2 << 20)
+
+
+def test_a_link_in_place_of_the_lock_file_is_refused(directory: Path, tmp_path: Path) -> None:
+    directory.mkdir()
+    (directory / LOCK_NAME).symlink_to(tmp_path / "other")
+    assert main(["--local", str(directory), "-q", "ls"]) == 1
+    assert not (tmp_path / "other").exists()
