@@ -16,7 +16,7 @@ from natsproto.jetstream.context import JetStreamContext
 
 from ._bucket import Bucket, bind, missing, retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, StoreFullError
-from .format.codec import FIELD_MINIMUM_VERSION, config_matches, stream_config
+from .format.buckets import FIELD_MINIMUM_VERSION, config_matches, stream_config
 from .format.models import ObjectStoreConfig
 from .format.naming import check_bucket, stream_name
 from .store import ObjectStore

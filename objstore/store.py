@@ -391,7 +391,7 @@ class ObjectStore:
         meta message: it costs what :meth:`list` costs.
         """
         from ._watch import newest_metas
-        from .format.codec import store_status
+        from .format.buckets import store_status
 
         bucket = self._bucket
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))

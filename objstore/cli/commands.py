@@ -132,7 +132,7 @@ async def _status(
     from objstore._bucket import Bucket
     from objstore._watch import newest_metas
     from objstore.errors import BucketNotFoundError
-    from objstore.format.codec import store_status
+    from objstore.format.buckets import store_status
 
     async with counting:
         try:

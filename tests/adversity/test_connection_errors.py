@@ -90,6 +90,7 @@ async def test_a3_errors_with_end_of_stream(line: bytes) -> None:
 async def test_a3_expired_credentials_end_the_client_after_two_refusals() -> None:
     async def first(conn: ScriptedConnection) -> None:
         await conn.handshake()
+        await conn.expect(Sub)
         await conn.err("User Authentication Expired")
 
     async def refusing(conn: ScriptedConnection) -> None:
@@ -99,6 +100,7 @@ async def test_a3_expired_credentials_end_the_client_after_two_refusals() -> Non
     async with ScriptedServer(first, refusing) as server:
         closed = Calls()
         nc = await natsproto.connect(server.url, closed_cb=closed, reconnect_wait=0.01)
+        await nc.subscribe("x")
         await closed.until(1)
         assert nc.is_closed
         assert isinstance(nc.last_error, ConnectionClosedError)

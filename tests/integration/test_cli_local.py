@@ -1,4 +1,4 @@
-"""``--local DIR``: commands that run at the same time share one server, whatever happens to who started it."""
+"""``--local DIR``: commands that run at the same time share one server, whatever becomes of its starter."""
 
 from __future__ import annotations
 

@@ -1,0 +1,148 @@
+"""Bucket configurations: what is sent, what is read back, what the server dropped."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from objstore.errors import BadBucketError
+from objstore.format import buckets
+from objstore.format.models import ObjectStoreConfig, Placement
+
+
+class TestStreamConfig:
+    def test_smallest(self):
+        assert buckets.stream_config(ObjectStoreConfig("b")) == {
+            "name": "OBJ_b",
+            "subjects": ["$O.b.C.>", "$O.b.M.>"],
+            "retention": "limits",
+            "discard": "new",
+            "max_age": 0,
+            "max_bytes": -1,
+            "storage": "file",
+            "num_replicas": 1,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        }
+
+    def test_everything(self):
+        doc = buckets.stream_config(
+            ObjectStoreConfig(
+                "b", "d", timedelta(days=365, microseconds=1), 10 * 2**30, "memory", 3, Placement("c", ("t",
+                "u")),
+                {"k": "v"}, compression=True, allow_direct=False,
+            )
+        )  # fmt: skip
+        assert doc["description"] == "d"
+        assert doc["max_age"] == 365 * 86400 * 10**9 + 1000
+        assert doc["max_bytes"] == 10 * 2**30
+        assert (doc["storage"], doc["num_replicas"]) == ("memory", 3)
+        assert doc["placement"] == {"cluster": "c", "tags": ["t", "u"]}
+        assert doc["metadata"] == {"k": "v"}
+        assert doc["compression"] == "s2"
+        assert doc["allow_direct"] is False
+        json.dumps(doc)
+
+    @pytest.mark.parametrize("max_bytes", [0, -1, None])
+    def test_no_limit(self, max_bytes):
+        assert buckets.stream_config(ObjectStoreConfig("b", max_bytes=max_bytes))["max_bytes"] == -1
+
+    def test_empty_values_are_left_out(self):
+        doc = buckets.stream_config(
+            ObjectStoreConfig("b", "", timedelta(0), placement=Placement("", []), metadata={})
+        )
+        assert not {"description", "placement", "metadata", "compression"} & set(doc)
+
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"bucket": "a b"}, {"bucket": "b\n"}, {"bucket": None}, {"description": 5},
+            {"description": "\ud800"},
+            {"ttl": 5}, {"ttl": 5.0}, {"ttl": "1d"}, {"ttl": timedelta(seconds=-1)},
+            {"ttl": timedelta(milliseconds=99)},
+            {"ttl": timedelta.max}, {"max_bytes": -2}, {"max_bytes": 1.5}, {"max_bytes": "1"},
+            {"max_bytes": True},
+            {"max_bytes": 2**63}, {"storage": "disk"}, {"storage": None}, {"storage": []}, {"replicas": 0},
+            {"replicas": 6}, {"replicas": "1"}, {"replicas": True}, {"replicas": None},
+            {"placement": {"cluster": "c"}},
+            {"placement": Placement(5)}, {"placement": Placement("c", "tag")}, {"placement": Placement("c",
+            [1])},
+            {"placement": Placement("c", 5)}, {"metadata": []}, {"metadata": {"k": 1}},
+            {"metadata": {1: "v"}},
+            {"metadata": {"k": "\ud800"}}, {"compression": "s2"}, {"allow_direct": None},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_refused(self, kwargs):
+        with pytest.raises(BadBucketError):
+            buckets.stream_config(ObjectStoreConfig(**({"bucket": "b"} | kwargs)))
+
+    def test_round_trip(self):
+        config = ObjectStoreConfig(
+            "b", "d", timedelta(hours=1), 5000, "memory", 3, Placement("c", ("t",)), {"k": "v"},
+            compression=True, allow_direct=False,
+        )  # fmt: skip
+        assert buckets.bucket_config(buckets.stream_config(config)) == config
+        assert buckets.bucket_config(buckets.stream_config(ObjectStoreConfig("b"))) == ObjectStoreConfig("b")
+        tagged = ObjectStoreConfig("b", placement=Placement(tags=("t",)))
+        assert buckets.bucket_config(buckets.stream_config(tagged)) == tagged
+
+
+class TestStatus:
+    def test_of_a_server_answer(self):
+        config = buckets.stream_config(ObjectStoreConfig("b", "d", timedelta(hours=1), metadata={"k": "v"}))
+        config["metadata"] |= {"_nats.level": "1", "_nats.ver": "2.15.1"}
+        status = buckets.store_status({"config": config | {"sealed": True}, "state": {"bytes": 55}}, 3)
+        assert (status.bucket, status.description, status.ttl) == ("b", "d", timedelta(hours=1))
+        assert (status.storage, status.replicas, status.sealed) == ("file", 1, True)
+        assert (status.size, status.count, status.backing_store) == (55, 3, "JetStream")
+        assert status.metadata == {"k": "v"}
+        assert status.stream == "OBJ_b"
+
+    def test_of_little(self):
+        status = buckets.store_status({"config": {"name": "OBJ_OBJ_b", "max_age": 0}}, 0)
+        assert (status.bucket, status.ttl, status.sealed, status.size) == ("OBJ_b", None, False, 0)
+        assert (status.max_bytes, status.allow_direct, status.compression) == (-1, False, False)
+
+
+class TestEcho:
+    WANTED = buckets.stream_config(
+        ObjectStoreConfig(
+            "b",
+            "d",
+            timedelta(hours=1),
+            placement=Placement("c", ["t"]),
+            metadata={"k": "v"},
+            compression=True,
+        )
+    )
+
+    def test_everything_kept(self):
+        echo = json.loads(json.dumps(self.WANTED)) | {"duplicate_window": 120, "sealed": False}
+        echo["metadata"]["_nats.level"] = "1"
+        echo["subjects"].reverse()
+        assert buckets.config_matches(echo, self.WANTED) == []
+
+    def test_what_2_9_10_drops(self):
+        echo = {k: v for k, v in self.WANTED.items() if k not in ("metadata", "compression")}
+        assert buckets.config_matches(echo, self.WANTED) == ["compression", "metadata"]
+        assert {"compression", "metadata"} <= set(buckets.FIELD_MINIMUM_VERSION)
+
+    def test_empty_values_may_be_left_out(self):
+        wanted = buckets.stream_config(ObjectStoreConfig("b", allow_direct=False))
+        echo = {k: v for k, v in wanted.items() if k not in ("allow_direct", "max_age")}
+        assert buckets.config_matches(echo, wanted) == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"compression": "none"}, {"metadata": {"k": "x"}}, {"placement": {"cluster": "c"}},
+         {"subjects": None},
+         {"max_bytes": 5}, {"allow_direct": False}],
+        ids=repr,
+    )  # fmt: skip
+    def test_changes_are_told(self, change):
+        assert buckets.config_matches(self.WANTED | change, self.WANTED) == list(change)
+
+
+@pytest.mark.peer
