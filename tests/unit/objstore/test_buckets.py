@@ -143,6 +143,3 @@ class TestEcho:
     )  # fmt: skip
     def test_changes_are_told(self, change):
         assert buckets.config_matches(self.WANTED | change, self.WANTED) == list(change)
-
-
-@pytest.mark.peer

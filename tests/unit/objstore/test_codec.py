@@ -469,6 +469,7 @@ class TestTime:
         assert codec.parse_rfc3339(codec.format_rfc3339(NOW)) == NOW
 
 
+@pytest.mark.peer
 class TestNatsPyReads:
     """What nats-py's decoder makes of our meta messages."""
 
