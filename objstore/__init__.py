@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnsupportedFeatureError,
     )
     from .format.models import (
+        BucketSource,
         InvalidMeta,
         ObjectHeaders,
         ObjectInfo,
@@ -67,6 +68,7 @@ _WHERE = {
     "store": ("ObjectStore",),
     "_watch": ("Watcher",),
     "format.models": (
+        "BucketSource",
         "InvalidMeta",
         "ObjectHeaders",
         "ObjectInfo",
@@ -115,6 +117,7 @@ __all__ = [
     "BucketAlreadyExistsError",
     "BucketNotFoundError",
     "BucketSealedError",
+    "BucketSource",
     "DEFAULT_CHUNK_SIZE",
     "DigestMismatchError",
     "IntegrityError",

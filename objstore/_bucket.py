@@ -45,6 +45,9 @@ RETRY_BUDGET = 20.0
 BIND_BUDGET = 3.0
 """Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
 
+DIRECT_PATIENCE = 1.0
+"""Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without the stream)."""
+
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 
@@ -61,6 +64,7 @@ class Bucket:
         "direct",
         "direct_meta",
         "js",
+        "mirror_of",
         "name",
         "replicated",
         "stream",
@@ -82,6 +86,8 @@ class Bucket:
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta = self.direct and not self.replicated
+        mirror = config.mirror
+        self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
         self.batches = True  # until a server shows that it has none
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
@@ -95,6 +101,18 @@ class Bucket:
     def check_name(self, name: str) -> str:
         """Refuse a name that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name)
+
+    def check_writable(self) -> None:
+        """Refuse to write to a mirror, before any byte is sent: it listens to nothing.
+
+        Raises:
+            BucketSealedError: the bucket is a mirror.
+        """
+        if self.mirror_of is not None:
+            raise BucketSealedError(
+                f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
+                bucket=self.name,
+            )
 
     def template(self, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
         """The info of an object without content yet, from what a caller says about it.
@@ -181,7 +199,10 @@ class Bucket:
             return await self.leader_message(subject)
         try:
             msg = await self.client.request_frame(
-                self._direct_subject, dumps({"last_by_subj": subject}), b"", self.js.timeout
+                self._direct_subject,
+                dumps({"last_by_subj": subject}),
+                b"",
+                min(self.js.timeout, DIRECT_PATIENCE),
             )
         except NatsError as exc:
             # 503: the bucket is gone, its leader is away, or direct get was switched off. The leader tells.
@@ -273,12 +294,16 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
         BadBucketError: not a bucket name.
         BucketNotFoundError: no such bucket.
     """
+    return Bucket(js, bucket, await bind_info(js, bucket))
+
+
+async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
+    """What :func:`bind` learns; raises the same."""
     name = stream_name(check_bucket(bucket))
     try:
-        info = await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
+        return await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
     except StreamNotFoundError:
         raise missing(bucket) from None
-    return Bucket(js, bucket, info)
 
 
 async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, lost_race
 from ._get import deleted, not_found
-from ._rename import finish_rename, rename, shares_chunks
+from ._rename import finish_rename, rename, settle_rename, shares_chunks
 from .errors import StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta
@@ -101,6 +101,8 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
         info, subject = await current_info(bucket, name)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        if await settle_rename(bucket, info, meta.name):
+            continue
         changed = replace(change(info), mtime=datetime.now(UTC))
         try:
             if meta.name != name:

@@ -410,6 +410,7 @@ async def put(
         about: description, filename, headers, metadata as the caller gave them.
     """
     bucket.client._check_usable()
+    bucket.check_writable()
     bucket.check_name(name)
     if options is not None and options.link is not None:
         raise BadObjectMetaError(

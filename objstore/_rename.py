@@ -34,7 +34,7 @@ async def rename(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> Object
         RevisionConflictError: somebody changed the old object meanwhile; nothing was renamed.
     """
     target = await _read(bucket, changed.name)
-    if target is not None and not target.deleted and target.nuid != old.nuid:
+    if target is not None and not target.deleted and not _same_chunks(target, old):
         raise _taken(bucket, changed.name, target.revision)
     marked = replace(old, metadata={**old.metadata, RENAMING: changed.name})
     try:
@@ -47,7 +47,7 @@ async def rename(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> Object
         new_revision = await _commit(bucket, new, 0 if target is None else target.revision)
     except Conflict as conflict:
         current = conflict.current
-        if current is None or current.deleted or current.nuid != old.nuid:
+        if current is None or current.deleted or not _same_chunks(current, old):
             await _unmark(bucket, replace(old, revision=revision))
             raise _taken(bucket, changed.name, conflict.revision) from None
         new_revision = conflict.revision  # somebody finished our rename for us
@@ -81,11 +81,27 @@ async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
     if new_name is None or not _usable(bucket, new_name):
         return False
     target = await _read(bucket, new_name)
-    return target is not None and not target.deleted and target.nuid == info.nuid
+    return target is not None and not target.deleted and _same_chunks(target, info)
+
+
+async def settle_rename(bucket: Bucket, info: ObjectInfo, new_name: str) -> bool:
+    """Complete a rename before ``info`` is changed in place or renamed to ``new_name``.
+
+    Returns whether ``info`` was its old end: then it is a delete marker now, the object has its new name.
+    """
+    await finish_rename(bucket, info)
+    if info.metadata.get(RENAMING) == new_name or not await shares_chunks(bucket, info):
+        return False  # the same rename once more goes on by itself
+    await _bury(bucket, info)
+    return True
+
+
+def _same_chunks(one: ObjectInfo, other: ObjectInfo) -> bool:
+    return bool(one.nuid) and one.nuid == other.nuid
 
 
 def _half(origin: ObjectInfo, info: ObjectInfo) -> bool:
-    return not origin.deleted and origin.nuid == info.nuid and origin.metadata.get(RENAMING) == info.name
+    return not origin.deleted and _same_chunks(origin, info) and origin.metadata.get(RENAMING) == info.name
 
 
 def _usable(bucket: Bucket, name: str) -> bool:
@@ -110,7 +126,8 @@ async def _commit(bucket: Bucket, info: ObjectInfo, expected: int) -> int:
 
 async def _bury(bucket: Bucket, info: ObjectInfo) -> None:
     """Turn the old end into a delete marker that names no chunks of the new end."""
-    payload = tombstone(replace(info, nuid=next_nuid()), mtime=datetime.now(UTC))
+    metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
+    payload = tombstone(replace(info, nuid=next_nuid(), metadata=metadata), mtime=datetime.now(UTC))
     try:
         await Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid).run()
     except Conflict:

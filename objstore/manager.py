@@ -1,7 +1,8 @@
-"""Buckets: create, open, delete. Asked for on the JetStream context (``js.object_store(…)`` and friends)."""
+"""Buckets: create, open, update, delete, enumerate. Asked for on the JetStream context (``js.object_store(…)``)."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,13 +12,22 @@ from natsproto.jetstream.api.errors import (
     StreamConfigError,
     StreamNameInUseError,
     StreamNotFoundError,
+    StreamSealedError,
 )
+from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket, bind, missing, retrying
-from .errors import BadBucketError, BucketAlreadyExistsError, StoreFullError
-from .format.buckets import FIELD_MINIMUM_VERSION, config_matches, stream_config
-from .format.models import ObjectStoreConfig
+from ._bucket import Bucket, bind, bind_info, missing, retrying
+from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
+from .format.buckets import (
+    FIELD_MINIMUM_VERSION,
+    bucket_config,
+    config_matches,
+    merge_config,
+    store_status,
+    stream_config,
+)
+from .format.models import ObjectStoreConfig, ObjectStoreStatus
 from .format.naming import check_bucket, stream_name
 from .store import ObjectStore
 
@@ -68,32 +78,120 @@ async def create_bucket(
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
-    bucket = wanted.bucket
+    stream = document["name"]
+    # A server that drops a field would find such a bucket "the same": it must not be taken for ours.
+    droppable = FIELD_MINIMUM_VERSION.keys() & document.keys() - {"allow_direct"}
+    existed = bool(droppable) and await _exists(js, stream)
+    info = await _apply(js, wanted.bucket, lambda: js.create_stream(document), "created")
+    dropped = config_matches(info.config.to_json(), document)
+    if dropped:
+        if not existed:
+            await js.delete_stream(stream)
+        raise _unsupported(js, wanted.bucket, dropped)
+    return ObjectStore(Bucket(js, wanted.bucket, info))
+
+
+async def update_bucket(
+    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: dict[str, Any] | None = None
+) -> ObjectStore:
+    """Change a bucket's configuration.
+
+    With ``config`` it becomes that one; with ``bucket=…`` and other keywords only those fields change.
+    Whatever this library does not know of the stream's configuration stays as it is.
+
+    Raises:
+        BucketNotFoundError: no such bucket.
+        BadBucketError: a change the server refuses (storage cannot change, for one).
+        UnsupportedFeatureError: the server dropped something asked for.
+    """
+    params = params or {}
+    name = check_bucket(config.bucket if isinstance(config, ObjectStoreConfig) else params.get("bucket", ""))
+    current = (await bind_info(js, name)).config.to_json()
+    wanted = build_config(bucket_config(current) if config is None else config, params)
+    document = stream_config(wanted)
+    merged = merge_config(current, document)
+    info = await _apply(js, name, lambda: js.update_stream(merged), "changed")
+    dropped = config_matches(info.config.to_json(), document)
+    if dropped:
+        raise _unsupported(js, name, dropped)
+    return ObjectStore(Bucket(js, name, info))
+
+
+async def create_or_update_bucket(
+    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: dict[str, Any] | None = None
+) -> ObjectStore:
+    """Create a bucket, or change the existing one to that configuration. Errors as of both."""
+    wanted = build_config(config, params or {})
     try:
-        info = await retrying(js.client, lambda: js.create_stream(document), CREATE_BUDGET)
+        return await create_bucket(js, wanted)
+    except BucketAlreadyExistsError:
+        return await update_bucket(js, wanted)
+
+
+async def bucket_names(js: JetStreamContext) -> list[str]:
+    """Names of all buckets, mirrors included, sorted; one round trip per 1024 streams."""
+    return sorted(name for name in map(bucket_of, await js.stream_names()) if name is not None)
+
+
+async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
+    """Status of all buckets, sorted by name; one round trip per 256 streams.
+
+    ``count`` is -1: counting live objects means reading every meta, see :meth:`ObjectStore.status`.
+    """
+    found = [
+        store_status(info.raw, -1) for info in await js.streams() if bucket_of(info.config.name) is not None
+    ]
+    return sorted(found, key=lambda status: status.bucket)
+
+
+def bucket_of(stream: str) -> str | None:
+    """The bucket a stream stands for, by its name; ``None`` for other streams."""
+    name = stream.removeprefix("OBJ_")
+    if name == stream:
+        return None
+    try:
+        return check_bucket(name)
+    except BadBucketError:
+        return None
+
+
+async def _exists(js: JetStreamContext, stream: str) -> bool:
+    try:
+        await retrying(js.client, lambda: js.stream_info(stream), CREATE_BUDGET)
+    except StreamNotFoundError:
+        return False
+    return True
+
+
+async def _apply(
+    js: JetStreamContext, bucket: str, call: Callable[[], Awaitable[StreamInfo]], what: str
+) -> StreamInfo:
+    """Create or update, with the server's refusals in our words."""
+    try:
+        return await retrying(js.client, call, CREATE_BUDGET)
     except StreamNameInUseError as exc:
         raise BucketAlreadyExistsError(
             f"bucket {bucket!r} exists with another configuration", bucket=bucket
         ) from exc
     except StorageFullError as exc:
         raise StoreFullError(
-            f"bucket {bucket!r} cannot be created: {exc.description}", bucket=bucket, err_code=exc.err_code
+            f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket, err_code=exc.err_code
         ) from exc
+    except StreamSealedError as exc:
+        raise BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket) from exc
+    except StreamNotFoundError:
+        raise missing(bucket) from None
     except StreamConfigError as exc:
-        raise BadBucketError(
-            f"bucket {bucket!r} cannot be created: {exc.description}", bucket=bucket
-        ) from exc
-    dropped = config_matches(info.config.to_json(), document)
-    if dropped:
-        # Created by this call a moment ago, and empty: an older bucket would have been refused as different.
-        if info.messages == 0:
-            await js.delete_stream(info.config.name)
-        raise UnsupportedFeatureError(
-            f"{' and '.join(dropped)} of bucket {bucket!r}",
-            max(FIELD_MINIMUM_VERSION.get(field, "2.10.0") for field in dropped),
-            f"this server is {js.client.server_info.get('version', 'unknown')}",
-        )
-    return ObjectStore(Bucket(js, bucket, info))
+        raise BadBucketError(f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket) from exc
+
+
+def _unsupported(js: JetStreamContext, bucket: str, dropped: list[str]) -> UnsupportedFeatureError:
+    versions = (FIELD_MINIMUM_VERSION.get(field, "2.10.0") for field in dropped)
+    return UnsupportedFeatureError(
+        f"{' and '.join(dropped)} of bucket {bucket!r}",
+        max(versions, key=lambda version: [int(part) for part in version.split(".")]),
+        f"this server is {js.client.server_info.get('version', 'unknown')}",
+    )
 
 
 async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:

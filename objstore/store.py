@@ -184,6 +184,7 @@ class ObjectStore:
         """
         from . import _change
 
+        self._bucket.check_writable()
         _check_revision(if_revision)
         await _change.delete(self._bucket, self._bucket.check_name(name), if_revision)
         return True
@@ -207,6 +208,7 @@ class ObjectStore:
         if not isinstance(meta, ObjectMeta):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
         bucket = self._bucket
+        bucket.check_writable()
         bucket.check_name(name)
         bucket.check_name(meta.name)
         _check_revision(if_revision)
@@ -255,6 +257,7 @@ class ObjectStore:
     async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
         from . import _links
 
+        self._bucket.check_writable()
         return await _links.add_link(self._bucket, meta, link)
 
     # -- reading ----------------------------------------------------------------------------------

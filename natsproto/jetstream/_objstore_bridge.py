@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from objstore import ObjectStore
-    from objstore.format.models import ObjectStoreConfig
+    from objstore.format.models import ObjectStoreConfig, ObjectStoreStatus
 
     from .context import JetStreamContext
 
@@ -23,6 +23,34 @@ async def create_bucket(
     import objstore.manager as manager
 
     return await manager.create_bucket(js, config, params)
+
+
+async def update_bucket(
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+) -> ObjectStore:
+    import objstore.manager as manager
+
+    return await manager.update_bucket(js, config, params)
+
+
+async def create_or_update_bucket(
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+) -> ObjectStore:
+    import objstore.manager as manager
+
+    return await manager.create_or_update_bucket(js, config, params)
+
+
+async def bucket_names(js: JetStreamContext) -> list[str]:
+    import objstore.manager as manager
+
+    return await manager.bucket_names(js)
+
+
+async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
+    import objstore.manager as manager
+
+    return await manager.bucket_statuses(js)
 
 
 async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:

@@ -29,7 +29,7 @@ from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow, parse_pu
 
 if TYPE_CHECKING:
     from objstore import ObjectStore
-    from objstore.format.models import ObjectStoreConfig
+    from objstore.format.models import ObjectStoreConfig, ObjectStoreStatus
 
     from ..aio.client import Client
     from ..transport import Buffer
@@ -485,6 +485,42 @@ class JetStreamContext:
         from . import _objstore_bridge
 
         return await _objstore_bridge.create_bucket(self, config, params)
+
+    async def update_object_store(
+        self, config: ObjectStoreConfig | None = None, **params: Any
+    ) -> ObjectStore:
+        """Change an object store's configuration; see :func:`objstore.manager.update_bucket`.
+
+        With ``config`` it becomes that one; with ``bucket=…`` and other keywords only those fields change.
+
+        Raises:
+            BucketNotFoundError: no such bucket.
+            BadBucketError: a change that cannot be made.
+            UnsupportedFeatureError: the server is too old for something asked for.
+        """
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.update_bucket(self, config, params)
+
+    async def create_or_update_object_store(
+        self, config: ObjectStoreConfig | None = None, **params: Any
+    ) -> ObjectStore:
+        """Create an object store, or change the existing one to that configuration."""
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.create_or_update_bucket(self, config, params)
+
+    async def object_store_names(self) -> list[str]:
+        """Names of all object stores, mirrors included; one round trip per 1024 streams."""
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.bucket_names(self)
+
+    async def object_store_statuses(self) -> list[ObjectStoreStatus]:
+        """Status of all object stores; one round trip per 256 streams. ``count`` is -1: nobody counted."""
+        from . import _objstore_bridge
+
+        return await _objstore_bridge.bucket_statuses(self)
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete an object store and all its objects; returns ``True``.

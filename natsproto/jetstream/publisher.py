@@ -276,7 +276,7 @@ class PublishWindow(ReplySlot):
             self._seen = 0
             self._timer = self._loop.call_later(self._progress, self._check_progress)
             return
-        self._client._connection.probe()
         self._give_up(
             RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
         )
+        self._client._connection.probe()

@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .output import CommandError, Output, is_terminal
@@ -229,23 +229,27 @@ class Session:
 @asynccontextmanager
 async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
     """Connect as the arguments say, and disconnect."""
-    _log_to(out)
-    if args.local is not None:
-        from .local import LocalDirectory
+    with _logging_to(out):
+        if args.local is not None:
+            from .local import LocalDirectory
 
-        options = _timeouts(args, os.environ)
-        async with LocalDirectory(args.local) as directory, directory.connect(name=NAME, **options) as client:
-            timeout = options.get("request_timeout", REQUEST_TIMEOUT)
-            yield Session(client, client.jetstream(timeout=timeout), patient=True)
-        return
-    import natsproto
+            options = _timeouts(args, os.environ)
+            async with (
+                LocalDirectory(args.local) as directory,
+                directory.connect(name=NAME, **options) as client,
+            ):
+                timeout = options.get("request_timeout", REQUEST_TIMEOUT)
+                yield Session(client, client.jetstream(timeout=timeout), patient=True)
+            return
+        import natsproto
 
-    found = settings(args, os.environ, out)
-    async with natsproto.connect(found.servers, name=NAME, **found.options) as client:
-        yield Session(client, client.jetstream(**found.jetstream), patient=False)
+        found = settings(args, os.environ, out)
+        async with natsproto.connect(found.servers, name=NAME, **found.options) as client:
+            yield Session(client, client.jetstream(**found.jetstream), patient=False)
 
 
-def _log_to(out: Output) -> None:
+@contextmanager
+def _logging_to(out: Output) -> Iterator[None]:
     """Show the library's warnings as ours: one escaped line each."""
     import logging
 
@@ -253,7 +257,12 @@ def _log_to(out: Output) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             out.warn(record.getMessage())
 
-    for name in ("natsproto", "objstore"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [Handler(logging.WARNING)]
-        logger.propagate = False
+    handler = Handler(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("natsproto", "objstore")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)

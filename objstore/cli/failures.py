@@ -47,13 +47,7 @@ def _of_ours(exc: Exception) -> str:
 
     text = _one_line(str(exc))
     if isinstance(exc, NoServersError):
-        from natsproto.aio.session import describe
-
-        tried = ", ".join(f"{url} ({_one_line(describe(reason))})" for url, reason in exc.attempts)
-        return (
-            f"cannot reach {tried or 'any server'}. Start one with: nats-server -js, "
-            "use a private one with: --local DIR, or see one at work with: objstore demo"
-        )
+        return _unreachable(exc.attempts)
     if isinstance(exc, BucketNotFoundError):
         return f"{text}. List buckets with: objstore ls, make it with: objstore bucket add {exc.bucket}"
     if isinstance(exc, ObjectNotFoundError):
@@ -72,6 +66,18 @@ def _of_ours(exc: Exception) -> str:
     if isinstance(exc, StoreFullError):
         return f"{text}. Delete objects, or raise the bucket's limit"
     return text
+
+
+def _unreachable(attempts: list[tuple[str, BaseException]]) -> str:
+    from ssl import SSLError
+
+    from natsproto.aio.session import describe
+
+    tried = ", ".join(f"{url} ({_one_line(describe(reason))})" for url, reason in attempts)
+    remedy = "Start one with: nats-server -js, use a private one with: --local DIR, or see: objstore demo"
+    if attempts and all(isinstance(reason, SSLError) for _, reason in attempts):
+        remedy = "Name the certificates to trust with: --tlsca FILE"
+    return f"cannot reach {tried or 'any server'}. {remedy}"
 
 
 def _one_line(text: str) -> str:

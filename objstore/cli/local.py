@@ -215,12 +215,17 @@ class LocalDirectory:
             before = self.lock.read()
             await _end_stale(before)
             self.server = await self._start(before)
+            self._announce(self.server)
         except BaseException:
-            self.lock.unlock()
+            if self.server is None:
+                self.lock.unlock()
             raise
-        pid = self.server.pid
-        self.lock.write({"url": self.url, "pid": pid, "mark": process_mark(pid), "starter": os.getpid()})
         return True
+
+    def _announce(self, server: LocalServer) -> None:
+        """Tell the others where the server is."""
+        pid = server.pid
+        self.lock.write({"url": self.url, "pid": pid, "mark": process_mark(pid), "starter": os.getpid()})
 
     async def _start(self, before: dict[str, Any]) -> LocalServer:
         from natsproto.server import LocalServer, find_server
@@ -250,6 +255,7 @@ class LocalDirectory:
                         await self.try_start()
                     elif not self.server.running:
                         await self.server.__aenter__()
+                        self._announce(self.server)
                 except (NatsError, CommandError, OSError):
                     await asyncio.sleep(0.25)  # the command itself reports what it could not do
                 await asyncio.sleep(POLL)

@@ -198,17 +198,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 2
             args = parser.parse_args(words)
         except SystemExit as exc:  # argparse has said all there is to say
-            sys.stdout.flush()
+            _flush()
             return exc.code if isinstance(exc.code, int) else 2
-    except BrokenPipeError:
+    except OSError as exc:
         _silence()
-        return 0
+        if isinstance(exc, BrokenPipeError):
+            return 0
+        print(f"objstore: {(exc.strerror or str(exc)).lower()}", file=sys.stderr)
+        return 1
     from .output import Output
 
     out = Output(json=args.json, quiet=args.quiet, progress=not args.no_progress)
     try:
         _run(args, out)
-        sys.stdout.flush()
+        _flush()
         return 0
     except BrokenPipeError:
         _silence()  # who read our output wants no more of it
@@ -248,8 +251,23 @@ def _report(args: argparse.Namespace, out: Output, exc: BaseException) -> int:
     return code
 
 
+def _flush() -> None:
+    """Write out what is still held back, so that a failure is ours to report.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as exc:
+        if not isinstance(exc, BrokenPipeError):
+            _silence()
+        raise
+
+
 def _silence() -> None:
-    """Let nothing more go to a pipe that nobody reads (the interpreter flushes at its end)."""
+    """Let nothing more go to where nothing can be written (the interpreter flushes at its end)."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

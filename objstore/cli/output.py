@@ -161,7 +161,8 @@ class Output:
 
     def _say(self, text: str) -> None:
         self.end_progress()
-        print(escape(text), file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # closed by who started us
+            print(escape(text), file=sys.stderr, flush=True)
 
     def progress(self, label: str) -> Callable[[int, int | None], None] | None:
         """A progress callback for a transfer; ``None`` where no line is wanted or nobody would see it."""

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from objstore.errors import BadBucketError
-from objstore.format.codec import MAX_INTEGER, is_utf8
-from objstore.format.models import ObjectStoreConfig, ObjectStoreStatus, Placement
-from objstore.format.naming import OBJ_STREAM_TEMPLATE, check_bucket, stream_name
+from objstore.format.codec import MAX_INTEGER, is_utf8, parse_rfc3339
+from objstore.format.models import BucketSource, ObjectStoreConfig, ObjectStoreStatus, Placement
+from objstore.format.naming import OBJ_STREAM_TEMPLATE, VALID_BUCKET_RE, check_bucket, stream_name
 
-FIELD_MINIMUM_VERSION = {"compression": "2.10.0", "metadata": "2.10.0", "allow_direct": "2.9.0"}
+FIELD_MINIMUM_VERSION = {
+    "allow_direct": "2.9.0",
+    "compression": "2.10.0",
+    "metadata": "2.10.0",
+    "mirror": "2.10.0",
+    "sources": "2.10.0",
+    "allow_msg_ttl": "2.11.0",
+    "allow_atomic": "2.12.0",
+}
 """First nats-server version that keeps a field of the stream configuration; older ones drop it silently."""
 
+_BUCKET = re.compile(VALID_BUCKET_RE)
+_COVERED = (
+    "description",
+    "subjects",
+    "max_age",
+    "max_bytes",
+    "storage",
+    "num_replicas",
+    "placement",
+    "metadata",
+    "compression",
+    "allow_direct",
+    "allow_atomic",
+    "allow_msg_ttl",
+    "mirror",
+    "mirror_direct",
+    "sources",
+)
 _MIN_TTL = timedelta(milliseconds=100)  # the server refuses a smaller max_age
 
 
@@ -69,11 +96,25 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
         raise bad(f"replicas is an int, not {type(config.replicas).__name__}")
     if not 1 <= config.replicas <= 5:
         raise bad(f"replicas is 1 to 5, got {config.replicas}")
-    for field in ("compression", "allow_direct"):
+    for field in ("compression", "allow_direct", "allow_atomic", "allow_msg_ttl"):
         if not isinstance(getattr(config, field), bool):
             raise bad(f"{field} is a bool, not {type(getattr(config, field)).__name__}")
     if config.compression:
         doc["compression"] = "s2"
+    for field in ("allow_atomic", "allow_msg_ttl"):
+        if getattr(config, field):
+            doc[field] = True
+    if config.mirror is not None:
+        if config.sources:
+            raise bad("a mirror takes from one bucket only: sources and mirror exclude each other")
+        doc["mirror"] = _encode_source(bucket, config.mirror, bad)
+        doc["mirror_direct"] = config.allow_direct
+        del doc["subjects"]  # a mirror listens to nothing
+        del doc["allow_rollup_hdrs"]
+    if isinstance(config.sources, str) or not isinstance(config.sources, Sequence):
+        raise bad("sources is a sequence of buckets")
+    if config.sources:
+        doc["sources"] = [_encode_source(bucket, source, bad) for source in config.sources]
     placement = _encode_placement(config.placement, bad)
     if placement:
         doc["placement"] = placement
@@ -86,6 +127,41 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
         if config.metadata:
             doc["metadata"] = dict(config.metadata)
     return doc
+
+
+def _encode_source(
+    bucket: str, source: BucketSource | str, bad: Callable[[str], BadBucketError]
+) -> dict[str, Any]:
+    """The stream to take from; subjects of another bucket are changed to this one's on the way."""
+    if isinstance(source, str):
+        source = BucketSource(source)
+    if not isinstance(source, BucketSource):
+        raise bad(f"a source is a bucket's name or a BucketSource, not {type(source).__name__}")
+    origin = check_bucket(source.bucket)
+    doc: dict[str, Any] = {"name": stream_name(origin)}
+    if source.domain is not None:
+        if (
+            not isinstance(source.domain, str)
+            or not source.domain.replace("-", "").replace("_", "").isalnum()
+        ):
+            raise bad(f"not a JetStream domain: {source.domain!r}")
+        doc["external"] = {"api": f"$JS.{source.domain}.API"}
+    elif origin == bucket:
+        raise bad("a bucket cannot take from itself")
+    if origin != bucket:
+        doc["subject_transforms"] = [{"src": f"$O.{origin}.>", "dest": f"$O.{bucket}.>"}]
+    return doc
+
+
+def _decode_source(value: Any) -> BucketSource | None:
+    doc = _as_dict(value)
+    name = doc.get("name")
+    if not isinstance(name, str):
+        return None
+    api = _as_dict(doc.get("external")).get("api")
+    tokens = api.split(".") if isinstance(api, str) else []
+    domain = tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" else None
+    return BucketSource(name.removeprefix("OBJ_"), domain)
 
 
 def _encode_placement(placement: Placement | None, bad: Callable[[str], BadBucketError]) -> dict[str, Any]:
@@ -129,6 +205,10 @@ def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
         metadata or None,
         compression=(config.get("compression") or "none") != "none",
         allow_direct=bool(config.get("allow_direct")),
+        allow_atomic=bool(config.get("allow_atomic")),
+        allow_msg_ttl=bool(config.get("allow_msg_ttl")),
+        mirror=_decode_source(config.get("mirror")),
+        sources=tuple(filter(None, map(_decode_source, config.get("sources") or ()))),
     )
 
 
@@ -146,6 +226,8 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
     """
     raw = _as_dict(stream_info.get("config"))
     config = bucket_config(raw)
+    state = _as_dict(stream_info.get("state"))
+    created = stream_info.get("created")
     return ObjectStoreStatus(
         config.bucket,
         config.description,
@@ -153,7 +235,7 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
         config.storage,
         config.replicas,
         bool(raw.get("sealed")),
-        _as_dict(stream_info.get("state")).get("bytes") or 0,
+        state.get("bytes") or 0,
         count,
         "JetStream",
         metadata=config.metadata or {},
@@ -161,7 +243,30 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
         max_bytes=config.max_bytes,
         placement=config.placement,
         allow_direct=config.allow_direct,
+        allow_atomic=config.allow_atomic,
+        allow_msg_ttl=config.allow_msg_ttl,
+        mirror=_decode_source(raw.get("mirror")),
+        sources=tuple(filter(None, map(_decode_source, raw.get("sources") or ()))),
+        messages=state.get("messages") or 0,
+        consumers=state.get("consumer_count") or 0,
+        created=parse_rfc3339(created) if isinstance(created, str) else None,
+        raw=stream_info,
     )
+
+
+def merge_config(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``current`` with everything a bucket's configuration covers taken from ``wanted``.
+
+    Fields this library does not know, and the server's own metadata, stay as they are.
+    """
+    merged = dict(current)
+    for key in _COVERED:
+        merged.pop(key, None)
+    merged.update(wanted)
+    own = {key: item for key, item in _as_dict(current.get("metadata")).items() if key.startswith("_nats.")}
+    if own:
+        merged["metadata"] = {**own, **_as_dict(wanted.get("metadata"))}
+    return merged
 
 
 def config_matches(echoed: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -182,5 +287,8 @@ def _kept(echo: Any, value: Any) -> bool:
         theirs = _as_dict(echo)
         return all(_kept(theirs.get(key), item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return sorted(echo or ()) == sorted(value)
+        theirs_list = list(echo or ())
+        if value and isinstance(value[0], Mapping):
+            return len(theirs_list) == len(value) and all(map(_kept, theirs_list, value))
+        return sorted(theirs_list) == sorted(value)
     return echo == value or (not echo and not value)

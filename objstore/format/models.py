@@ -213,6 +213,19 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketSource:
+    """Where a mirror or an aggregate takes its objects from.
+
+    Attributes:
+        bucket: the other bucket's name.
+        domain: the JetStream domain it lies in; ``None`` = this one.
+    """
+
+    bucket: str
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectStoreConfig:
     """The configuration of a bucket.
 
@@ -227,6 +240,10 @@ class ObjectStoreConfig:
         metadata: free pairs (nats-server 2.10).
         compression: compress stored bytes with S2 (nats-server 2.10).
         allow_direct: let every replica answer reads.
+        allow_atomic: allow all-or-nothing puts (nats-server 2.12).
+        allow_msg_ttl: allow a time to live per object (nats-server 2.11).
+        mirror: be a read-only copy of another bucket; another name than the original's needs 2.10.
+        sources: take in the objects of other buckets as well (nats-server 2.10).
     """
 
     bucket: str
@@ -239,6 +256,10 @@ class ObjectStoreConfig:
     metadata: Mapping[str, str] | None = None
     compression: bool = field(default=False, kw_only=True)
     allow_direct: bool = field(default=True, kw_only=True)
+    allow_atomic: bool = field(default=False, kw_only=True)
+    allow_msg_ttl: bool = field(default=False, kw_only=True)
+    mirror: BucketSource | str | None = field(default=None, kw_only=True)
+    sources: Sequence[BucketSource | str] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +274,21 @@ class ObjectStoreStatus:
         replicas: number of replicas.
         sealed: whether the bucket is read-only.
         size: bytes of the stream: chunks, meta messages, delete markers and overhead.
-        count: live objects; links count, deleted ones do not.
+        count: live objects; links count, deleted ones do not. -1 where nobody counted.
         backing_store: ``"JetStream"``.
         metadata: the bucket's own pairs; those the server adds (``_nats.…``) are left out.
         compression: whether stored bytes are compressed.
         max_bytes: limit in bytes, -1 for none.
         placement: ``None`` when none was asked for.
         allow_direct: whether every replica answers reads.
+        allow_atomic: whether all-or-nothing puts are allowed.
+        allow_msg_ttl: whether objects may have a time to live of their own.
+        mirror: what the bucket is a copy of.
+        sources: what it takes in as well.
+        messages: messages in the stream: chunks, metas and delete markers.
+        consumers: consumers on the stream at the moment.
+        created: when the bucket was created, aware UTC.
+        raw: the server's whole answer.
     """
 
     bucket: str
@@ -276,6 +305,14 @@ class ObjectStoreStatus:
     max_bytes: int = field(default=-1, kw_only=True)
     placement: Placement | None = field(default=None, kw_only=True)
     allow_direct: bool = field(default=True, kw_only=True)
+    allow_atomic: bool = field(default=False, kw_only=True)
+    allow_msg_ttl: bool = field(default=False, kw_only=True)
+    mirror: BucketSource | None = field(default=None, kw_only=True)
+    sources: Sequence[BucketSource] = field(default=(), kw_only=True)
+    messages: int = field(default=0, kw_only=True)
+    consumers: int = field(default=0, kw_only=True)
+    created: datetime | None = field(default=None, kw_only=True)
+    raw: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @property
     def stream(self) -> str:

@@ -340,6 +340,7 @@ async def test_a8_lame_duck_moves_to_another_server(own_server: LocalServer) -> 
                 datas.append((await sub.next_msg(timeout=2)).data)
             got = seen.pending_msgs
             assert got + len(datas) - 1 >= 100
+        own_server.kill()  # it would wait for the witness
 
 
 async def test_a8_lame_duck_of_the_only_server() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +241,16 @@ def test_a_reader_that_stops_is_no_error(command: Command, bucket: str) -> None:
         process.stdin.close()
 
 
+def test_a_full_disk_is_one_line(command: Command, bucket: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this platform")
+    for words in (["info", bucket], ["--help"]):
+        with open("/dev/full", "wb") as full, command.process(*words, stdout=full) as process:
+            _, err = process.communicate(timeout=WAIT)
+        assert process.returncode == 1
+        assert err == b"objstore: no space left on device\n"
+
+
 class TestExitCodes:
     def test_1_unsupported(
         self, old_server: LocalServer, capfdbinary: pytest.CaptureFixture[bytes], bucket_name: str
@@ -357,6 +368,33 @@ def test_secrets_in_files_are_not_in_the_process_list(
             _, err = process.communicate(b"data", timeout=WAIT)
         assert process.returncode == 0, err
         assert b"right" not in line
+
+
+def test_tls(new_server: LocalServer, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "k.pem", "-out", "c.pem"]
+    subprocess.run([*made, "-days", "2", *names], check=True, capture_output=True)
+    with LocalServer(tls={"cert_file": "c.pem", "key_file": "k.pem"}) as server:
+        command = Command(server.url, capfdbinary)
+        assert command.json("ls", "--tlsca", "c.pem") == []
+        command("ls", code=5)
+        refused(command)
+        assert "--tlsca" in command.err
+    command = Command(new_server.url, capfdbinary)
+    command("ls", "--tlsca", "c.pem", code=5)
+    refused(command)
+    assert "TLS is required" in command.err
+
+
+def test_without_jetstream(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with LocalServer(jetstream=False) as server:
+        command = Command(server.url, capfdbinary)
+        command("ls", code=1)
+        refused(command)
+        assert "start it with -js" in command.err
 
 
 def test_selected_context(command: Command, bucket: str, tmp_path: Path) -> None:

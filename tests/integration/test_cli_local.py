@@ -233,13 +233,15 @@ def test_a_server_that_crashes_is_started_again(
     start: Callable[..., subprocess.Popen[bytes]], directory: Path
 ) -> None:
     finish(start("bucket", "add", "b"))
-    putting = start("put", "b", "-", "--name", "x")
-    assert putting.stdin is not None
-    putting.stdin.write(bytes(1 << 20))
-    putting.stdin.flush()
-    os.kill(lock(directory)["pid"], signal.SIGKILL)
-    finish(putting, bytes(1 << 20))
-    assert finish(start("get", "b", "x", "-O", "-")) == bytes(2 << 20)
+    starter = start()
+    url, pid, _ = held(starter)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: lock(directory).get("pid") not in (pid, None), "it was not started again")
+    assert finish(start("ls", "-n")) == b"b\n"
+    other = start()
+    assert held(other)[:2] == [url, None]
+    finish(starter, b"\n")
+    finish(other, b"\n")
 
 
 def test_a_link_in_place_of_the_lock_file_is_refused(directory: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class FakeSession:
         self.server = connection.pool.servers[0]
         self.info: dict[str, Any] = {"max_payload": 1 << 20, "jetstream": True, "headers": True}
         self.congested = False
+        self.reads = 0
         self.transport = None
         self.lost: BaseException | None = None
         self.pubs: list[Pub] = []

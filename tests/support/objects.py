@@ -8,6 +8,7 @@ import json
 import random
 from typing import Any
 
+from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.context import JetStreamContext
 from objstore import ObjectStore
 
@@ -72,7 +73,7 @@ async def write_raw(
     return (await js.publish(subject, payload, headers=headers)).seq
 
 
-async def forge(store: ObjectStore, name: str, **changes: Any) -> int:
+async def forge(store: ObjectStore, name: str, /, **changes: Any) -> int:
     """Replace the meta of ``name`` by a changed one; a value of ``None`` removes the key."""
     document = await read_raw(store, name)
     document.update(changes)
@@ -90,6 +91,6 @@ async def chunk_sequences(store: ObjectStore, nuid: str) -> list[int]:
                 seq=(found[-1] if found else 0) + 1,
                 next_by_subject=chunk_subject(store, nuid),
             )
-        except Exception:
+        except MessageNotFoundError:
             return found
         found.append(message.seq)

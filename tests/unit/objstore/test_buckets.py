@@ -1,7 +1,6 @@
 """Bucket configurations: what is sent, what is read back, what the server dropped."""
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssl import SSLError
+
 import pytest
 
 from natsproto import errors as core
@@ -13,11 +15,15 @@ from objstore.errors import exit_code
 
 REFUSED = core.NoServersError("x", attempts=[("nats://h:1", ConnectionRefusedError(111, "refused"))])
 
+BAD_TLS = SSLError(1, "bad")
+BAD_TLS.reason = "BAD"
+
 CASES: list[tuple[BaseException, int, str]] = [
     (CommandError("get: 'x' exists", 4), 4, "exists"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (REFUSED, 5, "cannot reach nats://h:1 (connection refused)"),
     (core.NoServersError("x"), 5, "objstore demo"),
+    (core.NoServersError("x", attempts=[("tls://h:1", BAD_TLS)]), 5, "--tlsca"),
     (core.StaleConnectionError("the connection was lost"), 5, "lost"),
     (core.RequestTimeoutError("no answer"), 5, "--timeout"),
     (core.AuthorizationError("wrong"), 6, "--password-file"),

@@ -1,0 +1,107 @@
+"""Slow links and slow readers (rows A13, A17)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+import natsproto
+from natsproto.errors import SlowConsumerError
+from natsproto.server import LocalServer
+from natsproto.testing import FaultProxy
+from support.calls import Calls
+
+
+async def test_a13_only_the_slow_subscription_drops(server: LocalServer) -> None:
+    errors = Calls()
+    async with natsproto.connect(server.url, error_cb=errors) as nc, natsproto.connect(server.url) as source:
+        slow = await nc.subscribe("a", pending_msgs_limit=100)
+        small = await nc.subscribe("a", pending_bytes_limit=5000)
+        fast = await nc.subscribe("a")
+        await nc.flush()
+        for n in range(1000):
+            await source.publish("a", b"%d" % n + b"x" * 100)
+        await source.flush()
+        await nc.flush()
+        assert (slow.pending_msgs, slow.dropped) == (100, 900)
+        assert small.pending_bytes <= 5000
+        assert small.dropped == 1000 - small.pending_msgs
+        assert (fast.pending_msgs, fast.dropped) == (1000, 0)
+        await errors.until(2)
+        assert len(errors) == 2, "one report for each episode"
+        assert all(isinstance(error, SlowConsumerError) for error in errors.items)
+        for n in range(100):
+            assert (await slow.next_msg(timeout=1)).data.startswith(b"%d" % n)
+        await source.publish("a", b"later")
+        assert (await slow.next_msg(timeout=2)).data == b"later"
+        assert nc.is_connected
+
+
+async def test_a13_a_blocked_reader_does_not_block_the_connection(server: LocalServer) -> None:
+    async with natsproto.connect(server.url, ping_interval=0.05) as nc:
+        await nc.subscribe("a", pending_bytes_limit=1 << 20)
+        await nc.flush()
+        for _ in range(64):
+            await nc.publish("a", bytes(256 * 1024))
+        start = time.monotonic()
+        await nc.flush()
+        assert time.monotonic() - start < 5
+        assert nc.stats.reconnects == 0
+
+
+@pytest.mark.parametrize("fault", ["chunk", "rate", "latency"])
+async def test_a17_bad_links_work(server: LocalServer, fault: str) -> None:
+    async with FaultProxy(server.url) as proxy:
+        payload = bytes(range(256)) * 8
+        if fault == "chunk":
+            proxy.chunk = 1
+        elif fault == "rate":
+            proxy.rate = 64 * 1024
+        else:
+            proxy.latency = 0.05
+        lost = Calls()
+        async with natsproto.connect(proxy.url, disconnected_cb=lost, ping_interval=0.2) as nc:
+            sub = await nc.subscribe("s.*", queue="q")
+            await nc.publish("s.a", payload, headers={"K": "v"})
+            msg = await sub.next_msg(timeout=5)
+            assert msg.data == payload
+            assert msg.headers is not None
+            assert msg.headers["K"] == "v"
+            with pytest.raises(natsproto.errors.NoRespondersError):
+                await nc.request("nobody")
+            await nc.flush()
+            await sub.drain()
+            assert len(lost) == 0
+
+
+async def test_a17_large_payloads_split_anyhow(new_server: LocalServer) -> None:
+    """Placement of payloads and the fallback to the buffer do not depend on how bytes arrive."""
+    async with FaultProxy(new_server.url) as proxy:
+        async with natsproto.connect(proxy.url) as nc:
+            sub = await nc.subscribe("s")
+            for chunk, size in [(4093, 300_000), (65_537, 1_000_000), (1, 5000), (7, 20_000)]:
+                proxy.chunk = chunk
+                payload = bytes(n * 7 & 255 for n in range(size))
+                await nc.publish("s", payload)
+                await nc.publish("s", b"small")
+                assert (await sub.next_msg(timeout=5)).data == payload
+                assert (await sub.next_msg(timeout=5)).data == b"small"
+
+
+async def test_a17_ping_waits_behind_data_on_a_slow_uplink(new_server: LocalServer) -> None:
+    """128 KiB at 256 KiB/s with requests answered meanwhile: several PING intervals, no false alarm."""
+    async with FaultProxy(new_server.url) as proxy:
+        lost = Calls()
+        async with natsproto.connect(proxy.url, disconnected_cb=lost, ping_interval=0.1) as nc:
+            echo = await nc.subscribe("tick")
+            await nc.flush()
+            proxy.rate = 256 * 1024
+            for n in range(32):
+                await nc.publish("tick", b"%d" % n)
+                await nc.publish("bulk", bytes(4096))
+            for n in range(32):
+                assert (await echo.next_msg(timeout=5)).data == b"%d" % n
+            await nc.flush()
+            assert len(lost) == 0

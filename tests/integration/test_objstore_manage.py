@@ -1,0 +1,226 @@
+"""Buckets after their creation: update, enumerate, mirror, source; nothing unknown is ever dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+import natsproto
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalServer
+from objstore import (
+    BadBucketError,
+    BucketNotFoundError,
+    BucketSealedError,
+    BucketSource,
+    ObjectStore,
+    ObjectStoreConfig,
+    UnsupportedFeatureError,
+)
+
+
+@pytest.fixture
+async def js_new(new_server: LocalServer) -> AsyncIterator[JetStreamContext]:
+    async with natsproto.connect(new_server.url) as nc:
+        yield nc.jetstream()
+
+
+def fresh() -> str:
+    return "m-" + uuid4().hex[:12]
+
+
+async def test_update_changes_only_what_is_named(store: ObjectStore) -> None:
+    js = store.js
+    await store.put("a", b"kept")
+    changed = await js.update_object_store(bucket=store.bucket, description="new", ttl=timedelta(hours=2))
+    status = await changed.status()
+    assert (status.description, status.ttl, status.count) == ("new", timedelta(hours=2), 1)
+    again = await (await js.update_object_store(bucket=store.bucket, max_bytes=10**9)).status()
+    assert (again.description, again.ttl, again.max_bytes) == ("new", timedelta(hours=2), 10**9)
+    assert await store.get("a") == b"kept"
+
+
+async def test_update_with_a_whole_configuration_resets_the_rest(store: ObjectStore) -> None:
+    await store.js.update_object_store(bucket=store.bucket, description="to go")
+    changed = await store.js.update_object_store(ObjectStoreConfig(store.bucket, max_bytes=10**8))
+    status = await changed.status()
+    assert (status.description, status.max_bytes) == (None, 10**8)
+
+
+async def test_update_keeps_fields_the_library_does_not_know(js: JetStreamContext) -> None:
+    bucket = fresh()
+    store = await js.create_object_store(bucket=bucket)
+    config = (await js.stream_info(f"OBJ_{bucket}")).config.to_json()
+    await js.update_stream({**config, "max_consumers": -1, "max_msg_size": 2_000_000, "no_ack": False})
+    await js.update_object_store(bucket=bucket, description="touched")
+    after = (await js.stream_info(f"OBJ_{bucket}")).config.to_json()
+    assert after["max_msg_size"] == 2_000_000
+    assert after["description"] == "touched"
+    await store.seal()
+    sealed = (await js.stream_info(f"OBJ_{bucket}")).config.to_json()
+    assert sealed["max_msg_size"] == 2_000_000
+    await js.delete_object_store(bucket)
+
+
+async def test_update_errors(store: ObjectStore) -> None:
+    with pytest.raises(BucketNotFoundError):
+        await store.js.update_object_store(bucket="no-such-bucket", description="x")
+    with pytest.raises(BadBucketError):
+        await store.js.update_object_store(bucket=store.bucket, storage="memory")
+    with pytest.raises(BadBucketError):
+        await store.js.update_object_store(description="no bucket named")
+    with pytest.raises(TypeError, match="no_such_field"):
+        await store.js.update_object_store(bucket=store.bucket, no_such_field=1)
+
+
+async def test_create_or_update(js: JetStreamContext) -> None:
+    bucket = fresh()
+    await js.create_or_update_object_store(bucket=bucket, description="one")
+    await js.create_or_update_object_store(bucket=bucket, description="one")
+    store = await js.create_or_update_object_store(bucket=bucket, description="two")
+    assert (await store.status()).description == "two"
+    await js.delete_object_store(bucket)
+
+
+async def test_names_and_statuses(js: JetStreamContext) -> None:
+    buckets = sorted(fresh() for _ in range(3))
+    for bucket in buckets:
+        await js.create_object_store(bucket=bucket, description=bucket)
+    await js.create_stream({"name": f"KV_{fresh()}", "subjects": [f"$KV.{fresh()}.>"]})
+    found = await js.object_store_names()
+    assert [name for name in found if name in buckets] == buckets
+    assert not [name for name in found if name.startswith("KV_")]
+    statuses = {status.bucket: status for status in await js.object_store_statuses()}
+    for bucket in buckets:
+        status = statuses[bucket]
+        assert (status.description, status.count, status.messages) == (bucket, -1, 0)
+        assert status.created is not None
+        assert status.raw["config"]["name"] == f"OBJ_{bucket}"
+        await js.delete_object_store(bucket)
+
+
+async def test_metadata_and_compression(js_new: JetStreamContext) -> None:
+    bucket = fresh()
+    store = await js_new.create_object_store(bucket=bucket, metadata={"k": "v"}, compression=True)
+    status = await store.status()
+    assert status.metadata == {"k": "v"}
+    assert status.compression
+    await js_new.update_object_store(bucket=bucket, metadata={"other": "pair"})
+    after = await store.status()
+    assert after.metadata == {"other": "pair"}
+    assert after.compression
+    await js_new.delete_object_store(bucket)
+
+
+async def test_flags_of_newer_servers(js_new: JetStreamContext) -> None:
+    bucket = fresh()
+    store = await js_new.create_object_store(bucket=bucket, allow_atomic=True, allow_msg_ttl=True)
+    status = await store.status()
+    assert status.allow_atomic
+    assert status.allow_msg_ttl
+    await js_new.update_object_store(bucket=bucket, description="x")
+    assert (await store.status()).allow_atomic
+    await js_new.delete_object_store(bucket)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "minimum"),
+    [
+        ("metadata", {"k": "v"}, "2.10.0"),
+        ("compression", True, "2.10.0"),
+        ("allow_msg_ttl", True, "2.11.0"),
+        ("allow_atomic", True, "2.12.0"),
+        ("sources", ["other"], "2.10.0"),
+    ],
+)
+async def test_what_an_old_server_drops(
+    old_server: LocalServer, field: str, value: object, minimum: str
+) -> None:
+    async with natsproto.connect(old_server.url) as nc:
+        js = nc.jetstream()
+        bucket = fresh()
+        with pytest.raises(UnsupportedFeatureError, match=minimum) as caught:
+            await js.create_object_store(bucket=bucket, **{field: value})
+        assert caught.value.minimum == minimum
+        assert bucket not in await js.object_store_names(), "the bucket must not be kept"
+        # A bucket that was there before is not taken for the one just made.
+        await js.create_object_store(bucket=bucket)
+        with pytest.raises((UnsupportedFeatureError, BadBucketError)):
+            await js.create_object_store(bucket=bucket, **{field: value})
+        assert bucket in await js.object_store_names()
+        await js.delete_object_store(bucket)
+
+
+async def caught_up(store: ObjectStore, names: set[str]) -> None:
+    async with asyncio.timeout(10):
+        while {info.name for info in await store.list()} != names:
+            pass
+
+
+async def test_mirror(js_new: JetStreamContext) -> None:
+    origin, copy = fresh(), fresh()
+    source = await js_new.create_object_store(bucket=origin)
+    data = bytes(range(256)) * 2000
+    await source.put("a", data, headers={"K": "v"})
+    mirror = await js_new.create_object_store(bucket=copy, mirror=origin)
+    await caught_up(mirror, {"a"})
+    assert await mirror.get("a") == data
+    info = await mirror.get_info("a")
+    assert (info.bucket, info.headers) == (copy, {"K": "v"})
+    assert (await mirror.status()).mirror == BucketSource(origin)
+    assert copy in await js_new.object_store_names()
+    for call in (mirror.put("b", b""), mirror.delete("a"), mirror.add_bucket_link("l", origin)):
+        with pytest.raises(BucketSealedError, match="mirror"):
+            await call
+    await js_new.delete_object_store(copy)
+    await js_new.delete_object_store(origin)
+
+
+async def test_sources(js_new: JetStreamContext) -> None:
+    one, two, both = fresh(), fresh(), fresh()
+    for bucket in (one, two):
+        store = await js_new.create_object_store(bucket=bucket)
+        await store.put(f"from {bucket}", bucket.encode() * 100_000)
+    gathered = await js_new.create_object_store(bucket=both, sources=[one, BucketSource(two)])
+    await gathered.put("own", b"own")
+    await caught_up(gathered, {"own", f"from {one}", f"from {two}"})
+    assert await gathered.get(f"from {two}") == two.encode() * 100_000
+    assert (await gathered.status()).sources == (BucketSource(one), BucketSource(two))
+    for bucket in (both, one, two):
+        await js_new.delete_object_store(bucket)
+
+
+async def test_domain_and_prefix() -> None:
+    async with LocalServer(domain="hub") as server, natsproto.connect(server.url) as nc:
+        store = await nc.jetstream(domain="hub").create_object_store(bucket="b")
+        data = b"x" * 300_000
+        await store.put("a", data)
+        for context in (nc.jetstream(), nc.jetstream(prefix="$JS.hub.API")):
+            assert await (await context.object_store("b")).get("a") == data
+            assert await context.object_store_names() == ["b"]
+        assert [info.name for info in await store.list()] == ["a"]
+        await nc.jetstream(domain="hub").delete_object_store("b")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"mirror": "same"},
+        {"mirror": "a b"},
+        {"mirror": "x", "sources": ["y"]},
+        {"sources": "not a list"},
+        {"sources": [5]},
+        {"mirror": BucketSource("x", "bad domain")},
+        {"allow_atomic": "yes"},
+    ],
+    ids=repr,
+)
+async def test_bad_configuration_is_refused_before_any_byte(js_new: JetStreamContext, params: dict) -> None:
+    before = js_new.client.stats.out_msgs
+    with pytest.raises(BadBucketError):
+        await js_new.create_object_store(bucket="same", **params)
+    assert js_new.client.stats.out_msgs == before

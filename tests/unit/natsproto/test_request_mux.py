@@ -1,0 +1,149 @@
+"""Dispatch of replies: by token, once, never to the wrong request."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+
+import pytest
+
+from natsproto.aio.request_mux import ReplySlot, RequestMux, RequestSlot
+from natsproto.errors import (
+    ConnectionClosedError,
+    NoRespondersError,
+    PermissionsViolationError,
+    StaleConnectionError,
+)
+from natsproto.headers import encode_headers
+from natsproto.nuid import next_nuid
+from natsproto.wire import Msg
+
+
+class Slot(ReplySlot):
+    __slots__ = ("got", "lost")
+
+    def __init__(self, subject: bytes = b"") -> None:
+        super().__init__(subject)
+        self.got: list[tuple[bytes, bytes]] = []
+        self.lost: list[BaseException] = []
+
+    def on_reply(self, rest: bytes, msg: Msg) -> None:
+        self.got.append((rest, bytes(msg.payload)))
+
+    def place(self, rest: bytes, msg: Msg, size: int) -> bytearray:
+        return bytearray(size)
+
+    def on_lost(self, exc: BaseException) -> None:
+        self.lost.append(exc)
+
+
+def reply(subject: bytes, payload: bytes = b"x", header: bytes | None = None) -> Msg:
+    msg = Msg(subject, b"1", None)
+    msg.payload = payload
+    msg.header = header
+    return msg
+
+
+def test_s18_the_inbox_cannot_be_guessed() -> None:
+    prefix = f"_INBOX.{next_nuid()}".encode()
+    mux = RequestMux(prefix)
+    slot = Slot()
+    mux.open(slot)
+    token = slot.inbox.decode().split(".")[1]
+    assert len(token) >= 22
+    assert set(token) <= set(string.ascii_letters + string.digits)
+    assert mux.subject == prefix + b".>"
+
+
+def test_s18_replies_go_by_token() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    slots = [Slot() for _ in range(20)]
+    for slot in slots:
+        mux.open(slot)
+    assert len({slot.inbox for slot in slots}) == 20
+    for n, slot in enumerate(slots):
+        mux.deliver(reply(slot.inbox, b"%d" % n))
+        mux.deliver(reply(slot.inbox + b".7.8", b"more"))
+    for n, slot in enumerate(slots):
+        assert slot.got == [(b"", b"%d" % n), (b"7.8", b"more")]
+    assert mux.place(reply(slots[3].inbox), 5000) == bytearray(5000)
+
+
+def test_s18_unknown_and_late_replies_are_dropped() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    slot, other = Slot(), Slot()
+    mux.open(slot)
+    mux.open(other)
+    mux.close(slot)
+    mux.close(slot)
+    assert len(mux) == 1
+    for subject in (slot.inbox, b"_INBOX.p.", b"_INBOX.p.zzz", b"_INBOX.p", b"x", b"", b"_INBOX.p.\xff.1"):
+        mux.deliver(reply(subject))
+        assert mux.place(reply(subject), 5000) is None
+    assert slot.got == other.got == []
+
+
+def test_closing_a_slot_of_another_inbox_changes_nothing() -> None:
+    old, new = RequestMux(b"_INBOX.old"), RequestMux(b"_INBOX.new")
+    first, second = Slot(), Slot()
+    old.open(first)
+    new.open(second)
+    assert first.token == second.token
+    new.close(first)
+    mux_msg = reply(second.inbox, b"for the second")
+    new.deliver(mux_msg)
+    assert second.got == [(b"", b"for the second")]
+
+
+def test_disconnect_end_and_refusal_reach_the_slots() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    a, b = Slot(b"a"), Slot(b"b")
+    mux.open(a)
+    mux.open(b)
+    stale = StaleConnectionError("lost")
+    mux.on_disconnect(stale)
+    assert a.lost == b.lost == [stale]
+    denied = PermissionsViolationError("no", subject="a", operation="publish")
+    assert mux.refuse("a", denied)
+    assert a.lost == [stale, denied]
+    assert b.lost == [stale]
+    assert not mux.refuse("c", denied)
+    mux.on_end(None)
+    assert isinstance(b.lost[-1], ConnectionClosedError)
+
+
+async def test_no_responders_is_told_from_a_forgery() -> None:
+    loop = asyncio.get_running_loop()
+    block = encode_headers({}, status=503)
+    for header, payload, refused in [
+        (block, b"", True),
+        (encode_headers({"Nats-Subject": "q"}, status=503), b"", True),  # as nats-server 2.15 says it
+        (block, b"data", False),
+        (encode_headers({}, status=404), b"", False),
+        (encode_headers({"Status": "503"}), b"", False),
+        (b"NATS/1.0 503", b"", None),
+        (None, b"", False),
+    ]:
+        future: asyncio.Future[Msg] = loop.create_future()
+        RequestSlot(b"q", future).on_reply(b"", reply(b"i", payload, header))
+        if refused is None:
+            assert future.done()
+            future.exception()
+        elif refused:
+            with pytest.raises(NoRespondersError, match="'q'"):
+                await future
+        else:
+            assert bytes((await future).payload) == payload
+
+
+async def test_the_first_answer_counts() -> None:
+    future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+    slot = RequestSlot(b"q", future)
+    slot.on_reply(b"", reply(b"i", b"1"))
+    slot.on_reply(b"", reply(b"i", b"2"))
+    slot.on_lost(StaleConnectionError("x"))
+    assert bytes((await future).payload) == b"1"
+    cancelled: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    RequestSlot(b"q", cancelled).on_reply(b"", reply(b"i"))
+    RequestSlot(b"q", cancelled).on_lost(StaleConnectionError("x"))
