@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
 
+from ._ttl import expiry
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
 from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
@@ -58,6 +60,7 @@ class Bucket:
     __slots__ = (
         "_direct_subject",
         "_leader_subject",
+        "atomic",
         "batches",
         "client",
         "created",
@@ -65,6 +68,7 @@ class Bucket:
         "direct_meta",
         "js",
         "mirror_of",
+        "msg_ttl",
         "name",
         "replicated",
         "stream",
@@ -88,6 +92,8 @@ class Bucket:
         self.direct_meta = self.direct and not self.replicated
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
+        self.msg_ttl = config.extra.get("allow_msg_ttl") is True
+        self.atomic = config.extra.get("allow_atomic") is True
         self.batches = True  # until a server shows that it has none
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
@@ -144,13 +150,15 @@ class Bucket:
         Raises:
             MetaDecodeError: it cannot be read.
         """
-        return decode_meta(
-            message.data,
-            bucket=self.name,
-            subject=message.subject,
-            revision=message.seq,
-            timestamp=message.time,
-        )
+        return self.decode_raw(message.data, message.header, message.subject, message.seq, message.time)
+
+    def decode_raw(
+        self, payload: Payload, header: bytes | None, subject: str, revision: int, time: datetime
+    ) -> ObjectInfo:
+        """:meth:`decode` for a message that is still in parts."""
+        info = decode_meta(payload, bucket=self.name, subject=subject, revision=revision, timestamp=time)
+        expires = expiry(header, time)
+        return info if expires is None else replace(info, expires=expires)
 
     def start_leader_read(self, subject: str) -> PendingRequest:
         """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from natsproto.errors import (
     APIError,
@@ -21,6 +22,7 @@ from natsproto.jetstream.api.errors import WrongLastSequenceError, retryable
 from natsproto.subjects import check_publish_subject
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError
+from ._ttl import ttl_line
 from .errors import OutcomeUnknownError, RevisionConflictError
 from .format.models import ObjectInfo
 
@@ -30,9 +32,12 @@ CANCEL_GRACE = 5.0
 AfterCancel = Callable[["int | None"], Awaitable[None]]
 
 
-def rollup_header(expected: int) -> bytes:
+def rollup_header(expected: int, ttl: timedelta | None = None) -> bytes:
     """The header block of a meta message that replaces revision ``expected`` (0 = there is none)."""
-    return b"NATS/1.0\r\nNats-Rollup: sub\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % expected
+    return b"NATS/1.0\r\nNats-Rollup: sub\r\nNats-Expected-Last-Subject-Sequence: %d\r\n%b\r\n" % (
+        expected,
+        ttl_line(ttl),
+    )
 
 
 class Conflict(Exception):
@@ -54,6 +59,7 @@ class Commit:
         expected: sequence the subject's last message must have; 0 = no message.
         nuid: of the chunks it names, for messages and errors.
         subject: where the meta lies, when that is not where this library puts it.
+        ttl: how long the meta lives.
     """
 
     def __init__(
@@ -65,11 +71,12 @@ class Commit:
         expected: int,
         nuid: str,
         subject: str | None = None,
+        ttl: timedelta | None = None,
     ) -> None:
         self._bucket = bucket
         self._name = name
         self._payload = payload
-        self._header = rollup_header(expected)
+        self._header = rollup_header(expected, ttl)
         self._nuid = nuid
         self._subject = subject or bucket.meta_subject(name)
 

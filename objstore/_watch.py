@@ -12,7 +12,7 @@ from natsproto.jetstream.api.codec import time_from_ns
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket, log
-from .format.codec import MetaDecodeError, decode_meta
+from .format.codec import MetaDecodeError
 from .format.models import InvalidMeta, ObjectInfo
 from .format.naming import all_meta_subject
 
@@ -40,12 +40,8 @@ def decode_delivery(
     """Decode a delivered meta, or report it and return ``None``."""
     subject = msg.subject.decode("utf-8", "surrogateescape")
     try:
-        return decode_meta(
-            msg.payload,
-            bucket=bucket.name,
-            subject=subject,
-            revision=delivery.stream_seq,
-            timestamp=time_from_ns(delivery.time_ns),
+        return bucket.decode_raw(
+            msg.payload, msg.header, subject, delivery.stream_seq, time_from_ns(delivery.time_ns)
         )
     except MetaDecodeError as exc:
         try:

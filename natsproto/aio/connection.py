@@ -7,6 +7,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,9 @@ DEFAULT_MAX_PAYLOAD = 1024 * 1024
 
 SHORT_LIFE = 1.0
 """A session that ends sooner (seconds) counts as a failed attempt: no reconnect storm."""
+
+_inside_callback: ContextVar[Connection | None] = ContextVar("natsproto_callback", default=None)
+"""The connection whose callback is running here: closing it there must not wait for callbacks."""
 
 _PERMISSION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
@@ -108,6 +112,7 @@ class Connection:
         self._state_waiters: list[asyncio.Future[None]] = []
         self._reconnect_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._callbacks: set[asyncio.Future[Any]] = set()
         self._ping_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
 
@@ -294,8 +299,9 @@ class Connection:
         if self._reconnect_task is not None and self._reconnect_task is not current:
             self._reconnect_task.cancel()
             await asyncio.wait([self._reconnect_task])
-        # A callback may be the one that closes us: it is not waited for by itself.
-        others = [task for task in self._tasks if task is not current]
+        others: set[asyncio.Future[Any]] = {task for task in self._tasks if task is not current}
+        if _inside_callback.get() is not self:  # it would wait for itself
+            others |= self._callbacks
         if others:
             _, late = await asyncio.wait(others, timeout=1.0)
             for task in late:
@@ -588,18 +594,20 @@ class Connection:
             self._loop.call_soon(self._run_callback, callback, args)
 
     def _run_callback(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        token = _inside_callback.set(self)  # inherited by the tasks it starts
         try:
             result = callback(*args)
+            if inspect.isawaitable(result):
+                task = asyncio.ensure_future(result)
+                self._callbacks.add(task)
+                task.add_done_callback(self._callback_done)
         except Exception:
             log.exception("a callback raised")
-            return
-        if inspect.isawaitable(result):
-            task = asyncio.ensure_future(result)
-            self._tasks.add(task)
-            task.add_done_callback(self._callback_done)
+        finally:
+            _inside_callback.reset(token)
 
-    def _callback_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+    def _callback_done(self, task: asyncio.Future[Any]) -> None:
+        self._callbacks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a callback raised", exc_info=task.exception())
 

@@ -12,12 +12,12 @@ did not run for a while does not mistake its own pause for the server's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..aio.subscription import Handler
-from ..errors import APIError, ConnectionClosedError, NatsError
+from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
 from ..headers import header_value, status_of
 from ..nuid import next_nuid
 from .api.delivery import Delivery, parse_ack_subject
@@ -34,6 +34,9 @@ MISSED_HEARTBEATS = 2.5
 RETRY_BUDGET = 20.0
 """Seconds without progress after which re-creating is given up (a leader election takes about 7 s)."""
 
+DELETE_TIMEOUT = 2.0
+"""Seconds the deletion of a consumer that is given up may take."""
+
 INACTIVE_THRESHOLD = timedelta(seconds=30)
 """The server removes a consumer nobody listens to after this; normally it is deleted at once."""
 
@@ -41,13 +44,15 @@ INACTIVE_THRESHOLD = timedelta(seconds=30)
 class _Incarnation(Handler):
     """One server-side consumer; frames for an older one no longer count."""
 
-    __slots__ = ("consumer_seq", "name", "owner")
+    __slots__ = ("alive", "consumer_seq", "created", "name", "owner")
 
     def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
         super().__init__(inbox)
         self.owner = owner
         self.name = next_nuid()
         self.consumer_seq = 0
+        self.created = False  # the server's answer has come
+        self.alive = False  # a heartbeat without a gap has come
 
     def deliver(self, msg: WireMsg) -> None:
         self.owner._deliver(self, msg)
@@ -56,10 +61,13 @@ class _Incarnation(Handler):
         return self.owner._place(self, msg, size)
 
     def on_reconnect(self) -> None:
-        self.owner._restart("reconnected")
+        # A creation that was in flight has failed already; one that waited for the connection is on its way.
+        if self.created and self.owner._current is self:
+            self.alive = True
+            self.owner._restart()
 
     def on_end(self, exc: BaseException | None) -> None:
-        if self.owner._current is self:  # not unsubscribed by us: the client was closed
+        if self.owner._current is self:
             self.owner._fail(exc or ConnectionClosedError("the client was closed"))
 
 
@@ -70,7 +78,8 @@ class OrderedConsumer:
         js: the context (its API prefix is honoured).
         stream: the stream's name.
         filter_subject: one subject or wildcard (the singular form: older servers ignore the plural one).
-        on_message: called with each message and its delivery facts, in order. Must not block or raise.
+        on_message: called with each message and its delivery facts, in order. Must not block; what it (or
+            another callback) raises ends the consumer.
         on_failure: called once when the consumer cannot go on (stream gone, budget used up, closed).
         on_idle: called at a heartbeat: everything delivered so far has been received and nothing is due.
         on_restart: called when a consumer is given up; places named for payloads that never came are free.
@@ -124,6 +133,9 @@ class OrderedConsumer:
         self._active = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._leftover: list[str] = []  # consumers still to be deleted on the server
+        self._deadline: float | None = None  # of the attempts since the last sign of progress
+        self._wait = 0.0
         self.stream_seq = 0
         self.restarts = 0
 
@@ -145,13 +157,14 @@ class OrderedConsumer:
         return info
 
     async def _create(self) -> ConsumerInfo:
-        """Subscribe and create; what failed stays :attr:`_current`, for the caller to remove."""
+        """Subscribe and create; what failed stays :attr:`_current`, for the caller to drop."""
         connection = self._connection
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
         self._current = incarnation
         self._active = self._loop.time()
         info = await self._js.create_consumer(self._stream, self._config(incarnation))
+        incarnation.created = True
         if self._policy == "new":
             # Should this consumer be lost before its first message, the next one goes on from the same place.
             delivered = info.raw.get("delivered")
@@ -190,20 +203,45 @@ class OrderedConsumer:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        self._drop()  # before the first wait: a cancelled stop() leaves nothing subscribed
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.wait([task])
-        incarnation, self._current = self._current, None
-        if incarnation is not None:
-            self._connection.unsubscribe(incarnation)
-            await self._delete(incarnation.name)
-
-    async def _delete(self, name: str) -> None:
+        if self._connection.session is not None:
+            await self._clean()
+            return
+        # Nobody to wait for: sent after the reconnect, if there is one.
+        client, prefix = self._js.client, f"CONSUMER.DELETE.{self._stream}."
         try:
-            await self._js.delete_consumer(self._stream, name)
-        except (APIError, NatsError):
-            pass  # gone already, or it expires by itself
+            while self._leftover:
+                client.start_request(self._js.subject(prefix + self._leftover.pop()), b"").close()
+        except NatsError:
+            pass  # closed, or the buffer is full: it expires by itself
+
+    def _drop(self) -> None:
+        """Listen no longer to the current consumer; :meth:`_clean` deletes it."""
+        incarnation, self._current = self._current, None
+        self._held = None
+        if incarnation is not None:
+            if incarnation.alive or incarnation.consumer_seq:
+                self._deadline = None
+            self._leftover.append(incarnation.name)
+            self._connection.unsubscribe(incarnation)
+
+    async def _clean(self) -> None:
+        """Delete the consumers given up; what fails is tried next time, or expires by itself."""
+        while self._leftover:
+            name = self._leftover[-1]
+            try:
+                await self._js.request(
+                    f"CONSUMER.DELETE.{self._stream}.{name}", timeout=min(DELETE_TIMEOUT, self._js.timeout)
+                )
+            except NatsError as exc:
+                if not isinstance(exc, APIError) or retryable(exc):
+                    return
+            if name in self._leftover:
+                self._leftover.remove(name)
 
     # -- back-pressure ----------------------------------------------------------------------------
 
@@ -236,12 +274,17 @@ class OrderedConsumer:
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != incarnation.name:
             return  # anybody may publish to our inbox: not a delivery of this consumer
-        if delivery.consumer_seq != incarnation.consumer_seq + 1:
-            self._restart("gap")
+        ahead = delivery.consumer_seq - incarnation.consumer_seq
+        if ahead != 1:
+            if ahead > 1:
+                self._restart()  # a gap
             return
         incarnation.consumer_seq = delivery.consumer_seq
         self.stream_seq = delivery.stream_seq
-        self._on_message(msg, delivery)
+        try:
+            self._on_message(msg, delivery)
+        except Exception as exc:  # it must not end the session of everybody else
+            self._fail(exc)
 
     def _control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
         assert msg.header is not None
@@ -249,13 +292,15 @@ class OrderedConsumer:
         if reply is None:
             reply = header_value(msg.header, b"Nats-Consumer-Stalled")
             last = header_value(msg.header, b"Nats-Last-Consumer")
-            if last is not None and last.isdigit() and int(last) > incarnation.consumer_seq:
-                self._restart("gap")
+            if last is not None and last.isdigit() and int(last[:20]) > incarnation.consumer_seq:
+                self._restart()  # a gap at the end
                 return
+            incarnation.alive = True
             if reply is None:
-                if self._on_idle is not None:
-                    self._on_idle()
+                self._call(self._on_idle)
                 return
+            if len(reply.split()) != 1:
+                return  # no subject: it would break the control line
         if self._paused:
             self._held = reply
         else:
@@ -265,9 +310,24 @@ class OrderedConsumer:
         if self._placer is None or incarnation is not self._current or self._stopped:
             return None
         delivery = parse_ack_subject(msg.reply)
-        if delivery is None or delivery.consumer_seq <= incarnation.consumer_seq:
+        if (
+            delivery is None
+            or delivery.consumer != incarnation.name
+            or delivery.consumer_seq <= incarnation.consumer_seq
+        ):
             return None
-        return self._placer(msg, size)
+        try:
+            return self._placer(msg, size)
+        except Exception as exc:
+            self._fail(exc)
+            return None
+
+    def _call(self, callback: Callable[[], None] | None) -> None:
+        if callback is not None:
+            try:
+                callback()
+            except Exception as exc:
+                self._fail(exc)
 
     # -- restart ----------------------------------------------------------------------------------
 
@@ -277,13 +337,15 @@ class OrderedConsumer:
         self._timer = self._loop.call_later(self._heartbeat, self._check)
 
     def _check(self) -> None:
-        if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS and self._task is None:
-            self._spawn(self._verify_silence())
+        if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS:
+            self._spawn(self._verify_silence)
         self._arm()
 
-    def _spawn(self, coroutine: Any) -> None:
-        self._task = self._loop.create_task(coroutine, name="natsproto-ordered")
-        self._task.add_done_callback(self._task_done)
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run ``work`` unless something runs that will make a new consumer anyway."""
+        if not self._stopped and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(work(), name="natsproto-ordered")
+            self._task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if self._task is task:
@@ -299,51 +361,48 @@ class OrderedConsumer:
             await self._js.client.flush(2.0)  # everything the server had sent is processed after this
         except NatsError:
             pass
-        if self._active == before and not self._stopped:
-            if self._on_restart is not None:
-                self._on_restart()
+        if self._current is not None and self._active == before:
+            self._drop()
+            self._call(self._on_restart)
+        if self._current is None:
             await self._recreate()
 
-    def _restart(self, why: str) -> None:
+    def _restart(self) -> None:
         """Make a new consumer from after the last message delivered."""
-        if self._stopped:
-            return
-        incarnation, self._current = self._current, None
-        if incarnation is not None:
-            self._connection.unsubscribe(incarnation)
-        self._held = None
-        if self._on_restart is not None:
-            self._on_restart()
-        if self._task is None:
-            self._spawn(self._recreate(incarnation))
+        if not self._stopped:
+            self._drop()
+            self._call(self._on_restart)
+            self._spawn(self._recreate)
 
-    async def _recreate(self, old: _Incarnation | None = None) -> None:
-        old = old or self._current
-        deadline = self._loop.time() + self._budget
-        wait = 0.05
+    async def _recreate(self) -> None:
+        failure: NatsError | None = None
         while not self._stopped:
+            if self._deadline is None:
+                self._deadline, self._wait = self._loop.time() + self._budget, 0.05
+            elif self._loop.time() > self._deadline:
+                raise failure or RequestTimeoutError(
+                    f"a consumer of stream {self._stream!r} made no progress within {self._budget} s"
+                )
+            else:
+                await asyncio.sleep(self._wait)
+                self._wait = min(self._wait * 2, 1.0)
             self.restarts += 1
-            if old is not None:
-                self._current = None
-                self._connection.unsubscribe(old)
+            self._drop()
             try:
-                await self._connection.wait_connected(max(0.1, deadline - self._loop.time()))
-                if old is not None:
-                    await self._delete(old.name)
+                await self._connection.wait_connected(max(0.1, self._deadline - self._loop.time()))
+                await self._clean()
                 await self._check_stream()
                 await self._create()
             except (ConnectionClosedError, StreamNotFoundError):
                 raise
             except NatsError as exc:
-                if not retryable(exc) or self._loop.time() > deadline:
+                if not retryable(exc):
                     raise
-                old = self._current or old  # it may have been created nevertheless
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 1.0)
-                continue
-            if self._current is not None:
-                return
-            old = None  # a gap or a reconnect during the creation: once more
+                failure = exc
+            else:
+                if self._current is not None:
+                    return
+                failure = None  # a gap during the creation: once more
 
     async def _check_stream(self) -> None:
         """A stream made anew starts its sequences anew: waiting for ours to come would be silence."""
@@ -358,4 +417,8 @@ class OrderedConsumer:
             self._stopped = True
             if self._timer is not None:
                 self._timer.cancel()
-            self._on_failure(exc)
+            self._drop()
+            try:
+                self._on_failure(exc)
+            except Exception as error:
+                self._connection.unexpected(error)

@@ -77,6 +77,7 @@ class PublishWindow(ReplySlot):
         progress_timeout: seconds without an acknowledgement before it fails (15).
         first: index of the first publish (after a repair, indexes go on).
         last_seq: the sequence acknowledged last, which the next ones must exceed.
+        header: an encoded header block every message carries.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class PublishWindow(ReplySlot):
         "_timer",
         "_waiter",
         "failure",
+        "header",
         "last_seq",
         "max_bytes",
         "stream",
@@ -108,9 +110,11 @@ class PublishWindow(ReplySlot):
         progress_timeout: float = DEFAULT_PROGRESS,
         first: int = 0,
         last_seq: int = 0,
+        header: bytes = b"",
     ) -> None:
         super().__init__(subject)
         self.stream = stream
+        self.header = header
         self.max_bytes = max_bytes
         self.failure: NatsError | None = None
         self.last_seq = last_seq
@@ -145,7 +149,7 @@ class PublishWindow(ReplySlot):
             NatsError: the window has failed, see :attr:`failure`.
         """
         size = len(payload)
-        self._client._check_size(0, size)
+        self._client._check_size(len(self.header), size)
         while self._inflight and (
             self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
         ):
@@ -165,7 +169,7 @@ class PublishWindow(ReplySlot):
         self.unproven[index] = payload
         self._inflight.add(index)
         self._inflight_bytes += size
-        connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index))
+        connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index), self.header)
         if self._timer is None:
             self._timer = self._loop.call_later(self._progress, self._check_progress)
         if connection.congested:

@@ -158,6 +158,7 @@ class ObjectInfo:
         options: as recorded, ``None`` when there are none.
         metadata: free pairs, empty when there are none.
         revision: stream sequence of the meta message, 0 when not known.
+        expires: when the server removes the object by itself (put with a ``ttl``), else ``None``.
         extra: JSON keys this library does not know, written back by an update.
     """
 
@@ -175,6 +176,7 @@ class ObjectInfo:
     options: ObjectMetaOptions | None = field(default=None, kw_only=True)
     metadata: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     revision: int = field(default=0, kw_only=True)
+    expires: datetime | None = field(default=None, kw_only=True)
     extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -374,7 +374,7 @@ async def test_progress_counts_not_the_whole(server: FakeServer) -> None:
 
 async def test_above_max_payload_is_refused_before_any_byte(server: FakeServer) -> None:
     window = make(server)
-    server.session.info["max_payload"] = 10
+    server.connection.max_payload = 10
     with pytest.raises(MaxPayloadError):
         await window.publish(b"x" * 11)
     assert server.pubs == []

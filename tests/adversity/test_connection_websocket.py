@@ -1,0 +1,299 @@
+"""NATS over WebSocket: against real servers, and against peers that frame as no real one does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+import natsproto
+from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
+from natsproto.server import LocalServer
+from support.calls import Calls
+from support.certs import make_certs
+
+websockets = pytest.importorskip("websockets")
+from websockets.frames import Opcode  # noqa: E402
+from websockets.server import ServerProtocol  # noqa: E402
+
+
+def port_of(server: LocalServer) -> int:
+    found = re.search(r"Listening for websocket clients on wss?://[^:]+:(\d+)", server.log(200))
+    assert found is not None, server.log(50)
+    return int(found[1])
+
+
+@pytest.fixture
+async def ws_server(server: LocalServer) -> AsyncIterator[LocalServer]:
+    config = "websocket { port: -1, no_tls: true }"
+    async with LocalServer(binary=server.binary.path, config=config) as own:
+        yield own
+
+
+async def test_real_server(ws_server: LocalServer) -> None:
+    async with natsproto.connect(f"ws://127.0.0.1:{port_of(ws_server)}") as nc:
+        sub = await nc.subscribe("s.>")
+        payloads = [b"", b"x", b"\r\n", bytes(range(256)) * 4, bytes(200_000), bytes(1_000_000)]
+        for payload in payloads:
+            await nc.publish("s.a", payload, headers={"K": "v"})
+        for payload in payloads:
+            assert (await sub.next_msg(timeout=5)).data == payload
+        with pytest.raises(NoRespondersError):
+            await nc.request("nobody")
+        await nc.flush()
+        store = await nc.jetstream().create_object_store(bucket="over-ws")
+        await store.put("a", bytes(700_000))
+        assert await store.get("a") == bytes(700_000)
+
+
+async def test_real_server_restart(ws_server: LocalServer) -> None:
+    port = port_of(ws_server)
+    async with LocalServer(
+        binary=ws_server.binary.path, jetstream=False, config=f"websocket {{ port: {free_port()}, no_tls: true }}"
+    ) as own:
+        back = Calls()
+        port = port_of(own)
+        async with natsproto.connect(f"ws://127.0.0.1:{port}", reconnected_cb=back, reconnect_wait=0.02) as nc:
+            sub = await nc.subscribe("s")
+            await nc.flush()
+            own.kill()
+            await nc.publish("s", b"kept")
+            own.start()
+            await back.until(1)
+            assert (await sub.next_msg(timeout=2)).data == b"kept"
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_wss(server: LocalServer, tmp_path: Path) -> None:
+    certs = make_certs(tmp_path)
+    config = f'websocket {{ port: -1, tls {{ cert_file: "{certs.cert_file}", key_file: "{certs.key_file}" }} }}'
+    async with LocalServer(binary=server.binary.path, jetstream=False, config=config) as own:
+        context = ssl.create_default_context(cafile=certs.ca_file)
+        port = port_of(own)
+        for url in (f"wss://localhost:{port}", f"ws://localhost:{port}"):
+            async with natsproto.connect(url, tls=context) as nc:
+                await nc.flush()
+        with pytest.raises(NatsError, match="certificate"):
+            await natsproto.connect(f"wss://localhost:{port}")
+
+
+# -- peers that frame as they like ---------------------------------------------------------------------
+
+Script = Callable[["Peer"], Awaitable[None]]
+INFO = b'INFO {"server_id":"x","headers":true,"max_payload":1000}\r\n'
+
+
+class Peer:
+    """A WebSocket server by script."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.protocol = ServerProtocol()
+        self.reader, self.writer = reader, writer
+        self.events: list[object] = []
+        self.received = b""
+
+    def send(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                self.writer.write(data)
+
+    async def event(self) -> object:
+        while not self.events:
+            async with asyncio.timeout(5):
+                data = await self.reader.read(65536)
+            if not data:
+                raise ConnectionError
+            self.protocol.receive_data(data)
+            self.send()
+            self.events += self.protocol.events_received()
+        return self.events.pop(0)
+
+    async def until(self, what: bytes) -> None:
+        while what not in self.received:
+            event = await self.event()
+            self.received += bytes(getattr(event, "data", b""))
+        self.received = self.received.partition(what)[2]
+
+    async def opened(self) -> None:
+        request = await self.event()
+        self.protocol.send_response(self.protocol.accept(request))  # type: ignore[arg-type]
+        self.send()
+
+    def binary(self, data: bytes, *, fin: bool = True) -> None:
+        self.protocol.send_binary(data, fin)
+        self.send()
+
+    async def handshake(self) -> None:
+        await self.opened()
+        self.binary(INFO)
+        await self.until(b"PING\r\n")
+        self.binary(b"PONG\r\n")
+
+    async def serve(self) -> None:
+        try:
+            while True:
+                await self.until(b"PING\r\n")
+                self.binary(b"PONG\r\n")
+        except ConnectionError:
+            return
+
+
+class PeerServer:
+    """Listens; runs the scripts in order, the last one for all further connections."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = scripts
+        self.count = 0
+        self.errors: list[BaseException] = []
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = self.scripts[min(self.count, len(self.scripts) - 1)]
+        self.count += 1
+        try:
+            await script(Peer(reader, writer))
+        except ConnectionError:
+            pass
+        except Exception as exc:
+            self.errors.append(exc)
+        finally:
+            writer.transport.abort()
+
+    async def __aenter__(self) -> PeerServer:
+        self.server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.server.close()
+        assert self.errors == []
+
+
+async def plain(peer: Peer) -> None:
+    await peer.handshake()
+    await peer.serve()
+
+
+async def test_frames_split_and_merged_anyhow() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.opened()
+        for n, byte in enumerate(INFO):
+            peer.binary(bytes([byte])) if n % 2 else peer.binary(b"")
+            if not n % 2:
+                peer.binary(bytes([byte]))
+        await peer.until(b"PING\r\n")
+        peer.binary(b"PO", fin=False)
+        peer.protocol.send_ping(b"between")
+        peer.protocol.send_continuation(b"NG", fin=False)
+        peer.protocol.send_continuation(b"\r\n", fin=True)
+        peer.send()
+        await peer.until(b"SUB s 1\r\n")
+        peer.binary(b"MSG s 1 3\r\nabc\r\nMSG s 1 3\r\nde")
+        peer.binary(b"f\r\nMSG s 1 0\r\n\r\n")
+        await peer.serve()
+
+    async with PeerServer(script) as server, natsproto.connect(server.url) as nc:
+        sub = await nc.subscribe("s")
+        assert [(await sub.next_msg(timeout=2)).data for _ in range(3)] == [b"abc", b"def", b""]
+        await nc.flush()
+
+
+async def test_pings_are_answered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.handshake()
+        peer.protocol.send_ping(b"are you there")
+        peer.send()
+        while getattr(event := await peer.event(), "opcode", None) is not Opcode.PONG:
+            pass
+        assert bytes(event.data) == b"are you there"  # type: ignore[attr-defined]
+        peer.binary(b"MSG s 1 2\r\nok\r\n")
+        await peer.serve()
+
+    async with PeerServer(script) as server, natsproto.connect(server.url) as nc:
+        sub = await nc.subscribe("s")
+        assert (await sub.next_msg(timeout=2)).data == b"ok"
+
+
+def _close(peer: Peer) -> None:
+    peer.protocol.send_close(1001, "going")
+    peer.send()
+
+
+def _text(peer: Peer) -> None:
+    peer.protocol.send_text(b"PING\r\n")
+    peer.send()
+
+
+def _garbage(peer: Peer) -> None:
+    peer.writer.write(b"\xff\xff\xff\xff")
+
+
+def _bomb(peer: Peer) -> None:
+    peer.writer.write(b"\x82\x7f" + (1 << 40).to_bytes(8, "big"))
+
+
+def _masked(peer: Peer) -> None:
+    peer.writer.write(b"\x82\x81\x00\x00\x00\x00x")
+
+
+def _reset(peer: Peer) -> None:
+    peer.writer.transport.abort()
+
+
+@pytest.mark.parametrize("end", [_close, _text, _garbage, _bomb, _masked, _reset])
+async def test_a_broken_or_closed_websocket_means_a_new_session(end: Callable[[Peer], None]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.handshake()
+        end(peer)
+        await peer.serve()
+
+    async with PeerServer(script, plain) as server:
+        lost, back = Calls(), Calls()
+        async with natsproto.connect(server.url, disconnected_cb=lost, reconnected_cb=back) as nc:
+            await back.until(1)
+            await nc.flush()
+
+
+async def test_no_websocket_server_there(new_server: LocalServer) -> None:
+    async def http(peer: Peer) -> None:
+        await peer.event()
+        peer.protocol.send_response(peer.protocol.reject(403, "no"))
+        peer.send()
+        await peer.serve()
+
+    async def silent(peer: Peer) -> None:
+        await peer.event()
+        await peer.serve()
+
+    async def ends(peer: Peer) -> None:
+        await peer.event()
+
+    for script, message in [(http, "403"), (silent, "no answer"), (ends, "closed|lost")]:
+        async with PeerServer(script) as server:
+            with pytest.raises(NatsError, match=message):
+                await natsproto.connect(server.url, connect_timeout=0.2)
+    with pytest.raises(NatsError, match="HTTP"):
+        await natsproto.connect(f"ws://127.0.0.1:{new_server.port}", connect_timeout=0.5)
+
+
+async def test_s1_a_websocket_in_clear_is_not_tls() -> None:
+    async with PeerServer(plain) as server:
+        with pytest.raises((SecureConnectionRequiredError, NatsError)):
+            await natsproto.connect(server.url, tls=True, connect_timeout=0.5)
+
+
+async def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.client", None)
+    with pytest.raises(MissingExtraError, match=r"natsproto\[ws\]"):
+        await natsproto.connect("ws://127.0.0.1:1")
