@@ -192,8 +192,11 @@ class _AsyncioTransport:
             self._transport.close()
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        if self._transport is not None and not self._gate.lost:
+            try:
+                self._transport.abort()
+            except AttributeError:
+                pass  # asyncio: one that closed after writing its buffer has no loop any more (3.11)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._gate.closed)
@@ -275,8 +278,8 @@ class StreamsTransport(_AsyncioTransport):
 
     def _lost(self, exc: BaseException | None) -> None:
         if not self._gate.lost:
-            self._gate.lose()
             self.abort()
+            self._gate.lose()
             self._receiver.connection_lost(exc)
 
     @property
@@ -291,6 +294,8 @@ class StreamsTransport(_AsyncioTransport):
             await self._writer.drain()
         except OSError as exc:
             raise StaleConnectionError(f"the connection was lost while writing: {exc}") from exc
+        if self._wire.is_closing():
+            raise StaleConnectionError("the connection was lost while writing")
 
     def pause_reading(self) -> None:
         if self._task is not None:

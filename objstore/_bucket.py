@@ -48,7 +48,7 @@ BIND_BUDGET = 3.0
 """Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
 
 DIRECT_PATIENCE = 1.0
-"""Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without the stream)."""
+"""Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
@@ -97,6 +97,14 @@ class Bucket:
         self.batches = True  # until a server shows that it has none
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+
+    @property
+    def skips_live(self) -> bool:
+        """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""
+        version = str(self.client.server_info.get("version", ""))
+        major, _, rest = version.partition(".")
+        minor = rest.partition(".")[0]
+        return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < (2, 10)
 
     # -- meta messages ----------------------------------------------------------------------------
 

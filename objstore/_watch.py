@@ -74,7 +74,12 @@ class Watcher:
         prefix: str = "",
         on_invalid: OnInvalid | None = None,
     ) -> None:
-        self._watch = _Watch(
+        kind = _Watch
+        if bucket.skips_live:
+            from ._watch_old import ReadingWatch
+
+            kind = ReadingWatch
+        self._watch = kind(
             bucket,
             updates_only=updates_only,
             ignore_deletes=ignore_deletes,
@@ -132,6 +137,7 @@ class _Watch:
         prefix: str,
         on_invalid: OnInvalid,
     ) -> None:
+        """Arguments as :class:`Watcher`."""
         self._bucket = bucket
         self._updates_only = updates_only
         self._ignore_deletes = ignore_deletes
@@ -201,13 +207,17 @@ class _Watch:
 
     def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
         info = decode_delivery(self._bucket, msg, delivery, self._on_invalid)
-        if info is not None and info.name.startswith(self._prefix):
+        if info is not None:
+            self._offer(info)
+        if delivery.num_pending == 0:
+            self._set_caught_up()
+
+    def _offer(self, info: ObjectInfo) -> None:
+        if info.name.startswith(self._prefix):
             self._pending.pop(info.name, None)  # an older state of the name, not read yet
             if not (info.deleted and self._ignore_deletes):
                 self._pending[info.name] = info
                 self._wake()
-        if delivery.num_pending == 0:
-            self._set_caught_up()
 
     def _set_caught_up(self) -> None:
         if not self._caught_up:

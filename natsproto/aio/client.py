@@ -19,9 +19,10 @@ from ..errors import (
 from ..headers import Headers, encode_headers
 from ..nuid import next_nuid
 from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from .callbacks import Callback
 from .connection import Connection, State, Stats
 from .msg import Msg
-from .options import DEFAULT_SERVER, Callback, Options
+from .options import DEFAULT_SERVER, Options
 from .request_mux import RequestSlot
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import re
 from collections.abc import Callable
-from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,8 @@ from ..errors import (
 )
 from ..nuid import next_nuid
 from ..wire import serializer
+from .callbacks import Callbacks
+from .liveness import Liveness
 from .request_mux import RequestMux
 from .server_pool import Server, ServerPool, backoff
 from .session import Session, describe
@@ -33,24 +33,18 @@ from .subscription import Handler
 if TYPE_CHECKING:
     from ..transport import Buffer
     from ..wire import Msg as WireMsg
-    from .options import Callback, Options
+    from .options import Options
 
 log = logging.getLogger("natsproto")
 
 LARGE = 16 * 1024
 """Payloads from this size on are handed to the transport by themselves instead of being joined."""
 
-PROBE_TIMEOUT = 2.0
-"""Seconds without any byte that a PING may take after a request timed out; then the connection is given up."""
-
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """A server's default, assumed while it has not said otherwise."""
 
 SHORT_LIFE = 1.0
 """A session that ends sooner (seconds) counts as a failed attempt: no reconnect storm."""
-
-_inside_callback: ContextVar[Connection | None] = ContextVar("natsproto_callback", default=None)
-"""The connection whose callback is running here: closing it there must not wait for callbacks."""
 
 _PERMISSION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
@@ -107,14 +101,12 @@ class Connection:
         self._buffer_size = 0
         self._connected_at = 0.0
         self._short_lives = 0
-        self._seen_reads = 0
-        self._silent_pings = 0
         self._state_waiters: list[asyncio.Future[None]] = []
         self._reconnect_task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._callbacks: set[asyncio.Future[Any]] = set()
-        self._ping_timer: asyncio.TimerHandle | None = None
-        self._probe_timer: asyncio.TimerHandle | None = None
+        self._callbacks = Callbacks()
+        self._liveness: Liveness | None = None
+        self.call = self._callbacks.call
+        self.spawn = self._callbacks.spawn
 
     # -- opening and reconnecting -----------------------------------------------------------------
 
@@ -188,7 +180,9 @@ class Connection:
         self.state = State.CONNECTED
         self._connected_at = self._loop.time()
         self.pool.connected(session.server)
-        self._arm_ping()
+        self._liveness = Liveness(
+            session, interval=self.options.ping_interval, misses=self.options.max_outstanding_pings
+        )
         self._take_info(session)
         for handler in list(self.handlers.values()):
             handler.base = handler.delivered
@@ -294,20 +288,10 @@ class Connection:
             self._end(None)
             if session is not None:
                 await session.close()
-        await asyncio.sleep(0)  # callbacks called just now become tasks
-        current = asyncio.current_task()
-        if self._reconnect_task is not None and self._reconnect_task is not current:
+        if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
             self._reconnect_task.cancel()
             await asyncio.wait([self._reconnect_task])
-        others: set[asyncio.Future[Any]] = {task for task in self._tasks if task is not current}
-        if _inside_callback.get() is not self:  # it would wait for itself
-            others |= self._callbacks
-        if others:
-            _, late = await asyncio.wait(others, timeout=1.0)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1.0)
+        await self._callbacks.finish()
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until there is a session.
@@ -537,91 +521,17 @@ class Connection:
             self.subscribe(mux)
         return mux
 
-    # -- timers, callbacks, reports ---------------------------------------------------------------
-
-    def _arm_ping(self) -> None:
-        self._cancel_timers()
-        self._seen_reads = self._silent_pings = 0
-        self._ping_timer = self._loop.call_later(self.options.ping_interval, self._ping_due)
-
-    def _ping_due(self) -> None:
-        session = self.session
-        if session is None:
-            return
-        # Bytes that keep coming are a sign of life: on a slow link a PING waits behind megabytes of data.
-        if session.reads != self._seen_reads:
-            self._seen_reads = session.reads
-            self._silent_pings = 0
-        else:
-            self._silent_pings += 1
-        if self._silent_pings >= self.options.max_outstanding_pings:
-            session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
-            return
-        session.ping(None)
-        self._ping_timer = self._loop.call_later(self.options.ping_interval, self._ping_due)
+    # -- liveness, reports ------------------------------------------------------------------------
 
     def probe(self) -> None:
         """A request timed out: make sure that the server still answers, or reconnect."""
-        if self.session is None or self._probe_timer is not None:
-            return
-        session = self.session
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        session.ping(waiter)
-        self._probe_timer = self._loop.call_later(
-            PROBE_TIMEOUT, self._probe_due, session, waiter, session.reads
-        )
-
-    def _probe_due(self, session: Session, waiter: asyncio.Future[None], reads: int) -> None:
-        self._probe_timer = None
-        if waiter.done() or session is not self.session:
-            return
-        if session.reads == reads:
-            session.fail(StaleConnectionError(f"{session.server.url} does not answer PING"))
-            return
-        self._probe_timer = self._loop.call_later(
-            PROBE_TIMEOUT, self._probe_due, session, waiter, session.reads
-        )
+        if self._liveness is not None:
+            self._liveness.probe()
 
     def _cancel_timers(self) -> None:
-        for timer in (self._ping_timer, self._probe_timer):
-            if timer is not None:
-                timer.cancel()
-        self._ping_timer = self._probe_timer = None
-
-    def call(self, callback: Callback | None, *args: Any) -> None:
-        """Run a user's callback outside the reading side; a raising one is logged, never fatal."""
-        if callback is not None:
-            self._loop.call_soon(self._run_callback, callback, args)
-
-    def _run_callback(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        token = _inside_callback.set(self)  # inherited by the tasks it starts
-        try:
-            result = callback(*args)
-            if inspect.isawaitable(result):
-                task = asyncio.ensure_future(result)
-                self._callbacks.add(task)
-                task.add_done_callback(self._callback_done)
-        except Exception:
-            log.exception("a callback raised")
-        finally:
-            _inside_callback.reset(token)
-
-    def _callback_done(self, task: asyncio.Future[Any]) -> None:
-        self._callbacks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a callback raised", exc_info=task.exception())
-
-    def spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
-        """Run a background task that :meth:`close` waits for and cancels."""
-        task: asyncio.Task[Any] = self._loop.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_done)
-        return task
-
-    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its owner awaits it; when the owner was cancelled nobody is left to tell
+        if self._liveness is not None:
+            self._liveness.stop()
+            self._liveness = None
 
     def report(self, exc: BaseException) -> None:
         """Tell ``error_cb`` (and the log) of an error that belongs to no call."""

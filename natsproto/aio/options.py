@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
 from ..transport import TransportKind
 from .auth import Credentials, SignatureCallback, TokenSource
+from .callbacks import Callback
 from .server_pool import ServerPool
 
 if TYPE_CHECKING:
     import ssl
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
-Callback = Callable[..., None] | Callable[..., Awaitable[None]]
 
 DEFAULT_TRANSPORT: TransportKind = "buffered"
 """What the paired runs of ``bench/`` show to be the faster one."""

@@ -133,37 +133,38 @@ class Session:
         self.fail(exc)
 
     def _dispatch(self, events: list[Any]) -> None:
-        if not self._connect_sent:
-            # INFO or -ERR, and nothing after it. More was injected before a TLS upgrade (CVE-2021-23222 and
-            # its kin), or comes from something that is no NATS server.
-            if self._info_received.done() or len(events) > 1 or not isinstance(events[0], Info):
-                errors = [event for event in events if isinstance(event, Err)]
-                if errors:
-                    self._error(errors[0].text)
-                else:
-                    self.fail(RemoteProtocolError("the peer spoke out of turn before CONNECT"))
-                return
+        if not self._connect_sent and not (
+            len(events) == 1 and isinstance(events[0], Info) and not self._info_received.done()
+        ):
+            # Before CONNECT there is INFO or -ERR, and nothing after it. More was injected before a TLS
+            # upgrade (CVE-2021-23222 and its kin), or comes from something that is no NATS server.
+            errors = [event for event in events if isinstance(event, Err)]
+            if errors:
+                self._error(errors[0].text)
+            else:
+                self.fail(RemoteProtocolError("the peer spoke out of turn before CONNECT"))
+            return
         connection = self.connection
         handlers = connection.handlers
-        messages = size = 0
+        others = size = 0
         try:
             for event in events:
                 if type(event) is Msg:
                     handler = handlers.get(event.sid)
                     if handler is not None:
-                        messages += 1
                         size += len(event.payload)
                         handler.delivered = delivered = handler.delivered + 1
                         if delivered == handler.max_msgs:
                             connection.complete(handler)
                         handler.deliver(event)
                 else:
+                    others += 1
                     self._control(event)
                     if self.lost is not None:
                         break
         except Exception as exc:  # whatever it is, a reader that goes on would be a zombie
             self._internal_error(exc)
-        connection.stats.in_msgs += messages
+        connection.stats.in_msgs += len(events) - others
         connection.stats.in_bytes += size
 
     def _internal_error(self, exc: Exception) -> None:

@@ -67,6 +67,7 @@ class WebSocketTransport:
             self._fail(RemoteProtocolError("the peer does not speak HTTP"))
         else:
             self._send()  # answers to pings
+
     def connection_lost(self, exc: BaseException | None) -> None:
         reason = self._failure or exc
         if not self.opened.done():

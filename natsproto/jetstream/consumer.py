@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from ..aio.msg import Msg
 from ..aio.request_mux import ReplySlot
-from ..errors import APIError, NatsError, NoRespondersError, StaleConnectionError
+from ..aio.subscription import Handler
+from ..errors import (
+    APIError,
+    ConfigError,
+    ConnectionClosedError,
+    NatsError,
+    NoRespondersError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
 from ..headers import Headers, status_of
 from .api.codec import dumps
 from .api.delivery import Delivery, parse_ack_subject
@@ -22,6 +31,10 @@ if TYPE_CHECKING:
 
 GRACE = 1.0
 """Seconds beyond the server's own expiry before a fetch ends by itself."""
+
+
+_PLAIN_ENDS = ("Batch Completed", "Leadership Change", "Server Shutdown")
+"""Texts of 409 after which the next fetch does as well as any."""
 
 
 class JetStreamMsg:
@@ -89,53 +102,80 @@ class JetStreamMsg:
         return f"<JetStreamMsg {self.subject!r} seq={self.seq}>"
 
 
-class _FetchSlot(ReplySlot):
-    """Collects one fetch."""
+class _Fetch(Handler):
+    """Collects one fetch.
 
-    __slots__ = ("client", "done", "failure", "msgs", "waiter", "wanted")
+    It has a subscription of its own: messages come with the subject they were published on, so that the
+    inbox of all requests could not tell whose they are.
+    """
 
-    def __init__(self, subject: bytes, client: Client, wanted: int) -> None:
-        super().__init__(subject)
+    __slots__ = ("client", "consumer", "done", "failure", "msgs", "request", "waiter", "wanted")
+
+    def __init__(self, client: Client, consumer: str, request: bytes, wanted: int) -> None:
+        super().__init__(client.new_inbox().encode())
         self.client = client
+        self.consumer = consumer
+        self.request = request
         self.wanted = wanted
         self.msgs: list[JetStreamMsg] = []
         self.failure: NatsError | None = None
         self.done = False
-        self.waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+    def deliver(self, msg: WireMsg) -> None:
         if self.done:
             return
-        if msg.header is not None and not msg.payload and msg.reply is None:
-            status = status_of(msg.header)
-            if status == 100:
-                return  # heartbeat
-            if status is not None:
-                text = msg.header.partition(b"\r\n")[0].decode("ascii", "replace")
-                if status == 503:
-                    self.failure = NoRespondersError(self.subject.decode(), "the consumer does not exist")
-                elif status == 409 and "Deleted" in text:
-                    self.failure = ConsumerNotFoundError(404, 10014, "the consumer was deleted while waiting")
-                elif status not in (404, 408, 409):
-                    self.failure = APIError(status, 0, text)
-                self.finish()
+        if msg.subject == self.subject:
+            if msg.header is not None and not msg.payload:
+                self._status(msg.header)
             return
         delivery = parse_ack_subject(msg.reply)
-        if delivery is None:
+        if delivery is None or delivery.consumer != self.consumer:
             return
         self.msgs.append(JetStreamMsg(msg, self.client, delivery))
         self.wanted -= 1
         if self.wanted == 0:
             self.finish()
 
-    def on_lost(self, exc: BaseException) -> None:
-        self.failure = exc if isinstance(exc, NatsError) else StaleConnectionError(str(exc))
-        self.finish()
+    def _status(self, block: bytes) -> None:
+        status = status_of(block)
+        if status is None or status == 100:
+            return  # 100: heartbeat
+        text = block.partition(b"\r\n")[0].decode("ascii", "replace")
+        failure: NatsError | None = None
+        if status == 503:
+            failure = NoRespondersError(self.request.decode(), "the consumer has no leader")
+        elif status == 409 and "Deleted" in text:
+            failure = ConsumerNotFoundError(404, 10014, "the consumer was deleted while waiting")
+        elif status not in (404, 408) and not any(part in text for part in _PLAIN_ENDS):
+            failure = APIError(status, 0, text)
+        self.finish(failure)
 
-    def finish(self) -> None:
-        self.done = True
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def on_end(self, exc: BaseException | None) -> None:
+        self.lost(exc or ConnectionClosedError("the client was closed"))
+
+    def lost(self, exc: BaseException) -> None:
+        self.finish(exc if isinstance(exc, NatsError) else StaleConnectionError(str(exc)))
+
+    def finish(self, failure: NatsError | None = None) -> None:
+        if not self.done:
+            self.done = True
+            self.failure = failure
+            if not self.waiter.done():
+                self.waiter.set_result(None)
+
+
+class _Watch(ReplySlot):
+    """Tells a fetch that the connection was lost, or that its request was not permitted."""
+
+    __slots__ = ("fetch",)
+
+    def __init__(self, fetch: _Fetch) -> None:
+        super().__init__(fetch.request)
+        self.fetch = fetch
+
+    def on_lost(self, exc: BaseException) -> None:
+        self.fetch.lost(exc)
 
 
 class PullConsumer:
@@ -160,40 +200,56 @@ class PullConsumer:
 
         Args:
             batch: how many at the most.
-            timeout: seconds to wait for them.
+            timeout: seconds to wait for them; a lost connection is waited for as long.
             max_bytes: bound of the batch in bytes.
             no_wait: return at once with what there is.
 
         Raises:
-            ConsumerNotFoundError, NoRespondersError: the consumer is gone.
+            ConsumerNotFoundError: the consumer is gone.
+            APIError: the server refuses the request (a bound of the consumer, or ``max_bytes`` below the
+                next message).
+            NoRespondersError: the consumer has no leader at the moment.
             StaleConnectionError: the connection was lost before any message came.
+            RequestTimeoutError: the server did not even say that there is nothing.
         """
+        if batch < 1 or timeout <= 0:
+            raise ConfigError("a fetch needs a positive batch and timeout")
         client = self._js.client
         client._check_usable()
-        request: dict[str, int | bool] = {"batch": batch, "expires": int(timeout * 1e9)}
+        # Never through the reconnect buffer: messages would go to a fetch that has ended.
+        await client._connection.wait_connected(timeout)
+        request: dict[str, int | bool] = {"batch": batch}
         if max_bytes is not None:
             request["max_bytes"] = max_bytes
         if no_wait:
-            request["no_wait"] = True
+            request["no_wait"] = True  # with an expiry the server would wait after all
+        else:
+            request["expires"] = int(timeout * 1e9)
         connection = client._connection
-        slot = _FetchSlot(self._subject, client, batch)
-        connection.mux.open(slot)
+        fetch = _Fetch(client, self.name, self._subject, batch)
+        watch = _Watch(fetch)
+        connection.mux.open(watch)
+        connection.subscribe(fetch)
         try:
-            connection.publish(self._subject, dumps(request), slot.inbox)
+            connection.publish(self._subject, dumps(request), fetch.subject)
             connection.flush_now()
-            slot.waiter = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(timeout + GRACE):
-                    if not slot.done:
-                        await slot.waiter
+                    await fetch.waiter
             except TimeoutError:
+                fetch.finish(RequestTimeoutError(f"no answer to a fetch from consumer {self.name!r}"))
                 connection.probe()
         finally:
+            fetch.done = True
+            connection.unsubscribe(fetch)
             if connection._mux is not None:
-                connection._mux.close(slot)
-        if slot.failure is not None and not slot.msgs:
-            raise slot.failure
-        return slot.msgs
+                connection._mux.close(watch)
+        if fetch.failure is not None and not fetch.msgs:
+            if isinstance(fetch.failure, NoRespondersError | RequestTimeoutError):
+                # Servers before 2.10 say nothing when the consumer does not exist, later ones 503.
+                await self._js.consumer_info(self.info.stream, self.name)
+            raise fetch.failure
+        return fetch.msgs
 
     async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncIterator[JetStreamMsg]:
         """Iterate for ever, fetching ``batch`` at a time; break out to stop."""

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..aio.client import HeadersLike, as_payload
@@ -24,7 +24,7 @@ from ..subjects import check_publish_subject, check_subscribe_subject
 from .api.codec import dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
-from .direct_get import BatchSlot, status_error, stored_message
+from .direct_get import BatchSlot, reply_status, status_error, stored_message
 from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow, parse_pub_ack
 
 if TYPE_CHECKING:
@@ -245,28 +245,24 @@ class JetStreamContext:
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         document = _selector(seq, last_by_subject, next_by_subject)
         msg = await self.client.request_frame(subject, dumps(document), b"", self.timeout)
-        if msg.header is not None and not msg.payload:
-            from ..headers import status_of
-
-            if status_of(msg.header) is not None:
-                raise status_error(msg.header, subject.decode())
+        if msg.header is not None and reply_status(msg) is not None:
+            raise status_error(msg.header, subject.decode())
         return stored_message(msg)
 
-    async def get_batch(
+    def get_batch(
         self, stream: str, *, subject: str = ">", seq: int = 1, batch: int = 256, max_bytes: int = BATCH_BYTES
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage, None]:
         """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
 
         Each carries ``num_pending``. Ends at ``batch``, after ``max_bytes`` (the last may exceed it), or
         when there are no more. An older server answers with one message without ``num_pending``.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
-        async for message in self._batch(stream, document):
-            yield message
+        return self._batch(stream, document)
 
-    async def get_last_messages(
+    def get_last_messages(
         self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage, None]:
         """Direct get of the newest message of each subject, at most 1024 (nats-server 2.11).
 
         Raises:
@@ -275,10 +271,9 @@ class JetStreamContext:
         document: dict[str, Any] = {"multi_last": list(subjects), "batch": batch}
         if up_to_seq is not None:
             document["up_to_seq"] = up_to_seq
-        async for message in self._batch(stream, document):
-            yield message
+        return self._batch(stream, document)
 
-    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncIterator[StoredMessage]:
+    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncGenerator[StoredMessage, None]:
         loop = asyncio.get_running_loop()
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
@@ -317,11 +312,13 @@ class JetStreamContext:
                     async with asyncio.timeout(self.timeout):
                         await waiter
                 except TimeoutError:
+                    connection.probe()
                     raise RequestTimeoutError(
                         f"a batch read of {stream!r} stalled for {self.timeout} s"
                     ) from None
         finally:
-            connection.mux.close(slot)
+            if connection._mux is not None:
+                connection._mux.close(slot)
 
     async def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:
         """Delete one message; ``erase`` overwrites it on disk as well."""

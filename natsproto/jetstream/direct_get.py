@@ -31,6 +31,17 @@ def header_int(block: bytes, key: bytes) -> int | None:
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
+def reply_status(msg: WireMsg) -> int | None:
+    """The status of a reply that is no message.
+
+    A stored message may hold any header, a status as well; only the server adds ``Nats-Sequence``.
+    """
+    block = msg.header
+    if block is None or msg.payload or block.find(b"\r\nNats-Sequence: ") >= 0:
+        return None
+    return status_of(block)
+
+
 def status_error(block: bytes, subject: str) -> NatsError:
     """The error for a status reply to a direct get."""
     status = status_of(block)
@@ -98,17 +109,14 @@ class BatchSlot(ReplySlot):
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         if self._done:
             return
-        block = msg.header
-        if block is not None and not msg.payload:
-            status = status_of(block)
-            if status is not None:
-                self._finish(
-                    None
-                    if status == END_OF_BATCH
-                    else status_error(block, self.subject.decode("utf-8", "replace"))
-                )
-                return
-        self._on_message(msg)
+        status = reply_status(msg)
+        if status is None:
+            self._on_message(msg)
+        elif status == END_OF_BATCH:
+            self._finish(None)
+        else:
+            assert msg.header is not None
+            self._finish(status_error(msg.header, self.subject.decode("utf-8", "replace")))
 
     def place(self, rest: bytes, msg: WireMsg, size: int) -> memoryview | bytearray | None:
         return None if self._placer is None or self._done else self._placer(msg, size)

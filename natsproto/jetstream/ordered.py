@@ -148,6 +148,7 @@ class OrderedConsumer:
             APIError, NatsError: what the creation failed with; nothing is left behind.
         """
         self._stopped = False
+        self._deadline = None
         try:
             info = await self._create()
         except BaseException:
@@ -242,6 +243,11 @@ class OrderedConsumer:
                     return
             if name in self._leftover:
                 self._leftover.remove(name)
+
+    @property
+    def first_seq(self) -> int:
+        """The lowest sequence that the next consumer would deliver."""
+        return self.stream_seq + 1 if self.stream_seq else self._start_seq or 1
 
     # -- back-pressure ----------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def _of_ours(exc: Exception) -> str:
     if isinstance(exc, RequestTimeoutError):
         return f"{text}. Try again, or allow more with: --timeout 30s"
     if isinstance(exc, IntegrityError):
-        return f"{text}. What is stored is damaged: store it again"
+        return f"{text}. Store it again"
     if isinstance(exc, StoreFullError):
         return f"{text}. Delete objects, or raise the bucket's limit"
     return text

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.calls import Calls
+from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text
 
 import natsproto
 from natsproto.errors import AuthorizationError, ConnectionClosedError, NatsError
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from support.calls import Calls
-from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text
 
 ServerMaker = Callable[..., LocalServer]
 
@@ -91,7 +91,8 @@ def jwt_config(operator: Key, account: Key, system: Key) -> str:
 
 
 UNLIMITED = {
-    "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1,
+    "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True,
+    "conn": -1, "leaf": -1,
 }  # fmt: skip
 
 
@@ -120,7 +121,9 @@ async def test_user_expires_while_connected(make: ServerMaker, tmp_path: Path) -
     token = account.jwt(user, "user", expires=int(time.time()) + 2, subs=-1, data=-1, payload=-1)
     path.write_text(creds_text(token, user.seed))
     closed = Calls()
-    nc = await natsproto.connect(server.url, creds=path, closed_cb=closed, error_cb=Calls(), reconnect_wait=0.01)
+    nc = await natsproto.connect(
+        server.url, creds=path, closed_cb=closed, error_cb=Calls(), reconnect_wait=0.01
+    )
     await closed.until(1)
     assert isinstance(nc.last_error, ConnectionClosedError)
     assert isinstance(nc.last_error.__cause__, AuthorizationError)
@@ -190,7 +193,9 @@ async def test_s7_no_secret_shows(
                 {"servers": server.url, "token": lambda: CANARY},
             ):
                 closed = Calls()
-                nc = await natsproto.connect(**options, nkey_seed=key.seed, closed_cb=closed, reconnect_wait=0.01)
+                nc = await natsproto.connect(
+                    **options, nkey_seed=key.seed, closed_cb=closed, reconnect_wait=0.01
+                )
                 shown = texts(nc)
                 await nc.publish("go")
                 if len(server.connections) > 1:

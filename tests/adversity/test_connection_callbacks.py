@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto import Client
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from support.calls import Calls
 
 BOUND = 3.0
 
@@ -164,7 +164,9 @@ async def check_usable(nc: Client) -> None:
         await sub.unsubscribe()
         await nc.flush()
     connection = nc._connection
-    assert [handler.subject for handler in connection.handlers.values() if handler is not connection._mux] == [b"echo"]
+    assert [
+        handler.subject for handler in connection.handlers.values() if handler is not connection._mux
+    ] == [b"echo"]
     assert connection._mux is None or len(connection._mux) == 0
     assert connection.session is not None
     assert not [waiter for waiter in connection.session._pongs if waiter is not None]
@@ -266,7 +268,7 @@ async def test_a15_cancelled_while_the_network_is_full() -> None:
         await conn.serve()
 
     count = 0
-    async with ScriptedServer(script) as server:
+    async with ScriptedServer(script) as server:  # noqa: SIM117
         async with natsproto.connect(server.url, request_timeout=BOUND) as nc:
             payload = bytes(1 << 20)
             while True:

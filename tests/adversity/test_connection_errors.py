@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto.errors import (
@@ -20,7 +21,6 @@ from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Pub, Sub
-from support.calls import Calls
 
 
 async def plain(conn: ScriptedConnection) -> None:
@@ -34,10 +34,17 @@ TRANSIENT = [
     b"-ERR 'maximum subscriptions exceeded'\r\n",
     b"-ERR 'Permissions Violation for Publish to \"x.y\"'\r\n",
     b"-ERR 'Permissions Violation for Subscription to \"y.z\"'\r\n",
-    b"-ERR 'Permissions Violation for Subscription to \"y.z\" using queue \"q\"'\r\n",
+    b'-ERR \'Permissions Violation for Subscription to "y.z" using queue "q"\'\r\n',
     b"-ERR 'PERMISSIONS VIOLATION FOR PUBLISH TO \"x.y\"'\r\n",
 ]
-UNKNOWN = [b"-ERR 'something new'\r\n", b"-ERR \r\n", b"-ERR\r\n", b"-ERR ''\r\n", b"-ERR '\xff\xfe'\r\n", b"-ERR x"]
+UNKNOWN = [
+    b"-ERR 'something new'\r\n",
+    b"-ERR \r\n",
+    b"-ERR\r\n",
+    b"-ERR ''\r\n",
+    b"-ERR '\xff\xfe'\r\n",
+    b"-ERR x",
+]
 FATAL = [
     b"-ERR 'Unknown Protocol Operation'\r\n",
     b"-ERR 'Maximum Payload Violation'\r\n",

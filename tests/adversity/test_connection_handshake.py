@@ -1,4 +1,4 @@
-"""What can go wrong until a connection is established, played by a scripted server (rows A1, A2, S1, S3, S5, S6)."""
+"""What can go wrong until a connection is established, by a scripted server (A1, A2, S1, S3, S5, S6)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto.errors import (
@@ -21,7 +22,6 @@ from natsproto.errors import (
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Connect, Ping, Pub, Sub
-from support.calls import Calls
 
 TIMEOUT = 0.3
 SLACK = 0.3
@@ -77,7 +77,7 @@ HANDSHAKE = b'INFO {"server_id":"x","version":"2.15.1","headers":true,"max_paylo
 
 
 async def test_a1_end_of_stream_at_each_byte_of_the_handshake() -> None:
-    offsets = [*range(0, 12), 40, *range(len(HANDSHAKE) - 10, len(HANDSHAKE))]
+    offsets = [*range(12), 40, *range(len(HANDSHAKE) - 10, len(HANDSHAKE))]
 
     async def script(conn: ScriptedConnection) -> None:
         offset = offsets[conn.number]
@@ -294,8 +294,8 @@ async def test_s6_connect_document() -> None:
             connect = server.connections[0].connect
     assert connect == {
         "verbose": False, "pedantic": False, "tls_required": False, "lang": "python-natsproto",
-        "version": natsproto.__version__, "protocol": 1, "echo": False, "headers": True, "no_responders": True,
-        "name": 'a "name"\r\nPING', "user": "u", "pass": "p", "auth_token": "t",
+        "version": natsproto.__version__, "protocol": 1, "echo": False, "headers": True,
+        "no_responders": True, "name": 'a "name"\r\nPING', "user": "u", "pass": "p", "auth_token": "t",
     }  # fmt: skip
 
 

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto.aio import connection as connection_module
+from natsproto.aio import liveness as liveness_module
 from natsproto.errors import (
     AuthorizationError,
     ConnectionClosedError,
@@ -25,7 +27,6 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Ping, Pub, Sub, Unsub
-from support.calls import Calls
 
 FAST = {"reconnect_wait": 0.02, "reconnect_wait_max": 0.1}
 
@@ -228,7 +229,7 @@ async def test_a6_a_stopped_server_is_noticed_by_ping(own_server: LocalServer) -
 async def test_a6_a_stopped_server_is_noticed_after_a_request_timeout(
     own_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr(liveness_module, "PROBE_TIMEOUT", 0.2)
     async with LocalServer(jetstream=False) as other, FaultProxy(own_server.url) as proxy:
         back = Calls()
         urls = [proxy.url, other.url]
@@ -245,8 +246,27 @@ async def test_a6_a_stopped_server_is_noticed_after_a_request_timeout(
             proxy.blackhole(False)
 
 
+async def test_each_request_timeout_probes_anew(
+    own_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answered probe must not stand in the way of the next one."""
+    monkeypatch.setattr(liveness_module, "PROBE_TIMEOUT", 0.3)
+    async with FaultProxy(own_server.url) as proxy:
+        lost = Calls()
+        async with natsproto.connect(proxy.url, disconnected_cb=lost, connect_timeout=0.2, **FAST) as nc:
+            await nc.subscribe("a")
+            with pytest.raises(RequestTimeoutError):
+                await nc.request("a", timeout=0.05)
+            await nc.flush()
+            proxy.blackhole()
+            with pytest.raises(RequestTimeoutError):
+                await nc.request("a", timeout=0.05)
+            await lost.until(1)
+            proxy.blackhole(False)
+
+
 async def test_flush_that_times_out_probes(own_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(liveness_module, "PROBE_TIMEOUT", 0.1)
     async with FaultProxy(own_server.url) as proxy:
         lost = Calls()
         async with natsproto.connect(proxy.url, disconnected_cb=lost, connect_timeout=0.2, **FAST) as nc:
@@ -287,7 +307,7 @@ async def test_many_flushes_at_a_ping_are_no_missed_pongs() -> None:
 @pytest.mark.parametrize("means", ["ping", "probe"])
 async def test_a17_a_link_that_delivers_bytes_is_alive(means: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow link a PING waits behind megabytes of data; bytes that keep coming are a sign of life."""
-    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(liveness_module, "PROBE_TIMEOUT", 0.1)
     count = 40
 
     async def script(conn: ScriptedConnection) -> None:
@@ -373,7 +393,9 @@ async def test_a8_a_lame_duck_that_no_longer_answers_is_left(monkeypatch: pytest
 
     async with ScriptedServer(script) as server, ScriptedServer() as other:
         back = Calls()
-        async with natsproto.connect([server.url, other.url], randomize=False, reconnected_cb=back, **FAST) as nc:
+        async with natsproto.connect(
+            [server.url, other.url], randomize=False, reconnected_cb=back, **FAST
+        ) as nc:
             await back.until(1)
             assert nc.connected_url == other.url
 
@@ -485,7 +507,9 @@ async def test_reconnect_forbidden() -> None:
 
     async with ScriptedServer(script) as server:
         closed, lost = Calls(), Calls()
-        nc = await natsproto.connect(server.url, reconnect=False, closed_cb=closed, disconnected_cb=lost, error_cb=Calls())
+        nc = await natsproto.connect(
+            server.url, reconnect=False, closed_cb=closed, disconnected_cb=lost, error_cb=Calls()
+        )
         sub = await nc.subscribe("s")
         await nc.publish("go")
         await closed.until(1)
@@ -501,7 +525,9 @@ async def test_reconnect_forbidden() -> None:
 async def test_close_while_reconnecting() -> None:
     async with ScriptedServer(plain) as server:
         lost = Calls()
-        nc = await natsproto.connect(server.url, disconnected_cb=lost, reconnect_wait=60, reconnect_wait_max=60)
+        nc = await natsproto.connect(
+            server.url, disconnected_cb=lost, reconnect_wait=60, reconnect_wait_max=60
+        )
         server.refuse()
         (await server.connection()).abort()
         await lost.until(1)
@@ -547,7 +573,7 @@ async def test_a16_a_client_that_stood_still_goes_on(own_server: LocalServer) ->
         sub = await nc.subscribe("s")
         for _ in range(3):
             await nc.publish("s", b"x")
-            time.sleep(0.4)  # noqa: ASYNC251 - the loop stands still, as a stopped process does
+            time.sleep(0.4)
             await sub.next_msg(timeout=2)
         await nc.flush()
         assert len(lost) == 0
@@ -556,7 +582,7 @@ async def test_a16_a_client_that_stood_still_goes_on(own_server: LocalServer) ->
 async def test_a12_connected_means_working(own_server: LocalServer) -> None:
     """Cuts at random moments under load; after each, CONNECTED means that a round trip works."""
     rng = random.Random(5)
-    async with FaultProxy(own_server.url) as proxy:
+    async with FaultProxy(own_server.url) as proxy:  # noqa: SIM117
         async with natsproto.connect(proxy.url, error_cb=Calls(), **FAST) as nc:
             sub = await nc.subscribe("echo")
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto import Client, Headers
@@ -24,7 +25,6 @@ from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.proxy import HOLD
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Msg, Pub, Sub, Unsub
-from support.calls import Calls
 
 
 async def test_round_trip(nc: Client) -> None:
@@ -45,7 +45,7 @@ async def test_round_trip(nc: Client) -> None:
 
 async def test_headers_round_trip(nc: Client) -> None:
     sub = await nc.subscribe("h")
-    headers = Headers([("A", "1"), ("a", "2"), ("Empty", ""), ("Ünicode-Value", "ä ö")][:3] + [("V", "ä ö")])
+    headers = Headers([*[("A", "1"), ("a", "2"), ("Empty", ""), ("Ünicode-Value", "ä ö")][:3], ("V", "ä ö")])
     await nc.publish("h", b"body", headers=headers)
     await nc.publish("h", b"", headers={"K": ["1", "2"], "Colon": "a: b"})
     first, second = await sub.next_msg(timeout=2), await sub.next_msg(timeout=2)
@@ -114,9 +114,9 @@ async def test_late_replies_are_dropped(server: LocalServer) -> None:
         sub = await responder.subscribe("slow")
         await responder.flush()
         proxy.to_client = lambda event, raw: HOLD if isinstance(event, Msg) else None
+        request = asyncio.create_task(nc.request("slow", b"1", timeout=0.1))
+        await (await sub.next_msg(timeout=2)).respond(b"late")
         with pytest.raises(RequestTimeoutError):
-            request = asyncio.create_task(nc.request("slow", b"1", timeout=0.1))
-            await (await sub.next_msg(timeout=2)).respond(b"late")
             await request
         await proxy.wait_until(lambda: proxy.held == 1)
         proxy.to_client = None
@@ -331,7 +331,8 @@ async def test_max_payload_counts_headers(server: LocalServer) -> None:
 
 
 BAD_SUBJECTS = [
-    "", " ", "a b", "a\tb", "a\r\nPUB evil 1\r\nx", "a\n", "\x00", "a\x7f", "a..b", ".a", "a.", "a.*", ">", "\ud800",
+    "", " ", "a b", "a\tb", "a\r\nPUB evil 1\r\nx", "a\n", "\x00", "a\x7f",
+    "a..b", ".a", "a.", "a.*", ">", "\ud800",
 ]  # fmt: skip
 
 
@@ -343,35 +344,35 @@ async def test_s9_nothing_illegal_is_sent() -> None:
         assert event.subject == b"end"
         await conn.serve()
 
-    async with ScriptedServer(script) as server:
-        async with natsproto.connect(server.url) as nc:
-            for bad in BAD_SUBJECTS:
+    async with ScriptedServer(script) as server, natsproto.connect(server.url) as nc:
+        for bad in BAD_SUBJECTS:
+            with pytest.raises(BadSubjectError):
+                await nc.publish(bad)
+            with pytest.raises(BadSubjectError):
+                await nc.publish("a", reply=bad)
+            with pytest.raises(BadSubjectError):
+                await nc.request(bad)
+            if bad not in ("a.*", ">"):
                 with pytest.raises(BadSubjectError):
-                    await nc.publish(bad)
-                with pytest.raises(BadSubjectError):
-                    await nc.publish("a", reply=bad)
-                with pytest.raises(BadSubjectError):
-                    await nc.request(bad)
-                if bad not in ("a.*", ">"):
-                    with pytest.raises(BadSubjectError):
-                        await nc.subscribe(bad)
-            for bad in ("", "a b", "a\r\nb", "\x00"):
-                with pytest.raises(BadSubjectError):
-                    await nc.subscribe("a", queue=bad)
-            for name, value in [
-                ("a b", "x"), ("a:b", "x"), ("", "x"), ("a\r\nb", "x"), ("a", "x\r\ny"), ("a", "x\ny"), ("a", "\x00"),
-            ]:  # fmt: skip
-                for call in (nc.publish, nc.request):
-                    with pytest.raises(LocalProtocolError):
-                        await call("a", headers={name: value})
-            for payload in ("text", 7, None, [1]):
-                for call in (nc.publish, nc.request):
-                    with pytest.raises(LocalProtocolError):
-                        await call("a", payload)  # type: ignore[arg-type]
-            with pytest.raises(ConfigError):
-                await nc.subscribe("a", max_msgs=-1)
-            await nc.publish("end")
-            await nc.flush()
+                    await nc.subscribe(bad)
+        for bad in ("", "a b", "a\r\nb", "\x00"):
+            with pytest.raises(BadSubjectError):
+                await nc.subscribe("a", queue=bad)
+        for name, value in [
+            ("a b", "x"), ("a:b", "x"), ("", "x"), ("a\r\nb", "x"),
+            ("a", "x\r\ny"), ("a", "x\ny"), ("a", "\x00"),
+        ]:  # fmt: skip
+            for call in (nc.publish, nc.request):
+                with pytest.raises(LocalProtocolError):
+                    await call("a", headers={name: value})
+        for payload in ("text", 7, None, [1]):
+            for call in (nc.publish, nc.request):
+                with pytest.raises(LocalProtocolError):
+                    await call("a", payload)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError):
+            await nc.subscribe("a", max_msgs=-1)
+        await nc.publish("end")
+        await nc.flush()
 
 
 async def test_facts(nc: Client, server: LocalServer) -> None:

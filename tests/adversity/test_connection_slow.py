@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
+from support.calls import Calls
 
 import natsproto
 from natsproto.errors import SlowConsumerError
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
-from support.calls import Calls
 
 
 async def test_a13_only_the_slow_subscription_drops(server: LocalServer) -> None:
@@ -78,16 +77,15 @@ async def test_a17_bad_links_work(server: LocalServer, fault: str) -> None:
 
 async def test_a17_large_payloads_split_anyhow(new_server: LocalServer) -> None:
     """Placement of payloads and the fallback to the buffer do not depend on how bytes arrive."""
-    async with FaultProxy(new_server.url) as proxy:
-        async with natsproto.connect(proxy.url) as nc:
-            sub = await nc.subscribe("s")
-            for chunk, size in [(4093, 300_000), (65_537, 1_000_000), (1, 5000), (7, 20_000)]:
-                proxy.chunk = chunk
-                payload = bytes(n * 7 & 255 for n in range(size))
-                await nc.publish("s", payload)
-                await nc.publish("s", b"small")
-                assert (await sub.next_msg(timeout=5)).data == payload
-                assert (await sub.next_msg(timeout=5)).data == b"small"
+    async with FaultProxy(new_server.url) as proxy, natsproto.connect(proxy.url) as nc:
+        sub = await nc.subscribe("s")
+        for chunk, size in [(4093, 300_000), (65_537, 1_000_000), (1, 5000), (7, 20_000)]:
+            proxy.chunk = chunk
+            payload = bytes(n * 7 & 255 for n in range(size))
+            await nc.publish("s", payload)
+            await nc.publish("s", b"small")
+            assert (await sub.next_msg(timeout=5)).data == payload
+            assert (await sub.next_msg(timeout=5)).data == b"small"
 
 
 async def test_a17_ping_waits_behind_data_on_a_slow_uplink(new_server: LocalServer) -> None:

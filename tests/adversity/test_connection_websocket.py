@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from support.calls import Calls
+from support.certs import make_certs
 
 import natsproto
 from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
 from natsproto.server import LocalServer
-from support.calls import Calls
-from support.certs import make_certs
 
 websockets = pytest.importorskip("websockets")
 from websockets.frames import Opcode  # noqa: E402
@@ -52,16 +52,19 @@ async def test_real_server(ws_server: LocalServer) -> None:
 
 
 async def test_real_server_restart(ws_server: LocalServer) -> None:
-    port = port_of(ws_server)
     async with LocalServer(
-        binary=ws_server.binary.path, jetstream=False, config=f"websocket {{ port: {free_port()}, no_tls: true }}"
+        binary=ws_server.binary.path,
+        jetstream=False,
+        config=f"websocket {{ port: {free_port()}, no_tls: true }}",
     ) as own:
-        back = Calls()
-        port = port_of(own)
-        async with natsproto.connect(f"ws://127.0.0.1:{port}", reconnected_cb=back, reconnect_wait=0.02) as nc:
+        lost, back = Calls(), Calls()
+        async with natsproto.connect(
+            f"ws://127.0.0.1:{port_of(own)}", disconnected_cb=lost, reconnected_cb=back, reconnect_wait=0.02
+        ) as nc:
             sub = await nc.subscribe("s")
             await nc.flush()
             own.kill()
+            await lost.until(1)
             await nc.publish("s", b"kept")
             own.start()
             await back.until(1)
@@ -78,7 +81,9 @@ def free_port() -> int:
 
 async def test_wss(server: LocalServer, tmp_path: Path) -> None:
     certs = make_certs(tmp_path)
-    config = f'websocket {{ port: -1, tls {{ cert_file: "{certs.cert_file}", key_file: "{certs.key_file}" }} }}'
+    config = (
+        f'websocket {{ port: -1, tls {{ cert_file: "{certs.cert_file}", key_file: "{certs.key_file}" }} }}'
+    )
     async with LocalServer(binary=server.binary.path, jetstream=False, config=config) as own:
         context = ssl.create_default_context(cafile=certs.ca_file)
         port = port_of(own)

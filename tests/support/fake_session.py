@@ -11,7 +11,7 @@ from natsproto.aio.client import Client
 from natsproto.aio.connection import State
 from natsproto.aio.options import Options
 from natsproto.errors import StaleConnectionError
-from natsproto.wire import Msg, Parser, Ping, Pub
+from natsproto.wire import Msg, Parser, Pub
 
 LIMIT = 5.0
 """Bound of every wait in seconds; nothing here takes a hundredth of it."""
@@ -139,7 +139,7 @@ class FakeServer:
 async def until(condition: Callable[[], Any], what: str = "") -> None:
     """Let the loop turn until ``condition()`` holds."""
     async with asyncio.timeout(LIMIT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 

@@ -30,7 +30,9 @@ class Key:
     def __init__(self, kind: int, secret: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(secret)
         self.seed = encode_seed(kind, secret)
-        self.public = _text(bytes([kind]) + self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        self.public = _text(
+            bytes([kind]) + self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        )
 
     def sign(self, data: bytes) -> bytes:
         return self._key.sign(data)

@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 
 import pytest
+from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text, encode_seed
 
 from natsproto.aio.auth import Credentials, connect_document, decode_seed, encode_public_key, read_credentials
 from natsproto.aio.server_pool import parse_url
 from natsproto.errors import AuthorizationError, ConfigError, MissingExtraError
-from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text, encode_seed
 
 # Published in the documentation of NATS (NKey authentication).
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
@@ -39,7 +39,10 @@ def test_signature_is_that_of_the_nonce_as_given() -> None:
         "sig": base64.urlsafe_b64encode(key.sign(b"PXoWU7zWAMt75FY")).decode().rstrip("="),
     }
     assert fields(nkey_seed=key.seed.encode(), nonce="PXoWU7zWAMt75FY") == result
-    assert encode_public_key(base64.b32decode(key.public + "=" * 0 + "=" * (-len(key.public) % 8))[1:33]) == key.public
+    assert (
+        encode_public_key(base64.b32decode(key.public + "=" * 0 + "=" * (-len(key.public) % 8))[1:33])
+        == key.public
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,9 @@ def test_credentials_file(tmp_path: Path) -> None:
     assert credentials.connect_fields(SERVER, "n")["jwt"] == "other"
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------"])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------"]
+)
 def test_unusable_credentials_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.creds"
     path.write_text(text)
@@ -143,7 +148,12 @@ def test_a_bad_seed_in_a_credentials_file(tmp_path: Path) -> None:
 
 def test_connect_holds_a_fixed_list_of_keys() -> None:
     document = connect_document(
-        name="n", echo=True, pedantic=False, tls=True, headers=True, credentials=fields(user="u", password="p")
+        name="n",
+        echo=True,
+        pedantic=False,
+        tls=True,
+        headers=True,
+        credentials=fields(user="u", password="p"),
     )
     assert set(document) == {
         "verbose", "pedantic", "tls_required", "lang", "version", "protocol", "echo", "headers",

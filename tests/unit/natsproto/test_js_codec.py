@@ -81,7 +81,17 @@ def test_the_zero_time_of_go() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", None, 5, "2024-02-03T04:05:06.Zx", "9999-12-31T23:59:59-01:00", b"\xff", "2024-13-01T00:00:00Z"]
+    "text",
+    [
+        "",
+        "x",
+        None,
+        5,
+        "2024-02-03T04:05:06.Zx",
+        "9999-12-31T23:59:59-01:00",
+        b"\xff",
+        "2024-13-01T00:00:00Z",
+    ],
 )
 def test_no_time(text: object) -> None:
     with pytest.raises(RemoteProtocolError, match="not a time"):

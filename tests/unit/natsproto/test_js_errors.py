@@ -61,7 +61,9 @@ def test_two_classes_for_one_code_are_a_mistake_of_ours(monkeypatch: pytest.Monk
         Second.codes = ()  # it stays a subclass until it is collected
 
 
-@pytest.mark.parametrize("error", [None, "text", 5, [], {}, {"code": "x", "err_code": None, "description": 5}])
+@pytest.mark.parametrize(
+    "error", [None, "text", 5, [], {}, {"code": "x", "err_code": None, "description": 5}]
+)
 def test_whatever_the_error_object_is(error: object) -> None:
     found = js.api_error(error)
     assert type(found) is base.APIError
@@ -115,7 +117,24 @@ def test_good_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", None, 5, b"x", "a.b", "a*", ">", "a/b", "a\\b", "a b", "a\tb", "a\r\nb", "a\0b", "a\x7f", "x" * 256, "a\u2028b"],
+    [
+        "",
+        None,
+        5,
+        b"x",
+        "a.b",
+        "a*",
+        ">",
+        "a/b",
+        "a\\b",
+        "a b",
+        "a\tb",
+        "a\r\nb",
+        "a\0b",
+        "a\x7f",
+        "x" * 256,
+        "a\u2028b",
+    ],
 )
 def test_bad_names(name: object) -> None:
     with pytest.raises(base.InvalidNameError):

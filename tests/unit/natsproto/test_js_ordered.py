@@ -61,7 +61,10 @@ class Stream:
             self.configs.append(config)
             self.live[name] = config
             document: dict[str, Any] = {"stream_name": "S", "name": name, "config": config}
-            document |= {"num_pending": self.pending, "delivered": {"consumer_seq": 0, "stream_seq": self.last_seq}}
+            document |= {
+                "num_pending": self.pending,
+                "delivered": {"consumer_seq": 0, "stream_seq": self.last_seq},
+            }
         elif verb == "CONSUMER.DELETE":
             document = {"success": self.live.pop(name, None) is not None}
         else:
@@ -75,7 +78,9 @@ class Stream:
         self.reply(pub, {"error": {"code": code, "err_code": err_code, "description": "no"}})
         return True
 
-    def deliver(self, stream_seq: int, consumer_seq: int, *, pending: int = 0, payload: bytes = b"x", at: int = -1) -> None:
+    def deliver(
+        self, stream_seq: int, consumer_seq: int, *, pending: int = 0, payload: bytes = b"x", at: int = -1
+    ) -> None:
         config = self.configs[at]
         self.server.send(
             config["deliver_subject"].encode(),
@@ -86,7 +91,10 @@ class Stream:
         )
 
     def heartbeat(self, last_consumer: int, *, stalled: bytes | None = None, at: int = -1) -> None:
-        header = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: %d\r\nNats-Last-Stream: 0\r\n" % last_consumer
+        header = (
+            b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: %d\r\nNats-Last-Stream: 0\r\n"
+            % last_consumer
+        )
         if stalled is not None:
             header += b"Nats-Consumer-Stalled: %b\r\n" % stalled
         self.server.send(self.inbox(at), header=header + b"\r\n")
@@ -112,7 +120,11 @@ class Reader:
         options.setdefault("on_idle", self._on_idle)
         options.setdefault("on_restart", self._on_restart)
         self.consumer = OrderedConsumer(
-            stream.server.client.jetstream(timeout=0.5), "S", "s.>", on_failure=self.failures.append, **options
+            stream.server.client.jetstream(timeout=0.5),
+            "S",
+            "s.>",
+            on_failure=self.failures.append,
+            **options,
         )
 
     def _on_idle(self) -> None:
@@ -132,7 +144,11 @@ async def finish(stream: Stream, reader: Reader) -> None:
     await reader.consumer.stop()
     await turns()
     assert stream.live == {}
-    left = [h.subject for h in stream.server.connection.handlers.values() if h is not stream.server.connection._mux]
+    left = [
+        h.subject
+        for h in stream.server.connection.handlers.values()
+        if h is not stream.server.connection._mux
+    ]
     assert left == []
     assert len(stream.server.connection.mux) == 0
 
@@ -610,7 +626,11 @@ async def test_a_callback_that_raises_does_not_reach_the_reader(stream: Stream, 
         raise ZeroDivisionError
 
     failures: list[BaseException] = []
-    options: dict[str, Any] = {"on_message": lambda msg, delivery: None, "on_failure": failures.append, which: broken}
+    options: dict[str, Any] = {
+        "on_message": lambda msg, delivery: None,
+        "on_failure": failures.append,
+        which: broken,
+    }
     consumer = OrderedConsumer(stream.server.client.jetstream(), "S", "s.>", heartbeat=30.0, **options)
     await consumer.start()
     handler = next(h for h in stream.server.connection.handlers.values() if h.subject == stream.inbox())
@@ -642,7 +662,9 @@ async def test_places(stream: Stream) -> None:
     name = stream.configs[0]["name"].encode()
 
     def ask(consumer_seq: int, consumer: bytes = name) -> Any:
-        return handler.place(Msg(b"s.a", handler.sid, b"$JS.ACK.S.%b.1.1.%d.1.0" % (consumer, consumer_seq)), 10)
+        return handler.place(
+            Msg(b"s.a", handler.sid, b"$JS.ACK.S.%b.1.1.%d.1.0" % (consumer, consumer_seq)), 10
+        )
 
     assert ask(1) is place
     stream.deliver(1, 1)

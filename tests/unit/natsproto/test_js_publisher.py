@@ -212,7 +212,9 @@ async def test_no_responders(server: FakeServer) -> None:
     window.close()
 
 
-@pytest.mark.parametrize("answer", [b"", b"hello", b"{}", b'{"stream":"S","seq":"1"}', b'{"stream":"S","seq":true}'])
+@pytest.mark.parametrize(
+    "answer", [b"", b"hello", b"{}", b'{"stream":"S","seq":"1"}', b'{"stream":"S","seq":true}']
+)
 async def test_an_answer_that_is_no_acknowledgement(server: FakeServer, answer: bytes) -> None:
     window = make(server)
     await window.publish(b"x")
@@ -459,7 +461,9 @@ def test_pub_ack() -> None:
         parse_pub_ack(b'{"error":{}}')
 
 
-async def test_publish_retries_no_responders_twice(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_publish_retries_no_responders_twice(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("natsproto.jetstream.context.PUBLISH_RETRY_WAIT", 0.001)
     js = server.client.jetstream()
     server.session.on_pub = lambda pub: server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
@@ -490,5 +494,5 @@ async def test_publish_does_not_retry_anything_else(server: FakeServer) -> None:
     with pytest.raises(RequestTimeoutError):
         await js.publish("s.a", b"x", timeout=0.01)
     assert len(server.pubs) == 2
-    await until(lambda: server.connection._probe_timer is None)
+    await until(lambda: server.connection._liveness._probe_timer is None)
     assert len(server.connection.mux) == 0

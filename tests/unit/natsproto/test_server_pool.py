@@ -120,7 +120,11 @@ def test_discovered_servers() -> None:
     (a,) = pool.servers
     pool.connected(a)
     new = pool.discover(["10.0.0.2:4222", "a:1", "b.example:4222", "[::1]:5"], via=a)
-    assert [server.url for server in new] == ["nats://10.0.0.2:4222", "nats://b.example:4222", "nats://[::1]:5"]
+    assert [server.url for server in new] == [
+        "nats://10.0.0.2:4222",
+        "nats://b.example:4222",
+        "nats://[::1]:5",
+    ]
     assert all(server.discovered and (server.user, server.password) == ("u", "p") for server in new)
     # IP addresses are verified against the name that was asked for, names against themselves.
     assert [server.tls_name for server in new] == ["a", None, "a"]
@@ -158,7 +162,20 @@ def test_the_scheme_never_gets_weaker() -> None:
 def test_hostile_announcements() -> None:
     pool = pool_of("a")
     via = pool.servers[0]
-    bad = ["", "user:pw@h:1", "h:x", "h:0", "http://h", "a b:1", "h\r\nPING:1", "h/../x:1", "\x00", 7, None, ["h"]]
+    bad = [
+        "",
+        "user:pw@h:1",
+        "h:x",
+        "h:0",
+        "http://h",
+        "a b:1",
+        "h\r\nPING:1",
+        "h/../x:1",
+        "\x00",
+        7,
+        None,
+        ["h"],
+    ]
     assert pool.discover(bad, via=via) == []
     assert pool.servers == [via]
     pool.discover([f"h{n}:1" for n in range(100_000)], via=via)

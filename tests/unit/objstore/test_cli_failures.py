@@ -44,7 +44,7 @@ CASES: list[tuple[BaseException, int, str]] = [
     (errors.StoreFullError("full"), 4, "limit"),
     (errors.BadBucketError("bad"), 2, "bad"),
     (errors.BadObjectMetaError("bad"), 2, "bad"),
-    (errors.DigestMismatchError("differs"), 7, "store it again"),
+    (errors.DigestMismatchError("differs"), 7, "Store it again"),
     (errors.ObjectChangedError("replaced"), 7, "replaced"),
     (errors.OutcomeUnknownError("unknown", bucket="b"), 5, "objstore info b"),
     (FileNotFoundError(2, "No such file or directory", "f"), 1, "'f': no such file or directory"),

@@ -1,0 +1,78 @@
+"""Whether the server is still there: a PING at intervals, and one after a request has timed out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..errors import StaleConnectionError
+
+if TYPE_CHECKING:
+    from .session import Session
+
+PROBE_TIMEOUT = 2.0
+"""Seconds of silence after the PING that follows a timed-out request; then the connection is given up."""
+
+
+class Liveness:
+    """Watches one session and ends it when the server has fallen silent.
+
+    Bytes that keep coming are a sign of life, also without a PONG among them: on a slow link a PING waits
+    behind megabytes of data. PINGs of the application do not count as unanswered ones.
+
+    Args:
+        session: the session to watch, from now until :meth:`stop`.
+        interval: seconds between PINGs.
+        misses: PINGs in a row after which nothing came before the session is ended.
+    """
+
+    def __init__(self, session: Session, *, interval: float, misses: int) -> None:
+        self._session = session
+        self._interval = interval
+        self._misses = misses
+        self._loop = asyncio.get_running_loop()
+        self._seen = 0
+        self._silent = 0
+        self._ping_timer = self._loop.call_later(interval, self._ping_due)
+        self._probe_timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Stop watching. Idempotent."""
+        self._ping_timer.cancel()
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+
+    def _ping_due(self) -> None:
+        reads = self._session.reads
+        self._silent = self._silent + 1 if reads == self._seen else 0
+        self._seen = reads
+        if self._silent >= self._misses:
+            self._give_up()
+            return
+        self._session.ping(None)
+        self._ping_timer = self._loop.call_later(self._interval, self._ping_due)
+
+    def probe(self) -> None:
+        """A request timed out: make sure that the server still answers, or end the session."""
+        if self._probe_timer is None:
+            answer: asyncio.Future[None] = self._loop.create_future()
+            answer.add_done_callback(self._answered)
+            self._arm_probe()
+            self._session.ping(answer)
+
+    def _arm_probe(self) -> None:
+        self._probe_timer = self._loop.call_later(PROBE_TIMEOUT, self._probe_due, self._session.reads)
+
+    def _answered(self, answer: asyncio.Future[None]) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+
+    def _probe_due(self, reads: int) -> None:
+        if self._session.reads == reads:
+            self._give_up()
+        else:
+            self._arm_probe()
+
+    def _give_up(self) -> None:
+        self._session.fail(StaleConnectionError(f"{self._session.server.url} does not answer PING"))

@@ -1,0 +1,115 @@
+"""Watching on servers whose consumers skip messages.
+
+A roll-up makes nats-server 2.9 move consumers past everything stored before it, delivered or not: of several
+objects changed within a moment only some are told of. What a consumer delivers is a sign there that something
+has changed, no more; the metas are read one after the other from the leader, which misses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from natsproto.jetstream.api.errors import MessageNotFoundError
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from . import _watch
+from ._bucket import MetaDecodeError, log
+from .format.models import InvalidMeta
+from .format.naming import all_meta_subject
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.delivery import Delivery
+    from natsproto.jetstream.api.models import StoredMessage
+    from natsproto.wire import Msg as WireMsg
+
+
+LOOK_AGAIN = 1.0
+"""Seconds after which a change is noticed that the consumer was not told of at all."""
+
+
+class ReadingWatch(_watch._Watch):
+    """A watch that reads the metas after its cursor whenever the consumer shows a sign of life."""
+
+    _cursor = 0
+    _due = False
+    _reading: asyncio.Task[None] | None = None
+
+    async def _start(self) -> None:
+        bucket = self._bucket
+        consumer = OrderedConsumer(
+            bucket.js,
+            bucket.stream,
+            all_meta_subject(bucket.name),
+            on_message=self._on_message,
+            on_failure=self._fail,
+            on_idle=self._read_on,
+            deliver_policy="new",
+            heartbeat=min(_watch.WATCH_HEARTBEAT, LOOK_AGAIN),
+            created=bucket.created,
+        )
+        self._consumer = consumer
+        try:
+            self._due = True  # signs are remembered until the state at the start has been read
+            await bucket.retrying(consumer.start)
+            if self._updates_only:
+                self._cursor = consumer.first_seq - 1
+            else:
+                for info in await _watch.newest_metas(bucket, self._on_invalid):
+                    self._cursor = max(self._cursor, info.revision)
+                    self._offer(info)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+        self._set_caught_up()
+        self._due = False
+        self._read_on()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if (reading := self._reading) is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+        await super().stop()
+
+    def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._due or self._stopped:
+            return
+        self._due = True
+        if self._reading is None:
+            self._reading = self._bucket.client._connection.spawn(self._read(), "objstore-watch-read")
+
+    async def _read(self) -> None:
+        try:
+            while self._due:
+                self._due = False
+                while not self._stopped and (message := await self._following()) is not None:
+                    self._cursor = message.seq
+                    self._take(message)
+        except Exception as exc:
+            self._fail(exc)
+        finally:
+            self._reading = None
+
+    async def _following(self) -> StoredMessage | None:
+        bucket = self._bucket
+        try:
+            return await bucket.retrying(
+                lambda: bucket.js.get_message(
+                    bucket.stream, seq=self._cursor + 1, next_by_subject=all_meta_subject(bucket.name)
+                )
+            )
+        except MessageNotFoundError:
+            return None
+
+    def _take(self, message: StoredMessage) -> None:
+        try:
+            self._offer(self._bucket.decode(message))
+        except MetaDecodeError as exc:
+            try:
+                self._on_invalid(InvalidMeta(message.subject, message.seq, exc))
+            except Exception:
+                log.exception("on_invalid raised")

@@ -1,0 +1,135 @@
+"""Three servers, replicated streams: what a change of leaders does to publishing and reading."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+import natsproto
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.delivery import Delivery
+from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.api.models import StreamConfig
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.ordered import OrderedConsumer
+from natsproto.server import LocalCluster
+from natsproto.wire import Msg
+
+pytestmark = pytest.mark.cluster
+
+LIMIT = 15.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> AsyncIterator[LocalCluster]:
+    with LocalCluster(3) as cluster:
+        yield cluster
+
+
+async def publish(js: JetStreamContext, subject: str, payload: bytes, msg_id: str) -> int:
+    """Publish for certain: with an id, and again after whatever may pass."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                return (await js.publish(subject, payload, msg_id=msg_id, timeout=1)).seq
+            except NatsError as exc:
+                if not retryable(exc):
+                    raise
+
+
+async def test_step_down_while_publishing_and_reading(cluster: LocalCluster) -> None:
+    async with natsproto.connect(cluster.urls, reconnect_wait=0.05) as nc:
+        js = nc.jetstream()
+        info = await js.create_stream(StreamConfig(name="R", subjects=["R.>"], num_replicas=3))
+        assert info.config.num_replicas == 3
+        digest, read = hashlib.sha256(), hashlib.sha256()
+        seqs: list[int] = []
+        failures: list[BaseException] = []
+        changed = asyncio.Event()
+
+        def on_message(msg: Msg, delivery: Delivery) -> None:
+            seqs.append(delivery.stream_seq)
+            read.update(msg.payload)
+            changed.set()
+
+        consumer = OrderedConsumer(
+            js, "R", "R.>", on_message=on_message, on_failure=failures.append, heartbeat=0.3, created=info.created
+        )
+        await consumer.start()
+        stored = []
+        for n in range(60):
+            payload = b"%d" % n
+            digest.update(payload)
+            stored.append(await publish(js, "R.a", payload, f"id{n}"))
+            if n in (20, 40):
+                await js.request("STREAM.LEADER.STEPDOWN.R")
+        assert stored == sorted(set(stored))
+        async with asyncio.timeout(LIMIT):
+            while len(seqs) < 60 and not failures:
+                changed.clear()
+                await changed.wait()
+        assert failures == []
+        assert seqs == stored
+        assert read.hexdigest() == digest.hexdigest()
+        await consumer.stop()
+        assert await js.consumer_names("R") == []
+        await js.delete_stream("R")
+
+
+async def test_the_leader_reads_what_was_just_written(cluster: LocalCluster) -> None:
+    """From every server of the cluster."""
+    async with natsproto.connect(cluster.urls[0]) as one, natsproto.connect(cluster.urls[1]) as two:
+        js, other = one.jetstream(), two.jetstream()
+        await js.create_stream(
+            StreamConfig(name="L", subjects=["L.>"], num_replicas=3, max_msgs_per_subject=1, allow_direct=True)
+        )
+        for n in range(200):
+            ack = await js.publish("L.a", b"%d" % n)
+            assert (await other.get_message("L", last_by_subject="L.a")).seq == ack.seq
+        await js.delete_stream("L")
+
+
+async def test_the_server_we_are_connected_to_is_killed(cluster: LocalCluster) -> None:
+    """It leads nothing, so that no election has to be waited for (about 7 s)."""
+    async with natsproto.connect(cluster.urls) as any_server:
+        created = await any_server.jetstream().create_stream(
+            StreamConfig(name="K", subjects=["K.>"], num_replicas=3)
+        )
+    leaders = (created.raw["cluster"]["leader"], getattr(cluster.meta_leader, "name", None))
+    victim = next(server for server in cluster.servers if server.name not in leaders)
+    others = [server.url for server in cluster.servers if server is not victim]
+    async with natsproto.connect([victim.url, *others], reconnect_wait=0.05, randomize=False) as nc:
+        js = nc.jetstream()
+        info = await js.stream_info("K")
+        seqs: list[int] = []
+        changed = asyncio.Event()
+
+        def on_message(msg: Msg, delivery: Delivery) -> None:
+            seqs.append(delivery.stream_seq)
+            changed.set()
+
+        consumer = OrderedConsumer(
+            js, "K", "K.>", on_message=on_message, on_failure=lambda exc: changed.set(), heartbeat=0.3, created=info.created
+        )
+        await consumer.start()
+        for n in range(10):
+            await publish(js, "K.a", b"x", f"a{n}")
+        assert nc.connected_url == victim.url
+        victim.kill()
+        try:
+            for n in range(10):
+                await publish(js, "K.a", b"x", f"b{n}")
+            async with asyncio.timeout(LIMIT):
+                while len(seqs) < 20:
+                    changed.clear()
+                    await changed.wait()
+            assert seqs == sorted(set(seqs))
+            await consumer.stop()
+        finally:
+            await asyncio.to_thread(victim.start)
+            await asyncio.to_thread(cluster.wait_ready)
+        assert nc.stats.reconnects == 1
+        await js.delete_stream("K")

@@ -1,0 +1,236 @@
+"""The seam to the network: both transports keep the same promises."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from support.leaks import no_task_left
+
+from natsproto import transport as module
+from natsproto.errors import ConfigError, StaleConnectionError
+from natsproto.transport import Transport, TransportKind, open_transport
+
+nothing_left = pytest.fixture(autouse=True)(no_task_left)
+
+
+class Recorder:
+    """A receiver that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.losses: list[BaseException | None] = []
+        self.after = 0
+        self.fail: Exception | None = None
+        self._buffer = bytearray(100)
+        self._changed = asyncio.Event()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._buffer)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        self.after += bool(self.losses)
+        if self.fail is not None:
+            raise self.fail
+        self.data += data
+        self._changed.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.losses.append(exc)
+        self._changed.set()
+
+    async def until(self, condition: object) -> None:
+        async with asyncio.timeout(3):
+            while not condition():  # type: ignore[operator]
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Peer:
+    """The other end, one connection."""
+
+    def __init__(self) -> None:
+        self.connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected.set_result((reader, writer))
+
+    async def __aenter__(self) -> Peer:
+        self.server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.server.close()
+        _, writer = await self.connected
+        writer.transport.abort()
+
+
+@pytest.fixture(params=["buffered", "streams"])
+def kind(request: pytest.FixtureRequest) -> TransportKind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    async with Peer() as one:
+        yield one
+
+
+async def opened(
+    kind: TransportKind, peer: Peer
+) -> tuple[Transport, Recorder, asyncio.StreamReader, asyncio.StreamWriter]:
+    receiver = Recorder()
+    transport = await open_transport(kind, receiver, "127.0.0.1", peer.port)
+    reader, writer = await peer.connected
+    return transport, receiver, reader, writer
+
+
+async def test_bytes_both_ways(kind: TransportKind, peer: Peer) -> None:
+    transport, receiver, reader, writer = await opened(kind, peer)
+    for data in (b"a", bytearray(b"b"), memoryview(b"c"), bytes(100_000)):
+        transport.write(data)
+    assert await reader.readexactly(100_003) == b"abc" + bytes(100_000)
+    writer.write(bytes(range(256)) * 100)
+    await receiver.until(lambda: len(receiver.data) == 25_600)
+    assert receiver.data == bytes(range(256)) * 100
+    assert transport.get_extra_info("peername")[1] == peer.port
+    sock = transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    transport.close()
+    await asyncio.wait_for(transport.wait_closed(), 2)
+    assert receiver.losses == [None]
+
+
+@pytest.mark.parametrize("how", ["eof", "reset", "abort", "close", "close twice"])
+async def test_lost_exactly_once(kind: TransportKind, peer: Peer, how: str) -> None:
+    transport, receiver, _, writer = await opened(kind, peer)
+    writer.write(b"last words")
+    await receiver.until(lambda: receiver.data == b"last words")
+    if how == "eof":
+        writer.close()
+    elif how == "reset":
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"
+        )
+        writer.transport.abort()
+    elif how == "abort":
+        transport.abort()
+    else:
+        transport.close()
+        if how == "close twice":
+            transport.close()
+            transport.abort()
+    await receiver.until(lambda: receiver.losses)
+    await asyncio.wait_for(transport.wait_closed(), 2)
+    assert len(receiver.losses) == 1
+    assert receiver.after == 0
+    transport.write(b"into the void")
+    with pytest.raises(StaleConnectionError):
+        await transport.drain()
+
+
+async def test_close_sends_what_is_buffered(kind: TransportKind, peer: Peer) -> None:
+    transport, _, reader, _ = await opened(kind, peer)
+    payload = bytes(20_000_000)
+    transport.write(payload)
+    transport.close()
+    received = 0
+    while data := await reader.read(1 << 20):
+        received += len(data)
+    assert received == len(payload)
+    await asyncio.wait_for(transport.wait_closed(), 2)
+
+
+@pytest.mark.parametrize("wake", ["space", "loss", "abort"])
+async def test_drain_always_wakes(kind: TransportKind, peer: Peer, wake: str) -> None:
+    transport, _, reader, writer = await opened(kind, peer)
+    count = 0
+    while not transport.congested:
+        transport.write(bytes(1 << 20))
+        count += 1
+        assert count < 200
+    drains = [asyncio.create_task(transport.drain()) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in drains)
+    if wake == "space":
+        await reader.readexactly(count << 20)
+        await asyncio.wait_for(asyncio.gather(*drains), 2)
+        assert not transport.congested
+    else:
+        if wake == "loss":
+            writer.transport.abort()
+        else:
+            transport.abort()
+        for result in await asyncio.wait_for(asyncio.gather(*drains, return_exceptions=True), 2):
+            assert isinstance(result, StaleConnectionError)
+    transport.abort()
+    await asyncio.wait_for(transport.wait_closed(), 2)
+
+
+async def test_cancelled_drain(kind: TransportKind, peer: Peer) -> None:
+    transport, _, reader, _ = await opened(kind, peer)
+    count = 0
+    while not transport.congested:
+        transport.write(bytes(1 << 20))
+        count += 1
+    drain = asyncio.create_task(transport.drain())
+    other = asyncio.create_task(transport.drain())
+    await asyncio.sleep(0)
+    drain.cancel()
+    await asyncio.wait([drain])
+    await reader.readexactly(count << 20)
+    await asyncio.wait_for(other, 2)
+    transport.abort()
+    await asyncio.wait_for(transport.wait_closed(), 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_receiver_that_raises_is_told_of_the_loss(kind: TransportKind, peer: Peer) -> None:
+    transport, receiver, _, writer = await opened(kind, peer)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    receiver.fail = ValueError("bug")
+    writer.write(b"x")
+    await receiver.until(lambda: receiver.losses)
+    assert receiver.losses == [receiver.fail]
+    await asyncio.wait_for(transport.wait_closed(), 2)
+
+
+async def test_pause_reading(kind: TransportKind, peer: Peer) -> None:
+    transport, receiver, _, writer = await opened(kind, peer)
+    transport.pause_reading()
+    writer.write(b"early")
+    await writer.drain()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert receiver.data == b""
+    transport.abort()
+    await asyncio.wait_for(transport.wait_closed(), 2)
+
+
+async def test_refused(kind: TransportKind) -> None:
+    with pytest.raises(OSError):
+        await open_transport(kind, Recorder(), "127.0.0.1", 1)
+
+
+async def test_unknown_kind() -> None:
+    with pytest.raises(ConfigError):
+        await open_transport("pigeon", Recorder(), "127.0.0.1", 1)  # type: ignore[arg-type]
+
+
+async def test_not_connected() -> None:
+    transport = module.BufferedTransport(Recorder())
+    transport.write(b"nowhere")
+    transport.close()
+    transport.abort()
+    assert transport.get_extra_info("socket") is None
+    with pytest.raises(StaleConnectionError):
+        transport.pause_reading()
