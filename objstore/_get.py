@@ -6,7 +6,8 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._bucket import Bucket, bind
@@ -345,22 +346,16 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
     )
 
 
-async def copy_blocks(
-    bucket: Bucket,
-    info: ObjectInfo,
-    write: Callable[[list[Payload]], object],
-    *,
-    verify: bool,
-    progress: Progress | None,
-) -> None:
-    """Read an object and pass each block to ``write``, which runs in a thread.
+async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> AsyncGenerator[list[Payload]]:
+    """Read an object block by block, each a list of buffers that are valid until the next one is asked for.
+
+    The end of the iteration means that everything was verified; until then, what came may be wrong.
 
     Raises:
-        ObjectChangedError: replaced while being read; what was written must be thrown away.
+        ObjectChangedError: replaced while being read; what came must be thrown away.
         IntegrityError, NatsError: likewise.
     """
     sink = BlockSink(info, verify=verify)
-    loop = asyncio.get_running_loop()
 
     async def feed() -> None:
         failure: BaseException | None = None
@@ -373,14 +368,10 @@ async def copy_blocks(
             failure = exc
         sink.end(failure)
 
-    task = loop.create_task(feed(), name="objstore-feed")
-    done = 0
+    task = asyncio.get_running_loop().create_task(feed(), name="objstore-feed")
     try:
         while (block := await sink.next_block()) is not None:
-            await _in_thread(write, block)
-            done += sum(map(len, block))
-            if progress is not None:
-                progress(done, info.size)
+            yield block
     except (Missing, IntegrityError) as exc:
         raise changed(await _again(bucket, info, exc)) from None
     finally:
@@ -388,6 +379,32 @@ async def copy_blocks(
         await asyncio.wait([task])
         if not task.cancelled():
             task.exception()
+
+
+async def buffers(bucket: Bucket, info: ObjectInfo) -> AsyncGenerator[Payload]:
+    """:func:`blocks`, buffer by buffer."""
+    async with aclosing(blocks(bucket, info)) as source:
+        async for block in source:
+            for buffer in block:
+                yield buffer
+
+
+async def copy_blocks(
+    bucket: Bucket,
+    info: ObjectInfo,
+    write: Callable[[list[Payload]], object],
+    *,
+    verify: bool,
+    progress: Progress | None,
+) -> None:
+    """Read an object and pass each block to ``write``, which runs in a thread; raises as :func:`blocks`."""
+    done = 0
+    async with aclosing(blocks(bucket, info, verify=verify)) as source:
+        async for block in source:
+            await _in_thread(write, block)
+            done += sum(map(len, block))
+            if progress is not None:
+                progress(done, info.size)
 
 
 async def _in_thread(function: Callable[[list[Payload]], object], block: list[Payload]) -> None:
