@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ._bucket import Bucket, bind
 from ._feed import WINDOW, ChunkFeed, Missing
+from ._range import read_range
 from .errors import (
     IntegrityError,
     LinkError,
@@ -328,6 +329,34 @@ async def get_bytes(
             if info.size or info.chunks:
                 await ChunkFeed(bucket, info, sink).run()
             return info, sink.finish()
+        except (Missing, IntegrityError) as exc:
+            info = await _again(bucket, info, exc)
+            if last:
+                raise changed(info) from None
+            if info.is_link:
+                bucket, info = await resolve(bucket, name)
+    raise AssertionError("unreachable")
+
+
+async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
+    """Bytes ``start`` to ``end`` of an object; replaced meanwhile, the new one is read."""
+    if (
+        not (isinstance(start, int) and isinstance(end, int))
+        or isinstance(start, bool)
+        or isinstance(end, bool)
+    ):
+        raise TypeError("start and end are integers")
+    if not 0 <= start <= end:
+        raise ValueError(f"a range needs 0 <= start <= end, got {start} and {end}")
+    bucket, info = await resolve(bucket, name)
+    for last in (False, True):
+        if start > info.size:
+            raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
+        stop = min(end, info.size)
+        if start == stop:
+            return b""
+        try:
+            return await read_range(bucket, info, start, stop)
         except (Missing, IntegrityError) as exc:
             info = await _again(bucket, info, exc)
             if last:

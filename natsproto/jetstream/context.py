@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..aio.client import HeadersLike, as_payload
@@ -254,7 +254,7 @@ class JetStreamContext:
 
     async def get_batch(
         self, stream: str, *, subject: str = ">", seq: int = 1, batch: int = 256, max_bytes: int = BATCH_BYTES
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage]:
         """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
 
         Each carries ``num_pending``. Ends at ``batch``, after ``max_bytes`` (the last may exceed it), or
@@ -266,7 +266,7 @@ class JetStreamContext:
 
     async def get_last_messages(
         self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage]:
         """Direct get of the newest message of each subject, at most 1024 (nats-server 2.11).
 
         Raises:
@@ -278,7 +278,7 @@ class JetStreamContext:
         async for message in self._batch(stream, document):
             yield message
 
-    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncIterator[StoredMessage]:
+    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncGenerator[StoredMessage]:
         loop = asyncio.get_running_loop()
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
