@@ -6,9 +6,11 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket, bind
 from ._feed import WINDOW, ChunkFeed, Missing
@@ -147,6 +149,23 @@ class WholeSink:
         return self._target.getvalue()
 
 
+class Judge(Protocol):
+    """Who says whether the chunks are those of the object."""
+
+    def accept(self, payload: Payload) -> None:
+        """Take the next one; raises when it cannot belong."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Everything is here."""
+        ...
+
+    def finish(self) -> None:
+        """Judge the whole."""
+        ...
+
+
 class BlockSink:
     """The object as a sequence of blocks: lists of buffers in order, about one window each.
 
@@ -154,8 +173,8 @@ class BlockSink:
     been read. A block's buffers are valid until the block after it is asked for.
     """
 
-    def __init__(self, info: ObjectInfo, *, verify: bool, window: int = WINDOW) -> None:
-        self._assembly = Assembly(info, verify=verify)
+    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = WINDOW) -> None:
+        self._judge = judge
         self._limit = window
         self._arena_size = min(max(info.size, 1), window)
         self._arenas: list[_Arena] = []
@@ -196,7 +215,7 @@ class BlockSink:
         return arena
 
     def accept(self, payload: Payload) -> None:
-        self._assembly.accept(payload)
+        self._judge.accept(payload)
         if not payload:
             return
         block = self._block
@@ -219,7 +238,7 @@ class BlockSink:
 
     @property
     def complete(self) -> bool:
-        return self._assembly.complete
+        return self._judge.complete
 
     @property
     def congested(self) -> bool:
@@ -230,10 +249,20 @@ class BlockSink:
             self._wake_feed = asyncio.get_running_loop().create_future()
             await self._wake_feed
 
-    def end(self, failure: BaseException | None) -> None:
-        """No more will come; ``failure`` says why when that is too early."""
-        if failure is None:
+    async def fill(self, reading: Awaitable[None]) -> None:
+        """Run the feed of this sink; the reader raises whatever it fails with."""
+        try:
+            await reading
+        except asyncio.CancelledError:
+            self._end(ConnectionClosedError("the read was given up"))
+            raise
+        except BaseException as exc:
+            self._end(exc)
+        else:
             self._close_block()
+            self._end(None)
+
+    def _end(self, failure: BaseException | None) -> None:
         self._over = True
         self._failure = failure
         _wake(self._wake_reader)
@@ -254,7 +283,7 @@ class BlockSink:
             if self._failure is not None:
                 raise self._failure
             if self._over:
-                self._assembly.finish()
+                self._judge.finish()
                 return None
             self._wake_reader = asyncio.get_running_loop().create_future()
             await self._wake_reader
@@ -384,20 +413,9 @@ async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> As
         ObjectChangedError: replaced while being read; what came must be thrown away.
         IntegrityError, NatsError: likewise.
     """
-    sink = BlockSink(info, verify=verify)
-
-    async def feed() -> None:
-        failure: BaseException | None = None
-        try:
-            if info.size or info.chunks:
-                await ChunkFeed(bucket, info, sink).run()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:  # the reader raises it: nobody may wait for blocks that never come
-            failure = exc
-        sink.end(failure)
-
-    task = asyncio.get_running_loop().create_task(feed(), name="objstore-feed")
+    sink = BlockSink(info, Assembly(info, verify=verify))
+    reading = ChunkFeed(bucket, info, sink).run() if info.size or info.chunks else _nothing()
+    task = bucket.client._connection.spawn(sink.fill(reading), "objstore-feed")
     try:
         while (block := await sink.next_block()) is not None:
             yield block
@@ -406,8 +424,10 @@ async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> As
     finally:
         task.cancel()
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
+
+
+async def _nothing() -> None:
+    return
 
 
 async def buffers(bucket: Bucket, info: ObjectInfo) -> AsyncGenerator[Payload]:

@@ -276,6 +276,18 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
         raise bucket.translate(exc) from None
 
 
+async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Make sure that offsets are known: by proof, or else by measuring.
+
+    Raises:
+        Missing, IntegrityError: chunks are missing, or do not add up.
+    """
+    if layout.plausible and await _last_fits(bucket, layout, info):
+        layout.proven = True
+    else:
+        await measure(bucket, info, layout)
+
+
 async def _last_fits(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
     """Whether the last chunk has the length that only a regular object gives it."""
     subject = chunk_subject(bucket.name, info.nuid)

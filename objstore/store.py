@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from ._bucket import Bucket
     from ._put import Progress
+    from ._reader import OpenReader
     from ._source import ObjectData
     from ._watch import OnInvalid, Watcher
+    from ._writer import ObjectWriter
     from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStoreStatus
 
     Headers = Mapping[str, str | Sequence[str]]
@@ -153,6 +155,25 @@ class ObjectStore:
             progress=progress,
             ttl=ttl,
         )
+
+    def open_writer(
+        self,
+        name: str,
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        **options: Any,
+    ) -> ObjectWriter:
+        """Open an object for writing: ``async with store.open_writer(name) as writer``.
+
+        It appears, complete, when the block is left without an exception; otherwise nothing of it stays.
+        Arguments as :meth:`put`.
+        """
+        from ._writer import ObjectWriter
+
+        self._bucket.check_writable()
+        self._bucket.check_name(name)
+        return ObjectWriter(lambda data: self.put(name, data, description, filename, headers, **options))
 
     async def put_file(
         self,
@@ -375,6 +396,21 @@ class ObjectStore:
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
         return data
+
+    def open_reader(self, name: str, *, verify: bool = True) -> OpenReader:
+        """Open an object for reading: ``async with store.open_reader(name) as reader``.
+
+        Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
+
+        Args:
+            verify: ``False`` skips the digest at the end.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
+        """
+        from ._reader import OpenReader
+
+        return OpenReader(self._bucket, self._bucket.check_name(name), verify=verify)
 
     async def get_range(self, name: str, start: int, end: int) -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
