@@ -161,7 +161,12 @@ class Bucket:
         return self.decode_raw(message.data, message.header, message.subject, message.seq, message.time)
 
     def decode_raw(
-        self, payload: Payload, header: bytes | None, subject: str, revision: int, time: datetime
+        self,
+        payload: bytes | bytearray | memoryview,
+        header: bytes | None,
+        subject: str,
+        revision: int,
+        time: datetime,
     ) -> ObjectInfo:
         """:meth:`decode` for a message that is still in parts."""
         info = decode_meta(payload, bucket=self.name, subject=subject, revision=revision, timestamp=time)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, lost_race
 from ._get import deleted, not_found
 from ._rename import finish_rename, rename, settle_rename, shares_chunks
+from ._ttl import remaining
+from ._watch import newest_metas
 from .errors import StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta
@@ -108,7 +110,13 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
             if meta.name != name:
                 return await rename(bucket, info, replace(changed, name=meta.name))
             commit = Commit(
-                bucket, name, encode_meta(changed), expected=info.revision, nuid=info.nuid, subject=subject
+                bucket,
+                name,
+                encode_meta(changed),
+                expected=info.revision,
+                nuid=info.nuid,
+                subject=subject,
+                ttl=remaining(info.expires),
             )
             return replace(changed, revision=await commit.run())
         except Conflict as conflict:
@@ -132,3 +140,19 @@ def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
         )
 
     return apply
+
+
+async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
+    """Remove the delete markers that are older than ``older_than``; returns how many."""
+    before = datetime.now(UTC) - older_than
+    removed = 0
+    for info in await newest_metas(bucket, lambda invalid: None):
+        if not info.deleted or info.mtime > before:
+            continue
+        for subject in (bucket.meta_subject(info.name), *alternative_meta_subjects(bucket.name, info.name)):
+            message = await bucket.leader_message(subject)
+            if message is not None and message.seq == info.revision:
+                await _free(bucket, subject, info.revision)
+                removed += 1
+                break
+    return removed

@@ -39,6 +39,10 @@ LAG = 3.0
 MAX_BATCH = 4096
 
 
+class WrongPlace(Exception):
+    """The first message read is not the chunk that was meant: the guess of its sequence was wrong."""
+
+
 class Missing(Exception):
     """The stream has fewer chunks than the meta message says, as far as this source can see."""
 
@@ -73,6 +77,24 @@ class Sink(Protocol):
         ...
 
 
+class Part:
+    """Some chunks of an object.
+
+    Attributes:
+        seq: sequence of the first one, or a guess: a wrong one is noticed.
+        first, last: indexes, inclusive.
+        total: messages of the object in the stream.
+    """
+
+    __slots__ = ("first", "last", "seq", "total")
+
+    def __init__(self, seq: int, first: int, last: int, total: int) -> None:
+        self.seq = seq
+        self.first = first
+        self.last = last
+        self.total = total
+
+
 class ChunkFeed:
     """Reads the chunks of one object into a sink.
 
@@ -81,17 +103,21 @@ class ChunkFeed:
         info: a live object that is no link.
         sink: where the chunks go.
         window: bytes of one batch request.
+        part: read only these chunks, from that sequence on; default: all of them.
     """
 
-    def __init__(self, bucket: Bucket, info: ObjectInfo, sink: Sink, *, window: int = WINDOW) -> None:
+    def __init__(
+        self, bucket: Bucket, info: ObjectInfo, sink: Sink, *, window: int = WINDOW, part: Part | None = None
+    ) -> None:
         self._bucket = bucket
         self._info = info
         self._sink = sink
         self._window = window
         self._subject = chunk_subject(bucket.name, info.nuid)
         self._loop = asyncio.get_running_loop()
-        self._cursor = 0  # sequence of the last chunk accepted
-        self._messages = 0
+        self._part = part
+        self._cursor = 0 if part is None else part.seq - 1  # sequence of the last chunk accepted
+        self._messages = 0 if part is None else part.first  # index of the next message
         self._after = -1  # messages of the subject after the cursor; -1 = not known
         self._failure: BaseException | None = None
 
@@ -100,6 +126,7 @@ class ChunkFeed:
 
         Raises:
             Missing: fewer chunks are there than there must be.
+            WrongPlace: the part does not begin at the sequence given.
             IntegrityError: a chunk that cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
@@ -111,18 +138,21 @@ class ChunkFeed:
             if not bucket.replicated:
                 raise
             # A replica may lag behind: what follows is served by the leader.
-        if self._info.chunks == 1 and not self._messages:
+        if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:
             await self._read_from_leader()
 
     @property
     def _done(self) -> bool:
-        return self._sink.complete and self._after <= 0
+        return self._sink.complete and (self._after <= 0 or self._part is not None)
 
     def _accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
         """Hand one payload to the sink; false when it must not go on."""
+        part = self._part
         try:
+            if part is not None and after >= 0 and part.total - 1 - after != self._messages:
+                raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
             self._failure = exc
@@ -131,6 +161,11 @@ class ChunkFeed:
         self._after = after
         self._messages += 1
         return True
+
+    def _nothing(self) -> Exception:
+        """Why there is no message at the cursor: a part may have been looked for in the wrong place."""
+        part = self._part
+        return WrongPlace() if part is not None and self._messages == part.first else Missing()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -166,7 +201,7 @@ class ChunkFeed:
             try:
                 await window.read()
             except MessageNotFoundError:
-                raise Missing from None
+                raise self._nothing() from None
             except NatsError as exc:
                 self._check()
                 if self._messages > before:
@@ -192,7 +227,7 @@ class ChunkFeed:
             if not bucket.batches:
                 return
             if self._messages == before:
-                raise Missing
+                raise self._nothing()
             deadline = self._loop.time() + RETRY_BUDGET
             wait = FIRST_RETRY
 
@@ -200,7 +235,8 @@ class ChunkFeed:
         """Messages to ask for: what is left and one more (nothing may follow), within the window."""
         options = self._info.options
         chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
-        left = max(1, self._info.chunks - self._messages + 1)
+        end = self._info.chunks + 1 if self._part is None else self._part.last + 1
+        left = max(1, end - self._messages)
         return min(left, MAX_BATCH, max(1, self._window // chunk))
 
     # -- the ordered consumer ---------------------------------------------------------------------
@@ -266,9 +302,12 @@ class ChunkFeed:
             heartbeat=HEARTBEAT,
             created=bucket.created,
         )
+        before = self._messages  # deliveries may overtake the answer to the creation
         try:
             info = await bucket.retrying(consumer.start)
-            if info.num_pending + self._messages < self._info.chunks and not self._done:
+            if self._part is not None and info.num_pending != self._part.total - before:
+                raise WrongPlace
+            if info.num_pending + before < self._info.chunks and not self._done:
                 # Known before the first byte; a trailing empty message is not counted by its writer.
                 raise Missing
             while not ended.done():
@@ -338,6 +377,10 @@ class _Window:
         if block is None or seq is None or seq <= self._feed._cursor:
             return  # not an answer to this request
         pending = header_int(block, b"Nats-Num-Pending")
+        if pending is None and self._feed._part is not None:
+            self._feed._bucket.batches = False  # nothing says which chunk it is: the consumer will
+            self._on_done(None)
+            return
         if pending is None:
             self._feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
             self._on_done(None)

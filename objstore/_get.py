@@ -6,11 +6,15 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket, bind
 from ._feed import WINDOW, ChunkFeed, Missing
+from ._range import read_range
 from .errors import (
     IntegrityError,
     LinkError,
@@ -145,6 +149,23 @@ class WholeSink:
         return self._target.getvalue()
 
 
+class Judge(Protocol):
+    """Who says whether the chunks are those of the object."""
+
+    def accept(self, payload: Payload) -> None:
+        """Take the next one; raises when it cannot belong."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Everything is here."""
+        ...
+
+    def finish(self) -> None:
+        """Judge the whole."""
+        ...
+
+
 class BlockSink:
     """The object as a sequence of blocks: lists of buffers in order, about one window each.
 
@@ -152,8 +173,8 @@ class BlockSink:
     been read. A block's buffers are valid until the block after it is asked for.
     """
 
-    def __init__(self, info: ObjectInfo, *, verify: bool, window: int = WINDOW) -> None:
-        self._assembly = Assembly(info, verify=verify)
+    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = WINDOW) -> None:
+        self._judge = judge
         self._limit = window
         self._arena_size = min(max(info.size, 1), window)
         self._arenas: list[_Arena] = []
@@ -194,7 +215,7 @@ class BlockSink:
         return arena
 
     def accept(self, payload: Payload) -> None:
-        self._assembly.accept(payload)
+        self._judge.accept(payload)
         if not payload:
             return
         block = self._block
@@ -217,7 +238,7 @@ class BlockSink:
 
     @property
     def complete(self) -> bool:
-        return self._assembly.complete
+        return self._judge.complete
 
     @property
     def congested(self) -> bool:
@@ -228,10 +249,20 @@ class BlockSink:
             self._wake_feed = asyncio.get_running_loop().create_future()
             await self._wake_feed
 
-    def end(self, failure: BaseException | None) -> None:
-        """No more will come; ``failure`` says why when that is too early."""
-        if failure is None:
+    async def fill(self, reading: Awaitable[None]) -> None:
+        """Run the feed of this sink; the reader raises whatever it fails with."""
+        try:
+            await reading
+        except asyncio.CancelledError:
+            self._end(ConnectionClosedError("the read was given up"))
+            raise
+        except BaseException as exc:
+            self._end(exc)
+        else:
             self._close_block()
+            self._end(None)
+
+    def _end(self, failure: BaseException | None) -> None:
         self._over = True
         self._failure = failure
         _wake(self._wake_reader)
@@ -252,7 +283,7 @@ class BlockSink:
             if self._failure is not None:
                 raise self._failure
             if self._over:
-                self._assembly.finish()
+                self._judge.finish()
                 return None
             self._wake_reader = asyncio.get_running_loop().create_future()
             await self._wake_reader
@@ -336,6 +367,34 @@ async def get_bytes(
     raise AssertionError("unreachable")
 
 
+async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
+    """Bytes ``start`` to ``end`` of an object; replaced meanwhile, the new one is read."""
+    if (
+        not (isinstance(start, int) and isinstance(end, int))
+        or isinstance(start, bool)
+        or isinstance(end, bool)
+    ):
+        raise TypeError("start and end are integers")
+    if not 0 <= start <= end:
+        raise ValueError(f"a range needs 0 <= start <= end, got {start} and {end}")
+    bucket, info = await resolve(bucket, name)
+    for last in (False, True):
+        if start > info.size:
+            raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
+        stop = min(end, info.size)
+        if start == stop:
+            return b""
+        try:
+            return await read_range(bucket, info, start, stop)
+        except (Missing, IntegrityError) as exc:
+            info = await _again(bucket, info, exc)
+            if last:
+                raise changed(info) from None
+            if info.is_link:
+                bucket, info = await resolve(bucket, name)
+    raise AssertionError("unreachable")
+
+
 def changed(info: ObjectInfo) -> ObjectChangedError:
     """The error for an object that was replaced while it was being read."""
     return ObjectChangedError(
@@ -343,6 +402,40 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
         bucket=info.bucket,
         name=info.name,
     )
+
+
+async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> AsyncGenerator[list[Payload]]:
+    """Read an object block by block, each a list of buffers that are valid until the next one is asked for.
+
+    The end of the iteration means that everything was verified; until then, what came may be wrong.
+
+    Raises:
+        ObjectChangedError: replaced while being read; what came must be thrown away.
+        IntegrityError, NatsError: likewise.
+    """
+    sink = BlockSink(info, Assembly(info, verify=verify))
+    reading = ChunkFeed(bucket, info, sink).run() if info.size or info.chunks else _nothing()
+    task = bucket.client._connection.spawn(sink.fill(reading), "objstore-feed")
+    try:
+        while (block := await sink.next_block()) is not None:
+            yield block
+    except (Missing, IntegrityError) as exc:
+        raise changed(await _again(bucket, info, exc)) from None
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _nothing() -> None:
+    return
+
+
+async def buffers(bucket: Bucket, info: ObjectInfo) -> AsyncGenerator[Payload]:
+    """:func:`blocks`, buffer by buffer."""
+    async with aclosing(blocks(bucket, info)) as source:
+        async for block in source:
+            for buffer in block:
+                yield buffer
 
 
 async def copy_blocks(
@@ -353,41 +446,14 @@ async def copy_blocks(
     verify: bool,
     progress: Progress | None,
 ) -> None:
-    """Read an object and pass each block to ``write``, which runs in a thread.
-
-    Raises:
-        ObjectChangedError: replaced while being read; what was written must be thrown away.
-        IntegrityError, NatsError: likewise.
-    """
-    sink = BlockSink(info, verify=verify)
-    loop = asyncio.get_running_loop()
-
-    async def feed() -> None:
-        failure: BaseException | None = None
-        try:
-            if info.size or info.chunks:
-                await ChunkFeed(bucket, info, sink).run()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:  # the reader raises it: nobody may wait for blocks that never come
-            failure = exc
-        sink.end(failure)
-
-    task = loop.create_task(feed(), name="objstore-feed")
+    """Read an object and pass each block to ``write``, which runs in a thread; raises as :func:`blocks`."""
     done = 0
-    try:
-        while (block := await sink.next_block()) is not None:
+    async with aclosing(blocks(bucket, info, verify=verify)) as source:
+        async for block in source:
             await _in_thread(write, block)
             done += sum(map(len, block))
             if progress is not None:
                 progress(done, info.size)
-    except (Missing, IntegrityError) as exc:
-        raise changed(await _again(bucket, info, exc)) from None
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
 
 
 async def _in_thread(function: Callable[[list[Payload]], object], block: list[Payload]) -> None:

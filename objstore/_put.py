@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,7 @@ from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeEr
 from ._commit import Commit, Conflict, lost_race
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
+from ._ttl import check_ttl, chunk_header
 from .errors import BadObjectMetaError, IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
 from .format.chunking import Chunker, requested_chunk_size, resolve_chunk_size
 from .format.codec import encode_meta
@@ -70,6 +71,7 @@ class Put:
         must_not_exist: report a conflict as ``ObjectAlreadyExists``.
         window: unacknowledged bytes.
         progress: called with ``(bytes sent, total or None)``.
+        ttl: how long the object lives; ``None`` = for ever.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Put:
         must_not_exist: bool = False,
         window: int = DEFAULT_WINDOW,
         progress: Progress | None = None,
+        ttl: timedelta | None = None,
     ) -> None:
+        self._ttl = ttl
         self._bucket = bucket
         self._template = template
         self._source = source
@@ -147,6 +151,7 @@ class Put:
             max_bytes=self._window_bytes,
             first=first,
             last_seq=last_seq,
+            header=chunk_header(self._ttl),
         )
 
     async def _send_chunks(self) -> None:
@@ -345,7 +350,9 @@ class Put:
             commit: Commit | None = None
             try:
                 await finish_rename(bucket, old)
-                commit = Commit(bucket, info.name, encode_meta(info), expected=expected, nuid=self._nuid)
+                commit = Commit(
+                    bucket, info.name, encode_meta(info), expected=expected, nuid=self._nuid, ttl=self._ttl
+                )
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
@@ -362,7 +369,8 @@ class Put:
                 raise
             else:
                 await bucket.shielded(self._discard(old))
-                return replace(info, revision=revision)
+                expires = None if self._ttl is None else info.mtime + self._ttl
+                return replace(info, revision=revision, expires=expires)
         raise AssertionError("unreachable")
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
@@ -402,6 +410,7 @@ async def put(
     if_revision: int | None,
     window: int | None,
     progress: Progress | None,
+    ttl: timedelta | None = None,
     must_not_exist: bool = False,
 ) -> ObjectInfo:
     """Check everything that can be checked before a byte is sent, then run a :class:`Put`.
@@ -418,7 +427,8 @@ async def put(
             bucket=bucket.name,
             name=name,
         )
-    limit = bucket.client.max_payload
+    check_ttl(bucket, ttl)
+    limit = bucket.client.max_payload - len(chunk_header(ttl))
     size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
     description, filename, headers, metadata = about
     template = bucket.template(
@@ -441,4 +451,5 @@ async def put(
         must_not_exist=must_not_exist,
         window=DEFAULT_WINDOW if window is None else window,
         progress=progress,
+        ttl=ttl,
     ).run()

@@ -17,6 +17,7 @@ from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, lost_race
+from ._ttl import remaining
 from .errors import ObjectAlreadyExists
 from .format.codec import encode_meta, tombstone
 from .format.models import ObjectInfo
@@ -121,7 +122,15 @@ async def _read(bucket: Bucket, name: str) -> ObjectInfo | None:
 
 
 async def _commit(bucket: Bucket, info: ObjectInfo, expected: int) -> int:
-    return await Commit(bucket, info.name, encode_meta(info), expected=expected, nuid=info.nuid).run()
+    commit = Commit(
+        bucket,
+        info.name,
+        encode_meta(info),
+        expected=expected,
+        nuid=info.nuid,
+        ttl=remaining(info.expires),
+    )
+    return await commit.run()
 
 
 async def _bury(bucket: Bucket, info: ObjectInfo) -> None:

@@ -28,8 +28,8 @@ ObjectData = Union[
     BinaryIO,
     SupportsRead,
     "os.PathLike[str]",
-    Iterable[bytes],
-    AsyncIterable[bytes],
+    "Iterable[bytes | bytearray | memoryview]",
+    "AsyncIterable[bytes | bytearray | memoryview]",
 ]
 
 

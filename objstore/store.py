@@ -9,16 +9,20 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .errors import BadObjectMetaError
+from .format.naming import MAX_CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from natsproto.jetstream.context import JetStreamContext
 
     from ._bucket import Bucket
     from ._put import Progress
+    from ._reader import OpenReader
     from ._source import ObjectData
     from ._watch import OnInvalid, Watcher
+    from ._writer import ObjectWriter
     from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStoreStatus
 
     Headers = Mapping[str, str | Sequence[str]]
@@ -65,6 +69,7 @@ class ObjectStore:
         if_revision: int | None = None,
         window: int | None = None,
         progress: Progress | None = None,
+        ttl: timedelta | None = None,
     ) -> ObjectInfo:
         """Store an object under a name, replacing what was there (ADR-20 §Put).
 
@@ -85,6 +90,8 @@ class ObjectStore:
             if_revision: store only if the object is at this revision; 0 = absent or deleted.
             window: unacknowledged bytes in flight (8 MiB).
             progress: called with ``(bytes sent, total or None)``; must not block.
+            ttl: the server removes the object by itself after this time, at least a second. Needs a bucket
+                created with ``allow_msg_ttl`` and nats-server 2.11. The upload must take less than an hour.
 
         Returns:
             What was stored. ``revision`` is the server's, ``mtime`` this client's clock at the commit.
@@ -94,6 +101,7 @@ class ObjectStore:
             InvalidNameError: bad name; nothing was sent.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
+            UnsupportedFeatureError: ``ttl`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
         from . import _put
@@ -109,6 +117,7 @@ class ObjectStore:
             if_revision=if_revision,
             window=window,
             progress=progress,
+            ttl=ttl,
         )
 
     async def create(
@@ -124,6 +133,7 @@ class ObjectStore:
         chunk_size: int | None = None,
         window: int | None = None,
         progress: Progress | None = None,
+        ttl: timedelta | None = None,
     ) -> ObjectInfo:
         """Store an object that must not exist (a deleted one does not). Arguments as :meth:`put`.
 
@@ -143,7 +153,27 @@ class ObjectStore:
             must_not_exist=True,
             window=window,
             progress=progress,
+            ttl=ttl,
         )
+
+    def open_writer(
+        self,
+        name: str,
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        **options: Any,
+    ) -> ObjectWriter:
+        """Open an object for writing: ``async with store.open_writer(name) as writer``.
+
+        It appears, complete, when the block is left without an exception; otherwise nothing of it stays.
+        Arguments as :meth:`put`.
+        """
+        from ._writer import ObjectWriter
+
+        self._bucket.check_writable()
+        self._bucket.check_name(name)
+        return ObjectWriter(lambda data: self.put(name, data, description, filename, headers, **options))
 
     async def put_file(
         self,
@@ -221,6 +251,80 @@ class ObjectStore:
             return await self._add_link(meta, link)
         return await _change.update(bucket, name, meta, if_revision)
 
+    async def rename(self, name: str, new_name: str, *, if_revision: int | None = None) -> ObjectInfo:
+        """Rename an object; there is never a moment with no name, and a crash in between is finished later.
+
+        Chunks do not move. Afterwards the old name is a delete marker. Other clients that overwrite or delete
+        the old name in the very moment of the rename do not know of it and take the chunks along.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError: no such object.
+            ObjectAlreadyExists: a live object has the new name.
+            RevisionConflictError: ``if_revision`` was not met, or the object was changed meanwhile.
+        """
+        from .format.models import ObjectMeta
+
+        return await self.update_meta(name, ObjectMeta(new_name), if_revision=if_revision)
+
+    async def copy(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        to: ObjectStore | None = None,
+        chunk_size: int | None = None,
+        if_revision: int | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Copy an object, here or into another store (of this or another client).
+
+        The server cannot copy: the bytes go through this client, in constant memory, and are verified.
+        Description, headers, metadata and chunk size are copied, a time to live is not. Of a link its target
+        is copied.
+
+        Args:
+            new_name: the copy's name; an object of that name is replaced.
+            to: the store to copy into; default: this one.
+            chunk_size: another chunk size for the copy.
+            if_revision: as :meth:`put`, for the copy.
+
+        Raises:
+            What :meth:`get_file` and :meth:`put` raise.
+        """
+        from . import _get
+
+        bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
+        target = self if to is None else to
+        if chunk_size is None and info.options is not None:
+            limit = min(target._bucket.client.max_payload, MAX_CHUNK_SIZE)
+            chunk_size = min(info.options.max_chunk_size, limit)
+        return await target.put(
+            new_name,
+            _get.buffers(bucket, info),
+            info.description,
+            None,
+            info.headers,
+            metadata={key: value for key, value in info.metadata.items() if not key.startswith("natsproto.")},
+            chunk_size=chunk_size,
+            if_revision=if_revision,
+            progress=progress,
+        )
+
+    async def purge_deleted(self, older_than: timedelta | None = None) -> int:
+        """Remove delete markers, so that names and space are free again; returns how many.
+
+        A watcher that was away meanwhile does not learn of those deletions any more: hence ``older_than``.
+
+        Args:
+            older_than: only markers older than this; default: all.
+        """
+        from datetime import timedelta
+
+        from . import _change
+
+        self._bucket.check_writable()
+        return await _change.purge_deleted(self._bucket, timedelta(0) if older_than is None else older_than)
+
     # -- links ------------------------------------------------------------------------------------
 
     async def add_link(
@@ -292,6 +396,37 @@ class ObjectStore:
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
         return data
+
+    def open_reader(self, name: str, *, verify: bool = True) -> OpenReader:
+        """Open an object for reading: ``async with store.open_reader(name) as reader``.
+
+        Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
+
+        Args:
+            verify: ``False`` skips the digest at the end.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
+        """
+        from ._reader import OpenReader
+
+        return OpenReader(self._bucket, self._bucket.check_name(name), verify=verify)
+
+    async def get_range(self, name: str, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
+
+        Costs the same wherever the range lies and however large the object is: one or two round trips, or
+        O(log n) when chunks of other objects lie between this one's. An object whose writer stored short
+        chunks is measured first (headers only). Lengths are checked; the digest is of the whole object and
+        cannot be.
+
+        Raises:
+            ValueError: negative, reversed, or ``start`` beyond the end.
+            ObjectNotFoundError, ObjectDeletedError, LinkError, IntegrityError, ObjectChangedError.
+        """
+        from . import _get
+
+        return await _get.get_range(self._bucket, self._bucket.check_name(name), start, end)
 
     async def get_file(
         self,

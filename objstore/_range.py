@@ -1,0 +1,370 @@
+"""Parts of an object, without reading what lies before them.
+
+An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
+recorded size. That is proven, not assumed: by the counts alone when the size is a multiple, else by the length
+of the last chunk (no writer makes chunks larger than it records, so nothing else can give the same counts).
+The sequence of a chunk is guessed (chunks of one put usually follow each other, and the meta follows them)
+and each answer says which chunk it really is (messages that come after it), so a wrong guess is noticed and
+bisected. Objects of writers that store short chunks are measured once, headers only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from bisect import bisect_right
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from natsproto.errors import APIError, NatsError
+from natsproto.headers import header_value
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from ._bucket import Bucket
+from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
+from .errors import IntegrityError
+from .format.assembly import BytesTarget
+from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.delivery import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+    from .format.models import ObjectInfo
+
+Payload = bytes | bytearray | memoryview
+
+
+class Irregular(Exception):
+    """A chunk has not the length that its index demands."""
+
+
+class Layout:
+    """Where the chunks of one object lie: their offsets, and as far as known their sequences.
+
+    Attributes:
+        total: messages in the stream, a trailing empty one included.
+    """
+
+    __slots__ = ("_chunk_size", "_info", "_offsets", "_seqs", "proven", "total")
+
+    def __init__(self, info: ObjectInfo) -> None:
+        self._info = info
+        options = info.options
+        self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
+        self.total = info.chunks
+        self.proven = info.chunks * self._chunk_size == info.size
+        self._offsets: array[int] | None = None
+        self._seqs: array[int] | None = None
+
+    @property
+    def plausible(self) -> bool:
+        """The counts allow a regular object."""
+        return -(-self._info.size // self._chunk_size) == self._info.chunks
+
+    def measured(self, offsets: array[int], seqs: array[int]) -> None:
+        """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
+        self._offsets, self._seqs = offsets, seqs
+        self.total = len(seqs)
+        self.proven = True
+
+    def index_of(self, offset: int) -> int:
+        """The index of the chunk that holds the byte at ``offset``."""
+        if self._offsets is not None:
+            return bisect_right(self._offsets, offset) - 1
+        return offset // self._chunk_size
+
+    def offset_of(self, index: int) -> int:
+        """The offset of a chunk's first byte."""
+        if self._offsets is not None:
+            return self._offsets[index]
+        return index * self._chunk_size
+
+    def length_of(self, index: int) -> int:
+        """The length a chunk must have."""
+        if self._offsets is not None:
+            return self._offsets[index + 1] - self._offsets[index]
+        return min(self._chunk_size, self._info.size - index * self._chunk_size)
+
+    def seq_of(self, index: int) -> int:
+        """The sequence of a chunk, or the highest it can have: each later chunk and the meta take one."""
+        if self._seqs is not None:
+            return self._seqs[index]
+        return max(1, self._info.revision - self.total + index)
+
+    def part(self, start: int, end: int, seq: int | None = None) -> Part:
+        """The chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
+        first, last = self.index_of(start), self.index_of(end - 1)
+        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total)
+
+    def proven_by(self, start: int, end: int) -> bool:
+        """True when reading these bytes proves regularity: the last chunk is among them."""
+        return self.proven or end == self._info.size
+
+
+class RangeSink:
+    """The bytes of a range, in memory."""
+
+    __slots__ = ("_accepted", "_end", "_layout", "_part", "_placed", "_received", "_start", "_target")
+
+    def __init__(self, layout: Layout, part: Part, start: int, end: int) -> None:
+        self._layout = layout
+        self._part = part
+        self._start = start
+        self._end = end
+        self._target = BytesTarget(end - start)
+        self._accepted = 0
+        self._placed = 0  # messages the parser has asked a place for; it runs ahead of accept()
+        self._received = 0
+
+    def _bounds(self, index: int) -> tuple[int, int]:
+        """Which bytes of the range a chunk covers, as offsets in the object."""
+        offset = self._layout.offset_of(index)
+        return max(offset, self._start), min(offset + self._layout.length_of(index), self._end)
+
+    def place(self, size: int) -> memoryview | None:
+        index = self._part.first + max(self._placed, self._accepted)
+        self._placed = index - self._part.first + 1
+        if index > self._part.last or size != self._layout.length_of(index):
+            return None
+        low, high = self._bounds(index)
+        return self._target.slot(low - self._start, size) if high - low == size else None
+
+    def accept(self, payload: Payload) -> None:
+        index = self._part.first + self._accepted
+        if index > self._part.last:
+            return
+        if len(payload) != self._layout.length_of(index):
+            raise Irregular
+        self._accepted += 1
+        low, high = self._bounds(index)
+        offset = self._layout.offset_of(index)
+        with self._target.slot(low - self._start, high - low) as slot:
+            if not (isinstance(payload, memoryview) and payload.obj is slot.obj):
+                slot[:] = memoryview(payload)[low - offset : high - offset]
+        if isinstance(payload, memoryview):
+            payload.release()
+        self._received += high - low
+
+    def forget_places(self) -> None:
+        self._placed = self._accepted
+
+    @property
+    def complete(self) -> bool:
+        return self._received == self._end - self._start
+
+    @property
+    def congested(self) -> bool:
+        return False
+
+    async def drained(self) -> None:
+        return
+
+    def getvalue(self) -> bytes:
+        """The bytes."""
+        return self._target.getvalue()
+
+
+async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
+    """The bytes from ``start`` to ``end`` (exclusive; within the object).
+
+    Raises:
+        Missing: chunks are missing.
+        IntegrityError: the object is not what its meta says.
+        NatsError: as :class:`ChunkFeed`.
+    """
+    layout = Layout(info)
+    if not layout.plausible:
+        await measure(bucket, info, layout)
+    proof: asyncio.Task[bool] | None = None
+    if not layout.proven_by(start, end):
+        proof = asyncio.get_running_loop().create_task(
+            _last_fits(bucket, layout, info), name="objstore-proof"
+        )
+    try:
+        try:
+            data = await _read(bucket, info, layout, start, end)
+            if proof is None or await proof:
+                return data
+        except Irregular:
+            pass
+        await measure(bucket, info, layout)
+        return await _read(bucket, info, layout, start, end)
+    except Irregular:
+        raise _damaged(info, "its chunks do not add up") from None
+    finally:
+        if proof is not None:
+            proof.cancel()
+            await asyncio.wait([proof])
+            if not proof.cancelled():
+                proof.exception()
+
+
+async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
+    part = layout.part(start, end)
+    for guess in (True, False):
+        sink = RangeSink(layout, part, start, end)
+        try:
+            await ChunkFeed(bucket, info, sink, part=part).run()
+            return sink.getvalue()
+        except WrongPlace:
+            if not guess:
+                raise Missing from None
+            part = await find_part(bucket, info, layout, start, end)
+    raise AssertionError("unreachable")
+
+
+async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
+    """Like :meth:`Layout.part`, with the sequence found out: O(log n) requests.
+
+    Raises:
+        Missing: there are not as many messages as there must be.
+    """
+    subject = chunk_subject(bucket.name, info.nuid)
+    index = layout.index_of(start)
+    total = await _left(bucket, subject, 1)
+    if not info.chunks <= total <= info.chunks + 1:
+        raise Missing
+    layout.total = total  # one more than counted: the trailing empty message of some writers
+    low, high = index + 1, max(1, info.revision - (total - index))
+    guess = high
+    while True:
+        found = total - await _left(bucket, subject, guess)
+        if found == index:
+            return layout.part(start, end, guess)
+        if found < index:
+            low = guess + index - found
+        else:
+            high = guess - 1
+        if low > high:
+            raise Missing
+        guess = (low + high) // 2
+
+
+async def _left(bucket: Bucket, subject: str, seq: int) -> int:
+    """How many messages of the subject lie at ``seq`` or beyond."""
+    if bucket.direct and bucket.batches:
+        try:
+            batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
+            async with aclosing(batch) as messages:
+                async for message in messages:
+                    if message.num_pending is not None:
+                        return message.num_pending + 1
+            bucket.batches = False
+        except MessageNotFoundError:
+            return 0
+    config = {
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": seq,
+        "filter_subject": subject,
+        "ack_policy": "none",
+        "headers_only": True,
+        "inactive_threshold": 5_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    try:
+        info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
+        try:
+            return info.num_pending
+        finally:
+            await bucket.js.delete_consumer(bucket.stream, info.name)
+    except ConsumerNotFoundError:
+        return info.num_pending
+    except APIError as exc:
+        raise bucket.translate(exc) from None
+
+
+async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Make sure that offsets are known: by proof, or else by measuring.
+
+    Raises:
+        Missing, IntegrityError: chunks are missing, or do not add up.
+    """
+    if layout.plausible and await _last_fits(bucket, layout, info):
+        layout.proven = True
+    else:
+        await measure(bucket, info, layout)
+
+
+async def _last_fits(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
+    """Whether the last chunk has the length that only a regular object gives it."""
+    subject = chunk_subject(bucket.name, info.nuid)
+    try:
+        if bucket.direct and not bucket.replicated:
+            message = await bucket.retrying(
+                lambda: bucket.js.direct_get(bucket.stream, last_by_subject=subject)
+            )
+        else:
+            message = await bucket.retrying(
+                lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject)
+            )
+    except MessageNotFoundError:
+        raise Missing from None
+    return len(message.data) == layout.length_of(info.chunks - 1)
+
+
+async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Learn the length and sequence of every chunk, headers only.
+
+    Raises:
+        IntegrityError: they do not add up to the object's size.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    offsets, seqs = array("Q", [0]), array("Q")
+    idle_at = -1
+
+    def finish(exc: BaseException | None = None) -> None:
+        if not ended.done():
+            if exc is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(exc)
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        size = None if msg.header is None else header_value(msg.header, b"Nats-Msg-Size")
+        length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
+        seqs.append(delivery.stream_seq)
+        offsets.append(offsets[-1] + length)
+        if delivery.num_pending == 0:
+            finish()
+
+    def on_idle() -> None:
+        nonlocal idle_at
+        if idle_at == len(seqs):
+            finish()
+        idle_at = len(seqs)
+
+    consumer = OrderedConsumer(
+        bucket.js,
+        bucket.stream,
+        chunk_subject(bucket.name, info.nuid),
+        on_message=on_message,
+        on_failure=finish,
+        on_idle=on_idle,
+        heartbeat=HEARTBEAT,
+        headers_only=True,
+        created=bucket.created,
+    )
+    try:
+        if (await bucket.retrying(consumer.start)).num_pending == 0 and not seqs:
+            finish()
+        await ended
+    except NatsError as exc:
+        raise bucket.translate(exc, info.name) from None
+    finally:
+        ended.cancel()
+        if not ended.cancelled():
+            ended.exception()
+        await consumer.stop()
+    if not seqs:
+        raise Missing
+    if offsets[-1] != info.size:
+        raise _damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
+    layout.measured(offsets, seqs)
+
+
+def _damaged(info: ObjectInfo, what: str) -> IntegrityError:
+    return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

@@ -1,0 +1,133 @@
+"""Writing an object as a stream: it appears, complete, on a clean exit, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from natsproto.errors import ConnectionClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .format.models import ObjectInfo
+
+Payload = bytes | bytearray | memoryview
+
+
+class ObjectWriter:
+    """An object being written; made by :meth:`ObjectStore.open_writer`, used with ``async with``.
+
+    ``write`` returns when the bytes have been taken over, and waits while more than the window is
+    unacknowledged: that is the back-pressure. Leaving the block commits the object; leaving it by an
+    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. One task at a time.
+
+    Attributes:
+        info: what was stored; ``None`` before the commit.
+    """
+
+    def __init__(self, put: Callable[[AsyncIterator[Payload]], Awaitable[ObjectInfo]]) -> None:
+        self._start = put
+        self._task: asyncio.Task[ObjectInfo] | None = None
+        self._piece: Payload | None = None
+        self._given = asyncio.Event()
+        self._taken: asyncio.Future[None] | None = None
+        self._closed = False
+        self._written = 0
+        self.info: ObjectInfo | None = None
+
+    async def _run(self) -> ObjectInfo:
+        return await self._start(self._pieces())
+
+    async def _pieces(self) -> AsyncIterator[Payload]:
+        while True:
+            await self._given.wait()
+            self._given.clear()
+            piece, self._piece = self._piece, None
+            if piece is None:
+                return
+            yield piece
+            self._wake()  # asked for the next one: this one has been taken over
+
+    def _wake(self, task: asyncio.Task[ObjectInfo] | None = None) -> None:
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)
+
+    def _begin(self) -> asyncio.Task[ObjectInfo]:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="objstore-writer")
+            self._task.add_done_callback(self._wake)  # a put that fails wakes the writer, too
+        return self._task
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._written
+
+    async def write(self, data: Payload) -> int:
+        """Append bytes; returns how many. The buffer may be used again afterwards.
+
+        Raises:
+            TypeError: not bytes-like.
+            ConnectionClosedError: the writer is closed.
+            StoreFullError, BucketSealedError, other NatsError: the put has failed; nothing is left behind.
+        """
+        self._check_open()
+        if isinstance(data, str):
+            raise TypeError("write() takes bytes, not str: use .encode()")
+        size = memoryview(data).nbytes
+        if not size:
+            return 0
+        task = self._begin()
+        self._taken = asyncio.get_running_loop().create_future()
+        self._piece = data
+        self._given.set()
+        await self._taken
+        if task.done():
+            await task  # raises what the put failed with
+        self._written += size
+        return size
+
+    async def commit(self) -> ObjectInfo:
+        """Store what was written and close; a clean exit of the ``async with`` block does it.
+
+        Raises:
+            As :meth:`ObjectStore.put`.
+        """
+        self._check_open()
+        self._closed = True
+        task = self._begin()
+        self._piece = None
+        self._given.set()
+        try:
+            self.info = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])  # bounded by the put's own clean-up
+            raise
+        return self.info
+
+    async def abort(self) -> None:
+        """Give up: nothing of it stays. Idempotent, and without effect after :meth:`commit`."""
+        self._closed = True
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if task is not None and not task.cancelled():
+            task.exception()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionClosedError("the writer is closed")
+
+    async def __aenter__(self) -> ObjectWriter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            await self.abort()
+        elif not self._closed:
+            await self.commit()

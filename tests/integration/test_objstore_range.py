@@ -1,0 +1,192 @@
+"""Ranges: the right bytes, from the right place, at the same cost wherever they lie."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from dataclasses import replace
+
+import pytest
+
+from natsproto.server import LocalServer
+from objstore import (
+    IntegrityError,
+    LinkError,
+    ObjectDeletedError,
+    ObjectInfo,
+    ObjectMetaOptions,
+    ObjectNotFoundError,
+    ObjectStore,
+)
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
+
+RNG = random.Random(7)
+DATA = RNG.randbytes(1_000_003)
+
+
+async def check(store: ObjectStore, name: str, data: bytes, count: int = 25) -> None:
+    """Random and edge ranges of an object."""
+    rng = random.Random(len(data))
+    size = len(data)
+    ranges = [
+        (0, size),
+        (0, 1),
+        (size - 1, size),
+        (0, 0),
+        (size, size),
+        (5, 5),
+        (0, size + 99),
+        (size, size + 5),
+    ]
+    ranges += [tuple(sorted((rng.randrange(size + 1), rng.randrange(size + 1)))) for _ in range(count)]
+    for start, end in ranges:
+        assert await store.get_range(name, start, end) == data[start:end], (start, end)
+
+
+@pytest.mark.parametrize("chunk_size", [1000, 4096, 65536, 131072, 1024 * 1024])
+async def test_ranges(store: ObjectStore, chunk_size: int) -> None:
+    await store.put("a", DATA, chunk_size=chunk_size)
+    await check(store, "a", DATA, 10 if chunk_size == 1000 else 25)
+
+
+async def test_exact_multiple_and_one_chunk(store: ObjectStore) -> None:
+    await store.put("exact", DATA[:400_000], chunk_size=100_000)
+    await check(store, "exact", DATA[:400_000])
+    await store.put("one", DATA[:100])
+    await check(store, "one", DATA[:100])
+    await store.put("empty", b"")
+    assert await store.get_range("empty", 0, 10) == b""
+
+
+async def test_without_direct_get(store: ObjectStore) -> None:
+    js = store.js
+    plain = await js.create_object_store(bucket=store.bucket + "-plain", allow_direct=False)
+    await plain.put("a", DATA, chunk_size=50_000)
+    await check(plain, "a", DATA, 6)
+    assert await js.consumer_names(f"OBJ_{plain.bucket}") == []
+    await js.delete_object_store(plain.bucket)
+
+
+async def test_after_changes_of_the_meta(store: ObjectStore) -> None:
+    """The meta's revision says no longer where the chunks lie."""
+    await store.put("a", DATA, chunk_size=20_000)
+    for number in range(20):
+        await store.put("other", bytes([number]) * 1000)
+    await store.rename("a", "b")
+    await check(store, "b", DATA)
+
+
+async def test_chunks_of_several_writers_interleaved(store: ObjectStore) -> None:
+    objects = {f"o{n}": RNG.randbytes(300_000 + n) for n in range(5)}
+
+    async def put(name: str, data: bytes) -> None:
+        async def slowly() -> object:
+            for at in range(0, len(data), 7_000):
+                yield data[at : at + 7_000]
+                await asyncio.sleep(0)
+
+        await store.put(name, slowly(), chunk_size=7_000, window=14_000)
+
+    await asyncio.gather(*(put(name, data) for name, data in objects.items()))
+    for name, data in objects.items():
+        await check(store, name, data, 8)
+
+
+async def raw_object(store: ObjectStore, name: str, stored: list[bytes], **changes: object) -> ObjectInfo:
+    """An object as another writer could have stored it."""
+    data = b"".join(stored)
+    subject = f"$O.{store.bucket}.C.RAW{name}"
+    for chunk in stored:
+        await store.js.publish(subject, chunk)
+    template = await store.put(name, b"")
+    info = replace(
+        template,
+        nuid=f"RAW{name}",
+        size=len(data),
+        chunks=sum(bool(chunk) for chunk in stored),
+        digest="SHA-256=" + hashlib.sha256(data).hexdigest(),
+        options=ObjectMetaOptions(max_chunk_size=1000),
+    )
+    info = replace(info, **changes)  # type: ignore[arg-type]
+    await store.js.publish(
+        meta_subject(store.bucket, name),
+        encode_meta(info),
+        headers={"Nats-Rollup": "sub"},
+    )
+    return info
+
+
+async def test_irregular_object(store: ObjectStore) -> None:
+    """Short chunks in the middle, as writers of short reads store them."""
+    chunks = [RNG.randbytes(size) for size in (1000, 10, 1000, 999, 1, 1000, 500)]
+    await raw_object(store, "irregular", chunks)
+    await check(store, "irregular", b"".join(chunks))
+
+
+async def test_irregular_object_with_plausible_counts(store: ObjectStore) -> None:
+    """ceil(size / chunk size) fits, only the lengths tell: the proof must look."""
+    chunks = [RNG.randbytes(size) for size in (900, 1000, 1000, 1000, 200)]
+    info = await raw_object(store, "sly", chunks)
+    assert -(-info.size // 1000) == info.chunks
+    await check(store, "sly", b"".join(chunks))
+
+
+async def test_trailing_empty_message(store: ObjectStore) -> None:
+    chunks = [RNG.randbytes(1000) for _ in range(5)]
+    await raw_object(store, "net", [*chunks, b""])
+    await check(store, "net", b"".join(chunks))
+
+
+async def test_damaged(store: ObjectStore) -> None:
+    chunks = [RNG.randbytes(1000) for _ in range(5)]
+    await raw_object(store, "short", chunks, chunks=7, size=7000)
+    with pytest.raises(IntegrityError):
+        await store.get_range("short", 5500, 6500)
+    info = await store.put("gone", DATA, chunk_size=10_000)
+    await store.js.purge_stream(f"OBJ_{store.bucket}", subject=f"$O.{store.bucket}.C.{info.nuid}")
+    with pytest.raises(IntegrityError):
+        await store.get_range("gone", 500_000, 600_000)
+
+
+async def test_bad_input(store: ObjectStore) -> None:
+    await store.put("a", b"0123456789")
+    for start, end in ((-1, 5), (0, -1), (5, 4), (11, 12)):
+        with pytest.raises(ValueError, match="range"):
+            await store.get_range("a", start, end)
+    with pytest.raises(TypeError):
+        await store.get_range("a", 0.5, 2)  # type: ignore[arg-type]
+    with pytest.raises(ObjectNotFoundError):
+        await store.get_range("missing", 0, 1)
+    await store.add_bucket_link("l", store.bucket)
+    with pytest.raises(LinkError):
+        await store.get_range("l", 0, 1)
+    await store.delete("a")
+    with pytest.raises(ObjectDeletedError):
+        await store.get_range("a", 0, 1)
+
+
+async def test_through_a_link(store: ObjectStore) -> None:
+    info = await store.put("a", DATA)
+    await store.add_link("l", info)
+    assert await store.get_range("l", 500_000, 500_100) == DATA[500_000:500_100]
+
+
+async def test_few_requests_wherever_it_lies(new_server: LocalServer) -> None:
+    import natsproto
+
+    async with natsproto.connect(new_server.url) as nc:
+        store = await nc.jetstream().create_object_store(bucket="range-cost")
+        await store.put("a", bytes(8 * 1024 * 1024), chunk_size=4096)
+        for start in (0, 4096 * 1000 + 5, 8 * 1024 * 1024 - 100):
+            before = nc.stats.out_msgs
+            assert await store.get_range("a", start, start + 100) == bytes(100)
+            assert nc.stats.out_msgs - before <= 2
+        for number in range(300):
+            await store.put("b", bytes([number % 256]))
+        await store.rename("a", "c")
+        before = nc.stats.out_msgs
+        await store.get_range("c", 4096 * 1500, 4096 * 1500 + 10)
+        assert nc.stats.out_msgs - before <= 20
+        await nc.jetstream().delete_object_store("range-cost")
