@@ -219,7 +219,9 @@ class BlockSink:
         if not payload:
             return
         block = self._block
-        if self._placed and self._placed[0][0] is payload:
+        if any(payload is view for view, _ in self._placed):
+            while self._placed[0][0] is not payload:  # placed, and not accepted
+                self._placed.popleft()[1].users -= 1
             block.arenas.append(self._placed.popleft()[1])
         block.buffers.append(payload)
         block.size += len(payload)
@@ -456,9 +458,9 @@ async def copy_blocks(
                 progress(done, info.size)
 
 
-async def _in_thread(function: Callable[[list[Payload]], object], block: list[Payload]) -> None:
-    """Run ``function`` in a thread; a cancellation waits for it, since it reads buffers that are reused."""
-    future = asyncio.get_running_loop().run_in_executor(None, function, block)
+async def _in_thread(function: Callable[..., object], *args: object) -> None:
+    """Run ``function`` in a thread; a cancellation waits for it: what it uses is reused or removed next."""
+    future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     try:
         await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -473,25 +475,29 @@ async def get_file(
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
     bucket, info = await resolve(bucket, name)
-    temporary, file = await asyncio.to_thread(_open_temporary, path)
+    directory, base = os.path.split(path)
+    temporary = os.path.join(directory, f".{base[:100]}.{secrets.token_hex(6)}.part")
+    opened: list[BinaryIO] = []
     try:
         try:
+            await _in_thread(lambda: opened.append(_create(temporary)))
+            (file,) = opened
             await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
-            await asyncio.to_thread(_finish, file, temporary, path)
+            await _in_thread(_finish, file, temporary, path)
         finally:
-            file.close()
+            for file in opened:
+                file.close()
     except BaseException:
-        _remove(temporary)
+        if opened:
+            _remove(temporary)
         raise
     return info
 
 
-def _open_temporary(path: str) -> tuple[str, BinaryIO]:
-    """Create a file of a fresh name beside ``path``; never follows or reuses what is there."""
-    directory, base = os.path.split(path)
-    temporary = os.path.join(directory, f".{base[:100]}.{secrets.token_hex(6)}.part")
+def _create(path: str) -> BinaryIO:
+    """Create a file; never follows or reuses what is there."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    return temporary, os.fdopen(os.open(temporary, flags, 0o666), "wb")
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
 def _finish(file: BinaryIO, temporary: str, path: str) -> None:

@@ -26,7 +26,13 @@ from ._commit import Commit, Conflict, lost_race
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
 from ._ttl import check_ttl, chunk_header
-from .errors import BadObjectMetaError, IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
+from .errors import (
+    BadObjectMetaError,
+    BucketNotFoundError,
+    IntegrityError,
+    ObjectAlreadyExists,
+    OutcomeUnknownError,
+)
 from .format.chunking import Chunker, requested_chunk_size, resolve_chunk_size
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
@@ -174,6 +180,7 @@ class Put:
                 break
             except NatsError as exc:
                 await self._repair(exc)
+        await self._delete_copies()
         if self._repaired:
             await self._check_count()
 
@@ -223,6 +230,8 @@ class Put:
             window.close()
             try:
                 await bucket.pause(wait, deadline)
+                await self._delete_copies()
+                await self._check_bucket()
                 wait = min(wait * 2, LAST_RETRY)
                 self._check_max_payload()
                 pending = [*window.unproven.values(), *queued]
@@ -236,6 +245,18 @@ class Put:
                 return
             except NatsError as exc:
                 failure = exc
+
+    async def _check_bucket(self) -> None:
+        """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
+        bucket = self._bucket
+        if (await bucket.js.stream_info(bucket.stream)).created != bucket.created:
+            raise self._made_anew()
+
+    def _made_anew(self) -> BucketNotFoundError:
+        name = self._bucket.name
+        return BucketNotFoundError(
+            f"bucket {name!r} was deleted and created again meanwhile", bucket=name, name=self._template.name
+        )
 
     def _check_max_payload(self) -> None:
         limit = self._bucket.client.max_payload
@@ -268,11 +289,21 @@ class Put:
             else:
                 strays.append(seq)
         for stray in strays:
-            try:
-                await bucket.js.delete_message(bucket.stream, stray)
-            except MessageNotFoundError:
-                pass
+            await self._delete(stray)
         return matched, proven
+
+    async def _delete(self, seq: int) -> None:
+        try:
+            await self._bucket.js.delete_message(self._bucket.stream, seq)
+        except MessageNotFoundError:
+            pass
+
+    async def _delete_copies(self) -> None:
+        """Remove what something on the way has doubled; readers would take it for damage."""
+        window = self._window
+        while window is not None and window.copies:
+            seq = window.copies.pop()
+            await self._bucket.retrying(lambda seq=seq: self._delete(seq))  # type: ignore[misc]
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
         bucket = self._bucket
@@ -374,7 +405,19 @@ class Put:
         raise AssertionError("unreachable")
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
-        await (self._cleanup() if revision is None else self._discard(old))
+        await (self._cleanup() if revision is None else self._committed(old))
+
+    async def _retract(self, revision: int) -> None:
+        """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
+        await self._bucket.retrying(lambda: self._delete(revision))
+        await self._cleanup()
+
+    async def _committed(self, old: ObjectInfo | None) -> None:
+        try:
+            await self._delete_copies()  # the answers to copies have come, at the latest, before the meta's
+        except NatsError as exc:
+            log.warning("a doubled chunk of %r could not be removed: %s", self._template.name, exc)
+        await self._discard(old)
 
     async def _discard(self, old: ObjectInfo | None) -> None:
         """Remove the chunks of exactly the revision that was replaced."""

@@ -101,7 +101,7 @@ class Connection:
         self._buffer_size = 0
         self._connected_at = 0.0
         self._short_lives = 0
-        self._state_waiters: list[asyncio.Future[None]] = []
+        self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
         self._callbacks = Callbacks()
         self._liveness: Liveness | None = None
@@ -167,9 +167,6 @@ class Connection:
                 )
                 attempts.append((server, error))
                 continue
-            if session.lost is not None:
-                attempts.append((server, session.lost))
-                continue
             self._connected(session)
             return []
         return attempts
@@ -213,8 +210,7 @@ class Connection:
             self.unexpected(exc)
 
     def _wake_state_waiters(self) -> None:
-        waiters, self._state_waiters = self._state_waiters, []
-        for waiter in waiters:
+        for waiter in list(self._state_waiters):
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -279,7 +275,8 @@ class Connection:
         self._mux = None
         self._buffer.clear()
         self._wake_state_waiters()
-        self.call(self.options.closed_cb)
+        if self.epoch:  # a first connect that failed has raised, that is enough
+            self.call(self.options.closed_cb)
 
     async def close(self) -> None:
         """Close now. Idempotent; waits until socket and tasks are gone."""
@@ -304,19 +301,15 @@ class Connection:
             async with asyncio.timeout(timeout):
                 while self.state is not State.CONNECTED:
                     self.check_open()
-                    waiter = self.state_waiter()
-                    try:
-                        await waiter
-                    finally:
-                        if waiter in self._state_waiters:
-                            self._state_waiters.remove(waiter)
+                    await self.state_waiter()
         except TimeoutError:
             raise StaleConnectionError(f"not connected again within {timeout} s") from None
 
     def state_waiter(self) -> asyncio.Future[None]:
         """A future that is completed when the client is connected again, or closed."""
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._state_waiters.append(waiter)
+        self._state_waiters.add(waiter)
+        waiter.add_done_callback(self._state_waiters.discard)
         return waiter
 
     def check_open(self) -> None:

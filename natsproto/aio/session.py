@@ -183,7 +183,8 @@ class Session:
             if not self._ready.done():
                 self._ready.set_result(None)
         elif isinstance(event, Info):
-            self.info = {**self.info, **event.data} if self._established else event.data
+            # Later ones may name only what has changed; nothing read in clear outlives the encryption.
+            self.info = event.data if self.info_in_clear else {**self.info, **event.data}
             self.info_in_clear = False
             if not self._info_received.done():
                 # Nothing more may be taken in before it is decided whether TLS comes next.
@@ -194,7 +195,7 @@ class Session:
             self._error(event.text)
 
     def _error(self, text: str) -> None:
-        if not self._established:
+        if not self._ready.done():
             error = error_from_line(text)
             self.reason = error
             self.fail(error)

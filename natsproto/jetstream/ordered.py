@@ -344,7 +344,8 @@ class OrderedConsumer:
 
     def _check(self) -> None:
         if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS:
-            self._spawn(self._verify_silence)
+            before = self._active  # now: a sign of life may come before the task runs
+            self._spawn(lambda: self._verify_silence(before))
         self._arm()
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -361,8 +362,7 @@ class OrderedConsumer:
             if exc is not None:
                 self._fail(exc)
 
-    async def _verify_silence(self) -> None:
-        before = self._active
+    async def _verify_silence(self, before: float) -> None:
         try:
             await self._js.client.flush(2.0)  # everything the server had sent is processed after this
         except NatsError:
@@ -383,6 +383,7 @@ class OrderedConsumer:
     async def _recreate(self) -> None:
         failure: NatsError | None = None
         while not self._stopped:
+            self._drop()
             if self._deadline is None:
                 self._deadline, self._wait = self._loop.time() + self._budget, 0.05
             elif self._loop.time() > self._deadline:
@@ -393,12 +394,14 @@ class OrderedConsumer:
                 await asyncio.sleep(self._wait)
                 self._wait = min(self._wait * 2, 1.0)
             self.restarts += 1
-            self._drop()
             try:
                 await self._connection.wait_connected(max(0.1, self._deadline - self._loop.time()))
-                await self._clean()
+                if failure is None:
+                    await self._clean()
                 await self._check_stream()
                 await self._create()
+                if failure is not None:
+                    await self._clean()  # not sooner: what was not answered may wait for a dead server
             except (ConnectionClosedError, StreamNotFoundError):
                 raise
             except NatsError as exc:

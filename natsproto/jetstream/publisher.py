@@ -67,7 +67,8 @@ class PublishWindow(ReplySlot):
 
     After the first failure nothing more is sent: :attr:`failure` says why, :meth:`publish` and
     :meth:`settle` raise it, and :attr:`unproven` holds every payload from the first one that is not part
-    of the acknowledged, rising prefix. One instance belongs to one task; close it when done.
+    of the acknowledged, rising prefix. :attr:`copies` has the sequences at which a message was stored once more
+    than it was sent. One instance belongs to one task; close it when done.
 
     Args:
         client: the connection.
@@ -92,6 +93,7 @@ class PublishWindow(ReplySlot):
         "_seen",
         "_timer",
         "_waiter",
+        "copies",
         "failure",
         "header",
         "last_seq",
@@ -119,6 +121,7 @@ class PublishWindow(ReplySlot):
         self.failure: NatsError | None = None
         self.last_seq = last_seq
         self.unproven: dict[int, Buffer] = {}
+        self.copies: list[int] = []
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._progress = progress_timeout
@@ -225,6 +228,8 @@ class PublishWindow(ReplySlot):
             return
         index = int(rest) if len(rest) < 20 else -1
         if index not in self._inflight:
+            if index < self._next_ack or index in self._acked_early:
+                self._note_copy(msg)
             return  # answered already, given up, or never sent
         self._seen += 1
         self._inflight.remove(index)
@@ -247,6 +252,15 @@ class PublishWindow(ReplySlot):
         else:
             self._acked_early[index] = ack.seq
         self._wake()
+
+    def _note_copy(self, msg: WireMsg) -> None:
+        """A second answer to one message: something on the way has doubled it."""
+        try:
+            ack = parse_pub_ack(msg.payload)
+        except NatsError:
+            return
+        if ack.stream == self.stream and not ack.duplicate:
+            self.copies.append(ack.seq)
 
     def _advance(self, index: int, seq: int) -> None:
         if seq <= self.last_seq:

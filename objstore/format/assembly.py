@@ -159,12 +159,17 @@ class Assembly:
 
     def _store(self, offset: int, payload: bytes | bytearray | memoryview) -> None:
         assert self._target is not None
-        if self._placed and payload is self._placed[0][1]:
+        if self._is_placed(payload):
             at, view = self._placed.popleft()
             if at == offset and not self._moves:
                 _release(view)
                 return
-            self._moves.append((offset, view, True))
+            if at <= offset:
+                self._moves.append((offset, view, True))
+            else:
+                # Behind the slot of a payload that was not accepted: its place may be another one's.
+                self._moves.append((offset, bytes(view), False))
+                _release(view)
         elif self._placed or self._moves:
             self._moves.append((offset, payload, False))
         else:
@@ -173,6 +178,14 @@ class Assembly:
             return
         if not self._placed or self.received == self.info.size:
             self._settle()
+
+    def _is_placed(self, payload: bytes | bytearray | memoryview) -> bool:
+        """Whether the payload lies in the first slot; slots before it, never accepted, are given up."""
+        if not any(payload is view for _, view in self._placed):
+            return False
+        while self._placed[0][1] is not payload:
+            self._placed.popleft()
+        return True
 
     def _settle(self) -> None:
         """Move what was accepted but could not be written to its offset yet.

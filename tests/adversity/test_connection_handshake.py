@@ -125,7 +125,7 @@ async def test_a2_frames_before_the_first_pong() -> None:
         await nc.flush()
         assert nc.server_info["server_name"] == "third"
         assert nc.max_payload == 77
-        assert nc.servers == [server.url]  # the newest INFO announces no other server
+        assert nc.servers == [server.url, "nats://127.0.0.1:1"]
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,14 @@ async def test_next_server_is_tried(script: object) -> None:
 
 async def test_unreachable_is_one_error_with_all_reasons(caplog: pytest.LogCaptureFixture) -> None:
     start = time.monotonic()
+    called = Calls()
     with pytest.raises(NoServersError) as info:
-        await natsproto.connect(["nats://127.0.0.1:1", "nats://u:CANARY@127.0.0.1:2"], randomize=False)
+        await natsproto.connect(
+            ["nats://127.0.0.1:1", "nats://u:CANARY@127.0.0.1:2"],
+            randomize=False, error_cb=called, closed_cb=called, disconnected_cb=called,
+        )  # fmt: skip
+    await asyncio.sleep(0)
+    assert called.items == []
     assert time.monotonic() - start < 1
     assert [url for url, _ in info.value.attempts] == ["nats://127.0.0.1:1", "nats://127.0.0.1:2"]
     assert all(isinstance(exc, ConnectionRefusedError) for _, exc in info.value.attempts)
@@ -366,15 +372,34 @@ async def test_malformed_info_later_ends_the_session_not_the_client() -> None:
 
     async def broken(conn: ScriptedConnection) -> None:
         await conn.handshake()
+        await conn.expect(Sub)
         await conn.send(b"INFO {nonsense\r\n")
         await conn.expect_eof()
 
     async with ScriptedServer(broken, _plain) as server:
         back = Calls()
         async with natsproto.connect(server.url, reconnected_cb=back) as nc:
+            await nc.subscribe("s")
             await back.until(1)
             await nc.publish("a", b"x")
             await nc.flush()
+
+
+async def test_an_error_line_in_one_piece_with_pong_is_that_of_a_connection() -> None:
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.info(domain="hub")
+        conn.auto_pong = False
+        await conn.expect(Ping)
+        await conn.send(b"PONG\r\n-ERR 'Invalid Subject'\r\nINFO {\"max_payload\":5}\r\n")
+        conn.auto_pong = True
+        await conn.serve()
+
+    async with ScriptedServer(script) as server:
+        errors = Calls()
+        async with natsproto.connect(server.url, error_cb=errors) as nc:
+            assert isinstance((await errors.until(1))[0], ServerError)
+            await nc.flush()
+            assert (nc.max_payload, nc.server_info["domain"]) == (5, "hub")
 
 
 async def _plain(conn: ScriptedConnection) -> None:

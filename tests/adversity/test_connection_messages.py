@@ -217,6 +217,8 @@ async def test_subscription_drain_takes_in_what_was_sent(nc: Client) -> None:
     drain = asyncio.create_task(sub.drain())
     assert [msg.data async for msg in sub] == [b"%d" % n for n in range(100)]
     await drain
+    await nc.flush()
+    assert nc._connection._state_waiters == set()
 
 
 async def test_drain_lets_responders_answer(server: LocalServer, nc: Client) -> None:

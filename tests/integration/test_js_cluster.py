@@ -56,7 +56,13 @@ async def test_step_down_while_publishing_and_reading(cluster: LocalCluster) -> 
             changed.set()
 
         consumer = OrderedConsumer(
-            js, "R", "R.>", on_message=on_message, on_failure=failures.append, heartbeat=0.3, created=info.created
+            js,
+            "R",
+            "R.>",
+            on_message=on_message,
+            on_failure=failures.append,
+            heartbeat=0.3,
+            created=info.created,
         )
         await consumer.start()
         stored = []
@@ -84,7 +90,9 @@ async def test_the_leader_reads_what_was_just_written(cluster: LocalCluster) -> 
     async with natsproto.connect(cluster.urls[0]) as one, natsproto.connect(cluster.urls[1]) as two:
         js, other = one.jetstream(), two.jetstream()
         await js.create_stream(
-            StreamConfig(name="L", subjects=["L.>"], num_replicas=3, max_msgs_per_subject=1, allow_direct=True)
+            StreamConfig(
+                name="L", subjects=["L.>"], num_replicas=3, max_msgs_per_subject=1, allow_direct=True
+            )
         )
         for n in range(200):
             ack = await js.publish("L.a", b"%d" % n)
@@ -102,7 +110,7 @@ async def test_the_server_we_are_connected_to_is_killed(cluster: LocalCluster) -
     victim = next(server for server in cluster.servers if server.name not in leaders)
     others = [server.url for server in cluster.servers if server is not victim]
     async with natsproto.connect([victim.url, *others], reconnect_wait=0.05, randomize=False) as nc:
-        js = nc.jetstream()
+        js = nc.jetstream(timeout=1)  # the server may place the new consumer on the dead one, and say nothing
         info = await js.stream_info("K")
         seqs: list[int] = []
         changed = asyncio.Event()
@@ -112,7 +120,13 @@ async def test_the_server_we_are_connected_to_is_killed(cluster: LocalCluster) -
             changed.set()
 
         consumer = OrderedConsumer(
-            js, "K", "K.>", on_message=on_message, on_failure=lambda exc: changed.set(), heartbeat=0.3, created=info.created
+            js,
+            "K",
+            "K.>",
+            on_message=on_message,
+            on_failure=lambda exc: changed.set(),
+            heartbeat=0.3,
+            created=info.created,
         )
         await consumer.start()
         for n in range(10):
@@ -132,4 +146,4 @@ async def test_the_server_we_are_connected_to_is_killed(cluster: LocalCluster) -
             await asyncio.to_thread(victim.start)
             await asyncio.to_thread(cluster.wait_ready)
         assert nc.stats.reconnects == 1
-        await js.delete_stream("K")
+        await nc.jetstream().delete_stream("K")

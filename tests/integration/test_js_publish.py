@@ -149,7 +149,9 @@ async def test_the_window_and_a_lost_acknowledgement(server: LocalServer, name: 
 async def test_the_window_and_swapped_messages(server: LocalServer, name: str) -> None:
     """What the network does to the order shows in the acknowledgements."""
     async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as nc:
-        proxy.to_server = lambda event, raw: HOLD if isinstance(event, Pub) and event.payload == b"0" else None
+        proxy.to_server = lambda event, raw: (
+            HOLD if isinstance(event, Pub) and event.payload == b"0" else None
+        )
         window = nc.jetstream().publish_window(f"{name}.a", name)
         await window.publish(b"0")
         await window.publish(b"1")
@@ -179,7 +181,10 @@ async def test_the_window_and_permissions() -> None:
     config = """
     authorization { users: [{user: u, password: p, permissions: {publish: {deny: "s.secret"}}}] }
     """
-    async with LocalServer(config=config) as server, natsproto.connect(server.url, user="u", password="p") as nc:
+    async with (
+        LocalServer(config=config) as server,
+        natsproto.connect(server.url, user="u", password="p") as nc,
+    ):
         js = nc.jetstream()
         await js.create_stream(StreamConfig(name="S", subjects=["s.*"], storage="memory"))
         window = js.publish_window("s.secret", "S")

@@ -109,7 +109,9 @@ async def test_deleted_while_waiting(js: JetStreamContext, name: str, pull: Pull
             await waiting
 
 
-async def test_missing(js: JetStreamContext, name: str, pull: PullConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing(
+    js: JetStreamContext, name: str, pull: PullConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 0.1)
     await pull.delete()
     async with asyncio.timeout(LIMIT):
@@ -123,7 +125,9 @@ async def test_missing(js: JetStreamContext, name: str, pull: PullConsumer, monk
 
 async def test_names(js: JetStreamContext, name: str) -> None:
     for n in range(5):
-        await js.create_consumer(name, {"name": f"c{n}", "ack_policy": "none", "inactive_threshold": 60_000_000_000})
+        await js.create_consumer(
+            name, {"name": f"c{n}", "ack_policy": "none", "inactive_threshold": 60_000_000_000}
+        )
     assert sorted(await js.consumer_names(name)) == ["c0", "c1", "c2", "c3", "c4"]
     with pytest.raises(ConsumerNotFoundError):
         await js.consumer_info(name, "other")
@@ -160,9 +164,14 @@ async def test_the_connection_comes_back(server: LocalServer, name: str, pull: P
 
 async def test_not_permitted() -> None:
     config = """
-    authorization { users: [{user: u, password: p, permissions: {publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}}}] }
+    authorization {
+      users: [{user: u, password: p, permissions: {publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}}}]
+    }
     """
-    async with LocalServer(config=config) as server, natsproto.connect(server.url, user="u", password="p") as nc:
+    async with (
+        LocalServer(config=config) as server,
+        natsproto.connect(server.url, user="u", password="p") as nc,
+    ):
         js = nc.jetstream()
         await js.create_stream(StreamConfig(name="S", subjects=["s.*"], storage="memory"))
         pull = await js.pull_consumer("S", config={"ack_policy": "explicit"})

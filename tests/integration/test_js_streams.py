@@ -127,7 +127,11 @@ async def test_messages_by_leader_and_direct(js: JetStreamContext, stream: Strea
         assert (await get(name, next_by_subject=f"{name}.a", seq=2)).seq == 3
         assert (await get(name, next_by_subject=f"{name}.a")).seq == 1
         assert (await get(name, next_by_subject=f"{name}.*", seq=4)).seq == 4
-        for choice in ({"seq": 99}, {"last_by_subject": f"{name}.x"}, {"next_by_subject": f"{name}.a", "seq": 4}):
+        for choice in (
+            {"seq": 99},
+            {"last_by_subject": f"{name}.x"},
+            {"next_by_subject": f"{name}.a", "seq": 4},
+        ):
             with pytest.raises(MessageNotFoundError):
                 await get(name, **choice)  # type: ignore[arg-type]
 
