@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 from natsproto._version import __version__
 
 if TYPE_CHECKING:
+    from ._list import DirListing
+    from ._reader import ObjectReader
     from ._watch import Watcher
+    from ._writer import ObjectWriter
     from .errors import (
         BadBucketError,
         BadObjectMetaError,
@@ -66,7 +69,10 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "store": ("ObjectStore",),
+    "_list": ("DirListing",),
+    "_reader": ("ObjectReader",),
     "_watch": ("Watcher",),
+    "_writer": ("ObjectWriter",),
     "format.models": (
         "BucketSource",
         "InvalidMeta",
@@ -120,6 +126,7 @@ __all__ = [
     "BucketSource",
     "DEFAULT_CHUNK_SIZE",
     "DigestMismatchError",
+    "DirListing",
     "IntegrityError",
     "InvalidMeta",
     "LinkError",
@@ -138,10 +145,12 @@ __all__ = [
     "ObjectMeta",
     "ObjectMetaOptions",
     "ObjectNotFoundError",
+    "ObjectReader",
     "ObjectStore",
     "ObjectStoreConfig",
     "ObjectStoreStatus",
     "ObjectTooLargeError",
+    "ObjectWriter",
     "OutcomeUnknownError",
     "Placement",
     "RevisionConflictError",
