@@ -21,6 +21,7 @@ from natsproto._version import __version__
 
 if TYPE_CHECKING:
     from ._list import DirListing
+    from ._maintain import GcReport, Orphan, Problem, VerifyReport
     from ._reader import ObjectReader
     from ._watch import Watcher
     from ._writer import ObjectWriter
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "store": ("ObjectStore",),
     "_list": ("DirListing",),
+    "_maintain": ("GcReport", "Orphan", "Problem", "VerifyReport"),
     "_reader": ("ObjectReader",),
     "_watch": ("Watcher",),
     "_writer": ("ObjectWriter",),
@@ -127,6 +129,7 @@ __all__ = [
     "DEFAULT_CHUNK_SIZE",
     "DigestMismatchError",
     "DirListing",
+    "GcReport",
     "IntegrityError",
     "InvalidMeta",
     "LinkError",
@@ -151,12 +154,15 @@ __all__ = [
     "ObjectStoreStatus",
     "ObjectTooLargeError",
     "ObjectWriter",
+    "Orphan",
     "OutcomeUnknownError",
     "Placement",
+    "Problem",
     "RevisionConflictError",
     "StoreFullError",
     "UnsupportedFeatureError",
     "VALID_BUCKET_RE",
+    "VerifyReport",
     "Watcher",
     "__version__",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ._bucket import Bucket
     from ._list import DirListing
+    from ._maintain import GcReport, VerifyReport
     from ._put import Progress
     from ._reader import OpenReader
     from ._source import ObjectData
@@ -576,6 +577,38 @@ class ObjectStore:
             prefix=prefix,
             on_invalid=on_invalid,
         )
+
+    # -- maintenance ------------------------------------------------------------------------------
+
+    async def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check that what is stored agrees with the metas; changes nothing.
+
+        Counts tell of missing and extra chunks: two requests and one read of all metas. What looks wrong is
+        looked at again, so changes meanwhile are no problems.
+
+        Args:
+            deep: read every object and compare its size and digest.
+        """
+        from . import _maintain
+
+        return await _maintain.verify(self._bucket, deep=deep)
+
+    async def gc(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> GcReport:
+        """Remove chunks that no meta names, and complete half-done renames: what crashed writers leave.
+
+        Chunks whose newest is younger than ``older_than`` are left alone, so a put in progress is never
+        touched. A paused upload (:meth:`begin_upload`) looks like an orphan and is collected when it has been
+        paused for longer.
+
+        Args:
+            older_than: default 24 hours.
+            dry_run: only report.
+        """
+        from . import _maintain
+
+        self._bucket.check_writable()
+        age = _maintain.DEFAULT_AGE if older_than is None else older_than
+        return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
 
     # -- the bucket itself ------------------------------------------------------------------------
 
