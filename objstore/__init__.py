@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any
 from natsproto._version import __version__
 
 if TYPE_CHECKING:
+    from ._list import DirListing
+    from ._maintain import GcReport, Orphan, Problem, VerifyReport
+    from ._reader import ObjectReader
     from ._watch import Watcher
+    from ._writer import ObjectWriter
     from .errors import (
         BadBucketError,
         BadObjectMetaError,
@@ -66,7 +70,11 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "store": ("ObjectStore",),
+    "_list": ("DirListing",),
+    "_maintain": ("GcReport", "Orphan", "Problem", "VerifyReport"),
+    "_reader": ("ObjectReader",),
     "_watch": ("Watcher",),
+    "_writer": ("ObjectWriter",),
     "format.models": (
         "BucketSource",
         "InvalidMeta",
@@ -120,6 +128,8 @@ __all__ = [
     "BucketSource",
     "DEFAULT_CHUNK_SIZE",
     "DigestMismatchError",
+    "DirListing",
+    "GcReport",
     "IntegrityError",
     "InvalidMeta",
     "LinkError",
@@ -138,16 +148,21 @@ __all__ = [
     "ObjectMeta",
     "ObjectMetaOptions",
     "ObjectNotFoundError",
+    "ObjectReader",
     "ObjectStore",
     "ObjectStoreConfig",
     "ObjectStoreStatus",
     "ObjectTooLargeError",
+    "ObjectWriter",
+    "Orphan",
     "OutcomeUnknownError",
     "Placement",
+    "Problem",
     "RevisionConflictError",
     "StoreFullError",
     "UnsupportedFeatureError",
     "VALID_BUCKET_RE",
+    "VerifyReport",
     "Watcher",
     "__version__",
 ]

@@ -21,6 +21,7 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, Publi
 from natsproto.nuid import next_nuid
 from natsproto.subjects import check_publish_subject
 
+from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, lost_race
 from ._rename import finish_rename, shares_chunks
@@ -48,6 +49,9 @@ CONFLICT_TRIES = 10
 
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+
+BATCH_ROOM = 128
+"""Bytes the headers of a batch take of every message."""
 
 META_ROOM = 512
 """Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
@@ -138,6 +142,27 @@ class Put:
         finally:
             if self._window is not None:
                 self._window.close()
+
+    async def run_atomic(self) -> ObjectInfo:
+        """:meth:`run` as one all-or-nothing batch."""
+        bucket = self._bucket
+        check_atomic(bucket, self._source.size, self._chunk_size)
+        reading = bucket.start_leader_read(bucket.meta_subject(self._template.name))
+        whole = AtomicPut(bucket, self._template, chunk_size=self._chunk_size, ttl=self._ttl)
+        try:
+            await whole.load(self._source, self._progress)
+            previous = await self._previous(reading, bucket.meta_subject(self._template.name))
+        finally:
+            reading.close()
+        self._check_condition(previous)
+        for tries in range(CONFLICT_TRIES + 1):
+            try:
+                return await whole.commit(*previous)
+            except Conflict as conflict:
+                if self._if_revision is not None or tries == CONFLICT_TRIES:
+                    self._lost(conflict, previous[0])
+                previous = (conflict.revision, conflict.current)
+        raise AssertionError("unreachable")
 
     # -- chunks -----------------------------------------------------------------------------------
 
@@ -454,6 +479,7 @@ async def put(
     window: int | None,
     progress: Progress | None,
     ttl: timedelta | None = None,
+    atomic: bool = False,
     must_not_exist: bool = False,
 ) -> ObjectInfo:
     """Check everything that can be checked before a byte is sent, then run a :class:`Put`.
@@ -471,7 +497,7 @@ async def put(
             name=name,
         )
     check_ttl(bucket, ttl)
-    limit = bucket.client.max_payload - len(chunk_header(ttl))
+    limit = bucket.client.max_payload - len(chunk_header(ttl)) - (BATCH_ROOM if atomic else 0)
     size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
     description, filename, headers, metadata = about
     template = bucket.template(
@@ -485,7 +511,7 @@ async def put(
             size=meta_size,
             max_payload=limit,
         )
-    return await Put(
+    work = Put(
         bucket,
         template,
         open_source(data),
@@ -495,4 +521,5 @@ async def put(
         window=DEFAULT_WINDOW if window is None else window,
         progress=progress,
         ttl=ttl,
-    ).run()
+    )
+    return await (work.run_atomic() if atomic else work.run())

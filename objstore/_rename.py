@@ -76,6 +76,32 @@ async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
             await _bury(bucket, origin)
 
 
+async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | None:
+    """Complete the rename that ``info`` is marked with; returns the new name, ``None`` when there is no pair.
+
+    A mark whose new name belongs to another object by now is taken off.
+    """
+    new_name = info.metadata.get(RENAMING)
+    if new_name is None or new_name == info.name or not _usable(bucket, new_name):
+        return None
+    current = await _read(bucket, info.name)
+    if current is None or current.revision != info.revision:
+        return None  # replaced meanwhile, by somebody who has seen the mark
+    target = await _read(bucket, new_name)
+    taken = target is not None and not target.deleted and target.nuid != info.nuid
+    if dry_run:
+        return None if taken else new_name
+    if taken:
+        metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
+        await _unmark(bucket, replace(info, metadata=metadata))
+        return None
+    await finish_rename(bucket, info)
+    if await shares_chunks(bucket, info):
+        await _bury(bucket, info)
+        return new_name
+    return None
+
+
 async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
     """True when another live meta carries the chunks of ``info``: then they must not be purged."""
     new_name = info.metadata.get(RENAMING)

@@ -71,6 +71,7 @@ class Watcher:
         *,
         updates_only: bool = False,
         ignore_deletes: bool = False,
+        from_revision: int | None = None,
         prefix: str = "",
         on_invalid: OnInvalid | None = None,
     ) -> None:
@@ -83,9 +84,12 @@ class Watcher:
             bucket,
             updates_only=updates_only,
             ignore_deletes=ignore_deletes,
+            from_revision=from_revision,
             prefix=prefix,
             on_invalid=on_invalid or warn_invalid,
         )
+        if from_revision is not None and (updates_only or from_revision < 1):
+            raise ValueError("from_revision is 1 or more, and excludes updates_only")
         # The connection refers to the running watch, the watch not to this object.
         weakref.finalize(self, self._watch.abandon).atexit = False
 
@@ -134,6 +138,7 @@ class _Watch:
         *,
         updates_only: bool,
         ignore_deletes: bool,
+        from_revision: int | None,
         prefix: str,
         on_invalid: OnInvalid,
     ) -> None:
@@ -141,6 +146,7 @@ class _Watch:
         self._bucket = bucket
         self._updates_only = updates_only
         self._ignore_deletes = ignore_deletes
+        self._from_revision = from_revision
         self._prefix = prefix
         self._on_invalid = on_invalid
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -171,7 +177,8 @@ class _Watch:
             on_message=self._on_message,
             on_failure=self._fail,
             on_idle=self._set_caught_up,  # what was left to come may have been replaced or deleted meanwhile
-            deliver_policy="new" if self._updates_only else "last_per_subject",
+            deliver_policy=self._policy(),
+            start_seq=self._from_revision,
             heartbeat=WATCH_HEARTBEAT,
             created=bucket.created,
         )
@@ -183,6 +190,11 @@ class _Watch:
             raise
         if info.num_pending == 0 or self._updates_only:
             self._set_caught_up()
+
+    def _policy(self) -> str:
+        if self._from_revision is not None:
+            return "by_start_sequence"
+        return "new" if self._updates_only else "last_per_subject"
 
     async def stop(self) -> None:
         self._stopped = True

@@ -54,6 +54,9 @@ class ReadingWatch(_watch._Watch):
             await bucket.retrying(consumer.start)
             if self._updates_only:
                 self._cursor = consumer.first_seq - 1
+            elif self._from_revision is not None:
+                self._cursor = self._from_revision - 1
+                await self._read_all()
             else:
                 for info in await _watch.newest_metas(bucket, self._on_invalid):
                     self._cursor = max(self._cursor, info.revision)
@@ -86,13 +89,16 @@ class ReadingWatch(_watch._Watch):
         try:
             while self._due:
                 self._due = False
-                while not self._stopped and (message := await self._following()) is not None:
-                    self._cursor = message.seq
-                    self._take(message)
+                await self._read_all()
         except Exception as exc:
             self._fail(exc)
         finally:
             self._reading = None
+
+    async def _read_all(self) -> None:
+        while not self._stopped and (message := await self._following()) is not None:
+            self._cursor = message.seq
+            self._take(message)
 
     async def _following(self) -> StoredMessage | None:
         bucket = self._bucket

@@ -12,12 +12,15 @@ from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import builtins
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from datetime import timedelta
 
     from natsproto.jetstream.context import JetStreamContext
 
     from ._bucket import Bucket
+    from ._list import DirListing
+    from ._maintain import GcReport, VerifyReport
     from ._put import Progress
     from ._reader import OpenReader
     from ._source import ObjectData
@@ -70,6 +73,7 @@ class ObjectStore:
         window: int | None = None,
         progress: Progress | None = None,
         ttl: timedelta | None = None,
+        atomic: bool = False,
     ) -> ObjectInfo:
         """Store an object under a name, replacing what was there (ADR-20 §Put).
 
@@ -92,6 +96,9 @@ class ObjectStore:
             progress: called with ``(bytes sent, total or None)``; must not block.
             ttl: the server removes the object by itself after this time, at least a second. Needs a bucket
                 created with ``allow_msg_ttl`` and nats-server 2.11. The upload must take less than an hour.
+            atomic: commit chunks and meta as one batch: nothing of the object is ever visible, or left
+                behind, otherwise. At most 999 chunks, held in memory; slower; needs a bucket created with
+                ``allow_atomic`` and nats-server 2.12.
 
         Returns:
             What was stored. ``revision`` is the server's, ``mtime`` this client's clock at the commit.
@@ -101,7 +108,7 @@ class ObjectStore:
             InvalidNameError: bad name; nothing was sent.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
-            UnsupportedFeatureError: ``ttl`` in a bucket that does not allow it.
+            UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
         from . import _put
@@ -118,6 +125,7 @@ class ObjectStore:
             window=window,
             progress=progress,
             ttl=ttl,
+            atomic=atomic,
         )
 
     async def create(
@@ -134,6 +142,7 @@ class ObjectStore:
         window: int | None = None,
         progress: Progress | None = None,
         ttl: timedelta | None = None,
+        atomic: bool = False,
     ) -> ObjectInfo:
         """Store an object that must not exist (a deleted one does not). Arguments as :meth:`put`.
 
@@ -154,6 +163,7 @@ class ObjectStore:
             window=window,
             progress=progress,
             ttl=ttl,
+            atomic=atomic,
         )
 
     def open_writer(
@@ -494,11 +504,56 @@ class ObjectStore:
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
         ]
 
+    def iter(
+        self, *, prefix: str = "", include_deleted: bool = False, on_invalid: OnInvalid | None = None
+    ) -> AsyncGenerator[ObjectInfo, None]:
+        """Iterate over all objects in the order of their last change, a page at a time.
+
+        ``async for info in store.iter()``: memory does not depend on the number of objects, and nothing is
+        fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). Objects changed
+        meanwhile may come again, with the newer revision, or not at all when they were deleted.
+        Arguments as :meth:`list`.
+        """
+        from . import _list
+
+        return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
+
+    async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
+        """Return every name, sorted: one round trip per 100 000, no meta is read.
+
+        Args:
+            prefix: only names that begin with it.
+            live: leave out the deleted ones; that reads every meta and costs what :meth:`list` costs.
+        """
+        from . import _list
+
+        return await _list.names(self._bucket, prefix, live=live)
+
+    async def count(self, prefix: str = "", *, live: bool = False) -> int:
+        """Return how many names there are; arguments and cost as :meth:`names`."""
+        return len(await self.names(prefix, live=live))
+
+    async def list_dirs(self, prefix: str = "", delimiter: str = "/") -> DirListing:
+        """Return one level of names: what goes on below, and the live objects of this level.
+
+        The server knows no directories: every meta is read.
+
+        Args:
+            prefix: the level, usually ending in the delimiter.
+            delimiter: what separates levels, not empty.
+        """
+        from . import _list
+
+        if not delimiter:
+            raise ValueError("the delimiter must not be empty")
+        return await _list.list_dirs(self._bucket, prefix, delimiter)
+
     def watch(
         self,
         *,
         updates_only: bool = False,
         ignore_deletes: bool = False,
+        from_revision: int | None = None,
         prefix: str = "",
         on_invalid: OnInvalid | None = None,
     ) -> Watcher:
@@ -507,6 +562,8 @@ class ObjectStore:
         Args:
             updates_only: leave out the current state.
             ignore_deletes: leave out delete markers.
+            from_revision: begin with the states at this revision or later, instead of the current state of
+                everything: to go on where an earlier watch ended, give its last revision + 1.
             prefix: only names that begin with it.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
@@ -516,9 +573,42 @@ class ObjectStore:
             self._bucket,
             updates_only=updates_only,
             ignore_deletes=ignore_deletes,
+            from_revision=from_revision,
             prefix=prefix,
             on_invalid=on_invalid,
         )
+
+    # -- maintenance ------------------------------------------------------------------------------
+
+    async def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check that what is stored agrees with the metas; changes nothing.
+
+        Counts tell of missing and extra chunks: two requests and one read of all metas. What looks wrong is
+        looked at again, so changes meanwhile are no problems.
+
+        Args:
+            deep: read every object and compare its size and digest.
+        """
+        from . import _maintain
+
+        return await _maintain.verify(self._bucket, deep=deep)
+
+    async def gc(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> GcReport:
+        """Remove chunks that no meta names, and complete half-done renames: what crashed writers leave.
+
+        Chunks whose newest is younger than ``older_than`` are left alone, so a put in progress is never
+        touched. A paused upload (:meth:`begin_upload`) looks like an orphan and is collected when it has been
+        paused for longer.
+
+        Args:
+            older_than: default 24 hours.
+            dry_run: only report.
+        """
+        from . import _maintain
+
+        self._bucket.check_writable()
+        age = _maintain.DEFAULT_AGE if older_than is None else older_than
+        return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
 
     # -- the bucket itself ------------------------------------------------------------------------
 

@@ -1,0 +1,305 @@
+"""Maintenance: does what is stored agree with the metas, and what is stored that no meta names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import MessageNotFoundError
+
+from ._bucket import Bucket, MetaDecodeError, log
+from ._get import blocks
+from ._rename import RENAMING, complete
+from ._watch import newest_metas
+from .errors import IntegrityError, ObjectChangedError
+from .format.models import InvalidMeta
+from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from .format.models import ObjectInfo
+
+DEFAULT_AGE = timedelta(hours=24)
+"""Chunks younger than this may belong to a put in progress, or to a paused upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with one object.
+
+    Attributes:
+        kind: ``"missing chunks"``, ``"extra chunks"``, ``"damaged"`` (deep only), ``"unusable nuid"``,
+            ``"impossible size"``, ``"unreadable meta"`` or ``"half-done rename"``.
+        name: the object's name, ``""`` when its meta cannot be read.
+        detail: what exactly.
+        revision: of the meta message.
+    """
+
+    kind: str
+    name: str
+    detail: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What :meth:`ObjectStore.verify` found. ``ok`` = no problem at all."""
+
+    bucket: str
+    objects: int
+    links: int
+    size: int
+    deep: bool
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Chunks that no meta names: a crashed writer's, or a paused upload's.
+
+    Attributes:
+        nuid: what names them.
+        chunks: how many.
+        stored: when the newest was stored.
+        removed: whether they are gone now.
+    """
+
+    nuid: str
+    chunks: int
+    stored: datetime
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What :meth:`ObjectStore.gc` found and did.
+
+    Attributes:
+        orphans: chunks without a meta, old enough.
+        recent: nuids without a meta that were left alone because they are too young.
+        renames: ``(old name, new name)`` of half-done renames, completed unless ``dry_run``.
+        unreadable: metas that cannot be read; chunks they may name are left alone.
+    """
+
+    bucket: str
+    dry_run: bool
+    orphans: list[Orphan] = field(default_factory=list)
+    recent: list[str] = field(default_factory=list)
+    renames: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[InvalidMeta] = field(default_factory=list)
+
+
+async def _chunk_counts(bucket: Bucket) -> dict[str, int]:
+    subjects = await bucket.retrying(
+        lambda: bucket.js.stream_subjects(bucket.stream, all_chunks_subject(bucket.name))
+    )
+    start = len(f"$O.{bucket.name}.C.")
+    return {subject[start:]: count for subject, count in subjects.items()}
+
+
+# -- verify -----------------------------------------------------------------------------------------------
+
+
+async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
+    """See :meth:`ObjectStore.verify`."""
+    invalid: list[InvalidMeta] = []
+    infos = await newest_metas(bucket, invalid.append)
+    counts = await _chunk_counts(bucket)
+    problems = [
+        Problem("unreadable meta", getattr(each.error, "name", ""), str(each.error), each.revision)
+        for each in invalid
+    ]
+    live = [info for info in infos if not info.deleted]
+    objects = [info for info in live if not info.is_link]
+    by_nuid = {info.nuid: info.name for info in objects}
+    for info in objects:
+        problem = _check_counts(info, counts)
+        if problem is not None:
+            problem = await _confirm(bucket, info, problem)
+        if problem is None and deep and (info.size or info.chunks):
+            problem = await _check_content(bucket, info)
+        if problem is not None:
+            problems.append(problem)
+        target = info.metadata.get(RENAMING)
+        if target is not None and by_nuid.get(info.nuid) == target != info.name:
+            problems.append(Problem("half-done rename", info.name, f"to {target!r}", info.revision))
+    return VerifyReport(
+        bucket.name,
+        len(objects),
+        len(live) - len(objects),
+        sum(info.size for info in objects),
+        deep,
+        problems,
+    )
+
+
+def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
+    if not is_safe_nuid(info.nuid):
+        return Problem("unusable nuid", info.name, f"{info.nuid[:80]!r} names no chunks", info.revision)
+    stored = counts.get(info.nuid, 0)
+    detail = f"{stored} stored, {info.chunks} recorded"
+    if stored < info.chunks:
+        return Problem("missing chunks", info.name, detail, info.revision)
+    if stored > info.chunks:
+        return Problem("extra chunks", info.name, detail, info.revision)
+    if bool(info.size) != bool(info.chunks) and not (info.size == 0 and info.chunks == 1):
+        return Problem(
+            "impossible size", info.name, f"{info.size} bytes in {info.chunks} chunks", info.revision
+        )
+    return None
+
+
+async def _confirm(bucket: Bucket, info: ObjectInfo, problem: Problem) -> Problem | None:
+    """Look again: the object may have been replaced between the two answers the counts came from."""
+    try:
+        fresh = await bucket.leader_meta(info.name)
+    except MetaDecodeError:
+        return problem
+    if fresh is not None and fresh.revision != info.revision:
+        return None  # changed meanwhile: the next run sees it
+    if not is_safe_nuid(info.nuid):
+        return problem
+    subject = chunk_subject(bucket.name, info.nuid)
+    counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
+    stored = counts.get(subject, 0)
+    if stored == info.chunks + 1:
+        # Some writers end an object with an empty message that they do not count.
+        last = await bucket.retrying(lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject))
+        if not last.data:
+            return None
+    return _check_counts(info, {info.nuid: stored})
+
+
+async def _check_content(bucket: Bucket, info: ObjectInfo) -> Problem | None:
+    reading = blocks(bucket, info)
+    try:
+        async for _ in reading:
+            pass
+    except IntegrityError as exc:
+        return Problem("damaged", info.name, str(exc), info.revision)
+    except NatsError as exc:
+        if isinstance(exc, LookupError | ObjectChangedError):
+            return None  # replaced or deleted meanwhile
+        raise
+    finally:
+        await reading.aclose()
+    return None
+
+
+# -- gc ---------------------------------------------------------------------------------------------------
+
+
+class _References:
+    """Every nuid that any meta message names, and the text of those that cannot be read."""
+
+    def __init__(self) -> None:
+        self.nuids: set[str] = set()
+        self.unreadable: list[InvalidMeta] = []
+        self.raw: list[bytes] = []
+        self.marked: list[ObjectInfo] = []
+
+    def named(self, nuid: str) -> bool:
+        return nuid in self.nuids or any(nuid.encode() in text for text in self.raw)
+
+
+async def _references(bucket: Bucket) -> _References:
+    """Read all metas, every revision that is still there: nothing may be taken for an orphan by mistake.
+
+    Raises:
+        NatsError: the metas could not be read to their end.
+    """
+    found = _References()
+    async for message in _all_metas(bucket):
+        try:
+            info = bucket.decode(message)
+        except MetaDecodeError as exc:
+            found.unreadable.append(InvalidMeta(message.subject, message.seq, exc))
+            found.raw.append(message.data)
+            continue
+        if not info.deleted:
+            found.nuids.add(info.nuid)
+            if RENAMING in info.metadata:
+                found.marked.append(info)
+    return found
+
+
+async def _all_metas(bucket: Bucket) -> AsyncGenerator[StoredMessage, None]:
+    """The metas by their sequences, read from the stream itself: a consumer might skip some (2.9 does)."""
+    subject = all_meta_subject(bucket.name)
+    cursor = 0
+    try:
+        while bucket.direct_meta and bucket.batches:
+            left = 0
+            async with aclosing(
+                bucket.js.get_batch(bucket.stream, subject=subject, seq=cursor + 1, batch=1000)
+            ) as batch:
+                async for message in batch:
+                    if message.num_pending is None:
+                        bucket.batches = False  # one message, and nothing that tells of the rest
+                        break
+                    cursor, left = message.seq, message.num_pending
+                    yield message
+            if bucket.batches and not left:
+                return
+        while True:
+            message = await bucket.retrying(
+                lambda: bucket.js.get_message(bucket.stream, seq=cursor + 1, next_by_subject=subject)
+            )
+            cursor = message.seq
+            yield message
+    except MessageNotFoundError:
+        return
+    except NatsError as exc:
+        raise bucket.translate(exc) from None
+
+
+async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
+    """See :meth:`ObjectStore.gc`."""
+    # Counts first: whatever is committed after them is seen in the metas.
+    counts = await _chunk_counts(bucket)
+    references = await _references(bucket)
+    before = datetime.now(UTC) - older_than
+    report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
+    for nuid, count in sorted(counts.items()):
+        if not is_safe_nuid(nuid) or references.named(nuid):
+            continue
+        stored = await _last_stored(bucket, nuid)
+        if stored is None:
+            continue  # gone meanwhile
+        if stored > before:
+            report.recent.append(nuid)
+            continue
+        removed = False
+        if not dry_run:
+            try:
+                await bucket.purge_chunks(nuid)
+                removed = True
+            except NatsError as exc:
+                log.warning("orphan chunks %r in bucket %r stay: %s", nuid, bucket.name, exc)
+        report.orphans.append(Orphan(nuid, count, stored, removed))
+    for info in references.marked:
+        if info.mtime > before:
+            continue
+        new_name = await complete(bucket, info, dry_run=dry_run)
+        if new_name is not None:
+            report.renames.append((info.name, new_name))
+    return report
+
+
+async def _last_stored(bucket: Bucket, nuid: str) -> datetime | None:
+    subject = chunk_subject(bucket.name, nuid)
+    try:
+        message = await bucket.retrying(lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject))
+    except MessageNotFoundError:
+        return None
+    return message.time

@@ -1,0 +1,132 @@
+"""All-or-nothing puts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+import natsproto
+from natsproto.aio.client import PendingRequest
+from natsproto.jetstream.api.models import StoredMessage
+from natsproto.server import LocalServer
+from objstore import (
+    BadObjectMetaError,
+    ObjectAlreadyExists,
+    ObjectStore,
+    RevisionConflictError,
+    UnsupportedFeatureError,
+)
+from objstore._bucket import Bucket
+
+DATA = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+async def atomic(new_server: LocalServer) -> AsyncIterator[ObjectStore]:
+    async with natsproto.connect(new_server.url) as nc:
+        js = nc.jetstream()
+        bucket = "x-" + uuid4().hex[:12]
+        yield await js.create_object_store(bucket=bucket, allow_atomic=True, allow_msg_ttl=True)
+        await js.delete_object_store(bucket)
+
+
+async def chunk_subjects(store: ObjectStore) -> dict[str, int]:
+    return await store.js.stream_subjects(f"OBJ_{store.bucket}", f"$O.{store.bucket}.C.>")
+
+
+async def test_put_and_replace(atomic: ObjectStore) -> None:
+    first = await atomic.put("a", DATA, "d", headers={"K": "V"}, atomic=True)
+    assert await atomic.get("a") == DATA
+    info = await atomic.get_info("a")
+    assert (info.revision, info.chunks, info.description) == (first.revision, first.chunks, "d")
+    await atomic.put("a", b"second", atomic=True)
+    assert await atomic.get("a") == b"second"
+    await atomic.put("a", DATA)
+    await atomic.put("a", b"", atomic=True)
+    assert await atomic.get("a") == b""
+    assert await chunk_subjects(atomic) == {}
+
+
+async def test_most_chunks(atomic: ObjectStore) -> None:
+    data = bytes(999 * 100)
+    info = await atomic.put("a", data, chunk_size=100, atomic=True)
+    assert info.chunks == 999
+    assert await atomic.get("a") == data
+    for source in (bytes(999 * 100 + 1), (bytes(1000) for _ in range(200))):
+        with pytest.raises(BadObjectMetaError, match="999"):
+            await atomic.put("b", source, chunk_size=100, atomic=True)
+    assert not await atomic.exists("b")
+
+
+async def test_conditions(atomic: ObjectStore) -> None:
+    first = await atomic.create("a", DATA, atomic=True)
+    with pytest.raises(ObjectAlreadyExists):
+        await atomic.create("a", b"x", atomic=True)
+    with pytest.raises(RevisionConflictError):
+        await atomic.put("a", b"x", if_revision=first.revision + 5, atomic=True)
+    second = await atomic.put("a", b"x", if_revision=first.revision, atomic=True)
+    await atomic.delete("a", if_revision=second.revision)
+    await atomic.put("a", b"y", if_revision=0, atomic=True)
+    assert len(await chunk_subjects(atomic)) == 1
+
+
+async def test_many_writers(atomic: ObjectStore) -> None:
+    contents = [bytes([number]) * 200_000 for number in range(6)]
+    await asyncio.gather(*(atomic.put("a", content, atomic=True) for content in contents))
+    assert await atomic.get("a") in contents
+    assert len(await chunk_subjects(atomic)) == 1
+    results = await asyncio.gather(
+        *(atomic.create("b", content, atomic=True) for content in contents), return_exceptions=True
+    )
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+    assert len(await chunk_subjects(atomic)) == 2
+
+
+async def test_lost_race_leaves_nothing(atomic: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await atomic.put("a", b"previous")
+    before = await chunk_subjects(atomic)
+    revision = (await atomic.get_info("a")).revision
+    real = Bucket.finish_leader_read
+
+    async def overtaken(bucket: Bucket, pending: PendingRequest) -> StoredMessage | None:
+        """Another writer commits between the look and the batch."""
+        message = await real(bucket, pending)
+        assert message is not None
+        await bucket.js.publish(bucket.meta_subject("a"), message.data, headers={"Nats-Rollup": "sub"})
+        return message
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "finish_leader_read", overtaken)
+        with pytest.raises(RevisionConflictError):
+            await atomic.put("a", DATA, if_revision=revision, atomic=True)
+    assert await chunk_subjects(atomic) == before
+    assert await atomic.get("a") == b"previous"
+
+
+async def test_ttl(atomic: ObjectStore) -> None:
+    info = await atomic.put("a", DATA, atomic=True, ttl=timedelta(hours=1))
+    assert info.expires is not None
+    assert (await atomic.get_info("a")).expires is not None
+
+
+async def test_where_it_cannot_be_had(store: ObjectStore) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=r"2\.12.*allow_atomic"):
+        await store.put("a", b"x", atomic=True)
+    assert not await store.exists("a")
+
+
+async def test_server_without_batches_is_noticed(store: ObjectStore, old_server: LocalServer) -> None:
+    """By its answer to the first message, whatever the bucket claims; nothing of it stays."""
+    async with natsproto.connect(old_server.url) as nc:
+        js = nc.jetstream()
+        old = await js.create_object_store(bucket="no-batches-" + uuid4().hex[:6])
+        old._bucket.atomic = True
+        with pytest.raises(UnsupportedFeatureError, match=r"2\.12"):
+            await old.put("a", DATA, atomic=True)
+        assert await chunk_subjects(old) == {}
+        assert not await old.exists("a")
+        await js.delete_object_store(old.bucket)

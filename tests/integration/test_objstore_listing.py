@@ -1,0 +1,131 @@
+"""Names, counts, iteration, directories, watching from a revision."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from objstore import InvalidMeta, ObjectInfo, ObjectStore
+from objstore._list import PAGE
+from objstore.format.naming import meta_subject
+
+TREE = ["a.txt", "dir/b.txt", "dir/sub/c.txt", "dir/sub/d.txt", "other/e.txt", "dirx"]
+
+
+@pytest.fixture
+async def tree(store: ObjectStore) -> ObjectStore:
+    for name in TREE:
+        await store.put(name, name.encode())
+    await store.put("dir/gone.txt", b"x")
+    await store.delete("dir/gone.txt")
+    return store
+
+
+async def test_names_and_count(tree: ObjectStore) -> None:
+    assert await tree.names() == sorted([*TREE, "dir/gone.txt"])
+    assert await tree.names(live=True) == sorted(TREE)
+    assert await tree.names("dir/") == ["dir/b.txt", "dir/gone.txt", "dir/sub/c.txt", "dir/sub/d.txt"]
+    assert await tree.names("dir/", live=True) == ["dir/b.txt", "dir/sub/c.txt", "dir/sub/d.txt"]
+    assert await tree.names("none") == []
+    assert await tree.count() == 7
+    assert await tree.count(live=True) == 6
+    assert await tree.count("dir/") == 4
+
+
+async def test_names_of_an_empty_bucket(store: ObjectStore) -> None:
+    assert await store.names() == []
+    assert await store.names(live=True) == []
+    assert await store.count() == 0
+    assert [info async for info in store.iter()] == []
+
+
+async def test_names_cost_one_round_trip(store: ObjectStore) -> None:
+    await asyncio.gather(*(store.put(f"n{number:04}", b"") for number in range(300)))
+    before = store.js.client.stats.out_msgs
+    assert len(await store.names()) == 300
+    assert store.js.client.stats.out_msgs - before == 1
+
+
+async def test_iter(store: ObjectStore) -> None:
+    count = PAGE * 2 + 7
+    await asyncio.gather(*(store.put(f"n{number:05}", b"") for number in range(count)))
+    await store.delete("n00003")
+    found = [info async for info in store.iter()]
+    assert sorted(info.name for info in found) == sorted(
+        f"n{number:05}" for number in range(count) if number != 3
+    )
+    assert [info.revision for info in found] == sorted(info.revision for info in found)
+    assert len([info async for info in store.iter(include_deleted=True)]) == count
+    assert [info.name async for info in store.iter(prefix="n0000")].count("n00001") == 1
+    assert {info.name for info in found} == {info.name for info in await store.list()}
+
+
+async def test_iter_left_early_leaves_no_consumer(store: ObjectStore) -> None:
+    for name in TREE:
+        await store.put(name, b"")
+    iterator = store.iter()
+    assert (await anext(iterator)).name == TREE[0]
+    await iterator.aclose()
+    assert await store.js.consumer_names(f"OBJ_{store.bucket}") == []
+
+
+async def test_iter_goes_on_without_its_consumer(store: ObjectStore) -> None:
+    await asyncio.gather(*(store.put(f"n{number:05}", b"") for number in range(PAGE + 10)))
+    seen: list[str] = []
+    async for info in store.iter():
+        if len(seen) == 5:
+            for name in await store.js.consumer_names(f"OBJ_{store.bucket}"):
+                await store.js.delete_consumer(f"OBJ_{store.bucket}", name)
+        seen.append(info.name)
+    assert sorted(seen) == [f"n{number:05}" for number in range(PAGE + 10)]
+
+
+async def test_iter_reports_what_it_cannot_read(store: ObjectStore) -> None:
+    await store.put("good", b"x")
+    await store.js.publish(meta_subject(store.bucket, "bad"), b"not json")
+    await store.put("better", b"x")
+    invalid: list[InvalidMeta] = []
+    found = [info.name async for info in store.iter(on_invalid=invalid.append)]
+    assert found == ["good", "better"]
+    assert [each.subject for each in invalid] == [meta_subject(store.bucket, "bad")]
+    assert "bad" in await store.names()
+
+
+async def test_list_dirs(tree: ObjectStore) -> None:
+    top = await tree.list_dirs()
+    assert top.prefixes == ["dir/", "other/"]
+    assert [info.name for info in top.objects] == ["a.txt", "dirx"]
+    below = await tree.list_dirs("dir/")
+    assert below.prefixes == ["dir/sub/"]
+    assert [info.name for info in below.objects] == ["dir/b.txt"]
+    assert (await tree.list_dirs("dir/sub/")).prefixes == []
+    dotted = await tree.list_dirs("", ".")
+    assert dotted.prefixes == ["a.", "dir/b.", "dir/sub/c.", "dir/sub/d.", "other/e."]
+    with pytest.raises(ValueError, match="delimiter"):
+        await tree.list_dirs("", "")
+
+
+async def next_of(watcher: object) -> ObjectInfo:
+    async with asyncio.timeout(10):
+        return await anext(watcher)  # type: ignore[call-overload, no-any-return]
+
+
+async def test_watch_from_a_revision(store: ObjectStore) -> None:
+    revisions = [(await store.put(name, b"x")).revision for name in ("a", "b", "c")]
+    async with store.watch(from_revision=revisions[1]) as watcher:
+        assert [(await next_of(watcher)).name for _ in range(2)] == ["b", "c"]
+        await watcher.caught_up
+        await store.put("d", b"x")
+        last = await next_of(watcher)
+        assert last.name == "d"
+    await store.delete("a")
+    async with store.watch(from_revision=last.revision + 1) as watcher:
+        info = await next_of(watcher)
+        assert (info.name, info.deleted) == ("a", True)
+    async with store.watch(from_revision=10**6) as watcher:
+        async with asyncio.timeout(10):
+            await watcher.caught_up
+    for bad in ({"from_revision": 0}, {"from_revision": 5, "updates_only": True}):
+        with pytest.raises(ValueError, match="from_revision"):
+            store.watch(**bad)

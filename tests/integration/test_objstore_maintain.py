@@ -1,0 +1,204 @@
+"""verify() finds what is wrong, gc() removes what nobody names, and neither touches anything else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from natsproto.nuid import next_nuid
+from objstore import ObjectInfo, ObjectMeta, ObjectStore
+from objstore._rename import RENAMING
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
+
+DATA = bytes(range(256)) * 2000
+NOW = timedelta(0)
+
+
+def stream(store: ObjectStore) -> str:
+    return f"OBJ_{store.bucket}"
+
+
+async def chunk_nuids(store: ObjectStore) -> set[str]:
+    subjects = await store.js.stream_subjects(stream(store), f"$O.{store.bucket}.C.>")
+    return {subject.rsplit(".", 1)[1] for subject in subjects}
+
+
+async def publish_meta(store: ObjectStore, info: ObjectInfo) -> None:
+    await store.js.publish(
+        meta_subject(store.bucket, info.name), encode_meta(info), headers={"Nats-Rollup": "sub"}
+    )
+
+
+async def publish_chunks(store: ObjectStore, nuid: str, count: int = 3) -> None:
+    for _ in range(count):
+        await store.js.publish(f"$O.{store.bucket}.C.{nuid}", b"orphan")
+
+
+# -- verify -----------------------------------------------------------------------------------------------
+
+
+async def test_a_healthy_bucket(store: ObjectStore) -> None:
+    info = await store.put("a", DATA, chunk_size=50_000)
+    await store.put("empty", b"")
+    await store.add_link("l", info)
+    await store.put("gone", DATA)
+    await store.delete("gone")
+    for deep in (False, True):
+        report = await store.verify(deep=deep)
+        assert report.ok
+        assert (report.objects, report.links, report.size, report.deep) == (2, 1, len(DATA), deep)
+
+
+async def test_what_counts_tell(store: ObjectStore) -> None:
+    infos = {
+        name: await store.put(name, DATA, chunk_size=50_000) for name in ("fine", "less", "none", "more")
+    }
+    subject = {name: f"$O.{store.bucket}.C.{info.nuid}" for name, info in infos.items()}
+    last = await store.js.get_message(stream(store), last_by_subject=subject["less"])
+    await store.js.delete_message(stream(store), last.seq)
+    await store.js.purge_stream(stream(store), subject=subject["none"])
+    await store.js.publish(subject["more"], b"one too many")
+    await publish_meta(store, replace(infos["fine"], name="nonsense", nuid=">"))
+    await store.js.publish(meta_subject(store.bucket, "unreadable"), b"{")
+    report = await store.verify()
+    assert {(problem.kind, problem.name) for problem in report.problems} == {
+        ("missing chunks", "less"),
+        ("missing chunks", "none"),
+        ("extra chunks", "more"),
+        ("unusable nuid", "nonsense"),
+        ("unreadable meta", "unreadable"),
+    }
+    assert not report.ok
+    assert all(problem.detail for problem in report.problems)
+
+
+async def test_uncounted_empty_message_is_no_problem(store: ObjectStore) -> None:
+    info = await store.put("net", DATA, chunk_size=50_000)
+    await store.js.publish(f"$O.{store.bucket}.C.{info.nuid}", b"")
+    assert (await store.verify(deep=True)).ok
+
+
+async def test_deep_finds_changed_bytes(store: ObjectStore) -> None:
+    info = await store.put("a", DATA, chunk_size=len(DATA) // 2)
+    subject = f"$O.{store.bucket}.C.{info.nuid}"
+    last = await store.js.get_message(stream(store), last_by_subject=subject)
+    await store.js.delete_message(stream(store), last.seq)
+    await store.js.publish(subject, bytes(len(last.data)))
+    assert (await store.verify()).ok
+    (problem,) = (await store.verify(deep=True)).problems
+    assert (problem.kind, problem.name) == ("damaged", "a")
+
+
+async def test_changes_meanwhile_are_no_problems(store: ObjectStore) -> None:
+    async def churn() -> None:
+        for number in range(30):
+            await store.put("hot", bytes([number]) * 200_000, chunk_size=20_000)
+
+    task = asyncio.create_task(churn())
+    while not task.done():
+        assert (await store.verify(deep=True)).ok
+    await task
+
+
+# -- gc ---------------------------------------------------------------------------------------------------
+
+
+async def test_orphans(store: ObjectStore) -> None:
+    live = await store.put("a", DATA)
+    nuid = next_nuid()
+    await publish_chunks(store, nuid)
+    young = await store.gc()
+    assert (young.orphans, young.recent) == ([], [nuid])
+    dry = await store.gc(older_than=NOW, dry_run=True)
+    assert [(orphan.nuid, orphan.chunks, orphan.removed) for orphan in dry.orphans] == [(nuid, 3, False)]
+    assert nuid in await chunk_nuids(store)
+    done = await store.gc(older_than=NOW)
+    assert [(orphan.nuid, orphan.removed) for orphan in done.orphans] == [(nuid, True)]
+    assert await chunk_nuids(store) == {live.nuid}
+    assert await store.get("a") == DATA
+    assert (await store.gc(older_than=NOW)).orphans == []
+
+
+async def test_nothing_named_is_an_orphan(store: ObjectStore) -> None:
+    """Not by metas that cannot be read, and not by older metas that a writer left beside the newest."""
+    kept, doubted = next_nuid(), next_nuid()
+    await publish_chunks(store, kept)
+    await publish_chunks(store, doubted)
+    template = await store.put("a", b"x")
+    subject = meta_subject(store.bucket, "several")
+    info = replace(template, name="several", nuid=kept)
+    await store.js.publish(subject, encode_meta(info))
+    await store.js.publish(subject, encode_meta(replace(info, nuid=template.nuid)))  # no roll-up
+    await store.js.publish(meta_subject(store.bucket, "odd"), b'{"nuid": "' + doubted.encode() + b'", broken')
+    report = await store.gc(older_than=NOW)
+    assert report.orphans == []
+    assert [each.subject for each in report.unreadable] == [meta_subject(store.bucket, "odd")]
+    assert {kept, doubted} <= await chunk_nuids(store)
+
+
+async def test_a_put_in_progress_is_not_touched(store: ObjectStore) -> None:
+    go = asyncio.Event()
+
+    async def slowly() -> object:
+        yield DATA
+        await go.wait()
+        yield DATA
+
+    task = asyncio.create_task(store.put("slow", slowly(), chunk_size=50_000))
+    async with asyncio.timeout(10):
+        while not await chunk_nuids(store):
+            pass
+    report = await store.gc()
+    assert len(report.recent) == 1
+    go.set()
+    await task
+    assert await store.get("slow") == DATA * 2
+
+
+async def half_renamed(store: ObjectStore, *, published: bool) -> ObjectInfo:
+    """What a crash in the middle of a rename leaves."""
+    info = await store.put("old", DATA)
+    marked = replace(info, metadata={RENAMING: "new"})
+    await publish_meta(store, marked)
+    if published:
+        await publish_meta(store, replace(info, name="new", metadata={"natsproto.renamed-from": "old"}))
+    return info
+
+
+@pytest.mark.parametrize("published", [False, True])
+async def test_half_done_rename(store: ObjectStore, published: bool) -> None:
+    info = await half_renamed(store, published=published)
+    if published:
+        assert [problem.kind for problem in (await store.verify()).problems] == ["half-done rename"]
+    assert (await store.gc()).renames == [], "too young"
+    assert (await store.gc(older_than=NOW, dry_run=True)).renames == [("old", "new")]
+    assert await store.exists("old")
+    assert (await store.gc(older_than=NOW)).renames == [("old", "new")]
+    assert await store.get("new") == DATA
+    assert not await store.exists("old")
+    assert await chunk_nuids(store) == {info.nuid}
+    assert (await store.verify(deep=True)).ok
+    assert (await store.gc(older_than=NOW)).renames == []
+
+
+async def test_mark_whose_new_name_is_taken(store: ObjectStore) -> None:
+    await half_renamed(store, published=False)
+    await store.put("new", b"another")
+    assert (await store.gc(older_than=NOW)).renames == []
+    assert await store.get("old") == DATA
+    assert await store.get("new") == b"another"
+    assert (await store.get_info("old")).metadata == {}
+    await store.update_meta("old", ObjectMeta("old", "still usable"))
+
+
+async def test_many_metas(store: ObjectStore) -> None:
+    await asyncio.gather(*(store.put(f"n{number}", b"x") for number in range(1203)))
+    nuid = next_nuid()
+    await publish_chunks(store, nuid)
+    report = await store.gc(older_than=NOW)
+    assert [orphan.nuid for orphan in report.orphans] == [nuid]
+    assert (await store.verify()).objects == 1203
