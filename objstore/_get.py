@@ -219,14 +219,22 @@ class BlockSink:
         if not payload:
             return
         block = self._block
-        if any(payload is view for view, _ in self._placed):
-            while self._placed[0][0] is not payload:  # placed, and not accepted
-                self._placed.popleft()[1].users -= 1
+        if self._is_placed(payload):
             block.arenas.append(self._placed.popleft()[1])
         block.buffers.append(payload)
         block.size += len(payload)
         if block.size >= self._limit:
             self._close_block()
+
+    def _is_placed(self, payload: Payload) -> bool:
+        """Whether the payload lies in the first place; places before it, never accepted, are given up."""
+        if self._placed and self._placed[0][0] is payload:
+            return True
+        if not any(payload is view for view, _ in self._placed):
+            return False
+        while self._placed[0][0] is not payload:
+            self._placed.popleft()[1].users -= 1
+        return True
 
     def _close_block(self) -> None:
         if self._block.buffers:

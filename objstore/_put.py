@@ -424,7 +424,10 @@ class Put:
                 await self._abandon()
                 raise
             else:
-                await bucket.shielded(self._discard(old))
+                if self._window is not None and revision <= self._window.last_seq:
+                    await bucket.shielded(self._retract(revision))
+                    raise self._made_anew()
+                await bucket.shielded(self._committed(old))
                 expires = None if self._ttl is None else info.mtime + self._ttl
                 return replace(info, revision=revision, expires=expires)
         raise AssertionError("unreachable")

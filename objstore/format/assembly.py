@@ -181,6 +181,8 @@ class Assembly:
 
     def _is_placed(self, payload: bytes | bytearray | memoryview) -> bool:
         """Whether the payload lies in the first slot; slots before it, never accepted, are given up."""
+        if self._placed and self._placed[0][1] is payload:
+            return True
         if not any(payload is view for _, view in self._placed):
             return False
         while self._placed[0][1] is not payload:

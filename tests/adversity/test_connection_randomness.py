@@ -36,7 +36,10 @@ def _listening(pid: int) -> set[tuple[str, int]]:
     """Addresses a process listens on, from /proc."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(entry)
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:
+            continue  # closed between the two looks
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     found = set()

@@ -391,6 +391,12 @@ async def test_rename(
 # -- the bucket changes under a put: B7 -------------------------------------------------------------------
 
 
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.3)
+    monkeypatch.setattr("objstore._put.SETTLE", 0.3)
+
+
 def interrupted(action: Callable[[], Any], size: int = 6) -> AsyncIterator[bytes]:
     async def source() -> AsyncIterator[bytes]:
         for n in range(size):
@@ -409,12 +415,14 @@ async def test_sealed_during_put(store: ObjectStore) -> None:
     assert await store.get("a") == OLD
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_bucket_deleted_during_put(store: ObjectStore) -> None:
     async with asyncio.timeout(LIMIT):
         with pytest.raises(BucketNotFoundError):
             await store.put("a", interrupted(lambda: store.js.delete_object_store(store.bucket)))
 
 
+@pytest.mark.usefixtures("short_patience")
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("restartable", [True, False])
 async def test_bucket_recreated_during_put(

@@ -82,17 +82,22 @@ def chunk_frames(n: int, action: Any) -> tuple[Callable[[Any, bytes], Any], asyn
 async def test_chunk(
     proxy: FaultProxy, faulty: ObjectStore, tmp_path: Path, n: int, action: Any
 ) -> None:
-    """C1: lost, doubled, cut off: recovered, nothing read twice."""
+    """C1: lost, doubled, cut off: recovered, or noticed; never wrong bytes."""
+    out = tmp_path / "out"
     for read in ("get", "get_file"):
         proxy.to_client, hit = chunk_frames(n, action)
         async with asyncio.timeout(LIMIT):
-            if read == "get":
-                assert await faulty.get("a") == DATA
-            else:
-                await faulty.get_file("a", tmp_path / "out")
-                assert (tmp_path / "out").read_bytes() == DATA
+            try:
+                if read == "get":
+                    assert await faulty.get("a") == DATA
+                else:
+                    await faulty.get_file("a", out)
+                    assert out.read_bytes() == DATA
+                    out.unlink()
+            except IntegrityError:
+                assert action is not CUT
         assert hit.is_set() or n < 0
-    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("n", [0, 20])
@@ -119,8 +124,10 @@ async def test_bit_flip(proxy: FaultProxy, faulty: ObjectStore, tmp_path: Path, 
     """The digest notices; no file is left."""
     (tmp_path / "out").write_bytes(b"before")
     for read in ("get", "get_file"):
-        proxy.to_client, hit = chunk_frames(n, corrupt())
+        proxy.to_client = None
         async with asyncio.timeout(LIMIT):
+            await faulty.get("a")  # nats-server 2.9 shows with the first read that it has no batches
+            proxy.to_client, hit = chunk_frames(n, corrupt())
             with pytest.raises(IntegrityError):
                 await (faulty.get("a") if read == "get" else faulty.get_file("a", tmp_path / "out"))
         assert hit.is_set()
@@ -172,7 +179,7 @@ async def test_server_killed(direct: bool) -> None:
             async def kill() -> Any:
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.start)
-                return DROP
+                return CUT
 
             proxy.to_client, hit = chunk_frames(12, kill)
             async with asyncio.timeout(LIMIT):
