@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._list import DirListing
     from ._maintain import GcReport, Orphan, Problem, VerifyReport
     from ._reader import ObjectReader
+    from ._upload import Upload
     from ._watch import Watcher
     from ._writer import ObjectWriter
     from .errors import (
@@ -73,6 +74,7 @@ _WHERE = {
     "_list": ("DirListing",),
     "_maintain": ("GcReport", "Orphan", "Problem", "VerifyReport"),
     "_reader": ("ObjectReader",),
+    "_upload": ("Upload",),
     "_watch": ("Watcher",),
     "_writer": ("ObjectWriter",),
     "format.models": (
@@ -161,6 +163,7 @@ __all__ = [
     "RevisionConflictError",
     "StoreFullError",
     "UnsupportedFeatureError",
+    "Upload",
     "VALID_BUCKET_RE",
     "VerifyReport",
     "Watcher",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -236,6 +237,36 @@ class Bucket:
                 return None
             return await self.leader_message(subject)
         return stored_message(msg)
+
+    async def messages(self, subject: str, batch: int = 256) -> AsyncGenerator[StoredMessage, None]:
+        """All stored messages of a subject, in order, by their sequences.
+
+        Read from the stream itself, where that cannot be stale: a consumer might skip some (2.9 does).
+        """
+        cursor = 0
+        try:
+            while self.direct_meta and self.batches:
+                left = 0
+                request = self.js.get_batch(self.stream, subject=subject, seq=cursor + 1, batch=batch)
+                async with aclosing(request) as answers:
+                    async for message in answers:
+                        if message.num_pending is None:
+                            self.batches = False  # one message, and nothing that tells of the rest
+                            break
+                        cursor, left = message.seq, message.num_pending
+                        yield message
+                if self.batches and not left:
+                    return
+            while True:
+                message = await self.retrying(
+                    lambda: self.js.get_message(self.stream, seq=cursor + 1, next_by_subject=subject)
+                )
+                cursor = message.seq
+                yield message
+        except MessageNotFoundError:
+            return
+        except NatsError as exc:
+            raise self.translate(exc) from None
 
     # -- chunks -----------------------------------------------------------------------------------
 

@@ -6,15 +6,15 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket, bind
-from ._feed import WINDOW, ChunkFeed, Missing
-from ._range import read_range
+from ._feed import WINDOW, ChunkFeed, Missing, WrongPlace
+from ._range import Layout, find_part, prove, read_range
 from .errors import (
     IntegrityError,
     LinkError,
@@ -25,6 +25,7 @@ from .errors import (
 )
 from .format.assembly import Assembly, BytesTarget
 from .format.models import ObjectInfo
+from .format.naming import is_safe_nuid
 
 if TYPE_CHECKING:
     from ._put import Progress
@@ -414,7 +415,9 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
     )
 
 
-async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> AsyncGenerator[list[Payload]]:
+async def blocks(
+    bucket: Bucket, info: ObjectInfo, *, verify: bool = True
+) -> AsyncGenerator[list[Payload], None]:
     """Read an object block by block, each a list of buffers that are valid until the next one is asked for.
 
     The end of the iteration means that everything was verified; until then, what came may be wrong.
@@ -425,6 +428,15 @@ async def blocks(bucket: Bucket, info: ObjectInfo, *, verify: bool = True) -> As
     """
     sink = BlockSink(info, Assembly(info, verify=verify))
     reading = ChunkFeed(bucket, info, sink).run() if info.size or info.chunks else _nothing()
+    async with aclosing(_drain(bucket, info, sink, reading)) as source:
+        async for block in source:
+            yield block
+
+
+async def _drain(
+    bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[Any, Any, None]
+) -> AsyncGenerator[list[Payload], None]:
+    """The blocks of a sink while its feed runs."""
     task = bucket.client._connection.spawn(sink.fill(reading), "objstore-feed")
     try:
         while (block := await sink.next_block()) is not None:
@@ -479,27 +491,105 @@ async def _in_thread(function: Callable[..., object], *args: object) -> None:
 
 
 async def get_file(
-    bucket: Bucket, name: str, path: str, *, verify: bool, progress: Progress | None = None
+    bucket: Bucket,
+    name: str,
+    path: str,
+    *,
+    verify: bool,
+    progress: Progress | None = None,
+    resume: bool = False,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
     bucket, info = await resolve(bucket, name)
     directory, base = os.path.split(path)
-    temporary = os.path.join(directory, f".{base[:100]}.{secrets.token_hex(6)}.part")
+    # The nuid tells one put from the next: what is left of another one is never continued.
+    mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
+    temporary = os.path.join(directory, f".{base[:100]}.{mark}.part")
     opened: list[BinaryIO] = []
     try:
         try:
-            await _in_thread(lambda: opened.append(_create(temporary)))
+            await _in_thread(lambda: opened.append(_reopen(temporary) if resume else _create(temporary)))
             (file,) = opened
-            await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
+            if resume:
+                await _continue(bucket, info, file, verify=verify, progress=progress)
+            else:
+                await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
             await _in_thread(_finish, file, temporary, path)
         finally:
             for file in opened:
                 file.close()
-    except BaseException:
-        if opened:
+    except BaseException as exc:
+        # To be continued, unless what is there has turned out to be wrong.
+        if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
             _remove(temporary)
         raise
     return info
+
+
+async def _continue(
+    bucket: Bucket, info: ObjectInfo, file: BinaryIO, *, verify: bool, progress: Progress | None
+) -> None:
+    """Fill a file that may hold a beginning already: that is hashed again, the rest is read."""
+    layout = Layout(info)
+    assembly = Assembly(info, verify=verify)
+    have = min(file.seek(0, os.SEEK_END), info.size)
+    if have and info.chunks:
+        if not layout.proven:
+            await prove(bucket, info, layout)
+        first = info.chunks if have == info.size else layout.index_of(have)
+        done = info.size if have == info.size else layout.offset_of(first)
+    else:
+        first = done = 0
+    lengths = [layout.length_of(index) for index in range(first)]
+    await _in_thread(_hash_again, file, lengths, assembly)
+    if assembly.complete:
+        assembly.finish()
+        return
+    part = layout.part(done, info.size) if first else None
+    for guess in (True, False):
+        sink = BlockSink(info, assembly)
+        reading = ChunkFeed(bucket, info, sink, part=part).run() if info.size or info.chunks else _nothing()
+        try:
+            async with aclosing(_drain(bucket, info, sink, reading)) as source:
+                async for block in source:
+                    await _in_thread(file.writelines, block)
+                    done += sum(map(len, block))
+                    if progress is not None:
+                        progress(done, info.size)
+            return
+        except WrongPlace:
+            if not guess:
+                raise changed(await _again(bucket, info, Missing())) from None
+            part = await find_part(bucket, info, layout, done, info.size)
+
+
+def _hash_again(file: BinaryIO, lengths: list[int], assembly: Assembly) -> None:
+    """Take in the chunks the file has, and cut off what is no whole chunk."""
+    file.seek(0)
+    for length in lengths:
+        assembly.accept(file.read(length))
+    file.truncate(sum(lengths))
+    file.seek(0, os.SEEK_END)
+
+
+def _reopen(path: str) -> BinaryIO:
+    """Open or create a file that may have been begun; never follows a link; one process at a time.
+
+    Raises:
+        BlockingIOError: another process is filling it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b")
+    try:
+        import fcntl
+    except ImportError:
+        return file  # no such locks here
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _create(path: str) -> BinaryIO:

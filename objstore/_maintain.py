@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,8 +18,6 @@ from .format.models import InvalidMeta
 from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid
 
 if TYPE_CHECKING:
-    from natsproto.jetstream.api.models import StoredMessage
-
     from .format.models import ObjectInfo
 
 DEFAULT_AGE = timedelta(hours=24)
@@ -219,7 +215,7 @@ async def _references(bucket: Bucket) -> _References:
         NatsError: the metas could not be read to their end.
     """
     found = _References()
-    async for message in _all_metas(bucket):
+    async for message in bucket.messages(all_meta_subject(bucket.name), 1000):
         try:
             info = bucket.decode(message)
         except MetaDecodeError as exc:
@@ -231,36 +227,6 @@ async def _references(bucket: Bucket) -> _References:
             if RENAMING in info.metadata:
                 found.marked.append(info)
     return found
-
-
-async def _all_metas(bucket: Bucket) -> AsyncGenerator[StoredMessage, None]:
-    """The metas by their sequences, read from the stream itself: a consumer might skip some (2.9 does)."""
-    subject = all_meta_subject(bucket.name)
-    cursor = 0
-    try:
-        while bucket.direct_meta and bucket.batches:
-            left = 0
-            async with aclosing(
-                bucket.js.get_batch(bucket.stream, subject=subject, seq=cursor + 1, batch=1000)
-            ) as batch:
-                async for message in batch:
-                    if message.num_pending is None:
-                        bucket.batches = False  # one message, and nothing that tells of the rest
-                        break
-                    cursor, left = message.seq, message.num_pending
-                    yield message
-            if bucket.batches and not left:
-                return
-        while True:
-            message = await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, seq=cursor + 1, next_by_subject=subject)
-            )
-            cursor = message.seq
-            yield message
-    except MessageNotFoundError:
-        return
-    except NatsError as exc:
-        raise bucket.translate(exc) from None
 
 
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:

@@ -217,6 +217,9 @@ class Put:
         except NatsError as exc:
             await self._repair(exc, chunk)
         # Hashed after it was handed to the kernel: the server works while we do.
+        self._count(chunk)
+
+    def _count(self, chunk: memoryview) -> None:
         self._hasher.update(chunk)
         self._chunks += 1
         self._size += len(chunk)
@@ -449,7 +452,9 @@ class Put:
 
     async def _discard(self, old: ObjectInfo | None) -> None:
         """Remove the chunks of exactly the revision that was replaced."""
-        if old is not None and not old.deleted and old.chunks and not await shares_chunks(self._bucket, old):
+        if old is None or old.deleted or not old.chunks or old.nuid == self._nuid:
+            return
+        if not await shares_chunks(self._bucket, old):
             await self._bucket.discard_chunks(old, "put")
 
     async def _abandon(self) -> None:
@@ -470,6 +475,51 @@ class Put:
             log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, exc)
 
 
+def prepare(
+    bucket: Bucket,
+    name: str,
+    about: tuple[Any, Any, Any, Any],
+    options: ObjectMetaOptions | None,
+    chunk_size: int | None,
+    ttl: timedelta | None,
+    room: int = 0,
+) -> tuple[ObjectInfo, int]:
+    """Check everything that can be checked before a byte is sent.
+
+    Args:
+        about: description, filename, headers, metadata as the caller gave them.
+        room: bytes of a message that headers will take.
+
+    Returns:
+        The object's info without content, and the chunk size.
+    """
+    bucket.client._check_usable()
+    bucket.check_writable()
+    bucket.check_name(name)
+    if options is not None and options.link is not None:
+        raise BadObjectMetaError(
+            "put() stores bytes: use add_link() or update_meta() to make a link",
+            bucket=bucket.name,
+            name=name,
+        )
+    check_ttl(bucket, ttl)
+    limit = bucket.client.max_payload - len(chunk_header(ttl)) - room
+    size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
+    description, filename, headers, metadata = about
+    template = bucket.template(
+        ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
+        ObjectMetaOptions(max_chunk_size=size),
+    )
+    meta_size = len(encode_meta(template)) + META_ROOM
+    if meta_size > limit:
+        raise MaxPayloadError(
+            f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
+            size=meta_size,
+            max_payload=limit,
+        )
+    return template, size
+
+
 async def put(
     bucket: Bucket,
     name: str,
@@ -485,35 +535,8 @@ async def put(
     atomic: bool = False,
     must_not_exist: bool = False,
 ) -> ObjectInfo:
-    """Check everything that can be checked before a byte is sent, then run a :class:`Put`.
-
-    Args:
-        about: description, filename, headers, metadata as the caller gave them.
-    """
-    bucket.client._check_usable()
-    bucket.check_writable()
-    bucket.check_name(name)
-    if options is not None and options.link is not None:
-        raise BadObjectMetaError(
-            "put() stores bytes: use add_link() or update_meta() to make a link",
-            bucket=bucket.name,
-            name=name,
-        )
-    check_ttl(bucket, ttl)
-    limit = bucket.client.max_payload - len(chunk_header(ttl)) - (BATCH_ROOM if atomic else 0)
-    size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
-    description, filename, headers, metadata = about
-    template = bucket.template(
-        ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-        ObjectMetaOptions(max_chunk_size=size),
-    )
-    meta_size = len(encode_meta(template)) + META_ROOM
-    if meta_size > limit:
-        raise MaxPayloadError(
-            f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
-            size=meta_size,
-            max_payload=limit,
-        )
+    """Prepare and run one put; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
+    template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
     work = Put(
         bucket,
         template,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._put import Progress
     from ._reader import OpenReader
     from ._source import ObjectData
+    from ._upload import Upload
     from ._watch import OnInvalid, Watcher
     from ._writer import ObjectWriter
     from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStoreStatus
@@ -207,6 +208,37 @@ class ObjectStore:
         if filename is None:
             filename = os.path.basename(text)
         return await self.put(name, FilePath(text), description, filename, headers, **options)
+
+    async def begin_upload(
+        self,
+        name: str,
+        description: str | None = None,
+        filename: str | None = None,
+        headers: Headers | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        chunk_size: int | None = None,
+        token: str | None = None,
+    ) -> Upload:
+        """Begin an upload that can be continued after an interruption, or continue one.
+
+        ``upload = await store.begin_upload(name)``; keep ``upload.token``; ``await upload.send(data)``. After
+        an interruption, in another process perhaps, ``begin_upload(name, token=token)`` and ``send`` the same
+        data again: chunks already stored are compared, not sent.
+
+        Args:
+            token: of the upload to continue; what it was begun with comes from the token.
+
+        Raises:
+            BadObjectMetaError, InvalidNameError: bad arguments, or not a token of this object.
+        """
+        from . import _upload
+
+        self._bucket.check_name(name)
+        if token is not None:
+            return _upload.resume(self._bucket, name, token)
+        about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
+        return _upload.begin(self._bucket, name, about, chunk_size)
 
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
         """Delete an object: a delete marker is committed, then its chunks are purged (ADR-20 §Delete).
@@ -445,11 +477,18 @@ class ObjectStore:
         *,
         verify: bool = True,
         progress: Progress | None = None,
+        resume: bool = False,
     ) -> ObjectInfo:
         """Read an object into a file, which appears verified and complete or not at all.
 
         It is written beside the target, flushed to disk and renamed; an existing target is replaced only
         then, and untouched on any failure. Memory does not depend on the size.
+
+        Args:
+            verify: ``False`` skips the digest.
+            progress: called with ``(bytes done, total)``; must not block.
+            resume: keep what was read when this fails (beside the target, hidden), and continue there next
+                time if the object is still the same; what is there is hashed again.
 
         Returns:
             The info of the object that was read (the link's target for a link).
@@ -460,7 +499,9 @@ class ObjectStore:
         self._bucket.check_name(name)
         from . import _get
 
-        return await _get.get_file(self._bucket, name, _text_path(path), verify=verify, progress=progress)
+        return await _get.get_file(
+            self._bucket, name, _text_path(path), verify=verify, progress=progress, resume=resume
+        )
 
     async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
         """Return what is known of an object; a link's own info, not its target's.

@@ -1,0 +1,204 @@
+"""Uploads that may be interrupted: the token comes before the first byte, the chunks stay, the rest follows.
+
+On resumption every stored chunk is compared with the source, which is read from its beginning: what is stored
+is never taken on trust, whatever was interrupted and whatever became of the source meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from natsproto.jetstream.api.errors import MessageNotFoundError
+from natsproto.nuid import next_nuid
+
+from ._bucket import Bucket
+from ._put import SETTLE, Put, prepare
+from ._source import open_source
+from .errors import BadObjectMetaError
+from .format.chunking import resolve_chunk_size
+from .format.naming import chunk_subject, is_safe_nuid
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from ._put import Progress
+    from ._source import ObjectData
+    from .format.models import ObjectInfo
+
+VERSION = 1
+MAX_TOKEN = 1 << 20
+
+
+class Upload:
+    """An upload that can be continued, in this process or another; made by ``begin_upload``.
+
+    A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was added
+    for longer than its ``older_than`` (24 hours).
+
+    Attributes:
+        name: the object's name.
+        token: keep it: :meth:`ObjectStore.begin_upload` takes it to continue.
+    """
+
+    def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
+        self._bucket = bucket
+        self._document = document
+        self.name: str = document["name"]
+        self.nuid: str = document["nuid"]
+        self.token = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+
+    async def stored(self) -> int:
+        """How many chunks are stored so far."""
+        bucket = self._bucket
+        subject = chunk_subject(bucket.name, self.nuid)
+        counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
+        return counts.get(subject, 0)
+
+    async def send(
+        self, data: ObjectData, *, if_revision: int | None = None, progress: Progress | None = None
+    ) -> ObjectInfo:
+        """Send the whole object, or what of it is missing; then commit it.
+
+        A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
+        had been committed already, that is found out and nothing is stored twice.
+
+        Args:
+            data: the whole object from its beginning, as :meth:`ObjectStore.put`.
+            if_revision: as :meth:`ObjectStore.put`.
+            progress: called with ``(bytes done, total or None)``.
+
+        Raises:
+            As :meth:`ObjectStore.put`.
+        """
+        document, bucket = self._document, self._bucket
+        about = (
+            document.get("description"),
+            document.get("filename"),
+            document.get("headers"),
+            document.get("metadata"),
+        )
+        template, size = prepare(bucket, self.name, about, None, document["chunk_size"], None)
+        work = ResumedPut(
+            bucket,
+            template,
+            open_source(data),
+            chunk_size=size,
+            if_revision=if_revision,
+            progress=progress,
+            nuid=self.nuid,
+        )
+        return await work.run()
+
+    async def abort(self) -> None:
+        """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
+        info = await self._bucket.leader_meta(self.name)
+        if info is None or info.deleted or info.nuid != self.nuid:
+            await self._bucket.purge_chunks(self.nuid)
+
+    def __repr__(self) -> str:
+        return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
+
+
+def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
+    """A new upload; nothing is sent."""
+    values = (about.get("description"), about.get("filename"), about.get("headers"), about.get("metadata"))
+    template, size = prepare(bucket, name, values, None, chunk_size, None)
+    document = {
+        "version": VERSION,
+        "bucket": bucket.name,
+        "name": name,
+        "nuid": next_nuid(),
+        "chunk_size": size,
+        "description": template.description,
+        "headers": None if template.headers is None else template.headers.as_wire(),
+        "metadata": dict(template.metadata),
+    }
+    return Upload(bucket, document)
+
+
+def resume(bucket: Bucket, name: str, token: str) -> Upload:
+    """The upload a token stands for.
+
+    Raises:
+        BadObjectMetaError: no token, or another bucket's or object's.
+    """
+    bucket.check_writable()
+    try:
+        if not isinstance(token, str) or len(token) > MAX_TOKEN:
+            raise ValueError
+        document = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
+        if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
+            raise ValueError
+        resolve_chunk_size(document["chunk_size"], 0)
+    except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as exc:
+        raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
+    if (document.get("bucket"), document.get("name")) != (bucket.name, name):
+        raise BadObjectMetaError(
+            f"the token is of {document.get('name')!r} in bucket {document.get('bucket')!r}",
+            bucket=bucket.name,
+            name=name,
+        )
+    return Upload(bucket, document)
+
+
+class ResumedPut(Put):
+    """A put on a nuid that may have chunks already, and that keeps them when it fails."""
+
+    def __init__(self, *args: Any, nuid: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._fixed = nuid
+        self._source.restartable = (
+            False  # starting over would mean another nuid, which the token does not know
+        )
+        self._stored: AsyncGenerator[StoredMessage, None] | None = None
+        self._last_seq = 0
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._nuid = self._fixed
+        self._subject = chunk_subject(self._bucket.name, self._nuid)
+
+    async def _send_chunks(self) -> None:
+        self._stored = self._bucket.messages(self._subject)
+        try:
+            await super()._send_chunks()
+            await self._delete_strays(None)
+        finally:
+            if self._stored is not None:
+                await self._stored.aclose()
+
+    async def _send(self, chunk: memoryview) -> None:
+        if self._stored is not None:
+            message = await anext(self._stored, None)
+            if message is not None and message.data == chunk:
+                self._last_seq = message.seq
+                self._count(chunk)
+                return
+            await self._delete_strays(message)
+            self._window = self._open_window(self._chunks, self._last_seq)
+        await super()._send(chunk)
+
+    async def _delete_strays(self, first: StoredMessage | None) -> None:
+        """Whatever is stored beyond what agrees with the source does not belong there."""
+        stored, self._stored = self._stored, None
+        if stored is None:
+            return
+        bucket = self._bucket
+        strays = [] if first is None else [first.seq]
+        async with aclosing(stored) as rest:
+            strays += [message.seq async for message in rest]
+        for seq in strays:
+            try:
+                await bucket.js.delete_message(bucket.stream, seq)
+            except MessageNotFoundError:
+                pass
+
+    async def _cleanup(self) -> None:
+        if self._window is not None:
+            await self._window.quiesce(SETTLE)
+            self._window.close()

@@ -1,0 +1,271 @@
+"""Interrupted transfers go on where they stopped, and never trust what they find."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from objstore import (
+    BadObjectMetaError,
+    DigestMismatchError,
+    ObjectStore,
+    RevisionConflictError,
+)
+
+DATA = os.urandom(3_000_017)
+CHUNK = 100_000
+
+
+def stream(store: ObjectStore) -> str:
+    return f"OBJ_{store.bucket}"
+
+
+async def chunk_counts(store: ObjectStore) -> dict[str, int]:
+    return await store.js.stream_subjects(stream(store), f"$O.{store.bucket}.C.>")
+
+
+class Stop(Exception):
+    """What interrupts a transfer here."""
+
+
+# -- downloads --------------------------------------------------------------------------------------------
+
+
+def parts(directory: Path) -> list[Path]:
+    return sorted(directory.glob(".*.part"))
+
+
+async def interrupted(store: ObjectStore, path: Path, at: int) -> None:
+    def stop(done: int, total: int | None) -> None:
+        if done >= at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        await store.get_file("a", path, resume=True, progress=stop)
+    assert not path.exists()
+    assert len(parts(path.parent)) == 1
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few chunks, so that a transfer can stop in between."""
+    import objstore._feed
+    import objstore._get
+
+    monkeypatch.setattr(
+        objstore._feed.ChunkFeed.__init__, "__kwdefaults__", {"window": 500_000, "part": None}
+    )
+    monkeypatch.setattr(objstore._get.BlockSink.__init__, "__kwdefaults__", {"window": 500_000})
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_download_goes_on(store: ObjectStore, tmp_path: Path) -> None:
+    info = await store.put("a", DATA, chunk_size=CHUNK)
+    path = tmp_path / "out"
+    await interrupted(store, path, 1_000_000)
+    have = parts(tmp_path)[0].stat().st_size
+    assert have >= 1_000_000
+    before = store.js.client.stats.in_bytes
+    assert (await store.get_file("a", path, resume=True)).nuid == info.nuid
+    received = store.js.client.stats.in_bytes - before
+    assert path.read_bytes() == DATA
+    assert parts(tmp_path) == []
+    assert received < len(DATA) - have + 5 * CHUNK, "what is there is not read again"
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_half_a_chunk_and_a_whole_file(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", DATA, chunk_size=CHUNK)
+    path = tmp_path / "out"
+    for size in (0, 1, CHUNK - 1, CHUNK, CHUNK * 7 + 5, len(DATA) - 1, len(DATA), len(DATA) + 50):
+        nuid = (await store.get_info("a")).nuid
+        (tmp_path / f".out.{nuid}.part").write_bytes((DATA + bytes(50))[:size])
+        path.unlink(missing_ok=True)
+        await store.get_file("a", path, resume=True)
+        assert path.read_bytes() == DATA, size
+        assert parts(tmp_path) == []
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_replaced_meanwhile(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", DATA, chunk_size=CHUNK)
+    await interrupted(store, tmp_path / "out", 500_000)
+    other = DATA[::-1]
+    await store.put("a", other, chunk_size=CHUNK)
+    await store.get_file("a", tmp_path / "out", resume=True)
+    assert (tmp_path / "out").read_bytes() == other
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_beginning_that_was_changed_is_noticed(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", DATA, chunk_size=CHUNK)
+    path = tmp_path / "out"
+    path.write_bytes(b"previous")
+    path_part = tmp_path / f".out.{(await store.get_info('a')).nuid}.part"
+    path_part.write_bytes(bytes(CHUNK * 3))
+    with pytest.raises(DigestMismatchError):
+        await store.get_file("a", path, resume=True)
+    assert path.read_bytes() == b"previous"
+    assert parts(tmp_path) == [], "wrong bytes are not continued"
+    await store.get_file("a", path, resume=True)
+    assert path.read_bytes() == DATA
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_after_changes_of_the_meta(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", DATA, chunk_size=CHUNK)
+    await interrupted(store, tmp_path / "out", 1_000_000)
+    await store.put("noise", DATA)
+    await store.rename("a", "b")
+    await store.add_link("a2", await store.get_info("b"))
+    await store.get_file("b", tmp_path / "out", resume=True)
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+async def test_without_resume_nothing_is_kept(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put("a", DATA, chunk_size=CHUNK)
+
+    def stop(done: int, total: int | None) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        await store.get_file("a", tmp_path / "out", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    await store.put("empty", b"")
+    await store.get_file("empty", tmp_path / "empty", resume=True)
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+# -- uploads ----------------------------------------------------------------------------------------------
+
+
+async def cut_off(data: bytes, at: int) -> AsyncIterator[bytes]:
+    for start in range(0, at, 30_000):
+        yield data[start : min(start + 30_000, at)]
+    raise Stop
+
+
+async def begun(store: ObjectStore, at: int = 1_234_567) -> str:
+    """An upload that was interrupted; returns its token."""
+    upload = await store.begin_upload(
+        "a", "d", "f.bin", {"H": ["1", "2"]}, metadata={"m": "n"}, chunk_size=CHUNK
+    )
+    with pytest.raises(Stop):
+        await upload.send(cut_off(DATA, at))
+    return upload.token
+
+
+async def test_upload_goes_on(store: ObjectStore) -> None:
+    await store.put("a", b"previous")
+    token = await begun(store)
+    assert await store.get("a") == b"previous"
+    upload = await store.begin_upload("a", token=token)
+    stored = await upload.stored()
+    assert stored >= 10
+    before = store.js.client.stats.out_bytes
+    info = await upload.send(DATA)
+    assert store.js.client.stats.out_bytes - before < len(DATA) - stored * CHUNK + 2 * CHUNK
+    assert await store.get("a") == DATA
+    assert (info.description, info.filename, info.headers) == ("d", "f.bin", {"H": ["1", "2"]})
+    assert info.metadata == {"m": "n", "filename": "f.bin"}
+    assert list((await chunk_counts(store)).values()) == [-(-len(DATA) // CHUNK)]
+
+
+async def test_upload_in_one_go(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    assert await upload.stored() == 0
+    await upload.send(DATA)
+    assert await store.get("a") == DATA
+    empty = await store.begin_upload("empty")
+    await empty.send(b"")
+    assert await store.get("empty") == b""
+
+
+async def test_sent_twice_is_stored_once(store: ObjectStore) -> None:
+    """The interruption may have come between the commit and the news of it."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+    await (await store.begin_upload("a", token=upload.token)).send(DATA)
+    assert await store.get("a") == DATA
+    assert list((await chunk_counts(store)).values()) == [-(-len(DATA) // CHUNK)]
+
+
+@pytest.mark.parametrize("change", ["first", "middle", "shorter"])
+async def test_source_that_changed(store: ObjectStore, change: str) -> None:
+    token = await begun(store)
+    data = bytearray(DATA)
+    if change == "first":
+        data[0] ^= 1
+    elif change == "middle":
+        data[550_000] ^= 1
+    else:
+        del data[400_001:]
+    await (await store.begin_upload("a", token=token)).send(bytes(data))
+    assert await store.get("a") == data
+    assert (await store.verify(deep=True)).ok
+
+
+async def test_hole_in_what_is_stored(store: ObjectStore) -> None:
+    token = await begun(store)
+    subject = next(iter(await chunk_counts(store)))
+    third = await store.js.get_message(stream(store), seq=3, next_by_subject=subject)
+    await store.js.delete_message(stream(store), third.seq)
+    await (await store.begin_upload("a", token=token)).send(DATA)
+    assert await store.get("a") == DATA
+
+
+async def test_cancelled_upload_keeps_its_chunks(store: ObjectStore) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield DATA
+        reached.set()
+        await asyncio.Event().wait()
+
+    reached = asyncio.Event()
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    task = asyncio.create_task(upload.send(endless()))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await upload.stored() >= 30
+    await upload.send(DATA)
+    assert await store.get("a") == DATA
+
+
+async def test_abort(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", token=await begun(store))
+    await upload.abort()
+    assert await chunk_counts(store) == {}
+    await upload.send(DATA)
+    await upload.abort()
+    assert await store.get("a") == DATA, "a committed upload cannot be aborted"
+
+
+async def test_gc_leaves_a_young_upload_alone(store: ObjectStore) -> None:
+    token = await begun(store)
+    report = await store.gc()
+    assert len(report.recent) == 1
+    await (await store.begin_upload("a", token=token)).send(DATA)
+
+
+async def test_condition(store: ObjectStore) -> None:
+    await store.put("a", b"1")
+    token = await begun(store)
+    with pytest.raises(RevisionConflictError):
+        await (await store.begin_upload("a", token=token)).send(DATA, if_revision=0)
+    assert await store.get("a") == b"1"
+
+
+async def test_bad_tokens(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a")
+    for token in ("", "nonsense", "e30=", upload.token[:-4], 5, "ä"):
+        with pytest.raises(BadObjectMetaError):
+            await store.begin_upload("a", token=token)  # type: ignore[arg-type]
+    with pytest.raises(BadObjectMetaError, match="'a'"):
+        await store.begin_upload("b", token=upload.token)
+    with pytest.raises(BadObjectMetaError):
+        await store.begin_upload("a", chunk_size=0)
