@@ -301,7 +301,6 @@ class Put:
         Returns how many of them are stored, in order, and the sequence of the last of those; whatever is
         stored beyond is deleted.
         """
-        bucket = self._bucket
         matched = 0
         proven = last_seq
         strays: list[int] = []
