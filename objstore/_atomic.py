@@ -1,7 +1,7 @@
 """All or nothing: an object's chunks, meta and compare-and-set committed as one batch (ADR-50).
 
-Needs nats-server 2.12 and a bucket created with ``allow_atomic``; an object of at most 999 chunks, which is held
-in memory until the commit. Nothing of it is visible, or left behind, before.
+Needs nats-server 2.12 and a bucket created with ``allow_atomic``; an object of at most 999 chunks, which is
+held in memory until the commit. Nothing of it is visible, or left behind, before.
 """
 
 from __future__ import annotations

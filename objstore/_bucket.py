@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
@@ -258,9 +259,8 @@ class Bucket:
                 if self.batches and not left:
                     return
             while True:
-                message = await self.retrying(
-                    lambda: self.js.get_message(self.stream, seq=cursor + 1, next_by_subject=subject)
-                )
+                read = partial(self.js.get_message, self.stream, seq=cursor + 1, next_by_subject=subject)
+                message = await self.retrying(read)
                 cursor = message.seq
                 yield message
         except MessageNotFoundError:

@@ -37,8 +37,8 @@ MAX_TOKEN = 1 << 20
 class Upload:
     """An upload that can be continued, in this process or another; made by ``begin_upload``.
 
-    A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was added
-    for longer than its ``older_than`` (24 hours).
+    A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was
+    added for longer than its ``older_than`` (24 hours).
 
     Attributes:
         name: the object's name.

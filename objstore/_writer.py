@@ -21,7 +21,8 @@ class ObjectWriter:
 
     ``write`` returns when the bytes have been taken over, and waits while more than the window is
     unacknowledged: that is the back-pressure. Leaving the block commits the object; leaving it by an
-    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. One task at a time.
+    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. One task at a
+    time.
 
     Attributes:
         info: what was stored; ``None`` before the commit.

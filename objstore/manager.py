@@ -1,4 +1,4 @@
-"""Buckets: create, open, update, delete, enumerate. Asked for on the JetStream context (``js.object_store(…)``)."""
+"""Buckets: create, open, update, delete, enumerate. Asked for on the JetStream context."""
 
 from __future__ import annotations
 

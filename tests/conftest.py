@@ -49,7 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     server = find_server()
     return [
-        f"nats-server: {server.version} ({server.path}, found by {server.origin}); old: {OLD_SERVER or 'not installed'}",
+        f"nats-server: {server.version} ({server.path}, found by {server.origin})",
+        f"old nats-server: {OLD_SERVER or 'not installed'}",
         f"transport: {aio_options.DEFAULT_TRANSPORT}",
     ]
 

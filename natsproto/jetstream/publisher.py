@@ -67,8 +67,8 @@ class PublishWindow(ReplySlot):
 
     After the first failure nothing more is sent: :attr:`failure` says why, :meth:`publish` and
     :meth:`settle` raise it, and :attr:`unproven` holds every payload from the first one that is not part
-    of the acknowledged, rising prefix. :attr:`copies` has the sequences at which a message was stored once more
-    than it was sent. One instance belongs to one task; close it when done.
+    of the acknowledged, rising prefix. :attr:`copies` has the sequences of messages that were stored more
+    often than they were sent. One instance belongs to one task; close it when done.
 
     Args:
         client: the connection.

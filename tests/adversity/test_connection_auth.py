@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.calls import Calls
-from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text
 
 import natsproto
 from natsproto.errors import AuthorizationError, ConnectionClosedError, NatsError
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
+from support.calls import Calls
+from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text
 
 ServerMaker = Callable[..., LocalServer]
 

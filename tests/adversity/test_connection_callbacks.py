@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto import Client
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
+from support.calls import Calls
 
 BOUND = 3.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto.errors import (
@@ -21,6 +20,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Pub, Sub
+from support.calls import Calls
 
 
 async def plain(conn: ScriptedConnection) -> None:

@@ -7,7 +7,6 @@ import json
 import time
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto.errors import (
@@ -22,6 +21,7 @@ from natsproto.errors import (
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Connect, Ping, Pub, Sub
+from support.calls import Calls
 
 TIMEOUT = 0.3
 SLACK = 0.3

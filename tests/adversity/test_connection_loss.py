@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto.aio import connection as connection_module
@@ -27,6 +26,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Ping, Pub, Sub, Unsub
+from support.calls import Calls
 
 FAST = {"reconnect_wait": 0.02, "reconnect_wait_max": 0.1}
 

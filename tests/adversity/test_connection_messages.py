@@ -6,7 +6,6 @@ import asyncio
 import time
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto import Client, Headers
@@ -25,6 +24,7 @@ from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.proxy import HOLD
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Msg, Pub, Sub, Unsub
+from support.calls import Calls
 
 
 async def test_round_trip(nc: Client) -> None:

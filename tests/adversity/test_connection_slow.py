@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto.errors import SlowConsumerError
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
+from support.calls import Calls
 
 
 async def test_a13_only_the_slow_subscription_drops(server: LocalServer) -> None:

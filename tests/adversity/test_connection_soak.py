@@ -7,11 +7,11 @@ import os
 import time
 
 import pytest
-from support.calls import Calls
 
 import natsproto
 from natsproto.errors import NatsError, RequestTimeoutError
 from natsproto.server import LocalCluster, LocalServer
+from support.calls import Calls
 
 pytestmark = pytest.mark.soak
 

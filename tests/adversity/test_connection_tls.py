@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.calls import Calls
-from support.certs import Certs, make_certs
 
 import natsproto
 from natsproto.errors import NatsError, NoServersError, SecureConnectionRequiredError
@@ -20,6 +18,8 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Connect, Ping
+from support.calls import Calls
+from support.certs import Certs, make_certs
 
 ServerMaker = Callable[..., LocalServer]
 

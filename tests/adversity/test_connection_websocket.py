@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support.calls import Calls
-from support.certs import make_certs
 
 import natsproto
 from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
 from natsproto.server import LocalServer
+from support.calls import Calls
+from support.certs import make_certs
 
 websockets = pytest.importorskip("websockets")
 from websockets.frames import Opcode  # noqa: E402

@@ -256,11 +256,13 @@ async def test_jetstream_off() -> None:
 
 async def test_account_without_jetstream() -> None:
     config = "accounts { A: { users: [ { user: a, password: a } ] } }"
-    async with LocalServer(config=config) as server:
-        async with natsproto.connect(server.url, user="a", password="a") as client:
-            async with asyncio.timeout(5):
-                with pytest.raises(NatsError):
-                    await client.jetstream().object_store("b")
+    async with (
+        LocalServer(config=config) as server,
+        natsproto.connect(server.url, user="a", password="a") as client,
+        asyncio.timeout(5),
+    ):
+        with pytest.raises(NatsError):
+            await client.jetstream().object_store("b")
 
 
 @pytest.mark.parametrize("limit", [64 * KIB, 4 * KIB])
@@ -289,32 +291,32 @@ async def test_permissions() -> None:
         f'{{ user: {name}, password: p, permissions: {{ publish: {{ deny: ["{subject}"] }} }} }}\n'
         for name, subject in denied.items()
     )
-    config = (
-        "accounts { A { jetstream: enabled, users: [ { user: all, password: p }\n" + users + "] } }\n"
-    )
-    async with LocalServer(config=config) as server:
-        async with natsproto.connect(server.url, user="all", password="p") as owner:
-            store = await owner.jetstream().create_object_store(bucket="b")
-            data = pattern(3 * CHUNK)
-            await store.put("a", data)
-            for user in denied:
-                async with natsproto.connect(server.url, user=user, password="p") as client:
-                    theirs = await client.jetstream().object_store("b")
-                    async with asyncio.timeout(1):
-                        if user == "purge":
-                            await theirs.put("other", b"1")
-                            await theirs.put("other", b"2")
-                            assert await theirs.get("other") == b"2"
-                            continue
+    config = "accounts { A { jetstream: enabled, users: [ { user: all, password: p }\n" + users + "] } }\n"
+    async with (
+        LocalServer(config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+    ):
+        store = await owner.jetstream().create_object_store(bucket="b")
+        data = pattern(3 * CHUNK)
+        await store.put("a", data)
+        for user in denied:
+            async with natsproto.connect(server.url, user=user, password="p") as client:
+                theirs = await client.jetstream().object_store("b")
+                async with asyncio.timeout(1):
+                    if user == "purge":
+                        await theirs.put("other", b"1")
+                        await theirs.put("other", b"2")
+                        assert await theirs.get("other") == b"2"
+                        continue
+                    with pytest.raises(PermissionError):
+                        await theirs.put("a", pattern(2 * CHUNK, 2))
+                    if user == "meta":
                         with pytest.raises(PermissionError):
-                            await theirs.put("a", pattern(2 * CHUNK, 2))
-                        if user == "meta":
-                            with pytest.raises(PermissionError):
-                                await theirs.delete("a")
-                    assert await theirs.get("a") == data
-            assert {info.name for info in await store.list()} == {"a", "other"}
-            counts = await chunk_counts(store)
-            assert len(counts) == 3  # "other" has left one set behind, for want of the right to purge
+                            await theirs.delete("a")
+                assert await theirs.get("a") == data
+        assert {info.name for info in await store.list()} == {"a", "other"}
+        counts = await chunk_counts(store)
+        assert len(counts) == 3  # "other" has left one set behind, for want of the right to purge
 
 
 async def test_ttl(js: JetStreamContext, bucket_name: str) -> None:

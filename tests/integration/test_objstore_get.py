@@ -16,12 +16,12 @@ from objstore import (
     BucketNotFoundError,
     DigestMismatchError,
     IntegrityError,
-    ObjectTooLargeError,
     LinkError,
     ObjectDeletedError,
     ObjectLink,
     ObjectNotFoundError,
     ObjectStore,
+    ObjectTooLargeError,
 )
 from support.objects import (
     CHUNK,

@@ -358,7 +358,12 @@ async def test_status(store: ObjectStore) -> None:
         None,
         None,
     )
-    assert (empty.storage, empty.replicas, empty.backing_store, empty.max_bytes) == ("file", 1, "JetStream", -1)
+    assert (empty.storage, empty.replicas, empty.backing_store, empty.max_bytes) == (
+        "file",
+        1,
+        "JetStream",
+        -1,
+    )
     await store.put("a", pattern(3 * CHUNK))
     await store.put("b", b"")
     await store.add_link("l", await store.get_info("a"))

@@ -94,7 +94,16 @@ async def test_meta_on_the_wire(store: ObjectStore) -> None:
     assert info.headers is not None
     assert info.headers.get_all("Two") == ["2", "22"]
     plain = await store.put("b", b"x")
-    assert set(await read_raw(store, "b")) == {"name", "options", "bucket", "nuid", "size", "mtime", "chunks", "digest"}
+    assert set(await read_raw(store, "b")) == {
+        "name",
+        "options",
+        "bucket",
+        "nuid",
+        "size",
+        "mtime",
+        "chunks",
+        "digest",
+    }
     assert plain.revision == (await store.get_info("b")).revision
 
 
@@ -364,7 +373,13 @@ async def test_source_raises(store: ObjectStore, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [("text", TypeError), (None, BlockingIOError), (5, TypeError), (OSError("disk"), OSError), ([], TypeError)],
+    [
+        ("text", TypeError),
+        (None, BlockingIOError),
+        (5, TypeError),
+        (OSError("disk"), OSError),
+        ([], TypeError),
+    ],
 )
 async def test_source_misbehaves(store: ObjectStore, answer: Any, error: type[Exception]) -> None:
     await store.put("a", b"before")

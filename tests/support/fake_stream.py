@@ -7,10 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from support.fake_session import FakeServer, turns
-
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.wire import Pub
+from support.fake_session import FakeServer, turns
 
 CREATED = "2024-01-01T00:00:00Z"
 FC = b"NATS/1.0 100 FlowControl Request\r\n\r\n"

@@ -57,7 +57,7 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
 
 
 def test_size(wheel: zipfile.ZipFile) -> None:
-    assert os.path.getsize(str(wheel.filename)) < 250_000
+    assert os.path.getsize(str(wheel.filename)) < 400_000
 
 
 def run_isolated(program: str) -> str:

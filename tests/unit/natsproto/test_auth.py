@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 
 import pytest
-from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text, encode_seed
 
 from natsproto.aio.auth import Credentials, connect_document, decode_seed, encode_public_key, read_credentials
 from natsproto.aio.server_pool import parse_url
 from natsproto.errors import AuthorizationError, ConfigError, MissingExtraError
+from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text, encode_seed
 
 # Published in the documentation of NATS (NKey authentication).
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"

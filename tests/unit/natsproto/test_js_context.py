@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.fake_session import FakeServer, until
 
 from natsproto.errors import (
     APIError,
@@ -30,6 +29,7 @@ from natsproto.jetstream.api.errors import (
 )
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
+from support.fake_session import FakeServer, until
 
 NOBODY = b"NATS/1.0 503\r\n\r\n"
 TIME = b"Nats-Time-Stamp: 2024-01-01T00:00:00Z\r\n"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.fake_session import FakeServer, turns, until
 
 from natsproto.errors import (
     APIError,
@@ -26,6 +25,7 @@ from natsproto.jetstream.api.models import ConsumerInfo
 from natsproto.jetstream.consumer import PullConsumer
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
+from support.fake_session import FakeServer, turns, until
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
-from support.fake_session import turns, until
-from support.fake_stream import FC, Reader, Stream, finish
 
 from natsproto.errors import NatsError, RequestTimeoutError
 from natsproto.wire import Pub
+from support.fake_session import turns, until
+from support.fake_stream import FC, Reader, Stream, finish
 
 
 @pytest.fixture

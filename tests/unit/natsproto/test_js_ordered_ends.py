@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support.fake_session import turns, until
-from support.fake_stream import Reader, Stream, finish
 
 from natsproto.errors import ConnectionClosedError, StaleConnectionError
 from natsproto.jetstream import ordered
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.wire import Msg, Pub
+from support.fake_session import turns, until
+from support.fake_stream import Reader, Stream, finish
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from support.fake_session import FakeServer, turns, until
 
 from natsproto.errors import (
     APIError,
@@ -22,6 +21,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow, parse_pub_ack
+from support.fake_session import FakeServer, turns, until
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from typing import Any
 
 import nats
 import pytest
-from support.certs import make_certs
 
 from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeatureError
 from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
 from natsproto.server._process import Ports
+from support.certs import make_certs
 
 OLD = "/usr/sbin/nats-server"
 ROOT = Path(__file__).parents[3]

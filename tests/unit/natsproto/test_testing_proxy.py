@@ -11,8 +11,6 @@ from typing import Any
 
 import nats
 import pytest
-from support.certs import make_certs
-from support.leaks import no_task_left
 
 from natsproto.errors import ConfigError
 from natsproto.server import LocalServer
@@ -30,6 +28,8 @@ from natsproto.testing import (
     delay,
 )
 from natsproto.wire import Err, Event, Info, Msg, Ping, Pong, Pub, Sub
+from support.certs import make_certs
+from support.leaks import no_task_left
 
 nothing_left = pytest.fixture(autouse=True)(no_task_left)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import nats
 import pytest
-from support.certs import make_certs
-from support.leaks import no_task_left
 
 from natsproto.errors import RemoteProtocolError
 from natsproto.testing import PeerGoneError, ScriptedConnection, ScriptedServer, ScriptError
 from natsproto.wire import PING_EVENT, Connect, Ping, Pub, Sub, ping
+from support.certs import make_certs
+from support.leaks import no_task_left
 
 nothing_left = pytest.fixture(autouse=True)(no_task_left)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -7,11 +7,11 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.leaks import no_task_left
 
 from natsproto import transport as module
 from natsproto.errors import ConfigError, StaleConnectionError
 from natsproto.transport import Transport, TransportKind, open_transport
+from support.leaks import no_task_left
 
 nothing_left = pytest.fixture(autouse=True)(no_task_left)
 

@@ -106,11 +106,14 @@ async def test_blocks() -> None:
     data = random.Random(3).randbytes(100 * CHUNK + 1)
     sink = block_sink(info_of(data, 101), window=10 * CHUNK)
     reading = asyncio.create_task(drain(sink))
-    for piece in cut(data):
-        sink.accept(receive(sink, piece))
-        if sink.congested:
-            await sink.drained()
-    sink._end(None)
+
+    async def feed() -> None:
+        for piece in cut(data):
+            sink.accept(receive(sink, piece))
+            if sink.congested:
+                await sink.drained()
+
+    await sink.fill(feed())
     assert await reading == data
     assert len(sink._arenas) <= ARENAS
 
@@ -130,31 +133,39 @@ async def test_blocks_that_are_read_late(seed: int) -> None:
             for piece in block:
                 got.extend(piece)
 
+    async def feed() -> None:
+        for piece in cut(data):
+            if rng.random() < 0.2:
+                receive(sink, bytes(CHUNK))  # placed, never accepted
+            if rng.random() < 0.1:
+                sink.forget_places()
+            sink.accept(receive(sink, piece))
+            while sink.congested:
+                await sink.drained()
+            if rng.random() < 0.3:
+                await asyncio.sleep(0)
+
     reading = asyncio.create_task(read())
-    for piece in cut(data):
-        if rng.random() < 0.2:
-            receive(sink, bytes(CHUNK))  # placed, never accepted
-        if rng.random() < 0.1:
-            sink.forget_places()
-        sink.accept(receive(sink, piece))
-        while sink.congested:
-            await sink.drained()
-        if rng.random() < 0.3:
-            await asyncio.sleep(0)
-    sink._end(None)
+    await sink.fill(feed())
     await reading
     assert bytes(got) == data
 
 
 async def test_blocks_end_too_early() -> None:
+    async def nothing() -> None:
+        return
+
+    async def lost() -> None:
+        raise ConnectionError("lost")
+
     sink = block_sink(info_of(bytes(10), 1))
-    sink._end(None)
+    await sink.fill(nothing())
     with pytest.raises(IntegrityError):
         await sink.next_block()
     sink = block_sink(info_of(bytes(10), 1))
     waiting = asyncio.ensure_future(sink.next_block())
     await asyncio.sleep(0)
-    sink._end(ConnectionError("lost"))
+    await sink.fill(lost())
     with pytest.raises(ConnectionError):
         await waiting
 

@@ -22,7 +22,14 @@ async def read(data: Any) -> bytes:
 
 @pytest.mark.parametrize(
     "data",
-    [b"abc", bytearray(b"abc"), memoryview(b"abc"), array.array("B", b"abc"), io.BytesIO(b"abc"), [b"a", b"bc"]],
+    [
+        b"abc",
+        bytearray(b"abc"),
+        memoryview(b"abc"),
+        array.array("B", b"abc"),
+        io.BytesIO(b"abc"),
+        [b"a", b"bc"],
+    ],
     ids=lambda data: type(data).__name__,
 )
 async def test_kinds(data: Any) -> None:
@@ -77,6 +84,7 @@ async def test_given_up_while_reading(tmp_path: Path, monkeypatch: pytest.Monkey
 
     class Slow:
         closed = False
+        gone = asyncio.Event()
 
         def read(self, size: int) -> bytes:
             entered.set()
@@ -86,6 +94,7 @@ async def test_given_up_while_reading(tmp_path: Path, monkeypatch: pytest.Monkey
 
         def close(self) -> None:
             self.closed = True
+            self.gone.set()
 
     file = Slow()
     pieces = _source._file(lambda: file, None, own=True)
@@ -97,8 +106,7 @@ async def test_given_up_while_reading(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not file.closed
     leave.set()
     async with asyncio.timeout(5):
-        while not file.closed:
-            await asyncio.sleep(0)
+        await file.gone.wait()
 
 
 @pytest.mark.parametrize("data", ["text", 5, None, object(), io.StringIO("x")], ids=repr)
