@@ -43,7 +43,7 @@ def resident(key: str) -> int:
     raise RuntimeError(f"no {key} in /proc/self/status")
 
 
-# --- what runs in the child processes -----------------------------------------------------------------------
+# --- what runs in the child processes ------------------------------------------------------------------
 
 
 async def timed(call: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
@@ -144,7 +144,7 @@ def child(kind: str, url: str, number: int, flag: str = "") -> dict[str, float]:
     return result
 
 
-# --- import time ---------------------------------------------------------------------------------------------
+# --- import time ---------------------------------------------------------------------------------------
 
 
 def import_times(rounds: int) -> tuple[float, float]:
@@ -172,7 +172,7 @@ def import_times(rounds: int) -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-# --- the report ----------------------------------------------------------------------------------------------
+# --- the report ----------------------------------------------------------------------------------------
 
 
 def line(what: str, value: str, wanted: str, good: bool) -> bool:
