@@ -186,6 +186,8 @@ class Put:
         )
 
     async def _send_chunks(self) -> None:
+        connection = self._bucket.client._connection
+        epoch = connection.epoch
         chunker = Chunker(self._chunk_size, copy=self._source.refills)
         pieces: AsyncIterator[Any] = self._source.pieces()
         try:
@@ -206,8 +208,8 @@ class Put:
             except NatsError as exc:
                 await self._repair(exc)
         await self._delete_copies()
-        if self._repaired:
-            await self._check_count()
+        if self._window is not None and (self._repaired or connection.epoch != epoch):
+            await self._check_count()  # what was acknowledged before a connection was lost may be gone
 
     async def _send(self, chunk: memoryview) -> None:
         if self._window is None:
@@ -246,7 +248,18 @@ class Put:
         self._repaired = True
         while True:
             window = self._window
-            if not retryable(failure) and not isinstance(failure, OutOfOrderError):
+            if isinstance(failure, OutOfOrderError):
+                # Swapped on the way, or acknowledged and lost by a server that was killed: what lies before
+                # cannot be trusted any more.
+                await bucket.retrying(self._check_bucket)
+                raise Unrepairable(
+                    IntegrityError(
+                        f"the chunks of {self._template.name!r} were not stored in order: {failure}",
+                        bucket=bucket.name,
+                        name=self._template.name,
+                    )
+                ) from failure
+            if not retryable(failure):
                 raise bucket.translate(failure, self._template.name) from failure
             if window.acknowledged > reached:  # progress: the budget counts from here
                 reached = window.acknowledged
@@ -340,7 +353,7 @@ class Put:
             return None
 
     async def _check_count(self) -> None:
-        """After a repair: a copy sent over a lost connection may have arrived late."""
+        """After a lost connection: a copy may have arrived late, or a killed server have lost a chunk."""
         bucket = self._bucket
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, self._subject))
         stored = counts.get(self._subject, 0)

@@ -1,4 +1,7 @@
-"""What each command does; ``put`` and ``get`` are in :mod:`.transfer`, ``demo`` in :mod:`.demo`."""
+"""What each command does.
+
+``put`` and ``get`` are in :mod:`.transfer`, ``verify`` and ``gc`` in :mod:`.maintain`, ``demo`` in :mod:`.demo`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from .connection import Session, check_connection, session
+from .maintain import gc, verify
 from .output import (
     CommandError,
     Output,
@@ -237,4 +241,6 @@ HANDLERS: dict[str, Callable[[Namespace, Output], Coroutine[Any, Any, None]]] = 
     "info": info,
     "rm": rm,
     "bucket": bucket,
+    "verify": verify,
+    "gc": gc,
 }

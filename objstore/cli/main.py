@@ -22,7 +22,7 @@ exit codes:
   4  conflict: exists already, sealed, full
   5  connection or time; trying again may help
   6  credentials or permissions
-  7  the bytes are not what was stored (digest mismatch)
+  7  the bytes are not what was stored (digest mismatch, problems that verify found)
   130  interrupted
 """
 
@@ -31,6 +31,11 @@ DESCRIPTION = "Objects in NATS JetStream: store, read, list, delete."
 CONNECTION = """\
 The server is the one of --server, else NATS_URL, else the selected context of the nats command, else
 nats://127.0.0.1:4222. With --local DIR it is a private one over that directory."""
+
+VERIFY = "Changes nothing. Counts chunks, reads none without --deep. Exit code 7 when something is wrong."
+
+GC = """Crashed writers leave such chunks. Also completes renames that were
+interrupted. Younger chunks may belong to a put in progress or a paused upload: they are left alone."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,6 +162,17 @@ def build_parser() -> Parser:
     rm.add_argument("bucket", metavar="BUCKET")
     rm.add_argument("name", metavar="NAME")
     rm.add_argument("-f", "--force", action="store_true", help="do not ask")
+
+    verify = command("verify", "check that what is stored agrees with the metas", VERIFY)
+    verify.add_argument("bucket", metavar="BUCKET")
+    verify.add_argument("--deep", action="store_true", help="read every object and compare its digest")
+
+    gc = command("gc", "remove chunks that no object names", GC)
+    gc.add_argument("bucket", metavar="BUCKET")
+    gc.add_argument(
+        "--older-than", metavar="TIME", type=arguments.duration, help="age of chunks to remove (24h)"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only report")
 
     bucket = command("bucket", "manage buckets")
     actions = bucket.add_subparsers(dest="action", metavar="ACTION", required=True)

@@ -46,10 +46,10 @@ async def faulty(
     proxy: FaultProxy, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
     """The bucket of ``store`` through the proxy, with short patience."""
-    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.4)
+    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.15)
     await store.put("a", OLD)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-        yield await client.jetstream(timeout=0.4).object_store(store.bucket)
+        yield await client.jetstream(timeout=0.2).object_store(store.bucket)
         proxy.to_server = proxy.to_client = None
         proxy.blackhole(False)
 
@@ -138,7 +138,7 @@ async def test_chunk_ack_lost(proxy: FaultProxy, faulty: ObjectStore, store: Obj
 
 async def test_chunk_ack_late(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     frames = Frames(store)
-    frames.ack(proxy, frames.chunks, 2, delay(0.7))
+    frames.ack(proxy, frames.chunks, 2, delay(0.3))
     assert await outcome(store, faulty.put("a", once(NEW))) is None
 
 
@@ -265,7 +265,7 @@ async def test_server_killed(new_server: LocalServer, when: str) -> None:
 # -- the meta: B3 -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", [DROP, CUT, delay(0.6), DUPLICATE], ids=str)
+@pytest.mark.parametrize("action", [DROP, CUT, delay(0.3), DUPLICATE], ids=str)
 @pytest.mark.parametrize("what", ["publish", "acknowledgement"])
 @pytest.mark.parametrize("verb", ["put", "create", "empty"])
 async def test_meta(
@@ -292,7 +292,7 @@ async def test_meta_never_answered(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be found out is said so, and no chunk is purged: the meta may be stored."""
-    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 1.0)
+    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
@@ -341,7 +341,7 @@ async def test_client_closed_during_put(proxy: FaultProxy, store: ObjectStore) -
 # -- delete: D8 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", [DROP, CUT, delay(0.6), DUPLICATE], ids=str)
+@pytest.mark.parametrize("action", [DROP, CUT, delay(0.3), DUPLICATE], ids=str)
 @pytest.mark.parametrize("what", ["publish", "acknowledgement"])
 async def test_delete_marker(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, action: Any, what: str
@@ -363,7 +363,7 @@ async def test_delete_marker_never_sent(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The object is there, whole."""
-    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 1.0)
+    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:

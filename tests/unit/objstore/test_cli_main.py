@@ -79,7 +79,7 @@ def test_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n  {number}  " in out
 
 
-@pytest.mark.parametrize("command", ["demo", "put", "get", "ls", "info", "rm", "bucket"])
+@pytest.mark.parametrize("command", ["demo", "put", "get", "ls", "info", "rm", "bucket", "verify", "gc"])
 def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
