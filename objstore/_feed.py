@@ -246,14 +246,27 @@ class ChunkFeed:
         deadline = self._loop.time() + (LAG if self._bucket.replicated else 0.0)
         wait = FIRST_RETRY
         while True:
+            before = self._messages
             try:
                 await self._read_consumer()
                 return
             except Missing:
-                if self._loop.time() >= deadline:
-                    raise
+                if self._loop.time() >= deadline and (self._messages == before or not await self._more()):
+                    raise  # idle, too, is a consumer whose connection stalled: the leader knows better
             await asyncio.sleep(wait)
             wait = min(wait * 2, LAST_RETRY)
+
+    async def _more(self) -> bool:
+        """Whether the leader has a message after the cursor."""
+        bucket = self._bucket
+        seq = self._cursor + 1
+        try:
+            await bucket.retrying(
+                lambda: bucket.js.get_message(bucket.stream, seq=seq, next_by_subject=self._subject)
+            )
+        except MessageNotFoundError:
+            return False
+        return True
 
     async def _read_consumer(self) -> None:
         bucket = self._bucket

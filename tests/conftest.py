@@ -21,8 +21,8 @@ from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer, find_server
 from objstore import ObjectStore
+from support.skips import missing
 
-STRICT = os.environ.get("NATSPROTO_STRICT") == "1"
 OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,11 +33,10 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-def missing(what: str) -> None:
-    """Skip, or fail where the thing must be there."""
-    if STRICT:
-        pytest.fail(f"{what} is missing, and NATSPROTO_STRICT=1 forbids skipping")
-    pytest.skip(f"{what} is not installed")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("interop", "interoperability matrix")
+    group.addoption("--interop-all", action="store_true", help="every peer on every server of the matrix")
+    group.addoption("--interop-report", metavar="FILE", help="write what passed, for tests/interop/matrix.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

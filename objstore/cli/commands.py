@@ -1,6 +1,7 @@
 """What each command does.
 
-``put`` and ``get`` are in :mod:`.transfer`, ``verify`` and ``gc`` in :mod:`.maintain`, ``demo`` in :mod:`.demo`.
+``put`` and ``get`` are in :mod:`.transfer`, ``verify`` and ``gc`` in :mod:`.maintain`, ``demo`` in
+:mod:`.demo`.
 """
 
 from __future__ import annotations
