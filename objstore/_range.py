@@ -2,7 +2,8 @@
 
 An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
 recorded size. That is proven, not assumed: by the counts alone when the size is a multiple, else by the
-length of the last chunk (no writer makes chunks larger than it records, so nothing else can give the same counts).
+length of the last chunk (no writer makes chunks larger than it records, so nothing else can give the same
+counts).
 The sequence of a chunk is guessed (chunks of one put usually follow each other, and the meta follows them)
 and each answer says which chunk it really is (messages that come after it), so a wrong guess is noticed and
 bisected. Objects of writers that store short chunks are measured once, headers only.

@@ -49,8 +49,13 @@ async def test_no_stale_read(cluster: LocalCluster) -> None:
             await client.close()
 
 
+@pytest.mark.soak
 async def test_leader_killed_during_put(cluster: LocalCluster) -> None:
-    """B13: it succeeds or fails typed, within 25 s; the old object or the new one is there."""
+    """B13: it succeeds or fails typed; the old object or the new one is there.
+
+    What was on its way to the dead leader is given up after 15 s without progress, what follows may be tried
+    for 20 s: both bounds, and 5 s to spare.
+    """
     async with natsproto.connect(cluster.urls) as client:
         js = client.jetstream()
         store = await js.create_object_store(bucket="b", replicas=3)
@@ -64,7 +69,7 @@ async def test_leader_killed_during_put(cluster: LocalCluster) -> None:
                 killing.append(asyncio.ensure_future(asyncio.to_thread(leader.kill)))
 
         error: BaseException | None = None
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(15 + 20 + 5):
             try:
                 await store.put("a", new, progress=progress, window=8 * CHUNK)
             except NatsError as exc:

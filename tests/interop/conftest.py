@@ -19,7 +19,9 @@ import pytest
 import natsproto
 from interop import gaps, servers
 from interop.pair import Pair, opened
+from interop.peers import nats_js, natsrpy
 from interop.peers.base import Peer
+from interop.peers.lines import LinesPeer, NotInstalledError, Process
 from natsproto.server import LocalServer
 from support.leaks import no_task_left
 from support.skips import missing
@@ -84,35 +86,30 @@ def server(request: pytest.FixtureRequest, pool: Pool) -> LocalServer:
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[Any]:
-    """The Node process of nats.js."""
-    from interop.peers import nats_js
-
-    try:
-        process = nats_js.Node()
-    except nats_js.NotInstalledError as exc:
-        missing(str(exc))
-    yield process
-    process.close()
+def processes() -> Iterator[dict[str, Process]]:
+    """Peers that have a process of their own, started when first asked for."""
+    running: dict[str, Process] = {}
+    yield running
+    for process in running.values():
+        process.close()
 
 
 @pytest.fixture
-async def peer(request: pytest.FixtureRequest, server: LocalServer) -> Peer:
+async def peer(request: pytest.FixtureRequest, server: LocalServer, processes: dict[str, Process]) -> Peer:
     """One of the other clients, connected."""
-    if request.param == "nats.js":
-        from interop.peers.nats_js import NatsJs
-
-        return await NatsJs.connect(request.getfixturevalue("node"), server.url)
-    package = {"nats-py": "nats", "natsrpy": "natsrpy"}[request.param]
-    if importlib.util.find_spec(package) is None:
-        missing(request.param)
-    if request.param == "nats-py":
+    name: str = request.param
+    if name == "nats-py":
+        if importlib.util.find_spec("nats") is None:
+            missing(name)
         from interop.peers.nats_py import NatsPy
 
         return await NatsPy.connect(server.url)
-    from interop.peers.natsrpy import Natsrpy
-
-    return await Natsrpy.connect(server.url)
+    if name not in processes:
+        try:
+            processes[name] = {"natsrpy": natsrpy.start, "nats.js": nats_js.start}[name]()
+        except NotInstalledError as exc:
+            missing(str(exc))
+    return await LinesPeer.connect(name, processes[name], server.url)
 
 
 @pytest.fixture

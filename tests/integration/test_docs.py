@@ -1,0 +1,184 @@
+"""The documentation is true: its examples run, its commands and links exist.
+
+The blocks of a page run in order in one namespace, on a server of their own, with the names that
+``docs/README.md`` promises. Blocks that begin with a file's name are files, and pytest runs those.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+import natsproto
+import objstore
+from natsproto import errors
+from natsproto.server import LocalServer
+from objstore.cli.main import build_parser
+from objstore.errors import exit_code
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [ROOT / "README.md", *PAGES]
+LIMIT = 60.0
+FILE = re.compile(r"# ([a-z_]+\.py)\n")
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="no docs here")
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """The blocks of a language, each with the number of its first line."""
+    text = page.read_text()
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
+
+
+def titled(paths: list[Path]) -> Any:
+    return pytest.mark.parametrize("page", paths, ids=[path.name for path in paths])
+
+
+async def run(source: str, scope: dict[str, Any], page: Path, line: int) -> None:
+    """Run a block, top-level ``await`` included; errors point to the page's own lines."""
+    code = compile("\n" * line + source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(code, CodeType)
+    result = eval(code, scope)
+    if inspect.isawaitable(result):
+        await result
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@titled(PAGES)
+async def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = []
+    async with LocalServer() as server, natsproto.connect(server.url) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(bucket="docs")
+        scope: dict[str, Any] = {"__name__": "docs", "url": server.url, "nc": nc, "js": js, "store": store}
+        for line, source in blocks(page, "python"):
+            name = FILE.match(source)
+            if name is not None:
+                (tmp_path / name[1]).write_text(source)
+                files.append(name[1])
+            else:
+                await run(source, scope, page, line)
+        for name_ in await js.object_store_names():
+            assert await js.consumer_names(f"OBJ_{name_}") == [], f"consumers left behind on {name_}"
+    if files:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files[1:]],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 passed" in done.stdout
+
+
+def test_the_program_of_the_readme_runs(new_server: LocalServer, tmp_path: Path) -> None:
+    ((_, source),) = blocks(ROOT / "README.md", "python")
+    default = "nats://127.0.0.1:4222"
+    assert source.count(default) == 1
+    program = tmp_path / "program.py"
+    program.write_text(source.replace(default, new_server.url))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "b'hello, object store'" in done.stdout
+    assert (tmp_path / "copy.py").read_bytes() == program.read_bytes()
+
+
+@titled(TEXTS)
+def test_commands_exist(page: Path) -> None:
+    """Subcommands, flags and values of every ``objstore`` line are ones the parser takes."""
+    parser = build_parser()
+    seen = 0
+    for line, text in blocks(page, "console"):
+        for number, row in enumerate(text.splitlines(), line + 1):
+            for part in row.removeprefix("$ ").split(" | "):
+                words = shlex.split(part, comments=True)
+                if row.startswith("$ ") and words and words[0] == "objstore":
+                    seen += 1
+                    try:
+                        parser.parse_args(words[1:])
+                    except SystemExit:
+                        pytest.fail(f"{page.name}:{number}: {part}")
+    assert seen or page.name not in ("README.md", "cli.md") or page.parent == DOCS
+
+
+def test_the_page_of_the_command_names_every_subcommand() -> None:
+    text = (DOCS / "cli.md").read_text()
+    (commands,) = [action for action in build_parser()._actions if action.dest == "command"]
+    for name in commands.choices or ():
+        assert re.search(rf"^\| `{name}[ `]", text, re.MULTILINE), name
+
+
+@titled(TEXTS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name}: {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    for page in PAGES:
+        assert page.name == "README.md" or f"[{page.name}]({page.name})" in index, page.name
+
+
+def error_classes() -> dict[str, type[BaseException]]:
+    """Every error class of the two trees that has a name of its own."""
+    return {
+        name: value
+        for module in (errors, objstore.errors)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, errors.NatsError) and not name.startswith("_")
+    }
+
+
+def test_errors_and_their_exit_codes() -> None:
+    """The tables of errors.md agree with the classes: names, bases, codes."""
+    from objstore.format.codec import MetaDecodeError
+
+    classes = {**error_classes(), "MetaDecodeError": MetaDecodeError}
+    named = set()
+    for row in (DOCS / "errors.md").read_text().splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if not row.startswith("| `"):
+            continue
+        (code,) = [int(cell) for cell in cells if cell.isdigit()]
+        for name in re.findall(r"`(\w+)`", cells[0]):
+            named.add(name)
+            kind = classes[name]
+            for base in re.findall(r"`(\w+)`", cells[1]):
+                assert base in {parent.__name__ for parent in kind.__mro__}, f"{name} is no {base}"
+            assert exit_code(kind.__new__(kind)) == code, name
+    assert set(classes) - named == {"NatsError", "ProtocolError"}
