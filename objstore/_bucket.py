@@ -103,10 +103,17 @@ class Bucket:
     @property
     def skips_live(self) -> bool:
         """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""
-        version = str(self.client.server_info.get("version", ""))
-        major, _, rest = version.partition(".")
+        return self._older_than(2, 10)
+
+    @property
+    def batches_count(self) -> bool:
+        """Whether the messages of a batch say how many follow: in 2.11 each says one too many."""
+        return not self._older_than(2, 12)
+
+    def _older_than(self, *wanted: int) -> bool:
+        major, _, rest = str(self.client.server_info.get("version", "")).partition(".")
         minor = rest.partition(".")[0]
-        return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < (2, 10)
+        return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < wanted
 
     # -- meta messages ----------------------------------------------------------------------------
 

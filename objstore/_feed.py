@@ -132,7 +132,7 @@ class ChunkFeed:
         """
         bucket = self._bucket
         try:
-            if bucket.direct and bucket.batches:
+            if bucket.direct and bucket.batches and (self._part is None or bucket.batches_count):
                 await self._read_batches()
         except Missing:
             if not bucket.replicated:
@@ -346,6 +346,7 @@ class _Window:
         self._feed = feed
         self._loop = feed._loop
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._slot: BatchSlot | None = None
         self._seen = 0
         self._last_seen = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -362,7 +363,7 @@ class _Window:
         bucket = feed._bucket
         connection = bucket.client._connection
         connection.check_open()
-        slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_done, self._place)
+        slot = self._slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_end, self._place)
         connection.mux.open(slot)
         document = {
             "seq": feed._cursor + 1,
@@ -402,6 +403,12 @@ class _Window:
 
     def _place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
         return self._feed._sink.place(size)
+
+    def _on_end(self, exc: NatsError | None) -> None:
+        left = None if self._slot is None else self._slot.left
+        if left is not None and self._seen and not self._ended.done():
+            self._feed._after = left  # what the messages of 2.11 said was one too many
+        self._on_done(exc)
 
     def _on_done(self, exc: NatsError | None) -> None:
         if not self._ended.done():

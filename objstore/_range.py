@@ -245,7 +245,7 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
 
 async def _left(bucket: Bucket, subject: str, seq: int) -> int:
     """How many messages of the subject lie at ``seq`` or beyond."""
-    if bucket.direct and bucket.batches:
+    if bucket.direct and bucket.batches and bucket.batches_count:
         try:
             batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
             async with aclosing(batch) as messages:

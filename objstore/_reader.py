@@ -11,8 +11,9 @@ from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket
 from ._feed import ChunkFeed, Missing, WrongPlace
-from ._get import BlockSink, _again, changed
+from ._get import again, changed
 from ._range import Irregular, Layout, find_part, measure, prove
+from ._sinks import BlockSink
 from .errors import IntegrityError
 from .format.assembly import Assembly
 
@@ -162,7 +163,7 @@ class ObjectReader:
                 self._drop(self._skip)
         except (Missing, IntegrityError) as exc:
             await self._stop()
-            raise changed(await _again(self._bucket, self.info, exc)) from None
+            raise changed(await again(self._bucket, self.info, exc)) from None
         piece = self._buffers.pop()
         if len(piece) > limit:
             self._buffers.append(piece[limit:])
@@ -181,7 +182,7 @@ class ObjectReader:
                     pass
             except (Missing, IntegrityError) as exc:
                 await self._stop()
-                raise changed(await _again(self._bucket, self.info, exc)) from None
+                raise changed(await again(self._bucket, self.info, exc)) from None
 
     def _drop(self, count: int) -> None:
         """Leave out the bytes of the first chunk that lie before the position."""

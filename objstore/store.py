@@ -497,9 +497,9 @@ class ObjectStore:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
         self._bucket.check_name(name)
-        from . import _get
+        from . import _files
 
-        return await _get.get_file(
+        return await _files.get_file(
             self._bucket, name, _text_path(path), verify=verify, progress=progress, resume=resume
         )
 

@@ -254,8 +254,9 @@ class JetStreamContext:
     ) -> AsyncGenerator[StoredMessage, None]:
         """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
 
-        Each carries ``num_pending``. Ends at ``batch``, after ``max_bytes`` (the last may exceed it), or
-        when there are no more. An older server answers with one message without ``num_pending``.
+        Each carries ``num_pending``; before nats-server 2.12 that is one too many. Ends at ``batch``, after
+        ``max_bytes`` (the last may exceed it), or when there are no more. A server older than 2.11 answers
+        with one message without ``num_pending``.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
         return self._batch(stream, document)

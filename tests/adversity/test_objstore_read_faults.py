@@ -213,7 +213,7 @@ async def test_slow_sink(js: JetStreamContext, bucket_name: str, monkeypatch: py
                     await asyncio.sleep(0)
             function(block)
 
-        monkeypatch.setattr(_get, "_in_thread", in_thread)
+        monkeypatch.setattr(_get, "in_thread", in_thread)
         async with asyncio.timeout(LIMIT):
             await _get.copy_blocks(store._bucket, info, write, verify=True, progress=None)
         assert bytes(got) == data

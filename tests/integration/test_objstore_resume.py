@@ -54,12 +54,12 @@ async def interrupted(store: ObjectStore, path: Path, at: int) -> None:
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few chunks, so that a transfer can stop in between."""
     import objstore._feed
-    import objstore._get
+    import objstore._sinks
 
     monkeypatch.setattr(
         objstore._feed.ChunkFeed.__init__, "__kwdefaults__", {"window": 500_000, "part": None}
     )
-    monkeypatch.setattr(objstore._get.BlockSink.__init__, "__kwdefaults__", {"window": 500_000})
+    monkeypatch.setattr(objstore._sinks.BlockSink.__init__, "__kwdefaults__", {"window": 500_000})
 
 
 @pytest.mark.usefixtures("small_windows")

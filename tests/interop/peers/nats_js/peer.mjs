@@ -104,7 +104,7 @@ const ops = {
   },
   async watchNext() {
     const { value } = await watcher.iterator.next();
-    return { name: value.name, deleted: value.deleted };
+    return { name: value.name, deleted: value.deleted ?? false };
   },
   async watchStop() {
     watcher.changes.stop();

@@ -1,0 +1,153 @@
+"""Objects into files: complete and verified, or not at all; continued after an interruption if asked to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import aclosing
+from typing import TYPE_CHECKING, BinaryIO
+
+from ._feed import ChunkFeed, Missing, WrongPlace
+from ._get import again, changed, copy_blocks, drain, in_thread, nothing, resolve
+from ._range import Layout, find_part, prove
+from ._sinks import BlockSink
+from .errors import IntegrityError, ObjectChangedError
+from .format.assembly import Assembly
+from .format.naming import is_safe_nuid
+
+if TYPE_CHECKING:
+    from ._bucket import Bucket
+    from ._put import Progress
+    from .format.models import ObjectInfo
+
+
+async def get_file(
+    bucket: Bucket,
+    name: str,
+    path: str,
+    *,
+    verify: bool,
+    progress: Progress | None = None,
+    resume: bool = False,
+) -> ObjectInfo:
+    """Read an object into a file that appears, complete and verified, or not at all."""
+    bucket, info = await resolve(bucket, name)
+    directory, base = os.path.split(path)
+    # The nuid tells one put from the next: what is left of another one is never continued.
+    mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
+    temporary = os.path.join(directory, f".{base[:100]}.{mark}.part")
+    opened: list[BinaryIO] = []
+    try:
+        try:
+            await in_thread(lambda: opened.append(_reopen(temporary) if resume else _create(temporary)))
+            (file,) = opened
+            if resume:
+                await _continue(bucket, info, file, verify=verify, progress=progress)
+            else:
+                await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
+            await in_thread(_finish, file, temporary, path)
+        finally:
+            for file in opened:
+                file.close()
+    except BaseException as exc:
+        # To be continued, unless what is there has turned out to be wrong.
+        if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
+            _remove(temporary)
+        raise
+    return info
+
+
+async def _continue(
+    bucket: Bucket, info: ObjectInfo, file: BinaryIO, *, verify: bool, progress: Progress | None
+) -> None:
+    """Fill a file that may hold a beginning already: that is hashed again, the rest is read."""
+    layout = Layout(info)
+    assembly = Assembly(info, verify=verify)
+    have = min(file.seek(0, os.SEEK_END), info.size)
+    if have and info.chunks:
+        if not layout.proven:
+            await prove(bucket, info, layout)
+        first = info.chunks if have == info.size else layout.index_of(have)
+        done = info.size if have == info.size else layout.offset_of(first)
+    else:
+        first = done = 0
+    lengths = [layout.length_of(index) for index in range(first)]
+    await in_thread(_hash_again, file, lengths, assembly)
+    if assembly.complete:
+        assembly.finish()
+        return
+    part = layout.part(done, info.size) if first else None
+    for guess in (True, False):
+        sink = BlockSink(info, assembly)
+        reading = ChunkFeed(bucket, info, sink, part=part).run() if info.size or info.chunks else nothing()
+        try:
+            async with aclosing(drain(bucket, info, sink, reading)) as source:
+                async for block in source:
+                    await in_thread(file.writelines, block)
+                    done += sum(map(len, block))
+                    if progress is not None:
+                        progress(done, info.size)
+            return
+        except WrongPlace:
+            if not guess:
+                raise changed(await again(bucket, info, Missing())) from None
+            part = await find_part(bucket, info, layout, done, info.size)
+
+
+def _hash_again(file: BinaryIO, lengths: list[int], assembly: Assembly) -> None:
+    """Take in the chunks the file has, and cut off what is no whole chunk."""
+    file.seek(0)
+    for length in lengths:
+        assembly.accept(file.read(length))
+    file.truncate(sum(lengths))
+    file.seek(0, os.SEEK_END)
+
+
+def _reopen(path: str) -> BinaryIO:
+    """Open or create a file that may have been begun; never follows a link; one process at a time.
+
+    Raises:
+        BlockingIOError: another process is filling it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b")
+    try:
+        import fcntl
+    except ImportError:
+        return file  # no such locks here
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _create(path: str) -> BinaryIO:
+    """Create a file; never follows or reuses what is there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def _finish(file: BinaryIO, temporary: str, path: str) -> None:
+    """On disk first, then under its name, then the name on disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(temporary, path)
+    try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    except OSError:
+        return  # a platform that does not open directories
+    try:
+        os.fsync(directory)
+    except OSError:
+        pass
+    finally:
+        os.close(directory)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
