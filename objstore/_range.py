@@ -228,8 +228,8 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
     if not info.chunks <= total <= info.chunks + 1:
         raise Missing
     layout.total = total  # one more than counted: the trailing empty message of some writers
-    low, high = index + 1, max(1, info.revision - (total - index))
-    guess = high
+    low, high = index + 1, max(1, info.revision - (info.chunks - index))
+    guess = max(1, info.revision - (total - index))
     while True:
         found = total - await _left(bucket, subject, guess)
         if found == index:

@@ -1,0 +1,289 @@
+"""The half of the object store that changes nothing: get, list, watch, verify. See :class:`ObjectStore`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import AsyncGenerator
+
+    from natsproto.jetstream.context import JetStreamContext
+
+    from ._bucket import Bucket
+    from ._list import DirListing
+    from ._maintain import VerifyReport
+    from ._put import Progress
+    from ._reader import OpenReader
+    from ._watch import OnInvalid, Watcher
+    from .format.models import ObjectInfo, ObjectStoreStatus
+
+
+class StoreReads:
+    """Everything of :class:`ObjectStore` that needs no right to publish to the bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket.name
+
+    @property
+    def js(self) -> JetStreamContext:
+        """The JetStream context the bucket was opened with."""
+        return self._bucket.js
+
+    def __repr__(self) -> str:
+        return f"<ObjectStore {self.bucket!r}>"
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+    ) -> bytes:
+        """Return the whole object: size, number of chunks and SHA-256 have been checked (ADR-20 §Get).
+
+        Links are followed (at most 8). An object that is replaced meanwhile is read once more.
+
+        Args:
+            max_size: refuse larger objects (bytes, default 1 GiB); see :meth:`get_file` for those.
+            verify: ``False`` skips the digest only (some writers recorded wrong ones).
+            progress: called with ``(bytes received, total)``; must not block.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError: no such object.
+            LinkError: a link that leads nowhere, in a circle or to a bucket.
+            ObjectTooLargeError: more than ``max_size`` bytes.
+            IntegrityError, DigestMismatchError: what is stored is not what was put.
+            ObjectChangedError: replaced again and again while being read.
+        """
+        from . import _get
+
+        self._bucket.check_name(name)
+        limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
+        _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
+        return data
+
+    def open_reader(self, name: str, *, verify: bool = True) -> OpenReader:
+        """Open an object for reading: ``async with store.open_reader(name) as reader``.
+
+        Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
+
+        Args:
+            verify: ``False`` skips the digest at the end.
+
+        Raises:
+            ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
+        """
+        from ._reader import OpenReader
+
+        return OpenReader(self._bucket, self._bucket.check_name(name), verify=verify)
+
+    async def get_range(self, name: str, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
+
+        Costs the same wherever the range lies and however large the object is: one or two round trips, or
+        O(log n) when chunks of other objects lie between this one's. An object whose writer stored short
+        chunks is measured first (headers only). Lengths are checked; the digest is of the whole object and
+        cannot be.
+
+        Raises:
+            ValueError: negative, reversed, or ``start`` beyond the end.
+            ObjectNotFoundError, ObjectDeletedError, LinkError, IntegrityError, ObjectChangedError.
+        """
+        from . import _get
+
+        return await _get.get_range(self._bucket, self._bucket.check_name(name), start, end)
+
+    async def get_file(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        progress: Progress | None = None,
+        resume: bool = False,
+    ) -> ObjectInfo:
+        """Read an object into a file, which appears verified and complete or not at all.
+
+        It is written beside the target, flushed to disk and renamed; an existing target is replaced only
+        then, and untouched on any failure. Memory does not depend on the size.
+
+        Args:
+            verify: ``False`` skips the digest.
+            progress: called with ``(bytes done, total)``; must not block.
+            resume: keep what was read when this fails (beside the target, hidden), and continue there next
+                time if the object is still the same; what is there is hashed again.
+
+        Returns:
+            The info of the object that was read (the link's target for a link).
+
+        Raises:
+            OSError: the file cannot be written; otherwise as :meth:`get`.
+        """
+        self._bucket.check_name(name)
+        from . import _files
+
+        return await _files.get_file(
+            self._bucket, name, text_path(path), verify=verify, progress=progress, resume=resume
+        )
+
+    async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
+        """Return what is known of an object; a link's own info, not its target's.
+
+        Raises:
+            ObjectNotFoundError: no such object.
+            ObjectDeletedError: it was deleted, and ``show_deleted`` is false.
+            MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
+        """
+        from . import _get
+
+        self._bucket.check_name(name)
+        if not show_deleted:
+            return await _get.live_info(self._bucket, name)
+        info = await self._bucket.read_meta(name)
+        if info is None:
+            raise _get.not_found(self._bucket.name, name)
+        return info
+
+    async def exists(self, name: str) -> bool:
+        """True when a live object (or link) has that name."""
+        info = await self._bucket.read_meta(self._bucket.check_name(name))
+        return info is not None and not info.deleted
+
+    # -- listing ----------------------------------------------------------------------------------
+
+    async def list(
+        self, *, prefix: str = "", include_deleted: bool = False, on_invalid: OnInvalid | None = None
+    ) -> list[ObjectInfo]:
+        """Return all objects in the order of their last change; ``[]`` when there are none.
+
+        Args:
+            prefix: only names that begin with it (compared here, all metas are read).
+            include_deleted: delete markers as well.
+            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+        """
+        from ._watch import newest_metas
+
+        infos = await newest_metas(self._bucket, on_invalid)
+        return [
+            info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
+        ]
+
+    def iter(
+        self, *, prefix: str = "", include_deleted: bool = False, on_invalid: OnInvalid | None = None
+    ) -> AsyncGenerator[ObjectInfo, None]:
+        """Iterate over all objects in the order of their last change, a page at a time.
+
+        ``async for info in store.iter()``: memory does not depend on the number of objects, and nothing is
+        fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). Objects changed
+        meanwhile may come again, with the newer revision, or not at all when they were deleted.
+        Arguments as :meth:`list`.
+        """
+        from . import _list
+
+        return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
+
+    async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
+        """Return every name, sorted: one round trip per 100 000, no meta is read.
+
+        Args:
+            prefix: only names that begin with it.
+            live: leave out the deleted ones; that reads every meta and costs what :meth:`list` costs.
+        """
+        from . import _list
+
+        return await _list.names(self._bucket, prefix, live=live)
+
+    async def count(self, prefix: str = "", *, live: bool = False) -> int:
+        """Return how many names there are; arguments and cost as :meth:`names`."""
+        return len(await self.names(prefix, live=live))
+
+    async def list_dirs(self, prefix: str = "", delimiter: str = "/") -> DirListing:
+        """Return one level of names: what goes on below, and the live objects of this level.
+
+        The server knows no directories: every meta is read.
+
+        Args:
+            prefix: the level, usually ending in the delimiter.
+            delimiter: what separates levels, not empty.
+        """
+        from . import _list
+
+        if not delimiter:
+            raise ValueError("the delimiter must not be empty")
+        return await _list.list_dirs(self._bucket, prefix, delimiter)
+
+    def watch(
+        self,
+        *,
+        updates_only: bool = False,
+        ignore_deletes: bool = False,
+        from_revision: int | None = None,
+        prefix: str = "",
+        on_invalid: OnInvalid | None = None,
+    ) -> Watcher:
+        """Watch for changes: ``async for info in store.watch()``; see :class:`Watcher`.
+
+        Args:
+            updates_only: leave out the current state.
+            ignore_deletes: leave out delete markers.
+            from_revision: begin with the states at this revision or later, instead of the current state of
+                everything: to go on where an earlier watch ended, give its last revision + 1.
+            prefix: only names that begin with it.
+            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+        """
+        from ._watch import Watcher
+
+        return Watcher(
+            self._bucket,
+            updates_only=updates_only,
+            ignore_deletes=ignore_deletes,
+            from_revision=from_revision,
+            prefix=prefix,
+            on_invalid=on_invalid,
+        )
+
+    # -- the bucket itself ------------------------------------------------------------------------
+
+    async def status(self) -> ObjectStoreStatus:
+        """Return configuration and usage.
+
+        ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
+        meta message: it costs what :meth:`list` costs.
+        """
+        from ._watch import newest_metas
+        from .format.buckets import store_status
+
+        bucket = self._bucket
+        info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+        metas = await newest_metas(bucket, lambda invalid: None)
+        return store_status(info.raw, sum(not meta.deleted for meta in metas))
+
+    async def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check that what is stored agrees with the metas; changes nothing.
+
+        Counts tell of missing and extra chunks: two requests and one read of all metas. What looks wrong is
+        looked at again, so changes meanwhile are no problems.
+
+        Args:
+            deep: read every object and compare its size and digest.
+        """
+        from . import _maintain
+
+        return await _maintain.verify(self._bucket, deep=deep)
+
+
+def text_path(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("path must be a str or os.PathLike[str]")
+    return text
