@@ -15,6 +15,8 @@ _UNSAFE = bytes(range(0x21)) + b"\x7f"  # C0 controls, SPACE, DEL; as bytes, so 
 
 def _encode(name: str, what: str) -> bytes:
     """Return ``name`` as UTF-8 if it can be one token of a control line."""
+    if not isinstance(name, str):
+        raise BadSubjectError(f"{what} is a str, not {type(name).__name__}")
     try:
         raw = name.encode()
     except UnicodeEncodeError:

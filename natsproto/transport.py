@@ -171,7 +171,8 @@ class _AsyncioTransport:
 
     def write(self, data: Buffer) -> None:
         transport = self._transport
-        if transport is not None and not self._gate.lost:
+        # A failed asyncio transport warns on standard error of each write until it tells us that it is lost.
+        if transport is not None and not self._gate.lost and not transport.is_closing():
             transport.write(data)
 
     @property

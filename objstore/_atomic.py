@@ -126,7 +126,8 @@ class AtomicPut:
     async def commit(self, expected: int, old: ObjectInfo | None) -> ObjectInfo:
         """Send everything as the successor of revision ``expected``.
 
-        Cancelled before the commit message, nothing is stored; cancelled later, it may be.
+        Cancelled before the commit message is sent, nothing is stored; later, it is finished in the
+        background.
 
         Raises:
             Conflict: another revision is there.
@@ -141,7 +142,7 @@ class AtomicPut:
         await finish_rename(bucket, old)
         while True:
             try:
-                revision = await self._send(expected)
+                revision = await self._send(expected, old)
                 break
             except WrongLastSequenceError:
                 current = await self._current()
@@ -156,8 +157,6 @@ class AtomicPut:
                     raise self._unknown() from exc
             await bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
-        if old is not None and not old.deleted and old.chunks and not await shares_chunks(bucket, old):
-            await bucket.discard_chunks(old, "put")
         expires = None if self._ttl is None else self._info.mtime + self._ttl
         return replace(self._info, revision=revision, expires=expires)
 
@@ -170,7 +169,7 @@ class AtomicPut:
         except MetaDecodeError:
             return message.seq, None
 
-    async def _send(self, expected: int) -> int:
+    async def _send(self, expected: int, old: ObjectInfo | None) -> int:
         """One batch; a new try is a new batch, and the old one is forgotten by the server after 10 s."""
         bucket = self._bucket
         client = bucket.client
@@ -203,9 +202,17 @@ class AtomicPut:
             b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\nNats-Batch-Commit: 1\r\n\r\n"
             % (batch, len(self._chunks) + 1)
         )
-        meta_subject = check_publish_subject(bucket.meta_subject(self._info.name))
-        answer = await client.request_frame(meta_subject, meta, header, bucket.js.timeout)
-        return parse_pub_ack(answer.payload).seq
+        return await bucket.shielded(self._finish(meta, header, old))
+
+    async def _finish(self, meta: bytes, header: bytes, old: ObjectInfo | None) -> int:
+        """The commit message, and the end of what it replaces; not interrupted by a cancellation."""
+        bucket = self._bucket
+        subject = check_publish_subject(bucket.meta_subject(self._info.name))
+        answer = await bucket.client.request_frame(subject, meta, header, bucket.js.timeout)
+        revision = parse_pub_ack(answer.payload).seq
+        if old is not None and not old.deleted and old.chunks and not await shares_chunks(bucket, old):
+            await bucket.discard_chunks(old, "put")
+        return revision
 
     async def _not_accepted(self, payload: bytes) -> None:
         """An answer with content: a refusal, or an old server that has stored the message as any other."""

@@ -305,9 +305,10 @@ class Bucket:
                 exc,
             )
 
-    async def shielded(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def shielded(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
-        await asyncio.shield(self.client._connection.spawn(coroutine, "objstore-cleanup"))
+        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-cleanup")
+        return await asyncio.shield(task)
 
     # -- errors and retries -----------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ._bucket import Bucket, MetaDecodeError
-from ._commit import Commit, Conflict, lost_race
+from ._commit import Commit, Conflict, Patience, lost_race
 from ._get import deleted, not_found
 from ._rename import finish_rename, rename, settle_rename, shares_chunks
 from ._ttl import remaining
@@ -16,8 +16,6 @@ from .errors import StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta
 from .format.naming import alternative_meta_subjects
-
-TRIES = 10
 
 
 async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, str]:
@@ -48,7 +46,8 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
     Raises:
         ObjectNotFoundError, ObjectDeletedError, RevisionConflictError.
     """
-    for tries in range(TRIES + 1):
+    patience = Patience(bucket)
+    while True:
         try:
             info, subject = await current_info(bucket, name)
         except MetaDecodeError as exc:
@@ -58,35 +57,51 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             return
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
-        await finish_rename(bucket, info)
-        shared = await shares_chunks(bucket, info)
+        try:
+            await finish_rename(bucket, info)
+        except StoreFullError:
+            pass  # then nobody can finish it, and this name is the only one
         marker = tombstone(info, mtime=datetime.now(UTC))
 
-        async def purge(revision: int | None, info: ObjectInfo = info, shared: bool = shared) -> None:
-            if revision is not None and not shared:
+        async def purge(revision: int | None, info: ObjectInfo = info) -> None:
+            if revision is not None and not await shares_chunks(bucket, info):
                 await bucket.discard_chunks(info, "delete")
 
         try:
             commit = Commit(bucket, name, marker, expected=info.revision, nuid=info.nuid, subject=subject)
             revision = await commit.run(purge)
-        except Conflict as conflict:
-            if if_revision is not None or tries == TRIES:
-                raise lost_race(bucket, name, if_revision, conflict) from None
-            continue
+            await bucket.shielded(purge(revision))
+            return
         except StoreFullError:
-            await bucket.shielded(_delete_when_full(bucket, info, subject, marker))
-            revision = info.revision
-        await bucket.shielded(purge(revision))
-        return
+            if await bucket.shielded(_delete_when_full(bucket, info, subject, marker, purge)):
+                return
+        except Conflict as conflict:
+            if if_revision is not None or not await patience.again():
+                raise lost_race(bucket, name, if_revision, conflict) from None
 
 
-async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str, marker: bytes) -> None:
-    """The limit is checked before the roll-up: not even a marker fits before the meta's place is free."""
+async def _delete_when_full(
+    bucket: Bucket,
+    info: ObjectInfo,
+    subject: str,
+    marker: bytes,
+    purge: Callable[[int], Awaitable[None]],
+) -> bool:
+    """The limit is checked before the roll-up: not even a marker fits before the meta's place is free.
+
+    Returns whether the object is gone; otherwise another writer has changed it meanwhile.
+    """
     await _free(bucket, subject, info.revision)
     try:
-        await Commit(bucket, info.name, marker, expected=0, nuid=info.nuid).run()
-    except (StoreFullError, Conflict):
-        pass  # no room for a marker: the name is gone, which is what was asked for
+        await Commit(bucket, info.name, marker, expected=0, nuid=info.nuid, subject=subject).run()
+    except Conflict:
+        return False
+    except StoreFullError:
+        # No room for a marker: the name is gone, which is what was asked for. Or did somebody write to it?
+        if await bucket.leader_message(subject) is not None:
+            return False
+    await purge(info.revision)
+    return True
 
 
 async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int | None = None) -> ObjectInfo:
@@ -99,7 +114,8 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
         BadObjectMetaError.
     """
     change = _change(meta)
-    for tries in range(TRIES + 1):
+    patience = Patience(bucket)
+    while True:
         info, subject = await current_info(bucket, name)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
@@ -108,7 +124,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
         changed = replace(change(info), mtime=datetime.now(UTC))
         try:
             if meta.name != name:
-                return await rename(bucket, info, replace(changed, name=meta.name))
+                return await rename(bucket, info, replace(changed, name=meta.name), subject)
             commit = Commit(
                 bucket,
                 name,
@@ -120,9 +136,8 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
             )
             return replace(changed, revision=await commit.run())
         except Conflict as conflict:
-            if if_revision is not None or tries == TRIES:
+            if if_revision is not None or not await patience.again():
                 raise lost_race(bucket, name, if_revision, conflict) from None
-    raise AssertionError("unreachable")
 
 
 def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:

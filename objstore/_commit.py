@@ -92,7 +92,9 @@ class Commit:
             StoreFullError, BucketSealedError, other NatsError: refused; nothing was committed.
             OutcomeUnknownError: could not be found out.
         """
-        spawn = self._bucket.client._connection.spawn
+        connection = self._bucket.client._connection
+        connection.check_open()  # nothing has been sent yet: not an unknown outcome
+        spawn = connection.spawn
         resolving: asyncio.Task[int] | None = None
         try:
             try:
@@ -182,6 +184,28 @@ class Commit:
             name=self._name,
             nuid=self._nuid,
         )
+
+
+class Patience:
+    """Last writer wins: how often, and how long, a newer revision is met before giving up.
+
+    At once at first, then after growing pauses of random length, so that many writers of one name get by each
+    other; for :data:`RETRY_BUDGET` in all.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._random = bucket.client._connection.pool.rng.random
+        self._deadline = asyncio.get_running_loop().time() + RETRY_BUDGET
+        self._longest = 0.001
+
+    async def again(self) -> bool:
+        """Pause; false when it has been enough."""
+        if asyncio.get_running_loop().time() > self._deadline:
+            return False
+        self._longest = min(self._longest * 2, 0.5)
+        if self._longest > 0.002:
+            await asyncio.sleep(self._longest * self._random())
+        return True
 
 
 def refused(exc: NatsError) -> bool:

@@ -349,6 +349,8 @@ class _Window:
         self._slot: BatchSlot | None = None
         self._seen = 0
         self._last_seen = 0
+        self._waited = 0.0
+        self._reads_before = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self) -> None:
@@ -371,14 +373,16 @@ class _Window:
             "batch": feed.batch_size(),
             "max_bytes": feed._window,
         }
-        self._timer = self._loop.call_later(PROGRESS, self._check_progress)
+        # An answer begins as soon as that to any other request; later messages may take longer.
+        self._watch(min(PROGRESS, bucket.js.timeout))
         try:
             connection.publish(bucket._direct_subject, dumps(document), slot.inbox)
             if len(connection.mux) == 1:
                 connection.flush_now()
             await self._ended
         finally:
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             if connection._mux is not None:
                 connection._mux.close(slot)
 
@@ -418,9 +422,22 @@ class _Window:
                 self._ended.set_exception(exc)
 
     def _check_progress(self) -> None:
-        if self._seen == self._last_seen:
+        if self._seen != self._last_seen:
+            self._watch(PROGRESS)
+        elif self._waited < PROGRESS and self._reads() != self._reads_before:
+            # Nothing for us yet, but bytes arrive: a large chunk on a slow link may be among them.
+            self._watch(PROGRESS - self._waited)
+            self._waited = PROGRESS
+        else:
             self._feed._bucket.client._connection.probe()
-            self._on_done(RequestTimeoutError(f"no chunk came within {PROGRESS} s"))
-            return
+            self._on_done(RequestTimeoutError(f"no chunk came within {self._waited} s"))
+
+    def _watch(self, seconds: float) -> None:
         self._last_seen = self._seen
-        self._timer = self._loop.call_later(PROGRESS, self._check_progress)
+        self._reads_before = self._reads()
+        self._waited = seconds
+        self._timer = self._loop.call_later(seconds, self._check_progress)
+
+    def _reads(self) -> int:
+        session = self._feed._bucket.client._connection.session
+        return -1 if session is None else session.reads

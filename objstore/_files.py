@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from contextlib import aclosing
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,6 +33,7 @@ async def get_file(
     resume: bool = False,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
+    mode = await in_thread(_target_mode, path)
     bucket, info = await resolve(bucket, name)
     directory, base = os.path.split(path)
     # The nuid tells one put from the next: what is left of another one is never continued.
@@ -45,7 +48,7 @@ async def get_file(
                 await _continue(bucket, info, file, verify=verify, progress=progress)
             else:
                 await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
-            await in_thread(_finish, file, temporary, path)
+            await in_thread(_finish, file, temporary, path, mode)
         finally:
             for file in opened:
                 file.close()
@@ -129,9 +132,30 @@ def _create(path: str) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
-def _finish(file: BinaryIO, temporary: str, path: str) -> None:
+def _target_mode(path: str) -> int | None:
+    """The mode of the file that will be replaced; ``None`` when there is none.
+
+    Raises:
+        OSError: something that is no file has that name, or nothing can be created there.
+    """
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(path))
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file: it would be replaced by one", path)
+    return stat.S_IMODE(found.st_mode)
+
+
+def _finish(file: BinaryIO, temporary: str, path: str, mode: int | None) -> None:
     """On disk first, then under its name, then the name on disk."""
     file.flush()
+    if mode is not None:
+        os.fchmod(file.fileno(), mode)
     os.fsync(file.fileno())
     os.replace(temporary, path)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._bucket import Bucket, bind
 from ._feed import ChunkFeed, Missing
@@ -24,6 +24,8 @@ from .format.models import ObjectInfo
 
 if TYPE_CHECKING:
     from ._put import Progress
+
+T = TypeVar("T")
 
 MAX_LINKS = 8
 """How many links in a row are followed; making a link to a link is refused."""
@@ -252,11 +254,11 @@ async def copy_blocks(
                 progress(done, info.size)
 
 
-async def in_thread(function: Callable[..., object], *args: object) -> None:
+async def in_thread(function: Callable[..., T], *args: object) -> T:
     """Run ``function`` in a thread; a cancellation waits for it: what it uses is reused or removed next."""
     future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     try:
-        await asyncio.shield(future)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
         if not future.cancelled():

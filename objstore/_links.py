@@ -7,14 +7,12 @@ from dataclasses import replace
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket, MetaDecodeError, bind
-from ._commit import Commit, Conflict, lost_race
+from ._commit import Commit, Conflict, Patience, lost_race
 from ._get import live_info
 from .errors import LinkError, ObjectAlreadyExists
 from .format.codec import encode_meta
 from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
 from .format.naming import check_bucket
-
-TRIES = 10
 
 
 async def check_target(bucket: Bucket, link: ObjectLink) -> None:
@@ -51,7 +49,8 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
     name = meta.name
     template = bucket.template(meta, ObjectMetaOptions(link))
     await check_target(bucket, link)
-    for tries in range(TRIES + 1):
+    patience = Patience(bucket)
+    while True:
         try:
             message = await bucket.leader_message(bucket.meta_subject(name))
             current = None if message is None else bucket.decode(message)
@@ -73,8 +72,7 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
         try:
             revision = await Commit(bucket, name, encode_meta(info), expected=expected, nuid=info.nuid).run()
         except Conflict as conflict:
-            if tries == TRIES:
+            if not await patience.again():
                 raise lost_race(bucket, name, expected, conflict) from None
             continue
         return replace(info, revision=revision)
-    raise AssertionError("unreachable")

@@ -23,7 +23,7 @@ from natsproto.subjects import check_publish_subject
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
-from ._commit import Commit, Conflict, lost_race
+from ._commit import Commit, Conflict, Patience, lost_race
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
 from ._ttl import check_ttl, chunk_header
@@ -44,11 +44,17 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
 Progress = Callable[[int, "int | None"], None]
-CONFLICT_TRIES = 10
-"""How often last-writer-wins meets a newer revision before it gives up."""
-
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+
+PURGE = 10.0
+"""Seconds a failed put tries to purge them; what is left then is for ``gc``."""
+
+HURRY = 4.0
+"""Seconds for both when the put was cancelled."""
+
+LONG = 1.0
+"""Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
 
 BATCH_ROOM = 128
 """Bytes the headers of a batch take of every message."""
@@ -108,6 +114,7 @@ class Put:
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._repaired = False
+        self._hurry = False
 
     async def run(self) -> ObjectInfo:
         """Store the object; returns its info with the revision the server gave it."""
@@ -126,16 +133,16 @@ class Put:
                     await self._send_chunks()
                     break
                 except Unrepairable as exc:
-                    await self._abandon()
+                    await self._abandon(exc)
                     if attempt == RESTARTS or not self._source.restartable:
                         raise exc.reason from None
                     log.warning("put of %r starts over on a new nuid: %s", self._template.name, exc.reason)
                     self._begin()
             if previous is None:
                 previous = await self._previous(reading, subject)
-        except BaseException:
+        except BaseException as exc:
             reading.close()
-            await self._abandon()
+            await self._abandon(exc)
             raise
         try:
             return await self._commit(previous)
@@ -155,14 +162,14 @@ class Put:
         finally:
             reading.close()
         self._check_condition(previous)
-        for tries in range(CONFLICT_TRIES + 1):
+        patience = Patience(bucket)
+        while True:
             try:
                 return await whole.commit(*previous)
             except Conflict as conflict:
-                if self._if_revision is not None or tries == CONFLICT_TRIES:
+                if self._if_revision is not None or not await patience.again():
                     self._lost(conflict, previous[0])
                 previous = (conflict.revision, conflict.current)
-        raise AssertionError("unreachable")
 
     # -- chunks -----------------------------------------------------------------------------------
 
@@ -187,7 +194,7 @@ class Put:
 
     async def _send_chunks(self) -> None:
         connection = self._bucket.client._connection
-        epoch = connection.epoch
+        epoch, began = connection.epoch, self._loop.time()
         chunker = Chunker(self._chunk_size, copy=self._source.refills)
         pieces: AsyncIterator[Any] = self._source.pieces()
         try:
@@ -208,8 +215,9 @@ class Put:
             except NatsError as exc:
                 await self._repair(exc)
         await self._delete_copies()
-        if self._window is not None and (self._repaired or connection.epoch != epoch):
-            await self._check_count()  # what was acknowledged before a connection was lost may be gone
+        doubtful = self._repaired or connection.epoch != epoch or self._loop.time() - began > LONG
+        if self._window is not None and doubtful:
+            await self._check_count()  # what was acknowledged may be gone, or be there twice
 
     async def _send(self, chunk: memoryview) -> None:
         if self._window is None:
@@ -266,7 +274,7 @@ class Put:
                 deadline = self._loop.time() + RETRY_BUDGET
                 wait = FIRST_RETRY
             if self._loop.time() > deadline:
-                raise Unrepairable(bucket.translate(failure))
+                raise bucket.translate(failure, self._template.name) from failure
             await window.quiesce(SETTLE)
             window.close()
             try:
@@ -353,14 +361,15 @@ class Put:
             return None
 
     async def _check_count(self) -> None:
-        """After a lost connection: a copy may have arrived late, or a killed server have lost a chunk."""
+        """A copy may have arrived late, a killed server have lost a chunk, a bucket been made anew."""
         bucket = self._bucket
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, self._subject))
         stored = counts.get(self._subject, 0)
         if stored != self._chunks:
+            await bucket.retrying(self._check_bucket)
             raise Unrepairable(
                 IntegrityError(
-                    f"{stored} chunks are stored where {self._chunks} were sent, after a lost connection",
+                    f"{stored} chunks are stored where {self._chunks} were sent",
                     bucket=bucket.name,
                     name=self._template.name,
                 )
@@ -416,7 +425,8 @@ class Put:
             digest=hex_digest(self._hasher.digest()),
             mtime=datetime.now(UTC),
         )
-        for tries in range(CONFLICT_TRIES + 1):
+        patience = Patience(bucket)
+        while True:
             expected, old = previous
             commit: Commit | None = None
             try:
@@ -427,16 +437,21 @@ class Put:
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
-                if self._if_revision is not None or tries == CONFLICT_TRIES:
-                    await self._abandon()
+                try:
+                    again = self._if_revision is None and await patience.again()
+                except BaseException as exc:
+                    await self._abandon(exc)
+                    raise
+                if not again:
+                    await self._abandon(conflict)
                     self._lost(conflict, expected)
-            except (OutcomeUnknownError, asyncio.CancelledError):
+            except (OutcomeUnknownError, asyncio.CancelledError) as exc:
                 # Unknown: the chunks may be referenced. Cancelled: _after_cancel() has seen to them.
                 if commit is None:
-                    await self._abandon()
+                    await self._abandon(exc)
                 raise
-            except BaseException:
-                await self._abandon()
+            except BaseException as exc:
+                await self._abandon(exc)
                 raise
             else:
                 if self._window is not None and revision <= self._window.last_seq:
@@ -445,7 +460,6 @@ class Put:
                 await bucket.shielded(self._committed(old))
                 expires = None if self._ttl is None else info.mtime + self._ttl
                 return replace(info, revision=revision, expires=expires)
-        raise AssertionError("unreachable")
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
         await (self._cleanup() if revision is None else self._committed(old))
@@ -469,22 +483,32 @@ class Put:
         if not await shares_chunks(self._bucket, old):
             await self._bucket.discard_chunks(old, "put")
 
-    async def _abandon(self) -> None:
-        """Remove the chunks of a put that failed; runs to its end even when cancelled (again)."""
+    async def _abandon(self, why: BaseException) -> None:
+        """Remove the chunks of a put that failed; runs to its end even when cancelled (again).
+
+        A cancelled put gets less time than one that failed: somebody waits for it to be gone.
+        """
+        self._hurry = isinstance(why, asyncio.CancelledError)
         await self._bucket.shielded(self._cleanup())
 
     async def _cleanup(self) -> None:
         window = self._window
         if window is None:
             return
+        settle, purge = (HURRY / 2, HURRY / 2) if self._hurry else (SETTLE, PURGE)
         # A chunk still on its way would survive the purge.
-        await window.quiesce(SETTLE)
+        await window.quiesce(settle)
         window.close()
+        reason: object = f"not done within {purge} s"
         try:
-            async with asyncio.timeout(RETRY_BUDGET):
+            async with asyncio.timeout(purge):
                 await self._bucket.purge_chunks(self._nuid)
-        except (NatsError, TimeoutError) as exc:
-            log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, exc)
+            return
+        except NatsError as exc:
+            reason = exc
+        except TimeoutError:
+            pass
+        log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, reason)
 
 
 def prepare(
@@ -508,6 +532,10 @@ def prepare(
     bucket.client._check_usable()
     bucket.check_writable()
     bucket.check_name(name)
+    if options is not None and not isinstance(options, ObjectMetaOptions):
+        raise BadObjectMetaError(
+            f"options must be ObjectMetaOptions, not {type(options).__name__}", bucket=bucket.name, name=name
+        )
     if options is not None and options.link is not None:
         raise BadObjectMetaError(
             "put() stores bytes: use add_link() or update_meta() to make a link",
@@ -549,6 +577,8 @@ async def put(
 ) -> ObjectInfo:
     """Prepare and run one put; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
     template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
+    if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window <= 0):
+        raise BadObjectMetaError("window must be a positive number of bytes", bucket=bucket.name, name=name)
     work = Put(
         bucket,
         template,

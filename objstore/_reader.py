@@ -57,7 +57,7 @@ class ObjectReader:
     Reads ahead by at most three windows (12 MiB); when the application does not read, nothing more is asked
     for. Read from the beginning to the end, the object is verified, and the read that reaches the end raises
     when it is not what was put: until then, what came may be wrong. After a seek to elsewhere only lengths
-    are checked. One task at a time.
+    are checked. A read that is cancelled leaves the position where it was. One task at a time.
 
     Attributes:
         info: the object (a link's target for a link).
@@ -123,13 +123,19 @@ class ObjectReader:
         """
         self._check_open()
         view = memoryview(buffer).cast("B")
-        done = 0
-        while done < len(view):
-            piece = await self._next(len(view) - done)
-            if not piece:
-                break
-            view[done : done + len(piece)] = piece
-            done += len(piece)
+        done, began = 0, self._position
+        try:
+            while done < len(view):
+                piece = await self._next(len(view) - done)
+                if not piece:
+                    break
+                view[done : done + len(piece)] = piece
+                done += len(piece)
+        except asyncio.CancelledError:
+            # What this call had taken is read again by the next one: nothing is skipped.
+            await self._stop()
+            self._position = began
+            raise
         return done
 
     def __aiter__(self) -> AsyncIterator[bytes]:

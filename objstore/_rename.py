@@ -18,7 +18,7 @@ from natsproto.nuid import next_nuid
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, lost_race
 from ._ttl import remaining
-from .errors import ObjectAlreadyExists
+from .errors import ObjectAlreadyExists, OutcomeUnknownError
 from .format.codec import encode_meta, tombstone
 from .format.models import ObjectInfo
 
@@ -27,19 +27,33 @@ RENAMED_FROM = "natsproto.renamed-from"
 TRIES = 10
 
 
-async def rename(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
+async def rename(
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, subject: str | None = None
+) -> ObjectInfo:
     """Move ``old`` to ``changed.name``, with whatever else ``changed`` says of it.
+
+    Cancelled after the first step, it is finished in the background.
+
+    Args:
+        subject: where the old meta lies, when that is not where this library puts it.
 
     Raises:
         ObjectAlreadyExists: a live object has the new name.
         RevisionConflictError: somebody changed the old object meanwhile; nothing was renamed.
+        StoreFullError, other NatsError: refused; the old name is as it was.
     """
     target = await _read(bucket, changed.name)
     if target is not None and not target.deleted and not _same_chunks(target, old):
         raise _taken(bucket, changed.name, target.revision)
+    return await bucket.shielded(_steps(bucket, old, changed, target, subject))
+
+
+async def _steps(
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, target: ObjectInfo | None, subject: str | None
+) -> ObjectInfo:
     marked = replace(old, metadata={**old.metadata, RENAMING: changed.name})
     try:
-        revision = await _commit(bucket, marked, old.revision)
+        revision = await _commit(bucket, marked, old.revision, subject)
     except Conflict as conflict:
         raise lost_race(bucket, old.name, old.revision, conflict) from None
     metadata = {key: value for key, value in changed.metadata.items() if key != RENAMING}
@@ -49,10 +63,15 @@ async def rename(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> Object
     except Conflict as conflict:
         current = conflict.current
         if current is None or current.deleted or not _same_chunks(current, old):
-            await _unmark(bucket, replace(old, revision=revision))
+            await _unmark(bucket, replace(old, revision=revision), subject)
             raise _taken(bucket, changed.name, conflict.revision) from None
         new_revision = conflict.revision  # somebody finished our rename for us
-    await _bury(bucket, replace(marked, revision=revision))
+    except OutcomeUnknownError:
+        raise  # the mark stays: whoever comes next finishes it
+    except NatsError:
+        await _unmark(bucket, replace(old, revision=revision), subject)
+        raise
+    await _bury(bucket, replace(marked, revision=revision), subject)
     return replace(new, revision=new_revision)
 
 
@@ -147,31 +166,33 @@ async def _read(bucket: Bucket, name: str) -> ObjectInfo | None:
         return None
 
 
-async def _commit(bucket: Bucket, info: ObjectInfo, expected: int) -> int:
+async def _commit(bucket: Bucket, info: ObjectInfo, expected: int, subject: str | None = None) -> int:
     commit = Commit(
         bucket,
         info.name,
         encode_meta(info),
         expected=expected,
         nuid=info.nuid,
+        subject=subject,
         ttl=remaining(info.expires),
     )
     return await commit.run()
 
 
-async def _bury(bucket: Bucket, info: ObjectInfo) -> None:
+async def _bury(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:
     """Turn the old end into a delete marker that names no chunks of the new end."""
     metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
     payload = tombstone(replace(info, nuid=next_nuid(), metadata=metadata), mtime=datetime.now(UTC))
     try:
-        await Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid).run()
+        commit = Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid, subject=subject)
+        await commit.run()
     except Conflict:
         pass  # replaced meanwhile by its next owner, who found the mark
 
 
-async def _unmark(bucket: Bucket, marked: ObjectInfo) -> None:
+async def _unmark(bucket: Bucket, marked: ObjectInfo, subject: str | None = None) -> None:
     try:
-        await _commit(bucket, marked, marked.revision)
+        await _commit(bucket, marked, marked.revision, subject)
     except (Conflict, NatsError):
         pass  # the mark is harmless: it names an object with other chunks
 

@@ -17,8 +17,9 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
-from ._put import SETTLE, Put, prepare
+from ._put import SETTLE, Put, Unrepairable, prepare
 from ._source import open_source
+from ._watch import newest_metas
 from .errors import BadObjectMetaError
 from .format.chunking import resolve_chunk_size
 from .format.naming import chunk_subject, is_safe_nuid
@@ -65,7 +66,8 @@ class Upload:
         """Send the whole object, or what of it is missing; then commit it.
 
         A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
-        had been committed already, that is found out and nothing is stored twice.
+        had been committed already, that is found out and nothing is stored twice. One ``send`` of a token at
+        a time: of two at once at least one fails.
 
         Args:
             data: the whole object from its beginning, as :meth:`ObjectStore.put`.
@@ -76,6 +78,9 @@ class Upload:
             As :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
+        holder = await self._holder() if await self.stored() else None
+        if holder is not None and holder.name != self.name:
+            return holder  # committed, and renamed since
         about = (
             document.get("description"),
             document.get("filename"),
@@ -96,9 +101,15 @@ class Upload:
 
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
-        info = await self._bucket.leader_meta(self.name)
-        if info is None or info.deleted or info.nuid != self.nuid:
+        if await self._holder() is None:
             await self._bucket.purge_chunks(self.nuid)
+
+    async def _holder(self) -> ObjectInfo | None:
+        """The live object that has these chunks, under whatever name; reads every meta."""
+        for info in await newest_metas(self._bucket, lambda invalid: None):
+            if info.nuid == self.nuid and not info.deleted:
+                return info
+        return None
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
@@ -168,6 +179,8 @@ class ResumedPut(Put):
         try:
             await super()._send_chunks()
             await self._delete_strays(None)
+            if self._chunks:
+                await self._check_count()  # another process may be sending with the same token
         finally:
             if self._stored is not None:
                 await self._stored.aclose()
@@ -197,6 +210,14 @@ class ResumedPut(Put):
                 await bucket.js.delete_message(bucket.stream, seq)
             except MessageNotFoundError:
                 pass
+
+    async def _discard(self, old: ObjectInfo | None) -> None:
+        await super()._discard(old)
+        if self._chunks:
+            try:
+                await self._check_count()
+            except Unrepairable as exc:
+                raise exc.reason from None
 
     async def _cleanup(self) -> None:
         if self._window is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import ConnectionClosedError
 
@@ -21,15 +21,20 @@ class ObjectWriter:
 
     ``write`` returns when the bytes have been taken over, and waits while more than the window is
     unacknowledged: that is the back-pressure. Leaving the block commits the object; leaving it by an
-    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. One task at a
-    time.
+    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. A write that is
+    cancelled aborts. One task at a time.
 
     Attributes:
         info: what was stored; ``None`` before the commit.
     """
 
-    def __init__(self, put: Callable[[AsyncIterator[Payload]], Awaitable[ObjectInfo]]) -> None:
+    def __init__(
+        self,
+        put: Callable[[AsyncIterator[Payload]], Awaitable[ObjectInfo]],
+        spawn: Callable[[Coroutine[Any, Any, ObjectInfo], str], asyncio.Task[ObjectInfo]],
+    ) -> None:
         self._start = put
+        self._spawn = spawn
         self._task: asyncio.Task[ObjectInfo] | None = None
         self._piece: Payload | None = None
         self._given = asyncio.Event()
@@ -57,7 +62,7 @@ class ObjectWriter:
 
     def _begin(self) -> asyncio.Task[ObjectInfo]:
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="objstore-writer")
+            self._task = self._spawn(self._run(), "objstore-writer")
             self._task.add_done_callback(self._wake)  # a put that fails wakes the writer, too
         return self._task
 
@@ -80,10 +85,17 @@ class ObjectWriter:
         if not size:
             return 0
         task = self._begin()
+        if task.done():
+            await task  # it has failed before; nothing more is taken
         self._taken = asyncio.get_running_loop().create_future()
         self._piece = data
         self._given.set()
-        await self._taken
+        try:
+            await self._taken
+        except asyncio.CancelledError:
+            # Taken over or not, nobody can tell: a retry would write it twice.
+            await self.abort()
+            raise
         if task.done():
             await task  # raises what the put failed with
         self._written += size

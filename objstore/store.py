@@ -162,7 +162,10 @@ class ObjectStore(StoreReads):
 
         self._bucket.check_writable()
         self._bucket.check_name(name)
-        return ObjectWriter(lambda data: self.put(name, data, description, filename, headers, **options))
+        return ObjectWriter(
+            lambda data: self.put(name, data, description, filename, headers, **options),
+            self._bucket.client._connection.spawn,
+        )
 
     async def put_file(
         self,

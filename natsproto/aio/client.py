@@ -353,13 +353,14 @@ class PendingRequest:
     def __init__(
         self, connection: Connection, subject: bytes, payload: Buffer, header: bytes, limit: float
     ) -> None:
-        mux = connection.mux
         loop = asyncio.get_running_loop()
-        self._mux = mux
+        if loop is not connection._loop:
+            connection.check_open()  # raises: it belongs to another loop
+        self._mux = mux = connection.mux
         self._future: asyncio.Future[WireMsg] = loop.create_future()
         self._slot = slot = RequestSlot(subject, self._future)
-        mux.open(slot)
         self._timer = loop.call_later(limit, _time_out, self._future, subject, limit, connection)
+        mux.open(slot)
         try:
             connection.publish(subject, payload, slot.inbox, header)
         except BaseException:

@@ -17,6 +17,7 @@ from ..errors import (
     NoServersError,
     OutboundBufferLimitError,
     PermissionsViolationError,
+    ProtocolError,
     SecureConnectionRequiredError,
     ServerError,
     StaleConnectionError,
@@ -224,6 +225,8 @@ class Connection:
             return
         self.last_error = exc
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
+        if isinstance(exc, ProtocolError):
+            self._report(exc)  # nobody else would learn why
         if isinstance(exc, AuthorizationError):
             self.pool.failed(session.server, auth=True)
         self.state = State.RECONNECTING
@@ -313,7 +316,9 @@ class Connection:
         return waiter
 
     def check_open(self) -> None:
-        """Raise ``ConnectionClosedError`` when the connection is closed."""
+        """Raise ``ConnectionClosedError`` when the connection is closed, or belongs to another event loop."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConnectionClosedError("the client belongs to another event loop: connect again in this one")
         if self.state is State.CLOSED:
             if self.close_reason is not None:
                 raise ConnectionClosedError(str(self.close_reason))

@@ -15,12 +15,15 @@ from ..errors import (
     StaleConnectionError,
 )
 from ..transport import Buffer, Transport, open_transport
-from ..wire import Err, Info, Msg, Parser, Ping, Pong, serializer
+from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .server_pool import Server
+
+LIMITS = Limits(header_block=64 * 1024 * 1024)
+"""A header block is limited by its message only: any peer may publish one above JetStream's 64 KiB."""
 
 FLUSH_AT = 64 * 1024
 """Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
@@ -79,7 +82,7 @@ class Session:
         self._new_parser()
 
     def _new_parser(self) -> None:
-        self.parser = Parser("client", place=self.connection.place)
+        self.parser = Parser("client", limits=LIMITS, place=self.connection.place)
         self._parser_get_buffer = self.parser.get_buffer
         self._parser_updated = self.parser.buffer_updated
 

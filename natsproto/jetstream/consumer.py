@@ -215,7 +215,7 @@ class PullConsumer:
         if batch < 1 or timeout <= 0:
             raise ConfigError("a fetch needs a positive batch and timeout")
         client = self._js.client
-        client._check_usable()
+        client._connection.check_open()
         # Never through the reconnect buffer: messages would go to a fetch that has ended.
         await client._connection.wait_connected(timeout)
         request: dict[str, int | bool] = {"batch": batch}

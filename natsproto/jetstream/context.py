@@ -81,7 +81,7 @@ class JetStreamContext:
         """
         payload = b"" if document is None else dumps(document)
         client = self.client
-        client._check_usable()
+        client._connection.check_open()
         if len(payload) > client.max_payload:
             raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
         try:
@@ -371,7 +371,7 @@ class JetStreamContext:
     ) -> PubAck:
         """:meth:`publish` for layers above: checked subject, encoded header."""
         client = self.client
-        client._check_usable()
+        client._connection.check_open()
         client._check_size(len(header), len(payload))
         for attempt in range(PUBLISH_RETRIES + 1):
             try:

@@ -43,8 +43,9 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
 
 
-def titled(paths: list[Path]) -> Any:
-    return pytest.mark.parametrize("page", paths, ids=[path.name for path in paths])
+def titled(paths: list[Path], **marks: pytest.MarkDecorator) -> Any:
+    found = [pytest.param(path, id=path.name, marks=marks.get(path.stem, ())) for path in paths]
+    return pytest.mark.parametrize("page", found)
 
 
 async def run(source: str, scope: dict[str, Any], page: Path, line: int) -> None:
@@ -61,7 +62,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-@titled(PAGES)
+@titled(PAGES, testing=pytest.mark.cluster)
 async def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     files = []

@@ -86,7 +86,7 @@ class Session:
     async def link(self, name: str, target: str) -> None:
         await self.store.link_object(target, name)
 
-    async def bucketLink(self, name: str, bucket: str) -> None:  # noqa: N802
+    async def bucketLink(self, name: str, bucket: str) -> None:
         await self.store.link_bucket(bucket, name)
 
     async def update(self, name: str, description: str, headers: dict[str, Any]) -> None:
@@ -98,11 +98,11 @@ class Session:
     async def watch(self) -> None:
         self.changes = await self.store.watch()
 
-    async def watchNext(self) -> dict[str, Any]:  # noqa: N802
+    async def watchNext(self) -> dict[str, Any]:
         info = await anext(self.changes)
         return {"name": info.name, "deleted": info.deleted}
 
-    async def watchStop(self) -> None:  # noqa: N802
+    async def watchStop(self) -> None:
         self.changes = None
 
     async def seal(self) -> None:
