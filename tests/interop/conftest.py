@@ -48,6 +48,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("server", columns, indirect=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Operations that no peer of the run has are not skipped: there is nothing to run."""
+    nothing = [
+        item for item in items if "NOTSET" in item.name and "pair" in getattr(item, "fixturenames", ())
+    ]
+    items[:] = [item for item in items if item not in nothing]
+    config.hook.pytest_deselected(items=nothing)
+
+
 class Pool:
     """The servers of the run, started when first asked for."""
 
@@ -137,7 +146,7 @@ async def pair(
         "connect": f"{said['lang']} {said['version']}",
     }
     record_property("interop", cell)
-    async with opened(nc, peer, direction, bucket_name) as pair:
+    async with opened(nc, peer, direction, bucket_name, gaps.reads(peer.name, column)) as pair:
         yield pair
 
 
@@ -145,9 +154,7 @@ async def pair(
 def fixture_cell(request: pytest.FixtureRequest, record_property: Record) -> None:
     """A test of the raw meta messages is a cell of the matrix, too."""
     module = request.module.__name__.rpartition(".")[2]
-    if not getattr(request.module, "EVERY_SERVER", False) or "pair" in request.fixturenames:
-        return
-    if "nc" not in request.fixturenames:
+    if not module.endswith("_metas"):
         return
     params = {key: value for key, value in request.node.callspec.params.items() if key != "server"}
     case = ", ".join(str(value) for value in params.values())

@@ -15,13 +15,20 @@ from .peers.ours import Ours
 
 
 class Pair:
-    """``writer`` acts, ``reader`` sees it; ``ours`` and ``theirs`` are the same two."""
+    """``writer`` acts, ``reader`` sees it; ``ours`` and ``theirs`` are the same two.
 
-    def __init__(self, ours: Ours, theirs: Peer, direction: str, bucket: str) -> None:
+    Attributes:
+        readers: the reader, and the writer unless it is a peer that cannot read from this server.
+    """
+
+    def __init__(self, ours: Ours, theirs: Peer, direction: str, bucket: str, theirs_reads: bool) -> None:
         self.ours = ours
         self.theirs = theirs
         self.bucket = bucket
         self.writer, self.reader = (ours, theirs) if direction == OURS_WRITE else (theirs, ours)
+        self.readers: list[Peer] = [self.reader]
+        if self.writer is ours or theirs_reads:
+            self.readers.append(self.writer)
 
     @property
     def store(self) -> ObjectStore:
@@ -29,13 +36,15 @@ class Pair:
 
 
 @asynccontextmanager
-async def opened(client: natsproto.Client, theirs: Peer, direction: str, bucket: str) -> AsyncIterator[Pair]:
+async def opened(
+    client: natsproto.Client, theirs: Peer, direction: str, bucket: str, theirs_reads: bool
+) -> AsyncIterator[Pair]:
     """A fresh bucket with both on it, gone afterwards."""
     ours = Ours(client)
     await ours.create_bucket(bucket)
     try:
         await theirs.open_bucket(bucket)
-        yield Pair(ours, theirs, direction, bucket)
+        yield Pair(ours, theirs, direction, bucket, theirs_reads)
     finally:
         await theirs.close()
         try:

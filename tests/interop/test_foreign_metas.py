@@ -13,6 +13,7 @@ import pytest
 from objstore import LinkError, ObjectDeletedError, ObjectMeta, ObjectNotFoundError, ObjectStore
 from support.objects import assert_exact, chunk_counts, chunk_subject, meta_subject, wire_digest
 
+EVERY_SERVER = True
 DATA = b"0123456789" * 5
 DIGEST = wire_digest(DATA)
 BASE: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Every operation against every other client, in both directions: each test is one row of docs/interop.md.
 
-``pair.writer`` does something, ``pair.reader`` must see it; one of them is this library. ``--interop-all`` runs
-every peer on every server.
+``pair.writer`` does something, ``pair.reader`` must see it; one of them is this library. ``--interop-all``
+runs every peer on every server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ EVERY_SERVER = True
 
 
 async def both_see(pair: Pair, name: str, data: bytes) -> None:
-    for side in (pair.reader, pair.writer):
+    """The reader does, and the writer, too, where it can read from this server."""
+    for side in pair.readers:
         async with asyncio.timeout(TIMEOUT):
             assert await side.get(name) == data
 
@@ -112,7 +113,6 @@ async def test_headers(pair: Pair) -> None:
     seen = await pair.reader.info("a")
     assert seen is not None
     assert seen.headers == headers
-    await both_see(pair, "a", b"1")
 
 
 async def test_metadata(pair: Pair) -> None:

@@ -48,6 +48,7 @@ class Watch(ABC):
 
     async def close(self) -> None:
         """End the watch."""
+        return None
 
 
 class Peer(ABC):
@@ -111,3 +112,4 @@ class Peer(ABC):
 
     async def close(self) -> None:
         """Close what this object opened."""
+        return None
