@@ -34,10 +34,16 @@ KNOWN_GAPS = [
     Gap("nats-py", "metadata", None, None, "has no metadata of objects"),
     Gap("nats-py", "link", THEY_WRITE, None, "cannot make links"),
     Gap("nats-py", "bucket_link", THEY_WRITE, None, "cannot make links"),
-    Gap("nats-py", "rename", THEY_WRITE, None, "its rename always raises ObjectAlreadyExists"),
-    Gap("natsrpy", "update_headers", THEY_WRITE, None, "its update ignores headers and metadata"),
+    Gap("nats-py", "rename", THEY_WRITE, None, "answers every rename with ObjectAlreadyExists"),
+    Gap("natsrpy", "update_headers", THEY_WRITE, None, "ignores headers and metadata in an update"),
     Gap("natsrpy", "status", OURS_WRITE, None, "has no status of buckets"),
-    Gap("nats.js", "names_unicode", None, None, "encodes names as Latin-1 and refuses what that has not"),
+    Gap(
+        "nats.js",
+        "names_unicode",
+        None,
+        None,
+        "encodes names as Latin-1, not UTF-8, and refuses characters Latin-1 has not",
+    ),
     *(Gap(peer, operation, OURS_WRITE, ACK_V2, NO_V2) for peer in BLIND for operation in READING),
 ]
 

@@ -20,16 +20,16 @@ Cell = dict[str, Any]
 HEAD = """\
 # Interoperability
 
-Written by `tests/interop/matrix.py` from the results of `pytest tests/interop --interop-all`, never by hand (see
-[CONTRIBUTING.md](../CONTRIBUTING.md)). A cell names the test that passed and the versions both sides reported,
-the writer's first. An empty cell has no passing test; a small number at the row says why it was not run.
+Written by `tests/interop/matrix.py` from the results of `pytest tests/interop --interop-all`, never by hand
+(see [CONTRIBUTING.md](../CONTRIBUTING.md)). A cell names the test that passed and the versions both sides
+reported, the writer's first. An empty cell has no passing test; a small number at the row says why.
 
 A column is a server, in the version it gave itself in INFO. `2.15.1 ack v2` is 2.15.1 with
 `feature_flags {{ js_ack_fc_v2: true }}`. The tests are in `tests/interop/`: the cell `put_small` in the row
 "we write" of nats-py under 2.9.10 is `test_matrix.py::test_put_small[2.9.10-nats-py-we-write]`.
 
-In "we write" natsproto acts (puts, deletes, links, renames, seals …) and the peer must see it; in "they write"
-the peer acts and natsproto must see it. Where both can read, both must.
+In "we write" natsproto acts (puts, deletes, links, renames, seals …) and the peer must see it; in "they
+write" the peer acts and natsproto must see it. Where both can read, both must.
 """
 PEER = """
 ## {peer}

@@ -48,7 +48,7 @@ class Watch(ABC):
 
     async def close(self) -> None:
         """End the watch."""
-        return None
+        return
 
 
 class Peer(ABC):
@@ -112,4 +112,4 @@ class Peer(ABC):
 
     async def close(self) -> None:
         """Close what this object opened."""
-        return None
+        return
