@@ -2,7 +2,8 @@
 
 A test that takes ``server`` (or anything built on it) runs once on the wheel's nats-server and once on
 Debian's 2.9.10. What is not installed is skipped visibly; ``NATSPROTO_STRICT=1`` turns that into a failure.
-``NATSPROTO_TRANSPORT`` selects the transport the whole suite runs on.
+``NATSPROTO_TRANSPORT`` selects the transport the whole suite runs on, ``NATSPROTO_SERVERS=new`` one end of
+the range.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from objstore import ObjectStore
 from support.skips import missing
 
 OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
+
+SERVERS = os.environ.get("NATSPROTO_SERVERS", "new,old").split(",")
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,7 +73,7 @@ def old_server() -> Iterator[LocalServer]:
         yield server
 
 
-@pytest.fixture(params=["new", "old"])
+@pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> LocalServer:
     """Each supported end of the range: nats-server 2.15 and 2.9.10."""
     return request.getfixturevalue(f"{request.param}_server")
