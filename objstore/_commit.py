@@ -202,7 +202,7 @@ class Patience:
         """Pause; false when it has been enough."""
         if asyncio.get_running_loop().time() > self._deadline:
             return False
-        self._longest = min(self._longest * 2, 0.5)
+        self._longest = min(self._longest * 1.5, 0.05)
         if self._longest > 0.002:
             await asyncio.sleep(self._longest * self._random())
         return True
