@@ -15,7 +15,7 @@ from natsproto.server import LocalServer, find_server
 from natsproto.testing import FaultProxy
 from natsproto.wire import Msg, Pub
 from objstore import LinkError, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStore
-from support.objects import CHUNK, MIB, meta_subject, pattern, read_raw, stream, write_raw
+from support.objects import CHUNK, MIB, chunk_subject, meta_subject, pattern, read_raw, stream, write_raw
 
 LIMIT = 10.0
 
@@ -199,7 +199,8 @@ async def test_only_delete_markers(js: JetStreamContext, bucket_name: str, stora
 
 async def test_listing_does_not_depend_on_chunks(store: ObjectStore) -> None:
     """T15: few messages come, however many chunks there are."""
-    await store.put("a", pattern(2000), chunk_size=1)
+    await store.put("a", pattern(1000), chunk_size=1)
+    await asyncio.gather(*(store.js.publish(chunk_subject(store, f"n{n}"), b"x") for n in range(200)))
     stats = store.js.client.stats
     before = stats.in_msgs, stats.in_bytes
     assert [info.name for info in await store.list()] == ["a"]

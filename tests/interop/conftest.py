@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -185,6 +186,7 @@ class Report:
                 cell["passed"] = cell["passed"] and report.passed
 
     def pytest_sessionfinish(self) -> None:
+        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         with open(self.path, "w", encoding="utf-8") as file:
             json.dump(list(self.cells.values()), file, indent=1)
 
