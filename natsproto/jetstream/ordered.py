@@ -37,7 +37,7 @@ RETRY_BUDGET = 20.0
 DELETE_TIMEOUT = 2.0
 """Seconds the deletion of a consumer that is given up may take."""
 
-INACTIVE_THRESHOLD = timedelta(seconds=30)
+INACTIVE_THRESHOLD = timedelta(seconds=5)
 """The server removes a consumer nobody listens to after this; normally it is deleted at once."""
 
 
