@@ -8,6 +8,7 @@ the range.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import uuid
@@ -99,8 +100,11 @@ def bucket_name() -> str:
 async def store(js: JetStreamContext, bucket_name: str) -> AsyncIterator[ObjectStore]:
     """A fresh bucket on file storage, deleted afterwards; no consumer may be left on it."""
     yield await js.create_object_store(bucket=bucket_name)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 10  # what a cancelled call has left is removed by the server after 5 s
     try:
-        left = await js.consumer_names(f"OBJ_{bucket_name}")
+        while (left := await js.consumer_names(f"OBJ_{bucket_name}")) and loop.time() < deadline:
+            pass
         await js.delete_object_store(bucket_name)
     except (LookupError, natsproto.NatsError):
         return  # the test has deleted the bucket, or closed the client
