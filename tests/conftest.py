@@ -30,7 +30,7 @@ OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server
 SERVERS = os.environ.get("NATSPROTO_SERVERS", "new,old").split(",")
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "nightly", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
