@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import ConnectionClosedError
 
@@ -279,7 +279,7 @@ class OpenReader:
         bucket, info = await resolve(self._bucket, self._name)
         return ObjectReader(bucket, info, verify=self._verify)
 
-    def __await__(self):  # type: ignore[no-untyped-def]
+    def __await__(self) -> Generator[Any, None, ObjectReader]:
         return self._open().__await__()
 
     async def __aenter__(self) -> ObjectReader:
