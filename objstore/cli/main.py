@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import arguments
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from .output import Output
 
 EXIT_CODES = """\
@@ -40,6 +42,10 @@ interrupted. Younger chunks may belong to a put in progress or a paused upload: 
 
 class Parser(argparse.ArgumentParser):
     """Reports what is wrong in one line; does not guess at abbreviations."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if message:  # argparse of some releases keeps quiet about output that cannot be written
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         from .output import escape

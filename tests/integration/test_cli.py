@@ -259,10 +259,15 @@ def test_output_that_cannot_be_written_is_one_line(command: Command, bucket: str
         outputs.append(("/dev/full", "wb", b"objstore: no space left on device\n"))
     for path, mode, line in outputs:
         for words in (["info", bucket], ["--help"]):
-            with open(path, mode) as output, command.process(*words, stdout=output) as process:
-                _, err = process.communicate(timeout=WAIT)
-            assert process.returncode == 1
-            assert err == line
+            for unbuffered in ("", "1"):
+                environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+                with (
+                    open(path, mode) as output,
+                    command.process(*words, stdout=output, env=environment) as process,
+                ):
+                    _, err = process.communicate(timeout=WAIT)
+                assert process.returncode == 1
+                assert err == line
 
 
 class TestExitCodes:
@@ -339,6 +344,7 @@ class TestExitCodes:
         refused(command)
 
     def test_130_interrupt(self, command: Command, bucket: str) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
         process = command.process(
             "put", bucket, "-", "--name", "x", env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )

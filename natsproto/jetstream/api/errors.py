@@ -128,6 +128,9 @@ def _by_code() -> dict[int, type[APIError]]:
 
 _CLASSES = _by_code()
 
+NO_SUITABLE_PEERS = 10005
+"""Some reasons for it last (tags, space), others pass (a peer that is offline)."""
+
 
 def api_error(error: Any) -> APIError:
     """Build the error for the ``error`` object of an answer, whatever is in it."""
@@ -147,6 +150,8 @@ def retryable(exc: BaseException) -> bool:
     """
     if isinstance(exc, TemporarilyUnavailableError | NoRespondersError | StaleConnectionError):
         return True
+    if isinstance(exc, APIError) and exc.err_code == NO_SUITABLE_PEERS:
+        return "peer offline" in exc.description  # just started, or being replaced
     return isinstance(exc, NatsError) and isinstance(exc, TimeoutError)
 
 

@@ -102,6 +102,8 @@ def test_retryable_by_code(code: int) -> None:
         (base.PermissionsViolationError("x"), False),
         (base.MaxPayloadError("x"), False),
         (base.APIError(503, 0, "x"), False),
+        (base.APIError(400, 10005, "no suitable peers for placement, peer offline"), True),
+        (base.APIError(400, 10005, "no suitable peers for placement, tags not matched ['x']"), False),
         (TimeoutError(), False),
         (ValueError(), False),
     ],
