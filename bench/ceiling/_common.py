@@ -1,0 +1,122 @@
+"""What the ceiling scripts share: the payload, the handshake, one line of JSON or one line of error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+TIMEOUT = 10  # seconds without progress
+SOCKET_BUFFER = 4 * 1024 * 1024
+BLOCK = 64 * 1024 * 1024
+
+
+class Failure(Exception):
+    """What went wrong, in one line."""
+
+
+def payload(size: int) -> bytes:
+    """``random.Random(size).randbytes(size)``, in blocks: one call makes at most 256 MiB."""
+    source = random.Random(size)
+    return b"".join(source.randbytes(min(BLOCK, size - at)) for at in range(0, size, BLOCK))
+
+
+def tune(sock: socket.socket) -> socket.socket:
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    # The kernel's own time limits: settimeout() would make every call two.
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", TIMEOUT, 0))
+    return sock
+
+
+def connect(url: str) -> socket.socket:
+    """Connect, shake hands, and subscribe ``_CEILING.*`` as 1."""
+    address = urlsplit(url if "://" in url else f"nats://{url}")
+    if address.scheme not in ("nats", "tcp"):
+        raise Failure(f"{address.scheme}:// is not supported here, only nats://HOST:PORT")
+    if address.username is not None:
+        raise Failure("user:password@ in the URL is not supported here")
+    sock = tune(socket.socket())
+    sock.connect((address.hostname or "127.0.0.1", address.port or 4222))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    info = sock.recv(65536)
+    while info and not info.endswith(b"\r\n"):
+        info += sock.recv(65536)
+    if not info.startswith(b"INFO "):
+        raise Failure(f"{url} is no NATS server")
+    if json.loads(info[5:]).get("auth_required") or json.loads(info[5:]).get("tls_required"):
+        raise Failure(f"{url} wants a user or TLS: not supported here")
+    options = (
+        b'{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"raw","version":"0"}'
+    )
+    sock.sendall(b"CONNECT %b\r\nSUB _CEILING.* 1\r\nPING\r\n" % options)
+    answer = sock.recv(4096)
+    if answer != b"PONG\r\n":
+        raise Failure(f"the server refused the connection: {answer[:100]!r}")
+    return sock
+
+
+def result(work: str, size: int, clock: tuple[float, float], sha256: str) -> dict[str, Any]:
+    """What is printed; ``clock`` is what :func:`since` returned."""
+    return {"work": work, "seconds": clock[0], "bytes": size, "cpu": clock[1], "sha256": sha256}
+
+
+def now() -> tuple[float, float]:
+    """Wall clock and CPU time of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def size(text: str) -> int:
+    """A number of bytes on the command line."""
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "url": {"help": "nats://HOST:PORT"},
+    "--bucket": {"required": True, "help": "an existing bucket"},
+    "--name": {"required": True, "help": "of the object; a new one for put"},
+    "--size": {"required": True, "type": size, "help": "bytes"},
+    "--chunk": {"type": size, "default": 131072, "help": "bytes at a time (131072)"},
+    "--window": {"type": size, "default": 8388608, "help": "unacknowledged bytes (8388608)"},
+    "--no-hash": {"action": "store_true", "help": "keep SHA-256 out of the clock"},
+    "--into": {"choices": ("fresh", "reused"), "default": "fresh", "help": "new bytes, or one buffer"},
+}
+
+
+def arguments(module: str, doc: str | None, *names: str) -> argparse.ArgumentParser:
+    """A parser with the options named."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=(doc or "").partition("\n")[0])
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name])
+    return parser
+
+
+def main(work: Callable[[argparse.Namespace], dict[str, Any]], parser: argparse.ArgumentParser) -> int:
+    """Run and print; any failure is one line on standard error."""
+    options = parser.parse_args()
+    if getattr(options, "chunk", 1) < 1:
+        parser.error("--chunk is a positive number of bytes")
+    try:
+        print(json.dumps(work(options)))
+    except BlockingIOError:
+        print(f"nothing moved for {TIMEOUT} s", file=sys.stderr)
+    except (Failure, OSError, MemoryError) as exc:
+        print(str(exc) or type(exc).__name__, file=sys.stderr)
+    else:
+        return 0
+    return 1

@@ -1,0 +1,133 @@
+"""Store one object as fast as a Python process with a blocking socket can: the ceiling of ``put``.
+
+    python -m bench.ceiling.put URL --bucket B --name N --size BYTES [--chunk N] [--window N] [--no-hash]
+
+The object is complete and valid: every chunk is acknowledged, within a window of bytes, before its meta
+message is sent with its digest. Nothing else that a client owes its caller is done: the name must be new,
+the bucket must have no other writer, nothing is repaired or cleaned up.
+
+Chunks are hashed whenever the socket takes no more. The clock runs from the first byte to the meta's answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import secrets
+import select
+import socket
+from base64 import urlsafe_b64encode
+from typing import Any
+
+from ._common import TIMEOUT, Failure, arguments, connect, main, now, payload, result, since
+
+BURST = 32  # buffers in one sendmsg(): 16 chunks
+ROLLUP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
+
+
+def send_some(sock: socket.socket, out: list[bytes | memoryview]) -> bool:
+    """Send what the socket takes now, and forget it."""
+    try:
+        sent = sock.sendmsg(out, (), socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    done = 0
+    while done < len(out) and sent >= len(out[done]):
+        sent -= len(out[done])
+        done += 1
+    del out[:done]
+    if sent:
+        out[0] = memoryview(out[0])[sent:]
+    return True
+
+
+def acknowledged(answers: bytes) -> list[int]:
+    if b'"error"' in answers or b"-ERR" in answers or b"NATS/1.0 503" in answers:
+        raise Failure(f"refused: {answers[-200:]!r}")
+    return [int(seq) for seq in re.findall(rb'"seq":(\d+)', answers)]
+
+
+def blast(sock: socket.socket, subject: bytes, chunks: list[memoryview], window: int, hasher: Any) -> None:
+    """Send every chunk and wait for every acknowledgement; ``hasher`` takes all of them meanwhile."""
+    count = len(chunks)
+    lines = [b"\r\nPUB %b _CEILING.a %d\r\n" % (subject, len(chunk)) for chunk in (chunks[0], chunks[-1])]
+    poll = select.poll()
+    out: list[bytes | memoryview] = []
+    answers: list[bytes] = []
+    queued = acked = hashed = 0
+    while acked < count:
+        while queued < count and queued - acked < window and len(out) < BURST:
+            line = lines[queued == count - 1]
+            out += (line if queued else line[2:], chunks[queued])
+            queued += 1
+            if queued == count:
+                out.append(b"\r\n")
+        moved = bool(out) and send_some(sock, out)
+        if not moved and hashed < count:
+            hasher.update(chunks[hashed])
+            hashed += 1
+            moved = True
+        try:
+            answer = sock.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not moved:
+                poll.register(sock, select.POLLIN | (select.POLLOUT if out else 0))
+                if not poll.poll(TIMEOUT * 1000):
+                    raise
+            continue
+        if not answer:
+            raise Failure("the server closed the connection")
+        acknowledged(answer)
+        answers.append(answer)
+        acked += answer.count(b"}")  # one in each acknowledgement, and never cut in two
+    for chunk in chunks[hashed:]:
+        hasher.update(chunk)
+    seqs = acknowledged(b"".join(answers))
+    if len(seqs) != count or seqs != list(range(seqs[0], seqs[0] + count)):
+        raise Failure(f"{count} chunks were not stored one after the other: has the bucket other writers?")
+
+
+class Known:
+    """A digest made before the clock starts."""
+
+    def __init__(self, data: bytes) -> None:
+        self.digest = hashlib.sha256(data).digest
+
+    def update(self, chunk: memoryview) -> None:
+        pass
+
+
+def put(options: argparse.Namespace) -> dict[str, Any]:
+    data = payload(options.size)
+    view = memoryview(data)
+    chunks = [view[at : at + options.chunk] for at in range(0, options.size, options.chunk)]
+    hasher: Any = Known(data) if options.no_hash else hashlib.sha256()
+    nuid = secrets.token_hex(11)
+    bucket, name = options.bucket.encode(), urlsafe_b64encode(options.name.encode())
+    meta = {"name": options.name, "bucket": options.bucket, "nuid": nuid, "size": options.size}
+    meta |= {"chunks": len(chunks), "options": {"max_chunk_size": options.chunk}}
+    with connect(options.url) as sock:
+        start = now()
+        if chunks:
+            window = max(1, options.window // options.chunk)
+            blast(sock, b"$O.%b.C.%b" % (bucket, nuid.encode()), chunks, window, hasher)
+        digest = hasher.digest()
+        text = json.dumps(meta | {"digest": "SHA-256=" + urlsafe_b64encode(digest).decode()}).encode()
+        sizes = (len(ROLLUP), len(ROLLUP) + len(text))
+        sock.sendall(b"HPUB $O.%b.M.%b _CEILING.m %d %d\r\n%b%b\r\n" % (bucket, name, *sizes, ROLLUP, text))
+        answer = b""
+        while not acknowledged(answer):
+            more = sock.recv(4096)
+            if not more:
+                raise Failure("the server closed the connection")
+            answer += more
+        clock = since(start)
+    return result("put, not hashed" if options.no_hash else "put", options.size, clock, digest.hex())
+
+
+OPTIONS = ("url", "--bucket", "--name", "--size", "--chunk", "--window", "--no-hash")
+
+if __name__ == "__main__":
+    raise SystemExit(main(put, arguments("bench.ceiling.put", __doc__, *OPTIONS)))

@@ -1,0 +1,55 @@
+"""Receive small messages and only count them: the ceiling of ``subscribe``.
+
+    python -m bench.ceiling.subscribe URL --size BYTES --count N
+
+Nothing is parsed: all frames have the same length. They are compared after the clock has stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import subprocess
+import sys
+from typing import Any
+
+from ._common import Failure, arguments, connect, main, now, payload, result, since, size
+
+
+def subscribe(options: argparse.Namespace) -> dict[str, Any]:
+    subject = f"bench.{secrets.token_hex(8)}"
+    frame = b"MSG %b 7 %d\r\n%b\r\n" % (subject.encode(), options.size, payload(options.size))
+    with connect(options.url) as sock:
+        sock.sendall(b"SUB %b 7\r\nPING\r\n" % subject.encode())
+        if sock.recv(4096) != b"PONG\r\n":
+            raise Failure("the server refused the subscription")
+        command = [sys.executable, "-m", "bench.ceiling.publish", options.url, "--subject", subject]
+        command += ["--size", str(options.size), "--count", str(options.count), "--wait"]
+        room = bytearray(len(frame) * options.count)
+        view = memoryview(room)
+        publisher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert publisher.stdin is not None
+        assert publisher.stdout is not None
+        try:
+            publisher.stdout.readline()
+            done = 0
+            start = now()
+            publisher.stdin.write(b"go\n")
+            publisher.stdin.flush()
+            while done < len(view):
+                done += sock.recv_into(view[done:])
+            clock = since(start)
+        finally:
+            publisher.kill()
+            publisher.communicate()
+    if room != frame * options.count:
+        raise Failure("other bytes than were published")
+    return {**result("subscribe", options.size * options.count, clock, ""), "ops": options.count}
+
+
+if __name__ == "__main__":
+    parser = arguments("bench.ceiling.subscribe", __doc__)
+    parser.add_argument("url")
+    parser.add_argument("--size", type=size, default=16)
+    parser.add_argument("--count", type=int, required=True)
+    raise SystemExit(main(subscribe, parser))

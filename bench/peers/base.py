@@ -1,0 +1,87 @@
+"""What a client must be able to do to be measured. What it lacks, it leaves: the work is then skipped."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
+from typing import Any
+
+MODULES = {"natsproto": "ours", "nats-py": "nats_py", "natsrpy": "natsrpy", "natsio": "natsio"}
+"""Client -> module in this folder."""
+
+CHUNK = 128 * 1024
+"""Every client's default chunk size."""
+
+QUEUE = 2_000_000
+"""Messages a subscription may hold: more than any work sends."""
+
+
+class Peer:
+    """One client library; a method per operation, all of them with the library's own defaults."""
+
+    package = ""
+    payload = "data"
+    """The attribute of a message that holds its payload."""
+
+    def version(self) -> str:
+        return version(self.package)
+
+    async def open(self, url: str) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    async def bind(self, bucket: str) -> None:
+        """Open an existing bucket; the operations below go to it."""
+        raise NotImplementedError
+
+    async def create(self, bucket: str, storage: str, replicas: int) -> None:
+        """Make a bucket; only asked of this library, so that all clients use the same buckets."""
+        raise NotImplementedError
+
+    async def drop(self, bucket: str) -> None:
+        raise NotImplementedError
+
+    async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
+        """Store an object that is never in memory as a whole."""
+        raise NotImplementedError("not measured with this client")
+
+    async def put(self, name: str, data: bytes, chunk: int) -> None:
+        raise NotImplementedError
+
+    async def get(self, name: str) -> bytes | memoryview:
+        raise NotImplementedError
+
+    async def list(self) -> list[str]:
+        """The names, out of the library's list of infos."""
+        raise NotImplementedError
+
+    async def names(self) -> list[str]:
+        raise NotImplementedError("has no list of names alone")
+
+    async def get_range(self, name: str, start: int, end: int) -> bytes:
+        raise NotImplementedError("has no ranges")
+
+    async def read_into(self, name: str, buffer: bytearray) -> Any:
+        """Read a whole object through one buffer that is used again and again; the size read."""
+        raise NotImplementedError("has no readinto")
+
+    def changes(self) -> AsyncIterator[str]:
+        """The names of what changes from now on; yields an empty string first, when it is listening."""
+        raise NotImplementedError("has no watch")
+
+    async def publish(self, subject: str, data: bytes, count: int) -> None:
+        """``count`` messages, and a flush."""
+        raise NotImplementedError
+
+    async def listen(self, subject: str) -> AsyncIterator[Any]:
+        """The library's own iterator over messages, once the server knows of it."""
+        raise NotImplementedError
+
+    async def request(self, subject: str, data: bytes) -> bytes:
+        raise NotImplementedError
+
+    def parse(self, reads: list[bytes]) -> list[bytes]:
+        """The payloads of what the library's parser makes of these reads."""
+        raise NotImplementedError("has no parser in Python")

@@ -1,0 +1,238 @@
+"""Rows of a table: one work, several contestants that take turns, medians and ratios of that one run."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from .contestants import Contestant, Crew, Figures, LeftOut, Worker
+from .errors import BenchError
+from .machine import need_disk
+from .targets import Targets
+
+OURS = "natsproto"
+MIB = 1024 * 1024
+
+CHECKED = {"put": "check_objects", "put_stream": "check_stream"}
+"""Works that store, and what reads their objects back."""
+
+PREPARED = {
+    "get": "put",
+    "read_into": "put_stream",
+    "get_range": "put_stream",
+    "list_": "put",
+    "names": "put",
+}
+"""Works that read, and what stores their objects before."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        key: its name in files; unique in a suite.
+        title: its name in tables.
+        work: a function of ``bench/peers/works.py``.
+        options: its arguments, ``bucket``, ``prefix`` and ``url`` excepted.
+        contestants: the columns; the first one is ours.
+        unit: "MB/s", "/s", "ms" (a time for one operation) or "MiB" (the memory it took).
+        wanted: label -> how many times as fast as that one ours must be; for "MiB": ours -> the limit.
+        storage: of the bucket.
+        nodes: 3 = a cluster and three replicas.
+    """
+
+    key: str
+    title: str
+    work: str
+    options: dict[str, Any]
+    contestants: list[Contestant]
+    unit: str = "/s"
+    wanted: dict[str, float] = field(default_factory=dict)
+    storage: str = "file"
+    nodes: int = 1
+
+    @property
+    def bytes(self) -> int:
+        """What one sample of this row moves."""
+        size: int = self.options.get("size", 0) * self.options.get("count", 1)
+        return size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every row of a run."""
+
+    targets: Targets
+    runs: int
+    natsio_python: str | None = None
+    clients: tuple[str, ...] | None = None
+    quick: bool = False
+
+
+def per_op(figures: Figures) -> float:
+    return figures["seconds"] / figures["ops"]
+
+
+def value(unit: str, figures: Figures) -> float:
+    """One sample in the row's unit."""
+    if unit == "MB/s":
+        return figures["bytes"] / 1e6 / figures["seconds"]
+    if unit == "ms":
+        return per_op(figures) * 1e3
+    if unit == "MiB":
+        return figures["peak"] / MIB
+    return figures["ops"] / figures["seconds"]
+
+
+def slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label)
+
+
+def measure(row: Row, settings: Settings) -> dict[str, Any]:
+    """Run one row on a server of its own and return what the results keep of it.
+
+    Raises:
+        BenchError: no figure of it would count.
+    """
+    contestants = [c for c in row.contestants if settings.clients is None or c.client in settings.clients]
+    stored = row.work in CHECKED
+    need_disk(row.bytes * (settings.runs * len(contestants) if stored else 1))
+    with settings.targets.open(row.nodes) as target, Crew(target.url, settings.natsio_python) as crew:
+        bucket = f"bench-{secrets.token_hex(6)}"
+        crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
+        try:
+            samples = _samples(row, settings, crew, contestants, bucket, target.url)
+        finally:
+            if settings.targets.kind == "url":  # others go away with all they hold
+                drop(target.url, bucket)
+        left_out = dict(crew.left_out)
+        about = crew.about
+    if OURS not in samples and settings.clients is None:
+        raise BenchError(f"{row.title}: ours failed: {left_out.get(OURS)}")
+    return {
+        "key": row.key,
+        "title": row.title,
+        "work": row.work,
+        "options": row.options,
+        "unit": row.unit,
+        "storage": row.storage,
+        "replicas": row.nodes,
+        "server": target.server,
+        "clients": about,
+        "left_out": left_out,
+        "samples": samples,
+        "summary": {label: summary(row.unit, found) for label, found in samples.items()},
+        "wanted": row.wanted,
+    }
+
+
+def drop(url: str, bucket: str) -> None:
+    """Delete a bucket of ours, from a process of its own: the others may be in the middle of something."""
+    try:
+        worker = Worker("natsproto", url)
+        try:
+            worker.measure("drop", bucket=bucket)
+        finally:
+            worker.close()
+    except LeftOut as exc:
+        print(f"bench: bucket {bucket} is left behind at {url}: {exc}", file=sys.stderr)
+
+
+def _samples(
+    row: Row, settings: Settings, crew: Crew, contestants: list[Contestant], bucket: str, url: str
+) -> dict[str, list[Figures]]:
+    """Warm up, then take turns."""
+    options = dict(row.options)
+    if row.work in ("subscribe", "request", "spread"):
+        options["url"] = url
+    uses_bucket = row.work not in ("publish", "subscribe", "request", "parse", "sha256", "tcp")
+    if uses_bucket:
+        options["bucket"] = bucket
+    if row.work in PREPARED:
+        counts = [{**options, **c.options}.get("count", 1) for c in contestants]
+        _prepare(crew, row, bucket, 1 if row.work == "get_range" else max(counts))
+    contestants = crew.join(contestants)
+    for contestant in list(contestants):
+        if not _warm_up(crew, contestant, row, options):
+            contestants.remove(contestant)
+    samples: dict[str, list[Figures]] = {}
+    for run in range(settings.runs):
+        for contestant in list(contestants):
+            prefix = "object" if row.work in PREPARED else f"{slug(contestant.label)}-{run}"
+            extra = {"prefix": prefix} if uses_bucket else {}
+            try:
+                found = crew.measure(contestant, row.work, {**options, **extra})
+            except LeftOut:
+                contestants.remove(contestant)
+                samples.pop(contestant.label, None)
+                continue
+            samples.setdefault(contestant.label, []).append(found)
+            if row.work in CHECKED:
+                sizes = {key: {**options, **contestant.options}.get(key, 1) for key in ("size", "count")}
+                crew.help(CHECKED[row.work], bucket=bucket, prefix=prefix, **sizes)
+    return samples
+
+
+def _prepare(crew: Crew, row: Row, bucket: str, count: int) -> None:
+    """Store what the work reads."""
+    size = row.options.get("size", 1)
+    work = PREPARED[row.work]
+    options: dict[str, Any] = {"bucket": bucket, "size": size, "count": count}
+    if "chunk" in row.options:
+        options["chunk"] = row.options["chunk"]
+    if work == "put":
+        options["concurrency"] = min(count, 32)
+    crew.help(work, prefix="object", **options)
+    if row.work in ("get", "read_into"):
+        crew.help("put", bucket=bucket, prefix="warm", size=min(size, MIB), count=3)
+
+
+def _warm_up(crew: Crew, contestant: Contestant, row: Row, options: dict[str, Any]) -> bool:
+    """Let a client do the work once on a small scale: imports, buffers, connections."""
+    if contestant.client == "ceiling":
+        return True
+    small = {**options, **contestant.options}
+    if row.work in ("list_", "names", "get_range"):
+        small["prefix"] = "object"
+    elif row.work != "parse" and "bucket" in options:
+        small["prefix"] = "warm" if row.work in PREPARED else f"warm-{slug(contestant.label)}"
+    if row.work in ("put", "put_stream", "get", "read_into"):
+        small["size"] = min(small["size"], MIB)
+    if row.work not in ("list_", "names") and "count" in small:
+        small["count"] = min(small["count"], 3 if "bucket" in options else 1000)
+    try:
+        crew.measure(Contestant(contestant.label, contestant.client), row.work, small)
+    except LeftOut:
+        return False
+    return True
+
+
+def summary(unit: str, found: list[Figures]) -> dict[str, float]:
+    """Median, extremes, and what it cost."""
+    values = [value(unit, figures) for figures in found]
+    middle = statistics.median(values)
+    size = sum(figures["bytes"] for figures in found)
+    cpu = sum(figures["cpu"] for figures in found)
+    return {
+        "median": middle,
+        "min": min(values),
+        "max": max(values),
+        "spread": (max(values) - min(values)) / middle if middle else 0.0,
+        "per_op": statistics.median(per_op(figures) for figures in found),
+        "cpu_per_gib": cpu / size * 1024**3 if size else 0.0,
+        "cpu_per_op": cpu / sum(figures["ops"] for figures in found),
+        "rss": max(figures["rss"] for figures in found),
+        "peak": max(figures["peak"] for figures in found),
+    }
+
+
+def ratio(result: dict[str, Any], label: str) -> float | None:
+    """How many times as fast as that contestant ours is."""
+    found = result["summary"]
+    if label not in found or OURS not in found:
+        return None
+    return float(found[label]["per_op"] / found[OURS]["per_op"])

@@ -1,0 +1,138 @@
+"""The ceiling scripts store and read the very bytes they are measured with. No rate is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natsproto
+from natsproto.server import LocalServer
+from objstore import ObjectStore
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [0, 1, 128 * 1024, 3 * 1024 * 1024 + 1]
+HASHING = pytest.mark.parametrize("hashing", [(), ("--no-hash",)], ids=["hashed", "not-hashed"])
+
+
+def payload(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"bench.ceiling.{name}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+def ceiling(name: str, *arguments: str, data: bytes) -> None:
+    """Run one; it must print a single JSON object that speaks of these bytes."""
+    done = call(name, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) == {"work", "seconds", "bytes", "cpu", "sha256"}
+    assert (found["bytes"], found["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert found["seconds"] > 0
+
+
+def refused(name: str, *arguments: str, because: str) -> None:
+    done = call(name, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert because in done.stderr
+
+
+@HASHING
+@pytest.mark.parametrize("size", SIZES)
+async def test_put(
+    server: LocalServer, store: ObjectStore, bucket_name: str, size: int, hashing: tuple[str, ...]
+) -> None:
+    data = payload(size)
+    where = ("--bucket", bucket_name, "--name", "object", "--size", str(size))
+    ceiling("put", server.url, *where, *hashing, data=data)
+    assert await store.get("object") == data
+    info = await store.get_info("object")
+    assert (info.size, info.chunks) == (size, -(-size // (128 * 1024)))
+
+
+async def test_put_in_small_chunks_and_a_small_window(
+    server: LocalServer, store: ObjectStore, bucket_name: str
+) -> None:
+    where = ("--bucket", bucket_name, "--name", "object", "--size", "100001")
+    ceiling("put", server.url, *where, "--chunk", "1000", "--window", "5000", data=payload(100_001))
+    assert await store.get("object") == payload(100_001)
+    assert (await store.get_info("object")).chunks == 101
+
+
+@pytest.mark.peer
+async def test_put_is_read_by_nats_py(server: LocalServer, store: ObjectStore, bucket_name: str) -> None:
+    nats = pytest.importorskip("nats")
+    size = 300_000
+    where = ("--bucket", bucket_name, "--name", "object", "--size", str(size))
+    ceiling("put", server.url, *where, data=payload(size))
+    peer = await nats.connect(server.url)
+    try:
+        found = await (await peer.jetstream().object_store(bucket_name)).get("object")
+    finally:
+        await peer.close()
+    assert found.data == payload(size)
+    assert found.info.digest == (await store.get_info("object")).wire_digest
+
+
+@HASHING
+@pytest.mark.parametrize("into", ["fresh", "reused"])
+@pytest.mark.parametrize("size", [*SIZES, 20 * 1024 * 1024])
+async def test_get(new_server: LocalServer, size: int, into: str, hashing: tuple[str, ...]) -> None:
+    """The largest one does not fit the buffer that is used again."""
+    data = payload(size)
+    async with natsproto.connect(new_server.url) as nc:
+        bucket = f"ceiling-{size}-{into}-{len(hashing)}"
+        store = await nc.jetstream().create_object_store(bucket=bucket)
+        await store.put("object", data)
+        where = ("--bucket", bucket, "--name", "object", "--into", into)
+        ceiling("get", new_server.url, *where, *hashing, data=data)
+        await nc.jetstream().delete_object_store(bucket)
+
+
+@pytest.mark.parametrize("name", ["sha256", "tcp"])
+@pytest.mark.parametrize("size", [0, 1, 1_000_001])
+def test_without_a_server(name: str, size: int) -> None:
+    ceiling(name, "--size", str(size), data=payload(size))
+
+
+def test_nobody_there() -> None:
+    url = "nats://127.0.0.1:1"
+    refused("put", url, "--bucket", "b", "--name", "n", "--size", "1", because="refused")
+    refused("get", url, "--bucket", "b", "--name", "n", because="refused")
+
+
+def test_user_in_the_url() -> None:
+    url = "nats://user:secret@127.0.0.1:1"
+    refused("get", url, "--bucket", "b", "--name", "n", because="not supported")
+    assert "secret" not in call("get", url, "--bucket", "b", "--name", "n").stderr
+
+
+def test_bucket_missing(new_server: LocalServer, bucket_name: str) -> None:
+    where = ("--bucket", bucket_name, "--name", "object")
+    refused("put", new_server.url, *where, "--size", "1000000", because="503")
+    refused("get", new_server.url, *where, because="503")
+
+
+async def test_object_missing(new_server: LocalServer) -> None:
+    async with natsproto.connect(new_server.url) as nc:
+        await nc.jetstream().create_object_store(bucket="ceiling-empty")
+        refused("get", new_server.url, "--bucket", "ceiling-empty", "--name", "object", because="404")
+        await nc.jetstream().delete_object_store("ceiling-empty")
+
+
+async def test_get_needs_batches(old_server: LocalServer) -> None:
+    async with natsproto.connect(old_server.url) as nc:
+        store = await nc.jetstream().create_object_store(bucket="ceiling-old")
+        await store.put("object", bytes(300_000))
+        refused("get", old_server.url, "--bucket", "ceiling-old", "--name", "object", because="no batches")
+        await nc.jetstream().delete_object_store("ceiling-old")
