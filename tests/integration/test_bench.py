@@ -112,7 +112,7 @@ class TestBadInput:
 
     def test_too_little_disk(self, tmp_path: Path) -> None:
         if os.geteuid() or not Path("/dev/shm").is_dir():
-            missing("a file system of its own size needs root")
+            missing("root, for a file system of its own size,")
         small = tmp_path / "small"
         small.mkdir()
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "none", str(small)])

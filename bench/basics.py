@@ -1,10 +1,10 @@
-"""The first product's promises, measured: rates against nats-py, memory, leftover consumers, import time.
+"""Promises that are no rates: memory of whole files, gets that leave nothing behind, import time.
 
-    python bench/baseline.py [--size MiB] [--quick]
+    python -m bench basics [--quick]
 
-Starts a private nats-server (R1, file storage, 128 KiB chunks). nats-py and this library store and read the
-same bytes, in processes of their own that take turns; medians and ratios are of one run. Every byte read is
-compared before a rate is printed. ``--quick`` uses small sizes: it shows that the script works, not how fast.
+Starts a private nats-server (R1, file storage, 128 KiB chunks), and the oldest one supported where it is
+installed. Every byte read is compared before a figure is printed. ``--quick`` uses small sizes: it shows that
+the script works, not how fast.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import asyncio
 import hashlib
 import json
 import os
-import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,22 +23,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from .errors import BenchError
+from .machine import ROOT, need_disk
+from .peers.works import payload, resident
+
 MIB = 1024 * 1024
 OLD_SERVERS = ("/usr/sbin/nats-server", "/usr/bin/nats-server")
-
-
-def payload(size: int) -> bytes:
-    """Bytes that do not compress, the same in every process."""
-    return random.Random(size).randbytes(size)
-
-
-def resident(key: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process in bytes (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {key} in /proc/self/status")
 
 
 # --- what runs in the child processes ------------------------------------------------------------------
@@ -50,31 +38,6 @@ async def timed(call: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = await call()
     return time.perf_counter() - start, result
-
-
-async def ours(url: str, size: int) -> dict[str, float]:
-    import natsproto
-
-    data = payload(size)
-    async with natsproto.connect(url) as nc:
-        store = await nc.jetstream().create_object_store(bucket="bench")
-        put, _ = await timed(lambda: store.put(f"ours-{os.getpid()}", data))
-        get, back = await timed(lambda: store.get(f"ours-{os.getpid()}"))
-    assert back == data, "wrong bytes"
-    return {"put": put, "get": get}
-
-
-async def nats_py(url: str, size: int) -> dict[str, float]:
-    import nats
-
-    data = payload(size)
-    nc = await nats.connect(url)
-    store = await nc.jetstream().object_store("bench")
-    put, _ = await timed(lambda: store.put(f"nats-py-{os.getpid()}", data))
-    get, back = await timed(lambda: store.get(f"nats-py-{os.getpid()}"))
-    assert back.data == data, "wrong bytes"
-    await nc.close()
-    return {"put": put, "get": get}
 
 
 async def memory(url: str, size: int) -> dict[str, float]:
@@ -91,7 +54,7 @@ async def memory(url: str, size: int) -> dict[str, float]:
                 digest.update(piece)
                 file.write(piece)
         async with natsproto.connect(url) as nc:
-            store = await nc.jetstream().object_store("bench")
+            store = await nc.jetstream().create_object_store(bucket="bench")
             before = resident("VmRSS")
             put, _ = await timed(lambda: store.put_file("memory", source))
             after_put = resident("VmHWM")
@@ -126,8 +89,6 @@ async def many_gets(url: str, count: int, direct: bool) -> dict[str, float]:
 
 
 CHILDREN = {
-    "ours": lambda url, number, flag: ours(url, number),
-    "nats-py": lambda url, number, flag: nats_py(url, number),
     "memory": lambda url, number, flag: memory(url, number),
     "gets": lambda url, number, flag: many_gets(url, number, flag == "direct"),
 }
@@ -135,11 +96,10 @@ CHILDREN = {
 
 def child(kind: str, url: str, number: int, flag: str = "") -> dict[str, float]:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--child", kind, url, str(number), flag]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "bench", "basics", "--child", kind, url, str(number), flag]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise SystemExit(f"{kind} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise BenchError(f"{kind} failed: {done.stderr.strip().splitlines()[-1:]}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
@@ -180,44 +140,24 @@ def line(what: str, value: str, wanted: str, good: bool) -> bool:
     return good
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=100, help="MiB of the big object (100)")
-    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each client (3)")
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench basics", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes; shows that it works")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.child:
         kind, url, number, flag = options.child
         print(json.dumps(asyncio.run(CHILDREN[kind](url, int(number), flag))))
         return 0
-    sys.path.insert(0, str(ROOT))
     from natsproto.server import LocalServer
 
-    size = (4 if options.quick else options.size) * MIB
     file_size = (16 if options.quick else 1024) * MIB
     gets = 200 if options.quick else 5000
-    runs = 1 if options.quick else options.runs
-    if shutil.disk_usage(tempfile.gettempdir()).free < 6 * file_size + 4 * runs * size:
-        print("not enough free disk in the temporary directory", file=sys.stderr)
-        return 1
+    need_disk(4 * file_size)
     good = True
     with LocalServer() as server:
         print(f"nats-server {server.version} ({server.binary.path}), R1, file storage, 128 KiB chunks")
         child("gets", server.url, 1, "direct")  # warm-up
-        child("ours", server.url, MIB)
-        results: dict[str, list[dict[str, float]]] = {"ours": [], "nats-py": []}
-        for _ in range(runs):
-            for kind, collected in results.items():
-                collected.append(child(kind, server.url, size))
-        for verb, wanted in (("put", 2.5), ("get", 100.0)):
-            rates = {
-                kind: size / 1e6 / statistics.median(r[verb] for r in found)
-                for kind, found in results.items()
-            }
-            ratio = rates["ours"] / rates["nats-py"]
-            text = f"{rates['ours']:.0f} / {rates['nats-py']:.1f} MB/s = {ratio:.1f}x"
-            good &= line(f"{verb} {size // MIB} MiB, ours / nats-py", text, f">= {wanted}x", ratio >= wanted)
         found = child("memory", server.url, file_size)
         for verb in ("put", "get"):
             used = found[f"{verb}_memory"] / MIB
@@ -242,7 +182,3 @@ def main() -> int:
     if not good and options.quick:
         print("(small sizes: the ratios say nothing)")
     return 0 if good or options.quick else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
