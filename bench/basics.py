@@ -96,10 +96,19 @@ CHILDREN = {
 
 def child(kind: str, url: str, number: int, flag: str = "") -> dict[str, float]:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, "-m", "bench", "basics", "--child", kind, url, str(number), flag]
+    return child_process("basics", kind, url, str(number), flag)
+
+
+def child_process(module: str, *words: str) -> dict[str, float]:
+    """Run ``python -m bench MODULE --child WORDS``, and return the figures it prints.
+
+    Raises:
+        BenchError: it failed.
+    """
+    command = [sys.executable, "-m", "bench", module, "--child", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise BenchError(f"{kind} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise BenchError(f"{words[0]} failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
 

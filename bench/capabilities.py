@@ -1,6 +1,6 @@
 """The capabilities' promises, measured: ranges, names, iteration, verification.
 
-    python bench/capabilities.py [--quick] [--only range,names,iter,verify]
+    python -m bench capabilities [--quick] [--only range,names,iter,verify]
 
 Starts a private nats-server (R1, file storage, 128 KiB chunks). Each measurement runs in a process of its
 own; those that are compared take turns, and medians and ratios are of one run. Every byte and every name is
@@ -14,62 +14,25 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
 import random
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-MIB = 1024 * 1024
-PIECE = MIB
-"""Bytes of a range, and of what the big objects are made of: piece N is :func:`piece`\\ ``(N)``."""
+from .basics import child_process, line, timed
+from .machine import need_disk
+from .peers.works import PIECE, part, pieces, resident
 
+MIB = 1024 * 1024
 CONCURRENT = 256
 """Objects stored at a time while a bucket is filled."""
 
 
-def resident(key: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process in bytes (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {key} in /proc/self/status")
-
-
-BLOCK = random.Random(1).randbytes(PIECE)
-
-
-def piece(number: int) -> bytes:
-    """The bytes from ``number`` MiB on: they do not compress, and no two pieces are the same."""
-    return number.to_bytes(8, "big") + BLOCK[8:]
-
-
-def pieces(size: int) -> Iterator[bytes]:
-    """What an object of ``size`` bytes is made of."""
-    return (piece(number) for number in range(size // PIECE))
-
-
-def expected(start: int) -> bytes:
-    """The PIECE bytes from ``start`` on."""
-    number, offset = divmod(start, PIECE)
-    return piece(number)[offset:] + piece(number + 1)[:offset]
-
-
 def name_of(number: int) -> str:
     return f"folder-{number % 100:02}/object-{number:06}.txt"
-
-
-async def timed(call: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = await call()
-    return time.perf_counter() - start, result
 
 
 # --- what runs in the child processes ------------------------------------------------------------------
@@ -106,7 +69,7 @@ async def ranges(url: str, options: dict[str, Any]) -> dict[str, float]:
                 name = "large" if kind == "large" else f"small-{number}"
                 start = rng.randrange(options["large" if kind == "large" else "small"] - PIECE + 1)
                 seconds, data = await timed(lambda: store.get_range(name, start, start + PIECE))  # noqa: B023
-                assert data == expected(start), f"wrong bytes at {start} of {name}"
+                assert data == part(start, PIECE), f"wrong bytes at {start} of {name}"
                 collected.append(seconds)
     return {kind: statistics.median(collected) for kind, collected in times.items()}
 
@@ -116,8 +79,8 @@ async def whole(url: str, options: dict[str, Any]) -> dict[str, float]:
     import natsproto
 
     digest = hashlib.sha256()
-    for part in pieces(options["large"]):
-        digest.update(part)
+    for block in pieces(options["large"]):
+        digest.update(block)
     async with natsproto.connect(url) as nc:
         store = await nc.jetstream().object_store("ranges")
         get, data = await timed(lambda: store.get("large", max_size=options["large"]))
@@ -219,21 +182,10 @@ CHILDREN = {
 
 def child(kind: str, url: str, **options: Any) -> dict[str, float]:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--child", kind, url, json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{kind} failed: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+    return child_process("capabilities", kind, url, json.dumps(options))
 
 
 # --- the report ----------------------------------------------------------------------------------------
-
-
-def line(what: str, value: str, wanted: str, good: bool) -> bool:
-    print(f"  {'ok ' if good else 'LOW'}  {what:<50} {value:>28}   wanted {wanted}", flush=True)
-    return good
 
 
 def report_ranges(url: str, quick: bool, runs: int) -> bool:
@@ -297,24 +249,21 @@ def report_iter(url: str, quick: bool) -> bool:
     return line(f"iter() over {count} objects adds memory", text, "< 50 MiB", found["memory"] < 50 * MIB)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench capabilities", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="alternating runs (3)")
     parser.add_argument("--quick", action="store_true", help="small sizes; shows that it works")
     parser.add_argument("--only", default="range,names,iter,verify", help="some of: range,names,iter,verify")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.child:
         kind, url, arguments = options.child
         print(json.dumps(asyncio.run(CHILDREN[kind](url, json.loads(arguments)))))
         return 0
-    sys.path.insert(0, str(ROOT))
     from natsproto.server import LocalServer
 
     wanted = set(options.only.split(","))
-    if shutil.disk_usage(tempfile.gettempdir()).free < (1 if options.quick else 6) * 1024 * MIB:
-        print("not enough free disk in the temporary directory", file=sys.stderr)
-        return 1
+    need_disk((1 if options.quick else 6) * 1024 * MIB)
     runs = 1 if options.quick else options.runs
     good = True
     with LocalServer() as server:
@@ -331,7 +280,3 @@ def main() -> int:
     if not good and options.quick:
         print("(small sizes: the ratios say nothing)")
     return 0 if good or options.quick else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
