@@ -6,7 +6,8 @@ length of the last chunk (no writer makes chunks larger than it records, so noth
 counts).
 The sequence of a chunk is guessed (chunks of one put usually follow each other, and the meta follows them)
 and each answer says which chunk it really is (messages that come after it), so a wrong guess is noticed and
-bisected. Objects of writers that store short chunks are measured once, headers only.
+bisected. Objects of writers that store short chunks are measured once, headers only. Before any of that, some
+chunks of an object in one piece are read by :mod:`._pick`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket
 from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
+from ._pick import pick
 from .errors import IntegrityError
 from .format.assembly import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -48,14 +50,14 @@ class Layout:
         total: messages in the stream, a trailing empty one included.
     """
 
-    __slots__ = ("_chunk_size", "_info", "_offsets", "_seqs", "proven", "total")
+    __slots__ = ("_begin", "_chunk_size", "_info", "_offsets", "_seqs", "proven", "total")
 
     def __init__(self, info: ObjectInfo) -> None:
         self._info = info
         options = info.options
         self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
         self.total = info.chunks
-        self.proven = info.chunks * self._chunk_size == info.size
+        self.locate(0)
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
 
@@ -69,6 +71,11 @@ class Layout:
         self._offsets, self._seqs = offsets, seqs
         self.total = len(seqs)
         self.proven = True
+
+    def locate(self, begin: int) -> None:
+        """Regular, and in one piece from the sequence ``begin`` on; 0: that is not known."""
+        self._begin = begin
+        self.proven = begin > 0 or self._info.chunks * self._chunk_size == self._info.size
 
     def index_of(self, offset: int) -> int:
         """The index of the chunk that holds the byte at ``offset``."""
@@ -89,9 +96,15 @@ class Layout:
         return min(self._chunk_size, self._info.size - index * self._chunk_size)
 
     def seq_of(self, index: int) -> int:
-        """The sequence of a chunk, or the highest it can have: each later chunk and the meta take one."""
+        """The sequence of a chunk, or a guess.
+
+        The highest it can have, as each later chunk and the meta take one; but for the first chunk the
+        lowest: the server knows from its index where a subject begins and need not look.
+        """
         if self._seqs is not None:
             return self._seqs[index]
+        if self._begin or not index:
+            return max(1, self._begin + index)
         return max(1, self._info.revision - self.total + index)
 
     def part(self, start: int, end: int, seq: int | None = None) -> Part:
@@ -176,6 +189,12 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
         NatsError: as :class:`ChunkFeed`.
     """
     layout = Layout(info)
+    if (
+        bucket.direct
+        and layout.plausible
+        and (data := await pick(bucket, info, layout, start, end)) is not None
+    ):
+        return data
     if not layout.plausible:
         await measure(bucket, info, layout)
     proof: asyncio.Task[bool] | None = None

@@ -179,14 +179,114 @@ async def test_few_requests_wherever_it_lies(new_server: LocalServer) -> None:
     async with natsproto.connect(new_server.url) as nc:
         store = await nc.jetstream().create_object_store(bucket="range-cost")
         await store.put("a", bytes(8 * 1024 * 1024), chunk_size=4096)
-        for start in (0, 4096 * 1000 + 5, 8 * 1024 * 1024 - 100):
+        # The first range inside of an object also asks for its first and last chunk and their number.
+        for start, most in ((0, 2), (4096 * 1000 + 5, 5), (8 * 1024 * 1024 - 100, 2), (0, 2)):
             before = nc.stats.out_msgs
             assert await store.get_range("a", start, start + 100) == bytes(100)
-            assert nc.stats.out_msgs - before <= 2
+            assert nc.stats.out_msgs - before <= most
         for number in range(300):
             await store.put("b", bytes([number % 256]))
         await store.rename("a", "c")
-        before = nc.stats.out_msgs
-        await store.get_range("c", 4096 * 1500, 4096 * 1500 + 10)
-        assert nc.stats.out_msgs - before <= 20
+        for opened, most in ((store, 2), (await nc.jetstream().object_store("range-cost"), 6)):
+            before = nc.stats.out_msgs
+            await opened.get_range("c", 4096 * 1500, 4096 * 1500 + 10)
+            assert nc.stats.out_msgs - before <= most
         await nc.jetstream().delete_object_store("range-cost")
+
+
+async def test_few_requests_when_chunks_of_others_lie_between(new_server: LocalServer) -> None:
+    import natsproto
+
+    async with natsproto.connect(new_server.url) as nc:
+        store = await nc.jetstream().create_object_store(bucket="range-scattered")
+        stored = [RNG.randbytes(1000) for _ in range(600)]
+        subject = "$O.range-scattered.C.RAWscattered"
+        for number, chunk in enumerate(stored):
+            await nc.publish(subject, chunk)
+            if number % 3 == 0:
+                await nc.publish("$O.range-scattered.C.OTHER", b"between")
+        await nc.flush()
+        await raw_object(store, "scattered", [], size=600_000, chunks=600)
+        data = b"".join(stored)
+        for start in (0, 300_500, 599_000):
+            before = nc.stats.out_msgs
+            assert await store.get_range("scattered", start, start + 1000) == data[start : start + 1000]
+            assert nc.stats.out_msgs - before <= 20
+        await nc.jetstream().delete_object_store("range-scattered")
+
+
+async def test_a_guess_that_hits_another_chunk_of_the_object(store: ObjectStore) -> None:
+    """All chunks have the right length, so only the proof tells that it is not the one that was meant."""
+    await store.put("a", DATA, chunk_size=10_000)
+    for number in range(3):
+        await store.put("other", bytes([number]))
+    await store.rename("a", "b")
+    fresh = await store.js.object_store(store.bucket)
+    assert await fresh.get_range("b", 500_000, 530_000) == DATA[500_000:530_000]
+    assert await fresh.get_range("b", 12_345, 67_890) == DATA[12_345:67_890]
+
+
+async def test_a_lost_chunk_and_a_foreign_one_in_its_place(store: ObjectStore) -> None:
+    """The first and the last chunk lie as far from each other as they should; their number tells."""
+    chunks = [RNG.randbytes(1000) for _ in range(9)]
+    subject = f"$O.{store.bucket}.C.RAWholey"
+    for number, chunk in enumerate(chunks):
+        await store.js.publish(f"$O.{store.bucket}.C.FOREIGN" if number == 3 else subject, chunk)
+    await raw_object(store, "holey", [], size=9000, chunks=9)
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            await store.get_range("holey", 5500, 7500)
+
+
+async def test_what_is_remembered_is_not_trusted(store: ObjectStore) -> None:
+    """The same chunks elsewhere, then none, then others of other lengths."""
+    stream = f"OBJ_{store.bucket}"
+    chunks = [RNG.randbytes(1000) for _ in range(6)]
+    data = b"".join(chunks)
+    await raw_object(store, "moved", chunks)
+    subject = f"$O.{store.bucket}.C.RAWmoved"
+    for again in (
+        chunks,
+        [data[:900], data[900:1900], *(data[n : n + 1000] for n in range(1900, 6000, 1000))],
+    ):
+        for start in (2500, 1500):
+            assert await store.get_range("moved", start, start + 2000) == data[start : start + 2000]
+        await store.js.purge_stream(stream, subject=subject)
+        with pytest.raises(IntegrityError):
+            await store.get_range("moved", 2500, 4500)
+        await store.js.publish(f"$O.{store.bucket}.C.OTHER", b"")
+        for chunk in again:
+            await store.js.publish(subject, chunk)
+    with pytest.raises(IntegrityError):
+        await store.get_range("moved", 2500, 4500)  # seven chunks, six are in the meta
+
+
+@pytest.mark.parametrize("most", [64, 2])
+async def test_regularity_is_not_remembered_for_what_lies_elsewhere(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """As many chunks and bytes as before, cut at other offsets; read one by one, and as too many for that."""
+    monkeypatch.setattr("objstore._pick.MOST", most)
+    chunks = [RNG.randbytes(size) for size in (1000, 1000, 1000, 1000, 1000, 500)]
+    data = b"".join(chunks)
+    info = await raw_object(store, "recut", chunks)
+    assert await store.get_range("recut", 2500, 2600) == data[2500:2600]
+    assert await store.get_range("recut", 2500, 4500) == data[2500:4500]
+    subject = f"$O.{store.bucket}.C.RAWrecut"
+    await store.js.purge_stream(f"OBJ_{store.bucket}", subject=subject)
+    for start, end in ((0, 900), (900, 1900), (1900, 2900), (2900, 3900), (3900, 4900), (4900, 5500)):
+        await store.js.publish(subject, data[start:end])
+    meta = meta_subject(store.bucket, "recut")
+    await store.js.publish(meta, encode_meta(info), headers={"Nats-Rollup": "sub"})
+    assert await store.get_range("recut", 2500, 4500) == data[2500:4500]
+
+
+async def test_memory_of_places_is_bounded(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objstore._pick.REMEMBERED", 3)
+    for _ in range(2):
+        for number in range(5):
+            data = DATA[number : number + 5000]
+            if not await store.exists(f"o{number}"):
+                await store.put(f"o{number}", data, chunk_size=1000)
+            assert await store.get_range(f"o{number}", 1500, 3500) == data[1500:3500]
+            assert 1 <= len(store._bucket.places) <= 3
