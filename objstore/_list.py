@@ -12,7 +12,7 @@ from natsproto.jetstream.api.errors import ConsumerNotFoundError
 from natsproto.jetstream.consumer import PullConsumer
 
 from ._bucket import Bucket
-from ._watch import OnInvalid, decode_delivery, newest_metas, warn_invalid
+from ._watch import OnInvalid, meta_reader, newest_metas, warn_invalid
 from .format.naming import all_meta_subject, decode_meta_name
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def iterate(
             if info.name.startswith(prefix) and (include_deleted or not info.deleted):
                 yield info
         return
-    report = on_invalid or warn_invalid
+    read = meta_reader(bucket, on_invalid or warn_invalid)
     cursor = 0
     consumer: PullConsumer | None = None
     try:
@@ -78,7 +78,7 @@ async def iterate(
                 for msg in page:
                     cursor = msg.metadata.stream_seq
                     left = msg.metadata.num_pending
-                    found = decode_delivery(bucket, msg._msg._frame, msg.metadata, report)
+                    found = read(msg._msg._frame, msg.metadata)
                     if found is None or not found.name.startswith(prefix):
                         continue
                     if include_deleted or not found.deleted:

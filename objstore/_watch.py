@@ -15,6 +15,7 @@ from ._bucket import Bucket, log
 from .format.codec import MetaDecodeError
 from .format.models import InvalidMeta, ObjectInfo
 from .format.naming import all_meta_subject
+from .format.plain_meta import plain_reader
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,21 +35,36 @@ def warn_invalid(invalid: InvalidMeta) -> None:
     )
 
 
-def decode_delivery(
-    bucket: Bucket, msg: WireMsg, delivery: Delivery, on_invalid: OnInvalid
-) -> ObjectInfo | None:
-    """Decode a delivered meta, or report it and return ``None``."""
-    subject = msg.subject.decode("utf-8", "surrogateescape")
+def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:
+    """Call ``on_invalid``; what it raises is logged."""
     try:
-        return bucket.decode_raw(
-            msg.payload, msg.header, subject, delivery.stream_seq, time_from_ns(delivery.time_ns)
-        )
-    except MetaDecodeError as exc:
+        on_invalid(invalid)
+    except Exception:
+        log.exception("on_invalid raised")
+
+
+MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
+
+
+def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
+    """Return what decodes a delivered meta, or reports it and returns ``None``."""
+    plain = plain_reader(bucket.name)
+
+    def read(msg: WireMsg, delivery: Delivery) -> ObjectInfo | None:
+        stored = time_from_ns(delivery.time_ns)
+        header, payload = msg.header, msg.payload
+        if type(payload) is bytes and (header is None or b"Nats-TTL" not in header):
+            info = plain(msg.subject, payload, delivery.stream_seq, stored)
+            if info is not None:
+                return info
+        subject = msg.subject.decode("utf-8", "surrogateescape")
         try:
-            on_invalid(InvalidMeta(subject, delivery.stream_seq, exc))
-        except Exception:
-            log.exception("on_invalid raised")
-        return None
+            return bucket.decode_raw(payload, header, subject, delivery.stream_seq, stored)
+        except MetaDecodeError as exc:
+            report_invalid(on_invalid, InvalidMeta(subject, delivery.stream_seq, exc))
+            return None
+
+    return read
 
 
 class Watcher:
@@ -149,6 +165,7 @@ class _Watch:
         self._from_revision = from_revision
         self._prefix = prefix
         self._on_invalid = on_invalid
+        self._read_meta = meta_reader(bucket, on_invalid)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[str, ObjectInfo] = {}
         self._consumer: OrderedConsumer | None = None
@@ -218,7 +235,7 @@ class _Watch:
     # -- the reading side -------------------------------------------------------------------------
 
     def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
-        info = decode_delivery(self._bucket, msg, delivery, self._on_invalid)
+        info = self._read_meta(msg, delivery)
         if info is not None:
             self._offer(info)
         if delivery.num_pending == 0:
@@ -242,6 +259,8 @@ class _Watch:
         self._wake()
 
     def _wake(self) -> None:
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -264,7 +283,7 @@ class _Watch:
             await self._wait()
 
     async def next(self) -> ObjectInfo:
-        if not self._stopped:
+        if not self._pending and not self._stopped:
             await self.start()
         while not self._pending:
             if self._stopped:
@@ -294,7 +313,8 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
     Raises:
         BucketNotFoundError: the bucket is gone.
     """
-    report = on_invalid or warn_invalid
+    invalid: list[InvalidMeta] = []
+    read = meta_reader(bucket, invalid.append)
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     found: dict[bytes, ObjectInfo] = {}
@@ -310,7 +330,7 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
         nonlocal received
         received += 1
-        info = decode_delivery(bucket, msg, delivery, report)
+        info = read(msg, delivery)
         found.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
         if info is not None:
             found[msg.subject] = info
@@ -333,7 +353,9 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
         on_message=on_message,
         on_failure=finish,
         on_idle=on_idle,
-        deliver_policy="last_per_subject",
+        # Roll-up leaves one meta a name anyway, but for mirrors: "all" spares the server the search for the
+        # last ones before it begins, 15 ms for 10 000 names. Consumers of 2.9 lose less by the other way.
+        deliver_policy="last_per_subject" if bucket.replicated or bucket.skips_live else "all",
         heartbeat=LIST_HEARTBEAT,
         created=bucket.created,
     )
@@ -350,4 +372,8 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
         if not ended.cancelled():
             ended.exception()
         await consumer.stop()
+    newest = {each.subject: each for each in invalid}
+    for each in invalid:
+        if newest[each.subject] is each and each.subject.encode("utf-8", "surrogateescape") not in found:
+            report_invalid(on_invalid or warn_invalid, each)
     return list(found.values())

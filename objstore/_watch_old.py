@@ -14,7 +14,7 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from . import _watch
-from ._bucket import MetaDecodeError, log
+from ._bucket import MetaDecodeError
 from .format.models import InvalidMeta
 from .format.naming import all_meta_subject
 
@@ -115,7 +115,4 @@ class ReadingWatch(_watch._Watch):
         try:
             self._offer(self._bucket.decode(message))
         except MetaDecodeError as exc:
-            try:
-                self._on_invalid(InvalidMeta(message.subject, message.seq, exc))
-            except Exception:
-                log.exception("on_invalid raised")
+            _watch.report_invalid(self._on_invalid, InvalidMeta(message.subject, message.seq, exc))

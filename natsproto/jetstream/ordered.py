@@ -26,6 +26,7 @@ from .api.models import ConsumerInfo
 
 if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
+    from ..wire import Target
     from .context import JetStreamContext
 
 MISSED_HEARTBEATS = 2.5
@@ -55,9 +56,29 @@ class _Incarnation(Handler):
         self.alive = False  # a heartbeat without a gap has come
 
     def deliver(self, msg: WireMsg) -> None:
-        self.owner._deliver(self, msg)
+        owner = self.owner
+        if self is not owner._current or owner._stopped:
+            return
+        owner._active = owner._loop.time()
+        if msg.header is not None and not msg.payload and msg.subject == self.subject:
+            if status_of(msg.header) == 100:
+                owner._control(self, msg)
+            return
+        delivery = parse_ack_subject(msg.reply)
+        if delivery is None or delivery.consumer != self.name:
+            return  # anybody may publish to our inbox: not a delivery of this consumer
+        if delivery.consumer_seq != self.consumer_seq + 1:
+            if delivery.consumer_seq > self.consumer_seq:
+                owner._restart()  # a gap
+            return
+        self.consumer_seq = delivery.consumer_seq
+        owner.stream_seq = delivery.stream_seq
+        try:
+            owner._on_message(msg, delivery)
+        except Exception as exc:  # it must not end the session of everybody else
+            owner._fail(exc)
 
-    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, msg: WireMsg, size: int) -> Target:
         return self.owner._place(self, msg, size)
 
     def on_reconnect(self) -> None:
@@ -69,6 +90,10 @@ class _Incarnation(Handler):
     def on_end(self, exc: BaseException | None) -> None:
         if self.owner._current is self:
             self.owner._fail(exc or ConnectionClosedError("the client was closed"))
+
+
+def _nothing(*_: object) -> None:
+    """A callback of a consumer that has ended."""
 
 
 class OrderedConsumer:
@@ -102,7 +127,7 @@ class OrderedConsumer:
         on_failure: Callable[[BaseException], None],
         on_idle: Callable[[], None] | None = None,
         on_restart: Callable[[], None] | None = None,
-        placer: Callable[[WireMsg, int], memoryview | bytearray | None] | None = None,
+        placer: Callable[[WireMsg, int], Target] | None = None,
         deliver_policy: str = "all",
         start_seq: int | None = None,
         heartbeat: float = 5.0,
@@ -205,6 +230,9 @@ class OrderedConsumer:
         if self._timer is not None:
             self._timer.cancel()
         self._drop()  # before the first wait: a cancelled stop() leaves nothing subscribed
+        # Callbacks know who made this consumer, and what was received so far: not for the collector to find.
+        self._on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
+        self._placer = None
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -269,29 +297,6 @@ class OrderedConsumer:
 
     # -- the reading side -------------------------------------------------------------------------
 
-    def _deliver(self, incarnation: _Incarnation, msg: WireMsg) -> None:
-        if incarnation is not self._current or self._stopped:
-            return
-        self._active = self._loop.time()
-        if msg.header is not None and not msg.payload and msg.subject == incarnation.subject:
-            if status_of(msg.header) == 100:
-                self._control(incarnation, msg)
-            return
-        delivery = parse_ack_subject(msg.reply)
-        if delivery is None or delivery.consumer != incarnation.name:
-            return  # anybody may publish to our inbox: not a delivery of this consumer
-        ahead = delivery.consumer_seq - incarnation.consumer_seq
-        if ahead != 1:
-            if ahead > 1:
-                self._restart()  # a gap
-            return
-        incarnation.consumer_seq = delivery.consumer_seq
-        self.stream_seq = delivery.stream_seq
-        try:
-            self._on_message(msg, delivery)
-        except Exception as exc:  # it must not end the session of everybody else
-            self._fail(exc)
-
     def _control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
         assert msg.header is not None
         reply = msg.reply
@@ -312,7 +317,7 @@ class OrderedConsumer:
         else:
             self._answer(reply)
 
-    def _place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def _place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> Target:
         if self._placer is None or incarnation is not self._current or self._stopped:
             return None
         delivery = parse_ack_subject(msg.reply)

@@ -14,6 +14,9 @@ from objstore.errors import DigestMismatchError, IntegrityError
 from objstore.format.digest import hex_digest, new_hasher, parse_digest
 from objstore.format.models import ObjectInfo
 
+SPILL = 4096
+"""Bytes a receive call may bring beyond the payload it is for: the beginning of what comes next."""
+
 
 class BytesTarget:
     """A destination of known size that becomes one ``bytes`` object without a second copy.
@@ -125,6 +128,16 @@ class Assembly:
         slot = self._target.slot(offset, size)
         self._placed.append((offset, slot))
         return slot
+
+    def place_with_room(self) -> memoryview | None:
+        """Return the place given out last with up to :data:`SPILL` bytes behind it; ``None``: none are there.
+
+        What is written there meanwhile is overwritten by what belongs there: nothing was accepted beyond it.
+        """
+        assert self._target is not None
+        offset, slot = self._placed[-1]
+        room = min(SPILL, self.info.size - offset - len(slot))
+        return self._target.slot(offset, len(slot) + room) if room else None
 
     def forget_places(self) -> None:
         """Give up the slots whose payload will never be accepted (a consumer was recreated).

@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NoReturn
 
 from objstore.errors import BadObjectMetaError, IntegrityError
 from objstore.format import digest as _digest
 from objstore.format.models import (
+    InfoDraft,
     ObjectHeaders,
     ObjectInfo,
     ObjectLink,
     ObjectMetaOptions,
+    plain_options,
 )
 from objstore.format.naming import (
     DEFAULT_CHUNK_SIZE,
@@ -245,14 +246,11 @@ def tombstone(info: ObjectInfo, *, mtime: datetime | None = None) -> bytes:
 
 # --- meta messages: reading -------------------------------------------------------------------------------
 
+_WHITE = " \t\n\r"  # what JSON calls white space
+
 
 class _Invalid(Exception):
     """Carries the reason to :func:`decode_meta`, which knows where the message was found."""
-
-
-@lru_cache(maxsize=16)
-def _plain_options(max_chunk_size: int) -> ObjectMetaOptions:
-    return ObjectMetaOptions(max_chunk_size=max_chunk_size)
 
 
 def decode_meta(
@@ -301,7 +299,10 @@ def _decode(
 ) -> ObjectInfo:
     if len(payload) > MAX_META_BYTES:
         raise _Invalid(f"{len(payload)} bytes are above the limit of {MAX_META_BYTES}")
-    doc = _DECODER.decode(str(payload, "utf-8"))
+    text = str(payload, "utf-8").strip(_WHITE)
+    doc, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise _Invalid("not JSON: something follows the object")
     if type(doc) is not dict:
         raise _Invalid("not a JSON object")
     name = doc.get("name")
@@ -316,28 +317,33 @@ def _decode(
     if deleted is not None and type(deleted) is not bool:
         raise _Invalid("'deleted' is not a boolean")
     options, unknown_options = _decode_options(doc.get("options"))
+    link = None if options is None else options.link
     digest = _text(doc, "digest")
     if digest:
-        digest = "" if deleted or (options is not None and options.link) else _digest.to_hex(digest)
+        digest = "" if deleted or link is not None else _digest.to_hex(digest)
     extra = {} if _KNOWN_KEYS.issuperset(doc) else {k: v for k, v in doc.items() if k not in _KNOWN_KEYS}
     if unknown_options:
         extra["options"] = unknown_options
-    return ObjectInfo(
-        name,
-        _text(doc, "description") or None,
-        _decode_headers(doc.get("headers")),
-        _count(doc, "size"),
-        _count(doc, "chunks"),
-        digest,
-        deleted or False,
-        timestamp,
-        _text(doc, "nuid"),
-        bucket,
-        options=options,
-        metadata=_decode_metadata(doc.get("metadata")),
-        revision=revision,
-        extra=extra,
-    )
+    draft: Any = InfoDraft()
+    draft.name = name
+    draft.description = _text(doc, "description") or None
+    draft.headers = _decode_headers(doc.get("headers"))
+    draft.size = _count(doc, "size")
+    draft.chunks = _count(doc, "chunks")
+    draft.digest = digest
+    draft.deleted = deleted or False
+    draft.mtime = timestamp
+    draft.nuid = _text(doc, "nuid")
+    draft.bucket = bucket
+    draft.links = None if link is None else [link.target]
+    draft.options = options
+    draft.metadata = _decode_metadata(doc.get("metadata"))
+    draft.revision = revision
+    draft.expires = None
+    draft.extra = extra
+    draft.__class__ = ObjectInfo
+    info: ObjectInfo = draft
+    return info
 
 
 def is_utf8(text: str) -> bool:
@@ -382,7 +388,7 @@ def _decode_options(value: Any) -> tuple[ObjectMetaOptions | None, dict[str, Any
     max_chunk_size = _count(value, "max_chunk_size") or DEFAULT_CHUNK_SIZE
     link = value.get("link")
     if link is None:
-        return _plain_options(max_chunk_size), unknown
+        return plain_options(max_chunk_size), unknown
     if type(link) is not dict:
         raise _Invalid("'link' is not an object")
     target = _text(link, "bucket")

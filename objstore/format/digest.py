@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ PREFIX = "SHA-256="
 _HEX_LENGTH = 64
 
 
-def new_hasher() -> _Hash:
-    """Return a fresh SHA-256 object."""
-    return hashlib.sha256()
+def new_hasher(data: bytes | bytearray | memoryview = b"") -> _Hash:
+    """Return a fresh SHA-256 object, fed with ``data``."""
+    return hashlib.sha256(data)
 
 
 def hex_digest(raw: bytes) -> str:
@@ -42,14 +43,14 @@ def parse_digest(text: str) -> bytes:
         ValueError: another algorithm, or not a digest at all.
     """
     algorithm, found, value = text.partition("=")
-    if not found or algorithm.upper() != "SHA-256":
+    if (algorithm != "SHA-256" and algorithm.upper() != "SHA-256") or not found:
         raise ValueError(f"not a SHA-256 digest: {text[:80]!r}")
     try:
         if len(value) == _HEX_LENGTH:
             raw = bytes.fromhex(value)
         else:
             value = value.rstrip("=").replace("-", "+").replace("_", "/")
-            raw = b64decode(value + "=" * (-len(value) % 4), validate=True)
+            raw = a2b_base64(value + "=" * (-len(value) % 4), strict_mode=True)
     except ValueError as exc:
         raise ValueError(f"malformed SHA-256 digest: {text[:80]!r}") from exc
     if len(raw) != 32:
@@ -71,7 +72,7 @@ def digests_equal(a: str | bytes, b: str | bytes) -> bool:
 def to_hex(text: str) -> str:
     """Return the form users see; what cannot be understood, ``""`` included, is returned unchanged."""
     try:
-        return hex_digest(parse_digest(text))
+        return PREFIX + parse_digest(text).hex()
     except ValueError:
         return text
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from objstore.format import digest as _digest
@@ -99,6 +100,11 @@ class ObjectLink:
     bucket: str
     name: str | None = None
 
+    @property
+    def target(self) -> str:
+        """``"bucket/name"``, or ``"bucket"``."""
+        return self.bucket if self.name is None else f"{self.bucket}/{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectMetaOptions:
@@ -113,6 +119,12 @@ class ObjectMetaOptions:
     link: ObjectLink | None = None
     chunk_size: int | None = None
     max_chunk_size: int = DEFAULT_CHUNK_SIZE
+
+
+@lru_cache(maxsize=16)
+def plain_options(max_chunk_size: int) -> ObjectMetaOptions:
+    """Options with nothing but the recorded chunk size; the same for all objects of one size."""
+    return ObjectMetaOptions(max_chunk_size=max_chunk_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +194,7 @@ class ObjectInfo:
     def __post_init__(self) -> None:
         link = None if self.options is None else self.options.link
         if link is not None:
-            target = link.bucket if link.name is None else f"{link.bucket}/{link.name}"
-            object.__setattr__(self, "links", [target])
+            object.__setattr__(self, "links", [link.target])
         elif self.links is not None:
             object.__setattr__(self, "links", None)
 
@@ -204,6 +215,15 @@ class ObjectInfo:
     def wire_digest(self) -> str:
         """The digest as ADR-20 writes it: ``"SHA-256=<URL-safe base64>"``; ``""`` when there is none."""
         return _digest.to_wire(self.digest)
+
+
+class InfoDraft:
+    """An :class:`ObjectInfo` being filled in: it has the same slots, and becomes one by ``__class__``.
+
+    The constructor of a frozen dataclass takes five times as long, which is what a listing would wait for.
+    """
+
+    __slots__ = ObjectInfo.__slots__
 
 
 @dataclass(frozen=True, slots=True)

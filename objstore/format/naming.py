@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
+from binascii import a2b_base64
 
 from natsproto.errors import InvalidNameError
 from objstore.errors import BadBucketError, IntegrityError
@@ -107,7 +108,7 @@ def decode_meta_name(subject: str) -> str | None:
     if "-" in encoded or "_" in encoded:
         encoded = encoded.replace("-", "+").replace("_", "/")
     try:
-        name = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+        name = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True).decode()
     except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         return None
     return name or None

@@ -137,6 +137,27 @@ async def test_unreadable_metas(
     assert (await store.status()).count == len(good)
 
 
+async def test_only_the_newest_meta_of_a_name_counts(store: ObjectStore) -> None:
+    """Of writers without roll-up, too: a list tells neither of older states nor of what was unreadable."""
+    js = store.js
+    for name in ("mended", "broken", "changed"):
+        await store.put(name, name.encode())
+    changed = await read_raw(store, "changed")
+    for name, *documents in (
+        ("mended", b"?", await read_raw(store, "mended")),
+        ("broken", b"?", await read_raw(store, "broken"), b"?", b"??"),
+        ("changed", changed | {"description": "1"}, changed | {"description": "2"}),
+    ):
+        for document in documents:
+            last = await write_raw(js, meta_subject(store, name), document, rollup=False)
+        if name == "broken":
+            broken = last
+    reported: list[InvalidMeta] = []
+    found = await store.list(on_invalid=reported.append)
+    assert [(info.name, info.description) for info in found] == [("mended", None), ("changed", "2")]
+    assert [(each.subject, each.revision) for each in reported] == [(meta_subject(store, "broken"), broken)]
+
+
 async def test_on_invalid_raises(store: ObjectStore) -> None:
     def on_invalid(invalid: InvalidMeta) -> None:
         raise RuntimeError("mine")

@@ -92,6 +92,35 @@ async def test_iter_reports_what_it_cannot_read(store: ObjectStore) -> None:
     assert "bad" in await store.names()
 
 
+async def test_list_while_names_are_replaced(store: ObjectStore) -> None:
+    """Every name, each time, and nothing older than what was there before."""
+    names = [f"n{number:03}" for number in range(200)]
+    await asyncio.gather(*(store.put(name, b"") for name in names))
+    newest: dict[str, int] = {}
+    listed = 0
+
+    async def replace(start: int) -> None:
+        for number in range(start, 1_000_000, 7):
+            info = await store.put(names[number % len(names)], b"x")
+            newest[info.name] = max(newest.get(info.name, 0), info.revision)
+            if listed == 8:
+                return
+
+    writers = [asyncio.create_task(replace(start)) for start in range(7)]
+    try:
+        for _ in range(8):
+            before = dict(newest)
+            async with asyncio.timeout(10):
+                found = {info.name: info.revision for info in await store.list()}
+            listed += 1
+            assert sorted(found) == names
+            assert [name for name, revision in before.items() if found[name] < revision] == []
+    finally:
+        listed = 8
+        await asyncio.gather(*writers)
+    assert newest
+
+
 async def test_list_dirs(tree: ObjectStore) -> None:
     top = await tree.list_dirs()
     assert top.prefixes == ["dir/", "other/"]

@@ -181,7 +181,11 @@ def test_assembly_restores_any_chunks_placed_or_not(pieces, place_from, lag, dat
     for piece in pieces:
         slot = assembly.place(len(piece)) if len(piece) >= place_from else None
         if slot is not None:
+            roomy = assembly.place_with_room()
+            if roomy is not None:  # what comes next may arrive with it, and lie there for a while
+                roomy[:] = piece + b"?" * (len(roomy) - len(piece))
             slot[:] = piece
+            del roomy
         queue.append(piece if slot is None else slot)
         if len(queue) > lag and data.draw(st.booleans()):
             while queue:

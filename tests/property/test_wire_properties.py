@@ -155,9 +155,12 @@ class Driver:
         self.error: int | None = None
         self.placed: list[tuple[bytes, bytes | None, int]] = []
 
-        def target(event: Msg | Pub, size: int) -> bytearray | None:
+        def target(event: Msg | Pub, size: int) -> bytearray | tuple[memoryview, memoryview] | None:
             assert event.payload == b""
             self.placed.append((event.subject, event.header, size))
+            if place == "roomy":
+                memory = memoryview(bytearray(size + 1 + size % 40))
+                return memory[:size], memory
             return bytearray(size) if place == "yes" else None
 
         self.parser = Parser(
@@ -212,7 +215,7 @@ def check_all_ways(data: bytes, role: str, limits: Limits, at: list[int]) -> Non
     """P1: whatever the split, the buffer and the places, the outcome is the oracle's."""
     events, error, boundary = oracle(data, role, limits)
     splits = [[b"", data], [data], cut(data, at), [data[i : i + 1] for i in range(len(data))]]
-    for place in ("no", "yes", "declined"):
+    for place in ("no", "yes", "roomy", "declined"):
         asked: list[Any] = []
         for buffer_size in (1, 24, 65536):
             for pieces in splits:
@@ -388,8 +391,9 @@ def test_corpus(path: Path) -> None:
         events, error, _ = oracle(data, role, limits)
         pieces = cut(data, [chance.randrange(10**6) for _ in range(20)])
         for split in ([b"", data], [data], pieces, [data[i : i + 1] for i in range(len(data))]):
-            driver = drive(data, split, role, limits, place="yes", buffer_size=256)
-            assert (driver.events, driver.error) == (events, error)
+            for place in ("yes", "roomy"):
+                driver = drive(data, split, role, limits, place=place, buffer_size=256)
+                assert (driver.events, driver.error) == (events, error)
     if path.stem.startswith("session-"):
         assert error is None
         assert len(events) > 15
@@ -423,7 +427,7 @@ class Conversation(RuleBasedStateMachine):
     @initialize(
         role=st.sampled_from(["client", "server"]),
         buffer_size=st.sampled_from([1, 24, 65536]),
-        place=st.sampled_from(["no", "yes", "declined"]),
+        place=st.sampled_from(["no", "yes", "roomy", "declined"]),
     )
     def begin(self, role: str, buffer_size: int, place: str) -> None:
         self.role = role

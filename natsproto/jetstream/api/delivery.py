@@ -55,28 +55,27 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
     if reply is None or not reply.startswith(b"$JS.ACK."):
         return None
     tokens = reply.split(b".")
-    count = len(tokens)
-    if count == 9:
+    if len(tokens) == 9:
         domain = None
-        at = 2
-    elif count >= 11:
+        _, _, stream, consumer, delivered, stream_seq, consumer_seq, time_ns, num_pending = tokens
+    elif len(tokens) >= 11:
         domain = None if tokens[2] == b"_" else tokens[2].decode("utf-8", "replace")
-        at = 4
+        stream, consumer, delivered, stream_seq, consumer_seq, time_ns, num_pending = tokens[4:11]
     else:
         return None
-    digits = b"".join(tokens[at + 2 : at + 7])
+    digits = b"".join((delivered, stream_seq, consumer_seq, time_ns, num_pending))
     if not digits.isdigit() or len(digits) > 100:
         return None  # int() would take more than the server writes
     try:
         return Delivery(
             domain,
-            tokens[at].decode(),
-            tokens[at + 1].decode(),
-            int(tokens[at + 2]),
-            int(tokens[at + 3]),
-            int(tokens[at + 4]),
-            int(tokens[at + 5]),
-            int(tokens[at + 6]),
+            stream.decode(),
+            consumer.decode(),
+            int(delivered),
+            int(stream_seq),
+            int(consumer_seq),
+            int(time_ns),
+            int(num_pending),
         )
     except ValueError:
         return None

@@ -1,0 +1,86 @@
+"""Ordinary metas, as this library, nats.go and nats-py write them, cut out by regular expressions.
+
+For listings: it is half the work of :func:`~objstore.format.codec.decode_meta`. A shortcut, no second judge:
+what is not of these shapes to the byte is left to ``decode_meta``, and where both can read it they agree.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from objstore.format.digest import PREFIX
+from objstore.format.models import InfoDraft, ObjectInfo, plain_options
+
+PlainReader = Callable[[bytes, bytes, int, datetime], ObjectInfo | None]
+"""``reader(subject, payload, revision, timestamp)``; ``None``: ask ``decode_meta``."""
+
+_COUNT = rb"(0|[1-9][0-9]{0,17})"  # within 63 bits
+_TEXT = rb'"[ !#-\[\]-~]{0,255}"'  # printable ASCII without escapes; whose value does not matter
+_NAME = rb'"([^"\\\x00-\x1f]{1,4096})"'  # so the whole message is far below what decode_meta() takes
+_NUID = rb'"([0-9A-Za-z_-]{0,64})"'
+_DIGEST = rb'"SHA-256=([0-9A-Za-z_-]{43}=)"'
+_SIZE = rb"([1-9][0-9]{0,17})"  # 0 stands for the default
+_COMPACT = (  # this library and nats.go
+    rb'\{"name":%b,(?:"options":\{"max_chunk_size":%b\},)?"bucket":%b,"nuid":%b,"size":%b,"mtime":%b,"chunks":%b,'
+    rb'"digest":%b\}'
+) % (_NAME, _SIZE, _TEXT, _NUID, _COUNT, _TEXT, _COUNT, _DIGEST)
+_SPACED = (  # nats-py
+    rb'\{"name": %b, "bucket": %b, "nuid": %b, "size": %b, "mtime": %b, "chunks": %b, "digest": %b, '
+    rb'"deleted": false(?:, "options": \{"max_chunk_size": %b\})?\}'
+) % (_NAME, _TEXT, _NUID, _COUNT, _TEXT, _COUNT, _DIGEST, _SIZE)
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+Match = Callable[[bytes], re.Match[bytes] | None]
+
+
+@lru_cache(maxsize=1)
+def _shapes() -> tuple[Match, Match]:
+    """Compiled when a listing needs them, which takes longer than to import this module."""
+    return re.compile(_COMPACT).fullmatch, re.compile(_SPACED).fullmatch
+
+
+def plain_reader(bucket: str) -> PlainReader:
+    """Return a reader for the metas of one bucket, whose name is taken as checked."""
+    compact, spaced = _shapes()
+    prefix = f"$O.{bucket}.M.".encode()
+
+    def read(subject: bytes, payload: bytes, revision: int, timestamp: datetime) -> ObjectInfo | None:
+        if (found := compact(payload)) is not None:
+            name, chunk_size, nuid, size, chunks, digest = found.groups()
+        elif (found := spaced(payload)) is not None:
+            name, nuid, size, chunks, digest, chunk_size = found.groups()
+        else:
+            return None
+        if subject != prefix + b2a_base64(name, newline=False).translate(_TO_URL_SAFE):
+            return None
+        draft: Any = InfoDraft()
+        try:
+            draft.name = name.decode()
+        except UnicodeDecodeError:
+            return None
+        draft.description = None
+        draft.headers = None
+        draft.size = int(size)
+        draft.chunks = int(chunks)
+        draft.digest = PREFIX + a2b_base64(digest.translate(_TO_STANDARD)).hex()
+        draft.deleted = False
+        draft.mtime = timestamp
+        draft.nuid = nuid.decode()
+        draft.bucket = bucket
+        draft.links = None
+        draft.options = None if chunk_size is None else plain_options(int(chunk_size))
+        draft.metadata = {}
+        draft.revision = revision
+        draft.expires = None
+        draft.extra = {}
+        draft.__class__ = ObjectInfo
+        info: ObjectInfo = draft
+        return info
+
+    return read
