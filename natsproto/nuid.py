@@ -14,6 +14,7 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE = len(_DIGITS)
 _PREFIX_LENGTH = 12
 _SEQUENCE_LENGTH = 10
+_LOW = _BASE**3
 _SEQUENCES = _BASE**_SEQUENCE_LENGTH
 _MIN_STEP, _MAX_STEP = 33, 333
 
@@ -41,6 +42,14 @@ def random_below(limit: int) -> int:
             return value
 
 
+def _digits(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, _BASE)
+        digits.append(_DIGITS[digit])
+    return "".join(reversed(digits))
+
+
 class Nuid:
     """A source of NUIDs. Threads may share it, and a forked child starts with a new prefix.
 
@@ -48,11 +57,12 @@ class Nuid:
         rng: ``rng(n)`` returns a number from 0 to ``n - 1``; default: the operating system's randomness.
     """
 
-    __slots__ = ("_rng", "_state")
+    __slots__ = ("_head", "_rng", "_state")
 
     def __init__(self, rng: Callable[[int], int] = random_below) -> None:
         self._rng = rng
         self._state = self._seed()
+        self._head = (-1, "", "")  # what all digits but the last three come to: it seldom changes
 
     def _seed(self) -> tuple[str, count[int], int]:
         prefix = "".join(_DIGITS[self._rng(_BASE)] for _ in range(_PREFIX_LENGTH))
@@ -70,12 +80,13 @@ class Nuid:
                 if number < _SEQUENCES:
                     break
             self._state = self._seed()
-        digits = []
-        for _ in range(_SEQUENCE_LENGTH):
-            number, digit = divmod(number, _BASE)
-            digits.append(_DIGITS[digit])
-        digits.reverse()
-        return prefix + "".join(digits)
+        high, low = divmod(number, _LOW)
+        head = self._head  # one tuple, too
+        if head[0] != high or head[1] is not prefix:
+            self._head = head = (high, prefix, prefix + _digits(high, _SEQUENCE_LENGTH - 3))
+        rest, last = divmod(low, _BASE)
+        first, middle = divmod(rest, _BASE)
+        return f"{head[2]}{_DIGITS[first]}{_DIGITS[middle]}{_DIGITS[last]}"
 
 
 _default = Nuid()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import APIError, NatsError, NoRespondersError
 from natsproto.headers import status_of
-from natsproto.jetstream.api.codec import dumps, loads
+from natsproto.jetstream.api.codec import dumps_str, loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
@@ -52,6 +52,12 @@ BIND_BUDGET = 3.0
 DIRECT_PATIENCE = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
 
+NO_MESSAGE = (
+    b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
+    b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
+)
+"""What the leader says when there is none, letter for letter; other spellings take the long way."""
+
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 
@@ -72,6 +78,7 @@ class Bucket:
         "mirror_of",
         "msg_ttl",
         "name",
+        "places",
         "replicated",
         "stream",
     )
@@ -97,6 +104,7 @@ class Bucket:
         self.msg_ttl = config.extra.get("allow_msg_ttl") is True
         self.atomic = config.extra.get("allow_atomic") is True
         self.batches = True  # until a server shows that it has none
+        self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
 
@@ -184,9 +192,7 @@ class Bucket:
 
     def start_leader_read(self, subject: str) -> PendingRequest:
         """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""
-        return self.client.start_request(
-            self._leader_subject, dumps({"last_by_subj": subject}), b"", self.js.timeout
-        )
+        return self.client.start_request(self._leader_subject, last_of(subject), b"", self.js.timeout)
 
     async def finish_leader_read(self, pending: PendingRequest) -> StoredMessage | None:
         """The message, or ``None`` when there is none."""
@@ -194,6 +200,8 @@ class Bucket:
             msg = await pending.wait()
         except NoRespondersError as exc:
             raise self.js._nobody(exc) from None
+        if msg.payload == NO_MESSAGE:
+            return None  # before every put of a new name
         answer = loads(msg.payload)
         if "error" in answer:
             error = api_error(answer["error"])
@@ -229,10 +237,7 @@ class Bucket:
             return await self.leader_message(subject)
         try:
             msg = await self.client.request_frame(
-                self._direct_subject,
-                dumps({"last_by_subj": subject}),
-                b"",
-                min(self.js.timeout, DIRECT_PATIENCE),
+                self._direct_subject, last_of(subject), b"", min(self.js.timeout, DIRECT_PATIENCE)
             )
         except NatsError as exc:
             # 503: the bucket is gone, its leader is away, or direct get was switched off. The leader tells.
@@ -340,6 +345,11 @@ class Bucket:
     async def pause(self, wait: float, deadline: float) -> None:
         """:func:`pause` for this bucket's client."""
         await pause(self.client, wait, deadline)
+
+
+def last_of(subject: str) -> bytes:
+    """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
+    return b'{"last_by_subj":%b}' % dumps_str(subject)
 
 
 def missing(bucket: str) -> BucketNotFoundError:

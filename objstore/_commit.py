@@ -79,6 +79,7 @@ class Commit:
         self._header = rollup_header(expected, ttl)
         self._nuid = nuid
         self._subject = subject or bucket.meta_subject(name)
+        self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
 
     async def run(self, after_cancel: AfterCancel | None = None) -> int:
         """Publish, and return the revision.
@@ -114,9 +115,7 @@ class Commit:
 
     async def _publish(self, timeout: float | None) -> int:
         bucket = self._bucket
-        ack = await bucket.js.publish_frame(
-            check_publish_subject(self._subject), self._payload, self._header, timeout
-        )
+        ack = await bucket.js.publish_frame(self._wire_subject, self._payload, self._header, timeout)
         if ack.stream != bucket.stream:
             raise ConfigError(
                 f"subject {self._subject} belongs to stream {ack.stream!r}, not to {bucket.stream!r}"

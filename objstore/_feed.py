@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
-from natsproto.jetstream.api.codec import dumps
+from natsproto.jetstream.api.codec import dumps_str
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
@@ -23,6 +23,7 @@ from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 if TYPE_CHECKING:
     from natsproto.jetstream.api.delivery import Delivery
     from natsproto.wire import Msg as WireMsg
+    from natsproto.wire import Target
 
 WINDOW = 4 * 1024 * 1024
 """Bytes of one batch request. The next one is sent when it has arrived; the socket buffers bridge the gap."""
@@ -50,7 +51,7 @@ class Missing(Exception):
 class Sink(Protocol):
     """Where chunks go. Called from the reading side: neither blocks nor waits."""
 
-    def place(self, size: int) -> memoryview | bytearray | None:
+    def place(self, size: int) -> Target:
         """Name the place of the next large payload, or ``None``."""
         ...
 
@@ -367,16 +368,16 @@ class _Window:
         connection.check_open()
         slot = self._slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_end, self._place)
         connection.mux.open(slot)
-        document = {
-            "seq": feed._cursor + 1,
-            "next_by_subj": feed._subject,
-            "batch": feed.batch_size(),
-            "max_bytes": feed._window,
-        }
+        document = b'{"seq":%d,"next_by_subj":%b,"batch":%d,"max_bytes":%d}' % (
+            feed._cursor + 1,
+            dumps_str(feed._subject),
+            feed.batch_size(),
+            feed._window,
+        )
         # An answer begins as soon as that to any other request; later messages may take longer.
         self._watch(min(PROGRESS, bucket.js.timeout))
         try:
-            connection.publish(bucket._direct_subject, dumps(document), slot.inbox)
+            connection.publish(bucket._direct_subject, document, slot.inbox)
             if len(connection.mux) == 1:
                 connection.flush_now()
             await self._ended
@@ -385,6 +386,7 @@ class _Window:
                 self._timer.cancel()
             if connection._mux is not None:
                 connection._mux.close(slot)
+            self._slot = None  # each knows the other: the object would stay until the collector comes
 
     def _on_message(self, msg: WireMsg) -> None:
         if self._ended.done():
@@ -405,7 +407,7 @@ class _Window:
         elif not self._feed._accept(msg.payload, seq, pending) or self._feed._done:
             self._on_done(None)
 
-    def _place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def _place(self, msg: WireMsg, size: int) -> Target:
         return self._feed._sink.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:

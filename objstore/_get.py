@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._bucket import Bucket, bind
+from natsproto.errors import NatsError
+
+from ._bucket import Bucket, bind, last_of
 from ._feed import ChunkFeed, Missing
 from ._range import read_range
 from ._sinks import BlockSink, WholeSink
@@ -20,7 +22,9 @@ from .errors import (
     ObjectTooLargeError,
 )
 from .format.assembly import Assembly
+from .format.digest import new_hasher, parse_digest
 from .format.models import ObjectInfo
+from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 
 if TYPE_CHECKING:
     from ._put import Progress
@@ -32,6 +36,9 @@ MAX_LINKS = 8
 
 DEFAULT_MAX_SIZE = 1 << 30
 """Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
+
+SMALL = DEFAULT_CHUNK_SIZE
+"""Up to this size the only chunk of an object is asked for by itself, not as a batch."""
 
 Payload = bytes | bytearray | memoryview
 
@@ -73,6 +80,8 @@ async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
         LinkError: a bucket link, a link that leads nowhere, in a circle, or too far.
     """
     info = await live_info(bucket, name)
+    if not info.is_link:
+        return bucket, info
     first = info
     seen = {(bucket.name, info.name)}
     while info.is_link:
@@ -140,6 +149,12 @@ async def get_bytes(
                 size=info.size,
                 max_size=max_size,
             )
+        if verify and info.chunks == 1 and 0 < info.size <= SMALL and bucket.direct:
+            data = await only_chunk(bucket, info)
+            if data is not None:
+                if progress is not None:
+                    progress(info.size, info.size)
+                return info, data
         sink = WholeSink(info, verify=verify, progress=progress)
         try:
             if info.size or info.chunks:
@@ -152,6 +167,25 @@ async def get_bytes(
             if info.is_link:
                 bucket, info = await resolve(bucket, name)
     raise AssertionError("unreachable")
+
+
+async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
+    """The bytes of an object of one chunk by one plain direct get, proven by their digest.
+
+    ``None`` for whatever else comes, an error or the wrong bytes: :class:`ChunkFeed` sees what it means.
+    """
+    subject = chunk_subject(bucket.name, info.nuid)
+    try:
+        expected = parse_digest(info.digest)
+        msg = await bucket.client.request_frame(
+            bucket._direct_subject, last_of(subject), b"", bucket.js.timeout
+        )
+    except (NatsError, ValueError):
+        return None
+    data = msg.payload
+    if len(data) != info.size or new_hasher(data).digest() != expected:
+        return None
+    return data if type(data) is bytes else bytes(data)
 
 
 async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.errors import MaxPayloadError, NatsError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
 from natsproto.nuid import next_nuid
-from natsproto.subjects import check_publish_subject
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
@@ -62,6 +60,9 @@ BATCH_ROOM = 128
 META_ROOM = 512
 """Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
 
+PLAIN_META = 32 * 1024
+"""More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
+
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
 
@@ -80,7 +81,7 @@ class Put:
     Args:
         bucket: where.
         template: the object's info as far as it is known before the bytes: name, description, headers,
-            metadata, options.
+            metadata, options. It becomes the result.
         source: the bytes.
         chunk_size: bytes of a chunk.
         if_revision: compare-and-set; ``None`` = last writer wins, 0 = absent or deleted.
@@ -89,6 +90,9 @@ class Put:
         progress: called with ``(bytes sent, total or None)``.
         ttl: how long the object lives; ``None`` = for ever.
     """
+
+    counts_afterwards = False
+    """Whether :meth:`_discard` has work even if nothing was replaced."""
 
     def __init__(
         self,
@@ -184,7 +188,7 @@ class Put:
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
         return PublishWindow(
             self._bucket.client,
-            check_publish_subject(self._subject),
+            self._subject.encode(),  # of a bucket's name and a nuid, both checked
             self._bucket.stream,
             max_bytes=self._window_bytes,
             first=first,
@@ -196,28 +200,41 @@ class Put:
         connection = self._bucket.client._connection
         epoch, began = connection.epoch, self._loop.time()
         chunker = Chunker(self._chunk_size, copy=self._source.refills)
-        pieces: AsyncIterator[Any] = self._source.pieces()
-        try:
-            async for piece in pieces:
-                for chunk in chunker.push(piece):
-                    await self._send(chunk)
-            last = chunker.finish()
-            if last is not None:
-                await self._send(last)
-        finally:
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                await aclose()
+        whole = self._source.whole
+        if whole is None:
+            await self._send_pieces(chunker)
+        else:
+            for chunk in chunker.push(whole):
+                await self._send(chunk)
+            await self._send_last(chunker)
         while self._window is not None:
             try:
                 await self._window.settle()
                 break
             except NatsError as exc:
                 await self._repair(exc)
-        await self._delete_copies()
+        if self._window is not None and self._window.copies:
+            await self._delete_copies()
         doubtful = self._repaired or connection.epoch != epoch or self._loop.time() - began > LONG
         if self._window is not None and doubtful:
             await self._check_count()  # what was acknowledged may be gone, or be there twice
+
+    async def _send_pieces(self, chunker: Chunker) -> None:
+        pieces: AsyncIterator[Any] = self._source.pieces()
+        try:
+            async for piece in pieces:
+                for chunk in chunker.push(piece):
+                    await self._send(chunk)
+            await self._send_last(chunker)
+        finally:
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def _send_last(self, chunker: Chunker) -> None:
+        last = chunker.finish()
+        if last is not None:
+            await self._send(last)
 
     async def _send(self, chunk: memoryview) -> None:
         if self._window is None:
@@ -417,7 +434,7 @@ class Put:
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         bucket = self._bucket
-        info = replace(
+        info = _completed(
             self._template,
             nuid=self._nuid,
             size=self._size,
@@ -425,18 +442,20 @@ class Put:
             digest=hex_digest(self._hasher.digest()),
             mtime=datetime.now(UTC),
         )
-        patience = Patience(bucket)
+        patience: Patience | None = None
         while True:
             expected, old = previous
             commit: Commit | None = None
             try:
-                await finish_rename(bucket, old)
+                if old is not None:
+                    await finish_rename(bucket, old)
                 commit = Commit(
                     bucket, info.name, encode_meta(info), expected=expected, nuid=self._nuid, ttl=self._ttl
                 )
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
+                patience = patience or Patience(bucket)
                 try:
                     again = self._if_revision is None and await patience.again()
                 except BaseException as exc:
@@ -457,9 +476,11 @@ class Put:
                 if self._window is not None and revision <= self._window.last_seq:
                     await bucket.shielded(self._retract(revision))
                     raise self._made_anew()
-                await bucket.shielded(self._committed(old))
+                copies = self._window is not None and self._window.copies
+                if self.counts_afterwards or copies or self._replaced(old):
+                    await bucket.shielded(self._committed(old))
                 expires = None if self._ttl is None else info.mtime + self._ttl
-                return replace(info, revision=revision, expires=expires)
+                return _completed(info, revision=revision, expires=expires)
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
         await (self._cleanup() if revision is None else self._committed(old))
@@ -478,10 +499,12 @@ class Put:
 
     async def _discard(self, old: ObjectInfo | None) -> None:
         """Remove the chunks of exactly the revision that was replaced."""
-        if old is None or old.deleted or not old.chunks or old.nuid == self._nuid:
-            return
-        if not await shares_chunks(self._bucket, old):
+        if old is not None and self._replaced(old) and not await shares_chunks(self._bucket, old):
             await self._bucket.discard_chunks(old, "put")
+
+    def _replaced(self, old: ObjectInfo | None) -> bool:
+        """Whether the revision that was replaced has chunks of its own."""
+        return old is not None and not old.deleted and old.chunks > 0 and old.nuid != self._nuid
 
     async def _abandon(self, why: BaseException) -> None:
         """Remove the chunks of a put that failed; runs to its end even when cancelled (again).
@@ -509,6 +532,18 @@ class Put:
         except TimeoutError:
             pass
         log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, reason)
+
+
+@lru_cache(maxsize=16)
+def _options(chunk_size: int) -> ObjectMetaOptions:
+    return ObjectMetaOptions(max_chunk_size=chunk_size)
+
+
+def _completed(info: ObjectInfo, **fields: Any) -> ObjectInfo:
+    """Fill in what was not known before; the object is this put's own, so no copy is needed."""
+    for name, value in fields.items():
+        object.__setattr__(info, name, value)
+    return info
 
 
 def prepare(
@@ -548,9 +583,12 @@ def prepare(
     description, filename, headers, metadata = about
     template = bucket.template(
         ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-        ObjectMetaOptions(max_chunk_size=size),
+        _options(size),
     )
-    meta_size = len(encode_meta(template)) + META_ROOM
+    said = template.description or template.headers or template.metadata
+    meta_size = META_ROOM
+    if said or limit < PLAIN_META:
+        meta_size += len(encode_meta(template))
     if meta_size > limit:
         raise MaxPayloadError(
             f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from natsproto.errors import ConnectionClosedError
 
 from ._feed import WINDOW
-from .format.assembly import Assembly, BytesTarget
+from .format.assembly import SPILL, Assembly, BytesTarget
 
 if TYPE_CHECKING:
+    from natsproto.wire import Target
+
     from ._put import Progress
     from .format.models import ObjectInfo
 
@@ -32,8 +34,12 @@ class WholeSink:
         self._assembly = Assembly(info, verify=verify, target=self._target)
         self._progress = progress
 
-    def place(self, size: int) -> memoryview | None:
-        return self._assembly.place(size)
+    def place(self, size: int) -> Target:
+        slot = self._assembly.place(size)
+        if slot is None:
+            return None
+        roomy = self._assembly.place_with_room()
+        return slot if roomy is None else (slot, roomy)
 
     def accept(self, payload: Payload) -> None:
         self._assembly.accept(payload)
@@ -102,7 +108,7 @@ class BlockSink:
 
     # -- the feed's side --------------------------------------------------------------------------
 
-    def place(self, size: int) -> memoryview | None:
+    def place(self, size: int) -> Target:
         arena = self._arena
         if arena is None or arena.used + size > self._arena_size:
             self._arena = arena = self._free_arena()
@@ -112,7 +118,8 @@ class BlockSink:
         arena.used += size
         arena.users += 1
         self._placed.append((view, arena))
-        return view
+        room = min(SPILL, self._arena_size - arena.used)  # belongs to nobody yet
+        return (view, arena.view[arena.used - size : arena.used + room]) if room else view
 
     def _free_arena(self) -> _Arena | None:
         for arena in self._arenas:

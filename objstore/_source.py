@@ -52,9 +52,10 @@ class Source:
         restartable: whether a second pass gives the same bytes.
         size: bytes in all, ``None`` when not known.
         refills: whether a piece's buffer may be written again, or resized, once the next piece is asked for.
+        whole: everything, where it lies in memory in one piece; then there is no need to iterate.
     """
 
-    __slots__ = ("_open", "refills", "restartable", "size")
+    __slots__ = ("_open", "refills", "restartable", "size", "whole")
 
     def __init__(
         self,
@@ -63,8 +64,10 @@ class Source:
         restartable: bool,
         size: int | None = None,
         refills: bool = True,
+        whole: bytes | bytearray | memoryview | None = None,
     ) -> None:
         self._open = opener
+        self.whole = whole
         self.restartable = restartable
         self.size = size
         self.refills = refills
@@ -121,7 +124,8 @@ def _whole(data: bytes | bytearray | memoryview) -> Source:
     async def once() -> AsyncIterator[Any]:
         yield data
 
-    return Source(once, restartable=True, size=memoryview(data).nbytes, refills=False)
+    size = len(data) if type(data) is bytes else memoryview(data).nbytes
+    return Source(once, restartable=True, size=size, refills=False, whole=data)
 
 
 async def _pieces(data: Iterable[Any]) -> AsyncIterator[Any]:

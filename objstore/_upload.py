@@ -160,6 +160,8 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
 class ResumedPut(Put):
     """A put on a nuid that may have chunks already, and that keeps them when it fails."""
 
+    counts_afterwards = True
+
     def __init__(self, *args: Any, nuid: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self._fixed = nuid

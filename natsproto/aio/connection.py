@@ -34,6 +34,7 @@ from .subscription import Handler
 if TYPE_CHECKING:
     from ..transport import Buffer
     from ..wire import Msg as WireMsg
+    from ..wire import Target
     from .options import Options
 
 log = logging.getLogger("natsproto")
@@ -399,13 +400,13 @@ class Connection:
             OutboundBufferLimitError: disconnected, and too much is waiting already.
         """
         size = len(payload)
-        line = serializer.pub_line(subject, reply, len(header), size)
         session = self.session
         if session is None:
-            self._keep(len(header) + size, b"".join((line, header, payload, b"\r\n")))
+            self._keep(len(header) + size, serializer.pub_frame(subject, reply, header, payload))
         elif size < LARGE:
-            session.write(b"".join((line, header, payload, b"\r\n")))
+            session.write(serializer.pub_frame(subject, reply, header, payload))
         else:
+            line = serializer.pub_line(subject, reply, len(header), size)
             session.write_large(line + header, payload)
         stats = self.stats
         stats.out_msgs += 1
@@ -435,6 +436,7 @@ class Connection:
                 await session.transport.drain()
             except StaleConnectionError:
                 pass  # what was in flight is told by the handlers
+            session.congested = session.transport.congested
 
     def flush_now(self) -> None:
         """Hand queued frames to the transport without waiting for the end of the loop's turn."""
@@ -503,7 +505,7 @@ class Connection:
             if self.handlers.pop(handler.sid, None) is not None:
                 handler.on_end(None)
 
-    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, msg: WireMsg, size: int) -> Target:
         """The parser's question where a large payload belongs."""
         handler = self.handlers.get(msg.sid)
         return None if handler is None else handler.place(msg, size)

@@ -1,8 +1,9 @@
-"""Replies: one wildcard inbox for every request of a connection."""
+"""Replies: one wildcard inbox for every request of a connection, and one timer for all their deadlines."""
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..errors import NoRespondersError, PermissionsViolationError
@@ -11,6 +12,7 @@ from .subscription import Handler
 
 if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
+    from ..wire import Target
 
 
 class ReplySlot:
@@ -21,24 +23,33 @@ class ReplySlot:
     Attributes:
         inbox: the reply subject to publish with; ``.<rest>`` may be appended to tell replies apart.
         subject: where the request goes; a permissions violation there fails this slot at once.
+        deadline: when :meth:`on_timeout` is due, by the loop's clock; set by :meth:`RequestMux.arm`.
     """
 
-    __slots__ = ("inbox", "subject", "token")
+    __slots__ = ("deadline", "inbox", "subject", "token")
 
     def __init__(self, subject: bytes = b"") -> None:
         self.subject = subject
         self.inbox = b""
         self.token = b""
+        self.deadline = inf
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         """A reply; ``rest`` is what was appended to the inbox (empty when nothing was)."""
 
-    def place(self, rest: bytes, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         """Name the place for a large payload, or ``None``."""
         return None
 
     def on_lost(self, exc: BaseException) -> None:
         """The connection was lost (or the subject refused) while the slot was open."""
+
+    def on_timeout(self) -> None:
+        """The time given to :meth:`RequestMux.arm` is over; it may be armed again."""
+
+
+GRAIN = 0.005
+"""Seconds between two looks at the deadlines of open slots: so late a time-out may be, when many are due."""
 
 
 class RequestSlot(ReplySlot):
@@ -47,7 +58,9 @@ class RequestSlot(ReplySlot):
     __slots__ = ("future",)
 
     def __init__(self, subject: bytes, future: asyncio.Future[WireMsg]) -> None:
-        super().__init__(subject)
+        self.subject = subject  # not by super(): one is made for every request
+        self.inbox = self.token = b""
+        self.deadline = inf
         self.future = future
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
@@ -65,9 +78,14 @@ class RequestSlot(ReplySlot):
 
 
 class RequestMux(Handler):
-    """Dispatches replies by token. Late and unknown replies are dropped."""
+    """Dispatches replies by token. Late and unknown replies are dropped.
 
-    __slots__ = ("_counter", "_prefix", "_prefix_length", "_slots")
+    Deadlines have no timers of their own, which would cost a request more than all the rest of its
+    bookkeeping: one timer looks at every open slot when the first of them can be due, and so at most once in
+    :data:`GRAIN`. Nearly all requests are answered before anybody looks.
+    """
+
+    __slots__ = ("_counter", "_next_look", "_prefix", "_prefix_length", "_slots", "_timer")
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix + b".>")
@@ -75,6 +93,8 @@ class RequestMux(Handler):
         self._prefix_length = len(self._prefix)
         self._slots: dict[bytes, ReplySlot] = {}
         self._counter = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_look = inf
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -92,13 +112,42 @@ class RequestMux(Handler):
         if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
             del self._slots[slot.token]
 
+    def arm(self, slot: ReplySlot, seconds: float) -> None:
+        """Call ``slot.on_timeout()`` in ``seconds`` from now, unless the slot is closed or armed anew."""
+        loop = asyncio.get_running_loop()
+        slot.deadline = deadline = loop.time() + seconds
+        if deadline < self._next_look:
+            self._look_at(loop, deadline)
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_look = when
+        self._timer = loop.call_at(when, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = max(loop.time(), self._next_look)
+        self._timer = None
+        self._next_look = inf
+        for slot in list(self._slots.values()):
+            if slot.deadline <= now:
+                slot.deadline = inf
+                slot.on_timeout()
+        soonest = min((slot.deadline for slot in self._slots.values()), default=inf)
+        if soonest < self._next_look:
+            self._look_at(loop, max(soonest, now + GRAIN))
+
     def deliver(self, msg: WireMsg) -> None:
-        token, _, rest = msg.subject[self._prefix_length :].partition(b".")
+        token = msg.subject[self._prefix_length :]
         slot = self._slots.get(token)
+        rest = b""
+        if slot is None:
+            token, _, rest = token.partition(b".")
+            slot = self._slots.get(token)
         if slot is not None:
             slot.on_reply(rest, msg)
 
-    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, msg: WireMsg, size: int) -> Target:
         token, _, rest = msg.subject[self._prefix_length :].partition(b".")
         slot = self._slots.get(token)
         return None if slot is None else slot.place(rest, msg, size)
@@ -110,6 +159,9 @@ class RequestMux(Handler):
     def on_end(self, exc: BaseException | None) -> None:
         from ..errors import ConnectionClosedError
 
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._next_look = None, inf
         reason = exc or ConnectionClosedError("the client was closed")
         for slot in list(self._slots.values()):
             slot.on_lost(reason)

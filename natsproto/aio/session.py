@@ -76,6 +76,8 @@ class Session:
         self._out: list[bytes] = []
         self._out_size = 0
         self._flush_scheduled = False
+        self.congested = False
+        """True when a sender should await :meth:`Connection.drain`; as it was at the last write."""
         self.lame_duck = False
         self.info_in_clear = False
         """True while the newest INFO came in clear although the session is encrypted: do not trust it."""
@@ -226,6 +228,7 @@ class Session:
         transport = self.transport
         if transport is not None:
             transport.write(payload)
+            self.congested = transport.congested
         # Joined to the next control line; alone only when nothing follows in this turn.
         self.write(b"\r\n")
 
@@ -242,10 +245,7 @@ class Session:
             self._out_size = 0
             if self.transport is not None:
                 self.transport.write(data)
-
-    @property
-    def congested(self) -> bool:
-        return self.transport is not None and self.transport.congested
+                self.congested = self.transport.congested
 
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
         """Send PING; ``waiter`` is completed by its PONG, or failed by the loss of the connection."""

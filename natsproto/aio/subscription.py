@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..wire import Msg as WireMsg
+    from ..wire import Target
     from .client import Client
 
 
@@ -37,7 +38,7 @@ class Handler:
     def deliver(self, msg: WireMsg) -> None:
         """A message for this subscription."""
 
-    def place(self, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, msg: WireMsg, size: int) -> Target:
         """Name the place for a large payload, or ``None``."""
         return None
 
@@ -101,8 +102,10 @@ class Subscription(Handler):
     # -- handler ----------------------------------------------------------------------------------
 
     def deliver(self, msg: WireMsg) -> None:
-        size = len(msg.payload) if msg.header is None else len(msg.payload) + len(msg.header)
-        if len(self._msgs) >= self.pending_msgs_limit or self._bytes + size > self.pending_bytes_limit:
+        held = len(msg.payload) if msg.header is None else len(msg.payload) + len(msg.header)
+        held += self._bytes
+        msgs = self._msgs
+        if len(msgs) >= self.pending_msgs_limit or held > self.pending_bytes_limit:
             self.dropped += 1
             if not self._slow:
                 self._slow = True
@@ -116,8 +119,8 @@ class Subscription(Handler):
                     )
                 )
             return
-        self._msgs.append(Msg(msg, self._client))
-        self._bytes += size
+        msgs.append(Msg(msg, self._client))
+        self._bytes = held
         if self._waiters:
             self._wake_one()
 
@@ -148,21 +151,23 @@ class Subscription(Handler):
         return self._bytes
 
     def _take(self) -> Msg:
-        msg = self._msgs.popleft()
+        msgs = self._msgs
+        msg = msgs.popleft()
         frame = msg._frame
         self._bytes -= len(frame.payload) if frame.header is None else len(frame.payload) + len(frame.header)
-        if (
-            self._slow
-            and 2 * len(self._msgs) <= self.pending_msgs_limit
-            and 2 * self._bytes <= self.pending_bytes_limit
-        ):
+        if self._slow or not msgs:
+            self._taken()
+        return msg
+
+    def _taken(self) -> None:
+        """The queue has become empty, or shorter in an episode of slowness."""
+        if 2 * len(self._msgs) <= self.pending_msgs_limit and 2 * self._bytes <= self.pending_bytes_limit:
             self._slow = False  # the episode is over once half of the queue has been read
         if not self._msgs:
             for waiter in self._idle:
                 if not waiter.done():
                     waiter.set_result(None)
             self._idle.clear()
-        return msg
 
     async def _next(self) -> Msg | None:
         """The next message, or ``None`` once the subscription has ended and its queue is empty."""
@@ -207,6 +212,8 @@ class Subscription(Handler):
         return self
 
     async def __anext__(self) -> Msg:
+        if self._msgs:
+            return self._take()
         msg = await self._next()
         if msg is None:
             raise StopAsyncIteration

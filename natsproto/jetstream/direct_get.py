@@ -9,6 +9,7 @@ from ..aio.request_mux import ReplySlot
 from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
 from ..headers import status_of
 from ..wire import Msg as WireMsg
+from ..wire import Target
 from .api.codec import parse_time
 from .api.errors import MessageNotFoundError
 from .api.models import StoredMessage
@@ -102,7 +103,7 @@ class BatchSlot(ReplySlot):
         subject: bytes,
         on_message: Callable[[WireMsg], None],
         on_done: Callable[[NatsError | None], None],
-        placer: Callable[[WireMsg, int], memoryview | bytearray | None] | None = None,
+        placer: Callable[[WireMsg, int], Target] | None = None,
     ) -> None:
         super().__init__(subject)
         self._on_message = on_message
@@ -124,7 +125,7 @@ class BatchSlot(ReplySlot):
             assert msg.header is not None
             self._finish(status_error(msg.header, self.subject.decode("utf-8", "replace")))
 
-    def place(self, rest: bytes, msg: WireMsg, size: int) -> memoryview | bytearray | None:
+    def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         return None if self._placer is None or self._done else self._placer(msg, size)
 
     def on_lost(self, exc: BaseException) -> None:

@@ -36,7 +36,7 @@ from .events import (
     Sub,
     Unsub,
 )
-from .parser import Parser, Place, Role
+from .parser import Parser, Place, Role, Target
 from .serializer import Buffers, connect, err, info, msg, ok, ping, pong, pub, pub_line, sub, unsub
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "Payload",
     # parser
     "Parser",
+    "Target",
     "Limits",
     "Place",
     "Role",

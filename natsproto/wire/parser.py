@@ -23,7 +23,10 @@ from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be_operation, opera
 from .events import Event, Msg, Pub
 
 Role = Literal["client", "server"]
-Place = Callable[[Any, int], bytearray | memoryview | None]
+Target = bytearray | memoryview | tuple[memoryview, memoryview] | None
+"""Where a payload goes: a buffer of its size; that and the same memory with room behind it; anywhere."""
+
+Place = Callable[[Any, int], Target]
 """``place(event, size)``: the event is a :class:`Msg` (client role) or a :class:`Pub` (server role)."""
 
 _CRLF: Final = b"\r\n"
@@ -49,8 +52,10 @@ class Parser:
         place: called as ``place(event, size)`` once for each message whose payload is at least
             ``place_from`` bytes, when its control line and header block are known and ``event.payload``
             is still ``b""``. It returns a writable buffer of exactly ``size`` bytes, where the payload
-            will land and which ``event.payload`` then is, or ``None`` for ``bytes`` as usual. It must
-            not raise and must not call the parser.
+            will land and which ``event.payload`` then is, or ``None`` for ``bytes`` as usual. Or a pair:
+            that buffer, and a flat one that begins at the same byte and is longer. What lies behind the
+            payload is then overwritten, too: with it goes the receive call that would only have brought
+            the frame's end and the next one's beginning. It must not raise and must not call the parser.
         place_from: smallest payload, in bytes, for which ``place`` is called.
     """
 
@@ -73,6 +78,7 @@ class Parser:
         "_pending",
         "_place",
         "_place_from",
+        "_roomy",
         "_short",
         "_sizes",
         "_unplaced",
@@ -109,6 +115,7 @@ class Parser:
         self._pending: Msg | Pub | None = None  # the event whose payload is on its way to its place
         self._body: memoryview | None = None  # that place, as long as bytes are missing
         self._body_at = 0
+        self._roomy: memoryview | None = None  # the place with room behind it, if it was named
         self._body_io: BytesIO | None = None
         self._unplaced = -1  # offset of the frame for which place() said None
         self._short = False
@@ -160,7 +167,7 @@ class Parser:
         if self._error is not None:
             raise self._dead()
         if self._body is not None:
-            return self._body[self._body_at :]
+            return (self._roomy or self._body)[self._body_at :]
         held = self._held
         if held >= len(self._buffer):
             self._reserve(max(held + 1, min(2 * held, self._longest_line)))
@@ -179,7 +186,15 @@ class Parser:
         events: list[Event] = []
         self._fed += nbytes
         if self._body is not None:
-            self._body_filled(nbytes)
+            size = len(self._body)
+            behind = self._body_at + nbytes - size
+            if behind <= 0:
+                self._body_filled(nbytes)
+                return events
+            assert self._roomy is not None
+            data = bytes(self._roomy[size : size + behind])
+            self._body_filled(nbytes - behind)
+            self._run(data, 0, events)
             return events
         before = self._held
         held = self._held = before + nbytes
@@ -404,12 +419,17 @@ class Parser:
         if target is None:
             self._unplaced = position
             return False
+        roomy = None
+        if isinstance(target, tuple):
+            target, roomy = target
+            if roomy.nbytes <= size or len(roomy) != roomy.nbytes or roomy.readonly:
+                raise ValueError(f"place() must return a flat, writable buffer longer than {size} bytes")
         view = target if isinstance(target, memoryview) else memoryview(target)
         if view.nbytes != size or view.readonly:
             raise ValueError(f"place() must return a writable buffer of {size} bytes")
         event.payload = view
         flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
-        self._pending, self._body, self._body_at = event, flat, 0
+        self._pending, self._body, self._body_at, self._roomy = event, flat, 0, roomy
         return True
 
     def _fill_body(self, data: bytes, middle: int, end: int, base: int, events: list[Event]) -> int:
@@ -430,7 +450,7 @@ class Parser:
         assert self._body is not None
         self._body_at += nbytes
         if self._body_at == len(self._body):
-            self._body = None
+            self._body = self._roomy = None
             self._need = 2
 
     def _finish_body(self, data: bytes, pos: int, base: int, events: list[Event]) -> int:

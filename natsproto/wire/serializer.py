@@ -71,6 +71,22 @@ def pub_line(subject: bytes, reply: bytes | None, header_len: int, payload_len: 
     return b"PUB %b %b %d\r\n" % (subject, reply, payload_len)
 
 
+def pub_frame(subject: bytes, reply: bytes | None, header: bytes, payload: Any) -> bytes:
+    """Return a whole publish in one piece. Hot path: nothing is checked; :func:`pub_line` for large ones.
+
+    One formatting step: joining the pieces takes twice as long. ``payload`` is any bytes-like object.
+    """
+    size = len(payload)
+    if header:
+        head = len(header)
+        if reply is None:
+            return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, head, head + size, header, payload)
+        return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, head, head + size, header, payload)
+    if reply is None:
+        return b"PUB %b %d\r\n%b\r\n" % (subject, size, payload)
+    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, payload)
+
+
 def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = None) -> Buffers:
     """``SUB``.
 

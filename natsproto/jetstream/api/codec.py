@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring
 from typing import Any
 
 from ...errors import RemoteProtocolError
@@ -12,12 +13,19 @@ from ...errors import RemoteProtocolError
 MAX_DOCUMENT = 64 * 1024 * 1024
 """Bytes of one answer; a page of 100 000 subjects is far below."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_decode = json.JSONDecoder().decode
 
 
 def dumps(document: Mapping[str, Any]) -> bytes:
     """Return compact UTF-8 JSON."""
     return _encode(document).encode()
+
+
+def dumps_str(text: str) -> bytes:
+    """Return ``text`` as a JSON string, as :func:`dumps` writes it, at a tenth of the cost of a document."""
+    return encode_basestring(text).encode()
 
 
 def loads(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -29,7 +37,7 @@ def loads(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
     if len(payload) > MAX_DOCUMENT:
         raise RemoteProtocolError(f"an API answer of {len(payload)} bytes is refused")
     try:
-        document = json.loads(bytes(payload))
+        document = _decode(str(payload, "utf-8"))
     except (ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"an API answer is not JSON: {type(exc).__name__}") from None
     if not isinstance(document, dict):
@@ -58,6 +66,12 @@ def parse_time(text: Any) -> datetime:
     if isinstance(text, bytes):
         text = text.decode("ascii", "replace")
     if isinstance(text, str):
+        try:
+            time = datetime.fromisoformat(text)  # the usual form is understood as it is
+            if time.tzinfo is UTC:
+                return time
+        except ValueError:
+            pass
         head, dot, tail = text.partition(".")
         if dot:
             digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
@@ -72,6 +86,4 @@ def parse_time(text: Any) -> datetime:
 
 def time_from_ns(ns: int) -> datetime:
     """An aware UTC ``datetime`` from nanoseconds since the epoch."""
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC) + timedelta(
-        microseconds=ns % 1_000_000_000 // 1000
-    )
+    return _EPOCH + timedelta(0, 0, ns // 1000)

@@ -104,3 +104,6 @@ def test_a_time_without_zone_is_utc() -> None:
 
 def test_time_from_ns() -> None:
     assert codec.time_from_ns(1_700_000_000_123_456_789) == datetime(2023, 11, 14, 22, 13, 20, 123_456, UTC)
+    assert codec.time_from_ns(999) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert codec.time_from_ns(2**63 - 1) == datetime(2262, 4, 11, 23, 47, 16, 854_775, UTC)
+    assert codec.time_from_ns(1).tzinfo is UTC

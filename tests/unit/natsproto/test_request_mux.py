@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from natsproto.aio.request_mux import ReplySlot, RequestMux, RequestSlot
+from natsproto.aio.request_mux import GRAIN, ReplySlot, RequestMux, RequestSlot
 from natsproto.errors import (
     ConnectionClosedError,
     NoRespondersError,
@@ -147,3 +147,112 @@ async def test_the_first_answer_counts() -> None:
     cancelled.cancel()
     RequestSlot(b"q", cancelled).on_reply(b"", reply(b"i"))
     RequestSlot(b"q", cancelled).on_lost(StaleConnectionError("x"))
+
+
+class Timeouts:
+    """What timed out, when, and a way to wait for so many of them."""
+
+    def __init__(self, count: int) -> None:
+        self.tokens: list[bytes] = []
+        self.times: list[float] = []
+        self.count = count
+        self.reached = asyncio.Event()
+
+    def add(self, slot: Timed) -> None:
+        self.tokens.append(slot.token)
+        self.times.append(asyncio.get_running_loop().time())
+        if len(self.tokens) >= self.count:
+            self.reached.set()
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(5):
+            await self.reached.wait()
+
+
+class Timed(ReplySlot):
+    __slots__ = ("log",)
+
+    def __init__(self, log: Timeouts) -> None:
+        super().__init__()
+        self.log = log
+
+    def on_timeout(self) -> None:
+        self.log.add(self)
+
+
+def armed(mux: RequestMux, log: Timeouts, seconds: float) -> Timed:
+    slot = Timed(log)
+    mux.open(slot)
+    mux.arm(slot, seconds)
+    return slot
+
+
+async def test_deadlines_are_met_in_order() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    log = Timeouts(3)
+    began = asyncio.get_running_loop().time()
+    waits = (0.09, 0.03, 60, 0.06)
+    tokens = [armed(mux, log, seconds).token for seconds in waits]
+    await log.wait()
+    assert log.tokens == [tokens[1], tokens[3], tokens[0]]
+    for when, seconds in zip(log.times, (0.03, 0.06, 0.09), strict=True):
+        assert when - began >= seconds - 1e-6  # never early
+    mux.on_end(None)
+
+
+async def test_a_closed_slot_is_not_timed_out() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    log = Timeouts(1)
+    mux.close(armed(mux, log, 0.01))
+    other = armed(mux, log, 0.02)
+    await log.wait()
+    assert log.tokens == [other.token]
+    assert mux._timer is None
+
+
+async def test_armed_again_from_its_own_timeout() -> None:
+    class Again(Timed):
+        __slots__ = ()
+
+        def on_timeout(self) -> None:
+            super().on_timeout()
+            if len(self.log.tokens) == 1:
+                mux.arm(self, 0.01)
+
+    mux = RequestMux(b"_INBOX.p")
+    log = Timeouts(2)
+    slot = Again(log)
+    mux.open(slot)
+    mux.arm(slot, 0)
+    await log.wait()
+    assert mux._timer is None
+    assert log.tokens == [slot.token] * 2
+
+
+async def test_many_deadlines_need_few_looks() -> None:
+    """A thousand requests set one timer, and a thousand that are due are found in a few looks."""
+    looks: list[float] = []
+
+    class Counting(RequestMux):
+        __slots__ = ()
+
+        def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+            looks.append(when)
+            super()._look_at(loop, when)
+
+    mux = Counting(b"_INBOX.p")
+    log = Timeouts(1000)
+    tokens = [armed(mux, log, 0.01 + n * 1e-5).token for n in range(1000)]
+    assert len(looks) == 1
+    await log.wait()
+    assert log.tokens == tokens
+    assert len(looks) <= 1 + 0.02 / GRAIN
+
+
+async def test_the_end_stops_the_timer() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    armed(mux, Timeouts(1), 60)
+    timer = mux._timer
+    assert timer is not None
+    mux.on_end(None)
+    assert timer.cancelled()

@@ -1,0 +1,137 @@
+"""Objects of one chunk: how many messages they cost, and what happens when the short way is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import natsproto
+from natsproto.aio.client import Client
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalServer
+from natsproto.testing import CUT, DROP, DUPLICATE, FaultProxy, corrupt
+from natsproto.wire import Msg
+from objstore import IntegrityError, ObjectNotFoundError, ObjectStore
+from support.objects import CHUNK, assert_exact, pattern, stream
+
+LIMIT = 10.0
+
+
+async def sent(nc: Client, work: Any) -> int:
+    """Messages that ``work`` publishes."""
+    before = nc.stats.out_msgs
+    await work
+    return nc.stats.out_msgs - before
+
+
+@pytest.mark.parametrize("size", [1, 1024, CHUNK])
+async def test_messages(nc: Client, store: ObjectStore, size: int) -> None:
+    """A get is two requests; a put reads the meta, stores a chunk and a meta, and purges what it replaces."""
+    data = pattern(size)
+    assert await sent(nc, store.put("a", data)) == 3
+    assert await sent(nc, store.get("a")) == 2
+    assert await store.get("a") == data
+    assert type(await store.get("a")) is bytes
+    assert await sent(nc, store.put("a", data)) == 4
+    assert await store.js.consumer_names(stream(store)) == []
+    await assert_exact(store)
+
+
+async def test_progress_is_told_once(store: ObjectStore) -> None:
+    await store.put("a", pattern(1024))
+    calls: list[tuple[int, int | None]] = []
+    await store.get("a", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1024, 1024)]
+
+
+async def test_a_stray_of_the_same_size(js: JetStreamContext, store: ObjectStore) -> None:
+    """The digest tells; without it, where there are batches, the number of chunks."""
+    data = pattern(1024)
+    info = await store.put("a", data)
+    assert await store.get("a", verify=False) == data
+    await js.publish(f"$O.{store.bucket}.C.{info.nuid}", pattern(1024, seed=1))
+    with pytest.raises(IntegrityError):
+        await store.get("a")
+    if store._bucket.batches:
+        with pytest.raises(IntegrityError):
+            await store.get("a", verify=False)
+
+
+async def test_many_at_once(store: ObjectStore) -> None:
+    """Each gets its own bytes, whatever was sent together."""
+    sizes = [1 + 37 * n for n in range(64)]
+    infos = await asyncio.gather(*(store.put(f"n{n}", pattern(size, n)) for n, size in enumerate(sizes)))
+    assert len({info.revision for info in infos}) == len(sizes)
+    found = await asyncio.gather(*(store.get(f"n{n}") for n in range(len(sizes))))
+    assert found == [pattern(size, n) for n, size in enumerate(sizes)]
+    for n, info in enumerate(infos):
+        assert await store.get_info(f"n{n}") == info.__class__(
+            **{name: getattr(info, name) for name in info.__dataclass_fields__}
+            | {"mtime": (await store.get_info(f"n{n}")).mtime}
+        )
+    await assert_exact(store)
+
+
+async def test_many_puts_of_one_name(store: ObjectStore) -> None:
+    infos = await asyncio.gather(*(store.put("a", pattern(500, n)) for n in range(8)))
+    last = max(range(8), key=lambda n: infos[n].revision)
+    assert await store.get("a") == pattern(500, last)
+    await assert_exact(store)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("action", [DROP, DUPLICATE, CUT, "corrupt"], ids=str)
+async def test_disturbed_answers(server: LocalServer, store: ObjectStore, action: Any, nth: int) -> None:
+    """The answer to the n-th request is lost, doubled, damaged or cut off: asked again, or noticed."""
+    data = pattern(1024)
+    await store.put("a", data)
+    async with FaultProxy(server.url) as proxy:
+        async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
+            faulty = await client.jetstream(timeout=0.5).object_store(store.bucket)
+            seen = 0
+
+            def hook(event: Any, raw: bytes) -> Any:
+                nonlocal seen
+                if isinstance(event, Msg):
+                    seen += 1
+                    if seen == nth:
+                        return corrupt() if action == "corrupt" else action
+                return None
+
+            proxy.to_client = hook
+            async with asyncio.timeout(LIMIT):
+                try:
+                    assert await faulty.get("a") == data
+                except (IntegrityError, ObjectNotFoundError):
+                    assert action == "corrupt"
+                    assert nth == 1  # the meta; a damaged chunk is read once more
+            assert seen >= nth
+            proxy.to_client = None
+            assert await faulty.get("a") == data
+        assert proxy.errors == []
+
+
+async def test_removed_between_the_two_requests(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaced meanwhile: the new bytes. Deleted meanwhile: said so."""
+    from objstore import _get
+
+    original = _get.only_chunk
+    await store.put("a", b"old")
+
+    async def replaced(*args: Any) -> Any:
+        monkeypatch.setattr(_get, "only_chunk", original)
+        await store.put("a", b"new")
+        return await original(*args)
+
+    monkeypatch.setattr(_get, "only_chunk", replaced)
+    assert await store.get("a") == b"new"
+
+    async def removed(*args: Any) -> Any:
+        await store.delete("a")
+        return await original(*args)
+
+    monkeypatch.setattr(_get, "only_chunk", removed)
+    with pytest.raises(ObjectNotFoundError):
+        await store.get("a")
