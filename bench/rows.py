@@ -103,8 +103,8 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
     need_disk(row.bytes * (settings.runs * len(contestants) if stored else 1))
     with settings.targets.open(row.nodes) as target, Crew(target.url, settings.natsio_python) as crew:
         bucket = f"bench-{secrets.token_hex(6)}"
-        crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
         try:
+            crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
             samples = _samples(row, settings, crew, contestants, bucket, target.url)
         finally:
             if settings.targets.kind == "url":  # others go away with all they hold
@@ -139,7 +139,8 @@ def drop(url: str, bucket: str) -> None:
         finally:
             worker.close()
     except LeftOut as exc:
-        print(f"bench: bucket {bucket} is left behind at {url}: {exc}", file=sys.stderr)
+        if "BucketNotFoundError" not in str(exc):  # interrupted before it was made
+            print(f"bench: bucket {bucket} is left behind at {url}: {exc}", file=sys.stderr)
 
 
 def _samples(

@@ -47,9 +47,9 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
     samples = []
     with settings.targets.open(row.nodes) as target, Crew(target.url) as crew:
         bucket = f"bench-{secrets.token_hex(6)}"
-        crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
         workers: list[Worker] = []
         try:
+            crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
             urls = [target.urls[number % len(target.urls)] for number in range(processes)]
             for url in urls:
                 workers.append(Worker("natsproto", url))  # noqa: PERF401 - those that started must be closed
