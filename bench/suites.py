@@ -16,6 +16,9 @@ GIB = 1024 * MIB
 OWN = Contestant(OURS, "natsproto")
 UVLOOP = Contestant("natsproto, uvloop", "natsproto+uvloop")
 PEERS = [Contestant(name, name) for name in ("nats-py", "natsrpy", "natsio")]
+NATSRPY_DEFAULT = Contestant("natsrpy, 24 KiB chunks", "natsrpy", {"chunk": 24 * 1024})
+"""natsrpy cuts chunks of 24 KiB unless told otherwise; the others cut 128 KiB, and so does it elsewhere."""
+
 CEILING = Contestant("ceiling", "ceiling")
 UNHASHED = Contestant("ceiling, unhashed", "ceiling", flags=("--no-hash",))
 ALL = [OWN, UVLOOP, *PEERS]
@@ -61,7 +64,7 @@ def reach() -> list[Row]:
             "put 100 MiB from bytes",
             "put",
             big,
-            [*ALL, *ceilings],
+            [*ALL, NATSRPY_DEFAULT, *ceilings],
             "MB/s",
             {"nats-py": 2.5, "natsrpy": 4.5, "natsio": 2.0, "ceiling": 0.85},
         ),
@@ -83,7 +86,15 @@ def reach() -> list[Row]:
             "MB/s",
             {"natsrpy": 2.7, "ceiling": 0.8},
         ),
-        Row("put-1m", "put 1 MiB", "put", {**mib, "count": 40}, ALL, "/s", {"nats-py": 2.0, "natsrpy": 3.0}),
+        Row(
+            "put-1m",
+            "put 1 MiB",
+            "put",
+            {**mib, "count": 40},
+            [*ALL, NATSRPY_DEFAULT],
+            "/s",
+            {"nats-py": 2.0, "natsrpy": 3.0},
+        ),
         Row("get-1m", "get 1 MiB", "get", {**mib, "count": 40}, ALL, "/s", {"nats-py": 2.2, "natsrpy": 2.0}),
         Row("put-1k", "put 1 KiB", "put", {**kib, "count": 300}, ALL, "/s", {"nats-py": 1.5, "natsrpy": 1.2}),
         Row(

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.errors import MaxPayloadError, NatsError
@@ -22,9 +22,10 @@ from natsproto.nuid import next_nuid
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race
+from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
-from ._ttl import check_ttl, chunk_header
+from ._ttl import chunk_header
 from .errors import (
     BadObjectMetaError,
     BucketNotFoundError,
@@ -32,10 +33,10 @@ from .errors import (
     ObjectAlreadyExists,
     OutcomeUnknownError,
 )
-from .format.chunking import Chunker, requested_chunk_size, resolve_chunk_size
+from .format.chunking import Chunker
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
-from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
+from .format.models import ObjectInfo, ObjectMetaOptions
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
@@ -56,12 +57,6 @@ LONG = 1.0
 
 BATCH_ROOM = 128
 """Bytes the headers of a batch take of every message."""
-
-META_ROOM = 512
-"""Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
-
-PLAIN_META = 32 * 1024
-"""More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
 
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
@@ -534,68 +529,11 @@ class Put:
         log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, reason)
 
 
-@lru_cache(maxsize=16)
-def _options(chunk_size: int) -> ObjectMetaOptions:
-    return ObjectMetaOptions(max_chunk_size=chunk_size)
-
-
 def _completed(info: ObjectInfo, **fields: Any) -> ObjectInfo:
     """Fill in what was not known before; the object is this put's own, so no copy is needed."""
     for name, value in fields.items():
         object.__setattr__(info, name, value)
     return info
-
-
-def prepare(
-    bucket: Bucket,
-    name: str,
-    about: tuple[Any, Any, Any, Any],
-    options: ObjectMetaOptions | None,
-    chunk_size: int | None,
-    ttl: timedelta | None,
-    room: int = 0,
-) -> tuple[ObjectInfo, int]:
-    """Check everything that can be checked before a byte is sent.
-
-    Args:
-        about: description, filename, headers, metadata as the caller gave them.
-        room: bytes of a message that headers will take.
-
-    Returns:
-        The object's info without content, and the chunk size.
-    """
-    bucket.client._check_usable()
-    bucket.check_writable()
-    bucket.check_name(name)
-    if options is not None and not isinstance(options, ObjectMetaOptions):
-        raise BadObjectMetaError(
-            f"options must be ObjectMetaOptions, not {type(options).__name__}", bucket=bucket.name, name=name
-        )
-    if options is not None and options.link is not None:
-        raise BadObjectMetaError(
-            "put() stores bytes: use add_link() or update_meta() to make a link",
-            bucket=bucket.name,
-            name=name,
-        )
-    check_ttl(bucket, ttl)
-    limit = bucket.client.max_payload - len(chunk_header(ttl)) - room
-    size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
-    description, filename, headers, metadata = about
-    template = bucket.template(
-        ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-        _options(size),
-    )
-    said = template.description or template.headers or template.metadata
-    meta_size = META_ROOM
-    if said or limit < PLAIN_META:
-        meta_size += len(encode_meta(template))
-    if meta_size > limit:
-        raise MaxPayloadError(
-            f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
-            size=meta_size,
-            max_payload=limit,
-        )
-    return template, size
 
 
 async def put(

@@ -17,7 +17,8 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
-from ._put import SETTLE, Put, Unrepairable, prepare
+from ._prepare import prepare
+from ._put import SETTLE, Put, Unrepairable
 from ._source import open_source
 from ._watch import newest_metas
 from .errors import BadObjectMetaError

@@ -265,8 +265,7 @@ class Client:
         self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back."""
-        pending = PendingRequest(self._connection, subject, payload, header, self._limit(timeout))
-        pending._flush_if_alone()
+        pending = PendingRequest(self._connection, subject, payload, header, self._limit(timeout), now=True)
         try:
             return await pending.future
         finally:
@@ -371,7 +370,14 @@ class PendingRequest(RequestSlot):
     __slots__ = ("_connection", "_limit", "_mux")
 
     def __init__(
-        self, connection: Connection, subject: bytes, payload: Buffer, header: bytes, limit: float
+        self,
+        connection: Connection,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes,
+        limit: float,
+        *,
+        now: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         if loop is not connection._loop:
@@ -383,19 +389,16 @@ class PendingRequest(RequestSlot):
         mux.open(self)
         mux.arm(self, limit)
         try:
-            connection.publish(subject, payload, self.inbox, header)
+            # Alone there is nothing to gather frames with.
+            connection.publish(subject, payload, self.inbox, header, now=now and len(mux) == 1)
         except BaseException:
             self.close()
             raise
 
-    def _flush_if_alone(self) -> None:
-        """Nothing to gather frames with: no need to wait for the end of the loop's turn."""
-        if len(self._mux) == 1:
-            self._connection.flush_now()
-
     async def wait(self) -> WireMsg:
         """The answer, or the error :meth:`Client.request` documents."""
-        self._flush_if_alone()
+        if len(self._mux) == 1:
+            self._connection.flush_now()
         try:
             return await self.future
         finally:

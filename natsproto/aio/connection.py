@@ -391,9 +391,18 @@ class Connection:
     # -- sending ----------------------------------------------------------------------------------
 
     def publish(
-        self, subject: bytes, payload: Buffer, reply: bytes | None = None, header: bytes = b""
+        self,
+        subject: bytes,
+        payload: Buffer,
+        reply: bytes | None = None,
+        header: bytes = b"",
+        *,
+        now: bool = False,
     ) -> None:
         """Send, or keep for the next session, one message. Nothing is validated here.
+
+        Args:
+            now: do not wait for more frames until the end of the loop's turn.
 
         Raises:
             ConnectionClosedError: the connection is closed.
@@ -404,10 +413,16 @@ class Connection:
         if session is None:
             self._keep(len(header) + size, serializer.pub_frame(subject, reply, header, payload))
         elif size < LARGE:
-            session.write(serializer.pub_frame(subject, reply, header, payload))
+            frame = serializer.pub_frame(subject, reply, header, payload)
+            if now:
+                session.write_now(frame)
+            else:
+                session.write(frame)
         else:
             line = serializer.pub_line(subject, reply, len(header), size)
             session.write_large(line + header, payload)
+            if now:
+                session.flush()
         stats = self.stats
         stats.out_msgs += 1
         stats.out_bytes += size

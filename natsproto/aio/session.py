@@ -220,6 +220,11 @@ class Session:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 
+    def write_now(self, data: bytes) -> None:
+        """:meth:`write` and :meth:`flush` in one: nothing is left for another turn of the loop."""
+        self._out.append(data)
+        self.flush()
+
     def write_large(self, line: bytes, payload: Buffer) -> None:
         """Send a frame whose payload is passed on without being copied or joined."""
         out = self._out

@@ -41,6 +41,9 @@ class FakeSession:
                 if self.on_pub is not None:
                     self.on_pub(event)
 
+    def write_now(self, data: bytes) -> None:
+        self.write(data)
+
     def write_large(self, line: bytes, payload: Any) -> None:
         self.write(line + bytes(payload) + b"\r\n")
 
