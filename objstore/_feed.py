@@ -337,6 +337,7 @@ class ChunkFeed:
             if ended.done() and not ended.cancelled():
                 ended.exception()
             await consumer.stop()
+            consumer.release()
             self._sink.forget_places()
 
 

@@ -230,9 +230,6 @@ class OrderedConsumer:
         if self._timer is not None:
             self._timer.cancel()
         self._drop()  # before the first wait: a cancelled stop() leaves nothing subscribed
-        # Callbacks know who made this consumer, and what was received so far: not for the collector to find.
-        self._on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
-        self._placer = None
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -247,6 +244,14 @@ class OrderedConsumer:
                 client.start_request(self._js.subject(prefix + self._leftover.pop()), b"").close()
         except NatsError:
             pass  # closed, or the buffer is full: it expires by itself
+
+    def release(self) -> None:
+        """Forget the callbacks, after :meth:`stop`: they may know this consumer, and what was received.
+
+        Otherwise all of it would stay in memory until the garbage collector comes by.
+        """
+        self._on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
+        self._placer = None
 
     def _drop(self) -> None:
         """Listen no longer to the current consumer; :meth:`_clean` deletes it."""

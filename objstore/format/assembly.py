@@ -45,6 +45,13 @@ class BytesTarget:
             raise ValueError(f"bytes {offset}..{offset + size} are outside of a target of {self.size} bytes")
         return self._view[offset : offset + size]
 
+    def renew(self, keep: int) -> None:
+        """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
+        old = self._view
+        self._io = io.BytesIO(bytes(self.size))
+        self._view = self._io.getbuffer()
+        self._view[:keep] = old[:keep]
+
     def getvalue(self) -> bytes:
         """Return the content. A view of the target that is still alive costs one copy, nothing else."""
         self._view.release()
@@ -142,8 +149,11 @@ class Assembly:
     def forget_places(self) -> None:
         """Give up the slots whose payload will never be accepted (a consumer was recreated).
 
-        Call it before anything is placed for the new consumer.
+        Call it before anything is placed for the new consumer. The rest of a frame may still be received into
+        such a slot, and what was accepted meanwhile may belong just there: it is kept somewhere else.
         """
+        if self._placed and self._target is not None:
+            self._target.renew(self._moves[0][0] if self._moves else self.received)
         self._settle()
         self._placed.clear()
 
@@ -189,8 +199,10 @@ class Assembly:
             with self._target.slot(offset, len(payload)) as slot:
                 slot[:] = payload
             return
-        if not self._placed or self.received == self.info.size:
+        if not self._placed:
             self._settle()
+        elif self.received == self.info.size:
+            self.forget_places()
 
     def _is_placed(self, payload: bytes | bytearray | memoryview) -> bool:
         """Whether the payload lies in the first slot; slots before it, never accepted, are given up."""

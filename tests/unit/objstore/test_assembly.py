@@ -263,6 +263,28 @@ def test_places_of_a_lost_consumer_are_forgotten():
     assert target.getvalue() == DATA
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_frame_that_ends_after_it_was_given_up_overwrites_nothing(last):
+    """The parser ran ahead: a slot lies where a payload belongs that was parsed before it and accepted after."""
+    target = BytesTarget(1024)
+    assembly = Assembly(make_info(), target=target)
+    parts = split(DATA, 256)
+    if last:
+        while len(parts) > 1:
+            assembly.accept(parts.pop(0))
+    stale = assembly.place(256)
+    assembly.accept(parts.pop(0))
+    if not last:
+        assembly.forget_places()
+    stale[:] = b"\xff" * 256
+    for part in parts:
+        slot = assembly.place(256)
+        slot[:] = part
+        assembly.accept(slot)
+    assembly.finish()
+    assert target.getvalue() == DATA
+
+
 def test_bytes_that_must_be_moved_survive_a_lost_consumer():
     target = BytesTarget(1024)
     assembly = Assembly(make_info(), target=target)
