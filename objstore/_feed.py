@@ -31,6 +31,10 @@ WINDOW = 4 * 1024 * 1024
 PROGRESS = 15.0
 """Seconds without a byte or a heartbeat before a read is resumed on a fresh footing."""
 
+SILENCE = 2.5
+"""Seconds without a byte on the connection after which a batch that has begun is asked for once more: a
+server whose stream was deleted meanwhile says nothing."""
+
 HEARTBEAT = 0.75
 """Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
 
@@ -426,7 +430,7 @@ class _Window:
 
     def _check_progress(self) -> None:
         if self._seen != self._last_seen:
-            self._watch(PROGRESS)
+            self._watch(min(SILENCE, PROGRESS))
         elif self._waited < PROGRESS and self._reads() != self._reads_before:
             # Nothing for us yet, but bytes arrive: a large chunk on a slow link may be among them.
             self._watch(PROGRESS - self._waited)

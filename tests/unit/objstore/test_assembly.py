@@ -265,7 +265,7 @@ def test_places_of_a_lost_consumer_are_forgotten():
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_frame_that_ends_after_it_was_given_up_overwrites_nothing(last):
-    """The parser ran ahead: a slot lies where a payload belongs that was parsed before it and accepted after."""
+    """The parser ran ahead: a slot lies where a payload belongs that was parsed before, accepted after it."""
     target = BytesTarget(1024)
     assembly = Assembly(make_info(), target=target)
     parts = split(DATA, 256)
