@@ -69,8 +69,9 @@ async def test_acknowledgements(js: JetStreamContext, name: str, pull: PullConsu
     await messages[2].term()
     await messages[3].in_progress()
     await js.client.flush()
-    info = await js.consumer_info(name, "c")
-    assert info.raw["num_ack_pending"] == 1
+    async with asyncio.timeout(10):  # acknowledgements are worked off later than they arrive
+        while (await js.consumer_info(name, "c")).raw["num_ack_pending"] != 1:
+            pass
     await messages[3].nak()
     rest = await pull.fetch(7, timeout=3)
     (again,) = [m for m in rest if m.seq == 4]
