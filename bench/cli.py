@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--to", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
     command = commands.add_parser("table", help="results as a Markdown table")
     command.add_argument("result", type=Path)
+    command.add_argument("--clients", help="only these columns, separated by commas")
     command = commands.add_parser(
         "capabilities", help="ranges, names, iteration, verification", add_help=False
     )
@@ -166,7 +167,8 @@ def other(args: argparse.Namespace, rest: list[str]) -> int:
             for chart in charts.draw(results.read(path), args.to):
                 print(chart)
     elif args.command == "table":
-        print(tables.markdown(results.read(args.result)["rows"]), end="")
+        columns = None if args.clients is None else args.clients.split(",")
+        print(tables.markdown(results.read(args.result)["rows"], columns), end="")
     elif args.command == "micro":
         command = [
             sys.executable,

@@ -67,11 +67,13 @@ def missed(results: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
+def markdown(results: list[dict[str, Any]], columns: list[str] | None = None) -> str:
     """The table of a suite for a README: rates, and ours in times of each of the others."""
     labels = [OURS]
     for result in results:
         labels += [label for label in result["summary"] if label not in labels]
+    if columns is not None:
+        labels = [label for label in labels if label in columns]
     out = ["| | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
     for result in results:
         cells = []
