@@ -31,6 +31,7 @@ def draw(found: dict[str, Any], directory: Path) -> list[Path]:
         foreground_subtle="#777",
         colors=("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#d62728"),
         font_family="sans-serif",
+        value_font_size=11,
     )
     options: dict[str, Any] = {"style": style, "js": (), "width": 960, "legend_at_bottom": True}
     drawer = {"reach": _ratios, "factors": _ratios, "growth": _growth, "scale": _scale}.get(found["suite"])
@@ -53,7 +54,9 @@ def _ratios(found: dict[str, Any], pygal: Any, options: dict[str, Any]) -> dict[
         **options, height=140 + 46 * len(rows), logarithmic=True, truncate_label=60, print_values=True
     )
     chart.title = "How many times as fast as other clients (1 = as fast; logarithmic)"
-    chart.value_formatter = lambda value: "" if value is None else f"{value:.1f}x"
+    chart.value_formatter = lambda value: "" if value is None else f"{value:.3g}x"
+    ratios = [times for row in rows for peer in PEERS if (times := ratio(row, peer)) is not None]
+    chart.range = (min([0.5, *ratios]), 1.5 * max([1.0, *ratios]))
     chart.x_labels = [row["title"] for row in rows]
     for peer in PEERS:
         values = [ratio(row, peer) for row in rows]
@@ -106,8 +109,10 @@ def _log_x(chart: Any) -> Any:
 
 
 def _scale(found: dict[str, Any], pygal: Any, options: dict[str, Any]) -> dict[str, Any]:
-    chart = pygal.Bar(**options, height=480)
+    rows = found["rows"][::-1]
+    chart = pygal.HorizontalBar(**options, height=140 + 22 * len(rows), truncate_label=60, print_values=True)
     chart.title = "All together: several connections, several processes (MB/s)"
-    chart.x_labels = [row["title"] for row in found["rows"]]
-    chart.add("MB/s", [row["summary"][OURS]["median"] for row in found["rows"]])
+    chart.value_formatter = lambda value: f"{value:.0f}"
+    chart.x_labels = [row["title"] for row in rows]
+    chart.add("MB/s", [row["summary"][OURS]["median"] for row in rows])
     return {"": chart}
