@@ -253,6 +253,7 @@ class StreamsTransport(_AsyncioTransport):
         self._receiver = receiver
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._plain_writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
 
     def _start(
@@ -314,6 +315,8 @@ class StreamsTransport(_AsyncioTransport):
         if upgraded is None:
             raise StaleConnectionError("the connection was lost during the TLS handshake")
         protocol.connection_made(upgraded)  # start_tls() leaves that to its caller
+        # Kept: since Python 3.11.5 a writer that is collected closes its transport, and so the TLS one on it.
+        self._plain_writer = self._writer
         self._start(upgraded, protocol, reader)
 
     async def wait_closed(self) -> None:
