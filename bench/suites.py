@@ -247,7 +247,7 @@ def factors() -> list[Row]:
     return [
         *works(names, sizes=(KIB, MIB, 100 * MIB, GIB)),
         *works(names, **base, storages=("memory",)),
-        *works(("put",), **base, chunks=(512 * KIB, 1008 * KIB)),
+        *works(("put",), **base, chunks=(512 * KIB, MIB)),
         *works(names, sizes=(KIB, MIB), concurrencies=(32,)),
         *works(names, **base, nodes=(3,)),
         *works(("range",), sizes=(100 * MIB,)),
