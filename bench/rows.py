@@ -57,9 +57,9 @@ class Row:
 
     @property
     def bytes(self) -> int:
-        """What one sample of this row moves."""
-        size: int = self.options.get("size", 0) * self.options.get("count", 1)
-        return size
+        """What one sample of this row stores, or reads of what was stored before."""
+        size: int = self.options.get("size", 0)
+        return size if self.work == "get_range" else size * int(self.options.get("count", 1))
 
 
 @dataclass(frozen=True)
