@@ -11,7 +11,7 @@ from typing import Any
 from .contestants import Contestant, Crew, Figures, LeftOut, Worker
 from .errors import BenchError
 from .machine import need_disk
-from .targets import Targets
+from .targets import Target, Targets
 
 OURS = "natsproto"
 MIB = 1024 * 1024
@@ -113,6 +113,17 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
         about = crew.about
     if OURS not in samples and settings.clients is None:
         raise BenchError(f"{row.title}: ours failed: {left_out.get(OURS)}")
+    return record(row, target, samples, about, left_out)
+
+
+def record(
+    row: Row,
+    target: Target,
+    samples: dict[str, list[Figures]],
+    about: dict[str, dict[str, Any]],
+    left_out: dict[str, str],
+) -> dict[str, Any]:
+    """What the results keep of a row."""
     return {
         "key": row.key,
         "title": row.title,

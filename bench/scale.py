@@ -8,7 +8,7 @@ from typing import Any
 
 from .contestants import Crew, Worker
 from .machine import need_disk
-from .rows import CHECKED, MIB, OURS, Row, Settings, drop, summary
+from .rows import CHECKED, MIB, OURS, Row, Settings, drop, record
 from .suites import OWN
 
 
@@ -80,18 +80,4 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
                 worker.close()
             if settings.targets.kind == "url":
                 drop(target.url, bucket)
-    return {
-        "key": row.key,
-        "title": row.title,
-        "work": row.work,
-        "options": row.options,
-        "unit": row.unit,
-        "storage": row.storage,
-        "replicas": row.nodes,
-        "server": target.server,
-        "clients": {},
-        "left_out": {},
-        "samples": {OURS: samples},
-        "summary": {OURS: summary(row.unit, samples)},
-        "wanted": {},
-    }
+    return record(row, target, {OURS: samples}, {}, {})
