@@ -2,10 +2,9 @@
 
     python -m bench.ceiling.get URL --bucket B --name N [--no-hash] [--into fresh|reused]
 
-Direct get in batches (nats-server >= 2.11), two requests of 4 MiB under way; each payload is received into
-its place together with the first bytes of the next message. ``--into fresh`` makes new ``bytes`` by the
-clock, as ``get()`` must; ``reused`` writes to one buffer again and again, as ``readinto()`` may. Chunks must
-be of one size and follow each other in the stream. With ``--no-hash`` the digest is checked after the clock.
+Direct get in batches (nats-server >= 2.11), two requests of 4 MiB under way; payloads are received into their
+place with what begins the next message. ``--into fresh``: new ``bytes`` as ``get()`` needs; ``reused``:
+one buffer for all. With ``--no-hash`` the digest is checked after the clock.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from base64 import urlsafe_b64encode
 from io import BytesIO
 from typing import Any
 
+from objstore.format.memory import ask_for_huge_pages
+
 from ._common import Failure, arguments, connect, main, now, result, since
 
 BATCH = 4 * 1024 * 1024  # bytes
@@ -27,8 +28,6 @@ SPILL = 512  # room for what follows a payload: CRLF and the next message's head
 
 
 class Reader:
-    """The receiving side: whole header blocks, and payloads straight into their place."""
-
     def __init__(self, sock: socket.socket, bucket: str) -> None:
         self.sock = sock
         self.subject = f"$JS.API.DIRECT.GET.OBJ_{bucket}".encode()
@@ -130,6 +129,7 @@ def get(options: argparse.Namespace) -> dict[str, Any]:
         meta = read_meta(reader, options.bucket, options.name)
         fresh = BytesIO(bytes(meta["size"] if options.into == "fresh" else 0))
         with fresh.getbuffer() as view:  # released before getvalue(), which would copy
+            ask_for_huge_pages(view)
             target = view if options.into == "fresh" else reused
             read_chunks(reader, meta, target, None if options.no_hash else hasher)
         data = fresh.getvalue()

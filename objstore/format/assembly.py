@@ -12,6 +12,7 @@ from collections import deque
 
 from objstore.errors import DigestMismatchError, IntegrityError
 from objstore.format.digest import hex_digest, new_hasher, parse_digest
+from objstore.format.memory import ask_for_huge_pages
 from objstore.format.models import ObjectInfo
 
 SPILL = 4096
@@ -32,8 +33,7 @@ class BytesTarget:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._io = io.BytesIO(bytes(size))
-        self._view = self._io.getbuffer()
+        self._reserve()
 
     def slot(self, offset: int, size: int) -> memoryview:
         """Return a writable view of ``size`` bytes at ``offset``.
@@ -48,9 +48,13 @@ class BytesTarget:
     def renew(self, keep: int) -> None:
         """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
         old = self._view
+        self._reserve()
+        self._view[:keep] = old[:keep]
+
+    def _reserve(self) -> None:
         self._io = io.BytesIO(bytes(self.size))
         self._view = self._io.getbuffer()
-        self._view[:keep] = old[:keep]
+        ask_for_huge_pages(self._view)
 
     def getvalue(self) -> bytes:
         """Return the content. A view of the target that is still alive costs one copy, nothing else."""
