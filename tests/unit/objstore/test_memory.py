@@ -27,9 +27,7 @@ def test_new_memory_is_backed_by_huge_pages() -> None:
     with target.slot(0, target.size) as slot:
         slot[:] = b"x" * target.size
     if given:
-        assert (
-            huge_kib() - before >= target.size // 2048
-        )  # at least half: they may run out
+        assert huge_kib() - before >= target.size // 2048  # at least half: they may run out
     assert target.getvalue().count(b"x") == target.size
 
 
