@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from natsproto.wire import Target
 
 WINDOW = 4 * 1024 * 1024
-"""Bytes of one batch request. The next one is sent when it has arrived; the socket buffers bridge the gap."""
+"""Bytes of one batch request."""
+
+AHEAD = 0.9
+"""How much of a window may still be on its way when the next one is asked for."""
 
 PROGRESS = 15.0
 """Seconds without a byte or a heartbeat before a read is resumed on a fresh footing."""
@@ -125,6 +128,9 @@ class ChunkFeed:
         self._messages = 0 if part is None else part.first  # index of the next message
         self._after = -1  # messages of the subject after the cursor; -1 = not known
         self._failure: BaseException | None = None
+        self._current: _Window | None = None  # whose messages are taken
+        self._ahead: _Window | None = None  # asked for already, its turn comes next
+        self._straight = True  # the last window had no gap
 
     async def run(self) -> None:
         """Read until the sink is complete and no message is left over.
@@ -138,7 +144,10 @@ class ChunkFeed:
         bucket = self._bucket
         try:
             if bucket.direct and bucket.batches and (self._part is None or bucket.batches_count):
-                await self._read_batches()
+                try:
+                    await self._read_batches()
+                finally:
+                    self._drop_windows()
         except Missing:
             if not bucket.replicated:
                 raise
@@ -199,17 +208,18 @@ class ChunkFeed:
         deadline = self._loop.time() + RETRY_BUDGET
         wait = FIRST_RETRY
         while not self._done:
-            if self._sink.congested:
-                await self._sink.drained()
-            before = self._messages
-            window = _Window(self)
+            if self._current is None:
+                if self._sink.congested:
+                    await self._sink.drained()
+                self._current = _Window(self, self._cursor + 1, self._batch_size(self._messages))
+            window = self._current
             try:
                 await window.read()
             except MessageNotFoundError:
                 raise self._nothing() from None
             except NatsError as exc:
                 self._check()
-                if self._messages > before:
+                if window.taken:
                     deadline = self._loop.time() + RETRY_BUDGET
                     wait = FIRST_RETRY
                 if isinstance(exc, APIError) and not retryable(exc):
@@ -227,22 +237,69 @@ class ChunkFeed:
                 wait = min(wait * 2, LAST_RETRY)
                 continue
             finally:
-                self._sink.forget_places()
+                if self._current is window:  # else the next one took over, and fills places already
+                    self._drop_windows()
+                    self._sink.forget_places()
             self._check()
             if not bucket.batches:
                 return
-            if self._messages == before:
+            if not window.taken and window.seq > self._cursor:
                 raise self._nothing()
             deadline = self._loop.time() + RETRY_BUDGET
             wait = FIRST_RETRY
 
-    def batch_size(self) -> int:
-        """Messages to ask for: what is left and one more (nothing may follow), within the window."""
+    def _batch_size(self, messages: int) -> int:
+        """Messages to ask for after so many: what is left, and one more to see that nothing follows."""
         options = self._info.options
         chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
         end = self._info.chunks + 1 if self._part is None else self._part.last + 1
-        left = max(1, end - self._messages)
+        left = max(1, end - messages)
         return min(left, MAX_BATCH, max(1, self._window // chunk))
+
+    def look_ahead(self) -> None:
+        """Ask for the window after the current one, so that the server need not wait for us.
+
+        Only while the chunks follow each other without a gap, as those of one writer at a time do: then it is
+        known with which sequence the next window begins. Where a gap comes later it begins too early, and
+        what was taken already is passed over.
+        """
+        window = self._current
+        assert window is not None
+        missing = window.batch - window.seen
+        messages = self._messages + missing
+        if (
+            self._ahead is None
+            and missing <= window.batch * AHEAD
+            and self._straight
+            and self._cursor - window.first + 1 == window.taken
+            and messages < (self._info.chunks if self._part is None else self._part.last + 1)
+            and not self._sink.congested
+        ):
+            self._ahead = _Window(self, self._cursor + missing + 1, self._batch_size(messages))
+            try:
+                self._ahead.ask()
+            except NatsError:  # the connection is gone, as the current window is about to learn
+                self.drop_ahead()
+
+    def take_turns(self) -> None:
+        """The current window has ended well: the next one is current now, unless there are chunks between."""
+        window, ahead = self._current, self._ahead
+        assert window is not None
+        self._straight = self._cursor - window.first + 1 == window.taken
+        if ahead is not None and ahead.seq <= self._cursor + 1 and not self._done:
+            self._current, self._ahead = ahead, None
+            ahead.catch_up()
+
+    def drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _drop_windows(self) -> None:
+        self.drop_ahead()
+        if self._current is not None:
+            self._current.close()
+            self._current = None
 
     # -- the ordered consumer ---------------------------------------------------------------------
 
@@ -346,26 +403,42 @@ class ChunkFeed:
 
 
 class _Window:
-    """One batch request: its replies go to the feed as they come."""
+    """One batch request: its replies go to the feed as they come, or when its turn has come.
 
-    def __init__(self, feed: ChunkFeed) -> None:
+    Replies to the window before may come later than the first of this one: several servers answer.
+
+    Args:
+        feed: whose window.
+        seq, batch: where to begin, and how many messages to ask for.
+
+    Attributes:
+        announced: messages whose beginning came.
+        seen: messages that came.
+        taken: those among them that went to the sink.
+        first: sequence of the first one of these; 0 = none yet.
+    """
+
+    def __init__(self, feed: ChunkFeed, seq: int, batch: int) -> None:
         self._feed = feed
         self._loop = feed._loop
+        self.seq = seq
+        self.batch = batch
+        self.announced = self.seen = self.taken = self.first = 0
+        self._apart = False
+        self._early: list[WireMsg] = []  # came before its turn
+        self._end: tuple[NatsError | None] | None = None  # likewise
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._slot: BatchSlot | None = None
-        self._seen = 0
         self._last_seen = 0
         self._waited = 0.0
         self._reads_before = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self) -> None:
-        """Send the request and wait for the end of its answer.
+    def ask(self) -> None:
+        """Send the request.
 
         Raises:
-            MessageNotFoundError: no message of the subject is left.
-            RequestTimeoutError: nothing came for :data:`PROGRESS` seconds.
-            NatsError: refused, or the connection was lost.
+            NatsError: there is no connection to send it on.
         """
         feed = self._feed
         bucket = feed._bucket
@@ -374,52 +447,102 @@ class _Window:
         slot = self._slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_end, self._place)
         connection.mux.open(slot)
         document = b'{"seq":%d,"next_by_subj":%b,"batch":%d,"max_bytes":%d}' % (
-            feed._cursor + 1,
+            self.seq,
             dumps_str(feed._subject),
-            feed.batch_size(),
+            self.batch,
             feed._window,
         )
-        # An answer begins as soon as that to any other request; later messages may take longer.
-        self._watch(min(PROGRESS, bucket.js.timeout))
+        connection.publish(bucket._direct_subject, document, slot.inbox)
+
+    async def read(self) -> None:
+        """Wait for the end of the answer; the request is sent now if it was not yet.
+
+        Raises:
+            MessageNotFoundError: no message of the subject is left.
+            RequestTimeoutError: nothing came for :data:`PROGRESS` seconds.
+            NatsError: refused, or the connection was lost.
+        """
+        bucket = self._feed._bucket
+        connection = bucket.client._connection
         try:
-            connection.publish(bucket._direct_subject, document, slot.inbox)
-            if len(connection.mux) == 1:
-                connection.flush_now()
+            if self._slot is None and not self._ended.done():
+                self.ask()
+                if len(connection.mux) == 1:
+                    connection.flush_now()
+            # An answer begins as soon as that to any other request; later messages may take longer.
+            self._watch(SILENCE if self.seen else min(PROGRESS, bucket.js.timeout))
             await self._ended
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            if connection._mux is not None:
-                connection._mux.close(slot)
-            self._slot = None  # each knows the other: the object would stay until the collector comes
+            self.close()
+
+    def close(self) -> None:
+        """Take no more replies."""
+        if self._timer is not None:
+            self._timer.cancel()
+        connection = self._feed._bucket.client._connection
+        if self._slot is not None and connection._mux is not None:
+            connection._mux.close(self._slot)
+        self._slot = None  # each knows the other: the object would stay until the collector comes
+        self._early.clear()
+
+    def catch_up(self) -> None:
+        """Its turn has come: hand on what came before."""
+        early, self._early = self._early, []
+        for msg in early:
+            self._on_message(msg)
+        if self._end is not None:
+            self._on_end(*self._end)
 
     def _on_message(self, msg: WireMsg) -> None:
+        feed = self._feed
+        if feed._current is not self:
+            if feed._ahead is self and len(self._early) < self.batch:
+                self._early.append(msg)
+            elif feed._ahead is self:
+                feed.drop_ahead()  # more than asked for
+            return
         if self._ended.done():
             return
-        self._seen += 1
+        self.seen += 1
         block = msg.header
         seq = None if block is None else header_int(block, b"Nats-Sequence")
-        if block is None or seq is None or seq <= self._feed._cursor:
-            return  # not an answer to this request
+        if block is None or seq is None or seq <= feed._cursor:
+            return  # not an answer to this request, or one that was taken with the window before
         pending = header_int(block, b"Nats-Num-Pending")
-        if pending is None and self._feed._part is not None:
-            self._feed._bucket.batches = False  # nothing says which chunk it is: the consumer will
+        if pending is None:
+            feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
             self._on_done(None)
             return
-        if pending is None:
-            self._feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
+        self.first = self.first or seq
+        self.taken += 1
+        if not feed._accept(msg.payload, seq, pending) or feed._done:
             self._on_done(None)
-        elif not self._feed._accept(msg.payload, seq, pending) or self._feed._done:
-            self._on_done(None)
+        else:
+            feed.look_ahead()
 
     def _place(self, msg: WireMsg, size: int) -> Target:
-        return self._feed._sink.place(size)
+        feed = self._feed
+        current = feed._current
+        self.announced += 1
+        if current is not self and (current is None or current.announced < current.batch):
+            # Frames of the window before are still to come, and nobody knows how large they are. All that
+            # follow stay apart, too: the sink gives out places in the order of what it is asked for.
+            self._apart = True
+        return None if self._apart else feed._sink.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:
+        feed = self._feed
+        if feed._current is not self:
+            self._end = (exc,)
+            return
+        if self._ended.done():
+            return
         left = None if self._slot is None else self._slot.left
-        if left is not None and self._seen and not self._ended.done():
-            self._feed._after = left  # what the messages of 2.11 said was one too many
+        if left is not None and self.seen:
+            feed._after = left  # what the messages of 2.11 said was one too many
         self._on_done(exc)
+        if exc is None:
+            feed.take_turns()
 
     def _on_done(self, exc: NatsError | None) -> None:
         if not self._ended.done():
@@ -429,7 +552,7 @@ class _Window:
                 self._ended.set_exception(exc)
 
     def _check_progress(self) -> None:
-        if self._seen != self._last_seen:
+        if self.seen != self._last_seen:
             self._watch(min(SILENCE, PROGRESS))
         elif self._waited < PROGRESS and self._reads() != self._reads_before:
             # Nothing for us yet, but bytes arrive: a large chunk on a slow link may be among them.
@@ -440,7 +563,7 @@ class _Window:
             self._on_done(RequestTimeoutError(f"no chunk came within {self._waited} s"))
 
     def _watch(self, seconds: float) -> None:
-        self._last_seen = self._seen
+        self._last_seen = self.seen
         self._reads_before = self._reads()
         self._waited = seconds
         self._timer = self._loop.call_later(seconds, self._check_progress)

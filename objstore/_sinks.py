@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ._put import Progress
     from .format.models import ObjectInfo
 
-ARENAS = 3
-"""Windows of memory a streaming read may hold: one being read, one ready, one being received."""
+ARENAS = 4
+"""Windows of memory a streaming read may hold: one being read, one ready, two being received."""
 
 Payload = bytes | bytearray | memoryview
 
