@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
     from natsproto.wire import Target
 
-WINDOW = 4 * 1024 * 1024
-"""Bytes of one batch request."""
+DEFAULT_WINDOW = 4 * 1024 * 1024
+"""Bytes of one batch request. At most two are under way."""
 
 AHEAD = 0.9
 """How much of a window may still be on its way when the next one is asked for."""
@@ -110,17 +110,25 @@ class ChunkFeed:
         bucket: where.
         info: a live object that is no link.
         sink: where the chunks go.
-        window: bytes of one batch request.
+        window: bytes of one batch request, at least those of a chunk.
         part: read only these chunks, from that sequence on; default: all of them.
     """
 
     def __init__(
-        self, bucket: Bucket, info: ObjectInfo, sink: Sink, *, window: int = WINDOW, part: Part | None = None
+        self,
+        bucket: Bucket,
+        info: ObjectInfo,
+        sink: Sink,
+        *,
+        window: int = DEFAULT_WINDOW,
+        part: Part | None = None,
     ) -> None:
         self._bucket = bucket
         self._info = info
         self._sink = sink
-        self._window = window
+        options = info.options
+        self._chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
+        self._window = max(window, self._chunk)
         self._subject = chunk_subject(bucket.name, info.nuid)
         self._loop = asyncio.get_running_loop()
         self._part = part
@@ -250,11 +258,9 @@ class ChunkFeed:
 
     def _batch_size(self, messages: int) -> int:
         """Messages to ask for after so many: what is left, and one more to see that nothing follows."""
-        options = self._info.options
-        chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
         end = self._info.chunks + 1 if self._part is None else self._part.last + 1
         left = max(1, end - messages)
-        return min(left, MAX_BATCH, max(1, self._window // chunk))
+        return min(left, MAX_BATCH, self._window // self._chunk)
 
     def look_ahead(self) -> None:
         """Ask for the window after the current one, so that the server need not wait for us.

@@ -9,7 +9,7 @@ import stat
 from contextlib import aclosing
 from typing import TYPE_CHECKING, BinaryIO
 
-from ._feed import ChunkFeed, Missing, WrongPlace
+from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
 from ._get import again, changed, copy_blocks, drain, in_thread, nothing, resolve
 from ._range import Layout, find_part, prove
 from ._sinks import BlockSink
@@ -31,6 +31,7 @@ async def get_file(
     verify: bool,
     progress: Progress | None = None,
     resume: bool = False,
+    window: int = DEFAULT_WINDOW,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
     mode = await in_thread(_target_mode, path)
@@ -45,9 +46,11 @@ async def get_file(
             await in_thread(lambda: opened.append(_reopen(temporary) if resume else _create(temporary)))
             (file,) = opened
             if resume:
-                await _continue(bucket, info, file, verify=verify, progress=progress)
+                await _continue(bucket, info, file, verify=verify, progress=progress, window=window)
             else:
-                await copy_blocks(bucket, info, file.writelines, verify=verify, progress=progress)
+                await copy_blocks(
+                    bucket, info, file.writelines, verify=verify, progress=progress, window=window
+                )
             await in_thread(_finish, file, temporary, path, mode)
         finally:
             for file in opened:
@@ -61,7 +64,13 @@ async def get_file(
 
 
 async def _continue(
-    bucket: Bucket, info: ObjectInfo, file: BinaryIO, *, verify: bool, progress: Progress | None
+    bucket: Bucket,
+    info: ObjectInfo,
+    file: BinaryIO,
+    *,
+    verify: bool,
+    progress: Progress | None,
+    window: int,
 ) -> None:
     """Fill a file that may hold a beginning already: that is hashed again, the rest is read."""
     layout = Layout(info)
@@ -81,8 +90,9 @@ async def _continue(
         return
     part = layout.part(done, info.size) if first else None
     for guess in (True, False):
-        sink = BlockSink(info, assembly)
-        reading = ChunkFeed(bucket, info, sink, part=part).run() if info.size or info.chunks else nothing()
+        sink = BlockSink(info, assembly, window=window)
+        feed = ChunkFeed(bucket, info, sink, window=window, part=part)
+        reading = feed.run() if info.size or info.chunks else nothing()
         try:
             async with aclosing(drain(bucket, info, sink, reading)) as source:
                 async for block in source:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproto.errors import NatsError
 
 from ._bucket import Bucket, bind, last_of
-from ._feed import ChunkFeed, Missing
+from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
 from ._range import read_range
 from ._sinks import BlockSink, WholeSink
 from .errors import (
@@ -41,6 +41,19 @@ SMALL = DEFAULT_CHUNK_SIZE
 """Up to this size the only chunk of an object is asked for by itself, not as a batch."""
 
 Payload = bytes | bytearray | memoryview
+
+
+def reading_window(window: int | None) -> int:
+    """The window a caller asked for, or the default.
+
+    Raises:
+        ValueError: no positive number.
+    """
+    if window is None:
+        return DEFAULT_WINDOW
+    if not isinstance(window, int) or isinstance(window, bool) or window <= 0:
+        raise ValueError(f"window must be a positive number of bytes, not {window!r}")
+    return window
 
 
 def not_found(bucket: str, name: str) -> ObjectNotFoundError:
@@ -135,7 +148,13 @@ async def again(bucket: Bucket, info: ObjectInfo, exc: BaseException) -> ObjectI
 
 
 async def get_bytes(
-    bucket: Bucket, name: str, *, max_size: int, verify: bool, progress: Progress | None = None
+    bucket: Bucket,
+    name: str,
+    *,
+    max_size: int,
+    verify: bool,
+    progress: Progress | None = None,
+    window: int = DEFAULT_WINDOW,
 ) -> tuple[ObjectInfo, bytes]:
     """Read a whole object; replaced while being read, it is read once more."""
     bucket, info = await resolve(bucket, name)
@@ -158,7 +177,7 @@ async def get_bytes(
         sink = WholeSink(info, verify=verify, progress=progress)
         try:
             if info.size or info.chunks:
-                await ChunkFeed(bucket, info, sink).run()
+                await ChunkFeed(bucket, info, sink, window=window).run()
             return info, sink.finish()
         except (Missing, IntegrityError) as exc:
             info = await again(bucket, info, exc)
@@ -226,7 +245,7 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
 
 
 async def blocks(
-    bucket: Bucket, info: ObjectInfo, *, verify: bool = True
+    bucket: Bucket, info: ObjectInfo, *, verify: bool = True, window: int = DEFAULT_WINDOW
 ) -> AsyncGenerator[list[Payload], None]:
     """Read an object block by block, each a list of buffers that are valid until the next one is asked for.
 
@@ -236,8 +255,9 @@ async def blocks(
         ObjectChangedError: replaced while being read; what came must be thrown away.
         IntegrityError, NatsError: likewise.
     """
-    sink = BlockSink(info, Assembly(info, verify=verify))
-    reading = ChunkFeed(bucket, info, sink).run() if info.size or info.chunks else nothing()
+    sink = BlockSink(info, Assembly(info, verify=verify), window=window)
+    feed = ChunkFeed(bucket, info, sink, window=window)
+    reading = feed.run() if info.size or info.chunks else nothing()
     async with aclosing(drain(bucket, info, sink, reading)) as source:
         async for block in source:
             yield block
@@ -277,10 +297,11 @@ async def copy_blocks(
     *,
     verify: bool,
     progress: Progress | None,
+    window: int = DEFAULT_WINDOW,
 ) -> None:
     """Read an object and pass each block to ``write``, which runs in a thread; raises as :func:`blocks`."""
     done = 0
-    async with aclosing(blocks(bucket, info, verify=verify)) as source:
+    async with aclosing(blocks(bucket, info, verify=verify, window=window)) as source:
         async for block in source:
             await in_thread(write, block)
             done += sum(map(len, block))

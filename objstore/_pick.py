@@ -21,8 +21,8 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.direct_get import header_bytes, header_int, reply_status, stored_message
 
-from ._feed import PROGRESS, WINDOW
-from .format.assembly import BytesTarget
+from ._feed import DEFAULT_WINDOW, PROGRESS
+from .format.memory import BytesTarget
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
         return None  # not in one piece
     first, last = layout.index_of(start), layout.index_of(end - 1)
     count = last - first + 1
-    if count > MOST or (count > 1 and count * layout.length_of(0) > 2 * WINDOW):
+    if count > MOST or (count > 1 and count * layout.length_of(0) > 2 * DEFAULT_WINDOW):
         return None
     if known is not None:
         layout.locate(known)

@@ -27,12 +27,14 @@ from ._bucket import Bucket
 from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
 from ._pick import pick
 from .errors import IntegrityError
-from .format.assembly import BytesTarget
+from .format.memory import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+from .format.placement import Placement
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.delivery import Delivery
     from natsproto.wire import Msg as WireMsg
+    from natsproto.wire import Target
 
     from .format.models import ObjectInfo
 
@@ -120,7 +122,7 @@ class Layout:
 class RangeSink:
     """The bytes of a range, in memory."""
 
-    __slots__ = ("_accepted", "_end", "_layout", "_part", "_placed", "_received", "_start", "_target")
+    __slots__ = ("_end", "_index", "_layout", "_part", "_placement", "_start", "_target")
 
     def __init__(self, layout: Layout, part: Part, start: int, end: int) -> None:
         self._layout = layout
@@ -128,45 +130,31 @@ class RangeSink:
         self._start = start
         self._end = end
         self._target = BytesTarget(end - start)
-        self._accepted = 0
-        self._placed = 0  # messages the parser has asked a place for; it runs ahead of accept()
-        self._received = 0
+        self._placement = Placement(self._target)
+        self._index = part.first  # of the next chunk
 
-    def _bounds(self, index: int) -> tuple[int, int]:
-        """Which bytes of the range a chunk covers, as offsets in the object."""
-        offset = self._layout.offset_of(index)
-        return max(offset, self._start), min(offset + self._layout.length_of(index), self._end)
-
-    def place(self, size: int) -> memoryview | None:
-        index = self._part.first + max(self._placed, self._accepted)
-        self._placed = index - self._part.first + 1
-        if index > self._part.last or size != self._layout.length_of(index):
-            return None
-        low, high = self._bounds(index)
-        return self._target.slot(low - self._start, size) if high - low == size else None
+    def place(self, size: int) -> Target:
+        return self._placement.place(size)
 
     def accept(self, payload: Payload) -> None:
-        index = self._part.first + self._accepted
+        index = self._index
         if index > self._part.last:
             return
-        if len(payload) != self._layout.length_of(index):
+        length = self._layout.length_of(index)
+        if len(payload) != length:
             raise Irregular
-        self._accepted += 1
-        low, high = self._bounds(index)
+        self._index += 1
         offset = self._layout.offset_of(index)
-        with self._target.slot(low - self._start, high - low) as slot:
-            if not (isinstance(payload, memoryview) and payload.obj is slot.obj):
-                slot[:] = memoryview(payload)[low - offset : high - offset]
-        if isinstance(payload, memoryview):
-            payload.release()
-        self._received += high - low
+        low, high = max(0, self._start - offset), min(length, self._end - offset)
+        # A part of a chunk is cut out of it: its own bytes, wherever it was received.
+        self._placement.store(payload if high - low == length else bytes(payload[low:high]))
 
     def forget_places(self) -> None:
-        self._placed = self._accepted
+        self._placement.forget()
 
     @property
     def complete(self) -> bool:
-        return self._received == self._end - self._start
+        return self._placement.filled == self._target.size
 
     @property
     def congested(self) -> bool:

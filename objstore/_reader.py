@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket
-from ._feed import ChunkFeed, Missing, WrongPlace
+from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
 from ._get import again, changed
 from ._range import Irregular, Layout, find_part, measure, prove
 from ._sinks import BlockSink
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._feed import Part
+    from ._sinks import Judge
     from .format.models import ObjectInfo
 
 Payload = bytes | bytearray | memoryview
@@ -54,7 +55,7 @@ class PartJudge:
 class ObjectReader:
     """An open object; made by :meth:`ObjectStore.open_reader`, used with ``async with``.
 
-    Reads ahead by at most three windows (12 MiB); when the application does not read, nothing more is asked
+    Reads ahead by at most four windows (16 MiB); when the application does not read, nothing more is asked
     for. Read from the beginning to the end, the object is verified, and the read that reaches the end raises
     when it is not what was put: until then, what came may be wrong. After a seek to elsewhere only lengths
     are checked. A read that is cancelled leaves the position where it was. One task at a time.
@@ -63,10 +64,13 @@ class ObjectReader:
         info: the object (a link's target for a link).
     """
 
-    def __init__(self, bucket: Bucket, info: ObjectInfo, *, verify: bool) -> None:
+    def __init__(
+        self, bucket: Bucket, info: ObjectInfo, *, verify: bool, window: int = DEFAULT_WINDOW
+    ) -> None:
         self.info = info
         self._bucket = bucket
         self._verify = verify
+        self._window = window
         self._position = 0
         self._layout = Layout(info)
         self._sink: BlockSink | None = None
@@ -205,7 +209,7 @@ class ObjectReader:
     async def _start(self) -> None:
         info = self.info
         if self._position == 0:
-            self._run(BlockSink(info, Assembly(info, verify=self._verify)), None)
+            self._run(Assembly(info, verify=self._verify), None)
             return
         if not self._layout.proven:
             await prove(self._bucket, info, self._layout)
@@ -214,7 +218,7 @@ class ObjectReader:
 
     def _run_part(self, part: Part) -> None:
         self._skip = self._position - self._layout.offset_of(part.first)
-        self._run(BlockSink(self.info, PartJudge(self._layout, part)), part)
+        self._run(PartJudge(self._layout, part), part)
 
     async def _other_way(self, exc: BaseException) -> None:
         """The guess where the part lies, or the assumption how it is cut, was wrong: nothing was read yet."""
@@ -226,9 +230,9 @@ class ObjectReader:
             info = self.info
             self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
 
-    def _run(self, sink: BlockSink, part: Part | None) -> None:
-        self._sink = sink
-        feed = ChunkFeed(self._bucket, self.info, sink, part=part)
+    def _run(self, judge: Judge, part: Part | None) -> None:
+        self._sink = sink = BlockSink(self.info, judge, window=self._window)
+        feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
         self._task = self._bucket.client._connection.spawn(sink.fill(feed.run()), "objstore-reader")
 
     async def _stop(self) -> None:
@@ -265,19 +269,20 @@ class ObjectReader:
 class OpenReader:
     """What :meth:`ObjectStore.open_reader` returns: use it with ``async with``, or await it and close it."""
 
-    __slots__ = ("_bucket", "_name", "_reader", "_verify")
+    __slots__ = ("_bucket", "_name", "_reader", "_verify", "_window")
 
-    def __init__(self, bucket: Bucket, name: str, *, verify: bool) -> None:
+    def __init__(self, bucket: Bucket, name: str, *, verify: bool, window: int) -> None:
         self._bucket = bucket
         self._name = name
         self._verify = verify
+        self._window = window
         self._reader: ObjectReader | None = None
 
     async def _open(self) -> ObjectReader:
         from ._get import resolve
 
         bucket, info = await resolve(self._bucket, self._name)
-        return ObjectReader(bucket, info, verify=self._verify)
+        return ObjectReader(bucket, info, verify=self._verify, window=self._window)
 
     def __await__(self) -> Generator[Any, None, ObjectReader]:
         return self._open().__await__()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from natsproto.errors import ConnectionClosedError
 
-from ._feed import WINDOW
-from .format.assembly import SPILL, Assembly, BytesTarget
+from ._feed import DEFAULT_WINDOW
+from .format.assembly import Assembly
+from .format.memory import BytesTarget
+from .format.placement import SPILL
 
 if TYPE_CHECKING:
     from natsproto.wire import Target
@@ -90,7 +92,7 @@ class BlockSink:
     been read. A block's buffers are valid until the block after it is asked for.
     """
 
-    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = WINDOW) -> None:
+    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = DEFAULT_WINDOW) -> None:
         self._judge = judge
         self._limit = window
         self._arena_size = min(max(info.size, 1), window)

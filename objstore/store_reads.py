@@ -48,6 +48,7 @@ class StoreReads:
         max_size: int | None = None,
         verify: bool = True,
         progress: Progress | None = None,
+        window: int | None = None,
     ) -> bytes:
         """Return the whole object: size, number of chunks and SHA-256 have been checked (ADR-20 §Get).
 
@@ -57,8 +58,11 @@ class StoreReads:
             max_size: refuse larger objects (bytes, default 1 GiB); see :meth:`get_file` for those.
             verify: ``False`` skips the digest only (some writers recorded wrong ones).
             progress: called with ``(bytes received, total)``; must not block.
+            window: bytes of one batch request (4 MiB); two are under way. For direct get with nats-server
+                2.11; the consumer that is used elsewhere has the server's flow control.
 
         Raises:
+            ValueError: a ``window`` that is no positive number.
             ObjectNotFoundError, ObjectDeletedError: no such object.
             LinkError: a link that leads nowhere, in a circle or to a bucket.
             ObjectTooLargeError: more than ``max_size`` bytes.
@@ -69,23 +73,34 @@ class StoreReads:
 
         self._bucket.check_name(name)
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
-        _, data = await _get.get_bytes(self._bucket, name, max_size=limit, verify=verify, progress=progress)
+        _, data = await _get.get_bytes(
+            self._bucket,
+            name,
+            max_size=limit,
+            verify=verify,
+            progress=progress,
+            window=_get.reading_window(window),
+        )
         return data
 
-    def open_reader(self, name: str, *, verify: bool = True) -> OpenReader:
+    def open_reader(self, name: str, *, verify: bool = True, window: int | None = None) -> OpenReader:
         """Open an object for reading: ``async with store.open_reader(name) as reader``.
 
         Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
 
         Args:
             verify: ``False`` skips the digest at the end.
+            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
 
         Raises:
+            ValueError: a ``window`` that is no positive number.
             ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
         """
+        from ._get import reading_window
         from ._reader import OpenReader
 
-        return OpenReader(self._bucket, self._bucket.check_name(name), verify=verify)
+        name = self._bucket.check_name(name)
+        return OpenReader(self._bucket, name, verify=verify, window=reading_window(window))
 
     async def get_range(self, name: str, start: int, end: int) -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
@@ -111,6 +126,7 @@ class StoreReads:
         verify: bool = True,
         progress: Progress | None = None,
         resume: bool = False,
+        window: int | None = None,
     ) -> ObjectInfo:
         """Read an object into a file, which appears verified and complete or not at all.
 
@@ -122,6 +138,7 @@ class StoreReads:
             progress: called with ``(bytes done, total)``; must not block.
             resume: keep what was read when this fails (beside the target, hidden), and continue there next
                 time if the object is still the same; what is there is hashed again.
+            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
 
         Returns:
             The info of the object that was read (the link's target for a link).
@@ -130,10 +147,16 @@ class StoreReads:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
         self._bucket.check_name(name)
-        from . import _files
+        from . import _files, _get
 
         return await _files.get_file(
-            self._bucket, name, text_path(path), verify=verify, progress=progress, resume=resume
+            self._bucket,
+            name,
+            text_path(path),
+            verify=verify,
+            progress=progress,
+            resume=resume,
+            window=_get.reading_window(window),
         )
 
     async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:

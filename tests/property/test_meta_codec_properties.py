@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from natsproto.errors import InvalidNameError
 from objstore.errors import IntegrityError
-from objstore.format.assembly import Assembly, BytesTarget
+from objstore.format.assembly import Assembly
 from objstore.format.chunking import Chunker
 from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
 from objstore.format.digest import hex_digest, parse_digest, wire_digest
+from objstore.format.memory import BytesTarget
 from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions
 from objstore.format.naming import (
     alternative_meta_subjects,

@@ -7,7 +7,8 @@ from pickle import PickleBuffer
 import pytest
 
 from objstore.errors import DigestMismatchError, IntegrityError
-from objstore.format.assembly import Assembly, BytesTarget
+from objstore.format.assembly import Assembly
+from objstore.format.memory import BytesTarget
 from objstore.format.models import ObjectInfo
 
 DATA = bytes(range(256)) * 4

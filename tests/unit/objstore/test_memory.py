@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from objstore.format import memory
-from objstore.format.assembly import BytesTarget
-from objstore.format.memory import HUGE_FROM, ask_for_huge_pages
+from objstore.format.memory import HUGE_FROM, BytesTarget, ask_for_huge_pages
 
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
