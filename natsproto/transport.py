@@ -17,8 +17,10 @@ upgrade and were not read are an error, never fed to the encrypted session.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from .errors import ConfigError, RemoteProtocolError, StaleConnectionError
@@ -64,6 +66,10 @@ class Transport(Protocol):
 
     def write(self, data: Buffer) -> None:
         """Hand bytes over; a ``memoryview`` must stay unchanged until they are acknowledged."""
+        ...
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        """Hand over several pieces, none of them empty, as :meth:`write` would one after the other."""
         ...
 
     @property
@@ -158,10 +164,13 @@ class _AsyncioTransport:
     def __init__(self) -> None:
         self._gate = _WriteGate()
         self._transport: asyncio.Transport | None = None
+        self._socket: Any = None  # where bytes may be written past asyncio while that has none
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        plain = hasattr(os, "writev") and transport.get_extra_info("sslcontext") is None
+        self._socket = transport.get_extra_info("socket") if plain else None
 
     @property
     def _wire(self) -> asyncio.Transport:
@@ -174,6 +183,22 @@ class _AsyncioTransport:
         # A failed asyncio transport warns on standard error of each write until it tells us that it is lost.
         if transport is not None and not self._gate.lost and not transport.is_closing():
             transport.write(data)
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        """In one system call, without joining them; what the socket does not take is left to asyncio."""
+        transport = self._transport
+        if transport is None or self._gate.lost or transport.is_closing():
+            return
+        taken = 0
+        if self._socket is not None and not transport.get_write_buffer_size():
+            try:
+                taken = os.writev(self._socket.fileno(), parts)
+            except OSError:
+                pass  # full, or broken: asyncio finds out and tells the receiver
+        for part in parts:
+            if taken < len(part):
+                transport.write(memoryview(part)[taken:] if taken else part)
+            taken = max(0, taken - len(part))
 
     @property
     def congested(self) -> bool:

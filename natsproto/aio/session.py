@@ -229,13 +229,12 @@ class Session:
         """Send a frame whose payload is passed on without being copied or joined."""
         out = self._out
         out.append(line)
-        self.flush()
         transport = self.transport
         if transport is not None:
-            transport.write(payload)
+            transport.write_parts((b"".join(out), payload, b"\r\n"))
             self.congested = transport.congested
-        # Joined to the next control line; alone only when nothing follows in this turn.
-        self.write(b"\r\n")
+        out.clear()
+        self._out_size = 0
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False

@@ -8,6 +8,7 @@ nothing to do with each other: either side may split and merge as it likes (nats
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError, RemoteProtocolError, StaleConnectionError
@@ -119,6 +120,9 @@ class WebSocketTransport:
         if self._protocol.state is OPEN:
             self._protocol.send_binary(data)
             self._send()
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        self.write(b"".join(parts))
 
     @property
     def congested(self) -> bool:

@@ -185,11 +185,9 @@ async def test_the_next_window_is_on_its_way_before_one_ends(proxy: FaultProxy, 
 
     proxy.to_server, proxy.to_client = to_server, to_client
     assert await faulty.get("a", window=WINDOW) == DATA
-    if not faulty._bucket.batches:
-        pytest.skip("this server has no batches")
-    assert asked[0] == 0
-    assert asked[1:] == list(range(len(asked) - 1))
-    assert len(asked) == 11
+    if faulty._bucket.batches:  # nats-server 2.11
+        assert len(asked) == 11
+        assert asked == [0, *range(10)]
 
 
 @pytest.mark.parametrize("window", [0, -1, True, 1.5, "1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +27,9 @@ class Wire:
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
+
+    def write_parts(self, parts: Sequence[Any]) -> None:
+        self.write(b"".join(parts))
 
     async def drain(self) -> None:
         if self.congested:

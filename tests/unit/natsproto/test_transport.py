@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
 from natsproto import transport as module
 from natsproto.errors import ConfigError, StaleConnectionError
+from natsproto.testing._listener import reset
 from natsproto.transport import Transport, TransportKind, open_transport
 from support.leaks import no_task_left
 
@@ -149,6 +153,80 @@ async def test_close_sends_what_is_buffered(kind: TransportKind, peer: Peer) -> 
     await asyncio.wait_for(transport.wait_closed(), 2)
 
 
+async def test_parts_keep_their_order(
+    kind: TransportKind, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes all, some or nothing; asyncio has the rest; other writes come between."""
+    transport, _, reader, _ = await opened(kind, peer)
+    rng = random.Random(1)
+    taken: list[int] = []
+    real = os.writev
+
+    def some(fd: int, parts: Sequence[Any]) -> int:
+        count = rng.choice([0, 1, 3, 5_000, 1 << 30])
+        if not count:
+            raise BlockingIOError
+        taken.append(real(fd, [b"".join(parts)[:count]]))
+        return taken[-1]
+
+    monkeypatch.setattr(os, "writev", some)
+    sent = bytearray()
+    received = bytearray()
+    for number in range(300):
+        body = rng.randbytes(rng.choice([1, 900, 70_000]))
+        parts = (b"<%d " % number, memoryview(body), b">")
+        transport.write_parts(parts)
+        sent += b"".join(parts)
+        if number % 7 == 0:
+            transport.write(b"|")
+            sent += b"|"
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+        if len(sent) - len(received) > 1 << 20:
+            received += await reader.readexactly(len(sent) - len(received))
+    received += await reader.readexactly(len(sent) - len(received))
+    assert received == sent
+    assert len(taken) > 50
+    assert len(set(taken)) > 5
+
+
+async def test_parts_to_a_peer_that_does_not_read(kind: TransportKind, peer: Peer) -> None:
+    transport, _, reader, _ = await opened(kind, peer)
+    block = bytes(range(256)) * 16_384
+    for _ in range(4):
+        transport.write_parts((b"a", block, b"z"))
+    assert transport.congested
+    for _ in range(4):
+        assert await reader.readexactly(len(block) + 2) == b"a" + block + b"z"
+    await asyncio.wait_for(transport.drain(), 2)
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "reset"])
+async def test_parts_after_the_end_go_nowhere(
+    kind: TransportKind, peer: Peer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number of a closed file may be another one's by now."""
+    transport, receiver, _, writer = await opened(kind, peer)
+    if how == "reset":
+        reset(writer)
+        await receiver.until(lambda: bool(receiver.losses))
+    else:
+        getattr(transport, how)()
+    monkeypatch.setattr(os, "writev", lambda *args: pytest.fail("written"))
+    transport.write_parts((b"a", b"b"))
+    await asyncio.wait_for(transport.wait_closed(), 2)
+    transport.write_parts((b"a", b"b"))
+
+
+async def test_parts_to_a_socket_that_is_broken(kind: TransportKind, peer: Peer) -> None:
+    transport, receiver, _, writer = await opened(kind, peer)
+    reset(writer)
+    async with asyncio.timeout(5):
+        while not receiver.losses:
+            transport.write_parts((b"a", bytes(1000)))
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("wake", ["space", "loss", "abort"])
 async def test_drain_always_wakes(kind: TransportKind, peer: Peer, wake: str) -> None:
     transport, _, reader, writer = await opened(kind, peer)
@@ -229,6 +307,7 @@ async def test_unknown_kind() -> None:
 async def test_not_connected() -> None:
     transport = module.BufferedTransport(Recorder())
     transport.write(b"nowhere")
+    transport.write_parts((b"no", b"where"))
     transport.close()
     transport.abort()
     assert transport.get_extra_info("socket") is None
