@@ -78,6 +78,7 @@ class Bucket:
         "mirror_of",
         "msg_ttl",
         "name",
+        "new_names",
         "places",
         "replicated",
         "stream",
@@ -105,6 +106,7 @@ class Bucket:
         self.atomic = config.extra.get("allow_atomic") is True
         self.batches = True  # until a server shows that it has none
         self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
+        self.new_names = 0  # puts in a row that replaced nothing; see _put.py
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
 

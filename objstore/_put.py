@@ -58,6 +58,9 @@ LONG = 1.0
 BATCH_ROOM = 128
 """Bytes the headers of a batch take of every message."""
 
+GUESS_AFTER = 4
+"""So many puts to new names in a row let the next small one expect a new name, too."""
+
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
 
@@ -120,8 +123,9 @@ class Put:
         bucket = self._bucket
         subject = bucket.meta_subject(self._template.name)
         # The previous meta is asked for beside the first chunks: one round trip less.
-        reading = bucket.start_leader_read(subject)
-        previous: tuple[int, ObjectInfo | None] | None = None
+        reading = None if self._expects_new() else bucket.start_leader_read(subject)
+        # A guess that costs little: the commit replaces nothing, or is refused and says what to read.
+        previous: tuple[int, ObjectInfo | None] | None = (0, None) if reading is None else None
         self._begin()
         try:
             if self._if_revision is not None:
@@ -139,8 +143,10 @@ class Put:
                     self._begin()
             if previous is None:
                 previous = await self._previous(reading, subject)
+                bucket.new_names = 0 if previous[0] else bucket.new_names + 1
         except BaseException as exc:
-            reading.close()
+            if reading is not None:
+                reading.close()
             await self._abandon(exc)
             raise
         try:
@@ -148,6 +154,16 @@ class Put:
         finally:
             if self._window is not None:
                 self._window.close()
+
+    def _expects_new(self) -> bool:
+        """Whether not to ask what this small put replaces: the last ones replaced nothing."""
+        size = self._source.size
+        return (
+            self._if_revision is None
+            and size is not None
+            and size <= self._chunk_size
+            and self._bucket.new_names >= GUESS_AFTER
+        )
 
     async def run_atomic(self) -> ObjectInfo:
         """:meth:`run` as one all-or-nothing batch."""
@@ -450,6 +466,7 @@ class Put:
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
+                bucket.new_names = 0
                 patience = patience or Patience(bucket)
                 try:
                     again = self._if_revision is None and await patience.again()
