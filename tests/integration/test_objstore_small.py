@@ -13,7 +13,8 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, FaultProxy, corrupt
 from natsproto.wire import Msg
-from objstore import IntegrityError, ObjectNotFoundError, ObjectStore
+from objstore import IntegrityError, ObjectAlreadyExists, ObjectNotFoundError, ObjectStore
+from objstore._put import GUESS_AFTER
 from support.objects import CHUNK, assert_exact, pattern, stream
 
 LIMIT = 10.0
@@ -37,6 +38,57 @@ async def test_messages(nc: Client, store: ObjectStore, size: int) -> None:
     assert await sent(nc, store.put("a", data)) == 4
     assert await store.js.consumer_names(stream(store)) == []
     await assert_exact(store)
+
+
+@pytest.fixture
+async def guessing(store: ObjectStore) -> ObjectStore:
+    """A bucket whose last puts all had new names: the next one is expected to have one."""
+    for number in range(GUESS_AFTER):
+        await store.put(f"new {number}", b"1")
+    return store
+
+
+async def test_messages_of_puts_to_new_names(nc: Client, guessing: ObjectStore) -> None:
+    """Nobody asks what they replace; where one replaces something it is asked for again, for a while."""
+    store = guessing
+    assert [await sent(nc, store.put(f"n{number}", b"1")) for number in range(3)] == [2, 2, 2]
+    assert await sent(nc, store.put("large", pattern(CHUNK + 1))) == 4  # large ones ask meanwhile
+    assert await sent(nc, store.put("n0", b"2")) == 5  # chunk, refused meta, question, meta, purge
+    assert await sent(nc, store.put("n1", b"2")) == 4
+    for number in range(GUESS_AFTER):
+        assert await sent(nc, store.put(f"later {number}", b"3")) == 3
+    assert await sent(nc, store.put("last", b"3")) == 2
+    assert await sent(nc, store.put("conditional", b"3", if_revision=0)) == 3
+    assert [await store.get(name) for name in ("n0", "n1", "n2", "last")] == [b"2", b"2", b"1", b"3"]
+    await assert_exact(store)
+
+
+async def test_wrong_guesses(guessing: ObjectStore, js: JetStreamContext) -> None:
+    """Over a deleted one, a link, an unreadable meta: what a put that asked would have done."""
+    store = guessing
+    bucket = store._bucket
+    await store.delete("new 0")
+    await store.add_link("link", await store.get_info("new 1"))
+    await js.publish(bucket.meta_subject("broken"), b"{no json", headers={"Nats-Rollup": "sub"})
+    for name in ("new 0", "new 1", "link", "broken"):
+        bucket.new_names = GUESS_AFTER
+        info = await store.put(name, b"after")
+        assert bucket.new_names == 0
+        assert info.revision == (await store.get_info(name)).revision
+        assert await store.get(name) == b"after"
+    bucket.new_names = GUESS_AFTER
+    with pytest.raises(ObjectAlreadyExists):
+        await store.create("new 1", b"again")
+    await assert_exact(store)
+
+
+async def test_a_race_for_a_new_name(guessing: ObjectStore) -> None:
+    """All guess, one is right, the last one wins, and only its chunk stays."""
+    infos = await asyncio.gather(*(guessing.put("race", b"%d" % number) for number in range(8)))
+    last = max(infos, key=lambda info: info.revision)
+    assert (await guessing.get_info("race")).nuid == last.nuid
+    assert await guessing.get("race") == b"%d" % infos.index(last)
+    await assert_exact(guessing)
 
 
 async def test_progress_is_told_once(store: ObjectStore) -> None:
