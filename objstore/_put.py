@@ -161,7 +161,7 @@ class Put:
         return (
             self._if_revision is None
             and size is not None
-            and size <= self._chunk_size
+            and 0 < size <= self._chunk_size  # a bucket that is gone shows with its chunk
             and self._bucket.new_names >= GUESS_AFTER
         )
 

@@ -173,7 +173,7 @@ def test_tables(command: Command, bucket: str) -> None:
     assert lines[1].startswith("evil\\x1b[2J\\nname  2.0 KiB  20")
     assert len(lines) == 2
     assert command("ls", bucket, "-n") == b"evil\x1b[2J\nname\n"
-    assert f"{bucket}        1  " in command("ls").decode()
+    assert [bucket, "1"] in [line.split()[:2] for line in command("ls").decode().splitlines()]
     assert b"evil\\x1b[2J\\nname" in command("info", bucket, "evil\x1b[2J\nname")
     command("info", bucket)
     assert b"Objects  1" in command.out

@@ -13,7 +13,13 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, FaultProxy, corrupt
 from natsproto.wire import Msg
-from objstore import IntegrityError, ObjectAlreadyExists, ObjectNotFoundError, ObjectStore
+from objstore import (
+    BucketNotFoundError,
+    IntegrityError,
+    ObjectAlreadyExists,
+    ObjectNotFoundError,
+    ObjectStore,
+)
 from objstore._put import GUESS_AFTER
 from support.objects import CHUNK, assert_exact, pattern, stream
 
@@ -80,6 +86,18 @@ async def test_wrong_guesses(guessing: ObjectStore, js: JetStreamContext) -> Non
     with pytest.raises(ObjectAlreadyExists):
         await store.create("new 1", b"again")
     await assert_exact(store)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK])
+async def test_a_guess_in_a_bucket_that_is_gone(
+    guessing: ObjectStore, js: JetStreamContext, size: int
+) -> None:
+    """Found out as soon as with a question."""
+    await js.delete_object_store(guessing.bucket)
+    async with asyncio.timeout(3):
+        with pytest.raises(BucketNotFoundError):
+            await guessing.put("a", bytes(size))
+    await js.create_object_store(bucket=guessing.bucket)
 
 
 async def test_a_race_for_a_new_name(guessing: ObjectStore) -> None:
