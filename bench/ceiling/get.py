@@ -3,8 +3,7 @@
     python -m bench.ceiling.get URL --bucket B --name N [--no-hash] [--into fresh|reused]
 
 Direct get in batches (nats-server >= 2.11), two requests of 4 MiB under way; payloads are received into their
-place with what begins the next message. ``--into fresh``: new ``bytes`` as ``get()`` needs; ``reused``:
-one buffer for all. With ``--no-hash`` the digest is checked after the clock.
+place. ``--into fresh``: new ``bytes`` as ``get()`` needs. With ``--no-hash`` the digest is checked later.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def read_chunks(reader: Reader, meta: dict[str, Any], target: memoryview, hasher
         while answered < len(left) and not left[answered]:
             answered += 1
     if not all(arrived):
-        raise Failure(f"{arrived.count(0)} chunks are missing")
+        raise Failure("chunks are missing")
 
 
 def get(options: argparse.Namespace) -> dict[str, Any]:
@@ -124,23 +123,24 @@ def get(options: argparse.Namespace) -> dict[str, Any]:
         meta = read_meta(reader, options.bucket, options.name)
         ring = min(meta["size"], DEPTH * max(BATCH, meta["options"]["max_chunk_size"]))
         reused = memoryview(bytearray(b"-" * ring))  # touched, as one used before is
-        hasher = hashlib.sha256()
-        start = now()
-        meta = read_meta(reader, options.bucket, options.name)
-        fresh = BytesIO(bytes(meta["size"] if options.into == "fresh" else 0))
-        with fresh.getbuffer() as view:  # released before getvalue(), which would copy
-            ask_for_huge_pages(view)
-            target = view if options.into == "fresh" else reused
-            read_chunks(reader, meta, target, None if options.no_hash else hasher)
-        data = fresh.getvalue()
-        clock = since(start)
+        for _ in range(2):  # the second one counts: no client is measured on its first
+            data, hasher, start = b"", hashlib.sha256(), now()
+            meta = read_meta(reader, options.bucket, options.name)
+            fresh = BytesIO(bytes(meta["size"] if options.into == "fresh" else 0))
+            with fresh.getbuffer() as view:  # released before getvalue(), which would copy
+                ask_for_huge_pages(view)
+                target = view if options.into == "fresh" else reused
+                read_chunks(reader, meta, target, None if options.no_hash else hasher)
+            data = fresh.getvalue()
+            clock = since(start)
+            del fresh
         if options.no_hash and options.into == "fresh":
             hasher.update(data)
         elif options.no_hash:
             read_chunks(reader, meta, reused, hasher)
     if meta["digest"] != "SHA-256=" + urlsafe_b64encode(hasher.digest()).decode():
         raise Failure("the digest of what was read is not that of the meta message")
-    work = f"get into {options.into}" + (", not hashed" if options.no_hash else "")
+    work = "get into " + options.into + ", not hashed" * options.no_hash
     return result(work, meta["size"], clock, hasher.hexdigest())
 
 
