@@ -138,7 +138,7 @@ class ChunkFeed:
         self._failure: BaseException | None = None
         self._current: _Window | None = None  # whose messages are taken
         self._ahead: _Window | None = None  # asked for already, its turn comes next
-        self._straight = True  # the last window had no gap
+        self._straight = True  # the last window was as expected: whole, without a gap
 
     async def run(self) -> None:
         """Read until the sink is complete and no message is left over.
@@ -291,7 +291,9 @@ class ChunkFeed:
         """The current window has ended well: the next one is current now, unless there are chunks between."""
         window, ahead = self._current, self._ahead
         assert window is not None
-        self._straight = self._cursor - window.first + 1 == window.taken
+        self._straight = (
+            window.seen == window.batch and self._cursor - window.first + 1 == window.taken
+        )  # else chunks lie apart, or are larger than recorded, and fewer came than were asked for
         if ahead is not None and ahead.seq <= self._cursor + 1 and not self._done:
             self._current, self._ahead = ahead, None
             ahead.catch_up()
@@ -528,12 +530,15 @@ class _Window:
 
     def _place(self, msg: WireMsg, size: int) -> Target:
         feed = self._feed
-        current = feed._current
+        current, ahead = feed._current, feed._ahead
         self.announced += 1
-        if current is not self and (current is None or current.announced < current.batch):
-            # Frames of the window before are still to come, and nobody knows how large they are. All that
-            # follow stay apart, too: the sink gives out places in the order of what it is asked for.
-            self._apart = True
+        # The sink gives out places in the order in which it is asked. So a window whose frames come before
+        # all those of the one before were announced stays apart, all of it; and so does the rest of one that
+        # was thought to be announced.
+        if current is self:
+            self._apart |= ahead is not None and ahead.announced > 0 and not ahead._apart
+        else:
+            self._apart |= current is None or current.announced < current.batch
         return None if self._apart else feed._sink.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:
