@@ -13,21 +13,22 @@ from typing import Any
 
 from ._common import Failure, arguments, connect, main, now, payload, result, since, size
 
-BURST = 4096  # frames in one send
+BURST = 4096, 1 << 20  # frames in one send, and bytes
 
 
 def publish(options: argparse.Namespace) -> dict[str, Any]:
     with connect(options.url) as sock:
         frame = b"PUB %b %d\r\n%b\r\n" % (options.subject.encode(), options.size, payload(options.size))
-        whole, rest = divmod(options.count, BURST)
-        burst = frame * BURST
+        frames = max(1, min(BURST[0], BURST[1] // len(frame)))
+        whole, rest = divmod(options.count, frames)
+        burst, last = frame * frames, frame * rest + b"PING\r\n"
         if options.wait:
             print("ready", flush=True)
             sys.stdin.readline()
         start = now()
         for _ in range(whole):
             sock.sendall(burst)
-        sock.sendall(frame * rest + b"PING\r\n")
+        sock.sendall(last)
         answer = sock.recv(4096)
         clock = since(start)
         if answer != b"PONG\r\n":
