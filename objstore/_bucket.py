@@ -30,7 +30,7 @@ from natsproto.jetstream.direct_get import status_error, stored_message
 from ._ttl import expiry
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
-from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
+from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions, plain_info
 from .format.naming import (
     alternative_meta_subjects,
     check_bucket,
@@ -153,6 +153,9 @@ class Bucket:
         Raises:
             BadObjectMetaError: a value of the wrong type.
         """
+        said = (meta.description, meta.headers, meta.metadata, meta.filename)
+        if said == (None, None, None, None) and options.link is None:
+            return plain_info(meta.name, self.name, options, datetime.now(UTC))
         description, headers, metadata = meta_fields(
             meta.description, meta.headers, meta.metadata, meta.filename
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any
 
 from natsproto.errors import MaxPayloadError
@@ -13,18 +12,13 @@ from ._ttl import check_ttl, chunk_header
 from .errors import BadObjectMetaError
 from .format.chunking import requested_chunk_size, resolve_chunk_size
 from .format.codec import encode_meta
-from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions
+from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions, plain_options
 
 META_ROOM = 512
 """Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
 
 PLAIN_META = 32 * 1024
 """More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
-
-
-@lru_cache(maxsize=16)
-def _options(chunk_size: int) -> ObjectMetaOptions:
-    return ObjectMetaOptions(max_chunk_size=chunk_size)
 
 
 def prepare(
@@ -64,7 +58,7 @@ def prepare(
     description, filename, headers, metadata = about
     template = bucket.template(
         ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-        _options(size),
+        plain_options(size),
     )
     said = template.description or template.headers or template.metadata
     meta_size = META_ROOM

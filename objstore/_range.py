@@ -29,7 +29,7 @@ from ._pick import pick
 from .errors import IntegrityError
 from .format.memory import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .format.placement import Placement
+from .format.places import Places
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.delivery import Delivery
@@ -122,7 +122,7 @@ class Layout:
 class RangeSink:
     """The bytes of a range, in memory."""
 
-    __slots__ = ("_end", "_index", "_layout", "_part", "_placement", "_start", "_target")
+    __slots__ = ("_end", "_index", "_layout", "_part", "_places", "_start", "_target")
 
     def __init__(self, layout: Layout, part: Part, start: int, end: int) -> None:
         self._layout = layout
@@ -130,11 +130,11 @@ class RangeSink:
         self._start = start
         self._end = end
         self._target = BytesTarget(end - start)
-        self._placement = Placement(self._target)
+        self._places = Places(self._target)
         self._index = part.first  # of the next chunk
 
     def place(self, size: int) -> Target:
-        return self._placement.place(size)
+        return self._places.place(size)
 
     def accept(self, payload: Payload) -> None:
         index = self._index
@@ -147,14 +147,14 @@ class RangeSink:
         offset = self._layout.offset_of(index)
         low, high = max(0, self._start - offset), min(length, self._end - offset)
         # A part of a chunk is cut out of it: its own bytes, wherever it was received.
-        self._placement.store(payload if high - low == length else bytes(payload[low:high]))
+        self._places.store(payload if high - low == length else bytes(payload[low:high]))
 
     def forget_places(self) -> None:
-        self._placement.forget()
+        self._places.forget()
 
     @property
     def complete(self) -> bool:
-        return self._placement.filled == self._target.size
+        return self._places.filled == self._target.size
 
     @property
     def congested(self) -> bool:

@@ -12,7 +12,7 @@ from natsproto.errors import ConnectionClosedError
 from ._feed import DEFAULT_WINDOW
 from .format.assembly import Assembly
 from .format.memory import BytesTarget
-from .format.placement import SPILL
+from .format.places import SPILL
 
 if TYPE_CHECKING:
     from natsproto.wire import Target

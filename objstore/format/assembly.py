@@ -12,7 +12,7 @@ from objstore.errors import DigestMismatchError, IntegrityError
 from objstore.format.digest import hex_digest, new_hasher, parse_digest
 from objstore.format.memory import BytesTarget
 from objstore.format.models import ObjectInfo
-from objstore.format.placement import Placement
+from objstore.format.places import Places
 
 
 class Assembly:
@@ -20,7 +20,7 @@ class Assembly:
 
     Without a target the payloads are only checked, and the caller passes each on after :meth:`accept`. With
     one, every payload ends at its offset in the target, and :meth:`place` lets a parser receive payloads
-    right where they belong (:class:`Placement`).
+    right where they belong (:class:`Places`).
 
     Args:
         info: a live object that is not a link.
@@ -35,7 +35,7 @@ class Assembly:
     __slots__ = (
         "_expected",
         "_hasher",
-        "_placement",
+        "_places",
         "chunks",
         "empty_chunks",
         "info",
@@ -62,21 +62,21 @@ class Assembly:
                     expected=info.digest,
                 ) from exc
             self._hasher = new_hasher()
-        self._placement = None if target is None else Placement(target)
+        self._places = None if target is None else Places(target)
 
     def place(self, size: int) -> memoryview | None:
-        """As :meth:`Placement.place`; ``None`` without a target."""
-        return None if self._placement is None else self._placement.place(size)
+        """As :meth:`Places.place`; ``None`` without a target."""
+        return None if self._places is None else self._places.place(size)
 
     def place_with_room(self) -> memoryview | None:
-        """As :meth:`Placement.place_with_room`."""
-        assert self._placement is not None
-        return self._placement.place_with_room()
+        """As :meth:`Places.place_with_room`."""
+        assert self._places is not None
+        return self._places.place_with_room()
 
     def forget_places(self) -> None:
-        """As :meth:`Placement.forget`."""
-        if self._placement is not None:
-            self._placement.forget()
+        """As :meth:`Places.forget`."""
+        if self._places is not None:
+            self._places.forget()
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in stream order.
@@ -98,8 +98,8 @@ class Assembly:
             self._hasher.update(payload)
         self.received = offset + size
         self.chunks += 1
-        if self._placement is not None:
-            self._placement.store(payload)
+        if self._places is not None:
+            self._places.store(payload)
 
     @property
     def complete(self) -> bool:

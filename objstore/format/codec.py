@@ -25,6 +25,7 @@ from objstore.format.models import (
 )
 from objstore.format.naming import (
     DEFAULT_CHUNK_SIZE,
+    MAX_NAME_BYTES,
     decode_meta_name,
 )
 
@@ -66,6 +67,7 @@ def _refuse_constant(text: str) -> NoReturn:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_quote = json.encoder.encode_basestring  # as _ENCODE quotes
 _ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
@@ -88,7 +90,9 @@ def parse_rfc3339(text: str) -> datetime:
 
 def format_rfc3339(moment: datetime) -> str:
     """Return an aware time as RFC 3339 in UTC with microseconds, the form every client can parse."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 # --- meta messages: writing -------------------------------------------------------------------------------
@@ -164,6 +168,9 @@ def encode_meta(info: ObjectInfo) -> bytes:
     Raises:
         BadObjectMetaError: the message would be above 1 MiB, or ``extra`` cannot be written as JSON.
     """
+    plain = _encode_plain(info)
+    if plain is not None:
+        return plain
     doc: dict[str, Any] = {"name": info.name}
     if info.description:
         doc["description"] = info.description
@@ -192,6 +199,32 @@ def encode_meta(info: ObjectInfo) -> bytes:
             name=info.name,
         )
     return payload
+
+
+def _encode_plain(info: ObjectInfo) -> bytes | None:
+    """The same bytes in a third of the time, for an object of which little is said: nearly every put."""
+    options = info.options
+    if (
+        info.description
+        or info.headers
+        or info.metadata
+        or info.deleted
+        or info.extra
+        or not info.digest
+        or options is None
+        or options.link is not None
+        or options.chunk_size is not None
+        or len(info.name) > MAX_NAME_BYTES
+    ):
+        return None
+    try:
+        return (
+            f'{{"name":{_quote(info.name)},"options":{{"max_chunk_size":{options.max_chunk_size}}},'
+            f'"bucket":{_quote(info.bucket)},"nuid":{_quote(info.nuid)},"size":{info.size},'
+            f'"mtime":"{format_rfc3339(info.mtime)}","chunks":{info.chunks},"digest":{_quote(info.wire_digest)}}}'
+        ).encode()
+    except (TypeError, UnicodeEncodeError):  # a lone surrogate, or no text: the long way says what to do
+        return None
 
 
 def _encode_options(info: ObjectInfo) -> dict[str, Any]:

@@ -226,6 +226,40 @@ class InfoDraft:
     __slots__ = ObjectInfo.__slots__
 
 
+def plain_info(
+    name: str,
+    bucket: str,
+    options: ObjectMetaOptions | None,
+    mtime: datetime,
+    size: int = 0,
+    chunks: int = 0,
+    digest: str = "",
+    nuid: str = "",
+    revision: int = 0,
+) -> ObjectInfo:
+    """An object that is no link and of which nothing else is said, in a fifth of the time."""
+    draft: Any = InfoDraft()
+    draft.name = name
+    draft.description = None
+    draft.headers = None
+    draft.size = size
+    draft.chunks = chunks
+    draft.digest = digest
+    draft.deleted = False
+    draft.mtime = mtime
+    draft.nuid = nuid
+    draft.bucket = bucket
+    draft.links = None
+    draft.options = options
+    draft.metadata = {}
+    draft.revision = revision
+    draft.expires = None
+    draft.extra = {}
+    draft.__class__ = ObjectInfo
+    info: ObjectInfo = draft
+    return info
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where the servers put a bucket: a cluster's name, and tags its servers must carry."""

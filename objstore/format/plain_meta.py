@@ -11,10 +11,9 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from objstore.format.digest import PREFIX
-from objstore.format.models import InfoDraft, ObjectInfo, plain_options
+from objstore.format.models import ObjectInfo, plain_info, plain_options
 
 PlainReader = Callable[[bytes, bytes, int, datetime], ObjectInfo | None]
 """``reader(subject, payload, revision, timestamp)``; ``None``: ask ``decode_meta``."""
@@ -59,28 +58,20 @@ def plain_reader(bucket: str) -> PlainReader:
             return None
         if subject != prefix + b2a_base64(name, newline=False).translate(_TO_URL_SAFE):
             return None
-        draft: Any = InfoDraft()
         try:
-            draft.name = name.decode()
+            text = name.decode()
         except UnicodeDecodeError:
             return None
-        draft.description = None
-        draft.headers = None
-        draft.size = int(size)
-        draft.chunks = int(chunks)
-        draft.digest = PREFIX + a2b_base64(digest.translate(_TO_STANDARD)).hex()
-        draft.deleted = False
-        draft.mtime = timestamp
-        draft.nuid = nuid.decode()
-        draft.bucket = bucket
-        draft.links = None
-        draft.options = None if chunk_size is None else plain_options(int(chunk_size))
-        draft.metadata = {}
-        draft.revision = revision
-        draft.expires = None
-        draft.extra = {}
-        draft.__class__ = ObjectInfo
-        info: ObjectInfo = draft
-        return info
+        return plain_info(
+            text,
+            bucket,
+            None if chunk_size is None else plain_options(int(chunk_size)),
+            timestamp,
+            int(size),
+            int(chunks),
+            PREFIX + a2b_base64(digest.translate(_TO_STANDARD)).hex(),
+            nuid.decode(),
+            revision,
+        )
 
     return read

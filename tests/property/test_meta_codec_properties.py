@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from objstore.format.chunking import Chunker
 from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
 from objstore.format.digest import hex_digest, parse_digest, wire_digest
 from objstore.format.memory import BytesTarget
-from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions
+from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions, plain_info
 from objstore.format.naming import (
     alternative_meta_subjects,
     check_object_name,
@@ -65,6 +66,33 @@ def infos(draw):
         revision=draw(st.integers(0, 2**63 - 1)),
         extra={k: v for k, v in draw(st.dictionaries(st.text(), JSON, max_size=3)).items() if k not in KNOWN},
     )
+
+
+OFFSETS = st.sampled_from([UTC, UTC, timezone(timedelta(hours=5, minutes=30)), timezone(-timedelta(1) / 2)])
+
+
+@given(
+    st.text(min_size=1, max_size=200),  # lone surrogates among them
+    st.text(max_size=40),
+    st.integers(0, 2**63 - 1),
+    st.integers(1, 2**40),
+    st.binary(min_size=32, max_size=32),
+    st.datetimes(timezones=OFFSETS),
+)
+def test_the_short_way_to_a_meta_is_the_long_way(name, nuid, size, chunk_size, digest, mtime):
+    """Byte by byte, for an object of which nothing is said."""
+    options = ObjectMetaOptions(max_chunk_size=chunk_size)
+    try:
+        mtime.astimezone(UTC)
+    except OverflowError:
+        return
+    plain = plain_info(name, "b-_1", options, mtime, size, 3, hex_digest(digest), nuid, 7)
+    assert plain == ObjectInfo(
+        name, None, None, size, 3, hex_digest(digest), False, mtime, nuid, "b-_1", options=options, revision=7
+    )
+    payload = encode_meta(plain)
+    # An unknown key makes it go the long way; it is the last one.
+    assert payload[:-1] + b',"x":1}' == encode_meta(replace(plain, extra={"x": 1}))
 
 
 @given(infos())

@@ -12,7 +12,7 @@ SPILL = 4096
 Payload = bytes | bytearray | memoryview
 
 
-class Placement:
+class Places:
     """Payloads, one behind the other in a target, most of them received there.
 
     A parser runs ahead of the reader, asks for places of large frames only, and not all of those are taken
