@@ -228,7 +228,7 @@ class _Arena:
     __slots__ = ("used", "users", "view")
 
     def __init__(self, size: int) -> None:
-        self.view = memoryview(bytearray(size))
+        self.view = BytesTarget(size).slot(0, size)  # costs nothing until it is written to
         self.used = 0
         self.users = 0
 
