@@ -43,7 +43,7 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
     size = row.options["size"]
     connections = row.options.get("connections", 1)
     processes = row.options.get("processes", 1)
-    need_disk(size * connections * processes * settings.runs * row.nodes)
+    need_disk(size * connections * processes * 2 * row.nodes)
     samples = []
     with settings.targets.open(row.nodes) as target, Crew(target.url) as crew:
         bucket = f"bench-{secrets.token_hex(6)}"
@@ -72,6 +72,7 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
                         if row.work in CHECKED:
                             name = f"{prefix}-{number}-{n}"
                             crew.help("check_objects", bucket=bucket, prefix=name, size=size, count=1)
+                            crew.help("remove", bucket=bucket, prefix=name, count=1)
                 if run >= 0:  # the first one warms up
                     total = {key: sum(f[key] for f in figures) for key in figures[0]}
                     samples.append({**total, "seconds": seconds})

@@ -43,6 +43,9 @@ class Peer:
     async def drop(self, bucket: str) -> None:
         raise NotImplementedError
 
+    async def remove(self, name: str) -> None:
+        raise NotImplementedError
+
     async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
         """Store an object that is never in memory as a whole."""
         raise NotImplementedError("not measured with this client")

@@ -31,6 +31,9 @@ class Client(Peer):
     async def drop(self, bucket: str) -> None:
         await self.js.delete_object_store(bucket)
 
+    async def remove(self, name: str) -> None:
+        await self.store.delete(name)
+
     async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
         await self.store.put(name, pieces, chunk_size=chunk)
 

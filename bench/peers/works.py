@@ -366,3 +366,10 @@ async def check_stream(peer: Peer, bucket: str, prefix: str, size: int, count: i
             check(await peer.get_range(f"{prefix}-{number}", start, start + len(wanted)), wanted, prefix)
             start += len(wanted)
     return {}
+
+
+async def remove(peer: Peer, bucket: str, prefix: str, count: int) -> dict[str, float]:
+    """Delete objects ``PREFIX-N``."""
+    await peer.bind(bucket)
+    await at_once(count, 32, lambda n: peer.remove(f"{prefix}-{n}"))
+    return {}
