@@ -16,6 +16,9 @@ from .targets import Target, Targets
 OURS = "natsproto"
 MIB = 1024 * 1024
 
+WARM_SIZE, WARM_COUNT = 128 * MIB, 3
+"""Size and number of the objects a client warms up with, at the most."""
+
 CHECKED = {"put": "check_objects", "put_stream": "check_stream"}
 """Works that store, and what reads their objects back."""
 
@@ -210,11 +213,11 @@ def _prepare(crew: Crew, row: Row, bucket: str, count: int) -> None:
         options["concurrency"] = min(count, 32)
     crew.help(work, prefix="object", **options)
     if row.work in ("get", "read_into"):
-        crew.help("put", bucket=bucket, prefix="warm", size=min(size, MIB), count=3)
+        crew.help("put", bucket=bucket, prefix="warm", size=_warm_size(row), count=min(count, WARM_COUNT))
 
 
 def _warm_up(crew: Crew, contestant: Contestant, row: Row, options: dict[str, Any]) -> bool:
-    """Let a client do the work once on a small scale: imports, buffers, connections."""
+    """Let a client do the work a few times: imports, buffers, connections, memory never given before."""
     if contestant.client == "ceiling":
         return True
     small = {**options, **contestant.options}
@@ -223,14 +226,22 @@ def _warm_up(crew: Crew, contestant: Contestant, row: Row, options: dict[str, An
     elif row.work != "parse" and "bucket" in options:
         small["prefix"] = "warm" if row.work in PREPARED else f"warm-{slug(contestant.label)}"
     if row.work in ("put", "put_stream", "get", "read_into"):
-        small["size"] = min(small["size"], MIB)
+        small["size"] = _warm_size(row)
     if row.work not in ("list_", "names") and "count" in small:
-        small["count"] = min(small["count"], 3 if "bucket" in options else 1000)
+        small["count"] = min(small["count"], WARM_COUNT if "bucket" in options else 1000)
     try:
         crew.measure(Contestant(contestant.label, contestant.client), row.work, small)
     except LeftOut:
         return False
+    if row.work in CHECKED:
+        crew.help("remove", bucket=options["bucket"], prefix=small["prefix"], count=small.get("count", 1))
     return True
+
+
+def _warm_size(row: Row) -> int:
+    """Bytes of an object to warm up with: where memory is measured, none may be left over."""
+    size: int = row.options["size"]
+    return min(size, MIB if row.unit == "MiB" else WARM_SIZE)
 
 
 def summary(unit: str, found: list[Figures]) -> dict[str, float]:

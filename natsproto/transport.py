@@ -37,6 +37,9 @@ SOCKET_BUFFER = 4 * 1024 * 1024
 WRITE_HIGH_WATER = 512 * 1024
 """Bytes the transport may hold itself before :meth:`Transport.drain` waits."""
 
+READS = 8
+"""Receive calls after the first one of a turn of the loop, as long as each fills the place named for it."""
+
 READ_SIZE = 256 * 1024
 """Bytes one read of the ``streams`` transport takes at the most."""
 
@@ -234,13 +237,40 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
     def __init__(self, receiver: Receiver) -> None:
         super().__init__()
         self._receiver = receiver
-        self._upgrading = False
-        # The loop looks these up on every read: bound methods, not wrappers.
-        self.get_buffer = receiver.get_buffer  # type: ignore[method-assign]
-        self.buffer_updated = receiver.buffer_updated  # type: ignore[method-assign]
+        # Looked up on every read: bound methods, not wrappers.
+        self._place, self._take = receiver.get_buffer, receiver.buffer_updated
+        self._room = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._attach(cast(asyncio.Transport, transport))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = self._place(sizehint)
+        self._room = len(buffer)
+        return buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass on what came; and what more there is at once, instead of in another turn of the loop."""
+        take = self._take
+        take(nbytes)
+        sock = self._socket
+        if nbytes < self._room or sock is None:
+            return
+        fd = sock.fileno()
+        transport = self._transport
+        for _ in range(READS):
+            if transport is None or transport.is_closing():
+                return
+            buffer = self._place(-1)
+            try:
+                nbytes = os.readv(fd, (buffer,))
+            except OSError:
+                return  # nothing there, or broken: asyncio finds out and tells the receiver
+            if not nbytes:
+                return  # likewise
+            take(nbytes)
+            if nbytes < len(buffer):
+                return
 
     def eof_received(self) -> bool:
         return False  # the transport closes itself and calls connection_lost

@@ -121,7 +121,7 @@ async def get(
     else:
         for number in range(count):
             with meter:
-                await at_once(1, 1, lambda _, n=number: one(n))
+                await asyncio.wait_for(one(number), WAIT)
             check(found.pop(), data, f"{prefix}-{number}")
     return meter.figures(count, count * size)
 

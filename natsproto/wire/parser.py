@@ -70,6 +70,7 @@ class Parser:
         "_fed",
         "_held",
         "_hot",
+        "_large",
         "_limits",
         "_longest_line",
         "_need",
@@ -122,8 +123,10 @@ class Parser:
         self._error: tuple[str, int] | None = None  # what was wrong, and where
 
         # For the hot loop: number tokens already checked. `_sizes` has the last token of a line with its
-        # CR, only for messages small enough to be taken from the buffer; `_numbers` sids and header lengths.
+        # CR, for messages small enough to be taken from the buffer, `_large` of others; `_numbers` has sids
+        # and header lengths.
         self._sizes: dict[bytes, int] = {}
+        self._large: dict[bytes, int] = {}
         self._numbers: dict[bytes, int] = {}
         self._hot = role == "client"
 
@@ -248,6 +251,7 @@ class Parser:
         new = Msg.__new__
         msg_class = Msg
         sizes = self._sizes
+        large = self._large
         numbers = self._numbers
         end_of_data = len(data)
         longest = self._limits.control_line + 1
@@ -286,23 +290,37 @@ class Parser:
                         _, subject, sid, reply, header, size = args
                     else:
                         size = b""
+                    known = sizes if size in sizes else large
                     if (
                         header not in numbers
-                        or size not in sizes
-                        or numbers[header] > sizes[size]
+                        or size not in known
+                        or numbers[header] > known[size]
                         or numbers[header] > longest_header
                     ):
                         size = b""
                 else:
                     size = b""
                 if (
-                    size in sizes
+                    (size in sizes or size in large)
                     and sid in numbers
                     and subject
                     and reply != b""
                     and line_end - pos <= longest
                     and not (tabs and b"\t" in line)
                 ):
+                    msg = new(msg_class)
+                    msg.subject = subject
+                    msg.sid = sid
+                    msg.reply = reply
+                    if size in large:
+                        msg.header, msg.payload = None, b""
+                        head = -1 if header is None else numbers[header]
+                        done = self._payload(msg, head, large[size], data, pos, line_end, base, events)
+                        if done < 0:
+                            need = self._need
+                            break
+                        pos = done
+                        continue
                     body = line_end + 1
                     end = body + sizes[size]
                     if end + 2 > end_of_data:
@@ -310,10 +328,6 @@ class Parser:
                         break
                     if data[end] != 13 or data[end + 1] != 10:
                         raise self._broken("payload is not followed by CRLF", base + end)
-                    msg = new(msg_class)
-                    msg.subject = subject
-                    msg.sid = sid
-                    msg.reply = reply
                     if header is None:
                         msg.header = None
                         msg.payload = data[body:end]
@@ -367,14 +381,27 @@ class Parser:
             raise self._broken(f"header block of {header} bytes is above the limit", base + pos)
         if total > self._limits.message:
             raise self._broken(f"message of {total} bytes is above the limit", base + pos)
+        if isinstance(event, Msg):
+            self._remember(event.sid, header, total)
+        return self._payload(event, header, total, data, pos, line_end, base, events)
 
+    def _payload(
+        self,
+        event: Msg | Pub,
+        header: int,
+        total: int,
+        data: bytes,
+        pos: int,
+        line_end: int,
+        base: int,
+        events: list[Event],
+    ) -> int:
+        """Take what follows a control line; arguments and result are those of :meth:`_frame`."""
         body = line_end + 1
         middle = body + max(header, 0)
         end = body + total
         size = end - middle
         wanted = self._place is not None and size >= self._place_from and self._unplaced != base + pos
-        if not wanted and isinstance(event, Msg):
-            self._remember(event.sid, header, total)
         if len(data) < middle:
             self._need = (middle if wanted or end - pos > self._buffer_size else end + 2) - pos
             return -1
@@ -400,15 +427,14 @@ class Parser:
 
     def _remember(self, sid: bytes, header: int, total: int) -> None:
         """Let the hot loop know the number tokens of a message line that passed all checks."""
-        if (self._place is not None and total >= self._place_from) or total + 2 > self._buffer_size:
-            return
-        for memo in (self._sizes, self._numbers):
+        for memo in (self._sizes, self._large, self._numbers):
             if len(memo) >= _MEMO_SIZE:
                 memo.clear()
         self._numbers[sid] = int(sid)
         if header >= 0:
             self._numbers[b"%d" % header] = header
-        self._sizes[b"%d\r" % total] = total
+        apart = (self._place is not None and total >= self._place_from) or total + 2 > self._buffer_size
+        (self._large if apart else self._sizes)[b"%d\r" % total] = total
 
     # --- payloads that go straight to their place ---------------------------------------------------
 
