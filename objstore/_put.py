@@ -210,14 +210,17 @@ class Put:
     async def _send_chunks(self) -> None:
         connection = self._bucket.client._connection
         epoch, began = connection.epoch, self._loop.time()
-        chunker = Chunker(self._chunk_size, copy=self._source.refills)
         whole = self._source.whole
-        if whole is None:
-            await self._send_pieces(chunker)
+        if type(whole) is bytes and 0 < len(whole) <= self._chunk_size:
+            await self._send(memoryview(whole))
         else:
-            for chunk in chunker.push(whole):
-                await self._send(chunk)
-            await self._send_last(chunker)
+            chunker = Chunker(self._chunk_size, copy=self._source.refills)
+            if whole is None:
+                await self._send_pieces(chunker)
+            else:
+                for chunk in chunker.push(whole):
+                    await self._send(chunk)
+                await self._send_last(chunker)
         while self._window is not None:
             try:
                 await self._window.settle()

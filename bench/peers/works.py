@@ -121,7 +121,8 @@ async def get(
     else:
         for number in range(count):
             with meter:
-                await asyncio.wait_for(one(number), WAIT)
+                async with asyncio.timeout(WAIT):
+                    await one(number)
             check(found.pop(), data, f"{prefix}-{number}")
     return meter.figures(count, count * size)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,12 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
     return PubAck(stream, seq, document.get("duplicate") is True, domain if isinstance(domain, str) else None)
 
 
+@lru_cache(maxsize=16)
+def _ack_head(stream: str) -> bytes:
+    """An acknowledgement without anything unusual is this, the sequence and a brace."""
+    return b'{"stream":%b,"seq":' % dumps_str(stream)
+
+
 class OutOfOrderError(NatsError):
     """Acknowledged sequences did not rise with the order of publishing: the stream's order is not ours."""
 
@@ -148,8 +155,7 @@ class PublishWindow(ReplySlot):
         self.copies: list[int] = []
         self._client = client
         self._connection = connection = client._connection
-        # An acknowledgement without anything unusual is this, the sequence and a brace.
-        self._ack_head = b'{"stream":%b,"seq":' % dumps_str(stream)
+        self._ack_head = _ack_head(stream)
         self._loop = asyncio.get_running_loop()
         self._progress = progress_timeout
         self._next_index = first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64
+from functools import lru_cache
 
 from natsproto.errors import InvalidNameError
 from objstore.errors import BadBucketError, IntegrityError
@@ -73,6 +74,7 @@ def all_meta_subject(bucket: str) -> str:
     return f"$O.{bucket}.M.>"
 
 
+@lru_cache(maxsize=128)  # a put needs it twice
 def meta_subject(bucket: str, name: str) -> str:
     """Return the subject of an object's meta messages.
 
