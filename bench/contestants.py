@@ -131,9 +131,9 @@ class Worker:
 
 
 SCRIPTS = {
-    "put": ("put", ("bucket", "name", "size", "chunk")),
-    "get": ("get", ("bucket", "name")),
-    "read_into": ("get", ("bucket", "name")),
+    "put": ("put", ("bucket", "name", "objects", "size", "chunk")),
+    "get": ("get", ("bucket", "name", "objects")),
+    "read_into": ("get", ("bucket", "name", "objects")),
     "publish": ("publish", ("subject", "size", "count")),
     "subscribe": ("subscribe", ("size", "count")),
     "request": ("request", ("size", "count")),
@@ -160,9 +160,8 @@ def ceiling(work: str, url: str, flags: tuple[str, ...], /, **options: Any) -> F
     ]
     count = options.get("count", 1)
     if "name" in taken:
-        if count > 1:
-            raise LeftOut("no ceiling for many objects")
-        options["name"] = f"{options['prefix']}-0"
+        options["name"] = options["prefix"] if count > 1 else f"{options['prefix']}-0"
+        options["objects"] = count
     if "subject" in taken:
         options["subject"] = "bench.publish.ceiling"
     for key in taken:

@@ -66,7 +66,7 @@ def reach() -> list[Row]:
             big,
             [*ALL, NATSRPY_DEFAULT, *ceilings],
             "MB/s",
-            {"nats-py": 2.5, "natsrpy": 4.5, "natsio": 2.0, "ceiling": 0.85},
+            {"nats-py": 2.5, "natsrpy": 4.5, NATSRPY_DEFAULT.label: 4.5, "natsio": 2.0, "ceiling": 0.85},
         ),
         Row(
             "get-100m",
@@ -91,11 +91,19 @@ def reach() -> list[Row]:
             "put 1 MiB",
             "put",
             {**mib, "count": 40},
-            [*ALL, NATSRPY_DEFAULT],
+            [*ALL, NATSRPY_DEFAULT, CEILING],
             "/s",
-            {"nats-py": 2.0, "natsrpy": 3.0},
+            {"nats-py": 2.0, "natsrpy": 3.0, NATSRPY_DEFAULT.label: 3.0},
         ),
-        Row("get-1m", "get 1 MiB", "get", {**mib, "count": 40}, ALL, "/s", {"nats-py": 2.2, "natsrpy": 2.0}),
+        Row(
+            "get-1m",
+            "get 1 MiB",
+            "get",
+            {**mib, "count": 40},
+            [*ALL, CEILING],
+            "/s",
+            {"nats-py": 2.2, "natsrpy": 2.0},
+        ),
         Row("put-1k", "put 1 KiB", "put", {**kib, "count": 300}, ALL, "/s", {"nats-py": 1.5, "natsrpy": 1.2}),
         Row(
             "get-1k", "get 1 KiB", "get", {**kib, "count": FEW}, once, "/s", {"nats-py": 4.0, "natsrpy": 2.0}
@@ -235,7 +243,7 @@ def _object(name: str, size: int, chunk: int, concurrency: int, **where: Any) ->
         return Row(key, title, "read_into", options, [OWN, UVLOOP, PEERS[1], CEILING], unit, **where)
     if name == "put":
         options["chunk"] = chunk
-    ceilings = [CEILING] if count == 1 and where["nodes"] == 1 else []
+    ceilings = [CEILING] if concurrency == 1 and size >= MIB and where["nodes"] == 1 else []
     options["concurrency"] = concurrency
     return Row(key, title, name, options, [OWN, UVLOOP, *peers, *ceilings], unit, **where)
 

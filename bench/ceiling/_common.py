@@ -86,11 +86,18 @@ def size(text: str) -> int:
     return value
 
 
+def names(options: argparse.Namespace) -> list[str]:
+    """The objects that are meant."""
+    count = options.objects
+    return [options.name] if count == 1 else [f"{options.name}-{number}" for number in range(count)]
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "url": {"help": "nats://HOST:PORT"},
     "--bucket": {"required": True, "help": "an existing bucket"},
     "--name": {"required": True, "help": "of the object; a new one for put"},
     "--size": {"required": True, "type": size, "help": "bytes"},
+    "--objects": {"type": size, "default": 1, "help": "as many, NAME-0, NAME-1 …, one after the other (1)"},
     "--chunk": {"type": size, "default": 131072, "help": "bytes at a time (131072)"},
     "--window": {"type": size, "default": 8388608, "help": "unacknowledged bytes (8388608)"},
     "--no-hash": {"action": "store_true", "help": "keep SHA-256 out of the clock"},
@@ -111,6 +118,8 @@ def main(work: Callable[[argparse.Namespace], dict[str, Any]], parser: argparse.
     options = parser.parse_args()
     if getattr(options, "chunk", 1) < 1:
         parser.error("--chunk is a positive number of bytes")
+    if getattr(options, "objects", 1) < 1:
+        parser.error("--objects is a positive number")
     try:
         print(json.dumps(work(options)))
     except BlockingIOError:

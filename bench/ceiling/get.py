@@ -1,6 +1,6 @@
-"""Read one object as fast as a Python process with a blocking socket can: the ceiling of ``get``.
+"""Read objects as fast as a Python process with a blocking socket can: the ceiling of ``get``.
 
-    python -m bench.ceiling.get URL --bucket B --name N [--no-hash] [--into fresh|reused]
+    python -m bench.ceiling.get URL --bucket B --name N [--objects N] [--no-hash] [--into fresh|reused]
 
 Direct get in batches (nats-server >= 2.11), two requests of 4 MiB under way; payloads are received into their
 place. ``--into fresh``: new ``bytes`` as ``get()`` needs. With ``--no-hash`` the digest is checked later.
@@ -10,76 +10,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import socket
 from base64 import urlsafe_b64encode
 from io import BytesIO
 from typing import Any
 
 from objstore.format.memory import ask_for_huge_pages
 
-from ._common import Failure, arguments, connect, main, now, result, since
+from ._common import Failure, arguments, connect, main, names, now, result, since
+from ._reader import Reader, read_meta
 
 BATCH = 4 * 1024 * 1024  # bytes
 DEPTH = 2
 SEQUENCE, PENDING = b"\nNats-Sequence: ", b"\nNats-Num-Pending: "
-SPILL = 512  # room for what follows a payload: CRLF and the next message's headers
-
-
-class Reader:
-    def __init__(self, sock: socket.socket, bucket: str) -> None:
-        self.sock = sock
-        self.subject = f"$JS.API.DIRECT.GET.OBJ_{bucket}".encode()
-        self.spill = memoryview(bytearray(SPILL))
-        self.held = b""  # received, not yet looked at; less than a message
-
-    def ask(self, **document: Any) -> None:
-        text = json.dumps(document).encode()
-        self.sock.sendall(b"PUB %b _CEILING.g %d\r\n%b\r\n" % (self.subject, len(text), text))
-
-    def receive(self, place: memoryview) -> int:
-        """Receive at the place, and what it does not hold into ``held``; returns how much is placed."""
-        count = self.sock.recvmsg_into([place, self.spill])[0]
-        if not count:
-            raise Failure("the server closed the connection")
-        self.held += self.spill[: max(0, count - len(place))]
-        return min(count, len(place))
-
-    def header(self) -> tuple[bytes, int]:
-        """The next message's header block, and the length of its payload."""
-        while True:
-            held = self.held
-            end = held.find(b"\r\n") + 2
-            if held.startswith(b"HMSG ") and end > 2:
-                size, total = map(int, held[: end - 2].split(b" ")[-2:])
-                if len(held) >= end + size:
-                    self.held = held[end + size :]
-                    return held[end : end + size], total - size
-            elif held.startswith(b"PING\r\n"):
-                self.held = held[6:]
-                continue
-            elif end > 2:
-                raise Failure(f"the server said {held[:300]!r}")
-            self.receive(self.spill[:0])
-
-    def body(self, place: memoryview) -> None:
-        """Take a payload and its CRLF."""
-        done = min(len(place), len(self.held))
-        place[:done] = self.held[:done]
-        self.held = self.held[done:]
-        while done < len(place) or len(self.held) < 2:
-            done += self.receive(place[done:])
-        self.held = self.held[2:]
-
-
-def read_meta(reader: Reader, bucket: str, name: str) -> dict[str, Any]:
-    reader.ask(last_by_subj=f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode()}")
-    block, size = reader.header()
-    reader.body(memoryview(text := bytearray(size)))
-    meta: dict[str, Any] = json.loads(text or b"{}")
-    if not meta.get("digest") or not meta.get("options"):
-        raise Failure(f"{name!r} in {bucket!r} is no regular object: {block[:30]!r}")
-    return meta
 
 
 def read_chunks(reader: Reader, meta: dict[str, Any], target: memoryview, hasher: Any) -> None:
@@ -117,33 +59,43 @@ def read_chunks(reader: Reader, meta: dict[str, Any], target: memoryview, hasher
         raise Failure("chunks are missing")
 
 
+def read(
+    reader: Reader, options: argparse.Namespace, name: str, ring: memoryview
+) -> tuple[float, float, int, str]:
+    """One read: wall clock, CPU time, size and SHA-256; the digest is right."""
+    data, hasher, start = b"", hashlib.sha256(), now()
+    meta = read_meta(reader, options.bucket, name)
+    fresh = BytesIO(bytes(meta["size"] if options.into == "fresh" else 0))
+    with fresh.getbuffer() as view:  # released before getvalue(), which would copy
+        ask_for_huge_pages(view)
+        target = view if options.into == "fresh" else ring
+        read_chunks(reader, meta, target, None if options.no_hash else hasher)
+    data = fresh.getvalue()
+    clock = since(start)
+    if options.no_hash and options.into == "fresh":
+        hasher.update(data)
+    elif options.no_hash:
+        read_chunks(reader, meta, ring, hasher)
+    if meta["digest"] != "SHA-256=" + urlsafe_b64encode(hasher.digest()).decode():
+        raise Failure("the digest of what was read is not that of the meta message")
+    return *clock, meta["size"], hasher.hexdigest()
+
+
 def get(options: argparse.Namespace) -> dict[str, Any]:
     with connect(options.url) as sock:
         reader = Reader(sock, options.bucket)
-        meta = read_meta(reader, options.bucket, options.name)
-        ring = min(meta["size"], DEPTH * max(BATCH, meta["options"]["max_chunk_size"]))
-        reused = memoryview(bytearray(b"-" * ring))  # touched, as one used before is
-        for _ in range(2):  # the second one counts: no client is measured on its first
-            data, hasher, start = b"", hashlib.sha256(), now()
-            meta = read_meta(reader, options.bucket, options.name)
-            fresh = BytesIO(bytes(meta["size"] if options.into == "fresh" else 0))
-            with fresh.getbuffer() as view:  # released before getvalue(), which would copy
-                ask_for_huge_pages(view)
-                target = view if options.into == "fresh" else reused
-                read_chunks(reader, meta, target, None if options.no_hash else hasher)
-            data = fresh.getvalue()
-            clock = since(start)
-            del fresh
-        if options.no_hash and options.into == "fresh":
-            hasher.update(data)
-        elif options.no_hash:
-            read_chunks(reader, meta, reused, hasher)
-    if meta["digest"] != "SHA-256=" + urlsafe_b64encode(hasher.digest()).decode():
-        raise Failure("the digest of what was read is not that of the meta message")
+        meta = read_meta(reader, options.bucket, names(options)[0])
+        size = min(meta["size"], DEPTH * max(BATCH, meta["options"]["max_chunk_size"]))
+        ring = memoryview(bytearray(b"-" * size))  # touched, as one used before is
+        for _ in range(2):  # the second time counts: no client is measured on its first
+            found = [read(reader, options, name, ring) for name in names(options)]
+    wall, cpu, sizes, digests = zip(*found, strict=True)
     work = "get into " + options.into + ", not hashed" * options.no_hash
-    return result(work, meta["size"], clock, hasher.hexdigest())
+    return result(work, sum(sizes), (sum(wall), sum(cpu)), digests[-1])
 
 
 if __name__ == "__main__":
-    parser = arguments("bench.ceiling.get", __doc__, "url", "--bucket", "--name", "--no-hash", "--into")
+    parser = arguments(
+        "bench.ceiling.get", __doc__, "url", "--bucket", "--name", "--objects", "--no-hash", "--into"
+    )
     raise SystemExit(main(get, parser))

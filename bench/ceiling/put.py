@@ -1,4 +1,4 @@
-"""Store one object as fast as a Python process with a blocking socket can: the ceiling of ``put``.
+"""Store objects as fast as a Python process with a blocking socket can: the ceiling of ``put``.
 
     python -m bench.ceiling.put URL --bucket B --name N --size BYTES [--chunk N] [--window N] [--no-hash]
 
@@ -22,7 +22,7 @@ import socket
 from base64 import urlsafe_b64encode
 from typing import Any
 
-from ._common import TIMEOUT, Failure, arguments, connect, main, now, payload, result, since
+from ._common import TIMEOUT, Failure, arguments, connect, main, names, now, payload, result, since
 
 ROLLUP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
 
@@ -92,35 +92,44 @@ class Known:
         pass
 
 
-def put(options: argparse.Namespace) -> dict[str, Any]:
-    data = payload(options.size)
+def put_one(
+    sock: socket.socket, options: argparse.Namespace, name: str, data: bytes
+) -> tuple[float, float, str]:
+    """One put: wall clock, CPU time and SHA-256."""
     view = memoryview(data)
     chunks = [view[at : at + options.chunk] for at in range(0, options.size, options.chunk)]
     hasher: Any = Known(data) if options.no_hash else hashlib.sha256()
     nuid = secrets.token_hex(11)
-    bucket, name = options.bucket.encode(), urlsafe_b64encode(options.name.encode())
-    meta = {"name": options.name, "bucket": options.bucket, "nuid": nuid, "size": options.size}
+    bucket, token = options.bucket.encode(), urlsafe_b64encode(name.encode())
+    meta = {"name": name, "bucket": options.bucket, "nuid": nuid, "size": options.size}
     meta |= {"chunks": len(chunks), "options": {"max_chunk_size": options.chunk}}
+    start = now()
+    if chunks:
+        window = max(1, options.window // options.chunk)
+        blast(sock, b"$O.%b.C.%b" % (bucket, nuid.encode()), chunks, window, hasher)
+    digest = hasher.digest()
+    text = json.dumps(meta | {"digest": "SHA-256=" + urlsafe_b64encode(digest).decode()}).encode()
+    sizes = (len(ROLLUP), len(ROLLUP) + len(text))
+    sock.sendall(b"HPUB $O.%b.M.%b _CEILING.m %d %d\r\n%b%b\r\n" % (bucket, token, *sizes, ROLLUP, text))
+    answer = b""
+    while not acknowledged(answer):
+        more = sock.recv(4096)
+        if not more:
+            raise Failure("the server closed the connection")
+        answer += more
+    return *since(start), digest.hex()
+
+
+def put(options: argparse.Namespace) -> dict[str, Any]:
+    data = payload(options.size)
     with connect(options.url) as sock:
-        start = now()
-        if chunks:
-            window = max(1, options.window // options.chunk)
-            blast(sock, b"$O.%b.C.%b" % (bucket, nuid.encode()), chunks, window, hasher)
-        digest = hasher.digest()
-        text = json.dumps(meta | {"digest": "SHA-256=" + urlsafe_b64encode(digest).decode()}).encode()
-        sizes = (len(ROLLUP), len(ROLLUP) + len(text))
-        sock.sendall(b"HPUB $O.%b.M.%b _CEILING.m %d %d\r\n%b%b\r\n" % (bucket, name, *sizes, ROLLUP, text))
-        answer = b""
-        while not acknowledged(answer):
-            more = sock.recv(4096)
-            if not more:
-                raise Failure("the server closed the connection")
-            answer += more
-        clock = since(start)
-    return result("put, not hashed" if options.no_hash else "put", options.size, clock, digest.hex())
+        found = [put_one(sock, options, name, data) for name in names(options)]
+    wall, cpu, digests = zip(*found, strict=True)
+    work = "put, not hashed" if options.no_hash else "put"
+    return result(work, options.size * len(found), (sum(wall), sum(cpu)), digests[-1])
 
 
-OPTIONS = ("url", "--bucket", "--name", "--size", "--chunk", "--window", "--no-hash")
+OPTIONS = ("url", "--bucket", "--name", "--objects", "--size", "--chunk", "--window", "--no-hash")
 
 if __name__ == "__main__":
     raise SystemExit(main(put, arguments("bench.ceiling.put", __doc__, *OPTIONS)))
