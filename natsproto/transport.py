@@ -256,10 +256,9 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
         sock = self._socket
         if nbytes < self._room or sock is None:
             return
-        fd = sock.fileno()
-        transport = self._transport
+        transport, fd = self._wire, sock.fileno()
         for _ in range(READS):
-            if transport is None or transport.is_closing():
+            if transport.is_closing() or not transport.is_reading():
                 return
             buffer = self._place(-1)
             try:

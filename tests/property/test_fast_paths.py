@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsproto.aio.connection import LARGE
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, RemoteProtocolError
 from natsproto.jetstream.api.codec import dumps, dumps_str, loads, parse_time
 from natsproto.jetstream.publisher import PublishWindow, _parse_any_ack, parse_pub_ack
 from natsproto.nuid import _BASE, _DIGITS, _MIN_STEP, _SEQUENCES, Nuid
@@ -191,3 +191,71 @@ def test_nuids(seed: int, count: int) -> None:
         assert (
             sum(_DIGITS.index(digit) * _BASE**at for at, digit in enumerate(reversed(value[12:]))) == number
         )
+
+
+# --- lines whose numbers were seen before ---------------------------------------------------------------
+
+
+class Forgetful(Parser):
+    """Takes every frame the long way."""
+
+    def _remember(self, sid: bytes, header: int, total: int) -> None:
+        pass
+
+
+@st.composite
+def similar_frames(draw: st.DrawFn) -> bytes:
+    """Frames that share their numbers, some of them broken."""
+    stream = b""
+    for _ in range(draw(st.integers(1, 8))):
+        size = draw(st.sampled_from([0, 3, 10, 11, 40, 200]))
+        subject = draw(st.sampled_from([b"a", b"b.c", b"", b"a\tb"]))
+        reply = draw(st.sampled_from([b"", b" r", b" ", b" r r"]))
+        body = draw(st.binary(min_size=size, max_size=size))
+        head = draw(st.sampled_from([None, 0, 4, 11, size]))
+        numbers = b"%d" % size if head is None else b"%d %d" % (head, size)
+        line = b"%b %b 1%b %b\r\n" % (b"MSG" if head is None else b"HMSG", subject, reply, numbers)
+        stream += line + body + draw(st.sampled_from([b"\r\n"] * 6 + [b"\n", b"x\r\n"]))
+    return stream
+
+
+@given(
+    similar_frames(),
+    st.lists(st.integers(1, 90), max_size=12),
+    st.sampled_from(["no", "all", "some", "roomy"]),
+)
+def test_known_numbers_change_nothing(stream: bytes, cuts: list[int], placing: str) -> None:
+    def run(kind: type[Parser]) -> Any:
+        asked: list[tuple[bytes, int]] = []
+
+        def place(msg: Msg, size: int) -> Any:
+            asked.append((msg.subject, size))
+            if placing == "some" and len(asked) % 2:
+                return None
+            room = memoryview(bytearray(size + 7))
+            return (room[:size], room) if placing == "roomy" and size else room[:size]
+
+        parser = kind(place=None if placing == "no" else place, place_from=10, buffer_size=64)
+        found: list[Any] = []
+        at = 0
+        try:
+            for cut in [*cuts, *[50] * len(stream)]:
+                piece = stream[at : at + cut]
+                if not piece:
+                    break
+                if cut % 2:
+                    view = parser.get_buffer()[: len(piece)]
+                    view[:] = piece = piece[: len(view)]
+                    found += parser.buffer_updated(len(piece))
+                else:
+                    found += parser.feed(piece)
+                at += len(piece)
+        except RemoteProtocolError as exc:
+            found += exc.events
+            found.append((str(exc), exc.position))
+        return [
+            (e.subject, e.sid, e.reply, e.header, bytes(e.payload)) if isinstance(e, Msg) else e
+            for e in found
+        ], asked
+
+    assert run(Parser) == run(Forgetful)

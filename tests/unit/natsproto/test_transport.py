@@ -294,6 +294,39 @@ async def test_pause_reading(kind: TransportKind, peer: Peer) -> None:
     await asyncio.wait_for(transport.wait_closed(), 2)
 
 
+@pytest.mark.parametrize("act", ["pause", "abort", "close", "nothing"])
+async def test_a_turn_of_the_loop_takes_what_is_there(peer: Peer, act: str) -> None:
+    """A bounded part of it, and nothing any more once the receiver has said so."""
+    transport, receiver, _, writer = await opened("buffered", peer)
+    transport.pause_reading()
+    size = 100 * (module.READS + 5)
+    writer.write(bytes(size))
+    await writer.drain()
+    turns: list[int] = []
+    taken = receiver.data_received
+
+    def take(data: bytes) -> None:
+        taken(data)
+        if len(receiver.data) == 100:  # the first one
+            asyncio.get_running_loop().call_soon(lambda: turns.append(len(receiver.data)))
+            if act == "pause":
+                transport.pause_reading()
+            elif act != "nothing":
+                getattr(transport, act)()
+
+    receiver.data_received = take  # type: ignore[method-assign]
+    link: Any = transport
+    link._transport.resume_reading()
+    await receiver.until(lambda: receiver.data)
+    await asyncio.sleep(0)
+    assert turns == [100 * (module.READS + 1) if act == "nothing" else 100]
+    if act == "nothing":
+        await receiver.until(lambda: len(receiver.data) == size)
+    transport.abort()
+    await asyncio.wait_for(transport.wait_closed(), 2)
+    assert (receiver.losses, receiver.after) == ([None], 0)
+
+
 async def test_refused(kind: TransportKind) -> None:
     with pytest.raises(OSError):
         await open_transport(kind, Recorder(), "127.0.0.1", 1)
