@@ -565,8 +565,8 @@ class _Window:
     def _check_progress(self) -> None:
         if self.seen != self._last_seen:
             self._watch(min(SILENCE, PROGRESS))
-        elif self._waited < PROGRESS and self._reads() != self._reads_before:
-            # Nothing for us yet, but bytes arrive: a large chunk on a slow link may be among them.
+        elif self._waited < PROGRESS and self._receiving():
+            # Nothing for us yet, but a large chunk is on its way on a slow link: ours, or one before it.
             self._watch(PROGRESS - self._waited)
             self._waited = PROGRESS
         else:
@@ -582,3 +582,8 @@ class _Window:
     def _reads(self) -> int:
         session = self._feed._bucket.client._connection.session
         return -1 if session is None else session.reads
+
+    def _receiving(self) -> bool:
+        """Whether a message is half here, and bytes have come since :meth:`_watch`."""
+        session = self._feed._bucket.client._connection.session
+        return session is not None and not session.parser.idle and session.reads != self._reads_before
