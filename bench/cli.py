@@ -108,6 +108,11 @@ def run_suite(args: argparse.Namespace) -> int:
         rows = [row for row in rows if row.key.startswith(wanted)]
         if not rows:
             raise BenchError(f"no row begins with {args.only!r}")
+    clients = None if args.clients is None else tuple(args.clients.split(","))
+    if clients is not None:
+        rows = [row for row in rows if any(c.client in clients for c in row.contestants)]
+        if not rows:
+            raise BenchError(f"nothing here is done by {args.clients!r}")
     if args.quick:
         rows = [suites.tiny(row) for row in rows]
     kind = "url" if args.url else "container" if args.container else "local"
@@ -115,7 +120,7 @@ def run_suite(args: argparse.Namespace) -> int:
         targets=Targets(kind, args.url or "", args.server_binary),
         runs=args.runs or (1 if args.quick else 5 if args.command == "reach" else 3),
         natsio_python=args.natsio_python,
-        clients=None if args.clients is None else tuple(args.clients.split(",")),
+        clients=clients,
         quick=args.quick,
     )
     found: list[dict[str, Any]] = []

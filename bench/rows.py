@@ -102,7 +102,7 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
         BenchError: no figure of it would count.
     """
     contestants = [c for c in row.contestants if settings.clients is None or c.client in settings.clients]
-    need_disk(row.bytes * (2 if row.work in CHECKED else 1))  # what was removed may still be there
+    need_disk(row.bytes * 2 * row.nodes)  # what was removed may still be there
     with settings.targets.open(row.nodes) as target, Crew(target.url, settings.natsio_python) as crew:
         bucket = f"bench-{secrets.token_hex(6)}"
         try:

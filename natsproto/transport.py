@@ -38,7 +38,11 @@ WRITE_HIGH_WATER = 512 * 1024
 """Bytes the transport may hold itself before :meth:`Transport.drain` waits."""
 
 READS = 8
-"""Receive calls after the first one of a turn of the loop, as long as each fills the place named for it."""
+"""Receive calls after the first one of a turn of the loop, as long as each fills a large place."""
+
+LARGE_PLACE = 64 * 1024
+"""Bytes above which a place is a large payload's own. Small messages stay at one call a turn: who takes them
+from a queue must get its turn, too."""
 
 READ_SIZE = 256 * 1024
 """Bytes one read of the ``streams`` transport takes at the most."""
@@ -240,6 +244,9 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
         # Looked up on every read: bound methods, not wrappers.
         self._place, self._take = receiver.get_buffer, receiver.buffer_updated
         self._room = 0
+        # Other loops (uvloop) read as often as they think right.
+        self._reads = READS if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) else 0
+        self._failure: OSError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._attach(cast(asyncio.Transport, transport))
@@ -253,22 +260,26 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
         """Pass on what came; and what more there is at once, instead of in another turn of the loop."""
         take = self._take
         take(nbytes)
-        sock = self._socket
-        if nbytes < self._room or sock is None:
+        sock, room = self._socket, self._room
+        if nbytes < room or room <= LARGE_PLACE or sock is None:
             return
         transport, fd = self._wire, sock.fileno()
-        for _ in range(READS):
+        for _ in range(self._reads):
             if transport.is_closing() or not transport.is_reading():
                 return
             buffer = self._place(-1)
+            room = len(buffer)
             try:
                 nbytes = os.readv(fd, (buffer,))
-            except OSError:
-                return  # nothing there, or broken: asyncio finds out and tells the receiver
+            except BlockingIOError:
+                return
+            except OSError as exc:  # asyncio will see the end of the stream, but not why
+                self._failure = exc
+                return
             if not nbytes:
-                return  # likewise
+                return  # asyncio will see that, too
             take(nbytes)
-            if nbytes < len(buffer):
+            if nbytes < room or room <= LARGE_PLACE:
                 return
 
     def eof_received(self) -> bool:
@@ -277,7 +288,7 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._gate.lost:
             self._gate.lose()
-            self._receiver.connection_lost(exc)
+            self._receiver.connection_lost(exc or self._failure)
 
     def pause_writing(self) -> None:
         self._gate.paused = True
@@ -289,6 +300,7 @@ class BufferedTransport(_AsyncioTransport, asyncio.BufferedProtocol):
         # Reading is paused since INFO, so early bytes are still in the kernel: they reach the TLS
         # layer as garbage and fail the handshake.
         loop = asyncio.get_running_loop()
+        self._socket = None  # from here on nothing goes past the TLS layer
         try:
             upgraded = await loop.start_tls(self._wire, self, context, server_hostname=server_hostname)
         except BaseException:

@@ -586,4 +586,7 @@ class _Window:
     def _receiving(self) -> bool:
         """Whether a message is half here, and bytes have come since :meth:`_watch`."""
         session = self._feed._bucket.client._connection.session
-        return session is not None and not session.parser.idle and session.reads != self._reads_before
+        if session is None or session.reads == self._reads_before:
+            return False
+        # What is half here of a WebSocket frame is not seen by the parser.
+        return not session.parser.idle or session.server.scheme in ("ws", "wss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable
+from time import thread_time
 from typing import TYPE_CHECKING, Protocol
 
 from natsproto.errors import ConnectionClosedError
@@ -32,7 +33,7 @@ class WholeSink:
     __slots__ = ("_assembly", "_progress", "_target")
 
     def __init__(self, info: ObjectInfo, *, verify: bool, progress: Progress | None) -> None:
-        self._target = BytesTarget(info.size)
+        self._target = BytesTarget(info.size, thread_time)
         self._assembly = Assembly(info, verify=verify, target=self._target)
         self._progress = progress
 

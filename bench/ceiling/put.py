@@ -2,9 +2,10 @@
 
     python -m bench.ceiling.put URL --bucket B --name N --size BYTES [--chunk N] [--window N] [--no-hash]
 
-The object is complete and valid: every chunk is acknowledged, within a window of bytes, before its meta
-message is sent with its digest. Nothing else that a client owes its caller is done: the name must be new,
-the bucket must have no other writer, nothing is repaired or cleaned up.
+With ``--objects N``: NAME-0, NAME-1 …, one after the other. An object is complete and valid: every chunk is
+acknowledged, within a window of bytes, before its meta message is sent with its digest. Nothing else that a
+client owes its caller is done: the name must be new, the bucket must have no other writer, nothing is
+repaired or cleaned up.
 
 A chunk is hashed right after it was sent, while it is warm. The clock runs from the first byte to the meta's
 answer.
@@ -112,11 +113,13 @@ def put_one(
     sizes = (len(ROLLUP), len(ROLLUP) + len(text))
     sock.sendall(b"HPUB $O.%b.M.%b _CEILING.m %d %d\r\n%b%b\r\n" % (bucket, token, *sizes, ROLLUP, text))
     answer = b""
-    while not acknowledged(answer):
+    while b"}" not in answer:
         more = sock.recv(4096)
         if not more:
             raise Failure("the server closed the connection")
         answer += more
+    if not acknowledged(answer):
+        raise Failure(f"the meta message was answered {answer!r}")
     return *since(start), digest.hex()
 
 

@@ -243,7 +243,8 @@ class Parser:
         """Cut the frames out of ``data[pos:]``, which ends with the last byte received; keep the rest.
 
         Hot loop, measured by bench/micro/test_parser.py: plain ``MSG`` and ``HMSG`` lines whose number
-        tokens were seen before are handled here, everything else in :meth:`_frame`.
+        tokens were seen before are handled here (and in :meth:`_payload`, if they are large), everything else
+        in :meth:`_frame`.
         """
         base = self._fed - len(data)
         find = data.find

@@ -48,6 +48,26 @@ def refused(name: str, *arguments: str, because: str) -> None:
 
 
 @HASHING
+async def test_several_objects(new_server: LocalServer, hashing: tuple[str, ...]) -> None:
+    data = payload(300_000)
+    bucket = f"ceiling-several-{len(hashing)}"
+    async with natsproto.connect(new_server.url) as nc:
+        store = await nc.jetstream().create_object_store(bucket=bucket)
+        where = ("--bucket", bucket, "--name", "object", "--objects", "3", *hashing)
+        for name, size in (("put", ("--size", "300000")), ("get", ())):
+            done = call(name, new_server.url, *where, *size)
+            assert (done.returncode, done.stderr) == (0, "")
+            found = json.loads(done.stdout)
+            assert (found["bytes"], found["sha256"]) == (900_000, hashlib.sha256(data).hexdigest())
+        assert await store.names() == ["object-0", "object-1", "object-2"]
+        assert [await store.get(name) for name in await store.names()] == [data] * 3
+        await nc.jetstream().delete_object_store(bucket)
+    done = call("get", new_server.url, "--bucket", bucket, "--name", "object", "--objects", "0")
+    assert done.returncode == 2
+    assert "--objects is a positive number" in done.stderr
+
+
+@HASHING
 @pytest.mark.parametrize("size", SIZES)
 async def test_put(
     server: LocalServer, store: ObjectStore, bucket_name: str, size: int, hashing: tuple[str, ...]

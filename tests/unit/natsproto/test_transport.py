@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -23,12 +26,13 @@ nothing_left = pytest.fixture(autouse=True)(no_task_left)
 class Recorder:
     """A receiver that keeps what it gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 100) -> None:
         self.data = b""
+        self.pieces: list[int] = []
         self.losses: list[BaseException | None] = []
         self.after = 0
         self.fail: Exception | None = None
-        self._buffer = bytearray(100)
+        self._buffer = bytearray(size)
         self._changed = asyncio.Event()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -42,6 +46,7 @@ class Recorder:
         if self.fail is not None:
             raise self.fail
         self.data += data
+        self.pieces.append(len(data))
         self._changed.set()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -89,9 +94,9 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 async def opened(
-    kind: TransportKind, peer: Peer
+    kind: TransportKind, peer: Peer, size: int = 100
 ) -> tuple[Transport, Recorder, asyncio.StreamReader, asyncio.StreamWriter]:
-    receiver = Recorder()
+    receiver = Recorder(size)
     transport = await open_transport(kind, receiver, "127.0.0.1", peer.port)
     reader, writer = await peer.connected
     return transport, receiver, reader, writer
@@ -294,20 +299,35 @@ async def test_pause_reading(kind: TransportKind, peer: Peer) -> None:
     await asyncio.wait_for(transport.wait_closed(), 2)
 
 
-@pytest.mark.parametrize("act", ["pause", "abort", "close", "nothing"])
-async def test_a_turn_of_the_loop_takes_what_is_there(peer: Peer, act: str) -> None:
-    """A bounded part of it, and nothing any more once the receiver has said so."""
-    transport, receiver, _, writer = await opened("buffered", peer)
-    transport.pause_reading()
-    size = 100 * (module.READS + 5)
+LARGE = module.LARGE_PLACE + 1
+
+
+async def arrive(transport: Any, writer: asyncio.StreamWriter, size: int) -> None:
+    """Let ``size`` bytes lie in the kernel before the transport looks, then let it look."""
     writer.write(bytes(size))
     await writer.drain()
+    sock = transport.get_extra_info("socket")
+    unread = bytearray(4)
+    async with asyncio.timeout(3):
+        while int.from_bytes(unread, sys.byteorder) < size:
+            await asyncio.sleep(0)
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+
+
+@pytest.mark.parametrize("act", ["pause", "abort", "close", "nothing"])
+@pytest.mark.parametrize("place", [LARGE, LARGE - 1])
+async def test_a_turn_of_the_loop_takes_what_is_there(peer: Peer, act: str, place: int) -> None:
+    """A bounded part of it, into large places only, and nothing any more once the receiver has said so."""
+    transport, receiver, _, writer = await opened("buffered", peer, place)
+    transport.pause_reading()
+    size = place * (module.READS + 5)
+    await arrive(transport, writer, size)
     turns: list[int] = []
     taken = receiver.data_received
 
     def take(data: bytes) -> None:
         taken(data)
-        if len(receiver.data) == 100:  # the first one
+        if len(receiver.pieces) == 1:
             asyncio.get_running_loop().call_soon(lambda: turns.append(len(receiver.data)))
             if act == "pause":
                 transport.pause_reading()
@@ -319,12 +339,41 @@ async def test_a_turn_of_the_loop_takes_what_is_there(peer: Peer, act: str) -> N
     link._transport.resume_reading()
     await receiver.until(lambda: receiver.data)
     await asyncio.sleep(0)
-    assert turns == [100 * (module.READS + 1) if act == "nothing" else 100]
+    assert turns == [place * (module.READS + 1) if act == "nothing" and place == LARGE else place]
     if act == "nothing":
         await receiver.until(lambda: len(receiver.data) == size)
     transport.abort()
     await asyncio.wait_for(transport.wait_closed(), 2)
     assert (receiver.losses, receiver.after) == ([None], 0)
+
+
+@pytest.mark.parametrize("how", ["eof", "reset"])
+async def test_the_end_right_after_a_full_place(
+    peer: Peer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, receiver, _, writer = await opened("buffered", peer, LARGE)
+    transport.pause_reading()
+    await arrive(transport, writer, LARGE)
+    taken = receiver.data_received
+
+    def take(data: bytes) -> None:
+        taken(data)
+        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    def broken(fd: int, buffers: object) -> int:
+        raise ConnectionResetError(
+            104, "Connection reset by peer"
+        )  # told once; then the stream is at its end
+
+    if how == "reset":
+        monkeypatch.setattr(os, "readv", broken)
+    receiver.data_received = take  # type: ignore[method-assign]
+    link: Any = transport
+    link._transport.resume_reading()
+    await receiver.until(lambda: receiver.losses)
+    assert receiver.pieces == [LARGE]
+    assert isinstance(receiver.losses[0], ConnectionResetError if how == "reset" else type(None))
+    await asyncio.wait_for(transport.wait_closed(), 2)
 
 
 async def test_refused(kind: TransportKind) -> None:

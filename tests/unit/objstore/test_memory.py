@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from objstore.format import memory
-from objstore.format.memory import HUGE_FROM, BytesTarget, ask_for_huge_pages
+from objstore.format.memory import HUGE_FROM, PATIENCE, SLOW, STRETCH, BytesTarget, ask_for_huge_pages
 
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+GIVEN = THP.exists() and "[never]" not in THP.read_text("ascii")
 
 
 def huge_kib() -> int:
@@ -19,15 +20,50 @@ def huge_kib() -> int:
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("AnonHugePages:"))
 
 
-def test_new_memory_is_backed_by_huge_pages() -> None:
-    given = THP.exists() and "[never]" not in THP.read_text("ascii")
-    before = huge_kib() if given else 0
-    target = BytesTarget(16 * HUGE_FROM)
-    with target.slot(0, target.size) as slot:
-        slot[:] = b"x" * target.size
-    if given:
-        assert huge_kib() - before >= target.size // 2048  # at least half: they may run out
+def filled(target: BytesTarget) -> int:
+    """Fill it slot by slot; returns by how many KiB in huge pages the process grew."""
+    before = huge_kib() if GIVEN else 0
+    step = 128 * 1024
+    for offset in range(0, target.size, step):
+        with target.slot(offset, min(step, target.size - offset)) as slot:
+            slot[:] = b"x" * len(slot)
+    grown = huge_kib() - before if GIVEN else 0
     assert target.getvalue().count(b"x") == target.size
+    return grown
+
+
+def test_new_memory_is_backed_by_huge_pages() -> None:
+    grown = filled(BytesTarget(16 * HUGE_FROM, lambda: 0.0))
+    if GIVEN:
+        assert grown >= 16 * HUGE_FROM // 2048  # at least half: they may run out
+
+
+@pytest.mark.parametrize("fast", [0, 1, 3])
+def test_a_system_that_takes_its_time_is_not_asked_again(fast: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(memory, "_madvise", lambda: lambda view: asked.append(len(view)))
+    times = iter([0.0, SLOW / 2] * fast + [0.0, SLOW] * PATIENCE)
+    filled(BytesTarget(8 * STRETCH, lambda: next(times)))
+    assert asked == [STRETCH] * (fast + PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        (HUGE_FROM - 1, []),
+        (STRETCH, [STRETCH]),
+        (STRETCH + 5, [STRETCH]),
+        (STRETCH + HUGE_FROM, [STRETCH, HUGE_FROM]),
+    ],
+)
+def test_stretches(size: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(memory, "_madvise", lambda: lambda view: asked.append(len(view)))
+    filled(BytesTarget(size, lambda: 0.0))
+    assert asked == wanted
+    asked.clear()
+    filled(BytesTarget(size))
+    assert asked == []
 
 
 @pytest.mark.parametrize("size", [0, 1, HUGE_FROM - 1])
