@@ -125,6 +125,7 @@ def put_one(
 
 def put(options: argparse.Namespace) -> dict[str, Any]:
     data = payload(options.size)
+    bytearray(b"-" * options.size).clear()  # the server's file cache gets memory that was just given back
     with connect(options.url) as sock:
         found = [put_one(sock, options, name, data) for name in names(options)]
     wall, cpu, digests = zip(*found, strict=True)
