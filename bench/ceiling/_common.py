@@ -64,6 +64,18 @@ def connect(url: str) -> socket.socket:
     return sock
 
 
+def ask(sock: socket.socket, frame: bytes) -> bytes:
+    """Send one message and return what comes back until an answer is complete."""
+    sock.sendall(frame)
+    answer = b""
+    while b"}" not in answer:
+        more = sock.recv(4096)
+        if not more:
+            raise Failure("the server closed the connection")
+        answer += more
+    return answer
+
+
 def result(work: str, size: int, clock: tuple[float, float], sha256: str) -> dict[str, Any]:
     """What is printed; ``clock`` is what :func:`since` returned."""
     return {"work": work, "seconds": clock[0], "bytes": size, "cpu": clock[1], "sha256": sha256}
