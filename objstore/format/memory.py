@@ -36,7 +36,7 @@ class BytesTarget:
             pages are then asked for. Without one they are not.
     """
 
-    __slots__ = ("_clock", "_io", "_patience", "_stretch", "_view", "size")
+    __slots__ = ("_clock", "_io", "_patience", "_stretch", "_used", "_view", "size")
 
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
         self.size = size
@@ -53,6 +53,8 @@ class BytesTarget:
             raise ValueError(f"bytes {offset}..{offset + size} are outside of a target of {self.size} bytes")
         if offset >= self._stretch:
             self._begin_stretch(offset)
+        if offset + size > self._used:
+            self._used = offset + size
         return self._view[offset : offset + size]
 
     def renew(self, keep: int) -> None:
@@ -60,15 +62,19 @@ class BytesTarget:
         old = self._view
         self._reserve()
         self._view[:keep] = old[:keep]
+        self._used = keep
 
     def _reserve(self) -> None:
         self._io = io.BytesIO(bytes(self.size))
         self._view = self._io.getbuffer()
         self._stretch = 0  # where the next one begins
+        self._used: int = 0  # nothing was handed out from here on
         self._patience = PATIENCE
 
     def _begin_stretch(self, offset: int) -> None:
         """Ask for huge pages from here on, and look how long the first one takes."""
+        if offset + HUGE_FROM // 2 < self._used:
+            return  # somebody's payload lies there
         clock = self._clock
         self._stretch = self.size + 1
         if clock is None or self.size - offset < HUGE_FROM:
@@ -76,7 +82,7 @@ class BytesTarget:
         with self._view[offset : offset + STRETCH] as stretch:
             if ask_for_huge_pages(stretch):
                 before = clock()
-                stretch[HUGE_FROM // 2] = 0  # nobody's yet
+                stretch[HUGE_FROM // 2] = 0
                 self._patience -= clock() - before >= SLOW
                 if self._patience:
                     self._stretch = offset + STRETCH

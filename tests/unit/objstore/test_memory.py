@@ -66,6 +66,16 @@ def test_stretches(size: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch
     assert asked == []
 
 
+def test_what_was_handed_out_is_never_touched() -> None:
+    """A payload that lies in a wrong place is moved to a slot that overlaps it."""
+    target = BytesTarget(3 * STRETCH, lambda: 0.0)
+    with target.slot(0, 2 * STRETCH) as slot:
+        slot[:] = b"x" * len(slot)
+    target.slot(STRETCH + 1, 1).release()
+    target.slot(2 * STRETCH, 1).release()
+    assert target.getvalue() == b"x" * (2 * STRETCH) + bytes(STRETCH)
+
+
 @pytest.mark.parametrize("size", [0, 1, HUGE_FROM - 1])
 def test_small_memory_is_left_alone(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_madvise", lambda: pytest.fail("asked for"))
