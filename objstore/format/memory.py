@@ -41,6 +41,7 @@ class BytesTarget:
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
         self.size = size
         self._clock = clock
+        self._used: int  # nothing was handed out from here on
         self._reserve()
 
     def slot(self, offset: int, size: int) -> memoryview:
@@ -68,7 +69,7 @@ class BytesTarget:
         self._io = io.BytesIO(bytes(self.size))
         self._view = self._io.getbuffer()
         self._stretch = 0  # where the next one begins
-        self._used: int = 0  # nothing was handed out from here on
+        self._used = 0
         self._patience = PATIENCE
 
     def _begin_stretch(self, offset: int) -> None:
