@@ -30,7 +30,7 @@ from natsproto.jetstream.direct_get import status_error, stored_message
 from ._ttl import expiry
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
-from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions, plain_info
+from .format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from .format.naming import (
     alternative_meta_subjects,
     check_bucket,
@@ -57,6 +57,11 @@ NO_MESSAGE = (
     b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
 )
 """What the leader says when there is none, letter for letter; other spellings take the long way."""
+
+About = tuple[Any, Any, Any, Any]
+"""What a caller says of an object: description, filename, headers, metadata; ``None`` = nothing."""
+
+NOTHING_SAID: About = (None, None, None, None)
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
@@ -147,20 +152,18 @@ class Bucket:
                 bucket=self.name,
             )
 
-    def template(self, meta: ObjectMeta, options: ObjectMetaOptions) -> ObjectInfo:
+    def template(self, name: str, about: About, options: ObjectMetaOptions) -> ObjectInfo:
         """The info of an object without content yet, from what a caller says about it.
 
         Raises:
             BadObjectMetaError: a value of the wrong type.
         """
-        said = (meta.description, meta.headers, meta.metadata, meta.filename)
-        if said == (None, None, None, None) and options.link is None:
-            return plain_info(meta.name, self.name, options, datetime.now(UTC))
-        description, headers, metadata = meta_fields(
-            meta.description, meta.headers, meta.metadata, meta.filename
-        )
+        if about == NOTHING_SAID and options.link is None:
+            return plain_info(name, self.name, options, datetime.now(UTC))
+        text, filename, values, pairs = about
+        description, headers, metadata = meta_fields(text, values, pairs, filename)
         return ObjectInfo(
-            meta.name,
+            name,
             description,
             headers,
             0,

@@ -58,6 +58,10 @@ class Missing(Exception):
 class Sink(Protocol):
     """Where chunks go. Called from the reading side: neither blocks nor waits."""
 
+    def reserve(self) -> None:
+        """Take the memory that is needed: the first request was sent, and nothing comes yet."""
+        ...
+
     def place(self, size: int) -> Target:
         """Name the place of the next large payload, or ``None``."""
         ...
@@ -163,6 +167,7 @@ class ChunkFeed:
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:
+            self._sink.reserve()
             await self._read_from_leader()
 
     @property
@@ -205,6 +210,7 @@ class ChunkFeed:
         except MessageNotFoundError:
             raise Missing from None
         if len(message.data) == self._info.size:
+            self._sink.reserve()
             self._accept(message.data, message.seq, 0)
             self._check()
 
@@ -477,6 +483,7 @@ class _Window:
                 self.ask()
                 if len(connection.mux) == 1:
                     connection.flush_now()
+                self._feed._sink.reserve()
             # An answer begins as soon as that to any other request; later messages may take longer.
             self._watch(SILENCE if self.seen else min(PROGRESS, bucket.js.timeout))
             await self._ended

@@ -47,7 +47,9 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
         RevisionConflictError: lost against other writers again and again.
     """
     name = meta.name
-    template = bucket.template(meta, ObjectMetaOptions(link))
+    template = bucket.template(
+        name, (meta.description, meta.filename, meta.headers, meta.metadata), ObjectMetaOptions(link)
+    )
     await check_target(bucket, link)
     patience = Patience(bucket)
     while True:

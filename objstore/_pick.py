@@ -191,6 +191,7 @@ class _Pick(ReplySlot):
                 document = dumps({"seq": self._layout.seq_of(index)})
                 connection.publish(self.subject, document, b"%b.%d" % (self.inbox, index))
             connection.flush_now()
+            self._target.reserve()
             return self._target.getvalue() if await self._all() else None
         finally:
             mux.close(self)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from natsproto.errors import MaxPayloadError
 
-from ._bucket import Bucket
+from ._bucket import NOTHING_SAID, About, Bucket
 from ._ttl import check_ttl, chunk_header
 from .errors import BadObjectMetaError
 from .format.chunking import requested_chunk_size, resolve_chunk_size
 from .format.codec import encode_meta
-from .format.models import ObjectInfo, ObjectMeta, ObjectMetaOptions, plain_options
+from .format.models import ObjectInfo, ObjectMetaOptions, plain_options
 
 META_ROOM = 512
 """Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
@@ -24,7 +23,7 @@ PLAIN_META = 32 * 1024
 def prepare(
     bucket: Bucket,
     name: str,
-    about: tuple[Any, Any, Any, Any],
+    about: About,
     options: ObjectMetaOptions | None,
     chunk_size: int | None,
     ttl: timedelta | None,
@@ -33,7 +32,6 @@ def prepare(
     """Check everything that can be checked before a byte is sent.
 
     Args:
-        about: description, filename, headers, metadata as the caller gave them.
         room: bytes of a message that headers will take.
 
     Returns:
@@ -55,14 +53,9 @@ def prepare(
     check_ttl(bucket, ttl)
     limit = bucket.client.max_payload - len(chunk_header(ttl)) - room
     size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
-    description, filename, headers, metadata = about
-    template = bucket.template(
-        ObjectMeta(name, description, headers, None, metadata=metadata, filename=filename),
-        plain_options(size),
-    )
-    said = template.description or template.headers or template.metadata
+    template = bucket.template(name, about, plain_options(size))
     meta_size = META_ROOM
-    if said or limit < PLAIN_META:
+    if about != NOTHING_SAID or limit < PLAIN_META:
         meta_size += len(encode_meta(template))
     if meta_size > limit:
         raise MaxPayloadError(

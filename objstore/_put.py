@@ -20,7 +20,7 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, Publi
 from natsproto.nuid import next_nuid
 
 from ._atomic import AtomicPut, check_atomic
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
@@ -36,7 +36,7 @@ from .errors import (
 from .format.chunking import Chunker
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
-from .format.models import ObjectInfo, ObjectMetaOptions
+from .format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Put:
         self._must_not_exist = must_not_exist
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
-        self._loop = asyncio.get_running_loop()
+        self._loop = bucket.client._connection._loop
         self._repaired = False
         self._hurry = False
 
@@ -448,7 +448,7 @@ class Put:
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         bucket = self._bucket
-        info = _completed(
+        info = complete(
             self._template,
             nuid=self._nuid,
             size=self._size,
@@ -495,7 +495,7 @@ class Put:
                 if self.counts_afterwards or copies or self._replaced(old):
                     await bucket.shielded(self._committed(old))
                 expires = None if self._ttl is None else info.mtime + self._ttl
-                return _completed(info, revision=revision, expires=expires)
+                return as_stored(info, revision, expires)
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
         await (self._cleanup() if revision is None else self._committed(old))
@@ -549,18 +549,11 @@ class Put:
         log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, reason)
 
 
-def _completed(info: ObjectInfo, **fields: Any) -> ObjectInfo:
-    """Fill in what was not known before; the object is this put's own, so no copy is needed."""
-    for name, value in fields.items():
-        object.__setattr__(info, name, value)
-    return info
-
-
 async def put(
     bucket: Bucket,
     name: str,
     data: ObjectData,
-    about: tuple[Any, Any, Any, Any],
+    about: About,
     *,
     options: ObjectMetaOptions | None,
     chunk_size: int | None,

@@ -133,6 +133,9 @@ class RangeSink:
         self._places = Places(self._target)
         self._index = part.first  # of the next chunk
 
+    def reserve(self) -> None:
+        self._target.reserve()
+
     def place(self, size: int) -> Target:
         return self._places.place(size)
 

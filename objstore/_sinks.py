@@ -37,6 +37,9 @@ class WholeSink:
         self._assembly = Assembly(info, verify=verify, target=self._target)
         self._progress = progress
 
+    def reserve(self) -> None:
+        self._target.reserve()
+
     def place(self, size: int) -> Target:
         slot = self._assembly.place(size)
         if slot is None:
@@ -110,6 +113,10 @@ class BlockSink:
         self._failure: BaseException | None = None
 
     # -- the feed's side --------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        if self._arena is None:
+            self._arena = self._free_arena()
 
     def place(self, size: int) -> Target:
         arena = self._arena

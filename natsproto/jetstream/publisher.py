@@ -156,7 +156,7 @@ class PublishWindow(ReplySlot):
         self._client = client
         self._connection = connection = client._connection
         self._ack_head = _ack_head(stream)
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection._loop
         self._progress = progress_timeout
         self._next_index = first
         self._next_ack = first

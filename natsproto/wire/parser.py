@@ -70,7 +70,6 @@ class Parser:
         "_fed",
         "_held",
         "_hot",
-        "_large",
         "_limits",
         "_longest_line",
         "_need",
@@ -123,10 +122,9 @@ class Parser:
         self._error: tuple[str, int] | None = None  # what was wrong, and where
 
         # For the hot loop: number tokens already checked. `_sizes` has the last token of a line with its
-        # CR, for messages small enough to be taken from the buffer, `_large` of others; `_numbers` has sids
-        # and header lengths.
+        # CR: the number, or its complement (below 0) for messages too large to be taken from the buffer;
+        # `_numbers` has sids and header lengths.
         self._sizes: dict[bytes, int] = {}
-        self._large: dict[bytes, int] = {}
         self._numbers: dict[bytes, int] = {}
         self._hot = role == "client"
 
@@ -251,8 +249,7 @@ class Parser:
         append = events.append
         new = Msg.__new__
         msg_class = Msg
-        sizes = self._sizes
-        large = self._large
+        known = self._sizes.get
         numbers = self._numbers
         end_of_data = len(data)
         longest = self._limits.control_line + 1
@@ -276,7 +273,8 @@ class Parser:
                 line = data[pos:line_end]
                 args = line.split(b" ")
                 count = len(args)
-                header = reply = None
+                reply = None
+                head = -1
                 if args[0] == msg_op:
                     if count == 4:
                         _, subject, sid, size = args
@@ -284,25 +282,24 @@ class Parser:
                         _, subject, sid, reply, size = args
                     else:
                         size = b""  # which is no number, so never remembered
+                    total = known(size)
                 elif args[0] == hmsg_op:
                     if count == 5:
                         _, subject, sid, header, size = args
                     elif count == 6:
                         _, subject, sid, reply, header, size = args
                     else:
-                        size = b""
-                    known = sizes if size in sizes else large
-                    if (
-                        header not in numbers
-                        or size not in known
-                        or numbers[header] > known[size]
-                        or numbers[header] > longest_header
+                        header = size = b""
+                    total = known(size)
+                    head = numbers.get(header, -1)
+                    if not 0 <= head <= longest_header or (
+                        total is not None and head > total and head > ~total
                     ):
-                        size = b""
+                        total = None
                 else:
-                    size = b""
+                    total = None
                 if (
-                    (size in sizes or size in large)
+                    total is not None
                     and sid in numbers
                     and subject
                     and reply != b""
@@ -313,27 +310,26 @@ class Parser:
                     msg.subject = subject
                     msg.sid = sid
                     msg.reply = reply
-                    if size in large:
+                    if total < 0:
                         msg.header, msg.payload = None, b""
-                        head = -1 if header is None else numbers[header]
-                        done = self._payload(msg, head, large[size], data, pos, line_end, base, events)
+                        done = self._payload(msg, head, ~total, data, pos, line_end, base, events)
                         if done < 0:
                             need = self._need
                             break
                         pos = done
                         continue
                     body = line_end + 1
-                    end = body + sizes[size]
+                    end = body + total
                     if end + 2 > end_of_data:
                         need = end + 2 - pos
                         break
                     if data[end] != 13 or data[end + 1] != 10:
                         raise self._broken("payload is not followed by CRLF", base + end)
-                    if header is None:
+                    if head < 0:
                         msg.header = None
                         msg.payload = data[body:end]
                     else:
-                        middle = body + numbers[header]
+                        middle = body + head
                         msg.header = data[body:middle]
                         msg.payload = data[middle:end]
                     append(msg)
@@ -428,14 +424,14 @@ class Parser:
 
     def _remember(self, sid: bytes, header: int, total: int) -> None:
         """Let the hot loop know the number tokens of a message line that passed all checks."""
-        for memo in (self._sizes, self._large, self._numbers):
+        for memo in (self._sizes, self._numbers):
             if len(memo) >= _MEMO_SIZE:
                 memo.clear()
         self._numbers[sid] = int(sid)
         if header >= 0:
             self._numbers[b"%d" % header] = header
         apart = (self._place is not None and total >= self._place_from) or total + 2 > self._buffer_size
-        (self._large if apart else self._sizes)[b"%d\r" % total] = total
+        self._sizes[b"%d\r" % total] = ~total if apart else total
 
     # --- payloads that go straight to their place ---------------------------------------------------
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 PREFIX = "SHA-256="
 _HEX_LENGTH = 64
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def new_hasher(data: bytes | bytearray | memoryview = b"") -> _Hash:
@@ -31,7 +31,7 @@ def hex_digest(raw: bytes) -> str:
 
 def wire_digest(raw: bytes) -> str:
     """Return the form meta messages hold, of the 32 bytes of a digest."""
-    return PREFIX + urlsafe_b64encode(raw).decode("ascii")
+    return PREFIX + b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
 
 
 def parse_digest(text: str) -> bytes:

@@ -31,7 +31,7 @@ class BytesTarget:
     it, and ``getvalue()`` gives that very object back once no view of it is left.
 
     Args:
-        size: bytes. The memory is reserved here: check it against a limit first.
+        size: bytes. Check them against a limit before :meth:`reserve`.
         clock: the CPU time of this thread, for memory whose slots are filled from the first to the last: huge
             pages are then asked for. Without one they are not.
     """
@@ -41,8 +41,24 @@ class BytesTarget:
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
         self.size = size
         self._clock = clock
-        self._used: int  # nothing was handed out from here on
-        self._reserve()
+        self._view: memoryview
+        self._begin()
+
+    def _begin(self) -> None:
+        self._io: io.BytesIO | None = None
+        self._stretch = 0  # where the next one begins
+        self._used = 0  # nothing was handed out from here on
+        self._patience = PATIENCE
+
+    def reserve(self) -> None:
+        """Take the memory. The first :meth:`slot` does it, too, but may be called where nothing must fail.
+
+        Raises:
+            MemoryError: there is not enough.
+        """
+        if self._io is None:
+            self._io = io.BytesIO(bytes(self.size))
+            self._view = self._io.getbuffer()
 
     def slot(self, offset: int, size: int) -> memoryview:
         """Return a writable view of ``size`` bytes at ``offset``.
@@ -61,19 +77,12 @@ class BytesTarget:
     def renew(self, keep: int) -> None:
         """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
         old = self._view
-        self._reserve()
-        self._view[:keep] = old[:keep]
-        self._used = keep
-
-    def _reserve(self) -> None:
-        self._io = io.BytesIO(bytes(self.size))
-        self._view = self._io.getbuffer()
-        self._stretch = 0  # where the next one begins
-        self._used = 0
-        self._patience = PATIENCE
+        self._begin()
+        self.slot(0, keep)[:] = old[:keep]
 
     def _begin_stretch(self, offset: int) -> None:
         """Ask for huge pages from here on, and look how long the first one takes."""
+        self.reserve()
         if offset + HUGE_FROM // 2 < self._used:
             return  # somebody's payload lies there
         clock = self._clock
@@ -90,6 +99,8 @@ class BytesTarget:
 
     def getvalue(self) -> bytes:
         """Return the content. A view of the target that is still alive costs one copy, nothing else."""
+        self.reserve()
+        assert self._io is not None
         self._view.release()
         return self._io.getvalue()
 

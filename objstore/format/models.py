@@ -260,6 +260,34 @@ def plain_info(
     return info
 
 
+def _draft(info: ObjectInfo) -> Any:
+    object.__setattr__(info, "__class__", InfoDraft)
+    return info
+
+
+def complete(
+    info: ObjectInfo, *, nuid: str, size: int, chunks: int, digest: str, mtime: datetime
+) -> ObjectInfo:
+    """Fill in what is known after the last byte; changes ``info``, which nobody else has seen yet."""
+    draft = _draft(info)
+    draft.nuid = nuid
+    draft.size = size
+    draft.chunks = chunks
+    draft.digest = digest
+    draft.mtime = mtime
+    draft.__class__ = ObjectInfo
+    return info
+
+
+def as_stored(info: ObjectInfo, revision: int, expires: datetime | None) -> ObjectInfo:
+    """Fill in what is known after the commit; as :func:`complete`."""
+    draft = _draft(info)
+    draft.revision = revision
+    draft.expires = expires
+    draft.__class__ = ObjectInfo
+    return info
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where the servers put a bucket: a cluster's name, and tags its servers must carry."""

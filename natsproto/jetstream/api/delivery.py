@@ -7,9 +7,9 @@ class Delivery:
     """Facts from a ``$JS.ACK.…`` reply subject."""
 
     __slots__ = (
+        "_delivered",
         "consumer",
         "consumer_seq",
-        "delivered",
         "domain",
         "num_pending",
         "stream",
@@ -22,7 +22,7 @@ class Delivery:
         domain: str | None,
         stream: str,
         consumer: str,
-        delivered: int,
+        delivered: bytes,
         stream_seq: int,
         consumer_seq: int,
         time_ns: int,
@@ -31,11 +31,16 @@ class Delivery:
         self.domain = domain
         self.stream = stream
         self.consumer = consumer
-        self.delivered = delivered
+        self._delivered = delivered
         self.stream_seq = stream_seq
         self.consumer_seq = consumer_seq
         self.time_ns = time_ns
         self.num_pending = num_pending
+
+    @property
+    def delivered(self) -> int:
+        """How often the message was delivered, this time included."""
+        return int(self._delivered)  # only now: a long list has no use for it
 
     def __repr__(self) -> str:
         return (
@@ -64,14 +69,14 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
     else:
         return None
     digits = b"".join((delivered, stream_seq, consumer_seq, time_ns, num_pending))
-    if not digits.isdigit() or len(digits) > 100:
+    if not digits.isdigit() or not delivered or len(digits) > 100:
         return None  # int() would take more than the server writes
     try:
         return Delivery(
             domain,
             stream.decode(),
             consumer.decode(),
-            int(delivered),
+            delivered,
             int(stream_seq),
             int(consumer_seq),
             int(time_ns),
