@@ -110,6 +110,25 @@ async def test_max_size(store: ObjectStore) -> None:
         await store.get("a", max_size=999)
 
 
+@pytest.mark.parametrize("chunks", [1, 3])
+async def test_more_than_memory_takes(nc: Client, any_store: ObjectStore, chunks: int) -> None:
+    """An error of that call alone: what others do on the connection goes on."""
+    data = pattern(chunks * CHUNK)
+    await any_store.put("a", data)
+    await any_store.put("b", data)
+    await forge(any_store, "a", size=1 << 50)
+    session = nc._connection.session
+    results = await asyncio.gather(
+        any_store.get("b"), any_store.get("a", max_size=1 << 60), any_store.get("b"), return_exceptions=True
+    )
+    assert results[0] == results[2] == data
+    assert isinstance(results[1], MemoryError)
+    assert nc._connection.session is session
+    assert len(nc._connection.mux) == 0
+    await forge(any_store, "a", size=len(data))
+    assert await any_store.get("a") == data
+
+
 # -- damage: C2 ---------------------------------------------------------------------------------------
 
 

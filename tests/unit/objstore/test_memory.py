@@ -76,6 +76,20 @@ def test_what_was_handed_out_is_never_touched() -> None:
     assert target.getvalue() == b"x" * (2 * STRETCH) + bytes(STRETCH)
 
 
+def test_memory_is_taken_when_it_is_asked_for() -> None:
+    target = BytesTarget(1 << 50)
+    with pytest.raises(MemoryError):
+        target.reserve()
+    small = BytesTarget(3)
+    small.reserve()
+    with small.slot(1, 2) as slot:
+        slot[:] = b"xy"
+    small.reserve()  # keeps what is there
+    assert small.getvalue() == b"\0xy"
+    assert BytesTarget(0).getvalue() == b""
+    assert BytesTarget(2).getvalue() == b"\0\0"
+
+
 @pytest.mark.parametrize("size", [0, 1, HUGE_FROM - 1])
 def test_small_memory_is_left_alone(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_madvise", lambda: pytest.fail("asked for"))
