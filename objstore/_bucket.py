@@ -26,6 +26,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
+from natsproto.jetstream.publisher import plain_ack_head
 
 from ._ttl import expiry
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
@@ -71,6 +72,7 @@ class Bucket:
     """One bound bucket. Immutable but for what is learnt about the server."""
 
     __slots__ = (
+        "_ack_head",
         "_direct_subject",
         "_leader_subject",
         "atomic",
@@ -112,6 +114,7 @@ class Bucket:
         self.batches = True  # until a server shows that it has none
         self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
         self.new_names = 0  # puts in a row that replaced nothing; see _put.py
+        self._ack_head = plain_ack_head(self.stream)
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
 

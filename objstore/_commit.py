@@ -19,6 +19,7 @@ from natsproto.errors import (
     PermissionsViolationError,
 )
 from natsproto.jetstream.api.errors import WrongLastSequenceError, retryable
+from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_seq
 from natsproto.subjects import check_publish_subject
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError
@@ -115,7 +116,11 @@ class Commit:
 
     async def _publish(self, timeout: float | None) -> int:
         bucket = self._bucket
-        ack = await bucket.js.publish_frame(self._wire_subject, self._payload, self._header, timeout)
+        msg = await bucket.js.publish_frame(self._wire_subject, self._payload, self._header, timeout)
+        seq = plain_ack_seq(msg.payload, bucket._ack_head)
+        if seq:
+            return seq
+        ack = parse_pub_ack(msg.payload)
         if ack.stream != bucket.stream:
             raise ConfigError(
                 f"subject {self._subject} belongs to stream {ack.stream!r}, not to {bucket.stream!r}"

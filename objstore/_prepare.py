@@ -50,8 +50,10 @@ def prepare(
             bucket=bucket.name,
             name=name,
         )
-    check_ttl(bucket, ttl)
-    limit = bucket.client.max_payload - len(chunk_header(ttl)) - room
+    limit = bucket.client.max_payload - room
+    if ttl is not None:
+        check_ttl(bucket, ttl)
+        limit -= len(chunk_header(ttl))
     size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
     template = bucket.template(name, about, plain_options(size))
     meta_size = META_ROOM

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -448,12 +448,13 @@ class Put:
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         bucket = self._bucket
+        digest = self._hasher.digest()
         info = complete(
             self._template,
             nuid=self._nuid,
             size=self._size,
             chunks=self._chunks,
-            digest=hex_digest(self._hasher.digest()),
+            digest=hex_digest(digest),
             mtime=datetime.now(UTC),
         )
         patience: Patience | None = None
@@ -463,9 +464,8 @@ class Put:
             try:
                 if old is not None:
                     await finish_rename(bucket, old)
-                commit = Commit(
-                    bucket, info.name, encode_meta(info), expected=expected, nuid=self._nuid, ttl=self._ttl
-                )
+                payload = encode_meta(info, digest)
+                commit = Commit(bucket, info.name, payload, expected=expected, nuid=self._nuid, ttl=self._ttl)
                 revision = await commit.run(partial(self._after_cancel, old))
             except Conflict as conflict:
                 previous = (conflict.revision, conflict.current)
@@ -549,7 +549,7 @@ class Put:
         log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, self._bucket.name, reason)
 
 
-async def put(
+def put(
     bucket: Bucket,
     name: str,
     data: ObjectData,
@@ -563,8 +563,8 @@ async def put(
     ttl: timedelta | None = None,
     atomic: bool = False,
     must_not_exist: bool = False,
-) -> ObjectInfo:
-    """Prepare and run one put; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
+) -> Coroutine[Any, Any, ObjectInfo]:
+    """Prepare one put, and return what runs it; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
     template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
     if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window <= 0):
         raise BadObjectMetaError("window must be a positive number of bytes", bucket=bucket.name, name=name)
@@ -579,4 +579,4 @@ async def put(
         progress=progress,
         ttl=ttl,
     )
-    return await (work.run_atomic() if atomic else work.run())
+    return work.run_atomic() if atomic else work.run()

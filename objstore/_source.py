@@ -59,7 +59,7 @@ class Source:
 
     def __init__(
         self,
-        opener: Callable[[], AsyncIterator[Any]],
+        opener: Callable[[], AsyncIterator[Any]] | None,
         *,
         restartable: bool,
         size: int | None = None,
@@ -74,7 +74,7 @@ class Source:
 
     def pieces(self) -> AsyncIterator[Any]:
         """Start a pass; close it (``aclose``) when it is not read to its end."""
-        return self._open()
+        return _once(self.whole) if self._open is None else self._open()
 
 
 def open_source(data: Any) -> Source:
@@ -83,6 +83,8 @@ def open_source(data: Any) -> Source:
     Raises:
         TypeError: ``str`` (text or path? say which), or nothing that gives bytes.
     """
+    if type(data) is bytes:
+        return _whole(data)
     if isinstance(data, str):
         raise TypeError(
             "data must not be str: use put_file(name, path) to store a file, or .encode() to store text"
@@ -121,11 +123,12 @@ def open_source(data: Any) -> Source:
 
 
 def _whole(data: bytes | bytearray | memoryview) -> Source:
-    async def once() -> AsyncIterator[Any]:
-        yield data
-
     size = len(data) if type(data) is bytes else memoryview(data).nbytes
-    return Source(once, restartable=True, size=size, refills=False, whole=data)
+    return Source(None, restartable=True, size=size, refills=False, whole=data)
+
+
+async def _once(data: Any) -> AsyncIterator[Any]:
+    yield data
 
 
 async def _pieces(data: Iterable[Any]) -> AsyncIterator[Any]:

@@ -364,21 +364,20 @@ class JetStreamContext:
             if value is not None:
                 fields[key] = str(value)
         block = encode_headers(fields) if fields else b""
-        return await self.publish_frame(check_publish_subject(subject), as_payload(payload), block, timeout)
+        checked, data = check_publish_subject(subject), as_payload(payload)
+        return parse_pub_ack((await self.publish_frame(checked, data, block, timeout)).payload)
 
     async def publish_frame(
         self, subject: bytes, payload: Buffer, header: bytes, timeout: float | None = None
-    ) -> PubAck:
-        """:meth:`publish` for layers above: checked subject, encoded header."""
+    ) -> WireMsg:
+        """:meth:`publish` for layers above: checked subject, encoded header; the answer is not looked at."""
         client = self.client
-        client._connection.check_open()
         client._check_size(len(header), len(payload))
         for attempt in range(PUBLISH_RETRIES + 1):
             try:
-                msg = await client.request_frame(
+                return await client.request_frame(
                     subject, payload, header, self.timeout if timeout is None else timeout
                 )
-                return parse_pub_ack(msg.payload)
             except NoRespondersError:
                 if attempt == PUBLISH_RETRIES:
                     raise

@@ -82,9 +82,18 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
 
 
 @lru_cache(maxsize=16)
-def _ack_head(stream: str) -> bytes:
+def plain_ack_head(stream: str) -> bytes:
     """An acknowledgement without anything unusual is this, the sequence and a brace."""
     return b'{"stream":%b,"seq":' % dumps_str(stream)
+
+
+def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
+    """The sequence in an acknowledgement that has nothing unusual about it, else 0."""
+    if type(payload) is bytes and payload.startswith(head) and payload.endswith(b"}"):
+        digits = payload[len(head) : -1]
+        if digits.isdigit() and len(digits) < 20 and digits[0] != 48:  # JSON has no leading zeros
+            return int(digits)
+    return 0
 
 
 class OutOfOrderError(NatsError):
@@ -155,7 +164,7 @@ class PublishWindow(ReplySlot):
         self.copies: list[int] = []
         self._client = client
         self._connection = connection = client._connection
-        self._ack_head = _ack_head(stream)
+        self._ack_head = plain_ack_head(stream)
         self._loop = connection._loop
         self._progress = progress_timeout
         self._next_index = first
@@ -238,12 +247,10 @@ class PublishWindow(ReplySlot):
         self._mux.close(self)
         self._give_up(NatsError("the publish window is closed"))
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """What to await for the next answer, or failure."""
         self._waiter = waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -263,7 +270,7 @@ class PublishWindow(ReplySlot):
         self._seen += 1
         self._inflight.remove(index)
         self._inflight_bytes -= len(self.unproven[index])
-        seq = self._usual(msg)
+        seq = plain_ack_seq(msg.payload, self._ack_head)
         if not seq:
             try:
                 seq = self._seq(msg)
@@ -277,16 +284,6 @@ class PublishWindow(ReplySlot):
         else:
             self._acked_early[index] = seq
         self._wake()
-
-    def _usual(self, msg: WireMsg) -> int:
-        """The sequence in an acknowledgement that has nothing unusual about it, else 0."""
-        payload = msg.payload
-        head = self._ack_head
-        if type(payload) is bytes and payload.startswith(head) and payload.endswith(b"}"):
-            digits = payload[len(head) : -1]
-            if digits.isdigit() and len(digits) < 20 and digits[0] != 48:  # JSON has no leading zeros
-                return int(digits)
-        return 0
 
     def _seq(self, msg: WireMsg) -> int:
         if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
