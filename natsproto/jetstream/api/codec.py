@@ -14,6 +14,7 @@ MAX_DOCUMENT = 64 * 1024 * 1024
 """Bytes of one answer; a page of 100 000 subjects is far below."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT = 4_000_000_000_000_000_000  # ns, the year 2096: up to here seconds as a float tell the microseconds
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 _decode = json.JSONDecoder().decode
 
@@ -85,5 +86,7 @@ def parse_time(text: Any) -> datetime:
 
 
 def time_from_ns(ns: int) -> datetime:
-    """An aware UTC ``datetime`` from nanoseconds since the epoch."""
+    """An aware UTC ``datetime`` from nanoseconds since the epoch; what is less than a microsecond is cut off."""
+    if 0 <= ns < _EXACT:
+        return datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
     return _EPOCH + timedelta(0, 0, ns // 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from natsproto.errors import RemoteProtocolError
@@ -107,3 +107,10 @@ def test_time_from_ns() -> None:
     assert codec.time_from_ns(999) == datetime(1970, 1, 1, tzinfo=UTC)
     assert codec.time_from_ns(2**63 - 1) == datetime(2262, 4, 11, 23, 47, 16, 854_775, UTC)
     assert codec.time_from_ns(1).tzinfo is UTC
+
+
+@given(ns=st.integers(0, 2**63 - 1) | st.integers(codec._EXACT - 10**9, codec._EXACT + 10**9))
+@example(ns=codec._EXACT - 1)
+@example(ns=codec._EXACT)
+def test_time_from_ns_is_exact(ns: int) -> None:
+    assert codec.time_from_ns(ns) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
