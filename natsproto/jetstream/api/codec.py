@@ -86,7 +86,7 @@ def parse_time(text: Any) -> datetime:
 
 
 def time_from_ns(ns: int) -> datetime:
-    """An aware UTC ``datetime`` from nanoseconds since the epoch; what is less than a microsecond is cut off."""
+    """An aware UTC ``datetime`` from nanoseconds since the epoch; less than a microsecond is cut off."""
     if 0 <= ns < _EXACT:
         return datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
     return _EPOCH + timedelta(0, 0, ns // 1000)
