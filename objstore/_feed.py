@@ -59,7 +59,7 @@ class Sink(Protocol):
     """Where chunks go. Called from the reading side: neither blocks nor waits."""
 
     def reserve(self) -> None:
-        """Take the memory that is needed: the first request was sent, and nothing comes yet."""
+        """Take the memory that is needed, before the first payload is placed or accepted. Idempotent."""
         ...
 
     def place(self, size: int) -> Target:

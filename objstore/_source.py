@@ -48,6 +48,9 @@ class FilePath:
 class Source:
     """One pass over the data after another.
 
+    Args:
+        opener: starts a pass; ``None``: all of it is ``whole``.
+
     Attributes:
         restartable: whether a second pass gives the same bytes.
         size: bytes in all, ``None`` when not known.

@@ -53,6 +53,7 @@ def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
     def read(msg: WireMsg, delivery: Delivery) -> ObjectInfo | None:
         stored = time_from_ns(delivery.time_ns)
         header, payload = msg.header, msg.payload
+        # bytes.find() takes half as long as "in".
         if type(payload) is bytes and (header is None or header.find(b"Nats-TTL") < 0):
             info = plain(msg.subject, payload, delivery.stream_seq, stored)
             if info is not None:

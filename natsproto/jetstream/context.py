@@ -354,6 +354,7 @@ class JetStreamContext:
             WrongLastSequenceError, StorageFullError, StreamSealedError, other APIError: refused.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
         """
+        self.client._connection.check_open()
         fields = Headers(headers or {})
         for key, value in (
             ("Nats-Expected-Stream", stream),

@@ -293,7 +293,7 @@ class Parser:
                     total = known(size)
                     head = numbers.get(header, -1)
                     if not 0 <= head <= longest_header or (
-                        total is not None and head > total and head > ~total
+                        total is not None and head > total and head > ~total  # one of both is negative
                     ):
                         total = None
                 else:

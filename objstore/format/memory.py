@@ -65,6 +65,7 @@ class BytesTarget:
 
         Raises:
             ValueError: the range is not within the target, or :meth:`getvalue` was called.
+            MemoryError: as :meth:`reserve`.
         """
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"bytes {offset}..{offset + size} are outside of a target of {self.size} bytes")
@@ -76,8 +77,9 @@ class BytesTarget:
 
     def renew(self, keep: int) -> None:
         """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
-        old = self._view
+        old, memory = self._view, io.BytesIO(bytes(self.size))
         self._begin()
+        self._io, self._view = memory, memory.getbuffer()
         self.slot(0, keep)[:] = old[:keep]
 
     def _begin_stretch(self, offset: int) -> None:

@@ -221,6 +221,7 @@ class InfoDraft:
     """An :class:`ObjectInfo` being filled in: it has the same slots, and becomes one by ``__class__``.
 
     The constructor of a frozen dataclass takes five times as long, which is what a listing would wait for.
+    The info of a put becomes a draft once more, for what is known only after its last byte.
     """
 
     __slots__ = ObjectInfo.__slots__
@@ -260,7 +261,8 @@ def plain_info(
     return info
 
 
-def _draft(info: ObjectInfo) -> Any:
+def _reopen(info: ObjectInfo) -> Any:
+    """Make ``info`` itself a draft again."""
     object.__setattr__(info, "__class__", InfoDraft)
     return info
 
@@ -269,7 +271,7 @@ def complete(
     info: ObjectInfo, *, nuid: str, size: int, chunks: int, digest: str, mtime: datetime
 ) -> ObjectInfo:
     """Fill in what is known after the last byte; changes ``info``, which nobody else has seen yet."""
-    draft = _draft(info)
+    draft = _reopen(info)
     draft.nuid = nuid
     draft.size = size
     draft.chunks = chunks
@@ -281,7 +283,7 @@ def complete(
 
 def as_stored(info: ObjectInfo, revision: int, expires: datetime | None) -> ObjectInfo:
     """Fill in what is known after the commit; as :func:`complete`."""
-    draft = _draft(info)
+    draft = _reopen(info)
     draft.revision = revision
     draft.expires = expires
     draft.__class__ = ObjectInfo

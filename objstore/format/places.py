@@ -39,8 +39,8 @@ class Places:
     def place(self, size: int) -> memoryview | None:
         """Return where the payload of the next large frame belongs, or ``None`` to have it delivered apart.
 
-        Never raises. A view given out must come back, as the same object, to :meth:`store`, or be given up by
-        :meth:`forget`.
+        Never raises once the target's memory is reserved. A view given out must come back, as the same
+        object, to :meth:`store`, or be given up by :meth:`forget`.
 
         Args:
             size: length of the payload in bytes.

@@ -123,6 +123,10 @@ async def test_more_than_memory_takes(nc: Client, any_store: ObjectStore, chunks
     )
     assert results[0] == results[2] == data
     assert isinstance(results[1], MemoryError)
+    async with any_store.open_reader("a", window=1 << 50) as reader:
+        with pytest.raises(MemoryError):
+            await reader.read(1)
+    assert await any_store.get("b") == data
     assert nc._connection.session is session
     assert len(nc._connection.mux) == 0
     await forge(any_store, "a", size=len(data))

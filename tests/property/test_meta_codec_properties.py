@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -16,7 +16,15 @@ from objstore.format.chunking import Chunker
 from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
 from objstore.format.digest import hex_digest, parse_digest, wire_digest
 from objstore.format.memory import BytesTarget
-from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions, plain_info
+from objstore.format.models import (
+    ObjectHeaders,
+    ObjectInfo,
+    ObjectLink,
+    ObjectMetaOptions,
+    as_stored,
+    complete,
+    plain_info,
+)
 from objstore.format.naming import (
     alternative_meta_subjects,
     check_object_name,
@@ -91,8 +99,21 @@ def test_the_short_way_to_a_meta_is_the_long_way(name, nuid, size, chunk_size, d
         name, None, None, size, 3, hex_digest(digest), False, mtime, nuid, "b-_1", options=options, revision=7
     )
     payload = encode_meta(plain)
+    assert encode_meta(plain, digest) == payload
     # An unknown key makes it go the long way; it is the last one.
     assert payload[:-1] + b',"x":1}' == encode_meta(replace(plain, extra={"x": 1}))
+
+
+def test_filling_in_is_the_same_as_making():
+    mtime = datetime(2026, 1, 2, tzinfo=UTC)
+    expires = mtime + timedelta(days=1)
+    info = plain_info("a", "b", None, datetime.now(UTC))
+    assert complete(info, nuid="N", size=5, chunks=1, digest="d", mtime=mtime) is info
+    assert as_stored(info, 7, expires) is info
+    assert type(info) is ObjectInfo
+    assert info == ObjectInfo("a", None, None, 5, 1, "d", False, mtime, "N", "b", revision=7, expires=expires)
+    with pytest.raises(FrozenInstanceError):
+        info.size = 6
 
 
 @given(infos())

@@ -52,6 +52,7 @@ def test_eleven_and_more_tokens(domain: bytes, wanted: str | None, tail: bytes) 
         b"$JS.ACK.x.S.c.1.20.3.17.5",  # 10
         b"$JS.ACK.S.c.one.20.3.17.5",
         b"$JS.ACK.S.c.1..3.17.5",
+        b"$JS.ACK.S.c..20.3.17.5",
         b"$JS.ACK.S.c.1.20.3.17.-5",
         b"$JS.ACK.S.c.1.2_0.3.17.5",
         b"$JS.ACK.S.c.+1.20.3.17.5",
