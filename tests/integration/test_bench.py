@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 import natsproto
+from bench.contestants import Contestant, Figures, LeftOut
+from bench.rows import Row, Settings, _samples
+from bench.targets import Targets
 from natsproto.server import LocalServer
 from support.skips import missing
 
@@ -157,3 +160,24 @@ class TestBadInput:
     def test_usage(self, words: tuple[str, ...]) -> None:
         _, err = bench("e2e", *words, code=2)
         assert "usage: python -m bench" in err
+
+
+def test_in_each_round_another_one_begins() -> None:
+    order: list[str] = []
+
+    class Recorder:
+        def join(self, contestants: list[Contestant]) -> list[Contestant]:
+            return contestants
+
+        def measure(self, contestant: Contestant, work: str, options: dict[str, Any]) -> Figures:
+            order.append(contestant.label)
+            if order.count("b") == 3 and contestant.label == "b":  # once to warm up, twice for the table
+                raise LeftOut("it had enough")
+            return {"seconds": 1.0}
+
+    contestants = [Contestant(label, label) for label in "abc"]
+    row = Row("parse", "parser", "parse", {"size": 16, "count": 1}, contestants)
+    crew: Any = Recorder()
+    samples = _samples(row, Settings(Targets("local"), 4), crew, contestants, "", "")
+    assert "".join(order) == "abc" + "abc" + "bca" + "ac" + "ca"
+    assert {label: len(found) for label, found in samples.items()} == {"a": 4, "c": 4}
