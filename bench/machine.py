@@ -31,7 +31,8 @@ def revision() -> str:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         )
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        status = [*git, "status", "--porcelain", "--", ".", ":(exclude)bench/results"]  # which a run writes
+        changes = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
