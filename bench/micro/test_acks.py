@@ -5,6 +5,7 @@ Run: ``pytest bench/micro/test_acks.py --benchmark-enable --benchmark-group-by=f
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,7 @@ class Connection:
     def __init__(self) -> None:
         self.mux = self._mux = RequestMux(b"_INBOX.0123456789ABCDEFGHIJKL")
         self.session = SimpleNamespace()
+        self._loop = asyncio.get_running_loop()
         self.congested = False
         self.replies: list[bytes] = []
 
