@@ -179,7 +179,7 @@ def _samples(
             contestants.remove(contestant)
     samples: dict[str, list[Figures]] = {}
     for run in range(settings.runs):
-        begins = run % max(1, len(contestants))  # nobody always comes after the same one, or first
+        begins = run % max(1, len(contestants))  # nobody is first in every round
         for contestant in contestants[begins:] + contestants[:begins]:
             prefix = "object" if row.work in PREPARED else f"{slug(contestant.label)}-{run}"
             extra = {"prefix": prefix} if uses_bucket else {}

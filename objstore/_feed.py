@@ -59,7 +59,7 @@ class Sink(Protocol):
     """Where chunks go. Called from the reading side: neither blocks nor waits."""
 
     def reserve(self) -> None:
-        """Take the memory that is needed, before the first payload is placed or accepted. Idempotent."""
+        """Take the memory now: while a request is under way, and where a lack of it fails this read alone."""
         ...
 
     def place(self, size: int) -> Target:
@@ -167,7 +167,6 @@ class ChunkFeed:
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:
-            self._sink.reserve()
             await self._read_from_leader()
 
     @property
@@ -210,7 +209,6 @@ class ChunkFeed:
         except MessageNotFoundError:
             raise Missing from None
         if len(message.data) == self._info.size:
-            self._sink.reserve()
             self._accept(message.data, message.seq, 0)
             self._check()
 
