@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -205,10 +206,15 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     signal.signal(signal.SIGTERM, interrupted)  # servers, buckets and containers are cleaned up then, too
     try:
-        return run_suite(args) if hasattr(args, "quick") else other(args, rest)
+        code = run_suite(args) if hasattr(args, "quick") else other(args, rest)
+        sys.stdout.flush()
+        return code
     except (BenchError, LeftOut) as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read our output wants no more of it; the interpreter flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -162,6 +162,16 @@ class TestBadInput:
         assert "usage: python -m bench" in err
 
 
+@pytest.mark.parametrize("words", [("compare", "RESULT", "RESULT"), ("e2e", "--quick", "--work", "names")])
+def test_a_reader_that_has_enough(words: tuple[str, ...]) -> None:
+    """As ``| head``: no traceback, and no success either."""
+    result = str(ROOT / "bench" / "results" / "reach.json")
+    with start(*(result if word == "RESULT" else word for word in words)) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(WAIT) == 1
+
+
 def test_in_each_round_another_one_begins() -> None:
     order: list[str] = []
 
