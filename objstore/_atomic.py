@@ -6,29 +6,29 @@ held in memory until the commit. Nothing of it is visible, or left behind, befor
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import APIError, NatsError, StaleConnectionError, UnsupportedFeatureError
-from natsproto.jetstream.api.errors import WrongLastSequenceError, retryable
+from natsproto.errors import NatsError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.jetstream.publisher import parse_pub_ack
 from natsproto.nuid import next_nuid
 from natsproto.subjects import check_publish_subject
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
-from ._commit import Conflict, rollup_header
-from ._rename import finish_rename, shares_chunks
+from ._bucket import Bucket, log
+from ._commit import Commit, Conflict, Unsent, meta_header
 from ._ttl import CHUNK_GRACE, ttl_line
-from .errors import BadObjectMetaError, OutcomeUnknownError
+from .errors import BadObjectMetaError
 from .format.chunking import Chunker
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
+
+    from natsproto.jetstream.api.models import PubAck
 
     from ._put import Progress
     from ._source import Source
@@ -114,7 +114,7 @@ class AtomicPut:
             size += len(chunk)
             if progress is not None:
                 progress(size, source.size)
-        self._info = replace(
+        self.info = replace(
             self._template,
             nuid=next_nuid(),
             size=size,
@@ -123,114 +123,116 @@ class AtomicPut:
             mtime=datetime.now(UTC),
         )
 
-    async def commit(self, expected: int, old: ObjectInfo | None) -> ObjectInfo:
-        """Send everything as the successor of revision ``expected``.
+    def commit(
+        self,
+        expected: int,
+        old: ObjectInfo | None,
+        before: Callable[[Conflict], Awaitable[bool]] | None,
+        discard: Callable[[ObjectInfo], Awaitable[None]],
+    ) -> Commit:
+        """The commit of everything as the successor of revision ``expected``; arguments as :class:`Commit`.
 
-        Cancelled before the commit message is sent, nothing is stored; later, it is finished in the
-        background.
+        Cancelled before the commit message is sent, nothing is stored.
+        """
+        return BatchCommit(
+            self._bucket,
+            self.info.name,
+            encode_meta(self.info),
+            expected=expected,
+            nuid=self.info.nuid,
+            ttl=self._ttl,
+            replaces=old,
+            owns=True,
+            before=before,
+            discard=discard,
+            chunks=self._chunks,
+        )
+
+
+class BatchCommit(Commit):
+    """A commit whose copies are whole batches: the chunks, then the meta.
+
+    A copy is a new batch under the same id; a batch that was not ended is forgotten by the server after 10 s.
+    """
+
+    def __init__(self, *args: Any, chunks: list[bytes | memoryview], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._chunks = chunks
+
+    async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        bucket = self._bucket
+        subject = check_publish_subject(chunk_subject(bucket.name, self._nuid))
+        ttl = b"" if self._ttl is None else ttl_line(self._ttl + CHUNK_GRACE)
+        batch = Batch(bucket, timeout)
+        try:
+            for chunk in self._chunks:
+                await batch.add(subject, chunk, b"NATS/1.0\r\n%b\r\n" % ttl)
+        except AlreadyStored:
+            self._bucket.atomic = False
+            try:
+                await bucket.purge_chunks(self._nuid)
+            except NatsError as exc:
+                log.warning("chunks %r in bucket %r are left behind: %s", self._nuid, bucket.name, exc)
+            raise Unsent(
+                UnsupportedFeatureError(FEATURE, MINIMUM, "this server stores the messages of a batch singly")
+            ) from None
+        except NatsError as exc:
+            raise Unsent(exc) from exc
+        self.states.sent()
+        return await batch.end(self._wire_subject, self._payload, meta_header(expected, msg_id, self._ttl))
+
+
+class AlreadyStored(Exception):
+    """The server knows no batches: it has stored the first message as any other."""
+
+
+class Batch:
+    """One batch of messages for one stream (ADR-50).
+
+    Args:
+        bucket: where.
+        timeout: seconds for each answer.
+    """
+
+    def __init__(self, bucket: Bucket, timeout: float) -> None:
+        self._bucket = bucket
+        self._timeout = timeout
+        self._id = next_nuid().encode()
+        self._count = 0
+        self._unpaced = 0
+        self._epoch = bucket.client._connection.epoch
+
+    def _header(self, header: bytes) -> bytes:
+        self._count += 1
+        return header[:-2] + b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (self._id, self._count)
+
+    async def add(self, subject: bytes, payload: bytes | memoryview, header: bytes) -> None:
+        """Stage a message.
 
         Raises:
-            Conflict: another revision is there.
-            UnsupportedFeatureError: the server has no batches.
-            OutcomeUnknownError: could not be found out.
-            NatsError: refused; nothing was stored.
+            AlreadyStored: it is no batch for this server.
+            NatsError: the batch has failed.
         """
-        bucket = self._bucket
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + RETRY_BUDGET
-        wait = FIRST_RETRY
-        await finish_rename(bucket, old)
-        while True:
-            try:
-                revision = await self._send(expected, old)
-                break
-            except WrongLastSequenceError:
-                current = await self._current()
-                if current[1] is not None and current[1].nuid == self._info.nuid:
-                    revision = current[0]  # an earlier try had been committed
-                    break
-                raise Conflict(*current) from None
-            except NatsError as exc:
-                if not retryable(exc):
-                    raise bucket.translate(exc, self._info.name) from exc
-                if loop.time() > deadline:
-                    raise self._unknown() from exc
-            await bucket.pause(wait, deadline)
-            wait = min(wait * 2, LAST_RETRY)
-        expires = None if self._ttl is None else self._info.mtime + self._ttl
-        return replace(self._info, revision=revision, expires=expires)
-
-    async def _current(self) -> tuple[int, ObjectInfo | None]:
-        message = await self._bucket.leader_message(self._bucket.meta_subject(self._info.name))
-        if message is None:
-            return 0, None
-        try:
-            return message.seq, self._bucket.decode(message)
-        except MetaDecodeError:
-            return message.seq, None
-
-    async def _send(self, expected: int, old: ObjectInfo | None) -> int:
-        """One batch; a new try is a new batch, and the old one is forgotten by the server after 10 s."""
-        bucket = self._bucket
-        client = bucket.client
+        client = self._bucket.client
         connection = client._connection
-        batch = next_nuid().encode()
-        subject = check_publish_subject(chunk_subject(bucket.name, self._info.nuid))
-        ttl = b"" if self._ttl is None else ttl_line(self._ttl + CHUNK_GRACE)
-        epoch = connection.epoch
-        unpaced = 0
-        for index, chunk in enumerate(self._chunks, 1):
-            header = b"NATS/1.0\r\nNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b\r\n" % (
-                batch,
-                index,
-                ttl,
-            )
-            unpaced += len(chunk)
-            if index == 1 or unpaced > PACE:
-                unpaced = 0
-                answer = await client.request_frame(subject, chunk, header, bucket.js.timeout)
-                if answer.payload:
-                    await self._not_accepted(bytes(answer.payload))
-            else:
-                connection.publish(subject, chunk, None, header)
-                if connection.congested:
-                    await connection.drain()
-            if connection.epoch != epoch:
-                raise StaleConnectionError("the connection was replaced in the middle of a batch")
-        meta = encode_meta(self._info)
-        header = rollup_header(expected, self._ttl)[:-2] + (
-            b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\nNats-Batch-Commit: 1\r\n\r\n"
-            % (batch, len(self._chunks) + 1)
-        )
-        return await bucket.shielded(self._finish(meta, header, old))
+        header = self._header(header)
+        self._unpaced += len(payload)
+        if self._count == 1 or self._unpaced > PACE:
+            self._unpaced = 0
+            answer = await client.request_frame(subject, payload, header, self._timeout)
+            if answer.payload:
+                parse_pub_ack(answer.payload)  # raises the refusal
+                raise AlreadyStored
+        else:
+            connection.publish(subject, payload, None, header)
+            if connection.congested:
+                await connection.drain()
+        if connection.epoch != self._epoch:
+            raise StaleConnectionError("the connection was replaced in the middle of a batch")
 
-    async def _finish(self, meta: bytes, header: bytes, old: ObjectInfo | None) -> int:
-        """The commit message, and the end of what it replaces; not interrupted by a cancellation."""
-        bucket = self._bucket
-        subject = check_publish_subject(bucket.meta_subject(self._info.name))
-        answer = await bucket.client.request_frame(subject, meta, header, bucket.js.timeout)
-        revision = parse_pub_ack(answer.payload).seq
-        if old is not None and not old.deleted and old.chunks and not await shares_chunks(bucket, old):
-            await bucket.discard_chunks(old, "put")
-        return revision
-
-    async def _not_accepted(self, payload: bytes) -> None:
-        """An answer with content: a refusal, or an old server that has stored the message as any other."""
-        try:
-            parse_pub_ack(payload)
-        except APIError:
-            raise
-        self._bucket.atomic = False
-        try:
-            await self._bucket.purge_chunks(self._info.nuid)
-        except NatsError as exc:
-            log.warning("chunks %r in bucket %r are left behind: %s", self._info.nuid, self._bucket.name, exc)
-        raise UnsupportedFeatureError(FEATURE, MINIMUM, "this server stores the messages of a batch singly")
-
-    def _unknown(self) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"whether {self._info.name!r} was stored in bucket {self._bucket.name!r} could not be found out",
-            bucket=self._bucket.name,
-            name=self._info.name,
-            nuid=self._info.nuid,
-        )
+    async def end(self, subject: bytes, payload: bytes, header: bytes) -> PubAck:
+        """Commit the batch with its last message."""
+        client = self._bucket.client
+        header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
+        answer = await client.request_frame(subject, payload, header, self._timeout)
+        return self._bucket.own_ack(answer.payload)

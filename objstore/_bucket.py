@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
-from natsproto.errors import APIError, NatsError, NoRespondersError
+from natsproto.errors import APIError, ConfigError, NatsError, NoRespondersError
 from natsproto.headers import status_of
 from natsproto.jetstream.api.codec import dumps_str, loads
 from natsproto.jetstream.api.errors import (
@@ -23,10 +23,10 @@ from natsproto.jetstream.api.errors import (
     api_error,
     retryable,
 )
-from natsproto.jetstream.api.models import StoredMessage, StreamInfo
+from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
-from natsproto.jetstream.publisher import plain_ack_head
+from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_head
 
 from ._ttl import expiry
 from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
@@ -132,6 +132,18 @@ class Bucket:
         major, _, rest = str(self.client.server_info.get("version", "")).partition(".")
         minor = rest.partition(".")[0]
         return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < wanted
+
+    def own_ack(self, payload: bytes | bytearray | memoryview) -> PubAck:
+        """The stream's own acknowledgement of a message.
+
+        Raises:
+            ConfigError: another stream's.
+            APIError, RemoteProtocolError: none.
+        """
+        ack = parse_pub_ack(payload)
+        if ack.stream != self.stream:
+            raise ConfigError(f"stored in stream {ack.stream!r}, not in {self.stream!r}")
+        return ack
 
     # -- meta messages ----------------------------------------------------------------------------
 
@@ -325,6 +337,16 @@ class Bucket:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
         task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-cleanup")
         return await asyncio.shield(task)
+
+    async def outlast(self, coroutine: Coroutine[Any, Any, T], grace: float = 5.0) -> T:
+        """:meth:`shielded`, and a cancelled caller waits ``grace`` seconds for the end of it."""
+        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-outlast")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await asyncio.wait([task], timeout=grace)
+            raise
 
     # -- errors and retries -----------------------------------------------------------------------
 

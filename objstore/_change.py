@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from ._bucket import Bucket, MetaDecodeError
-from ._commit import Commit, Conflict, Patience, lost_race
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import retryable
+
+from ._bucket import Bucket, MetaDecodeError, log
+from ._commit import Commit, Conflict, Patience, lost_race, standing_of
+from ._commit_states import AfterFull, Step, after_full
 from ._get import deleted, not_found
-from ._rename import finish_rename, rename, settle_rename, shares_chunks
+from ._rename import finish_rename, rename, settle_rename, shares_chunks, unmarked
 from ._ttl import remaining
 from ._watch import newest_metas
-from .errors import StoreFullError
+from .errors import OutcomeUnknownError, StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta
 from .format.naming import alternative_meta_subjects
@@ -33,9 +38,24 @@ async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, str]:
     raise not_found(bucket.name, name)
 
 
-async def _free(bucket: Bucket, subject: str, revision: int) -> None:
-    """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays."""
-    await bucket.retrying(lambda: bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1))
+async def _free(bucket: Bucket, subject: str, revision: int) -> int | None:
+    """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays.
+
+    Returns:
+        How many; ``None`` when an answer was lost and the next one found nothing.
+    """
+    lost = False
+
+    async def purge() -> int:
+        nonlocal lost
+        try:
+            return await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
+        except NatsError as exc:
+            lost = lost or retryable(exc)
+            raise
+
+    removed = await bucket.retrying(purge)
+    return None if lost and not removed else removed
 
 
 async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
@@ -44,7 +64,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
     A meta message that cannot be read is removed as such; none of its text is acted upon.
 
     Raises:
-        ObjectNotFoundError, ObjectDeletedError, RevisionConflictError.
+        ObjectNotFoundError, ObjectDeletedError, RevisionConflictError, OutcomeUnknownError.
     """
     patience = Patience(bucket)
     while True:
@@ -61,46 +81,64 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             await finish_rename(bucket, info)
         except StoreFullError:
             pass  # then nobody can finish it, and this name is the only one
-        marker = tombstone(info, mtime=datetime.now(UTC))
-
-        async def purge(revision: int | None, info: ObjectInfo = info) -> None:
-            if revision is not None and not await shares_chunks(bucket, info):
-                await bucket.discard_chunks(info, "delete")
-
+        conflict = Conflict(info.revision, info)
         try:
-            commit = Commit(bucket, name, marker, expected=info.revision, nuid=info.nuid, subject=subject)
-            revision = await commit.run(purge)
-            await bucket.shielded(purge(revision))
+            await _marker(bucket, info, subject, info.revision).run()
             return
+        except Conflict as exc:
+            conflict = exc
         except StoreFullError:
-            if await bucket.shielded(_delete_when_full(bucket, info, subject, marker, purge)):
+            if await bucket.outlast(_delete_when_full(bucket, info, subject)):
                 return
-        except Conflict as conflict:
-            if if_revision is not None or not await patience.again():
-                raise lost_race(bucket, name, if_revision, conflict) from None
+        if if_revision is not None or not await patience.again():
+            raise lost_race(bucket, name, if_revision, conflict)
 
 
-async def _delete_when_full(
-    bucket: Bucket,
-    info: ObjectInfo,
-    subject: str,
-    marker: bytes,
-    purge: Callable[[int], Awaitable[None]],
-) -> bool:
+def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:
+    """The commit of a delete marker for ``info``; replacing it at its own revision takes its chunks along."""
+    return Commit(
+        bucket,
+        info.name,
+        tombstone(info, mtime=datetime.now(UTC)),
+        expected=expected,
+        nuid=info.nuid,
+        owns=False,
+        subject=subject,
+        replaces=info if expected else None,
+        discard=partial(_discard, bucket),
+    )
+
+
+async def _discard(bucket: Bucket, info: ObjectInfo) -> None:
+    if not await shares_chunks(bucket, info):
+        await bucket.discard_chunks(info, "delete")
+
+
+async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
     """The limit is checked before the roll-up: not even a marker fits before the meta's place is free.
 
     Returns whether the object is gone; otherwise another writer has changed it meanwhile.
     """
-    await _free(bucket, subject, info.revision)
+    purged = await _free(bucket, subject, info.revision)
+    commit = _marker(bucket, info, subject, 0)
     try:
-        await Commit(bucket, info.name, marker, expected=0, nuid=info.nuid, subject=subject).run()
-    except Conflict:
+        await commit.run()
+    except OutcomeUnknownError:
+        raise
+    except (Conflict, StoreFullError):
+        pass
+    standing = standing_of(bucket, await bucket.leader_message(subject))
+    outcome = after_full(info.nuid, purged, commit.states.step, standing)
+    if outcome is AfterFull.UNKNOWN:
+        raise commit.unknown()
+    if outcome is AfterFull.AGAIN:
         return False
-    except StoreFullError:
-        # No room for a marker: the name is gone, which is what was asked for. Or did somebody write to it?
-        if await bucket.leader_message(subject) is not None:
-            return False
-    await purge(info.revision)
+    await _discard(bucket, info)
+    if commit.states.step is Step.REFUSED and not standing.revision:
+        try:
+            await _marker(bucket, info, subject, 0).run()  # there is room now: watchers learn of it
+        except (Conflict, NatsError) as exc:
+            log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
     return True
 
 
@@ -144,7 +182,7 @@ def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
     description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, None)
 
     def apply(info: ObjectInfo) -> ObjectInfo:
-        pairs = dict(info.metadata) if meta.metadata is None else dict(metadata)
+        pairs = unmarked(info) if meta.metadata is None else dict(metadata)
         if meta.filename is not None:
             pairs = meta_fields(metadata=pairs, filename=meta.filename)[2]
         return replace(

@@ -1,44 +1,41 @@
-"""Committing a meta message: compare-and-set, and finding out what became of it.
-
-The rules are those of the project's data-safety contract: the meta is published only after every chunk is
-acknowledged; it carries the revision it replaces; an unknown outcome is resolved by sending the identical
-message again (a second copy can only lose against the first) and reading back, never by purging.
-"""
+"""Committing a meta message: the shell around :mod:`objstore._commit_states`, which decides everything."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from secrets import token_hex
 
 from natsproto.errors import (
     APIError,
-    ConfigError,
     ConnectionClosedError,
     NatsError,
     PermissionsViolationError,
 )
-from natsproto.jetstream.api.errors import WrongLastSequenceError, retryable
-from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_seq
+from natsproto.headers import header_value
+from natsproto.jetstream.api.errors import StreamNotFoundError, WrongLastSequenceError, retryable
+from natsproto.jetstream.api.models import PubAck, StoredMessage
 from natsproto.subjects import check_publish_subject
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
+from ._commit_states import ENDS, CommitStates, Standing, Step
 from ._ttl import ttl_line
 from .errors import OutcomeUnknownError, RevisionConflictError
 from .format.models import ObjectInfo
 
 CANCEL_GRACE = 5.0
-"""Seconds a cancelled commit may take to find out what became of it."""
+"""Seconds a cancelled commit may take to find out what became of it, and to clean up."""
 
-AfterCancel = Callable[["int | None"], Awaitable[None]]
+Undo = Callable[[], Awaitable[None]]
 
 
-def rollup_header(expected: int, ttl: timedelta | None = None) -> bytes:
+def meta_header(expected: int, msg_id: str, ttl: timedelta | None = None) -> bytes:
     """The header block of a meta message that replaces revision ``expected`` (0 = there is none)."""
-    return b"NATS/1.0\r\nNats-Rollup: sub\r\nNats-Expected-Last-Subject-Sequence: %d\r\n%b\r\n" % (
-        expected,
-        ttl_line(ttl),
-    )
+    return (
+        b"NATS/1.0\r\nNats-Rollup: sub\r\n"
+        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b\r\n"
+    ) % (expected, msg_id.encode(), ttl_line(ttl))
 
 
 class Conflict(Exception):
@@ -48,6 +45,34 @@ class Conflict(Exception):
         super().__init__(revision)
         self.revision = revision
         self.current = current
+
+
+class Unsent(Exception):
+    """A copy that was given up before anything of it could be stored; ``reason`` says why."""
+
+    def __init__(self, reason: NatsError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def chunks_of(info: ObjectInfo | None, own: str = "") -> str:
+    """The nuid of chunks that nobody needs when ``info`` is replaced by a meta that names ``own``."""
+    if info is None or info.deleted or info.is_link or not info.chunks or info.nuid == own:
+        return ""
+    return info.nuid
+
+
+def standing_of(bucket: Bucket, message: StoredMessage | None) -> Standing:
+    """What a read of the newest meta tells the state machine."""
+    if message is None:
+        return Standing()
+    header = message.header
+    msg_id = None if header is None else header_value(header, b"Nats-Msg-Id")
+    try:
+        info = bucket.decode(message)
+    except MetaDecodeError:
+        info = None
+    return Standing(message.seq, "" if msg_id is None else msg_id.decode("ascii", "replace"), info)
 
 
 class Commit:
@@ -61,6 +86,10 @@ class Commit:
         nuid: of the chunks it names, for messages and errors.
         subject: where the meta lies, when that is not where this library puts it.
         ttl: how long the meta lives.
+        replaces: what stands at ``expected``; its chunks are discarded afterwards.
+        owns: the chunks are this commit's alone: a put's, never an update's.
+        before: awaited with each meta that stands in the way; last writer wins. ``None``: it is a conflict.
+        discard: removes the chunks of what was replaced.
     """
 
     def __init__(
@@ -73,114 +102,202 @@ class Commit:
         nuid: str,
         subject: str | None = None,
         ttl: timedelta | None = None,
+        replaces: ObjectInfo | None = None,
+        owns: bool = False,
+        before: Callable[[Conflict], Awaitable[bool]] | None = None,
+        discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
     ) -> None:
         self._bucket = bucket
         self._name = name
         self._payload = payload
-        self._header = rollup_header(expected, ttl)
         self._nuid = nuid
+        self._own = nuid if owns else ""
         self._subject = subject or bucket.meta_subject(name)
         self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
+        self._ttl = ttl
+        self._before = before
+        self._discard = discard
+        self._replaces = replaces
+        self._loop = bucket.client._connection._loop
+        self._failure: NatsError | None = None
+        self.states = CommitStates(
+            token_hex(12),
+            expected=expected,
+            replaced=self._chunks_to_discard(),
+            nuid=self._own,
+            last_writer_wins=before is not None,
+            budget=RETRY_BUDGET,
+        )
 
-    async def run(self, after_cancel: AfterCancel | None = None) -> int:
-        """Publish, and return the revision.
+    async def run(self, undo: Undo | None = None) -> int:
+        """Publish, remove the chunks of what was replaced, and return the revision.
 
-        Cancellation is held back, at most :data:`CANCEL_GRACE`, until the outcome is known; then
-        ``after_cancel`` is run with the revision, or ``None`` when nothing was committed. It is not run
-        when the outcome stays unknown.
+        Cancellation is held back, at most :data:`CANCEL_GRACE`, until the outcome is known. When nothing was
+        committed for certain, ``undo`` is run within that time. An unknown outcome is logged.
+
+        Returns:
+            The revision; 0 when another writer has replaced it already and it is not known.
 
         Raises:
-            Conflict: another revision is there.
+            Conflict: another revision is there; nothing was committed.
             StoreFullError, BucketSealedError, other NatsError: refused; nothing was committed.
-            OutcomeUnknownError: could not be found out.
+            OutcomeUnknownError: could not be found out; everything is kept.
         """
-        connection = self._bucket.client._connection
-        connection.check_open()  # nothing has been sent yet: not an unknown outcome
-        spawn = connection.spawn
-        resolving: asyncio.Task[int] | None = None
-        try:
-            try:
-                return await self._publish(None)
-            except WrongLastSequenceError:
-                raise await self._conflict() from None
-            except NatsError as exc:
-                if refused(exc):
-                    raise self._bucket.translate(exc, self._name) from exc
-                resolving = spawn(self._resolve(RETRY_BUDGET), "objstore-resolve")
-            return await asyncio.shield(resolving)
-        except asyncio.CancelledError:
-            if resolving is None:
-                resolving = spawn(self._resolve(CANCEL_GRACE), "objstore-resolve")
-            await asyncio.shield(spawn(self._cancelled(resolving, after_cancel), "objstore-cancelled"))
-            raise
-
-    async def _publish(self, timeout: float | None) -> int:
         bucket = self._bucket
-        msg = await bucket.js.publish_frame(self._wire_subject, self._payload, self._header, timeout)
-        seq = plain_ack_seq(msg.payload, bucket._ack_head)
-        if seq:
-            return seq
-        ack = parse_pub_ack(msg.payload)
-        if ack.stream != bucket.stream:
-            raise ConfigError(
-                f"subject {self._subject} belongs to stream {ack.stream!r}, not to {bucket.stream!r}"
-            )
-        return ack.seq
-
-    async def _conflict(self) -> Conflict:
-        message = await self._bucket.leader_message(self._subject)
-        if message is None:
-            return Conflict(0, None)
+        bucket.client._connection.check_open()
         try:
-            return Conflict(message.seq, self._bucket.decode(message))
-        except MetaDecodeError:
-            return Conflict(message.seq, None)
+            await self._drive()
+        except asyncio.CancelledError:
+            await bucket.shielded(self._after_cancel(undo))
+            raise
+        states = self.states
+        if states.step is Step.DONE and states.removes:
+            await bucket.shielded(self._remove_replaced())
+        return self._result()
 
-    async def _resolve(self, budget: float) -> int:
-        """Send the identical message again until its fate is known; see the module docstring."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + budget
-        wait = FIRST_RETRY
+    async def _drive(self) -> None:
+        """Do what the state machine says until it has come to an end."""
+        states, wait = self.states, FIRST_RETRY
+        while states.step not in ENDS:
+            if states.again:
+                await self._pause(wait)
+                wait = min(wait * 2, LAST_RETRY)
+            if states.step is Step.SEND:
+                await self._send()
+            elif states.step is Step.REPLACE:
+                await self._replace()
+                wait = FIRST_RETRY
+            else:
+                await self._read()
+
+    async def _pause(self, wait: float) -> None:
+        """Wait, and until there is a connection again; the time that is left bounds both."""
         try:
-            async with asyncio.timeout(budget):
-                while True:
-                    try:
-                        return await self._publish(min(budget, self._bucket.js.timeout))
-                    except WrongLastSequenceError:
-                        message = await self._bucket.leader_message(self._subject)
-                        if message is not None and message.data == self._payload:
-                            return message.seq  # it was the first copy
-                        raise await self._conflict() from None
-                    except ConnectionClosedError:
-                        raise self._unknown() from None
-                    except NatsError as exc:
-                        if refused(exc):
-                            # This copy was (full, sealed …); the first one may have been stored.
-                            raise self._unknown() from exc
-                    await self._bucket.pause(wait, deadline)
-                    wait = min(wait * 2, LAST_RETRY)
-        except TimeoutError as exc:
-            if isinstance(exc, OutcomeUnknownError):
-                raise
-            raise self._unknown() from None
-        except ConnectionError:
-            raise self._unknown() from None
+            await self._bucket.pause(wait, self._loop.time() + max(0.0, self.states.left(self._loop.time())))
+        except ConnectionClosedError as exc:
+            self._failure = exc
+            self.states.give_up()
+        except NatsError as exc:
+            self._failure = exc
 
-    async def _cancelled(self, resolving: asyncio.Task[int], after: AfterCancel | None) -> None:
-        done, _ = await asyncio.wait([resolving], timeout=CANCEL_GRACE)
-        if not done:
-            resolving.cancel()
+    async def _send(self) -> None:
+        states, now = self.states, self._loop.time()
+        states.attempt(now)
+        timeout = max(0.1, min(self._bucket.js.timeout, states.left(now)))
+        try:
+            ack = await self._publish(states.expected, states.msg_id, timeout)
+        except WrongLastSequenceError:
+            states.lost()
+        except Unsent as exc:
+            self._failure = exc.reason
+            if retryable(exc.reason):
+                states.unsent(self._loop.time())
+            else:
+                states.give_up()
+        except NatsError as exc:
+            self._failure = exc
+            if refused(exc):
+                states.refused()
+            else:
+                states.silent()
+        else:
+            states.acked(ack.seq, ack.duplicate, self._loop.time())
+
+    async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        """One copy; returns the stream's own acknowledgement."""
+        bucket = self._bucket
+        header = meta_header(expected, msg_id, self._ttl)
+        client = bucket.client
+        try:
+            client._check_size(len(header), len(self._payload))
+            client._connection.check_open()
+        except NatsError as exc:
+            raise Unsent(exc) from exc
+        self.states.sent()
+        msg = await client.request_frame(self._wire_subject, self._payload, header, timeout)
+        return bucket.own_ack(msg.payload)
+
+    async def _read(self) -> None:
+        bucket, states = self._bucket, self.states
+        try:
+            async with asyncio.timeout(
+                max(0.5, min(bucket.js.timeout, states.left(self._loop.time()) + 1.0))
+            ):
+                last = None
+                if states.step is Step.READ_WITH_LAST:
+                    last = (await bucket.js.stream_info(bucket.stream)).last_seq
+                standing = await self._look()
+        except (NatsError, TimeoutError) as exc:
+            if isinstance(exc, NatsError):
+                self._failure = exc
+                if not retryable(exc):
+                    states.give_up()
+                    return
+            states.unreadable(self._loop.time())
+        else:
+            if standing is None:
+                states.moved()
+            else:
+                states.stands(standing, self._loop.time(), last)
+
+    async def _look(self) -> Standing | None:
+        """What stands; ``None`` when another name that this commit changes was changed by somebody else."""
+        return await self._standing(self._subject)
+
+    async def _standing(self, subject: str) -> Standing:
+        bucket = self._bucket
+        return standing_of(bucket, await bucket.finish_leader_read(bucket.start_leader_read(subject)))
+
+    async def _replace(self) -> None:
+        standing = self.states.standing or Standing()
+        conflict = Conflict(standing.revision, standing.info)
+        if self._before is None or not await self._before(conflict):
+            self.states.concede()
             return
-        try:
-            revision: int | None = resolving.result()
-        except Conflict:
-            revision = None
-        except (NatsError, asyncio.CancelledError):
-            return
-        if after is not None:
-            await after(revision)
+        self._replaces = standing.info
+        self.states.replace(self._chunks_to_discard())
 
-    def _unknown(self) -> OutcomeUnknownError:
+    def _chunks_to_discard(self) -> str:
+        return "" if self._discard is None else chunks_of(self._replaces, self._own)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _result(self) -> int:
+        states = self.states
+        if states.step in (Step.DONE, Step.KEPT):
+            return states.revision
+        if states.step is Step.CONFLICT:
+            standing = states.standing or Standing()
+            raise Conflict(standing.revision, standing.info)
+        failure = self._failure
+        if failure is not None and (states.certain or isinstance(failure, StreamNotFoundError)):
+            error = self._bucket.translate(failure, self._name)
+            raise error from (failure if error is not failure else None)
+        raise self.unknown() from failure
+
+    async def _remove_replaced(self) -> None:
+        if self._discard is not None and self._replaces is not None:
+            await self._discard(self._replaces)
+
+    async def _after_cancel(self, undo: Undo | None) -> None:
+        """Find out, clean up, and never take longer than :data:`CANCEL_GRACE`."""
+        states = self.states
+        states.hurry(self._loop.time(), CANCEL_GRACE - 0.5)
+        try:
+            async with asyncio.timeout(CANCEL_GRACE):
+                if states.copies:
+                    await self._drive()
+                if states.step is Step.DONE and states.removes:
+                    await self._remove_replaced()
+                elif states.certain and undo is not None:
+                    await undo()
+        except (TimeoutError, NatsError, Conflict) as exc:
+            log.warning("after a cancelled commit of %r in bucket %r: %s", self._name, self._bucket.name, exc)
+        if states.step not in (Step.DONE, Step.KEPT) and not states.certain:
+            log.warning("%s", self.unknown())
+
+    def unknown(self) -> OutcomeUnknownError:
+        """The error for an outcome that could not be found out."""
         return OutcomeUnknownError(
             f"whether {self._name!r} was stored in bucket {self._bucket.name!r} could not be found out; "
             f"its chunks ({self._nuid}) are kept",

@@ -72,7 +72,8 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
         info = replace(template, nuid=next_nuid())
         expected = 0 if current is None else current.revision
         try:
-            revision = await Commit(bucket, name, encode_meta(info), expected=expected, nuid=info.nuid).run()
+            commit = Commit(bucket, name, encode_meta(info), expected=expected, nuid=info.nuid, owns=True)
+            revision = await commit.run()
         except Conflict as conflict:
             if not await patience.again():
                 raise lost_race(bucket, name, expected, conflict) from None

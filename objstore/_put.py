@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.errors import MaxPayloadError, NatsError
@@ -21,7 +21,7 @@ from natsproto.nuid import next_nuid
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
-from ._commit import Commit, Conflict, Patience, lost_race
+from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
@@ -90,7 +90,7 @@ class Put:
     """
 
     counts_afterwards = False
-    """Whether :meth:`_discard` has work even if nothing was replaced."""
+    """Whether :meth:`_committed` has work even if no chunk was doubled."""
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class Put:
         self._loop = bucket.client._connection._loop
         self._repaired = False
         self._hurry = False
+        self._patience: Patience | None = None
 
     async def run(self) -> ObjectInfo:
         """Store the object; returns its info with the revision the server gave it."""
@@ -177,14 +178,17 @@ class Put:
         finally:
             reading.close()
         self._check_condition(previous)
-        patience = Patience(bucket)
-        while True:
-            try:
-                return await whole.commit(*previous)
-            except Conflict as conflict:
-                if self._if_revision is not None or not await patience.again():
-                    self._lost(conflict, previous[0])
-                previous = (conflict.revision, conflict.current)
+        expected, old = previous
+        await finish_rename(bucket, old)
+        commit = whole.commit(
+            expected, old, self._stand_back if self._if_revision is None else None, self._discard
+        )
+        try:
+            revision = await commit.run()
+        except Conflict as conflict:
+            self._lost(conflict, expected)
+        expires = None if self._ttl is None else whole.info.mtime + self._ttl
+        return replace(whole.info, revision=revision, expires=expires)
 
     # -- chunks -----------------------------------------------------------------------------------
 
@@ -457,69 +461,76 @@ class Put:
             digest=hex_digest(digest),
             mtime=datetime.now(UTC),
         )
-        patience: Patience | None = None
-        while True:
-            expected, old = previous
-            commit: Commit | None = None
-            try:
-                if old is not None:
-                    await finish_rename(bucket, old)
-                payload = encode_meta(info, digest)
-                commit = Commit(bucket, info.name, payload, expected=expected, nuid=self._nuid, ttl=self._ttl)
-                revision = await commit.run(partial(self._after_cancel, old))
-            except Conflict as conflict:
-                previous = (conflict.revision, conflict.current)
-                bucket.new_names = 0
-                patience = patience or Patience(bucket)
-                try:
-                    again = self._if_revision is None and await patience.again()
-                except BaseException as exc:
-                    await self._abandon(exc)
-                    raise
-                if not again:
-                    await self._abandon(conflict)
-                    self._lost(conflict, expected)
-            except (OutcomeUnknownError, asyncio.CancelledError) as exc:
-                # Unknown: the chunks may be referenced. Cancelled: _after_cancel() has seen to them.
-                if commit is None:
-                    await self._abandon(exc)
-                raise
-            except BaseException as exc:
-                await self._abandon(exc)
-                raise
-            else:
-                if self._window is not None and revision <= self._window.last_seq:
-                    await bucket.shielded(self._retract(revision))
-                    raise self._made_anew()
-                copies = self._window is not None and self._window.copies
-                if self.counts_afterwards or copies or self._replaced(old):
-                    await bucket.shielded(self._committed(old))
-                expires = None if self._ttl is None else info.mtime + self._ttl
-                return as_stored(info, revision, expires)
+        expected, old = previous
+        try:
+            if old is not None:
+                await finish_rename(bucket, old)
+            commit = Commit(
+                bucket,
+                info.name,
+                encode_meta(info, digest),
+                expected=expected,
+                nuid=self._nuid,
+                ttl=self._ttl,
+                replaces=old,
+                owns=True,
+                before=self._stand_back if self._if_revision is None else None,
+                discard=self._discard,
+            )
+        except BaseException as exc:
+            await self._abandon(exc)
+            raise
+        try:
+            revision = await commit.run(self._undo)
+        except Conflict as conflict:
+            await self._abandon(conflict)
+            self._lost(conflict, expected)
+        except (OutcomeUnknownError, asyncio.CancelledError):
+            raise  # unknown: the chunks may be needed; cancelled: the commit has seen to them
+        except BaseException as exc:
+            await self._abandon(exc)
+            raise
+        if self._window is not None and 0 < revision <= self._window.last_seq:
+            await bucket.shielded(self._retract(commit))
+            raise self._made_anew()
+        if self.counts_afterwards or (self._window is not None and self._window.copies):
+            await bucket.shielded(self._committed())
+        expires = None if self._ttl is None else info.mtime + self._ttl
+        return as_stored(info, revision, expires)
 
-    async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
-        await (self._cleanup() if revision is None else self._committed(old))
-
-    async def _retract(self, revision: int) -> None:
-        """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
-        await self._bucket.retrying(lambda: self._delete(revision))
+    async def _undo(self) -> None:
+        self._hurry = True
         await self._cleanup()
 
-    async def _committed(self, old: ObjectInfo | None) -> None:
+    async def _stand_back(self, conflict: Conflict) -> bool:
+        """The last writer wins: get ready to replace what came in between; false when it has been enough."""
+        self._bucket.new_names = 0
+        if self._patience is None:
+            self._patience = Patience(self._bucket)
+        if not await self._patience.again():
+            return False
+        await finish_rename(self._bucket, conflict.current)
+        return True
+
+    async def _retract(self, commit: Commit) -> None:
+        """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
+        bucket = self._bucket
+        subject = bucket.meta_subject(self._template.name)
+        standing = standing_of(bucket, await bucket.leader_message(subject))
+        if standing.msg_id == commit.states.msg_id:
+            await bucket.retrying(lambda: self._delete(standing.revision))
+        await self._cleanup()
+
+    async def _committed(self) -> None:
         try:
             await self._delete_copies()  # the answers to copies have come, at the latest, before the meta's
         except NatsError as exc:
             log.warning("a doubled chunk of %r could not be removed: %s", self._template.name, exc)
-        await self._discard(old)
 
-    async def _discard(self, old: ObjectInfo | None) -> None:
+    async def _discard(self, old: ObjectInfo) -> None:
         """Remove the chunks of exactly the revision that was replaced."""
-        if old is not None and self._replaced(old) and not await shares_chunks(self._bucket, old):
+        if not await shares_chunks(self._bucket, old):
             await self._bucket.discard_chunks(old, "put")
-
-    def _replaced(self, old: ObjectInfo | None) -> bool:
-        """Whether the revision that was replaced has chunks of its own."""
-        return old is not None and not old.deleted and old.chunks > 0 and old.nuid != self._nuid
 
     async def _abandon(self, why: BaseException) -> None:
         """Remove the chunks of a put that failed; runs to its end even when cancelled (again).

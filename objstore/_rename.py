@@ -1,22 +1,29 @@
-"""Renaming: never a moment with no name, and a crash in between is finished by whoever comes next.
+"""Renaming: never a moment without a name, and a crash in between is finished by whoever comes next.
 
-Chunks do not move: both metas carry the same nuid for a moment, so whoever removes one of them must know of
-the other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name), then the new one is
-published with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one becomes
-a delete marker under a nuid of its own. Every step is a compare-and-set. Our own put and delete complete a
-marked rename before they purge; other clients do not know the mark.
+Where the bucket allows batches, both names change in one commit. Elsewhere it takes steps, and chunks do
+not move: both metas carry the same nuid for a moment, so whoever removes one of them must know of the
+other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name), then the new one is
+published with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one
+becomes a delete marker under a nuid of its own, then the back reference is taken off. Every step is a
+compare-and-set. Our own put and delete complete a marked rename before they purge; other clients do not
+know the mark.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from secrets import token_hex
 
 from natsproto.errors import NatsError
+from natsproto.jetstream.api.models import PubAck
 from natsproto.nuid import next_nuid
+from natsproto.subjects import check_publish_subject
 
-from ._bucket import Bucket, MetaDecodeError
-from ._commit import Commit, Conflict, lost_race
+from ._atomic import Batch
+from ._bucket import Bucket, MetaDecodeError, log
+from ._commit import Commit, Conflict, Unsent, meta_header
+from ._commit_states import Standing
 from ._ttl import remaining
 from .errors import ObjectAlreadyExists, OutcomeUnknownError
 from .format.codec import encode_meta, tombstone
@@ -32,47 +39,104 @@ async def rename(
 ) -> ObjectInfo:
     """Move ``old`` to ``changed.name``, with whatever else ``changed`` says of it.
 
-    Cancelled after the first step, it is finished in the background.
+    Cancelled after the first step, it is finished in the background; that is waited for at most 5 s.
 
     Args:
         subject: where the old meta lies, when that is not where this library puts it.
 
     Raises:
         ObjectAlreadyExists: a live object has the new name.
-        RevisionConflictError: somebody changed the old object meanwhile; nothing was renamed.
+        Conflict: somebody changed the old object meanwhile; nothing was renamed.
+        OutcomeUnknownError: both names may be there; whoever changes one of them finishes the rename.
         StoreFullError, other NatsError: refused; the old name is as it was.
     """
     target = await _read(bucket, changed.name)
     if target is not None and not target.deleted and not _same_chunks(target, old):
         raise _taken(bucket, changed.name, target.revision)
-    return await bucket.shielded(_steps(bucket, old, changed, target, subject))
+    steps = _at_once if bucket.atomic else _steps
+    return await bucket.outlast(steps(bucket, old, changed, target, subject))
 
 
 async def _steps(
     bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, target: ObjectInfo | None, subject: str | None
 ) -> ObjectInfo:
-    marked = replace(old, metadata={**old.metadata, RENAMING: changed.name})
+    marked = replace(old, metadata={**unmarked(old), RENAMING: changed.name})
+    marked = replace(marked, revision=await _commit(bucket, marked, old.revision, subject))
+    new = replace(changed, metadata=unmarked(changed), mtime=datetime.now(UTC))
+    linked = replace(new, metadata={**new.metadata, RENAMED_FROM: old.name})
     try:
-        revision = await _commit(bucket, marked, old.revision, subject)
-    except Conflict as conflict:
-        raise lost_race(bucket, old.name, old.revision, conflict) from None
-    metadata = {key: value for key, value in changed.metadata.items() if key != RENAMING}
-    new = replace(changed, metadata={**metadata, RENAMED_FROM: old.name}, mtime=datetime.now(UTC))
-    try:
-        new_revision = await _commit(bucket, new, 0 if target is None else target.revision)
+        new_revision = await _commit(bucket, linked, 0 if target is None else target.revision)
     except Conflict as conflict:
         current = conflict.current
         if current is None or current.deleted or not _same_chunks(current, old):
-            await _unmark(bucket, replace(old, revision=revision), subject)
+            await _unmark(bucket, replace(old, revision=marked.revision), subject)
             raise _taken(bucket, changed.name, conflict.revision) from None
         new_revision = conflict.revision  # somebody finished our rename for us
     except OutcomeUnknownError:
         raise  # the mark stays: whoever comes next finishes it
     except NatsError:
-        await _unmark(bucket, replace(old, revision=revision), subject)
+        await _unmark(bucket, replace(old, revision=marked.revision), subject)
         raise
-    await _bury(bucket, replace(marked, revision=revision), subject)
-    return replace(new, revision=new_revision)
+    await _bury(bucket, marked, subject)
+    return replace(new, revision=await _clean(bucket, replace(linked, revision=new_revision)))
+
+
+class _Both(Commit):
+    """The new meta and the old name's delete marker, as one batch: there is no moment in between."""
+
+    def __init__(
+        self, bucket: Bucket, new: ObjectInfo, expected: int, old: ObjectInfo, subject: str | None
+    ) -> None:
+        super().__init__(
+            bucket,
+            new.name,
+            encode_meta(new),
+            expected=expected,
+            nuid=new.nuid,
+            ttl=remaining(new.expires),
+        )
+        self._old = old
+        self._old_subject = subject or bucket.meta_subject(old.name)
+        self._old_id = token_hex(12)
+
+    async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        batch = Batch(self._bucket, timeout)
+        try:
+            header = meta_header(expected, msg_id, self._ttl)
+            await batch.add(self._wire_subject, self._payload, header)
+        except NatsError as exc:
+            raise Unsent(exc) from exc
+        self.states.sent()
+        ack = await batch.end(
+            check_publish_subject(self._old_subject),
+            _gravestone(self._old),
+            meta_header(self._old.revision, self._old_id),
+        )
+        # It tells of the last message, and the new meta is the one before.
+        return PubAck(ack.stream, ack.seq - 1, ack.duplicate, ack.domain)
+
+    async def _look(self) -> Standing | None:
+        standing = await self._standing(self._subject)
+        if standing.msg_id == self.states.msg_id:
+            return standing
+        origin = await self._standing(self._old_subject)
+        if origin.msg_id == self._old_id:  # committed, and the new name was changed since
+            return replace(standing, msg_id=self.states.msg_id)
+        return standing if origin.revision == self._old.revision else None
+
+
+async def _at_once(
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, target: ObjectInfo | None, subject: str | None
+) -> ObjectInfo:
+    new = replace(changed, metadata=unmarked(changed), mtime=datetime.now(UTC))
+    try:
+        revision = await _Both(bucket, new, 0 if target is None else target.revision, old, subject).run()
+    except Conflict:
+        current = await _read(bucket, changed.name)
+        if current is not None and not current.deleted:
+            raise _taken(bucket, changed.name, current.revision) from None
+        raise
+    return replace(new, revision=revision)
 
 
 async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
@@ -83,8 +147,7 @@ async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
     if new_name is not None and new_name != info.name and _usable(bucket, new_name):
         target = await _read(bucket, new_name)
         if target is None or target.deleted:
-            metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
-            new = replace(info, name=new_name, metadata={**metadata, RENAMED_FROM: info.name})
+            new = replace(info, name=new_name, metadata={**unmarked(info), RENAMED_FROM: info.name})
             try:
                 await _commit(bucket, new, 0 if target is None else target.revision)
             except Conflict:
@@ -111,12 +174,14 @@ async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | 
     if dry_run:
         return None if taken else new_name
     if taken:
-        metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
-        await _unmark(bucket, replace(info, metadata=metadata))
+        await _unmark(bucket, replace(info, metadata=unmarked(info)))
         return None
     await finish_rename(bucket, info)
     if await shares_chunks(bucket, info):
         await _bury(bucket, info)
+        target = await _read(bucket, new_name)
+        if target is not None and not target.deleted and _same_chunks(target, info):
+            await _clean(bucket, target)
         return new_name
     return None
 
@@ -179,10 +244,30 @@ async def _commit(bucket: Bucket, info: ObjectInfo, expected: int, subject: str 
     return await commit.run()
 
 
+def unmarked(info: ObjectInfo) -> dict[str, str]:
+    """The metadata without our marks."""
+    return {key: value for key, value in info.metadata.items() if key not in (RENAMING, RENAMED_FROM)}
+
+
+def _gravestone(info: ObjectInfo) -> bytes:
+    """The delete marker of an old name: it names no chunks of the new one."""
+    return tombstone(replace(info, nuid=next_nuid(), metadata=unmarked(info)), mtime=datetime.now(UTC))
+
+
+async def _clean(bucket: Bucket, info: ObjectInfo) -> int:
+    """Take the back reference off the new name; returns its revision."""
+    if RENAMED_FROM not in info.metadata:
+        return info.revision
+    try:
+        return await _commit(bucket, replace(info, metadata=unmarked(info)), info.revision)
+    except (Conflict, NatsError) as exc:
+        log.info("%r in bucket %r keeps the mark of its rename: %s", info.name, bucket.name, exc)
+        return info.revision
+
+
 async def _bury(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:
     """Turn the old end into a delete marker that names no chunks of the new end."""
-    metadata = {key: value for key, value in info.metadata.items() if key != RENAMING}
-    payload = tombstone(replace(info, nuid=next_nuid(), metadata=metadata), mtime=datetime.now(UTC))
+    payload = _gravestone(info)
     try:
         commit = Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid, subject=subject)
         await commit.run()

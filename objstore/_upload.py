@@ -214,8 +214,8 @@ class ResumedPut(Put):
             except MessageNotFoundError:
                 pass
 
-    async def _discard(self, old: ObjectInfo | None) -> None:
-        await super()._discard(old)
+    async def _committed(self) -> None:
+        await super()._committed()
         if self._chunks:
             try:
                 await self._check_count()
