@@ -82,6 +82,7 @@ class Bucket:
         "direct",
         "direct_meta",
         "js",
+        "max_age",
         "mirror_of",
         "msg_ttl",
         "name",
@@ -109,6 +110,7 @@ class Bucket:
         self.direct_meta = self.direct and not self.replicated
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
+        self.max_age = config.max_age or None
         self.msg_ttl = config.extra.get("allow_msg_ttl") is True
         self.atomic = config.extra.get("allow_atomic") is True
         self.batches = True  # until a server shows that it has none

@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from natsproto.errors import NatsError
+from natsproto.jetstream.api.codec import parse_time
 from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.api.models import StreamInfo
 
-from ._bucket import Bucket, MetaDecodeError, log
+from ._bucket import RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
-from ._commit_states import AfterFull, Step, after_full
+from ._commit_states import ZERO_WINDOW, AfterFull, Step, after_full
 from ._get import deleted, not_found
 from ._rename import finish_rename, rename, settle_rename, shares_chunks, unmarked
+from ._renew import ages, moved, renewed
 from ._ttl import remaining
 from ._watch import newest_metas
 from .errors import OutcomeUnknownError, StoreFullError
@@ -161,6 +164,9 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
             continue
         changed = replace(change(info), mtime=datetime.now(UTC))
         try:
+            if ages(bucket, info):
+                change_it = renewed if meta.name == name else moved
+                return await change_it(bucket, info, replace(changed, name=meta.name))
             if meta.name != name:
                 return await rename(bucket, info, replace(changed, name=meta.name), subject)
             commit = Commit(
@@ -195,9 +201,18 @@ def _change(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
     return apply
 
 
+SETTLED = timedelta(seconds=60)
+"""A delete marker stays so much longer than a copy of an older commit may still arrive."""
+
+
 async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
-    """Remove the delete markers that are older than ``older_than``; returns how many."""
-    before = datetime.now(UTC) - older_than
+    """Remove the delete markers that are older than ``older_than``; returns how many.
+
+    Markers that are younger than the stream's duplicate window, the retry budget and a minute stay: without
+    them, a late copy of a commit that expected nothing would bring a deleted object back.
+    """
+    stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+    before = server_time(stream) - max(older_than, settled_after(stream))
     removed = 0
     for info in await newest_metas(bucket, lambda invalid: None):
         if not info.deleted or info.mtime > before:
@@ -209,3 +224,18 @@ async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
                 removed += 1
                 break
     return removed
+
+
+def settled_after(stream: StreamInfo) -> timedelta:
+    """The age at which no copy of a commit can come late any more."""
+    window = stream.config.duplicate_window or timedelta(minutes=2)
+    return window + timedelta(seconds=max(RETRY_BUDGET, ZERO_WINDOW)) + SETTLED
+
+
+def server_time(stream: StreamInfo) -> datetime:
+    """When the server gave this answer; before nats-server 2.10 it does not say, and our clock has to do."""
+    told = stream.raw.get("ts")
+    try:
+        return parse_time(told) if isinstance(told, str) else datetime.now(UTC)
+    except NatsError:
+        return datetime.now(UTC)

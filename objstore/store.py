@@ -246,7 +246,8 @@ class ObjectStore(StoreReads):
         """Change description, headers, metadata or name; or make a link.
 
         ``None`` keeps what is there, ``""`` and ``{}`` clear it. Content, digest and chunk size stay as they
-        are. ``meta.name`` other than ``name`` renames: never a moment without a name. With
+        are. ``meta.name`` other than ``name`` renames: never a moment without a name. In a bucket with a
+        ``ttl`` the age of meta and bytes is renewed: the bytes are copied through this client. With
         ``meta.options.link`` it makes a link, as :meth:`add_link` (also under a name that does not exist).
 
         Raises:
@@ -339,7 +340,8 @@ class ObjectStore(StoreReads):
         A watcher that was away meanwhile does not learn of those deletions any more: hence ``older_than``.
 
         Args:
-            older_than: only markers older than this; default: all.
+            older_than: only markers older than this; default: all. Those younger than the stream's duplicate
+                window (2 minutes) and 80 s stay in any case: a late copy of an older commit may still come.
         """
         from datetime import timedelta
 

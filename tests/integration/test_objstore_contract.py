@@ -180,12 +180,12 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
 
     real, calls = _change._free, []
 
-    async def free(bucket: object, subject: str, revision: int) -> None:
+    async def free(bucket: object, subject: str, revision: int) -> int | None:
         if not calls:
             calls.append(subject)
             await tight.js.purge_stream(f"OBJ_{tight.bucket}", subject=f"$O.{tight.bucket}.C.filler")
             await tight.update_meta("a", ObjectMeta("a", "changed"))
-        await real(bucket, subject, revision)  # type: ignore[arg-type]
+        return await real(bucket, subject, revision)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_change, "_free", free)
     await tight.delete("a")

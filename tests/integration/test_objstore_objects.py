@@ -22,6 +22,7 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
     UnsupportedFeatureError,
+    _change,
 )
 
 DATA = bytes(range(256)) * 2000
@@ -174,7 +175,17 @@ async def test_ttl_errors(store: ObjectStore, ttl_store: ObjectStore) -> None:
     assert not await store.exists("a")
 
 
-async def test_purge_deleted(store: ObjectStore) -> None:
+async def test_young_delete_markers_stay(store: ObjectStore) -> None:
+    """A late copy of the put would bring the object back."""
+    await store.put("a", b"a")
+    await store.delete("a")
+    assert await store.purge_deleted() == 0
+    assert await store.purge_deleted(timedelta(0)) == 0
+    assert (await store.get_info("a", show_deleted=True)).deleted
+
+
+async def test_purge_deleted(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_change, "settled_after", lambda stream: timedelta(0))
     for name in ("a", "b", "c"):
         await store.put(name, name.encode())
     await store.delete("a")

@@ -18,7 +18,7 @@ async def commit(answer: bytes) -> int:
     server = FakeServer()
     server.session.on_pub = lambda pub: server.reply(pub, answer)
     bucket = Bucket(server.client.jetstream(timeout=0.5), "b", StreamInfo.from_json(CREATED))
-    return await Commit(bucket, "a", b"{}", expected=0, nuid="N")._publish(None)
+    return (await Commit(bucket, "a", b"{}", expected=0, nuid="N")._publish(0, "id", 0.5)).seq
 
 
 @pytest.mark.parametrize(

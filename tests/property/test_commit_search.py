@@ -1,0 +1,130 @@
+"""The commit of a meta in every order of events: see support/commit_search.py.
+
+Each case is looked at by chance, deep rather than complete. ``COMMIT_SEARCH=N`` looks at N states of each,
+breadth first: at a few hundred thousand most cases are complete.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from random import Random
+
+import pytest
+
+from objstore._commit_states import CommitStates, Standing, Step
+from support.commit_search import Budget, Rules, Search
+
+LIMIT = int(os.environ.get("COMMIT_SEARCH", "0"))
+BY_CHANCE = 150
+
+OPS = [
+    ("put", "put"),
+    ("put", "update"),
+    ("put", "delete"),
+    ("putif", "put"),
+    ("putif", "update"),
+    ("putif", "delete"),
+    ("update", "delete"),
+    ("delete", "delete"),
+    ("delete-full",),
+    ("put", "delete-full"),
+    ("update", "delete-full"),
+    ("put", "update", "delete"),
+]
+MISFORTUNES = {
+    "crashes": Budget(drop=1, forget=1, crash=1, cancel=1),
+    "a leader behind": Budget(stale=1, forget=1),
+    "purges": Budget(purge=1, forget=1),
+    "two leaders": Budget(deposed=1),
+}
+SERVERS = {
+    "replicated": Rules(),
+    "single": Rules(replicated=False),
+    "single, revision first": Rules(replicated=False, revision_first=True),
+}
+
+
+@pytest.mark.parametrize("ops", OPS, ids="-".join)
+@pytest.mark.parametrize("misfortune", MISFORTUNES)
+def test_nothing_goes_wrong(ops: tuple[str, ...], misfortune: str) -> None:
+    for start, rules in product(("live", "marker", "empty"), SERVERS.values()):
+        rules = rules._replace(two_leaders=misfortune == "two leaders")
+        search = Search(ops, start, MISFORTUNES[misfortune], rules)
+        found = search.run(LIMIT) if LIMIT else search.run(BY_CHANCE, Random(f"{ops}{start}"))
+        assert found is None, "\n".join([found[0], f"start: {start}, {rules}", *found[1]])
+
+
+# -- the search finds what it must --------------------------------------------------------------------------
+
+
+class PurgesOnRefusal(CommitStates):
+    """A refusal of a second copy is believed."""
+
+    __slots__ = ()
+
+    def lost(self) -> None:
+        super().lost()
+        self._lost = True
+
+    def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
+        if self._lost and standing.msg_id != self.msg_id:
+            self._end(Step.CONFLICT, standing.revision)
+        else:
+            super().stands(standing, now, last_seq)
+
+
+class CommitsAgain(CommitStates):
+    """What was superseded is taken for a lost race, and committed once more."""
+
+    __slots__ = ()
+
+    def lost(self) -> None:
+        super().lost()
+        self._lost = True
+
+
+class NeverDoubts(CommitStates):
+    """Silence is taken for a failure."""
+
+    __slots__ = ()
+
+    def silent(self) -> None:
+        self._end(Step.CONFLICT, 0)
+
+
+class ForgetsItsId(CommitStates):
+    """What stands is not looked at for the own id."""
+
+    __slots__ = ()
+
+    def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
+        super().stands(Standing(standing.revision, "", standing.info), now, last_seq)
+
+
+class BelievesDuplicates(CommitStates):
+    """A duplicate from before the expected revision counts as a replacement of what is expected."""
+
+    __slots__ = ()
+
+    def acked(self, seq: int, duplicate: bool, now: float) -> None:
+        self.removes = bool(self.replaced)
+        self._end(Step.DONE, seq)
+
+
+@pytest.mark.parametrize(
+    ("machine", "ops", "fault"),
+    [
+        (PurgesOnRefusal, ("put",), "LOSS"),
+        (CommitsAgain, ("put", "put"), "LOSS"),
+        (NeverDoubts, ("put",), "LOSS"),
+        (ForgetsItsId, ("putif", "update"), "FALSE|LOSS|TWICE"),
+        (BelievesDuplicates, ("put", "put"), "LOSS|FALSE"),
+    ],
+)
+def test_wrong_rules_are_found(machine: type[CommitStates], ops: tuple[str, ...], fault: str) -> None:
+    for start, rules, budget in product(("live", "empty"), SERVERS.values(), MISFORTUNES.values()):
+        found = Search(ops, start, budget, rules._replace(machine=machine)).run(20_000)
+        if found is not None and any(found[0].startswith(kind) for kind in fault.split("|")):
+            return
+    pytest.fail("not found")
