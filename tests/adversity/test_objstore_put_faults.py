@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -310,7 +311,10 @@ async def test_meta_never_answered(
 
 
 async def test_lost_race_found_out_late(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
-    """Our meta is lost, another writer's is stored: last writer wins, one set of chunks remains."""
+    """Our meta is lost, another writer's is stored: whether ours was there in between, nobody can tell.
+
+    So nothing is removed, and nothing is sent again: ours would be the last one, or name chunks that are gone.
+    """
     frames = Frames(store)
 
     async def other() -> Any:
@@ -318,7 +322,14 @@ async def test_lost_race_found_out_late(proxy: FaultProxy, faulty: ObjectStore, 
         return DROP
 
     proxy.to_server = frames.publish(frames.metas, 0, other)
-    assert await outcome(store, faulty.put("a", NEW)) is None
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await faulty.put("a", NEW)
+    assert await store.get("a") == b"other"
+    assert caught.value.nuid in await chunk_counts(store)
+    report = await store.gc(older_than=timedelta(0))
+    assert caught.value.nuid in [orphan.nuid for orphan in report.orphans]
+    assert (await store.verify(deep=True)).ok
 
 
 async def test_client_closed_during_put(proxy: FaultProxy, store: ObjectStore) -> None:

@@ -1,0 +1,183 @@
+"""Real verbs of several clients against a made-up stream and network, by seed: see support/simulation.py.
+
+``SIMULATIONS=N`` runs N seeds instead of a few dozen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from natsproto.errors import NatsError
+from objstore import ObjectLink, ObjectMeta, OutcomeUnknownError
+from support.simulation import Link, Stream, VirtualLoop
+
+SEEDS = int(os.environ.get("SIMULATIONS", "40"))
+CLIENTS = 3
+OPS = 4
+NAMES = ("a", "b")
+
+
+class Operation:
+    """One call, and how it ended: ``ok``, ``failed`` (for certain), ``unknown`` or ``cancelled``."""
+
+    def __init__(self, mark: str, kind: str) -> None:
+        self.mark = mark
+        self.kind = kind
+        self.end = "unknown"
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {self.mark}: {self.end}"
+
+
+def call(link: Link, chance: Random, kind: str, mark: str) -> Any:
+    """A verb; what it writes says ``mark`` in its description."""
+    store, name = link.store, chance.choice(NAMES)
+    data = mark.encode() * chance.choice((0, 1, 5, 40))
+    revision = chance.choice((0, chance.randrange(1, 12)))
+    match kind:
+        case "put":
+            return store.put(name, data, mark, chunk_size=32)
+        case "stream":
+            return store.put(name, iter([data, b"x" * 40]), mark, chunk_size=32)
+        case "create":
+            return store.create(name, data, mark, chunk_size=32)
+        case "put if":
+            return store.put(name, data, mark, chunk_size=32, if_revision=revision)
+        case "atomic":
+            return store.put(name, data, mark, chunk_size=32, atomic=True)
+        case "update":
+            return store.update_meta(name, ObjectMeta(name, mark))
+        case "rename":
+            other = NAMES[1 - NAMES.index(name)]
+            return store.update_meta(name, ObjectMeta(other, mark))
+        case "link":
+            return store.update_meta("l", ObjectMeta("l", mark, options=link_to(name)))
+        case _:
+            return store.delete(name)
+
+
+def link_to(name: str) -> Any:
+    from objstore import ObjectMetaOptions
+
+    return ObjectMetaOptions(ObjectLink("b", name))
+
+
+KINDS = ("put", "put", "stream", "create", "put if", "update", "rename", "rename", "link", "delete", "delete")
+
+
+async def work(link: Link, chance: Random, number: int, log: list[Operation]) -> None:
+    kinds = (*KINDS, "atomic") if link.bucket.atomic else KINDS
+    for index in range(OPS):
+        kind = chance.choice(kinds)
+        operation = Operation(f"{number}.{index}.", kind)
+        log.append(operation)
+        task = asyncio.ensure_future(call(link, chance, kind, operation.mark))
+        if chance.random() < 0.2:
+            asyncio.get_running_loop().call_later(chance.choice((0.0005, 0.01, 0.3)), task.cancel)
+        done, _ = await asyncio.wait([task], timeout=200)
+        assert done, f"{operation} does not end"
+        if task.cancelled():
+            operation.end = "cancelled"
+        elif task.exception() is None:
+            operation.end = "ok"
+        elif isinstance(task.exception(), OutcomeUnknownError):
+            operation.end = "unknown"
+        else:
+            assert isinstance(task.exception(), NatsError), repr(task.exception())
+            operation.end = "failed"
+        await asyncio.sleep(chance.choice((0, 0.01, 1.0)))
+
+
+async def misfortunes(stream: Stream, links: list[Link], chance: Random) -> None:
+    while True:
+        await asyncio.sleep(chance.choice((0.002, 0.02, 0.3, 2.0)))
+        match chance.randrange(7):
+            case 0 | 1 | 2:
+                chance.choice(links).cut()
+            case 3 if stream.replicated:
+                stream.new_leader()
+            case 4:
+                stream.ids.clear()
+            case 5 if chance.random() < 0.2:
+                chance.choice(links[1:]).die()
+            case 6:
+                stream.full = not stream.full and chance.random() < 0.3
+
+
+async def history(loop: VirtualLoop, seed: int) -> tuple[Stream, list[Operation], list[str]]:
+    chance = Random(seed)
+    stream = Stream(loop, chance, replicated=seed % 3 > 0, revision_first=seed % 2 > 0)
+    links = [Link(stream, chance, atomic=seed % 4 == 0) for _ in range(CLIENTS)]
+    log: list[Operation] = []
+    trouble = asyncio.ensure_future(misfortunes(stream, links, chance))
+    workers = [asyncio.ensure_future(work(link, chance, n, log)) for n, link in enumerate(links)]
+    try:
+        for link, worker in zip(links, workers, strict=True):
+            while not worker.done() and not link.dead:
+                await asyncio.wait([worker], timeout=1.0)
+    finally:
+        trouble.cancel()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, trouble, return_exceptions=True)
+    for worker in workers:
+        if not worker.cancelled() and worker.exception() is not None:
+            raise worker.exception()  # type: ignore[misc]
+    # Whatever is still on its way arrives; then the one client that is left for certain cleans up.
+    stream.full = False
+    links[0].back()
+    await asyncio.sleep(300)
+    found = list(stream.wrong)
+    await links[0].store.gc(older_than=timedelta(days=-20_000))
+    found += stream.wrong[len(found) :]
+    needed = {meta["nuid"] for meta in stream.live()}
+    left = {each.subject.rpartition(".")[2] for each in stream.of("$O.b.C.>")} - needed
+    if left:
+        found.append(f"gc leaves {left}")
+    for operation in log:
+        landed = [meta for meta in stream.landed if meta.get("description") == operation.mark]
+        if operation.kind == "delete":
+            continue  # a marker keeps the description of what it deletes
+        if operation.end == "ok" and not landed:
+            found.append(f"{operation}, and it was never committed")
+        if operation.end == "failed" and landed:
+            found.append(f"{operation}, and it was committed")
+    for link in links:
+        link.die()
+        with contextlib.suppress(NatsError, TimeoutError):
+            await link.server.client.close()
+    return stream, log, found
+
+
+def simulate(seed: int) -> tuple[Stream, list[Operation], list[str]]:
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(history(loop, seed))
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_nothing_is_lost(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    _, log, found = simulate(seed)
+    assert not found, "\n".join([*found, *map(str, log)])
+
+
+def test_the_histories_are_worth_it(caplog: pytest.LogCaptureFixture) -> None:
+    """All verbs succeed somewhere, and every way to end occurs."""
+    caplog.set_level(logging.CRITICAL)
+    logs = [operation for seed in range(30) for operation in simulate(seed)[1]]
+    assert {operation.kind for operation in logs if operation.end == "ok"} >= {*KINDS, "atomic"}
+    assert {operation.end for operation in logs} == {"ok", "failed", "unknown", "cancelled"}

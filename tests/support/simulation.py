@@ -1,0 +1,349 @@
+"""Real clients and real verbs on a made-up network and stream, in virtual time: one seed, one history.
+
+Waiting costs nothing, so budgets of 20 s are used up in a blink. The stream has roll-up, compare-and-set,
+de-duplication, proposals that are applied later or dropped by a new leader, batches, and it may forget
+message ids. The network delays, cuts connections with frames still on their way, and loses answers. After
+every change of the stream all live metas are looked at: their chunks must be there, in order, with the digest
+they name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import selectors
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from natsproto.headers import parse_headers
+from natsproto.jetstream.api.models import StreamInfo
+from natsproto.wire import Pub
+from objstore import ObjectStore
+from objstore._bucket import Bucket
+from support.fake_session import FakeServer, FakeSession
+
+STREAM = "OBJ_b"
+CREATED = "2026-01-01T00:00:00Z"
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Stuck(Exception):
+    """Nothing is ready, and nothing ever will be: somebody waits without a bound."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Its clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        loop = self
+
+        class Selector(selectors.SelectSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                ready = super().select(0)
+                if not ready:
+                    if timeout is None:
+                        raise Stuck
+                    loop.now += max(timeout, 0.0)
+                return ready
+
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return self.now
+
+
+@dataclass
+class Stored:
+    seq: int
+    subject: str
+    header: bytes
+    fields: dict[str, str]
+    payload: bytes
+    time: float
+
+
+@dataclass
+class Proposal:
+    """Messages that are applied together, and where to tell of it."""
+
+    messages: list[tuple[str, bytes, bytes]]
+    answer: Callable[[dict[str, Any]], None]
+    ids: list[str] = field(default_factory=list)
+
+
+def fields_of(header: bytes) -> dict[str, str]:
+    return dict(parse_headers(header).headers.items()) if header else {}
+
+
+class Stream:
+    """What a stream does with what arrives; ``wrong`` collects what must never be."""
+
+    def __init__(self, loop: VirtualLoop, chance: Random, *, replicated: bool, revision_first: bool) -> None:
+        self.loop = loop
+        self.chance = chance
+        self.replicated = replicated
+        self.revision_first = revision_first
+        self.seq = 0
+        self.messages: dict[int, Stored] = {}
+        self.ids: dict[str, int] = {}
+        self.proposals: list[Proposal] = []
+        self.batches: dict[str, list[tuple[str, bytes, bytes]]] = {}
+        self.landed: list[dict[str, Any]] = []
+        self.wrong: list[str] = []
+        self.full = False
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def publish(self, subject: str, header: bytes, payload: bytes, answer: Callable[[Any], None]) -> None:
+        fields = fields_of(header)
+        batch = fields.get("Nats-Batch-Id")
+        if batch is None:
+            self.propose([(subject, header, payload)], answer)
+            return
+        staged = self.batches.setdefault(batch, [])
+        if int(fields["Nats-Batch-Sequence"]) != len(staged) + 1:
+            answer({"error": {"code": 400, "err_code": 10176, "description": "batch is incomplete"}})
+            return
+        staged.append((subject, header, payload))
+        if "Nats-Batch-Commit" in fields:
+            self.propose(self.batches.pop(batch), answer)
+        elif len(staged) == 1:
+            answer(b"")
+
+    def propose(self, messages: list[tuple[str, bytes, bytes]], answer: Callable[[Any], None]) -> None:
+        fields = [fields_of(header) for _, header, _ in messages]
+        ids = [each["Nats-Msg-Id"] for each in fields if "Nats-Msg-Id" in each]
+        checks = [self.conflict, self.duplicate] if self.revision_first else [self.duplicate, self.conflict]
+        for check in checks:
+            refusal = check(messages, fields, ids)
+            if refusal is not None:
+                answer(refusal)
+                return
+        if self.full and all(subject.startswith("$O.b.M.") for subject, _, _ in messages):
+            answer({"error": {"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}})
+            return
+        self.proposals.append(Proposal(messages, answer, ids))
+        if self.replicated:
+            self.loop.call_later(self.chance.choice((0.001, 0.01, 0.5)), self.apply)
+        else:
+            self.apply()
+
+    def duplicate(self, messages: Any, fields: Any, ids: list[str]) -> dict[str, Any] | None:
+        if any(each in waiting.ids for waiting in self.proposals for each in ids):
+            return {"error": {"code": 409, "err_code": 10158, "description": "duplicate id in process"}}
+        known = next((self.ids[each] for each in ids if each in self.ids), None)
+        if known is None:
+            return None
+        if len(messages) > 1:
+            return {"error": {"code": 400, "err_code": 10201, "description": "duplicate in batch"}}
+        return {"stream": STREAM, "seq": known, "duplicate": True}
+
+    def conflict(self, messages: Any, fields: Any, ids: Any) -> dict[str, Any] | None:
+        waiting = {subject for each in self.proposals for subject, _, _ in each.messages}
+        for (subject, _, _), each in zip(messages, fields, strict=True):
+            expected = each.get("Nats-Expected-Last-Subject-Sequence")
+            if expected is None:
+                continue
+            last = self.last(subject)
+            if int(expected) != (last.seq if last else 0) or subject in waiting:
+                return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
+        return None
+
+    def apply(self) -> None:
+        if not self.proposals:
+            return  # dropped
+        proposal = self.proposals.pop(0)
+        for (subject, header, payload), fields in (
+            (message, fields_of(message[1])) for message in proposal.messages
+        ):
+            self.seq += 1
+            if fields.get("Nats-Rollup") == "sub":
+                for old in [each.seq for each in self.messages.values() if each.subject == subject]:
+                    del self.messages[old]
+                self.landed.append(json.loads(payload))
+            self.messages[self.seq] = Stored(self.seq, subject, header, fields, payload, self.loop.time())
+            if "Nats-Msg-Id" in fields:
+                self.ids[fields["Nats-Msg-Id"]] = self.seq
+        self.look()
+        proposal.answer({"stream": STREAM, "seq": self.seq})
+
+    def new_leader(self) -> None:
+        """The proposals of the old one are dropped."""
+        self.proposals.clear()
+        self.batches.clear()
+
+    # -- what is stored ---------------------------------------------------------------------------
+
+    def of(self, subject: str) -> list[Stored]:
+        if subject.endswith(">"):
+            return [each for each in self.messages.values() if each.subject.startswith(subject[:-1])]
+        return [each for each in self.messages.values() if each.subject == subject]
+
+    def last(self, subject: str) -> Stored | None:
+        found = self.of(subject)
+        return found[-1] if found else None
+
+    def live(self) -> Iterator[dict[str, Any]]:
+        for message in self.of("$O.b.M.>"):
+            meta = json.loads(message.payload)
+            if not meta.get("deleted") and not (meta.get("options") or {}).get("link"):
+                yield meta
+
+    def look(self) -> None:
+        for meta in self.live():
+            data = b"".join(each.payload for each in self.of(f"$O.b.C.{meta['nuid']}"))
+            digest = "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+            if digest != meta["digest"]:
+                self.wrong.append(f"{self.loop.time():.3f}: {meta['name']!r} ({meta['nuid']}) is damaged")
+
+    # -- the API ----------------------------------------------------------------------------------
+
+    def request(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        if verb == "STREAM.MSG.GET":
+            return self.get(body)
+        if verb == "STREAM.PURGE":
+            below = body.get("seq", self.seq + 1)
+            gone = [each.seq for each in self.of(body["filter"]) if each.seq < below]
+            for seq in gone:
+                del self.messages[seq]
+            self.look()
+            return {"success": True, "purged": len(gone)}
+        if verb == "STREAM.MSG.DELETE":
+            found = self.messages.pop(body["seq"], None)
+            self.look()
+            return {"success": True} if found else not_found()
+        subjects: dict[str, int] = {}
+        for each in self.of(body.get("subjects_filter", "nothing")):
+            subjects[each.subject] = subjects.get(each.subject, 0) + 1
+        state = {"messages": len(self.messages), "bytes": 0, "first_seq": 1, "last_seq": self.seq}
+        now = BEGAN + timedelta(seconds=self.loop.time())
+        return {
+            "config": CONFIG,
+            "created": CREATED,
+            "state": {**state, "subjects": subjects},
+            "total": len(subjects),
+            "offset": 0,
+            "limit": 100_000,
+            "ts": now.isoformat().replace("+00:00", "Z"),
+        }
+
+    def get(self, body: dict[str, Any]) -> dict[str, Any]:
+        found: Stored | None
+        if "last_by_subj" in body:
+            found = self.last(body["last_by_subj"])
+        elif "next_by_subj" in body:
+            after = [each for each in self.of(body["next_by_subj"]) if each.seq >= body.get("seq", 1)]
+            found = after[0] if after else None
+        else:
+            found = self.messages.get(body["seq"])
+        if found is None:
+            return not_found()
+        return {
+            "type": "io.nats.jetstream.api.v1.stream_msg_get_response",
+            "message": {
+                "subject": found.subject,
+                "seq": found.seq,
+                "hdrs": base64.b64encode(found.header).decode(),
+                "data": base64.b64encode(found.payload).decode(),
+                "time": (BEGAN + timedelta(seconds=found.time)).isoformat().replace("+00:00", "Z"),
+            },
+        }
+
+
+CONFIG: dict[str, Any] = {
+    "name": STREAM,
+    "subjects": ["$O.b.C.>", "$O.b.M.>"],
+    "num_replicas": 3,
+    "retention": "limits",
+    "discard": "new",
+    "allow_rollup_hdrs": True,
+    "duplicate_window": 120_000_000_000,
+}
+
+
+def not_found() -> dict[str, Any]:
+    return {"error": {"code": 404, "err_code": 10037, "description": "no message found"}}
+
+
+class LivelySession(FakeSession):
+    """Bytes keep coming: no PING is needed to see that it lives."""
+
+    @property
+    def reads(self) -> int:  # type: ignore[override]
+        self._reads = getattr(self, "_reads", 0) + 1
+        return self._reads
+
+
+class Link:
+    """One client, and its connection to the stream: frames arrive in order, until it is cut."""
+
+    def __init__(self, stream: Stream, chance: Random, *, atomic: bool) -> None:
+        self.stream = stream
+        self.chance = chance
+        self.loop = stream.loop
+        self.server = FakeServer()
+        config = {**CONFIG, "allow_atomic": atomic}
+        document = {"config": config, "state": {}, "created": CREATED}
+        self.bucket = Bucket(self.server.client.jetstream(timeout=5.0), "b", StreamInfo.from_json(document))
+        self.store = ObjectStore(self.bucket)
+        self.dead = False
+        self.attach()
+
+    def attach(self) -> None:
+        self.session: FakeSession = self.server.session
+        self.session.__class__ = LivelySession
+        self.clear = self.loop.time()
+        session = self.session
+        self.session.on_pub = lambda pub: self.sent(session, pub)
+
+    def sent(self, session: FakeSession, pub: Pub) -> None:
+        self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
+        frame = Pub(pub.subject, pub.reply, pub.header, bytes(pub.payload))
+        self.loop.call_at(self.clear, self.arrives, session, frame)
+
+    def arrives(self, session: FakeSession, pub: Pub) -> None:
+        if session is not self.session and self.chance.random() < 0.5:
+            return  # lost with the connection that was cut
+
+        def answer(document: Any) -> None:
+            payload = document if isinstance(document, bytes) else json.dumps(document).encode()
+            self.loop.call_later(
+                self.chance.choice((0.0001, 0.001, 0.05)), self.answered, session, pub, payload
+            )
+
+        subject = pub.subject.decode()
+        if subject.startswith("$JS.API."):
+            verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
+            answer(self.stream.request(verb, json.loads(bytes(pub.payload) or b"{}")))
+        else:
+            self.stream.publish(subject, bytes(pub.header or b""), bytes(pub.payload), answer)
+
+    def answered(self, session: FakeSession, pub: Pub, payload: bytes) -> None:
+        if session is self.session and not self.dead and self.server.connection.session is session:
+            self.server.reply(pub, payload)
+
+    def cut(self) -> None:
+        """Lose the connection; it comes back after a moment."""
+        if self.dead or self.server.connection.session is None:
+            return
+        self.session = FakeSession(self.server.connection)  # frames of the old one are from another life
+        self.server.lose()
+        self.loop.call_later(self.chance.choice((0.01, 0.5, 3.0)), self.back)
+
+    def back(self) -> None:
+        if not self.dead and self.server.connection.session is None:
+            self.server.connect()
+            self.attach()
+
+    def die(self) -> None:
+        """The process is gone; what it sent may still arrive."""
+        self.dead = True
+        self.session = FakeSession(self.server.connection)
+        if self.server.connection.session is not None:
+            self.server.lose()
