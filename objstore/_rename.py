@@ -77,7 +77,18 @@ async def _steps(
     except NatsError:
         await _unmark(bucket, replace(old, revision=marked.revision), subject)
         raise
-    await _bury(bucket, marked, subject)
+    try:
+        await _bury(bucket, marked, subject)
+    except NatsError as exc:
+        if isinstance(exc, OutcomeUnknownError):
+            raise
+        raise OutcomeUnknownError(
+            f"{old.name!r} in bucket {bucket.name!r} has its new name {new.name!r}, and the old one still: "
+            "whoever changes one of them finishes the rename",
+            bucket=bucket.name,
+            name=old.name,
+            nuid=old.nuid,
+        ) from exc
     return replace(new, revision=await _clean(bucket, replace(linked, revision=new_revision)))
 
 
@@ -177,7 +188,7 @@ async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | 
         await _unmark(bucket, replace(info, metadata=unmarked(info)))
         return None
     await finish_rename(bucket, info)
-    if await shares_chunks(bucket, info):
+    if await _has_end(bucket, info, RENAMING):
         await _bury(bucket, info)
         target = await _read(bucket, new_name)
         if target is not None and not target.deleted and _same_chunks(target, info):
@@ -188,10 +199,15 @@ async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | 
 
 async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
     """True when another live meta carries the chunks of ``info``: then they must not be purged."""
-    new_name = info.metadata.get(RENAMING)
-    if new_name is None or not _usable(bucket, new_name):
+    return await _has_end(bucket, info, RENAMING) or await _has_end(bucket, info, RENAMED_FROM)
+
+
+async def _has_end(bucket: Bucket, info: ObjectInfo, mark: str) -> bool:
+    """Whether the name in that mark of ``info`` is the other end of its rename."""
+    other = info.metadata.get(mark)
+    if other is None or other == info.name or not _usable(bucket, other):
         return False
-    target = await _read(bucket, new_name)
+    target = await _read(bucket, other)
     return target is not None and not target.deleted and _same_chunks(target, info)
 
 
@@ -201,7 +217,7 @@ async def settle_rename(bucket: Bucket, info: ObjectInfo, new_name: str) -> bool
     Returns whether ``info`` was its old end: then it is a delete marker now, the object has its new name.
     """
     await finish_rename(bucket, info)
-    if info.metadata.get(RENAMING) == new_name or not await shares_chunks(bucket, info):
+    if info.metadata.get(RENAMING) == new_name or not await _has_end(bucket, info, RENAMING):
         return False  # the same rename once more goes on by itself
     await _bury(bucket, info)
     return True

@@ -313,7 +313,7 @@ async def test_meta_never_answered(
 async def test_lost_race_found_out_late(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     """Our meta is lost, another writer's is stored: whether ours was there in between, nobody can tell.
 
-    So nothing is removed, and nothing is sent again: ours would be the last one, or name chunks that are gone.
+    So nothing is removed, and nothing is sent again: it might name chunks that are gone.
     """
     frames = Frames(store)
 
