@@ -28,9 +28,17 @@ from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
 from natsproto.jetstream.publisher import plain_ack_head
 
+from ._room import Ledger
 from ._ttl import expiry
-from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
+from .errors import (
+    BadBucketError,
+    BucketNotFoundError,
+    BucketSealedError,
+    IntegrityError,
+    StoreFullError,
+)
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
+from .format.limits import limits_of
 from .format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from .format.naming import (
     alternative_meta_subjects,
@@ -53,6 +61,39 @@ BIND_BUDGET = 3.0
 DIRECT_PATIENCE = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
 
+CONFIG_AGE = 1.0
+"""Seconds for which small puts trust what is known of the stream's configuration."""
+
+CONFIG_PATIENCE = 1.0
+"""Seconds a put waits for it at most; it is asked for beside the chunks."""
+
+ASK_ABOVE = 1024 * 1024
+"""Bytes above which a put always asks: it can afford that, and has the most chunks to lose."""
+
+NO_SPACE = "no space left on device"
+"""In the server's errors on a full disk, where it answers at all."""
+
+ACCOUNT_FULL = 10002
+"""The account's storage is used up. nats-server 2.9 takes nothing off what an account uses when messages are
+purged by subject, only when they are deleted: once this was heard there, chunks are deleted one by one."""
+
+LIMIT_OF = {
+    10077: "the limits of its stream (max_bytes, max_msgs)",
+    ACCOUNT_FULL: "the JetStream limits of the account",
+    10028: "the memory that account or server may use",
+    10047: "the storage that account or server may use",
+    10023: "the server's max_file_store or max_memory_store",
+}
+"""Whose limit it is, by the code of the error."""
+
+FIELD_OF: dict[int | str, str] = {
+    10054: "max_msg_size",
+    10111: "allow_rollup_hdrs",
+    "stream purge not permitted": "deny_purge",
+    "message delete not permitted": "deny_delete",
+}
+"""The field of the stream's configuration behind a refusal, by its code or (where that says less) text."""
+
 NO_MESSAGE = (
     b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
     b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
@@ -74,14 +115,19 @@ class Bucket:
     __slots__ = (
         "_ack_head",
         "_direct_subject",
+        "_info_subject",
         "_leader_subject",
+        "_look_after",
         "atomic",
         "batches",
         "client",
+        "counts_wrong",
         "created",
         "direct",
         "direct_meta",
         "js",
+        "ledger",
+        "limits",
         "mirror_of",
         "msg_ttl",
         "name",
@@ -107,6 +153,9 @@ class Bucket:
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta = self.direct and not self.replicated
+        self.ledger = Ledger()
+        self.counts_wrong = False
+        self.learn(info)
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
         self.msg_ttl = config.extra.get("allow_msg_ttl") is True
@@ -117,6 +166,7 @@ class Bucket:
         self._ack_head = plain_ack_head(self.stream)
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+        self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
 
     @property
     def skips_live(self) -> bool:
@@ -143,16 +193,83 @@ class Bucket:
         """Refuse a name that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name)
 
-    def check_writable(self) -> None:
-        """Refuse to write to a mirror, before any byte is sent: it listens to nothing.
+    def learn(self, info: StreamInfo) -> None:
+        """Take over what the stream's configuration, as it is now, lets us write."""
+        config = info.raw.get("config")
+        self.limits = limits_of(self.name, config if isinstance(config, dict) else {})
+        self._look_after = self.client._connection._loop.time() + CONFIG_AGE
+
+    def look_again(self, size: int | None) -> PendingRequest | None:
+        """Ask for the stream's configuration beside an object's chunks, when what is known of it may be old.
+
+        Anybody may change it at any time, and some changes make a stream acknowledge what it does not keep.
+        Large puts always ask, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
+        """
+        if size is not None and size <= ASK_ABOVE and self.client._connection._loop.time() < self._look_after:
+            return None
+        return self.client.start_request(self._info_subject, b"", b"", CONFIG_PATIENCE)
+
+    async def looked(self, pending: PendingRequest) -> None:
+        """Take over the answer; where none comes, what was known before has to do."""
+        try:
+            answer = loads((await pending.wait()).payload)
+            self.learn(StreamInfo.from_json(answer))
+        except NatsError:
+            return  # whether the bucket is there, and its leader, the put itself finds out
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of the largest message that server and stream take, headers included."""
+        limit, own = self.client.max_payload, self.limits.message
+        return min(limit, own) if own else limit
+
+    @property
+    def limits_messages(self) -> bool:
+        """Whether it is the stream that limits messages, not the server."""
+        return 0 < self.limits.message <= self.client.max_payload
+
+    def check_chunks(self, chunks: int, name: str) -> None:
+        """Refuse an object of more chunks than the stream keeps on one subject.
 
         Raises:
-            BucketSealedError: the bucket is a mirror.
+            BadBucketError: it has more.
+        """
+        most = self.limits.chunks
+        if most and chunks > most:
+            raise BadBucketError(
+                f"{name!r} has {chunks} chunks or more, and the stream of bucket {self.name!r} keeps "
+                f"{most} (max_msgs_per_subject): use a larger chunk_size, or set max_msgs_per_subject to -1",
+                bucket=self.name,
+                name=name,
+                field="max_msgs_per_subject",
+                value=most,
+            )
+
+    def check_writable(self) -> None:
+        """Refuse to write where objects cannot be kept, before any byte is sent.
+
+        The stream's configuration is known since the bucket was opened, or since a later put; once it is
+        mended, open the bucket again.
+
+        Raises:
+            BucketSealedError: the bucket is sealed, or a mirror: it listens to nothing.
+            BadBucketError: the stream's configuration; ``field`` names which part of it.
         """
         if self.mirror_of is not None:
             raise BucketSealedError(
                 f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
                 bucket=self.name,
+            )
+        if self.limits.sealed:
+            raise sealed(self.name)
+        refusal = self.limits.refusal
+        if refusal is not None:
+            raise BadBucketError(
+                f"objects cannot be kept in bucket {self.name!r}: its stream has {refusal.field} "
+                f"{refusal.value!r}: {refusal.why}; {refusal.remedy}, and open the bucket again",
+                bucket=self.name,
+                field=refusal.field,
+                value=refusal.value,
             )
 
     def template(self, name: str, about: About, options: ObjectMetaOptions) -> ObjectInfo:
@@ -301,9 +418,21 @@ class Bucket:
         """
         subject = chunk_subject(self.name, nuid)
         try:
+            if self.counts_wrong:
+                await self._delete_each(subject)
             await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject))
         except APIError as exc:
             raise self.translate(exc) from exc
+
+    async def _delete_each(self, subject: str) -> None:
+        """Remove messages one by one; what is left then is for the purge."""
+        async with aclosing(self.messages(subject)) as messages:
+            async for message in messages:
+                delete = partial(self.js.delete_message, self.stream, message.seq)
+                try:
+                    await self.retrying(delete)
+                except APIError:
+                    pass  # gone already, or not allowed
 
     async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
         """Purge what is no longer referenced; a failure is reported, the caller's work stands."""
@@ -333,16 +462,32 @@ class Bucket:
         if isinstance(exc, StreamNotFoundError):
             return missing(self.name)
         if isinstance(exc, StorageFullError):
+            if exc.err_code == ACCOUNT_FULL and self._older_than(2, 10):
+                self.counts_wrong = True
             return StoreFullError(
-                f"bucket {self.name!r} is full: {exc.description}",
+                f"bucket {self.name!r} is full: {exc.description}: delete objects, or raise "
+                + LIMIT_OF.get(exc.err_code, "the limit"),
                 bucket=self.name,
                 name=name,
                 err_code=exc.err_code,
             )
         if isinstance(exc, StreamSealedError):
-            return BucketSealedError(
-                f"bucket {self.name!r} is sealed (read-only)", bucket=self.name, name=name
-            )
+            return sealed(self.name, name)
+        if isinstance(exc, APIError):
+            if NO_SPACE in exc.description:
+                return StoreFullError(
+                    f"the disk under bucket {self.name!r} is full: {exc.description}",
+                    bucket=self.name,
+                    name=name,
+                )
+            field = FIELD_OF.get(exc.err_code) or FIELD_OF.get(exc.description)
+            if field is not None and field not in exc.description:
+                return type(exc)(
+                    exc.code,
+                    exc.err_code,
+                    f"{exc.description}: change {field} of the stream of bucket {self.name!r}, "
+                    "and open the bucket again",
+                )
         return exc
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
@@ -361,6 +506,11 @@ class Bucket:
 def last_of(subject: str) -> bytes:
     """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
+
+
+def sealed(bucket: str, name: str = "") -> BucketSealedError:
+    """The error for a bucket that is read-only for good."""
+    return BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket, name=name)
 
 
 def missing(bucket: str) -> BucketNotFoundError:

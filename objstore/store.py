@@ -319,7 +319,7 @@ class ObjectStore(StoreReads):
         bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
         target = self if to is None else to
         if chunk_size is None and info.options is not None:
-            limit = min(target._bucket.client.max_payload, MAX_CHUNK_SIZE)
+            limit = min(target._bucket.max_message, MAX_CHUNK_SIZE)
             chunk_size = min(info.options.max_chunk_size, limit)
         return await target.put(
             new_name,
