@@ -73,13 +73,13 @@ ASK_ABOVE = 1024 * 1024
 NO_SPACE = "no space left on device"
 """In the server's errors on a full disk, where it answers at all."""
 
-ACCOUNT_FULL = 10002
-"""The account's storage is used up. nats-server 2.9 takes nothing off what an account uses when messages are
+USED_UP = (10002, 10023)
+"""The storage of account or server is used up. nats-server 2.9 takes nothing off what they use when messages are
 purged by subject, only when they are deleted: once this was heard there, chunks are deleted one by one."""
 
 LIMIT_OF = {
     10077: "the limits of its stream (max_bytes, max_msgs)",
-    ACCOUNT_FULL: "the JetStream limits of the account",
+    10002: "the JetStream limits of the account",
     10028: "the memory that account or server may use",
     10047: "the storage that account or server may use",
     10023: "the server's max_file_store or max_memory_store",
@@ -89,6 +89,7 @@ LIMIT_OF = {
 FIELD_OF: dict[int | str, str] = {
     10054: "max_msg_size",
     10111: "allow_rollup_hdrs",
+    10098: "retention",  # a work queue has no readers that take nothing away
     "stream purge not permitted": "deny_purge",
     "message delete not permitted": "deny_delete",
 }
@@ -462,7 +463,7 @@ class Bucket:
         if isinstance(exc, StreamNotFoundError):
             return missing(self.name)
         if isinstance(exc, StorageFullError):
-            if exc.err_code == ACCOUNT_FULL and self._older_than(2, 10):
+            if exc.err_code in USED_UP and self._older_than(2, 10):
                 self.counts_wrong = True
             return StoreFullError(
                 f"bucket {self.name!r} is full: {exc.description}: delete objects, or raise "

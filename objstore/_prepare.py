@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from natsproto.errors import MaxPayloadError, NatsError
 
@@ -12,15 +10,8 @@ from ._bucket import NOTHING_SAID, About, Bucket
 from ._ttl import check_ttl, chunk_header
 from .errors import BadBucketError, BadObjectMetaError
 from .format.chunking import requested_chunk_size, resolve_chunk_size
-from .format.codec import encode_meta
-from .format.digest import hex_digest
+from .format.codec import largest_meta
 from .format.models import ObjectInfo, ObjectMetaOptions, plain_options
-
-META_HEADER = 224
-"""Bytes the header block of a meta message may take."""
-
-LONGEST: dict[str, Any] = {"nuid": "x" * 22, "size": 2**63, "chunks": 2**32, "digest": hex_digest(bytes(32))}
-"""The longest that is filled in when the bytes are known."""
 
 PLAIN_META = 32 * 1024
 """More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
@@ -66,7 +57,7 @@ def prepare(
     )
     template = bucket.template(name, about, plain_options(size))
     if about != NOTHING_SAID or limit < PLAIN_META:
-        meta_size = META_HEADER + len(encode_meta(replace(template, **LONGEST)))
+        meta_size = largest_meta(template)
         if meta_size > limit:
             raise _too_large(bucket, name, meta_size, limit)
     return template, size

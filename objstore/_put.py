@@ -116,7 +116,7 @@ class Put:
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
         self._loop = bucket.client._connection._loop
-        self._guard = Guard(bucket, template.name, source.size, chunk_size, len(chunk_header(ttl)))
+        self._guard = Guard(bucket, template, source.size, chunk_size, len(chunk_header(ttl)))
         self._repaired = False
         self._hurry = False
 

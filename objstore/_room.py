@@ -16,18 +16,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from .errors import StoreFullError
+from .format.codec import largest_meta
 from .format.limits import RECORD
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
 
     from ._bucket import Bucket
+    from .format.models import ObjectInfo
 
 STREAM_FULL = 10077
 """The code with which the server refuses what a stream that discards nothing has no room for."""
-
-META_BYTES = 1024
-"""What the meta message of an object without metadata takes at most, its name apart."""
 
 
 class Ledger:
@@ -81,7 +80,7 @@ class Guard:
 
     Args:
         bucket: where.
-        name: whose put it is.
+        template: what is known of the object before its bytes.
         size: of the object, ``None`` when it is not known.
         chunk_size: bytes of a chunk.
         header: bytes of the headers of a chunk.
@@ -94,9 +93,12 @@ class Guard:
         BadBucketError: it has more chunks than the stream keeps.
     """
 
-    def __init__(self, bucket: Bucket, name: str, size: int | None, chunk_size: int, header: int) -> None:
+    def __init__(
+        self, bucket: Bucket, template: ObjectInfo, size: int | None, chunk_size: int, header: int
+    ) -> None:
         self._bucket = bucket
-        self._name = name
+        self._template = template
+        self._name = template.name
         self._size = size
         self._chunks = 0 if size is None else -(-size // chunk_size)
         self._overhead = RECORD + len(bucket.meta_subject("x" * 22)) + header
@@ -105,7 +107,7 @@ class Guard:
         self._spare = [0, 0]
         self.free = sys.maxsize
         self.partial = False
-        bucket.check_chunks(self._chunks, name)
+        bucket.check_chunks(self._chunks, template.name)
 
     async def begin(self) -> None:
         """Before the first chunk.
@@ -122,7 +124,8 @@ class Guard:
         await bucket.ledger.look(bucket)
         size, messages = (0, 0) if self.partial else (self._size or 0, self._chunks)
         total = size + messages * self._overhead
-        self._take(total + META_BYTES + 2 * len(bucket.meta_subject(self._name)), messages + 1)
+        meta = largest_meta(self._template) + len(bucket.meta_subject(self._name)) + RECORD
+        self._take(total + meta, messages + 1)
         self._spare = [total, messages]
 
     def admit(self, chunks: int, size: int) -> None:
@@ -185,7 +188,7 @@ class Guard:
         held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
         return StoreFullError(
             f"bucket {bucket!r} is full: its stream has discard 'old' and {held}, and would remove chunks of "
-            f"other objects to take {self._name!r}: delete objects, or raise the limit and set discard to 'new'",
+            f"other objects to take {self._name!r}: delete objects, or raise that limit",
             bucket=bucket,
             name=self._name,
             err_code=STREAM_FULL,

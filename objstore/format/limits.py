@@ -85,17 +85,20 @@ def _refusal(bucket: str, config: Mapping[str, Any]) -> Refusal | None:
         return Refusal(
             "no_ack", True, "the stream does not say whether a message was stored", "set no_ack to false"
         )
+    if config.get("deny_purge") is True:  # then there is no roll-up either, and it cannot be taken back
+        return Refusal(
+            "deny_purge",
+            True,
+            "neither the chunks nor the meta message of a replaced object could be removed",
+            "make the stream anew with deny_purge false and allow_rollup_hdrs true",
+        )
     if config.get("allow_rollup_hdrs") is False:
-        denied = config.get("deny_purge") is True
         return Refusal(
             "allow_rollup_hdrs",
             False,
-            "a new meta message could not replace the one before it"
-            + (", nor chunks be purged (deny_purge)" if denied else ""),
-            "set allow_rollup_hdrs to true" + (" and deny_purge to false" if denied else ""),
+            "a meta message could not replace the one before it",
+            "set allow_rollup_hdrs to true",
         )
-    if config.get("deny_purge") is True:
-        return Refusal("deny_purge", True, "chunks could not be purged", "set deny_purge to false")
     if config.get("allow_msg_counter") is True:
         return Refusal(
             "allow_msg_counter",
