@@ -74,8 +74,12 @@ NO_SPACE = "no space left on device"
 """In the server's errors on a full disk, where it answers at all."""
 
 USED_UP = (10002, 10023)
-"""The storage of account or server is used up. nats-server 2.9 takes nothing off what they use when messages are
-purged by subject, only when they are deleted: once this was heard there, chunks are deleted one by one."""
+"""The storage of account or server is used up.
+
+nats-server 2.9 stores such a message and removes it again, and forgets then which message of the subject is
+the newest; nor does it take anything off what is used when messages are purged by subject. Once one of these
+was heard there, chunks are deleted one by one, and what is not found is looked for from the beginning.
+"""
 
 LIMIT_OF = {
     10077: "the limits of its stream (max_bytes, max_msgs)",
@@ -122,7 +126,6 @@ class Bucket:
         "atomic",
         "batches",
         "client",
-        "counts_wrong",
         "created",
         "direct",
         "direct_meta",
@@ -130,6 +133,7 @@ class Bucket:
         "ledger",
         "limits",
         "mirror_of",
+        "miscounts",
         "msg_ttl",
         "name",
         "new_names",
@@ -155,7 +159,7 @@ class Bucket:
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta = self.direct and not self.replicated
         self.ledger = Ledger()
-        self.counts_wrong = False
+        self.miscounts = False
         self.learn(info)
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
@@ -341,7 +345,12 @@ class Bucket:
 
     async def leader_message(self, subject: str) -> StoredMessage | None:
         """The newest message of ``subject`` from the leader, retried while there is none."""
-        return await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+        message = await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+        if message is None and self.miscounts:
+            async with aclosing(self.messages(subject)) as messages:
+                async for older in messages:
+                    message = older
+        return message
 
     async def leader_meta(self, name: str) -> ObjectInfo | None:
         """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
@@ -375,7 +384,7 @@ class Bucket:
             return await self.leader_message(subject)
         if msg.header is not None and not msg.payload and status_of(msg.header) is not None:
             error = status_error(msg.header, "direct get")
-            if isinstance(error, MessageNotFoundError):
+            if isinstance(error, MessageNotFoundError) and not self.miscounts:
                 return None
             return await self.leader_message(subject)
         return stored_message(msg)
@@ -419,21 +428,24 @@ class Bucket:
         """
         subject = chunk_subject(self.name, nuid)
         try:
-            if self.counts_wrong:
+            if self.miscounts:
                 await self._delete_each(subject)
             await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject))
         except APIError as exc:
             raise self.translate(exc) from exc
 
     async def _delete_each(self, subject: str) -> None:
-        """Remove messages one by one; what is left then is for the purge."""
+        """Remove messages one by one; what is left then is for the purge.
+
+        They are all read first: nats-server 2.9 finds no next one of a subject whose first one was deleted.
+        """
         async with aclosing(self.messages(subject)) as messages:
-            async for message in messages:
-                delete = partial(self.js.delete_message, self.stream, message.seq)
-                try:
-                    await self.retrying(delete)
-                except APIError:
-                    pass  # gone already, or not allowed
+            sequences = [message.seq async for message in messages]
+        for seq in reversed(sequences):
+            try:
+                await self.retrying(partial(self.js.delete_message, self.stream, seq))
+            except APIError:
+                pass  # gone already, or not allowed
 
     async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
         """Purge what is no longer referenced; a failure is reported, the caller's work stands."""
@@ -464,7 +476,7 @@ class Bucket:
             return missing(self.name)
         if isinstance(exc, StorageFullError):
             if exc.err_code in USED_UP and self._older_than(2, 10):
-                self.counts_wrong = True
+                self.miscounts = True
             return StoreFullError(
                 f"bucket {self.name!r} is full: {exc.description}: delete objects, or raise "
                 + LIMIT_OF.get(exc.err_code, "the limit"),

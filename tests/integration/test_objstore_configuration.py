@@ -220,7 +220,7 @@ async def test_refused_messages_per_subject(js: JetStreamContext, name: str) -> 
     try:
         await store.put("a", b"2")
         kept = b"2"
-    except StoreFullError:  # nat-server 2.9 looks before the roll-up
+    except StoreFullError:  # nats-server 2.9 looks before the roll-up
         kept = b"1"
     await assert_kept(store, {"a": kept})
     await store.delete("a")
