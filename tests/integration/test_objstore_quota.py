@@ -175,12 +175,12 @@ async def test_creation(server: LocalServer, limits: str, params: dict[str, Any]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
+    """A file system of 12 MiB."""
     if os.geteuid() or not Path("/proc/mounts").exists():
         missing("root, for a file system of its own size,")
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)]).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(place)]).returncode:
         missing("the right to mount a file system")
     try:
         yield place
@@ -197,24 +197,26 @@ async def test_disk_full(
         monkeypatch.setattr(module, "RETRY_BUDGET", 1.5, raising=False)
     monkeypatch.setattr(_put, "PURGE", 1.0, raising=False)
     monkeypatch.setattr(_put, "SETTLE", 0.5, raising=False)
-    old, new = pattern(8 * MIB, 1), pattern(32 * MIB, 2)
+    old, new = pattern(4 * MIB, 1), pattern(16 * MIB, 2)
     loop = asyncio.get_running_loop()
+    answers = not server.version.startswith("2.9.")
     with LocalServer(binary=server.binary.path, store_dir=str(disk)) as own:
         async with natsproto.connect(own.url, reconnect_wait=0.05) as client:
             store = await client.jetstream(timeout=0.5).create_object_store(bucket="b")
             await store.put("a", old)
-            for name in ("a", "b"):
+            # nats-server 2.9 answers nothing any more from here on.
+            for name in ("a", "b") if answers else ("a",):
                 began = loop.time()
                 with pytest.raises(NatsError) as caught:
                     await store.put(name, new)
                 assert isinstance(caught.value, StoreFullError | TimeoutError | ConnectionError)
                 assert loop.time() - began < 15, "bounded"
-            with pytest.raises((NatsError, TimeoutError)):
-                await store.delete("a")
-            if not own.version.startswith("2.9."):  # that one answers nothing any more
+            if answers:
+                with pytest.raises((NatsError, TimeoutError)):
+                    await store.delete("a")
                 assert await store.get("a") == old
             await asyncio.to_thread(own.kill)
-        subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         await asyncio.to_thread(own.start)
         async with natsproto.connect(own.url) as client:
             store = await client.jetstream().object_store("b")
