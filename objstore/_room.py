@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from .errors import StoreFullError
 from .format.codec import largest_meta
 from .format.limits import RECORD
+from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
@@ -101,10 +102,10 @@ class Guard:
         self._name = template.name
         self._size = size
         self._chunks = 0 if size is None else -(-size // chunk_size)
-        self._overhead = RECORD + len(bucket.meta_subject("x" * 22)) + header
+        self._header = header
+        self._overhead = 0
         self._looking: PendingRequest | None = None
-        self._taken = [0, 0]
-        self._spare = [0, 0]
+        self._taken = self._spare = (0, 0)  # bytes and messages
         self.free = sys.maxsize
         self.partial = False
         bucket.check_chunks(self._chunks, template.name)
@@ -121,12 +122,13 @@ class Guard:
         if not bucket.limits.rolls:
             return
         self.free = 0
+        self._overhead = RECORD + len(chunk_subject(bucket.name, "x" * 22)) + self._header
         await bucket.ledger.look(bucket)
         size, messages = (0, 0) if self.partial else (self._size or 0, self._chunks)
         total = size + messages * self._overhead
         meta = largest_meta(self._template) + len(bucket.meta_subject(self._name)) + RECORD
         self._take(total + meta, messages + 1)
-        self._spare = [total, messages]
+        self._spare = total, messages
 
     def admit(self, chunks: int, size: int) -> None:
         """Ask for one more chunk of ``size`` bytes after ``chunks`` of them.
@@ -140,17 +142,16 @@ class Guard:
         if not bucket.limits.rolls:
             return
         size += self._overhead
-        if self._spare[0] >= size and self._spare[1]:
-            self._spare[0] -= size
-            self._spare[1] -= 1
+        spare, messages = self._spare
+        if spare >= size and messages:
+            self._spare = spare - size, messages - 1
         else:
             self._take(size, 1)
 
     def _take(self, size: int, messages: int) -> None:
         if not self._bucket.ledger.take(size, messages):
             raise self.full()
-        self._taken[0] += size
-        self._taken[1] += messages
+        self._taken = self._taken[0] + size, self._taken[1] + messages
 
     async def end(self, chunks: int) -> bool:
         """After the last chunk: whether the chunks have to be counted before the commit.
@@ -179,8 +180,9 @@ class Guard:
         if self._looking is not None:
             self._looking.close()
             self._looking = None
-        self._bucket.ledger.arrive(*self._taken)
-        self._taken = [0, 0]
+        if self._taken[1]:
+            self._bucket.ledger.arrive(*self._taken)
+            self._taken = 0, 0
 
     def full(self) -> StoreFullError:
         """The error for what such a stream would take only at the cost of other objects."""

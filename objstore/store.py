@@ -87,6 +87,7 @@ class ObjectStore(StoreReads):
             InvalidNameError: bad name; nothing was sent.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
+            BadBucketError: the bucket's stream is configured so that it does not keep it; see ``field``.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
