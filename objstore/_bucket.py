@@ -28,6 +28,7 @@ from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
 from natsproto.jetstream.publisher import plain_ack_head
 
+from ._locate import Lookup
 from ._room import Ledger
 from ._ttl import expiry
 from .errors import (
@@ -351,6 +352,17 @@ class Bucket:
                 async for older in messages:
                     message = older
         return message
+
+    def start_locating(self, name: str) -> Lookup:
+        """Begin :meth:`locate`, to be finished by :meth:`Lookup.wait` or closed."""
+        return Lookup(self, name)
+
+    async def locate(self, name: str) -> tuple[str, StoredMessage | None]:
+        """The newest message of a name at the leader, and its subject, wherever some client has filed it.
+
+        Writers replace what stands there. Where there is none, the subject is this library's.
+        """
+        return await Lookup(self, name).wait()
 
     async def leader_meta(self, name: str) -> ObjectInfo | None:
         """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""

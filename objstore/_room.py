@@ -58,9 +58,13 @@ class Ledger:
         self.bytes = (limits.max_bytes or unlimited) - info.bytes - self._promised[0] - late[0]
         self.messages = (limits.max_msgs or unlimited) - info.messages - self._promised[1] - late[1]
 
+    def fits(self, size: int, messages: int) -> bool:
+        """Whether there is so much."""
+        return size <= self.bytes and messages <= self.messages
+
     def take(self, size: int, messages: int) -> bool:
         """Promise so much to a write; false when there is not so much."""
-        if size > self.bytes or messages > self.messages:
+        if not self.fits(size, messages):
             return False
         self.bytes -= size
         self.messages -= messages
@@ -150,7 +154,7 @@ class Guard:
 
     def _take(self, size: int, messages: int) -> None:
         if not self._bucket.ledger.take(size, messages):
-            raise self.full()
+            raise stream_full(self._bucket, self._name)
         self._taken = self._taken[0] + size, self._taken[1] + messages
 
     async def end(self, chunks: int) -> bool:
@@ -173,7 +177,7 @@ class Guard:
         """Raise what explains that another number of chunks is stored; nothing when the stream does not."""
         self.check(chunks)
         if self._bucket.limits.rolls and stored < chunks:
-            raise self.full()
+            raise stream_full(self._bucket, self._name)
 
     def close(self) -> None:
         """Everything admitted is stored, or will never be. Idempotent."""
@@ -184,14 +188,34 @@ class Guard:
             self._bucket.ledger.arrive(*self._taken)
             self._taken = 0, 0
 
-    def full(self) -> StoreFullError:
-        """The error for what such a stream would take only at the cost of other objects."""
-        limits, bucket = self._bucket.limits, self._bucket.name
-        held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
-        return StoreFullError(
-            f"bucket {bucket!r} is full: its stream has discard 'old' and {held}, and would remove chunks of "
-            f"other objects to take {self._name!r}: delete objects, or raise that limit",
-            bucket=bucket,
-            name=self._name,
-            err_code=STREAM_FULL,
-        )
+
+async def check_meta_room(bucket: Bucket, name: str, size: int) -> None:
+    """Refuse a meta message that the stream would take only by removing other objects' messages.
+
+    For whatever changes a meta without chunks: one more request where the stream makes room by itself, and
+    nothing elsewhere.
+
+    Args:
+        size: bytes of the message, headers included.
+
+    Raises:
+        StoreFullError: there is no room; it must not be sent.
+    """
+    if not bucket.limits.rolls:
+        return
+    await bucket.ledger.look(bucket)
+    if not bucket.ledger.fits(size + len(bucket.meta_subject(name)) + RECORD, 1):
+        raise stream_full(bucket, name)
+
+
+def stream_full(bucket: Bucket, name: str) -> StoreFullError:
+    """The error for what such a stream would take only at the cost of other objects."""
+    limits = bucket.limits
+    held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
+    return StoreFullError(
+        f"bucket {bucket.name!r} is full: its stream has discard 'old' and {held}, and would remove chunks "
+        f"of other objects to take {name!r}: delete objects, or raise that limit",
+        bucket=bucket.name,
+        name=name,
+        err_code=STREAM_FULL,
+    )

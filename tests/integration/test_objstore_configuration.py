@@ -20,6 +20,7 @@ from objstore import (
     StoreFullError,
     _bucket,
 )
+from objstore._room import check_meta_room
 from support.objects import CHUNK, KIB, MIB, assert_exact, chunk_counts, pattern, stream
 
 CALLS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
@@ -341,6 +342,31 @@ async def test_puts_at_once(js: JetStreamContext, name: str, sized: bool) -> Non
     await store.delete(next(iter(kept)))
     kept.pop(next(iter(kept)))
     assert store._bucket.ledger._promised == [0, 0]
+
+
+@pytest.mark.parametrize("limit", [{"max_bytes": 20_000}, {"max_msgs": 11}], ids=str)
+async def test_room_of_a_meta(js: JetStreamContext, name: str, limit: dict[str, int]) -> None:
+    """Metas alone, too, would push out what is older."""
+    store = await make(js, name, discard="old", **limit)
+    bucket = store._bucket
+    await check_meta_room(bucket, "a", 500)
+    with pytest.raises(StoreFullError):
+        for number in range(1000):
+            await store.put(f"o{number}", b"1" * 1000)
+    if "max_bytes" in limit:
+        with pytest.raises(StoreFullError, match="discard 'old'") as caught:
+            await check_meta_room(bucket, "a", 20_000 - (await js.stream_info(stream(store))).bytes)
+    else:
+        await check_meta_room(bucket, "a", 500)
+        await js.publish(f"$O.{name}.C.other", b"")
+        with pytest.raises(StoreFullError, match="max_msgs 11") as caught:
+            await check_meta_room(bucket, "a", 1)
+    assert (caught.value.bucket, caught.value.name) == (name, "a")
+    ordinary = await js.create_object_store(bucket=f"{name}-2", max_bytes=1000)
+    sent = js.client.stats.out_msgs
+    await check_meta_room(ordinary._bucket, "a", 5000)  # the server refuses it by itself
+    assert js.client.stats.out_msgs == sent
+    await js.delete_object_store(ordinary.bucket)
 
 
 async def test_upload_goes_on(js: JetStreamContext, name: str) -> None:
