@@ -202,7 +202,9 @@ class Bucket:
     def learn(self, info: StreamInfo) -> None:
         """Take over what the stream's configuration, as it is now, lets us write."""
         config = info.raw.get("config")
-        self.limits = limits_of(self.name, config if isinstance(config, dict) else {})
+        limits = limits_of(self.name, config if isinstance(config, dict) else {})
+        # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
+        self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
         self._look_after = self.client._connection._loop.time() + CONFIG_AGE
 
     def look_again(self, size: int | None) -> PendingRequest | None:
@@ -251,6 +253,18 @@ class Bucket:
                 value=most,
             )
 
+    def check_original(self) -> None:
+        """Refuse to change a mirror, before any byte is sent: it listens to nothing.
+
+        Raises:
+            BucketSealedError: the bucket is a mirror.
+        """
+        if self.mirror_of is not None:
+            raise BucketSealedError(
+                f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
+                bucket=self.name,
+            )
+
     def check_writable(self) -> None:
         """Refuse to write where objects cannot be kept, before any byte is sent.
 
@@ -258,14 +272,10 @@ class Bucket:
         mended, open the bucket again.
 
         Raises:
-            BucketSealedError: the bucket is sealed, or a mirror: it listens to nothing.
+            BucketSealedError: the bucket is sealed, or a mirror.
             BadBucketError: the stream's configuration; ``field`` names which part of it.
         """
-        if self.mirror_of is not None:
-            raise BucketSealedError(
-                f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
-                bucket=self.name,
-            )
+        self.check_original()
         if self.limits.sealed:
             raise sealed(self.name)
         refusal = self.limits.refusal

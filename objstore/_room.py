@@ -4,10 +4,10 @@ A stream's configuration may take messages away again (:mod:`objstore.format.lim
 the bucket was opened, and asked for again beside the chunks, since anybody may change it.
 
 A stream that makes room by removing its oldest messages (``discard: old`` with ``max_bytes`` or
-``max_msgs``) refuses nothing and drops the chunks of objects that were acknowledged before. There every put
-looks at the room first, and reports the bucket as full where the server would not. Puts through one handle
-count on each other; of several clients that write at once to the last bit of room nobody can know before,
-so each counts its own chunks before it commits.
+``max_msgs``; on nats-server 2.9 any with ``max_bytes``) refuses nothing and drops the chunks of objects that
+were acknowledged before. There every put looks at the room first, and reports the bucket as full where the
+server would not. Puts through one handle count on each other; of several clients that write at once to the
+last bit of room nobody can know before, so each counts its own chunks before it commits.
 """
 
 from __future__ import annotations
@@ -213,8 +213,8 @@ def stream_full(bucket: Bucket, name: str) -> StoreFullError:
     limits = bucket.limits
     held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
     return StoreFullError(
-        f"bucket {bucket.name!r} is full: its stream has discard 'old' and {held}, and would remove chunks "
-        f"of other objects to take {name!r}: delete objects, or raise that limit",
+        f"bucket {bucket.name!r} is full: its stream has {held} and would remove chunks of other objects "
+        f"(discard 'old', or nats-server 2.9) to take {name!r}: delete objects, or raise that limit",
         bucket=bucket.name,
         name=name,
         err_code=STREAM_FULL,

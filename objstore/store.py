@@ -403,7 +403,7 @@ class ObjectStore(StoreReads):
         """
         from . import _maintain
 
-        self._bucket.check_writable()
+        self._bucket.check_original()
         age = _maintain.DEFAULT_AGE if older_than is None else older_than
         return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
 

@@ -34,7 +34,6 @@ CALLS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
     "rename": lambda store: store.rename("old", "new"),
     "copy": lambda store: store.copy("old", "new"),
     "link": lambda store: store.add_bucket_link("new", "x"),
-    "gc": lambda store: store.gc(),
     "purge_deleted": lambda store: store.purge_deleted(),
 }
 WRITES = {key: call for key, call in CALLS.items() if key != "copy"}  # it reads first
@@ -130,6 +129,7 @@ async def test_reading_goes_on(js: JetStreamContext, name: str, fields: dict[str
     store = await js.object_store(name)
     await assert_kept(store, {"old": data})
     assert await store.names() == ["old"]
+    assert (await store.gc()).orphans == []
     assert await store.get_range("old", CHUNK - 1, CHUNK + 1) == data[CHUNK - 1 : CHUNK + 1]
     async with store.watch() as watcher:
         assert (await anext(watcher)).name == "old"
@@ -275,6 +275,22 @@ async def test_messages_too_small_for_a_meta(js: JetStreamContext, name: str, si
 
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
+async def test_every_last_byte(js: JetStreamContext, bucket_name: str, storage: str) -> None:
+    """nats-server 2.9 begins to discard close to the limit, also where it is told to refuse."""
+    for limit in range(5000, 5480, 40):
+        store = await js.create_object_store(bucket=bucket_name, max_bytes=limit, storage=storage)
+        kept: dict[str, bytes] = {}
+        with pytest.raises(StoreFullError) as caught:
+            for number in range(20):
+                await store.put(f"o{number}", pattern(100, number))
+                kept[f"o{number}"] = pattern(100, number)
+        assert caught.value.err_code == 10077
+        assert len(kept) > 6, "what fits is taken"
+        await assert_kept(store, kept)
+        await js.delete_object_store(bucket_name)
+
+
+@pytest.mark.parametrize("storage", ["file", "memory"])
 @pytest.mark.parametrize("size", [1, 1000, 130_000])
 async def test_nothing_acknowledged_is_discarded(
     js: JetStreamContext, name: str, storage: str, size: int
@@ -362,9 +378,9 @@ async def test_room_of_a_meta(js: JetStreamContext, name: str, limit: dict[str, 
         with pytest.raises(StoreFullError, match="max_msgs 11") as caught:
             await check_meta_room(bucket, "a", 1)
     assert (caught.value.bucket, caught.value.name) == (name, "a")
-    ordinary = await js.create_object_store(bucket=f"{name}-2", max_bytes=1000)
+    ordinary = await js.create_object_store(bucket=f"{name}-2")
     sent = js.client.stats.out_msgs
-    await check_meta_room(ordinary._bucket, "a", 5000)  # the server refuses it by itself
+    await check_meta_room(ordinary._bucket, "a", 5000)
     assert js.client.stats.out_msgs == sent
     await js.delete_object_store(ordinary.bucket)
 
