@@ -19,7 +19,6 @@ from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
     StreamNotFoundError,
-    StreamSealedError,
     api_error,
     retryable,
 )
@@ -29,14 +28,13 @@ from natsproto.jetstream.direct_get import status_error, stored_message
 from natsproto.jetstream.publisher import plain_ack_head
 
 from ._locate import Lookup
+from ._refusals import missing, sealed, translated
 from ._room import Ledger
 from ._ttl import expiry
 from .errors import (
     BadBucketError,
-    BucketNotFoundError,
     BucketSealedError,
     IntegrityError,
-    StoreFullError,
 )
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
 from .format.limits import limits_of
@@ -71,9 +69,6 @@ CONFIG_PATIENCE = 1.0
 ASK_ABOVE = 1024 * 1024
 """Bytes above which a put always asks: it can afford that, and has the most chunks to lose."""
 
-NO_SPACE = "no space left on device"
-"""In the server's errors on a full disk, where it answers at all."""
-
 USED_UP = (10002, 10023)
 """The storage of account or server is used up.
 
@@ -81,24 +76,6 @@ nats-server 2.9 stores such a message and removes it again, and forgets then whi
 the newest; nor does it take anything off what is used when messages are purged by subject. Once one of these
 was heard there, chunks are deleted one by one, and what is not found is looked for from the beginning.
 """
-
-LIMIT_OF = {
-    10077: "the limits of its stream (max_bytes, max_msgs)",
-    10002: "the JetStream limits of the account",
-    10028: "the memory that account or server may use",
-    10047: "the storage that account or server may use",
-    10023: "the server's max_file_store or max_memory_store",
-}
-"""Whose limit it is, by the code of the error."""
-
-FIELD_OF: dict[int | str, str] = {
-    10054: "max_msg_size",
-    10111: "allow_rollup_hdrs",
-    10098: "retention",  # a work queue has no readers that take nothing away
-    "stream purge not permitted": "deny_purge",
-    "message delete not permitted": "deny_delete",
-}
-"""The field of the stream's configuration behind a refusal, by its code or (where that says less) text."""
 
 NO_MESSAGE = (
     b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
@@ -494,36 +471,9 @@ class Bucket:
 
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
         """The object store's error for a JetStream one; others are returned unchanged."""
-        if isinstance(exc, StreamNotFoundError):
-            return missing(self.name)
-        if isinstance(exc, StorageFullError):
-            if exc.err_code in USED_UP and self._older_than(2, 10):
-                self.miscounts = True
-            return StoreFullError(
-                f"bucket {self.name!r} is full: {exc.description}: delete objects, or raise "
-                + LIMIT_OF.get(exc.err_code, "the limit"),
-                bucket=self.name,
-                name=name,
-                err_code=exc.err_code,
-            )
-        if isinstance(exc, StreamSealedError):
-            return sealed(self.name, name)
-        if isinstance(exc, APIError):
-            if NO_SPACE in exc.description:
-                return StoreFullError(
-                    f"the disk under bucket {self.name!r} is full: {exc.description}",
-                    bucket=self.name,
-                    name=name,
-                )
-            field = FIELD_OF.get(exc.err_code) or FIELD_OF.get(exc.description)
-            if field is not None and field not in exc.description:
-                return type(exc)(
-                    exc.code,
-                    exc.err_code,
-                    f"{exc.description}: change {field} of the stream of bucket {self.name!r}, "
-                    "and open the bucket again",
-                )
-        return exc
+        if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
+            self.miscounts = True
+        return translated(exc, self.name, name)
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
         """:func:`retrying` with this bucket's errors."""
@@ -541,16 +491,6 @@ class Bucket:
 def last_of(subject: str) -> bytes:
     """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
-
-
-def sealed(bucket: str, name: str = "") -> BucketSealedError:
-    """The error for a bucket that is read-only for good."""
-    return BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket, name=name)
-
-
-def missing(bucket: str) -> BucketNotFoundError:
-    """The error for a bucket that is not there."""
-    return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
 
 
 async def bind(js: JetStreamContext, bucket: str) -> Bucket:
