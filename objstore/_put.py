@@ -346,6 +346,7 @@ class Put:
         bucket.learn(info := await bucket.js.stream_info(bucket.stream))
         if info.created != bucket.created:
             raise self._made_anew()
+        self._guard.check(self._chunks)
 
     def _made_anew(self) -> BucketNotFoundError:
         name = self._bucket.name

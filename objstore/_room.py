@@ -174,8 +174,7 @@ class Guard:
         self._bucket.check_chunks(chunks, self._name)
 
     def explain(self, stored: int, chunks: int) -> None:
-        """Raise what explains that another number of chunks is stored; nothing when the stream does not."""
-        self.check(chunks)
+        """Raise what explains that fewer chunks are stored; nothing when the stream does not."""
         if self._bucket.limits.rolls and stored < chunks:
             raise stream_full(self._bucket, self._name)
 

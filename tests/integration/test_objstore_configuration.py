@@ -477,6 +477,39 @@ async def test_rollup_forbidden(js: JetStreamContext, name: str) -> None:
     await assert_exact(store)
 
 
+async def test_another_stream_takes_the_chunks(js: JetStreamContext, name: str) -> None:
+    """In the middle of a put: named, and nothing of the other stream's is touched."""
+    store = await make(js, name)
+    await store.put("a", b"old")
+
+    async def source() -> AsyncIterator[bytes]:
+        yield pattern(2 * CHUNK)
+        await change(store, subjects=[f"$O.{name}.M.>"])
+        await js.create_stream({"name": f"{name}-other", "subjects": [f"$O.{name}.C.>"]})
+        yield pattern(4 * CHUNK)
+
+    async with asyncio.timeout(30):
+        with pytest.raises(BadBucketError) as caught:
+            await store.put("a", source())
+    assert (caught.value.field, caught.value.value) == ("subjects", [f"$O.{name}.M.>"])
+    assert await store.get("a") == b"old"
+    assert (await js.stream_info(f"{name}-other")).messages > 0
+    await js.delete_stream(f"{name}-other")
+
+
+@pytest.mark.parametrize("size", [1, 3 * CHUNK])
+async def test_nobody_takes_the_chunks(js: JetStreamContext, name: str, size: int) -> None:
+    """No responders are a reason to look at the configuration, not only to try again."""
+    store = await make(js, name)
+    await store.put("a", b"old")
+    await change(store, subjects=[f"$O.{name}.M.>"])
+    async with asyncio.timeout(10):
+        with pytest.raises(BadBucketError) as caught:
+            await store.put("a", pattern(size))
+    assert caught.value.field == "subjects"
+    assert await store.get("a") == b"old"
+
+
 async def test_configuration_costs_no_round_trip(js: JetStreamContext, name: str) -> None:
     """Opening asks once; small puts in a row do not ask at all."""
     store = await make(js, name)
