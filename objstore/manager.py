@@ -39,6 +39,9 @@ CREATE_BUDGET = 10.0
 async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
     """Open an existing bucket: one round trip.
 
+    A stream whose configuration does not keep objects can be opened and read; what writes is refused there,
+    before a byte is sent (``BadBucketError``, see ``docs/buckets.md``).
+
     Raises:
         BadBucketError: not a bucket name.
         BucketNotFoundError: no such bucket; it is never created here.
