@@ -181,7 +181,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(place)]).returncode:
-        missing("the right to mount a file system")
+        pytest.skip("no file system can be mounted here")
     try:
         yield place
     finally:
