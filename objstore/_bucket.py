@@ -19,7 +19,6 @@ from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
     StreamNotFoundError,
-    StreamSealedError,
     api_error,
     retryable,
 )
@@ -28,9 +27,17 @@ from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
 from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_head
 
+from ._locate import Lookup
+from ._refusals import missing, sealed, translated
+from ._room import Ledger
 from ._ttl import expiry
-from .errors import BucketNotFoundError, BucketSealedError, IntegrityError, StoreFullError
+from .errors import (
+    BadBucketError,
+    BucketSealedError,
+    IntegrityError,
+)
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
+from .format.limits import limits_of
 from .format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from .format.naming import (
     alternative_meta_subjects,
@@ -53,6 +60,23 @@ BIND_BUDGET = 3.0
 DIRECT_PATIENCE = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
 
+CONFIG_AGE = 1.0
+"""Seconds for which small puts trust what is known of the stream's configuration."""
+
+CONFIG_PATIENCE = 1.0
+"""Seconds a put waits for it at most; it is asked for beside the chunks."""
+
+ASK_ABOVE = 1024 * 1024
+"""Bytes above which a put always asks: it can afford that, and has the most chunks to lose."""
+
+USED_UP = (10002, 10023)
+"""The storage of account or server is used up.
+
+nats-server 2.9 stores such a message and removes it again, and forgets then which message of the subject is
+the newest; nor does it take anything off what is used when messages are purged by subject. Once one of these
+was heard there, chunks are deleted one by one, and what is not found is looked for from the beginning.
+"""
+
 NO_MESSAGE = (
     b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
     b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
@@ -74,7 +98,9 @@ class Bucket:
     __slots__ = (
         "_ack_head",
         "_direct_subject",
+        "_info_subject",
         "_leader_subject",
+        "_look_after",
         "atomic",
         "batches",
         "client",
@@ -82,8 +108,11 @@ class Bucket:
         "direct",
         "direct_meta",
         "js",
+        "ledger",
+        "limits",
         "max_age",
         "mirror_of",
+        "miscounts",
         "msg_ttl",
         "name",
         "new_names",
@@ -108,6 +137,9 @@ class Bucket:
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta = self.direct and not self.replicated
+        self.ledger = Ledger()
+        self.miscounts = False
+        self.learn(info)
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
         self.max_age = config.max_age or None
@@ -119,6 +151,7 @@ class Bucket:
         self._ack_head = plain_ack_head(self.stream)
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+        self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
 
     @property
     def skips_live(self) -> bool:
@@ -157,8 +190,62 @@ class Bucket:
         """Refuse a name that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name)
 
-    def check_writable(self) -> None:
-        """Refuse to write to a mirror, before any byte is sent: it listens to nothing.
+    def learn(self, info: StreamInfo) -> None:
+        """Take over what the stream's configuration, as it is now, lets us write."""
+        config = info.raw.get("config")
+        limits = limits_of(self.name, config if isinstance(config, dict) else {})
+        # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
+        self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
+        self._look_after = self.client._connection._loop.time() + CONFIG_AGE
+
+    def look_again(self, size: int | None) -> PendingRequest | None:
+        """Ask for the stream's configuration beside an object's chunks, when what is known of it may be old.
+
+        Anybody may change it at any time, and some changes make a stream acknowledge what it does not keep.
+        Large puts always ask, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
+        """
+        if size is not None and size <= ASK_ABOVE and self.client._connection._loop.time() < self._look_after:
+            return None
+        return self.client.start_request(self._info_subject, b"", b"", CONFIG_PATIENCE)
+
+    async def looked(self, pending: PendingRequest) -> None:
+        """Take over the answer; where none comes, what was known before has to do."""
+        try:
+            answer = loads((await pending.wait()).payload)
+            self.learn(StreamInfo.from_json(answer))
+        except NatsError:
+            return  # whether the bucket is there, and its leader, the put itself finds out
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of the largest message that server and stream take, headers included."""
+        limit, own = self.client.max_payload, self.limits.message
+        return min(limit, own) if own else limit
+
+    @property
+    def limits_messages(self) -> bool:
+        """Whether it is the stream that limits messages, not the server."""
+        return 0 < self.limits.message <= self.client.max_payload
+
+    def check_chunks(self, chunks: int, name: str) -> None:
+        """Refuse an object of more chunks than the stream keeps on one subject.
+
+        Raises:
+            BadBucketError: it has more.
+        """
+        most = self.limits.chunks
+        if most and chunks > most:
+            raise BadBucketError(
+                f"{name!r} has {chunks} chunks or more, and the stream of bucket {self.name!r} keeps "
+                f"{most} (max_msgs_per_subject): use a larger chunk_size, or set max_msgs_per_subject to -1",
+                bucket=self.name,
+                name=name,
+                field="max_msgs_per_subject",
+                value=most,
+            )
+
+    def check_original(self) -> None:
+        """Refuse to change a mirror, before any byte is sent: it listens to nothing.
 
         Raises:
             BucketSealedError: the bucket is a mirror.
@@ -167,6 +254,29 @@ class Bucket:
             raise BucketSealedError(
                 f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
                 bucket=self.name,
+            )
+
+    def check_writable(self) -> None:
+        """Refuse to write where objects cannot be kept, before any byte is sent.
+
+        The stream's configuration is known since the bucket was opened, or since a later put; once it is
+        mended, open the bucket again.
+
+        Raises:
+            BucketSealedError: the bucket is sealed, or a mirror.
+            BadBucketError: the stream's configuration; ``field`` names which part of it.
+        """
+        self.check_original()
+        if self.limits.sealed:
+            raise sealed(self.name)
+        refusal = self.limits.refusal
+        if refusal is not None:
+            raise BadBucketError(
+                f"objects cannot be kept in bucket {self.name!r}: its stream has {refusal.field} "
+                f"{refusal.value!r}: {refusal.why}; {refusal.remedy}, and open the bucket again",
+                bucket=self.name,
+                field=refusal.field,
+                value=refusal.value,
             )
 
     def template(self, name: str, about: About, options: ObjectMetaOptions) -> ObjectInfo:
@@ -237,7 +347,23 @@ class Bucket:
 
     async def leader_message(self, subject: str) -> StoredMessage | None:
         """The newest message of ``subject`` from the leader, retried while there is none."""
-        return await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+        message = await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+        if message is None and self.miscounts:
+            async with aclosing(self.messages(subject)) as messages:
+                async for older in messages:
+                    message = older
+        return message
+
+    def start_locating(self, name: str) -> Lookup:
+        """Begin :meth:`locate`, to be finished by :meth:`Lookup.wait` or closed."""
+        return Lookup(self, name)
+
+    async def locate(self, name: str) -> tuple[str, StoredMessage | None]:
+        """The newest message of a name at the leader, and its subject, wherever some client has filed it.
+
+        Writers replace what stands there. Where there is none, the subject is this library's.
+        """
+        return await Lookup(self, name).wait()
 
     async def leader_meta(self, name: str) -> ObjectInfo | None:
         """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
@@ -271,7 +397,7 @@ class Bucket:
             return await self.leader_message(subject)
         if msg.header is not None and not msg.payload and status_of(msg.header) is not None:
             error = status_error(msg.header, "direct get")
-            if isinstance(error, MessageNotFoundError):
+            if isinstance(error, MessageNotFoundError) and not self.miscounts:
                 return None
             return await self.leader_message(subject)
         return stored_message(msg)
@@ -315,9 +441,24 @@ class Bucket:
         """
         subject = chunk_subject(self.name, nuid)
         try:
+            if self.miscounts:
+                await self._delete_each(subject)
             await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject))
         except APIError as exc:
             raise self.translate(exc) from exc
+
+    async def _delete_each(self, subject: str) -> None:
+        """Remove messages one by one; what is left then is for the purge.
+
+        They are all read first: nats-server 2.9 finds no next one of a subject whose first one was deleted.
+        """
+        async with aclosing(self.messages(subject)) as messages:
+            sequences = [message.seq async for message in messages]
+        for seq in reversed(sequences):
+            try:
+                await self.retrying(partial(self.js.delete_message, self.stream, seq))
+            except APIError:
+                pass  # gone already, or not allowed
 
     async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
         """Purge what is no longer referenced; a failure is reported, the caller's work stands."""
@@ -354,20 +495,9 @@ class Bucket:
 
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
         """The object store's error for a JetStream one; others are returned unchanged."""
-        if isinstance(exc, StreamNotFoundError):
-            return missing(self.name)
-        if isinstance(exc, StorageFullError):
-            return StoreFullError(
-                f"bucket {self.name!r} is full: {exc.description}",
-                bucket=self.name,
-                name=name,
-                err_code=exc.err_code,
-            )
-        if isinstance(exc, StreamSealedError):
-            return BucketSealedError(
-                f"bucket {self.name!r} is sealed (read-only)", bucket=self.name, name=name
-            )
-        return exc
+        if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
+            self.miscounts = True
+        return translated(exc, self.name, name)
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
         """:func:`retrying` with this bucket's errors."""
@@ -385,11 +515,6 @@ class Bucket:
 def last_of(subject: str) -> bytes:
     """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
-
-
-def missing(bucket: str) -> BucketNotFoundError:
-    """The error for a bucket that is not there."""
-    return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
 
 
 async def bind(js: JetStreamContext, bucket: str) -> Bucket:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from natsproto.errors import MaxPayloadError
+from natsproto.errors import MaxPayloadError, NatsError
 
 from ._bucket import NOTHING_SAID, About, Bucket
 from ._ttl import check_ttl, chunk_header
-from .errors import BadObjectMetaError
+from .errors import BadBucketError, BadObjectMetaError
 from .format.chunking import requested_chunk_size, resolve_chunk_size
-from .format.codec import encode_meta
+from .format.codec import largest_meta
 from .format.models import ObjectInfo, ObjectMetaOptions, plain_options
-
-META_ROOM = 512
-"""Bytes a meta message may grow by: nuid, digest, counts, and its header block."""
 
 PLAIN_META = 32 * 1024
 """More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
@@ -50,19 +47,32 @@ def prepare(
             bucket=bucket.name,
             name=name,
         )
-    limit = bucket.client.max_payload - room
+    limit = bucket.max_message - room
     if ttl is not None:
         check_ttl(bucket, ttl)
         limit -= len(chunk_header(ttl))
-    size = resolve_chunk_size(requested_chunk_size(options) if chunk_size is None else chunk_size, limit)
+    whose = "max_msg_size of the bucket's stream," if bucket.limits_messages else "the server's max_payload"
+    size = resolve_chunk_size(
+        requested_chunk_size(options) if chunk_size is None else chunk_size, limit, whose
+    )
     template = bucket.template(name, about, plain_options(size))
-    meta_size = META_ROOM
     if about != NOTHING_SAID or limit < PLAIN_META:
-        meta_size += len(encode_meta(template))
-    if meta_size > limit:
-        raise MaxPayloadError(
-            f"the metadata of {name!r} takes about {meta_size} bytes, max_payload is {limit}",
-            size=meta_size,
-            max_payload=limit,
-        )
+        meta_size = largest_meta(template)
+        if meta_size > limit:
+            raise _too_large(bucket, name, meta_size, limit)
     return template, size
+
+
+def _too_large(bucket: Bucket, name: str, size: int, limit: int) -> NatsError:
+    what = f"the metadata of {name!r} takes up to {size} bytes with its headers"
+    if bucket.limits_messages:
+        value = bucket.limits.message
+        return BadBucketError(
+            f"{what}, and the stream of bucket {bucket.name!r} has max_msg_size {value}: "
+            f"say less, or set max_msg_size to {size + value - limit} at least",
+            bucket=bucket.name,
+            name=name,
+            field="max_msg_size",
+            value=value,
+        )
+    return MaxPayloadError(f"{what}, max_payload is {limit}", size=size, max_payload=limit)

@@ -24,6 +24,7 @@ from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaD
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
+from ._room import Guard
 from ._source import ObjectData, Source, open_source
 from ._ttl import chunk_header
 from .errors import (
@@ -115,6 +116,7 @@ class Put:
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
         self._loop = bucket.client._connection._loop
+        self._guard = Guard(bucket, template, source.size, chunk_size, len(chunk_header(ttl)))
         self._repaired = False
         self._hurry = False
         self._patience: Patience | None = None
@@ -212,6 +214,16 @@ class Put:
         )
 
     async def _send_chunks(self) -> None:
+        guard = self._guard
+        try:
+            await guard.begin()
+            await self._send_all()
+            if await guard.end(self._chunks) and self._chunks:
+                await self._check_count()
+        finally:
+            guard.close()
+
+    async def _send_all(self) -> None:
         connection = self._bucket.client._connection
         epoch, began = connection.epoch, self._loop.time()
         whole = self._source.whole
@@ -255,6 +267,8 @@ class Put:
             await self._send(last)
 
     async def _send(self, chunk: memoryview) -> None:
+        if self._chunks >= self._guard.free:
+            self._guard.admit(self._chunks, len(chunk))
         if self._window is None:
             self._window = self._open_window()
         try:
@@ -333,8 +347,10 @@ class Put:
     async def _check_bucket(self) -> None:
         """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
         bucket = self._bucket
-        if (await bucket.js.stream_info(bucket.stream)).created != bucket.created:
+        bucket.learn(info := await bucket.js.stream_info(bucket.stream))
+        if info.created != bucket.created:
             raise self._made_anew()
+        self._guard.check(self._chunks)
 
     def _made_anew(self) -> BucketNotFoundError:
         name = self._bucket.name
@@ -402,6 +418,7 @@ class Put:
         stored = counts.get(self._subject, 0)
         if stored != self._chunks:
             await bucket.retrying(self._check_bucket)
+            self._guard.explain(stored, self._chunks)
             raise Unrepairable(
                 IntegrityError(
                     f"{stored} chunks are stored where {self._chunks} were sent",

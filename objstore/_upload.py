@@ -179,6 +179,7 @@ class ResumedPut(Put):
 
     async def _send_chunks(self) -> None:
         self._stored = self._bucket.messages(self._subject)
+        self._guard.partial = True
         try:
             await super()._send_chunks()
             await self._delete_strays(None)

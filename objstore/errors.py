@@ -14,7 +14,7 @@ library a reader expects::
     ├── ObjectAlreadyExists                        create() or rename() found a live object
     ├── RevisionConflictError                      if_revision lost (10071, 10164); has the current revision
     ├── BucketSealedError                          the bucket is read-only (10109)
-    ├── StoreFullError                             max_bytes or a server limit reached (10077, 10023)
+    ├── StoreFullError                             a limit of bucket, account or server (10077, 10002 …)
     ├── LinkError                                  bucket link read as an object, chain, cycle, dangling
     ├── IntegrityError                             stored bytes or meta are not what they must be
     │   ├── DigestMismatchError                    the SHA-256 differs, or cannot be checked
@@ -103,7 +103,20 @@ class ObjectDeletedError(ObjectNotFoundError):
 
 
 class BadBucketError(_StoreError, ValueError):
-    """A bucket name or configuration that cannot be used; refused before any byte is sent."""
+    """A bucket name or configuration that cannot be used; refused before any byte is sent.
+
+    Attributes:
+        field: the field of the stream's configuration with which objects cannot be kept, ``""`` when it is
+            not about one.
+        value: that field's value.
+    """
+
+    def __init__(
+        self, message: str, *, bucket: str = "", name: str = "", field: str = "", value: object = None
+    ) -> None:
+        super().__init__(message, bucket=bucket, name=name)
+        self.field = field
+        self.value = value
 
 
 class BucketAlreadyExistsError(BadBucketError):
@@ -160,7 +173,11 @@ class BucketSealedError(_StoreError):
 
 
 class StoreFullError(_StoreError):
-    """The bucket's ``max_bytes`` (10077) or the server's own limit (10023) is reached; see ``err_code``."""
+    """There is no room: nothing was stored, what was there is as it was.
+
+    ``err_code`` says whose limit it is: 10077 the bucket's own (``max_bytes``), 10002 the account's, 10023
+    the server's, 10028 and 10047 either's when a bucket is created, 0 the disk's.
+    """
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "", err_code: int = 0) -> None:
         super().__init__(message, bucket=bucket, name=name)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from natsproto.errors import UnsupportedFeatureError
+from natsproto.errors import APIError, UnsupportedFeatureError
 from natsproto.jetstream.api.errors import (
+    NO_SUITABLE_PEERS,
     StorageFullError,
     StreamConfigError,
     StreamNameInUseError,
@@ -37,6 +38,9 @@ CREATE_BUDGET = 10.0
 
 async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
     """Open an existing bucket: one round trip.
+
+    A stream whose configuration does not keep objects can be opened and read; what writes is refused there,
+    before a byte is sent (``BadBucketError``, see ``docs/buckets.md``).
 
     Raises:
         BadBucketError: not a bucket name.
@@ -181,7 +185,13 @@ async def _apply(
         raise BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket) from exc
     except StreamNotFoundError:
         raise missing(bucket) from None
-    except StreamConfigError as exc:
+    except APIError as exc:
+        if exc.err_code == NO_SUITABLE_PEERS and "storage" in exc.description:  # a cluster, no node with room
+            raise StoreFullError(
+                f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket, err_code=exc.err_code
+            ) from exc
+        if not isinstance(exc, StreamConfigError):
+            raise
         raise BadBucketError(f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket) from exc
 
 

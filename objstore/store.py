@@ -87,6 +87,7 @@ class ObjectStore(StoreReads):
             InvalidNameError: bad name; nothing was sent.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
+            BadBucketError: the bucket's stream is configured so that it does not keep it; see ``field``.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
@@ -320,7 +321,7 @@ class ObjectStore(StoreReads):
         bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
         target = self if to is None else to
         if chunk_size is None and info.options is not None:
-            limit = min(target._bucket.client.max_payload, MAX_CHUNK_SIZE)
+            limit = min(target._bucket.max_message, MAX_CHUNK_SIZE)
             chunk_size = min(info.options.max_chunk_size, limit)
         return await target.put(
             new_name,
@@ -404,7 +405,7 @@ class ObjectStore(StoreReads):
         """
         from . import _maintain
 
-        self._bucket.check_writable()
+        self._bucket.check_original()
         age = _maintain.DEFAULT_AGE if older_than is None else older_than
         return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
 

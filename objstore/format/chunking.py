@@ -13,13 +13,16 @@ from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE
 
 
-def resolve_chunk_size(explicit: int | None, max_payload: int) -> int:
+def resolve_chunk_size(
+    explicit: int | None, max_payload: int, whose: str = "the server's max_payload"
+) -> int:
     """Return the chunk size in bytes to write with.
 
     Args:
         explicit: what the caller asked for; ``None`` means 128 KiB, clamped to ``max_payload``.
         max_payload: the server's limit in bytes; chunks carry no headers, so all of it can be used.
             0 or less means that no limit is known.
+        whose: what that limit is, for the error.
 
     Raises:
         BadObjectMetaError: an explicit size that is not an ``int``, not positive, above 1 MiB, or above
@@ -34,7 +37,7 @@ def resolve_chunk_size(explicit: int | None, max_payload: int) -> int:
     if explicit > MAX_CHUNK_SIZE:
         raise BadObjectMetaError(f"the chunk size must not be above {MAX_CHUNK_SIZE}, got {explicit}")
     if 0 < max_payload < explicit:
-        raise BadObjectMetaError(f"the chunk size {explicit} is above the server's max_payload {max_payload}")
+        raise BadObjectMetaError(f"the chunk size {explicit} is above {whose} {max_payload}")
     return explicit
 
 

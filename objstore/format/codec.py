@@ -157,6 +157,17 @@ def _check_text(what: str, value: object) -> None:
         raise BadObjectMetaError(f"{what} cannot be written as UTF-8") from exc
 
 
+META_HEADER = 224
+"""Bytes the header block of a meta message may take."""
+
+
+def largest_meta(template: ObjectInfo) -> int:
+    """The most bytes, headers included, of the meta message of an object whose bytes are not known yet."""
+    digest = "SHA-256=" + "0" * 64
+    filled = replace(template, nuid="x" * 22, size=2**63 - 1, chunks=2**32 - 1, digest=digest)
+    return META_HEADER + len(encode_meta(filled))
+
+
 def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
     """Return the meta message of an object, in the form every known client accepts.
 

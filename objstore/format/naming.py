@@ -84,24 +84,32 @@ def meta_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode('ascii')}"
 
 
-def alternative_meta_subjects(bucket: str, name: str) -> list[str]:
-    """Return the other subjects under which some clients file the same name, for reading only.
-
-    nats.java encodes with the standard base64 alphabet; old nats.c and deno clients left out the padding.
-    Subjects equal to :func:`meta_subject` are not repeated; the list may be empty.
-    """
+def _encodings(name: str) -> dict[str, None]:
+    """Every way in which some client writes a name as a token, ours first, each once."""
     raw = name.encode()
-    standard = b64encode(raw).decode("ascii")
     urlsafe = urlsafe_b64encode(raw).decode("ascii")
-    encodings = dict.fromkeys((standard, urlsafe.rstrip("="), standard.rstrip("=")))
-    encodings.pop(urlsafe, None)
-    return [f"$O.{bucket}.M.{encoded}" for encoded in encodings]
+    standard = b64encode(raw).decode("ascii")
+    return dict.fromkeys((urlsafe, standard, urlsafe.rstrip("="), standard.rstrip("=")))
+
+
+def meta_subjects(bucket: str, name: str) -> list[str]:
+    """Return every subject under which a name may be filed, :func:`meta_subject` first.
+
+    nats.java encodes with the standard base64 alphabet; old nats.c and deno clients left out the padding. For
+    every third name all of them agree. Whatever :func:`decode_meta_name` takes for the name is here.
+    """
+    return [f"$O.{bucket}.M.{encoded}" for encoded in _encodings(name)]
+
+
+def alternative_meta_subjects(bucket: str, name: str) -> list[str]:
+    """Return the subjects of :func:`meta_subjects` but for :func:`meta_subject`; the list may be empty."""
+    return meta_subjects(bucket, name)[1:]
 
 
 def decode_meta_name(subject: str) -> str | None:
     """Return the object name a meta subject stands for, or ``None`` if it stands for none.
 
-    Tolerant in what it reads: both base64 alphabets, with or without padding.
+    Tolerant in what it reads: both base64 alphabets, with or without padding; nothing else.
     """
     tokens = subject.split(".")
     if len(tokens) != 4 or tokens[0] != "$O" or tokens[2] != "M":
@@ -113,7 +121,8 @@ def decode_meta_name(subject: str) -> str | None:
         name = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True).decode()
     except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         return None
-    return name or None
+    # Surplus bits, half a padding, both alphabets at once: a subject where nobody would look for the name.
+    return name if name and tokens[3] in _encodings(name) else None
 
 
 def is_safe_nuid(nuid: str) -> bool:

@@ -12,7 +12,7 @@ One class per code that callers act on, all below :class:`natsproto.errors.APIEr
     ├── MaxConsumersError            10026
     ├── MessageNotFoundError         10037 (and 404 of a direct get)
     ├── WrongLastSequenceError       10071, 10164
-    ├── StorageFullError             10077, 10023, 10047
+    ├── StorageFullError             10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122
     ├── MessageTooLargeError         10054, 10097
     ├── TemporarilyUnavailableError  10008, 10009, 10158, 10163, 10167
     └── JetStreamNotEnabledError     10076, 10039
@@ -93,9 +93,14 @@ class WrongLastSequenceError(APIError):
 
 
 class StorageFullError(APIError):
-    """``max_bytes`` of the stream or the server's resources are used up; nothing was stored."""
+    """A limit of the stream, the account or the server is reached; nothing was stored. Never worth a retry.
 
-    codes: ClassVar = (10077, 10023, 10047)
+    10077 the stream's own limits, 10002 the account's storage, 10023 the server's; 10028 and 10047 memory
+    and disk that a stream wants to reserve; 10027 the account's number of streams, 10053 and 10122 its other
+    limits.
+    """
+
+    codes: ClassVar = (10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122)
 
 
 class MessageTooLargeError(APIError):

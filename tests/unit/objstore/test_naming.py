@@ -54,6 +54,31 @@ def test_other_clients_encodings_are_read():
             assert naming.decode_meta_name(subject) == name
 
 
+@pytest.mark.parametrize("name", ["?>?", "a?>~", "x", "xy", "xyz", "~~~~~", "ä€😀", "??>>~~", "??>>~ü"])
+def test_whatever_is_read_as_a_name_is_looked_for(name):
+    raw = name.encode()
+    full = base64.urlsafe_b64encode(raw).decode(), base64.b64encode(raw).decode()
+    wanted = {f"$O.b.M.{text}" for encoded in full for text in (encoded, encoded.rstrip("="))}
+    subjects = naming.meta_subjects("b", name)
+    assert subjects[0] == naming.meta_subject("b", name)
+    assert set(subjects) == wanted
+    assert len(subjects) == len(wanted)
+    assert [naming.decode_meta_name(subject) for subject in subjects] == [name] * len(subjects)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "YR==",  # a, with bits that stand for nothing
+        "YWI==",  # ab, padded too much
+        "YQ=",  # a, padded by half
+        "Pz8-Pz8+",  # one alphabet, then the other
+    ],
+)
+def test_nobody_encodes_like_this(encoded):
+    assert naming.decode_meta_name(f"$O.b.M.{encoded}") is None
+
+
 def test_no_alternatives_where_all_encodings_agree():
     assert naming.alternative_meta_subjects("b", "abc") == []
     assert naming.alternative_meta_subjects("b", "abcd") == ["$O.b.M.YWJjZA"]
