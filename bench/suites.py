@@ -43,7 +43,7 @@ def with_options(contestant: Contestant, **options: Any) -> Contestant:
 
 
 def reach() -> list[Row]:
-    """The ratios this library promises (R1, file storage, 128 KiB chunks)."""
+    """The ratios this library aims at (R1, file storage, 128 KiB chunks)."""
     big, mib, kib = {"size": 100 * MIB}, {"size": MIB}, {"size": KIB}
     few = {**kib, "count": SMALL}
     ceilings = [CEILING, UNHASHED]
