@@ -107,8 +107,8 @@ class StoreReads:
 
         Takes the same requests wherever the range lies and however large the object is: one or two round
         trips, or O(log n) when chunks of other objects lie between this one's. An object whose writer stored
-        short chunks is measured first (headers only). Lengths are checked; the digest is of the whole object and
-        cannot be.
+        short chunks is measured first (headers only). Lengths are checked; the digest is of the whole
+        object and cannot be.
 
         Raises:
             ValueError: negative, reversed, or ``start`` beyond the end.
