@@ -132,6 +132,9 @@ def wire_events(events: list[tuple[Any, ...]]) -> list[tuple[Any, Event]]:
 # --- documents ----------------------------------------------------------------------------------------
 
 
+_VERSION_LINE = re.compile(rb"NATS/1\.0(?:[ \t]+([0-9]{3})(?:[ \t].*)?)?", re.DOTALL)
+
+
 def headers(data: bytes) -> None:
     status = status_of(data)
     try:
@@ -140,7 +143,11 @@ def headers(data: bytes) -> None:
         return
     assert parsed.status == status
     items = parsed.headers.multi_items()
+    line = _VERSION_LINE.fullmatch(data[: data.index(b"\r\n")])
+    assert line is not None
+    assert parsed.status == (None if line[1] is None else int(line[1]))
     names = {name for name, _ in items}
+    assert "" not in names
     assert set(parsed.headers) <= names
     for name in names:
         values = [value for key, value in items if key == name]
@@ -268,7 +275,7 @@ def ack_subject(data: bytes) -> None:
         return
     assert data.startswith(b"$JS.ACK.")
     numbers = found.stream_seq, found.consumer_seq, found.time_ns, found.num_pending, found.delivered
-    assert all(type(number) is int and number >= 0 for number in numbers)
+    assert all(type(number) is int and 0 <= number < 10**100 for number in numbers)
     tokens = data.split(b".")
     assert b"%d" % found.stream_seq == (tokens[5] if len(tokens) == 9 else tokens[7]).lstrip(b"0") or (
         found.stream_seq == 0

@@ -46,6 +46,18 @@ def test_no_bytes_and_any_bytes(name: str) -> None:
         TARGETS[name](chance.randbytes(size))
 
 
+@pytest.mark.parametrize("name", ["info", "meta", "pub_ack", "token"])
+def test_nesting_of_every_depth(name: str) -> None:
+    """Also of just the depth that can be read and not be written again, a few calls further down."""
+    document = (
+        b'{"version":1,"bucket":"b","name":"n","nuid":"ABCDEFGHIJKLMNOPQRSTUV","chunk_size":131072,"x":%b}'
+    )
+    limit = sys.getrecursionlimit()
+    for depth in (*range(limit - 200, limit + 10), 100_000):
+        data = document % (b"[" * depth + b"]" * depth)
+        TARGETS[name](b"n\n" + data if name == "meta" else data)
+
+
 def test_without_the_fuzzer_it_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "atheris.py").write_text("raise ImportError")
     done = subprocess.run(
