@@ -27,8 +27,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def again(name: str, found: Path) -> str:
+    """A program that is this one: a merge runs itself, and hands over arguments of libFuzzer."""
+    program = found.with_suffix(".sh")
+    program.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m tests.fuzz {name} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
 def main() -> int:
-    options = build_parser().parse_args()
+    parser = build_parser()
+    options, rest = parser.parse_known_args()
+    if rest and not any(word.startswith("-merge_control_file=") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.name == "all":
         for name in NAMES:
             command = [sys.executable, "-m", "tests.fuzz", name, *sys.argv[2:]]
@@ -52,9 +63,14 @@ def main() -> int:
         "-rss_limit_mb=512",
         "-timeout=5",
         "-print_final_stats=1",
+        "-verbosity=0",
+        f"-artifact_prefix={found}/",
+        f"-seed={options.seed}",
     ]
-    arguments += [f"-artifact_prefix={found}/", f"-seed={options.seed}", "-verbosity=0"]
-    if options.merge:
+    if rest:
+        arguments = [sys.argv[0], *rest]
+    elif options.merge:
+        arguments[0] = again(options.name, found)
         arguments += ["-merge=1", str(committed), str(found)]
     else:
         arguments += [f"-max_total_time={options.seconds}", str(found), str(committed)]
