@@ -1,4 +1,4 @@
-"""The capabilities' promises, measured: ranges, names, iteration, verification.
+"""What the capabilities cost: ranges, names, iteration, verification; exit code 1 when something is missed.
 
     python -m bench capabilities [--quick] [--only range,names,iter,verify]
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import charts, results, suites, tables
+from . import charts, documents, machine, results, suites, tables
 from .contestants import LeftOut
 from .errors import BenchError
 from .machine import ROOT
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--quick", action="store_true", help="small sizes: shows that it works, no more")
         return command
 
-    suite("reach", "the table of ratios this library promises; exit code 1 when one is missed")
+    suite("reach", "the table of ratios aimed at; exit code 1 when one is missed")
     e2e = suite("e2e", "any combination of work, size, storage, chunk, concurrency and replicas")
     e2e.add_argument("--work", nargs="+", choices=suites.WORKS, default=["put", "get"])
     e2e.add_argument("--size", nargs="+", type=size, default=[1024**2])
@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("chart", help="draw results again")
     command.add_argument("result", type=Path, nargs="+")
     command.add_argument("--to", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
+    commands.add_parser("docs", help="bring the tables of README.md and docs/ up to date with bench/results")
     command = commands.add_parser("table", help="results as a Markdown table")
     command.add_argument("result", type=Path)
     command.add_argument("--clients", help="only these columns, separated by commas")
@@ -96,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_suite(args: argparse.Namespace) -> int:
     """Measure, print, keep, draw."""
+    _refuse_uncommitted(args)
     if args.command == "scale":
         from .scale import measure as measure_row
         from .scale import rows as scale_rows
@@ -145,6 +147,18 @@ def run_suite(args: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
+def _refuse_uncommitted(args: argparse.Namespace) -> None:
+    """What is committed as a result must be of a program that is committed, too."""
+    if args.quick or args.json is None or not args.json.resolve().is_relative_to(documents.RESULTS):
+        return
+    revision = machine.revision()
+    if revision.endswith("+") or revision == "unknown":
+        raise BenchError(
+            f"{args.json} is for results of a committed revision, this is {revision}: commit first, "
+            "or write elsewhere"
+        )
+
+
 def _rows(args: argparse.Namespace) -> list[Row]:
     if args.command == "reach":
         return suites.reach()
@@ -172,6 +186,9 @@ def other(args: argparse.Namespace, rest: list[str]) -> int:
         for path in args.result:
             for chart in charts.draw(results.read(path), args.to):
                 print(chart)
+    elif args.command == "docs":
+        for page in documents.update():
+            print(page)
     elif args.command == "table":
         columns = None if args.clients is None else args.clients.split(",")
         print(tables.markdown(results.read(args.result)["rows"], columns), end="")

@@ -25,6 +25,16 @@ def document(suite: str, rows: list[dict[str, Any]], *, runs: int, quick: bool) 
     }
 
 
+def unusable(found: dict[str, Any]) -> str | None:
+    """Why a result is nothing to publish: nobody could measure the same program again."""
+    revision = found["machine"]["revision"]
+    if found["quick"]:
+        return "is of a quick run, whose figures say nothing"
+    if revision.endswith("+"):
+        return f"was measured with uncommitted changes ({revision})"
+    return "is of an unknown revision" if revision == "unknown" else None
+
+
 def write(path: Path, found: dict[str, Any]) -> None:
     """Write a result, whole or not at all.
 
@@ -86,7 +96,8 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _about(found: dict[str, Any]) -> str:
     about = found["machine"]
-    quick = ", quick: says nothing" if found["quick"] else ""
+    why = unusable(found)
+    mark = f"  NOT TO BE PUBLISHED: it {why}" if why else ""
     return (
-        f"{found['suite']} at {about['revision']}, {about['date']}, {about['python']}, {about['cpu']}{quick}"
+        f"{found['suite']} at {about['revision']}, {about['date']}, {about['python']}, {about['cpu']}{mark}"
     )

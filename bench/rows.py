@@ -192,6 +192,8 @@ def _samples(
             samples.setdefault(contestant.label, []).append(found)
             if row.work in CHECKED:
                 _check(crew, row, contestant, bucket, prefix)
+            if row.work in PREPARED:  # the next one finds none of the consumers this one left behind
+                crew.help("remove_consumers", bucket=bucket)
     return samples
 
 

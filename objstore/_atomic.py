@@ -109,6 +109,7 @@ class AtomicPut:
             self._chunks.append(last)
         if len(self._chunks) > MAX_CHUNKS:
             raise _too_many(self._bucket)
+        self._bucket.check_chunks(len(self._chunks), self._template.name)
         for chunk in self._chunks:
             hasher.update(chunk)
             size += len(chunk)
@@ -129,6 +130,7 @@ class AtomicPut:
         old: ObjectInfo | None,
         before: Callable[[Conflict], Awaitable[bool]] | None,
         discard: Callable[[ObjectInfo], Awaitable[None]],
+        subject: str | None,
     ) -> Commit:
         """The commit of everything as the successor of revision ``expected``; arguments as :class:`Commit`.
 
@@ -140,6 +142,7 @@ class AtomicPut:
             encode_meta(self.info),
             expected=expected,
             nuid=self.info.nuid,
+            subject=subject,
             ttl=self._ttl,
             replaces=old,
             owns=True,

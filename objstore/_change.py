@@ -16,6 +16,7 @@ from ._bucket import RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._commit_states import ZERO_WINDOW, AfterFull, Step, after_full
 from ._get import deleted, not_found
+from ._locate import Lookup
 from ._rename import finish_rename, rename, settle_rename, shares_chunks, unmarked
 from ._renew import ages, moved, renewed
 from ._ttl import remaining
@@ -23,22 +24,21 @@ from ._watch import newest_metas
 from .errors import OutcomeUnknownError, StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta
-from .format.naming import alternative_meta_subjects
 
 
-async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, str]:
-    """The live object as the leader knows it, and the subject its meta lies on.
+async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, Lookup]:
+    """The live object as the leader knows it, and where its metas lie.
 
     Clients that encode names in another way filed it under another subject: it is changed where it lies.
     """
-    for subject in (bucket.meta_subject(name), *alternative_meta_subjects(bucket.name, name)):
-        message = await bucket.leader_message(subject)
-        if message is not None:
-            info = bucket.decode(message)
-            if info.deleted:
-                raise deleted(info)
-            return info, subject
-    raise not_found(bucket.name, name)
+    lookup = bucket.start_locating(name)
+    message = (await lookup.wait())[1]
+    if message is None:
+        raise not_found(bucket.name, name)
+    info = bucket.decode(message)
+    if info.deleted:
+        raise deleted(info)
+    return info, lookup
 
 
 async def _free(bucket: Bucket, subject: str, revision: int) -> int | None:
@@ -72,7 +72,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
     patience = Patience(bucket)
     while True:
         try:
-            info, subject = await current_info(bucket, name)
+            info, lookup = await current_info(bucket, name)
         except MetaDecodeError as exc:
             if if_revision is not None and if_revision != exc.revision:
                 raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None
@@ -86,15 +86,32 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             pass  # then nobody can finish it, and this name is the only one
         conflict = Conflict(info.revision, info)
         try:
-            await _marker(bucket, info, subject, info.revision).run()
-            return
+            if bucket.miscounts:  # a marker is refused by 2.9 after a full account, whatever it expects
+                gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+            else:
+                await _marker(bucket, info, lookup.newest, info.revision).run()
+                gone = True
         except Conflict as exc:
-            conflict = exc
+            conflict, gone = exc, False
         except StoreFullError:
-            if await bucket.outlast(_delete_when_full(bucket, info, subject)):
-                return
+            gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+        if gone:
+            await bucket.outlast(_remove_older(bucket, lookup, info))
+            return
         if if_revision is not None or not await patience.again():
             raise lost_race(bucket, name, if_revision, conflict)
+
+
+async def _remove_older(bucket: Bucket, lookup: Lookup, info: ObjectInfo) -> None:
+    """Remove older metas of the name that were filed under other subjects, and what only they name."""
+    for subject, message in lookup.others.items():
+        try:
+            await _free(bucket, subject, message.seq)
+            older = bucket.decode(message)
+            if not older.deleted and older.nuid != info.nuid:
+                await _discard(bucket, older)
+        except (MetaDecodeError, NatsError) as exc:
+            log.warning("an older meta of %r in bucket %r is left behind: %s", info.name, bucket.name, exc)
 
 
 def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:
@@ -157,7 +174,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     change = _change(meta)
     patience = Patience(bucket)
     while True:
-        info, subject = await current_info(bucket, name)
+        info, lookup = await current_info(bucket, name)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
         if await settle_rename(bucket, info, meta.name):
@@ -168,14 +185,14 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
                 change_it = renewed if meta.name == name else moved
                 return await change_it(bucket, info, replace(changed, name=meta.name))
             if meta.name != name:
-                return await rename(bucket, info, replace(changed, name=meta.name), subject)
+                return await rename(bucket, info, replace(changed, name=meta.name), lookup.newest)
             commit = Commit(
                 bucket,
                 name,
                 encode_meta(changed),
                 expected=info.revision,
                 nuid=info.nuid,
-                subject=subject,
+                subject=lookup.newest,
                 ttl=remaining(info.expires),
             )
             return replace(changed, revision=await commit.run())
@@ -217,12 +234,13 @@ async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
     for info in await newest_metas(bucket, lambda invalid: None):
         if not info.deleted or info.mtime > before:
             continue
-        for subject in (bucket.meta_subject(info.name), *alternative_meta_subjects(bucket.name, info.name)):
-            message = await bucket.leader_message(subject)
-            if message is not None and message.seq == info.revision:
-                await _free(bucket, subject, info.revision)
-                removed += 1
-                break
+        lookup = bucket.start_locating(info.name)
+        message = (await lookup.wait())[1]
+        if message is None or message.seq != info.revision:
+            continue  # written to meanwhile
+        await _remove_older(bucket, lookup, info)  # first: without the marker they would come back
+        await _free(bucket, lookup.newest, info.revision)
+        removed += 1
     return removed
 
 

@@ -20,8 +20,10 @@ from natsproto.subjects import check_publish_subject
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit_states import ENDS, CommitStates, Standing, Step
+from ._room import check_meta_room
 from ._ttl import ttl_line
 from .errors import OutcomeUnknownError, RevisionConflictError
+from .format.codec import META_HEADER
 from .format.models import ObjectInfo
 
 CANCEL_GRACE = 5.0
@@ -145,6 +147,8 @@ class Commit:
         """
         bucket = self._bucket
         bucket.client._connection.check_open()
+        if not self._own:  # a put has looked before its chunks
+            await check_meta_room(bucket, self._name, META_HEADER + len(self._payload))
         try:
             await self._drive()
         except asyncio.CancelledError:

@@ -28,12 +28,14 @@ class Lookup:
 
     Attributes:
         subjects: under which the name may be filed; this library's is the first.
+        newest: after :meth:`wait`, the subject of the newest message.
         others: after :meth:`wait`, the older messages of the name under other subjects, by subject.
     """
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
         self.subjects = meta_subjects(bucket.name, name)
+        self.newest = self.subjects[0]
         self.others: dict[str, StoredMessage] = {}
         self._pending: list[PendingRequest] = []
         self._ask()
@@ -72,10 +74,10 @@ class Lookup:
         }
         if not there:
             return self.subjects[0], None
-        newest = max(there, key=lambda subject: there[subject].seq)
-        message = there.pop(newest)
+        self.newest = max(there, key=lambda subject: there[subject].seq)
+        message = there.pop(self.newest)
         self.others = there
-        return newest, message
+        return self.newest, message
 
     async def _answers(self) -> list[StoredMessage | None]:
         return [await self._bucket.finish_leader_read(pending) for pending in self._pending]

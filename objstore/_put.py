@@ -22,6 +22,7 @@ from natsproto.nuid import next_nuid
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
+from ._locate import Lookup
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
 from ._room import Guard
@@ -41,6 +42,7 @@ from .format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
+    from natsproto.aio.client import PendingRequest
     from natsproto.jetstream.api.models import StoredMessage
 
 Progress = Callable[[int, "int | None"], None]
@@ -120,19 +122,19 @@ class Put:
         self._repaired = False
         self._hurry = False
         self._patience: Patience | None = None
+        self._meta_subject: str | None = None  # where the commit goes, when it is not the name's own
 
     async def run(self) -> ObjectInfo:
         """Store the object; returns its info with the revision the server gave it."""
         bucket = self._bucket
-        subject = bucket.meta_subject(self._template.name)
         # The previous meta is asked for beside the first chunks: one round trip less.
-        reading = None if self._expects_new() else bucket.start_leader_read(subject)
+        reading = None if self._expects_new() else self._start_reading()
         # A guess that costs little: the commit replaces nothing, or is refused and says what to read.
         previous: tuple[int, ObjectInfo | None] | None = (0, None) if reading is None else None
         self._begin()
         try:
             if self._if_revision is not None:
-                previous = await self._previous(reading, subject)
+                previous = await self._previous(reading)
                 self._check_condition(previous)
             for attempt in range(RESTARTS + 1):
                 try:
@@ -145,7 +147,7 @@ class Put:
                     log.warning("put of %r starts over on a new nuid: %s", self._template.name, exc.reason)
                     self._begin()
             if previous is None:
-                previous = await self._previous(reading, subject)
+                previous = await self._previous(reading)
                 bucket.new_names = 0 if previous[0] else bucket.new_names + 1
         except BaseException as exc:
             if reading is not None:
@@ -172,23 +174,23 @@ class Put:
         """:meth:`run` as one all-or-nothing batch."""
         bucket = self._bucket
         check_atomic(bucket, self._source.size, self._chunk_size)
-        reading = bucket.start_leader_read(bucket.meta_subject(self._template.name))
+        reading = self._start_reading()
         whole = AtomicPut(bucket, self._template, chunk_size=self._chunk_size, ttl=self._ttl)
         try:
+            await self._guard.begin()
             await whole.load(self._source, self._progress)
-            previous = await self._previous(reading, bucket.meta_subject(self._template.name))
-        finally:
-            reading.close()
-        self._check_condition(previous)
-        expected, old = previous
-        await finish_rename(bucket, old)
-        commit = whole.commit(
-            expected, old, self._stand_back if self._if_revision is None else None, self._discard
-        )
-        try:
+            previous = await self._previous(reading)
+            self._check_condition(previous)
+            expected, old = previous
+            await finish_rename(bucket, old)
+            before = self._stand_back if self._if_revision is None else None
+            commit = whole.commit(expected, old, before, self._discard, self._meta_subject)
             revision = await commit.run()
         except Conflict as conflict:
             self._lost(conflict, expected)
+        finally:
+            reading.close()
+            self._guard.close()
         expires = None if self._ttl is None else whole.info.mtime + self._ttl
         return replace(whole.info, revision=revision, expires=expires)
 
@@ -429,15 +431,26 @@ class Put:
 
     # -- meta -------------------------------------------------------------------------------------
 
-    async def _previous(self, reading: Any, subject: str) -> tuple[int, ObjectInfo | None]:
+    def _start_reading(self) -> PendingRequest | Lookup:
+        """Ask what is there; a condition is about the name, wherever other clients may have filed it."""
+        name = self._template.name
+        if self._if_revision is not None:
+            return self._bucket.start_locating(name)
+        return self._bucket.start_leader_read(self._bucket.meta_subject(name))
+
+    async def _previous(self, reading: PendingRequest | Lookup | None) -> tuple[int, ObjectInfo | None]:
         """Revision and meta of what the put replaces; the meta is ``None`` when there is none to read."""
         bucket = self._bucket
-        try:
-            message = await bucket.finish_leader_read(reading)
-        except NatsError as exc:
-            if not retryable(exc):
-                raise
-            message = await bucket.leader_message(subject)
+        if isinstance(reading, Lookup):
+            self._meta_subject, message = await reading.wait()
+        else:
+            assert reading is not None
+            try:
+                message = await bucket.finish_leader_read(reading)
+            except NatsError as exc:
+                if not retryable(exc):
+                    raise
+                message = await bucket.leader_message(bucket.meta_subject(self._template.name))
         if message is None:
             return 0, None
         try:
@@ -488,6 +501,7 @@ class Put:
                 encode_meta(info, digest),
                 expected=expected,
                 nuid=self._nuid,
+                subject=self._meta_subject,
                 ttl=self._ttl,
                 replaces=old,
                 owns=True,
@@ -532,7 +546,7 @@ class Put:
     async def _retract(self, commit: Commit) -> None:
         """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
         bucket = self._bucket
-        subject = bucket.meta_subject(self._template.name)
+        subject = self._meta_subject or bucket.meta_subject(self._template.name)
         standing = standing_of(bucket, await bucket.leader_message(subject))
         if standing.msg_id == commit.states.msg_id:
             await bucket.retrying(lambda: self._delete(standing.revision))

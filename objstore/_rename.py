@@ -50,22 +50,22 @@ async def rename(
         OutcomeUnknownError: both names may be there; whoever changes one of them finishes the rename.
         StoreFullError, other NatsError: refused; the old name is as it was.
     """
-    target = await _read(bucket, changed.name)
+    target, expected = await _target(bucket, changed.name)
     if target is not None and not target.deleted and not _same_chunks(target, old):
         raise _taken(bucket, changed.name, target.revision)
     steps = _at_once if bucket.atomic else _steps
-    return await bucket.outlast(steps(bucket, old, changed, target, subject))
+    return await bucket.outlast(steps(bucket, old, changed, expected, subject))
 
 
 async def _steps(
-    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, target: ObjectInfo | None, subject: str | None
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, expected: int, subject: str | None
 ) -> ObjectInfo:
     marked = replace(old, metadata={**unmarked(old), RENAMING: changed.name})
     marked = replace(marked, revision=await _commit(bucket, marked, old.revision, subject))
     new = replace(changed, metadata=unmarked(changed), mtime=datetime.now(UTC))
     linked = replace(new, metadata={**new.metadata, RENAMED_FROM: old.name})
     try:
-        new_revision = await _commit(bucket, linked, 0 if target is None else target.revision)
+        new_revision = await _commit(bucket, linked, expected)
     except Conflict as conflict:
         current = conflict.current
         if current is None or current.deleted or not _same_chunks(current, old):
@@ -137,11 +137,11 @@ class _Both(Commit):
 
 
 async def _at_once(
-    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, target: ObjectInfo | None, subject: str | None
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, expected: int, subject: str | None
 ) -> ObjectInfo:
     new = replace(changed, metadata=unmarked(changed), mtime=datetime.now(UTC))
     try:
-        revision = await _Both(bucket, new, 0 if target is None else target.revision, old, subject).run()
+        revision = await _Both(bucket, new, expected, old, subject).run()
     except Conflict:
         current = await _read(bucket, changed.name)
         if current is not None and not current.deleted:
@@ -156,11 +156,11 @@ async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
         return
     new_name, old_name = info.metadata.get(RENAMING), info.metadata.get(RENAMED_FROM)
     if new_name is not None and new_name != info.name and _usable(bucket, new_name):
-        target = await _read(bucket, new_name)
+        target, expected = await _target(bucket, new_name)
         if target is None or target.deleted:
             new = replace(info, name=new_name, metadata={**unmarked(info), RENAMED_FROM: info.name})
             try:
-                await _commit(bucket, new, 0 if target is None else target.revision)
+                await _commit(bucket, new, expected)
             except Conflict:
                 pass  # finished, or taken, by somebody else
     if old_name is not None and old_name != info.name and _usable(bucket, old_name):
@@ -241,10 +241,24 @@ def _usable(bucket: Bucket, name: str) -> bool:
 
 
 async def _read(bucket: Bucket, name: str) -> ObjectInfo | None:
+    """The newest meta of a name, wherever it lies."""
+    message = (await bucket.locate(name))[1]
     try:
-        return await bucket.leader_meta(name)
+        return None if message is None else bucket.decode(message)
     except MetaDecodeError:
         return None
+
+
+async def _target(bucket: Bucket, name: str) -> tuple[ObjectInfo | None, int]:
+    """:func:`_read`, and the revision that stands on the name's own subject, where the new meta goes."""
+    lookup = bucket.start_locating(name)
+    message = (await lookup.wait())[1]
+    own = message if lookup.newest == lookup.subjects[0] else lookup.others.get(lookup.subjects[0])
+    try:
+        info = None if message is None else bucket.decode(message)
+    except MetaDecodeError:
+        info = None
+    return info, 0 if own is None else own.seq
 
 
 async def _commit(bucket: Bucket, info: ObjectInfo, expected: int, subject: str | None = None) -> int:

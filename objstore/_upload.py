@@ -147,6 +147,7 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
         if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
             raise ValueError
         resolve_chunk_size(document["chunk_size"], 0)
+        upload = Upload(bucket, document)  # written again: what was just not too deep to be read may be now
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as exc:
         raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
     if (document.get("bucket"), document.get("name")) != (bucket.name, name):
@@ -155,7 +156,7 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
             bucket=bucket.name,
             name=name,
         )
-    return Upload(bucket, document)
+    return upload
 
 
 class ResumedPut(Put):

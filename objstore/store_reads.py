@@ -105,10 +105,10 @@ class StoreReads:
     async def get_range(self, name: str, start: int, end: int) -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
 
-        Costs the same wherever the range lies and however large the object is: one or two round trips, or
-        O(log n) when chunks of other objects lie between this one's. An object whose writer stored short
-        chunks is measured first (headers only). Lengths are checked; the digest is of the whole object and
-        cannot be.
+        Takes the same requests wherever the range lies and however large the object is: one or two round
+        trips, or O(log n) when chunks of other objects lie between this one's. An object whose writer stored
+        short chunks is measured first (headers only). Lengths are checked; the digest is of the whole
+        object and cannot be.
 
         Raises:
             ValueError: negative, reversed, or ``start`` beyond the end.

@@ -58,10 +58,37 @@ def connect(url: str) -> socket.socket:
         b'{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"raw","version":"0"}'
     )
     sock.sendall(b"CONNECT %b\r\nSUB _CEILING.* 1\r\nPING\r\n" % options)
-    answer = sock.recv(4096)
-    if answer != b"PONG\r\n":
-        raise Failure(f"the server refused the connection: {answer[:100]!r}")
+    wait_for_pong(sock)
     return sock
+
+
+def receive(sock: socket.socket) -> bytes:
+    found = sock.recv(65536)
+    if not found:
+        raise Failure("the server closed the connection")
+    return found
+
+
+def answered(sock: socket.socket, held: bytes) -> bytes:
+    """What is left of received bytes when a PING or INFO that they begin with was answered, or read over.
+
+    A server asks soon after the connection is made, and whenever it wants.
+    """
+    while held.startswith((b"PING\r\n", b"INFO ")) and (end := held.find(b"\r\n") + 2) > 1:
+        if held.startswith(b"PING"):
+            sock.sendall(b"PONG\r\n")
+        held = held[end:]
+    return held
+
+
+def wait_for_pong(sock: socket.socket) -> None:
+    """Wait for the answer to a PING of ours; nothing else but the server's own questions may come before."""
+    held = b""
+    while not (held := answered(sock, held + receive(sock))).startswith(b"PONG\r\n"):
+        if not (b"PONG\r\n".startswith(held) or b"PING\r\n".startswith(held) or held.startswith(b"INFO ")):
+            raise Failure(f"the server refused: {held[:100]!r}")
+    if answered(sock, held[len(b"PONG\r\n") :]):
+        raise Failure(f"the server said more: {held[:100]!r}")
 
 
 def ask(sock: socket.socket, frame: bytes) -> bytes:
@@ -69,10 +96,7 @@ def ask(sock: socket.socket, frame: bytes) -> bytes:
     sock.sendall(frame)
     answer = b""
     while b"}" not in answer:
-        more = sock.recv(4096)
-        if not more:
-            raise Failure("the server closed the connection")
-        answer += more
+        answer = answered(sock, answer + receive(sock))
     return answer
 
 

@@ -42,6 +42,7 @@ class Reader:
                     self.held = held[end + size :]
                     return held[end : end + size], total - size
             elif held.startswith(b"PING\r\n"):
+                self.sock.sendall(b"PONG\r\n")
                 self.held = held[6:]
                 continue
             elif end > 2:

@@ -10,33 +10,41 @@ import argparse
 import secrets
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
-from ._common import Failure, arguments, connect, main, now, payload, result, since, size
+from ._common import (
+    Failure,
+    answered,
+    arguments,
+    connect,
+    main,
+    now,
+    payload,
+    receive,
+    result,
+    since,
+    size,
+    wait_for_pong,
+)
 
 
-def answer(options: argparse.Namespace) -> None:
+def answer(options: argparse.Namespace) -> NoReturn:
     """Send back what comes; says a word when it listens."""
     data = payload(options.size)
     with connect(options.url) as sock:
         sock.sendall(b"SUB %b 7\r\nPING\r\n" % options.answer.encode())
-        if sock.recv(4096) != b"PONG\r\n":
-            raise Failure("the server refused the subscription")
+        wait_for_pong(sock)
         print("listening", flush=True)
         held = b""
-        while piece := sock.recv(65536):
-            held += piece
-            while True:
+        while True:
+            held = answered(sock, held + receive(sock))
+            while held.startswith(b"MSG "):
                 line, end, rest = held.partition(b"\r\n")
-                if line == b"PING" and end:
-                    sock.sendall(b"PONG\r\n")
-                    held = rest
-                    continue
                 if not end or len(rest) < len(data) + 2:
                     break
                 reply = line.split(b" ")[3]
                 sock.sendall(b"PUB %b %d\r\n%b" % (reply, len(data), rest[: len(data) + 2]))
-                held = rest[len(data) + 2 :]
+                held = answered(sock, rest[len(data) + 2 :])
 
 
 def request(options: argparse.Namespace) -> dict[str, Any]:
@@ -52,14 +60,15 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
         with connect(options.url) as sock:
             frame = b"PUB %b _CEILING.r %d\r\n%b\r\n" % (subject.encode(), len(data), data)
             wanted = b"MSG _CEILING.r 1 %d\r\n%b\r\n" % (len(data), data)
+            held = b""
             start = now()
             for _ in range(options.count):
                 sock.sendall(frame)
-                found = sock.recv(65536)
-                while len(found) < len(wanted):
-                    found += sock.recv(65536)
-                if found != wanted:
-                    raise Failure(f"wrong answer: {found[:100]!r}")
+                while len(held) < len(wanted) or not held.startswith(b"MSG "):
+                    held = answered(sock, held + receive(sock))
+                if not held.startswith(wanted):
+                    raise Failure(f"wrong answer: {held[:100]!r}")
+                held = held[len(wanted) :]
             clock = since(start)
     finally:
         responder.kill()
@@ -70,7 +79,6 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
 def work(options: argparse.Namespace) -> dict[str, Any]:
     if options.answer:
         answer(options)
-        raise Failure("the connection ended")
     return request(options)
 
 

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import sysconfig
 from typing import Any
 
 from . import works
@@ -19,7 +20,12 @@ async def serve(client: str, url: str, requests: Any, answers: Any) -> None:
     peer: Peer = module.Client()
     await peer.open(url)
     loop = asyncio.get_running_loop()
-    hello = {"version": peer.version(), "python": sys.version.split()[0], "loop": type(loop).__module__}
+    hello = {
+        "version": peer.version(),
+        "python": sys.version.split()[0],
+        "optimized": "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")),
+        "loop": type(loop).__module__,
+    }
     print(json.dumps(hello), file=answers, flush=True)
     while line := await loop.run_in_executor(None, requests.readline):
         request = json.loads(line)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 MODULES = {"natsproto": "ours", "nats-py": "nats_py", "natsrpy": "natsrpy", "natsio": "natsio"}
@@ -14,6 +15,9 @@ CHUNK = 128 * 1024
 
 QUEUE = 2_000_000
 """Messages a subscription may hold: more than any work sends."""
+
+
+Receive = Callable[[], Awaitable[object]]
 
 
 class Peer:
@@ -44,6 +48,10 @@ class Peer:
         raise NotImplementedError
 
     async def remove(self, name: str) -> None:
+        raise NotImplementedError
+
+    async def remove_consumers(self, bucket: str) -> None:
+        """Delete every consumer of a bucket; only asked of this library, between the turns."""
         raise NotImplementedError
 
     async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
@@ -81,6 +89,19 @@ class Peer:
     async def listen(self, subject: str) -> AsyncIterator[Any]:
         """The library's own iterator over messages, once the server knows of it."""
         raise NotImplementedError
+
+    async def receiver(self, subject: str, payloads: list[Any], count: int) -> Receive:
+        """Listen by the library's fastest way; what is returned waits until ``payloads`` has ``count``."""
+        messages = await self.listen(subject)
+        data_of = attrgetter(self.payload)
+
+        async def receive() -> None:
+            async for message in messages:
+                payloads.append(data_of(message))
+                if len(payloads) == count:
+                    break
+
+        return receive
 
     async def request(self, subject: str, data: bytes) -> bytes:
         raise NotImplementedError

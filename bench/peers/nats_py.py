@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
 from nats.js.api import ObjectMeta, ObjectMetaOptions
 
-from .base import CHUNK, QUEUE, Peer
+from .base import CHUNK, QUEUE, Peer, Receive
 
 
 class Client(Peer):
@@ -57,6 +58,20 @@ class Client(Peer):
         subscription = await self.nc.subscribe(subject, pending_msgs_limit=QUEUE, pending_bytes_limit=limit)
         await self.nc.flush()
         return subscription.messages
+
+    async def receiver(self, subject: str, payloads: list[Any], count: int) -> Receive:
+        """By callback: four times as fast as its iterator."""
+        complete = asyncio.Event()
+
+        async def receive(message: Any) -> None:
+            payloads.append(message.data)
+            if len(payloads) == count:
+                complete.set()
+
+        limits = {"pending_msgs_limit": QUEUE, "pending_bytes_limit": 1 << 40}
+        await self.nc.subscribe(subject, cb=receive, **limits)
+        await self.nc.flush()
+        return complete.wait
 
     async def request(self, subject: str, data: bytes) -> bytes:
         return (await self.nc.request(subject, data)).data

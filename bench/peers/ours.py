@@ -34,6 +34,11 @@ class Client(Peer):
     async def remove(self, name: str) -> None:
         await self.store.delete(name)
 
+    async def remove_consumers(self, bucket: str) -> None:
+        stream = f"OBJ_{bucket}"
+        for consumer in await self.js.consumer_names(stream):
+            await self.js.delete_consumer(stream, consumer)
+
     async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
         await self.store.put(name, pieces, chunk_size=chunk)
 

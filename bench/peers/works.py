@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +251,10 @@ async def subscribe(peer: Peer, url: str, size: int, count: int) -> dict[str, fl
     subject = f"bench.subscribe.{random.randrange(1 << 60):x}"
     command = [sys.executable, "-m", "bench.ceiling.publish", url]
     command += ["--subject", subject, "--size", str(size), "--count", str(count), "--wait"]
-    data_of = attrgetter(peer.payload)
     payloads: list[Any] = []
     meter = Meter()
     async with asyncio.timeout(WAIT):
-        found = await peer.listen(subject)
+        receive = await peer.receiver(subject, payloads, count)
         publisher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert publisher.stdin is not None
         assert publisher.stdout is not None
@@ -266,10 +264,7 @@ async def subscribe(peer: Peer, url: str, size: int, count: int) -> dict[str, fl
                 publisher.stdin.write(b"go\n")
                 publisher.stdin.flush()
                 async with asyncio.timeout(30):
-                    async for message in found:
-                        payloads.append(data_of(message))
-                        if len(payloads) == count:
-                            break
+                    await receive()
         except TimeoutError:
             raise AssertionError(f"{len(payloads)} of {count} messages came within 30 s") from None
         finally:
@@ -366,6 +361,12 @@ async def check_stream(peer: Peer, bucket: str, prefix: str, size: int, count: i
         for wanted in pieces(size):
             check(await peer.get_range(f"{prefix}-{number}", start, start + len(wanted)), wanted, prefix)
             start += len(wanted)
+    return {}
+
+
+async def remove_consumers(peer: Peer, bucket: str) -> dict[str, float]:
+    """Delete what clients left behind."""
+    await peer.remove_consumers(bucket)
     return {}
 
 

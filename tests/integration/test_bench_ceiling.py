@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -14,6 +15,8 @@ import pytest
 
 import natsproto
 from natsproto.server import LocalServer
+from natsproto.testing import FaultProxy
+from natsproto.wire import Event, Info, Pong
 from objstore import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,3 +159,41 @@ async def test_get_needs_batches(old_server: LocalServer) -> None:
         await store.put("object", bytes(300_000))
         refused("get", old_server.url, "--bucket", "ceiling-old", "--name", "object", because="no batches")
         await nc.jetstream().delete_object_store("ceiling-old")
+
+
+@pytest.mark.parametrize("ping", ["before", "behind"])
+@pytest.mark.parametrize("name", ["put", "get", "publish", "subscribe", "request"])
+async def test_a_server_that_asks(new_server: LocalServer, name: str, ping: str) -> None:
+    """A server sends PING two seconds after the connection was made, and later: among whatever it says."""
+    asked, answers = 0, 0
+
+    def from_server(event: Event, raw: bytes) -> list[bytes] | None:
+        nonlocal asked
+        if isinstance(event, Info) or asked >= 5:
+            return None
+        asked += 1
+        return [b"PING\r\n", raw] if ping == "before" else [raw, b"PING\r\n"]
+
+    def from_client(event: Event, raw: bytes) -> list[bytes] | None:
+        nonlocal answers
+        if isinstance(event, Pong):
+            answers += 1
+            return []
+        return None
+
+    bucket = f"ceiling-ping-{name}-{ping}"
+    async with natsproto.connect(new_server.url) as nc, FaultProxy(new_server.url) as proxy:
+        proxy.to_client, proxy.to_server = from_server, from_client
+        store = await nc.jetstream().create_object_store(bucket=bucket)
+        await store.put("object", payload(3_000_000))
+        where = {
+            "put": ("--bucket", bucket, "--name", "new", "--size", "3000000"),
+            "get": ("--bucket", bucket, "--name", "object"),
+            "publish": ("--subject", "ceiling.ping", "--count", "1000"),
+            "subscribe": ("--size", "16", "--count", "1000"),
+            "request": ("--size", "16", "--count", "30"),
+        }
+        done = await asyncio.to_thread(call, name, proxy.url, *where[name])
+        assert (done.returncode, done.stderr) == (0, "")
+        await nc.jetstream().delete_object_store(bucket)
+    assert 0 < answers <= asked

@@ -95,7 +95,8 @@ async def test_lost_race_leaves_nothing(atomic: ObjectStore, monkeypatch: pytest
     async def overtaken(bucket: Bucket, pending: PendingRequest) -> StoredMessage | None:
         """Another writer commits between the look and the batch."""
         message = await real(bucket, pending)
-        assert message is not None
+        if message is None:
+            return None  # another subject the name might be filed under
         await bucket.js.publish(bucket.meta_subject("a"), message.data, headers={"Nats-Rollup": "sub"})
         return message
 
