@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
+from ._chunks import SETTLE
 from ._prepare import prepare
-from ._put import SETTLE, Put, Unrepairable
+from ._put import Put
 from ._source import open_source
 from ._watch import newest_metas
 from .errors import BadObjectMetaError
@@ -183,7 +183,7 @@ class ResumedPut(Put):
             await super()._send_chunks()
             await self._delete_strays(None)
             if self._chunks:
-                await self._check_count()  # another process may be sending with the same token
+                await self._check_stored()  # another process may be sending with the same token
         finally:
             if self._stored is not None:
                 await self._stored.aclose()
@@ -204,23 +204,16 @@ class ResumedPut(Put):
         stored, self._stored = self._stored, None
         if stored is None:
             return
-        bucket = self._bucket
         strays = [] if first is None else [first.seq]
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
         for seq in strays:
-            try:
-                await bucket.js.delete_message(bucket.stream, seq)
-            except MessageNotFoundError:
-                pass
+            await self._delete(seq)
 
     async def _discard(self, old: ObjectInfo | None) -> None:
         await super()._discard(old)
         if self._chunks:
-            try:
-                await self._check_count()
-            except Unrepairable as exc:
-                raise exc.reason from None
+            await self._check_again()
 
     async def _cleanup(self) -> None:
         if self._window is not None:

@@ -17,7 +17,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket, bind, bind_info, missing, retrying
+from ._bucket import Bucket, bind, bind_info, domain_of, missing, retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
 from .format.buckets import (
     FIELD_MINIMUM_VERSION,
@@ -88,7 +88,15 @@ async def create_bucket(
         if not existed:
             await js.delete_stream(stream)
         raise _unsupported(js, wanted.bucket, dropped)
+    if domain_of(info) is None and _in_a_domain(js):
+        info = await bind_info(js, wanted.bucket)  # the answer to a creation does not say which
     return ObjectStore(Bucket(js, wanted.bucket, info))
+
+
+def _in_a_domain(js: JetStreamContext) -> bool:
+    """Whether what was created may lie in a domain; not if the server connected to has it, and none."""
+    info = js.client._connection.info
+    return js.prefix != "$JS.API" or "domain" in info or info.get("jetstream") is not True
 
 
 async def update_bucket(
