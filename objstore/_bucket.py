@@ -183,6 +183,11 @@ class Bucket:
     def _domain_connected_to(self) -> object:
         return self.client._connection.info.get("domain")
 
+    @property
+    def _moved(self) -> bool:
+        """Whether the server connected to is of another domain than the one before."""
+        return self._domain_connected_to() != self._near and self.client._connection.session is not None
+
     async def check_same(self, name: str = "") -> None:
         """Make sure that the bucket that answers now is the one that was opened.
 
@@ -324,7 +329,7 @@ class Bucket:
             msg = await pending.wait()
         except NoRespondersError as exc:
             raise self.js._nobody(exc) from None
-        if self._near != self._domain_connected_to() and self.client._connection.session is not None:
+        if self._moved:
             await self.check_same()
         if msg.payload == NO_MESSAGE:
             return None  # before every put of a new name
@@ -361,6 +366,8 @@ class Bucket:
     async def _newest(self, subject: str) -> StoredMessage | None:
         if not self.direct_meta:
             return await self.leader_message(subject)
+        if self._moved:
+            await self.retrying(self.check_same)
         try:
             msg = await self.client.request_frame(
                 self._direct_subject, last_of(subject), b"", min(self.js.timeout, DIRECT_PATIENCE)

@@ -24,7 +24,7 @@ from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
 from natsproto.nuid import next_nuid
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._source import Source
 from ._ttl import chunk_header
 from .errors import BucketNotFoundError, IntegrityError
@@ -331,6 +331,8 @@ class ChunkSender:
             IntegrityError: the object stands, and not all of its chunks do.
         """
         bucket, name = self._bucket, self._template.name
+        if self._window is not None and isinstance(self._window.failure, WrongStreamError):
+            log.warning("put of %r: %s", name, bucket.elsewhere(self._window.failure, name, self._nuid))
         try:
             await self._check_stored()
         except Unrepairable as exc:

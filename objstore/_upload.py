@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproto.nuid import next_nuid
 
-from ._bucket import Bucket
+from ._bucket import Bucket, MetaDecodeError
 from ._chunks import SETTLE
 from ._prepare import prepare
 from ._put import Put
@@ -102,8 +102,10 @@ class Upload:
 
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
-        if await self._holder() is None:
-            await self._bucket.purge_chunks(self.nuid)
+        bucket = self._bucket
+        # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
+        if not await names(bucket, self.name, self.nuid) and await self._holder() is None:
+            await bucket.purge_chunks(self.nuid)
 
     async def _holder(self) -> ObjectInfo | None:
         """The live object that has these chunks, under whatever name; reads every meta."""
@@ -114,6 +116,15 @@ class Upload:
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
+
+
+async def names(bucket: Bucket, name: str, nuid: str) -> bool:
+    """Whether ``name`` is, for the leader, a live object with the chunks ``nuid``."""
+    try:
+        info = await bucket.leader_meta(name)
+    except MetaDecodeError:
+        return False
+    return info is not None and not info.deleted and info.nuid == nuid
 
 
 def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
@@ -207,6 +218,14 @@ class ResumedPut(Put):
         strays = [] if first is None else [first.seq]
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
+        if strays and await names(self._bucket, self._template.name, self._nuid):
+            # Now they belong to an object that stands: what is stored would be destroyed for what may come.
+            raise BadObjectMetaError(
+                f"the upload of {self._template.name!r} was committed already, with other content: begin "
+                "another one",
+                bucket=self._bucket.name,
+                name=self._template.name,
+            )
         for seq in strays:
             await self._delete(seq)
 
