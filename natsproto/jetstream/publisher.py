@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
@@ -255,7 +254,7 @@ class PublishWindow(ReplySlot):
         self._inflight: set[int] = set()
         self._inflight_bytes = 0
         self._acked_early: dict[int, int] = {}
-        self._recent: deque[int] = deque(maxlen=MAX_MESSAGES)
+        self._recent: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
         self._seen = 0
         self._mux = connection.mux
@@ -295,6 +294,8 @@ class PublishWindow(ReplySlot):
             raise self.failure
         index = self._next_index
         self._next_index = index + 1
+        if not index & (MAX_MESSAGES - 1):  # now and then
+            del self._recent[:-MAX_MESSAGES]
         self.unproven[index] = payload
         self._inflight.add(index)
         self._inflight_bytes += size
@@ -345,29 +346,29 @@ class PublishWindow(ReplySlot):
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         index = int(rest) if rest.isdigit() and len(rest) < 20 else -1
-        if index not in self._inflight:
+        inflight = self._inflight
+        if index not in inflight:
             self._doubt(index, msg)
             return
-        refusal: NatsError | None = None
         seq = plain_ack_seq(msg.payload, self._ack_head)
         if not seq:
             try:
                 seq = self._seq(msg)
-            except (WrongStreamError, RemoteProtocolError) as exc:
-                self._fail(exc)  # not the stream's answer: that one is still to come
-                return
             except NatsError as exc:
-                refusal = exc
+                # By these two it is not answered: the stream's own is still to come.
+                if not isinstance(exc, WrongStreamError | RemoteProtocolError):
+                    inflight.remove(index)
+                    self._inflight_bytes -= len(self.unproven[index])
+                self._fail(exc)
+                return
         self._seen += 1
-        self._inflight.remove(index)
+        inflight.remove(index)
         self._inflight_bytes -= len(self.unproven[index])
-        if refusal is not None:
-            self._fail(refusal)
-            return
         if index == self._next_ack:
             self._advance(index, seq)
-            while self._next_ack in self._acked_early:
-                self._advance(self._next_ack, self._acked_early.pop(self._next_ack))
+            early = self._acked_early
+            while early and self._next_ack in early:
+                self._advance(self._next_ack, early.pop(self._next_ack))
         else:
             self._acked_early[index] = seq
         self._wake()
