@@ -184,7 +184,7 @@ class Bucket:
         return self.client._connection.info.get("domain")
 
     @property
-    def _moved(self) -> bool:
+    def moved(self) -> bool:
         """Whether the server connected to is of another domain than the one before."""
         return self._domain_connected_to() != self._near and self.client._connection.session is not None
 
@@ -329,7 +329,7 @@ class Bucket:
             msg = await pending.wait()
         except NoRespondersError as exc:
             raise self.js._nobody(exc) from None
-        if self._moved:
+        if self.moved:
             await self.check_same()
         if msg.payload == NO_MESSAGE:
             return None  # before every put of a new name
@@ -366,7 +366,7 @@ class Bucket:
     async def _newest(self, subject: str) -> StoredMessage | None:
         if not self.direct_meta:
             return await self.leader_message(subject)
-        if self._moved:
+        if self.moved:
             await self.retrying(self.check_same)
         try:
             msg = await self.client.request_frame(

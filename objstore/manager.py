@@ -88,15 +88,19 @@ async def create_bucket(
         if not existed:
             await js.delete_stream(stream)
         raise _unsupported(js, wanted.bucket, dropped)
-    if domain_of(info) is None and _in_a_domain(js):
-        info = await bind_info(js, wanted.bucket)  # the answer to a creation does not say which
-    return ObjectStore(Bucket(js, wanted.bucket, info))
+    return await _opened(js, wanted.bucket, info)
 
 
-def _in_a_domain(js: JetStreamContext) -> bool:
-    """Whether what was created may lie in a domain; not if the server connected to has it, and none."""
-    info = js.client._connection.info
-    return js.prefix != "$JS.API" or "domain" in info or info.get("jetstream") is not True
+async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> ObjectStore:
+    """The bucket that was created or changed, with its domain, which few servers name in these answers.
+
+    Nobody is asked where the server connected to answers by itself and has none.
+    """
+    near = js.client._connection.info
+    may_have = js.prefix != "$JS.API" or "domain" in near or near.get("jetstream") is not True
+    if may_have and domain_of(info) is None:
+        info = await bind_info(js, bucket)
+    return ObjectStore(Bucket(js, bucket, info))
 
 
 async def update_bucket(
@@ -122,7 +126,7 @@ async def update_bucket(
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
         raise _unsupported(js, name, dropped)
-    return ObjectStore(Bucket(js, name, info))
+    return await _opened(js, name, info)
 
 
 async def create_or_update_bucket(
