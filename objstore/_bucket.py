@@ -367,7 +367,7 @@ class Bucket:
         if not self.direct_meta:
             return await self.leader_message(subject)
         if self.moved:
-            await self.retrying(self.check_same)
+            return await self.leader_message(subject)
         try:
             msg = await self.client.request_frame(
                 self._direct_subject, last_of(subject), b"", min(self.js.timeout, DIRECT_PATIENCE)
@@ -470,9 +470,15 @@ class Bucket:
         return exc
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
-        """:func:`retrying` with this bucket's errors."""
+        """:func:`retrying` with this bucket's errors, and never with another bucket of the same name."""
+
+        async def attempt() -> T:
+            if self.moved:
+                await self.check_same()
+            return await call()
+
         try:
-            return await retrying(self.client, call, budget)
+            return await retrying(self.client, attempt, budget)
         except NatsError as exc:
             error = self.translate(exc)
             raise error from (exc if error is not exc else None)

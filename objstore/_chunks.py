@@ -88,8 +88,8 @@ class ChunkSender:
         )
 
     async def _send_chunks(self) -> None:
-        if self._bucket.moved:
-            await self._bucket.retrying(self._check_bucket)  # before a byte goes where it does not belong
+        if self._bucket.moved:  # before a byte goes where it does not belong
+            await self._bucket.retrying(self._check_bucket)
         connection = self._bucket.client._connection
         epoch, began = connection.epoch, self._loop.time()
         whole = self._source.whole

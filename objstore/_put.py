@@ -254,7 +254,13 @@ class Put(ChunkSender):
                 return as_stored(info, revision, expires)
 
     async def _after_cancel(self, old: ObjectInfo | None, revision: int | None) -> None:
-        await (self._cleanup() if revision is None else self._committed(old))
+        if revision is None:
+            await self._cleanup()
+            return
+        try:
+            await self._committed(old)
+        except IntegrityError as exc:  # the caller gets the cancellation
+            log.warning("put of %r, cancelled when it was committed: %s", self._template.name, exc)
 
     async def _retract(self, revision: int) -> None:
         """The meta went into a bucket made anew, without its chunks: remove what is ours there."""

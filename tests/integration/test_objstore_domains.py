@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,6 @@ async def test_the_farther_one_answers_late(linked: Linked, write: Write) -> Non
 
 
 async def test_gc_of_the_other_side_finds_what_was_left(linked: Linked) -> None:
-    from datetime import timedelta
-
     far = await linked.here.js.client.jetstream(domain="hub").object_store("files")
     with pytest.raises(ForeignBucketError) as caught:
         await far.put("new", pattern(5 * CHUNK))
@@ -258,6 +257,12 @@ CALLS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
     "link": lambda store: store.update_meta("new", ObjectMeta("new")),
     "get": lambda store: store.get("both"),
     "get_info": lambda store: store.get_info("both"),
+    "gc": lambda store: store.gc(older_than=timedelta(0)),
+    "purge_deleted": lambda store: store.purge_deleted(),
+    "status": lambda store: store.status(),
+    "seal": lambda store: store.seal(),
+    "verify": lambda store: store.verify(),
+    "names": lambda store: store.names(),
 }
 
 
@@ -269,6 +274,7 @@ async def test_reconnected_to_another_domain(binary: str | None, tmp_path: Path,
         async with natsproto.connect(two.url) as client:
             other = await client.jetstream().create_object_store(bucket="files", allow_direct=direct)
             await other.put("both", THERE["both"])
+            await client.jetstream().publish("$O.files.C.somebodys", b"1")
         servers = [one.url, two.url]
         async with natsproto.connect(servers, randomize=False, reconnect_wait=0.01) as client:
             store = await client.jetstream().create_object_store(bucket="files", allow_direct=direct)
@@ -286,6 +292,9 @@ async def test_reconnected_to_another_domain(binary: str | None, tmp_path: Path,
             fresh = await client.jetstream().object_store("files")
             assert await fresh.get("both") == THERE["both"]
             assert await fresh.names() == ["both"]
+            assert [orphan.nuid for orphan in (await fresh.gc(older_than=timedelta(0))).orphans] == [
+                "somebodys"
+            ]
             await assert_exact(fresh)
             # Back where it came from, the handle is good again.
             one.start()

@@ -1,4 +1,4 @@
-"""Hooks for the fault proxy: the n-th publish of a kind or its acknowledgement, and what the client deletes."""
+"""Hooks for the fault proxy: the n-th publish of a kind or its answer, and what the client deletes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose acknowledgement it is: of the right stream and domain, once, for its own token; all else is a doubt."""
+"""Whose acknowledgement it is: of the right stream and domain, once, for its own token; else a doubt."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_refusals_name_no_domain(payload: bytes, domain: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"+OK", b"{}", b"[]", b'{"seq":5}', b'{"stream":"S"}', b'{"stream":"S","seq":"5"}', b"\xff"]
+    "payload",
+    [b"", b"+OK", b"{}", b"[]", b'{"seq":5}', b'{"stream":"S"}', b'{"stream":"S","seq":"5"}', b"\xff"],
 )
 def test_no_acknowledgement(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
