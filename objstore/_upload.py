@@ -192,7 +192,7 @@ class ResumedPut(Put):
         self._stored = self._bucket.messages(self._subject)
         try:
             await super()._send_chunks()
-            await self._delete_strays(None)
+            await self._delete_strays(None, more=False)
             if self._chunks:
                 await self._check_stored()  # another process may be sending with the same token
         finally:
@@ -206,19 +206,24 @@ class ResumedPut(Put):
                 self._last_seq = message.seq
                 self._count(chunk)
                 return
-            await self._delete_strays(message)
+            await self._delete_strays(message, more=self._chunks > 0)
             self._window = self._open_window(self._chunks, self._last_seq)
         await super()._send(chunk)
 
-    async def _delete_strays(self, first: StoredMessage | None) -> None:
-        """Whatever is stored beyond what agrees with the source does not belong there."""
+    async def _delete_strays(self, first: StoredMessage | None, *, more: bool) -> None:
+        """Whatever is stored beyond what agrees with the source does not belong there.
+
+        Args:
+            first: the first of that, if it was read already.
+            more: whether others are going to be added to those that agree.
+        """
         stored, self._stored = self._stored, None
         if stored is None:
             return
         strays = [] if first is None else [first.seq]
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
-        if strays and await names(self._bucket, self._template.name, self._nuid):
+        if (strays or more) and await names(self._bucket, self._template.name, self._nuid):
             # Now they belong to an object that stands: what is stored would be destroyed for what may come.
             raise BadObjectMetaError(
                 f"the upload of {self._template.name!r} was committed already, with other content: begin "

@@ -7,6 +7,7 @@ reads as what was put or as what it was before, and an OK means the bytes.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -119,7 +120,7 @@ async def test_chunk_twice(
     """The copies are found and removed, in place: nothing is sent a second time."""
     traffic.on_publish(traffic.chunks, n, twice)
     assert await outcome(store, faulty.put("a", source(restartable))) is None
-    assert traffic._counts[traffic.chunks] == CHUNKS
+    assert traffic.counts[traffic.chunks] == CHUNKS
     assert len(traffic.deleted) == (1 if n is not None else CHUNKS)
 
 
@@ -255,9 +256,7 @@ def forged_frame(event: Msg, what: Any) -> bytes:
     return message(event, b"", b"NATS/1.0 503\r\n\r\n") if what is None else message(event, what)
 
 
-@pytest.mark.parametrize(
-    ("n", "restartable"), [(0, False), (3, True), (6, False), (None, True), (None, False)]
-)
+@pytest.mark.parametrize(("n", "restartable"), [(0, False), (6, True), (None, False)])
 @pytest.mark.parametrize("kind", FORGED)
 async def test_forged_second_answer(
     traffic: Traffic, faulty: ObjectStore, store: ObjectStore, kind: str, n: int | None, restartable: bool
@@ -265,6 +264,7 @@ async def test_forged_second_answer(
     what = FORGED[kind](faulty)
     traffic.on_ack(traffic.chunks, n, lambda event, raw: [raw, forged_frame(event, what)])
     error = await outcome(store, faulty.put("a", source(restartable)))
+    assert traffic.hits
     if "domain" in kind or "stream" in kind:
         # After the last chunk's acknowledgement it may come too late to stop the put.
         assert isinstance(error, ForeignBucketError) or (error is None and n == 6)
@@ -273,9 +273,7 @@ async def test_forged_second_answer(
     assert traffic.deleted == []
 
 
-@pytest.mark.parametrize(
-    ("n", "restartable"), [(0, False), (3, True), (6, False), (None, True), (None, False)]
-)
+@pytest.mark.parametrize(("n", "restartable"), [(0, False), (6, True), (None, False)])
 @pytest.mark.parametrize("kind", FORGED)
 async def test_forged_first_answer(
     traffic: Traffic, faulty: ObjectStore, store: ObjectStore, kind: str, n: int | None, restartable: bool
@@ -285,6 +283,7 @@ async def test_forged_first_answer(
     traffic.on_ack(traffic.chunks, n, lambda event, raw: [forged_frame(event, what), raw])
     before = set(await chunk_counts(store))
     error = await outcome(store, faulty.put("a", source(restartable)))
+    assert traffic.hits
     if kind == "full":
         assert isinstance(error, StoreFullError)
     if "domain" in kind or "stream" in kind:
@@ -295,6 +294,41 @@ async def test_forged_first_answer(
     assert len(nuids & before) == (1 if error is None else 0)  # of what was replaced
 
 
+@pytest.mark.parametrize("restartable", [True, False])
+async def test_forged_hint_beside_a_copy(
+    traffic: Traffic, faulty: ObjectStore, store: ObjectStore, restartable: bool
+) -> None:
+    """One chunk is there twice, and another second answer names a chunk that belongs there."""
+
+    def forge(event: Msg, raw: bytes) -> list[bytes]:
+        seq = json.loads(bytes(event.payload))["seq"]
+        return [raw, message(event, own(faulty, seq - 1))]
+
+    traffic.on_publish(traffic.chunks, 2, twice)
+    traffic.on_ack(traffic.chunks, 5, forge)
+    error = await outcome(store, faulty.put("a", source(restartable)))
+    assert error is None if restartable else isinstance(error, IntegrityError)
+    assert traffic.deleted == []  # the rest would not have been what was sent
+
+
+async def test_only_what_is_ours_is_deleted(store: ObjectStore) -> None:
+    bucket = store._bucket
+    await store.put("a", OLD)
+    seq = (await store.get_info("a")).revision
+    assert await bucket.delete_own(seq, lambda message: False) is False
+    assert await bucket.delete_own(seq + 1, lambda message: True) is False
+    assert await store.get("a") == OLD
+    seen: list[str] = []
+
+    def ours(stored: Any) -> bool:
+        seen.append(stored.subject)
+        return True
+
+    assert await bucket.delete_own(seq, ours) is True
+    assert await bucket.delete_own(seq, ours) is False
+    assert seen == [bucket.meta_subject("a")]
+
+
 @pytest.fixture
 async def bystander(server: LocalServer, faulty: ObjectStore) -> AsyncIterator[Client]:
     """Sees every chunk, and with it where its acknowledgement goes."""
@@ -303,7 +337,7 @@ async def bystander(server: LocalServer, faulty: ObjectStore) -> AsyncIterator[C
 
 
 @pytest.mark.parametrize("kind", [*FORGED, "guesses"])
-@pytest.mark.parametrize("size", [1, CHUNK, 20 * CHUNK])
+@pytest.mark.parametrize("size", [1, 20 * CHUNK])
 async def test_bystander(
     bystander: Client, faulty: ObjectStore, store: ObjectStore, kind: str, size: int
 ) -> None:
@@ -316,7 +350,7 @@ async def test_bystander(
         async for msg in sub:
             reply = msg.reply or ""
             head = b"" if what is not None else b"NATS/1.0 503\r\n\r\n"
-            data = b"" if what is None else (what if isinstance(what, bytes) else _json(what))
+            data = b"" if what is None else what if isinstance(what, bytes) else json.dumps(what).encode()
             subjects = [reply]
             if kind == "guesses":
                 prefix, token = reply.split(".")[:2], reply.split(".")[2]
@@ -331,12 +365,6 @@ async def test_bystander(
     finally:
         answering.cancel()
         await asyncio.wait([answering])
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    import json
-
-    return json.dumps(document).encode()
 
 
 # -- by chance, both ways -----------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class Traffic:
         deleted: sequences the client asked to delete.
         purged: filters of the purges the client asked for.
         hits: frames that were acted upon.
+        counts: publishes below each prefix.
         hit: set with the first of them.
     """
 
@@ -42,7 +43,7 @@ class Traffic:
         self.hit = asyncio.Event()
         self._sends: list[tuple[bytes, Callable[[int], bool], Act]] = []
         self._answers: list[tuple[bytes, Callable[[int], bool], Act]] = []
-        self._counts: dict[bytes, int] = {}
+        self.counts: dict[bytes, int] = {}
         self._replies: dict[bytes, list[tuple[bytes, int]]] = {}
         self._all: Act | None = None
         proxy.to_server, proxy.to_client = self._to_server, self._to_client
@@ -74,8 +75,8 @@ class Traffic:
         for prefix in (self.chunks, self.metas):
             if not event.subject.startswith(prefix):
                 continue
-            number = self._counts.get(prefix, 0)
-            self._counts[prefix] = number + 1
+            number = self.counts.get(prefix, 0)
+            self.counts[prefix] = number + 1
             if event.reply is not None:
                 self._replies[bytes(event.reply)] = [(prefix, number)]
             for wanted, chosen, act in self._sends:
