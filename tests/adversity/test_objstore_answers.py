@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from objstore import (
     OutcomeUnknownError,
     StoreFullError,
 )
-from support.frames import Traffic, message
+from support.frames import FORGED, Traffic, forged_frame, message, own
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
 OLD, NEW = pattern(2 * CHUNK, 1), pattern(6 * CHUNK + 1, 2)
@@ -223,37 +223,6 @@ async def test_ack_after_the_time_out(
 
 
 # -- answers of others --------------------------------------------------------------------------------
-
-
-def own(store: ObjectStore, seq: int, **extra: Any) -> dict[str, Any]:
-    return {"stream": f"OBJ_{store.bucket}", "seq": seq, **extra}
-
-
-def refusal(store: ObjectStore, code: int, err_code: int) -> dict[str, Any]:
-    return own(store, 0, error={"code": code, "err_code": err_code, "description": "no"})
-
-
-FORGED: dict[str, Callable[[ObjectStore], Any]] = {
-    "another object's": lambda store: own(store, 3),
-    "the first": lambda store: own(store, 1),
-    "one to come": lambda store: own(store, 10**9),
-    "nothing": lambda store: own(store, 0),
-    "below nothing": lambda store: own(store, -5),
-    "duplicate": lambda store: own(store, 3, duplicate=True),
-    "another domain": lambda store: own(store, 3, domain="elsewhere"),
-    "another stream": lambda store: {"stream": "OTHER", "seq": 3},
-    "full": lambda store: refusal(store, 503, 10077),
-    "lost race": lambda store: refusal(store, 400, 10071),
-    "sealed": lambda store: refusal(store, 400, 10109),
-    "no leader": lambda store: refusal(store, 503, 10008),
-    "text": lambda store: b"+OK",
-    "empty": lambda store: b"",
-    "503": lambda store: None,
-}
-
-
-def forged_frame(event: Msg, what: Any) -> bytes:
-    return message(event, b"", b"NATS/1.0 503\r\n\r\n") if what is None else message(event, what)
 
 
 @pytest.mark.parametrize(("n", "restartable"), [(0, False), (6, True), (None, False)])

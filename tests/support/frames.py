@@ -23,6 +23,37 @@ def message(event: Msg, payload: bytes | dict[str, Any], header: bytes = b"") ->
     return b"MSG %b %b %d\r\n%b\r\n" % (event.subject, event.sid, len(data), data)
 
 
+def own(store: ObjectStore, seq: int, **extra: Any) -> dict[str, Any]:
+    return {"stream": f"OBJ_{store.bucket}", "seq": seq, **extra}
+
+
+def refusal(store: ObjectStore, code: int, err_code: int) -> dict[str, Any]:
+    return own(store, 0, error={"code": code, "err_code": err_code, "description": "no"})
+
+
+FORGED: dict[str, Callable[[ObjectStore], Any]] = {
+    "another object's": lambda store: own(store, 3),
+    "the first": lambda store: own(store, 1),
+    "one to come": lambda store: own(store, 10**9),
+    "nothing": lambda store: own(store, 0),
+    "below nothing": lambda store: own(store, -5),
+    "duplicate": lambda store: own(store, 3, duplicate=True),
+    "another domain": lambda store: own(store, 3, domain="elsewhere"),
+    "another stream": lambda store: {"stream": "OTHER", "seq": 3},
+    "full": lambda store: refusal(store, 503, 10077),
+    "lost race": lambda store: refusal(store, 400, 10071),
+    "sealed": lambda store: refusal(store, 400, 10109),
+    "no leader": lambda store: refusal(store, 503, 10008),
+    "text": lambda store: b"+OK",
+    "empty": lambda store: b"",
+    "503": lambda store: None,
+}
+
+
+def forged_frame(event: Msg, what: Any) -> bytes:
+    return message(event, b"", b"NATS/1.0 503\r\n\r\n") if what is None else message(event, what)
+
+
 class Traffic:
     """Both hooks of a proxy. Give it what to do with which frame; it notes every deletion by sequence.
 
