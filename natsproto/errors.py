@@ -22,6 +22,7 @@ Each class has a second base from the standard library, so that ``except Timeout
     ├── PermissionsViolationError (PermissionError) publish or subscribe not allowed
     ├── RequestTimeoutError (TimeoutError)          no answer within the bound
     ├── NoRespondersError (ConnectionError)         nobody listens on the subject (status 503)
+    ├── WrongStreamError                            another stream, or one of another domain, answered
     ├── APIError                                    a JetStream API error; see natsproto.jetstream.api.errors
     ├── UnsupportedFeatureError                     the server does not have it; names the minimum version
     ├── ServerProcessError (RuntimeError)           a local nats-server could not be started
@@ -146,6 +147,35 @@ class NoRespondersError(NatsError, ConnectionError):
     def __init__(self, subject: str, hint: str = "") -> None:
         super().__init__(f"no responders on {subject!r}" + (f": {hint}" if hint else ""))
         self.subject = subject
+
+
+class WrongStreamError(NatsError):
+    """A publish was acknowledged by another stream than the one it was meant for.
+
+    A stream is known by its name and its JetStream domain: a hub and a leaf node may each have one of the
+    same name, and then every message reaches both. Whether the right one stored it, too, is unknown.
+
+    Attributes:
+        stream: which stream answered.
+        domain: the domain it says it is in; ``None`` = it names none.
+        expected_stream: which one should have.
+        expected_domain: the domain of that one; ``None`` = it has none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str = "",
+        domain: str | None = None,
+        expected_stream: str = "",
+        expected_domain: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.domain = domain
+        self.expected_stream = expected_stream
+        self.expected_domain = expected_domain
 
 
 class APIError(NatsError):

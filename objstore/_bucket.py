@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
-from natsproto.errors import APIError, ConfigError, NatsError, NoRespondersError
+from natsproto.errors import APIError, NatsError, NoRespondersError, WrongStreamError
 from natsproto.headers import status_of
 from natsproto.jetstream.api.codec import dumps_str, loads
 from natsproto.jetstream.api.errors import (
@@ -25,7 +25,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext, _leader_message
 from natsproto.jetstream.direct_get import status_error, stored_message
-from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_head
+from natsproto.jetstream.publisher import AckCheck
 
 from ._locate import Lookup
 from ._refusals import missing, sealed, translated
@@ -33,7 +33,9 @@ from ._room import Ledger
 from ._ttl import expiry
 from .errors import (
     BadBucketError,
+    BucketNotFoundError,
     BucketSealedError,
+    ForeignBucketError,
     IntegrityError,
 )
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
@@ -101,6 +103,8 @@ class Bucket:
         "_info_subject",
         "_leader_subject",
         "_look_after",
+        "_near",
+        "acks",
         "atomic",
         "batches",
         "client",
@@ -148,7 +152,9 @@ class Bucket:
         self.batches = True  # until a server shows that it has none
         self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
         self.new_names = 0  # puts in a row that replaced nothing; see _put.py
-        self._ack_head = plain_ack_head(self.stream)
+        self.acks = AckCheck(self.stream, domain_of(info))
+        self._ack_head = self.acks.head
+        self._near = self._domain_connected_to()
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
@@ -168,17 +174,113 @@ class Bucket:
         minor = rest.partition(".")[0]
         return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < wanted
 
+    # -- whose answers count ----------------------------------------------------------------------
+
     def own_ack(self, payload: bytes | bytearray | memoryview) -> PubAck:
-        """The stream's own acknowledgement of a message.
+        """The acknowledgement of a message to this bucket: of its stream, in its domain.
+
+        Whatever is published to the bucket is acknowledged through here or through a window with
+        :attr:`acks`; see :class:`AckCheck` for the rule. An error other than ``APIError`` says nothing of
+        what became of the message: the bucket's own answer may still be on its way.
 
         Raises:
-            ConfigError: another stream's.
-            APIError, RemoteProtocolError: none.
+            APIError: the message was refused.
+            WrongStreamError: something else than this bucket has answered.
+            RemoteProtocolError: no acknowledgement at all.
         """
-        ack = parse_pub_ack(payload)
-        if ack.stream != self.stream:
-            raise ConfigError(f"stored in stream {ack.stream!r}, not in {self.stream!r}")
-        return ack
+        return self.acks.parse(payload)
+
+    def elsewhere(self, exc: WrongStreamError, name: str = "", nuid: str = "") -> ForeignBucketError:
+        """The object store's error for an answer that is not this bucket's."""
+        left = f"; chunks {nuid} may be left there for its gc()" if nuid else ""
+        if exc.stream == self.stream:
+            advice = (
+                f"messages to bucket {self.name!r} of {_domain(self.acks.domain)} reach the one of "
+                f"{_domain(exc.domain)}, too: give them different names, or open the one that is meant by "
+                "jetstream(domain=…)"
+            )
+        else:
+            advice = f"another stream listens to the subjects of bucket {self.name!r}"
+        return ForeignBucketError(
+            f"{exc}{left}; {advice}",
+            bucket=self.name,
+            name=name,
+            stream=exc.stream,
+            domain=exc.domain,
+            expected_stream=self.stream,
+            expected_domain=self.acks.domain,
+        )
+
+    def _domain_connected_to(self) -> object:
+        return self.client._connection.info.get("domain")
+
+    @property
+    def moved(self) -> bool:
+        """Whether the server connected to is of another domain than the one before."""
+        return self._domain_connected_to() != self._near and self.client._connection.session is not None
+
+    async def check_same(self, name: str = "") -> None:
+        """Make sure that the bucket that answers now is the one that was opened.
+
+        Raises:
+            ForeignBucketError: the connection has moved to a server of another domain, with a bucket of its
+                own.
+            BucketNotFoundError: there is none, or it was deleted and made again: it has begun to count anew.
+        """
+        near = self._domain_connected_to()
+        self.learn(info := await self.js.stream_info(self.stream))
+        domain = domain_of(info)
+        if domain != self.acks.domain:
+            raise ForeignBucketError(
+                f"bucket {self.name!r} was opened in {_domain(self.acks.domain)}, and the server connected "
+                f"to now answers for {_domain(domain)}: open it by jetstream(domain=…)",
+                bucket=self.name,
+                name=name,
+                stream=self.stream,
+                domain=domain,
+                expected_stream=self.stream,
+                expected_domain=self.acks.domain,
+            )
+        if info.created != self.created:
+            raise self.made_anew(name)
+        self._near = near
+
+    def made_anew(self, name: str = "") -> BucketNotFoundError:
+        """The error for a bucket that is not the one opened any more."""
+        return BucketNotFoundError(
+            f"bucket {self.name!r} was deleted and created again meanwhile", bucket=self.name, name=name
+        )
+
+    async def delete_own(self, seq: int, ours: Callable[[StoredMessage], bool]) -> bool:
+        """Delete one message by its sequence, after it was read at the leader and found to be ours.
+
+        Args:
+            seq: where it is said to be.
+            ours: whether what was read there is what the caller has stored.
+
+        Returns:
+            False when there is none, or another one: then nothing was deleted.
+        """
+
+        async def attempt() -> bool:
+            message = await self._stored(seq)
+            if message is None or not ours(message):
+                return False
+            try:
+                await self.js.delete_message(self.stream, seq)
+            except APIError:
+                # An earlier attempt whose answer was lost has done it: servers have several codes for that.
+                if await self._stored(seq) is not None:
+                    raise
+            return True
+
+        return await self.retrying(attempt)
+
+    async def _stored(self, seq: int) -> StoredMessage | None:
+        try:
+            return await self.js.get_message(self.stream, seq=seq)
+        except MessageNotFoundError:
+            return None
 
     # -- meta messages ----------------------------------------------------------------------------
 
@@ -335,6 +437,8 @@ class Bucket:
             msg = await pending.wait()
         except NoRespondersError as exc:
             raise self.js._nobody(exc) from None
+        if self.moved:
+            await self.check_same()
         if msg.payload == NO_MESSAGE:
             return None  # before every put of a new name
         answer = loads(msg.payload)
@@ -385,6 +489,8 @@ class Bucket:
 
     async def _newest(self, subject: str) -> StoredMessage | None:
         if not self.direct_meta:
+            return await self.leader_message(subject)
+        if self.moved:
             return await self.leader_message(subject)
         try:
             msg = await self.client.request_frame(
@@ -497,12 +603,20 @@ class Bucket:
         """The object store's error for a JetStream one; others are returned unchanged."""
         if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
             self.miscounts = True
+        if isinstance(exc, WrongStreamError) and not isinstance(exc, ForeignBucketError):
+            return self.elsewhere(exc, name)
         return translated(exc, self.name, name)
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
-        """:func:`retrying` with this bucket's errors."""
+        """:func:`retrying` with this bucket's errors, and never with another bucket of the same name."""
+
+        async def attempt() -> T:
+            if self.moved:
+                await self.check_same()
+            return await call()
+
         try:
-            return await retrying(self.client, call, budget)
+            return await retrying(self.client, attempt, budget)
         except NatsError as exc:
             error = self.translate(exc)
             raise error from (exc if error is not exc else None)
@@ -515,6 +629,16 @@ class Bucket:
 def last_of(subject: str) -> bytes:
     """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
+
+
+def domain_of(info: StreamInfo) -> str | None:
+    """The JetStream domain that holds a stream, as its leader says; ``None`` = none."""
+    domain = info.raw.get("domain")
+    return domain if isinstance(domain, str) and domain else None
+
+
+def _domain(domain: str | None) -> str:
+    return "no domain" if domain is None else f"domain {domain!r}"
 
 
 async def bind(js: JetStreamContext, bucket: str) -> Bucket:

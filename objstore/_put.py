@@ -1,26 +1,23 @@
 """Storing an object: chunks through a window of unacknowledged publishes, then one meta message.
 
-Chunk buffers are held until acknowledged: the window is the replay buffer. After a failure that a retry can
-mend, what the stream holds is compared with the window, strays are deleted, and the rest is sent again; no
-chunk is ever published twice without looking first.
+How the chunks get there, and how that is proven, is in ``_chunks.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from natsproto.errors import MaxPayloadError, NatsError
-from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
-from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
-from natsproto.nuid import next_nuid
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.publisher import DEFAULT_WINDOW
 
 from ._atomic import AtomicPut, check_atomic
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
+from ._bucket import About, Bucket, MetaDecodeError, log
+from ._chunks import SETTLE, ChunkSender, Unrepairable
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._locate import Lookup
 from ._prepare import prepare
@@ -30,33 +27,24 @@ from ._source import ObjectData, Source, open_source
 from ._ttl import chunk_header
 from .errors import (
     BadObjectMetaError,
-    BucketNotFoundError,
     IntegrityError,
     ObjectAlreadyExists,
     OutcomeUnknownError,
 )
-from .format.chunking import Chunker
 from .format.codec import encode_meta
-from .format.digest import hex_digest, new_hasher
+from .format.digest import hex_digest
 from .format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
-from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
-    from natsproto.jetstream.api.models import StoredMessage
 
 Progress = Callable[[int, "int | None"], None]
-SETTLE = 5.0
-"""Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
 
 PURGE = 10.0
-"""Seconds a failed put tries to purge them; what is left then is for ``gc``."""
+"""Seconds a failed put tries to purge its chunks; what is left then is for ``gc``."""
 
 HURRY = 4.0
-"""Seconds for both when the put was cancelled."""
-
-LONG = 1.0
-"""Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
+"""Seconds a cancelled put takes to wait for its acknowledgements and to purge."""
 
 BATCH_ROOM = 128
 """Bytes the headers of a batch take of every message."""
@@ -68,15 +56,7 @@ RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
 
 
-class Unrepairable(Exception):
-    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
-
-    def __init__(self, reason: NatsError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-class Put:
+class Put(ChunkSender):
     """One put of one object.
 
     Args:
@@ -93,7 +73,7 @@ class Put:
     """
 
     counts_afterwards = False
-    """Whether :meth:`_committed` has work even if no chunk was doubled."""
+    """Whether :meth:`_discard` has work even if nothing was replaced."""
 
     def __init__(
         self,
@@ -194,241 +174,6 @@ class Put:
         expires = None if self._ttl is None else whole.info.mtime + self._ttl
         return replace(whole.info, revision=revision, expires=expires)
 
-    # -- chunks -----------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._nuid = next_nuid()
-        self._subject = chunk_subject(self._bucket.name, self._nuid)
-        self._hasher = new_hasher()
-        self._size = 0
-        self._chunks = 0
-        self._window: PublishWindow | None = None
-
-    def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
-        return PublishWindow(
-            self._bucket.client,
-            self._subject.encode(),  # of a bucket's name and a nuid, both checked
-            self._bucket.stream,
-            max_bytes=self._window_bytes,
-            first=first,
-            last_seq=last_seq,
-            header=chunk_header(self._ttl),
-        )
-
-    async def _send_chunks(self) -> None:
-        guard = self._guard
-        try:
-            await guard.begin()
-            await self._send_all()
-            if await guard.end(self._chunks) and self._chunks:
-                await self._check_count()
-        finally:
-            guard.close()
-
-    async def _send_all(self) -> None:
-        connection = self._bucket.client._connection
-        epoch, began = connection.epoch, self._loop.time()
-        whole = self._source.whole
-        if type(whole) is bytes and 0 < len(whole) <= self._chunk_size:
-            await self._send(memoryview(whole))
-        else:
-            chunker = Chunker(self._chunk_size, copy=self._source.refills)
-            if whole is None:
-                await self._send_pieces(chunker)
-            else:
-                for chunk in chunker.push(whole):
-                    await self._send(chunk)
-                await self._send_last(chunker)
-        while self._window is not None:
-            try:
-                await self._window.settle()
-                break
-            except NatsError as exc:
-                await self._repair(exc)
-        if self._window is not None and self._window.copies:
-            await self._delete_copies()
-        doubtful = self._repaired or connection.epoch != epoch or self._loop.time() - began > LONG
-        if self._window is not None and doubtful:
-            await self._check_count()  # what was acknowledged may be gone, or be there twice
-
-    async def _send_pieces(self, chunker: Chunker) -> None:
-        pieces: AsyncIterator[Any] = self._source.pieces()
-        try:
-            async for piece in pieces:
-                for chunk in chunker.push(piece):
-                    await self._send(chunk)
-            await self._send_last(chunker)
-        finally:
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-    async def _send_last(self, chunker: Chunker) -> None:
-        last = chunker.finish()
-        if last is not None:
-            await self._send(last)
-
-    async def _send(self, chunk: memoryview) -> None:
-        if self._chunks >= self._guard.free:
-            self._guard.admit(self._chunks, len(chunk))
-        if self._window is None:
-            self._window = self._open_window()
-        try:
-            await self._window.publish(chunk)
-        except NatsError as exc:
-            await self._repair(exc, chunk)
-        # Hashed after it was handed to the kernel: the server works while we do.
-        self._count(chunk)
-
-    def _count(self, chunk: memoryview) -> None:
-        self._hasher.update(chunk)
-        self._chunks += 1
-        self._size += len(chunk)
-        if self._progress is not None:
-            self._progress(self._size, self._source.size)
-
-    async def _repair(self, failure: NatsError, refused: memoryview | None = None) -> None:
-        """Make the stream hold exactly the chunks sent so far, and send those it lacks again.
-
-        Args:
-            failure: why the window failed.
-            refused: the chunk that the failed window did not take any more.
-
-        Raises:
-            NatsError: what cannot be mended, translated.
-            Unrepairable: the budget is used up, or the order cannot be restored.
-        """
-        bucket = self._bucket
-        deadline = self._loop.time() + RETRY_BUDGET
-        wait = FIRST_RETRY
-        assert self._window is not None
-        reached = self._window.acknowledged
-        queued: deque[Any] = deque(() if refused is None else (refused,))
-        self._repaired = True
-        while True:
-            window = self._window
-            if isinstance(failure, OutOfOrderError):
-                # Swapped on the way, or acknowledged and lost by a server that was killed: what lies before
-                # cannot be trusted any more.
-                await bucket.retrying(self._check_bucket)
-                raise Unrepairable(
-                    IntegrityError(
-                        f"the chunks of {self._template.name!r} were not stored in order: {failure}",
-                        bucket=bucket.name,
-                        name=self._template.name,
-                    )
-                ) from failure
-            if not retryable(failure):
-                raise bucket.translate(failure, self._template.name) from failure
-            if window.acknowledged > reached:  # progress: the budget counts from here
-                reached = window.acknowledged
-                deadline = self._loop.time() + RETRY_BUDGET
-                wait = FIRST_RETRY
-            if self._loop.time() > deadline:
-                raise bucket.translate(failure, self._template.name) from failure
-            await window.quiesce(SETTLE)
-            window.close()
-            try:
-                await bucket.pause(wait, deadline)
-                await self._delete_copies()
-                await self._check_bucket()
-                wait = min(wait * 2, LAST_RETRY)
-                self._check_max_payload()
-                pending = [*window.unproven.values(), *queued]
-                stored, last_seq = await self._reconcile(window.last_seq, pending)
-                self._window = window = self._open_window(window.acknowledged + stored, last_seq)
-                queued = deque(pending[stored:])
-                while queued:
-                    await window.publish(queued[0])
-                    queued.popleft()
-                await window.settle()
-                return
-            except NatsError as exc:
-                failure = exc
-
-    async def _check_bucket(self) -> None:
-        """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
-        bucket = self._bucket
-        bucket.learn(info := await bucket.js.stream_info(bucket.stream))
-        if info.created != bucket.created:
-            raise self._made_anew()
-        self._guard.check(self._chunks)
-
-    def _made_anew(self) -> BucketNotFoundError:
-        name = self._bucket.name
-        return BucketNotFoundError(
-            f"bucket {name!r} was deleted and created again meanwhile", bucket=name, name=self._template.name
-        )
-
-    def _check_max_payload(self) -> None:
-        limit = self._bucket.client.max_payload
-        if limit < self._chunk_size:
-            raise MaxPayloadError(
-                f"the server now connected to takes {limit} bytes, the chunks have {self._chunk_size}",
-                size=self._chunk_size,
-                max_payload=limit,
-            )
-
-    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
-        """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
-
-        Returns how many of them are stored, in order, and the sequence of the last of those; whatever is
-        stored beyond is deleted.
-        """
-        matched = 0
-        proven = last_seq
-        strays: list[int] = []
-        seq = last_seq
-        while True:
-            message = await self._stored_after(seq)
-            if message is None:
-                break
-            seq = message.seq
-            if not strays and matched < len(unproven) and message.data == unproven[matched]:
-                matched += 1
-                proven = seq
-            else:
-                strays.append(seq)
-        for stray in strays:
-            await self._delete(stray)
-        return matched, proven
-
-    async def _delete(self, seq: int) -> None:
-        try:
-            await self._bucket.js.delete_message(self._bucket.stream, seq)
-        except MessageNotFoundError:
-            pass
-
-    async def _delete_copies(self) -> None:
-        """Remove what something on the way has doubled; readers would take it for damage."""
-        window = self._window
-        while window is not None and window.copies:
-            seq = window.copies.pop()
-            await self._bucket.retrying(lambda seq=seq: self._delete(seq))  # type: ignore[misc]
-
-    async def _stored_after(self, seq: int) -> StoredMessage | None:
-        bucket = self._bucket
-        try:
-            return await bucket.js.get_message(bucket.stream, seq=seq + 1, next_by_subject=self._subject)
-        except MessageNotFoundError:
-            return None
-
-    async def _check_count(self) -> None:
-        """A copy may have arrived late, a killed server have lost a chunk, a bucket been made anew."""
-        bucket = self._bucket
-        counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, self._subject))
-        stored = counts.get(self._subject, 0)
-        if stored != self._chunks:
-            await bucket.retrying(self._check_bucket)
-            self._guard.explain(stored, self._chunks)
-            raise Unrepairable(
-                IntegrityError(
-                    f"{stored} chunks are stored where {self._chunks} were sent",
-                    bucket=bucket.name,
-                    name=self._template.name,
-                )
-            )
-
     # -- meta -------------------------------------------------------------------------------------
 
     def _start_reading(self) -> PendingRequest | Lookup:
@@ -521,10 +266,10 @@ class Put:
         except BaseException as exc:
             await self._abandon(exc)
             raise
-        if self._window is not None and 0 < revision <= self._window.last_seq:
+        if self._window is not None and revision <= self._window.last_seq:
             await bucket.shielded(self._retract(commit))
             raise self._made_anew()
-        if self.counts_afterwards or (self._window is not None and self._window.copies):
+        if self.counts_afterwards or self._doubts:
             await bucket.shielded(self._committed())
         expires = None if self._ttl is None else info.mtime + self._ttl
         return as_stored(info, revision, expires)
@@ -549,14 +294,18 @@ class Put:
         subject = self._meta_subject or bucket.meta_subject(self._template.name)
         standing = standing_of(bucket, await bucket.leader_message(subject))
         if standing.msg_id == commit.states.msg_id:
-            await bucket.retrying(lambda: self._delete(standing.revision))
+            await self._delete(standing.revision)
         await self._cleanup()
 
     async def _committed(self) -> None:
+        if not self._doubts:  # the answers to copies have come, at the latest, before the meta's
+            return
         try:
-            await self._delete_copies()  # the answers to copies have come, at the latest, before the meta's
+            await self._check_again()
+        except IntegrityError:
+            raise
         except NatsError as exc:
-            log.warning("a doubled chunk of %r could not be removed: %s", self._template.name, exc)
+            log.warning("the chunks of %r could not be looked at again: %s", self._template.name, exc)
 
     async def _discard(self, old: ObjectInfo) -> None:
         """Remove the chunks of exactly the revision that was replaced."""

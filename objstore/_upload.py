@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
-from ._bucket import Bucket
+from ._bucket import Bucket, MetaDecodeError
+from ._chunks import SETTLE
 from ._prepare import prepare
-from ._put import SETTLE, Put, Unrepairable
+from ._put import Put
 from ._source import open_source
 from ._watch import newest_metas
 from .errors import BadObjectMetaError
@@ -102,8 +102,10 @@ class Upload:
 
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
-        if await self._holder() is None:
-            await self._bucket.purge_chunks(self.nuid)
+        bucket = self._bucket
+        # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
+        if not await names(bucket, self.name, self.nuid) and await self._holder() is None:
+            await bucket.purge_chunks(self.nuid)
 
     async def _holder(self) -> ObjectInfo | None:
         """The live object that has these chunks, under whatever name; reads every meta."""
@@ -114,6 +116,15 @@ class Upload:
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
+
+
+async def names(bucket: Bucket, name: str, nuid: str) -> bool:
+    """Whether ``name`` is, for the leader, a live object with the chunks ``nuid``."""
+    try:
+        info = await bucket.leader_meta(name)
+    except MetaDecodeError:
+        return False
+    return info is not None and not info.deleted and info.nuid == nuid
 
 
 def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
@@ -183,9 +194,9 @@ class ResumedPut(Put):
         self._guard.partial = True
         try:
             await super()._send_chunks()
-            await self._delete_strays(None)
+            await self._delete_strays(None, more=False)
             if self._chunks:
-                await self._check_count()  # another process may be sending with the same token
+                await self._check_stored()  # another process may be sending with the same token
         finally:
             if self._stored is not None:
                 await self._stored.aclose()
@@ -197,32 +208,38 @@ class ResumedPut(Put):
                 self._last_seq = message.seq
                 self._count(chunk)
                 return
-            await self._delete_strays(message)
+            await self._delete_strays(message, more=self._chunks > 0)
             self._window = self._open_window(self._chunks, self._last_seq)
         await super()._send(chunk)
 
-    async def _delete_strays(self, first: StoredMessage | None) -> None:
-        """Whatever is stored beyond what agrees with the source does not belong there."""
+    async def _delete_strays(self, first: StoredMessage | None, *, more: bool) -> None:
+        """Whatever is stored beyond what agrees with the source does not belong there.
+
+        Args:
+            first: the first of that, if it was read already.
+            more: whether others are going to be added to those that agree.
+        """
         stored, self._stored = self._stored, None
         if stored is None:
             return
-        bucket = self._bucket
         strays = [] if first is None else [first.seq]
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
+        if (strays or more) and await names(self._bucket, self._template.name, self._nuid):
+            # Now they belong to an object that stands: what is stored would be destroyed for what may come.
+            raise BadObjectMetaError(
+                f"the upload of {self._template.name!r} was committed already, with other content: begin "
+                "another one",
+                bucket=self._bucket.name,
+                name=self._template.name,
+            )
         for seq in strays:
-            try:
-                await bucket.js.delete_message(bucket.stream, seq)
-            except MessageNotFoundError:
-                pass
+            await self._delete(seq)
 
     async def _committed(self) -> None:
         await super()._committed()
         if self._chunks:
-            try:
-                await self._check_count()
-            except Unrepairable as exc:
-                raise exc.reason from None
+            await self._check_again()
 
     async def _cleanup(self) -> None:
         if self._window is not None:

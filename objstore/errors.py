@@ -21,6 +21,7 @@ library a reader expects::
     │   └── MetaDecodeError (ValueError)           in objstore.format.codec: an unreadable meta message
     ├── ObjectChangedError                         replaced or removed while being read
     ├── OutcomeUnknownError (TimeoutError)         committed or not could not be found out
+    ├── ForeignBucketError (WrongStreamError)      a bucket of that name in another domain answered
     ├── UnsupportedFeatureError                    natsproto's, re-exported
     └── MissingExtraError (ImportError)            natsproto's, re-exported
 
@@ -46,6 +47,7 @@ from natsproto.errors import (
     SecureConnectionRequiredError,
     StaleConnectionError,
     UnsupportedFeatureError,
+    WrongStreamError,
 )
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "DigestMismatchError",
     "ObjectChangedError",
     "OutcomeUnknownError",
+    "ForeignBucketError",
     "UnsupportedFeatureError",
     "MissingExtraError",
     "exit_code",
@@ -239,6 +242,38 @@ class OutcomeUnknownError(_StoreError, TimeoutError):
     def __init__(self, message: str, *, bucket: str = "", name: str = "", nuid: str = "") -> None:
         super().__init__(message, bucket=bucket, name=name)
         self.nuid = nuid
+
+
+class ForeignBucketError(_StoreError, WrongStreamError):
+    """Something else than the bucket that was opened has answered: mostly one of that name in another domain.
+
+    Where a hub and a leaf node each have a bucket of one name, every message reaches both: nothing was
+    committed here, but chunks may have been stored there as well (``gc`` of that bucket removes them). Give
+    the buckets different names; or open the one that is meant by ``jetstream(domain=…)``.
+
+    Attributes:
+        stream: the stream that answered.
+        domain: its domain, ``None`` when it names none.
+        expected_stream: the stream of the bucket that was opened.
+        expected_domain: the domain of that one, ``None`` when it has none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        bucket: str = "",
+        name: str = "",
+        stream: str = "",
+        domain: str | None = None,
+        expected_stream: str = "",
+        expected_domain: str | None = None,
+    ) -> None:
+        _StoreError.__init__(self, message, bucket=bucket, name=name)
+        self.stream = stream
+        self.domain = domain
+        self.expected_stream = expected_stream
+        self.expected_domain = expected_domain
 
 
 # Subclasses come before their bases: the first match counts.

@@ -18,7 +18,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket, bind, bind_info, missing, retrying
+from ._bucket import Bucket, bind, bind_info, domain_of, missing, retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
 from .format.buckets import (
     FIELD_MINIMUM_VERSION,
@@ -92,7 +92,19 @@ async def create_bucket(
         if not existed:
             await js.delete_stream(stream)
         raise _unsupported(js, wanted.bucket, dropped)
-    return ObjectStore(Bucket(js, wanted.bucket, info))
+    return await _opened(js, wanted.bucket, info)
+
+
+async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> ObjectStore:
+    """The bucket that was created or changed, with its domain, which few servers name in these answers.
+
+    Nobody is asked where the server connected to answers by itself and has none.
+    """
+    near = js.client._connection.info
+    may_have = js.prefix != "$JS.API" or "domain" in near or near.get("jetstream") is not True
+    if may_have and domain_of(info) is None:
+        info = await bind_info(js, bucket)
+    return ObjectStore(Bucket(js, bucket, info))
 
 
 async def update_bucket(
@@ -118,7 +130,7 @@ async def update_bucket(
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
         raise _unsupported(js, name, dropped)
-    return ObjectStore(Bucket(js, name, info))
+    return await _opened(js, name, info)
 
 
 async def create_or_update_bucket(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -77,22 +80,32 @@ class RequestSlot(ReplySlot):
             self.future.set_exception(exc)
 
 
+TOKEN = 12
+"""Characters of a token: 72 random bits."""
+
+STOCK = 64
+"""Tokens made at a time."""
+
+
 class RequestMux(Handler):
     """Dispatches replies by token. Late and unknown replies are dropped.
+
+    A token is random: whoever sees the reply subject of one request (everybody who may read the subject it
+    goes to) learns nothing of the others, and can answer none of them.
 
     Deadlines have no timers of their own, which would cost a request more than all the rest of its
     bookkeeping: one timer looks at every open slot when the first of them can be due, and so at most once in
     :data:`GRAIN`. Nearly all requests are answered before anybody looks.
     """
 
-    __slots__ = ("_counter", "_next_look", "_prefix", "_prefix_length", "_slots", "_timer")
+    __slots__ = ("_next_look", "_prefix", "_prefix_length", "_slots", "_timer", "_tokens")
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix + b".>")
         self._prefix = prefix + b"."
         self._prefix_length = len(self._prefix)
         self._slots: dict[bytes, ReplySlot] = {}
-        self._counter = 0
+        self._tokens: Iterator[bytes] = iter(())
         self._timer: asyncio.TimerHandle | None = None
         self._next_look = inf
 
@@ -101,8 +114,10 @@ class RequestMux(Handler):
 
     def open(self, slot: ReplySlot) -> None:
         """Give ``slot`` an inbox and register it until :meth:`close`."""
-        self._counter = n = self._counter + 1
-        token = b"%x" % n
+        token = next(self._tokens, b"")
+        if not token:
+            self._tokens = tokens = iter(_random_tokens())
+            token = next(tokens)
         slot.token = token
         slot.inbox = self._prefix + token
         self._slots[token] = slot
@@ -173,3 +188,8 @@ class RequestMux(Handler):
         for slot in hit:
             slot.on_lost(exc)
         return bool(hit)
+
+
+def _random_tokens() -> list[bytes]:
+    text = urlsafe_b64encode(os.urandom(STOCK * TOKEN * 3 // 4))
+    return [text[start : start + TOKEN] for start in range(0, len(text), TOKEN)]

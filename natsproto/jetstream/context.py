@@ -25,7 +25,7 @@ from .api.codec import dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
 from .direct_get import BatchSlot, reply_status, status_error, stored_message
-from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow, parse_pub_ack
+from .publisher import ANY_DOMAIN, DEFAULT_PROGRESS, DEFAULT_WINDOW, AckCheck, PublishWindow, parse_pub_ack
 
 if TYPE_CHECKING:
     from objstore import ObjectStore
@@ -60,6 +60,7 @@ class JetStreamContext:
         if domain is not None:
             prefix = f"$JS.{check_name('domain', domain)}.API"
         self.client = client
+        self.domain = domain
         self.prefix = prefix if prefix is not None else "$JS.API"
         check_publish_subject(self.prefix)
         self.timeout = timeout
@@ -353,6 +354,8 @@ class JetStreamContext:
         Raises:
             WrongLastSequenceError, StorageFullError, StreamSealedError, other APIError: refused.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
+            WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
+                it; whether the right one has, too, is unknown.
         """
         self.client._connection.check_open()
         fields = Headers(headers or {})
@@ -366,7 +369,11 @@ class JetStreamContext:
                 fields[key] = str(value)
         block = encode_headers(fields) if fields else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
-        return parse_pub_ack((await self.publish_frame(checked, data, block, timeout)).payload)
+        answer = (await self.publish_frame(checked, data, block, timeout)).payload
+        ack = parse_pub_ack(answer)
+        if stream is not None or self.domain is not None:
+            AckCheck(stream or ack.stream, self.domain or ANY_DOMAIN).parse(answer)
+        return ack
 
     async def publish_frame(
         self, subject: bytes, payload: Buffer, header: bytes, timeout: float | None = None
@@ -393,11 +400,14 @@ class JetStreamContext:
         max_bytes: int = DEFAULT_WINDOW,
         progress_timeout: float = DEFAULT_PROGRESS,
     ) -> PublishWindow:
-        """Publish many messages to one subject without waiting for each acknowledgement; see the class."""
+        """Publish many messages to one subject without waiting for each acknowledgement; see the class.
+
+        Of a context with a ``domain``, acknowledgements of other domains do not count.
+        """
         return PublishWindow(
             self.client,
             check_publish_subject(subject),
-            check_name("stream", stream),
+            AckCheck(check_name("stream", stream), self.domain or ANY_DOMAIN),
             max_bytes=max_bytes,
             progress_timeout=progress_timeout,
         )

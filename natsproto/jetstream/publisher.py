@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from ..aio.request_mux import ReplySlot
 from ..errors import (
+    APIError,
     NatsError,
     NoRespondersError,
     RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
+    WrongStreamError,
 )
 from ..headers import status_of
 from .api.codec import dumps_str, loads
@@ -44,9 +46,15 @@ DEFAULT_PROGRESS = 15.0
 """Seconds without any acknowledgement after which a window gives up."""
 
 
+MAX_DOUBTS = 65536
+"""Sequences of unexpected answers that are remembered; whoever sends more is no way that doubles a few."""
+
+ANY_DOMAIN = "*"
+"""In :class:`AckCheck`: whatever domain (none is called that)."""
+
 _usual_ack = re.compile(
-    rb'\{"stream":"([0-9A-Za-z_-]+)", ?"seq": ?([1-9][0-9]{0,17})'
-    rb'(?:, ?"domain": ?"([0-9A-Za-z_-]+)")?(, ?"duplicate": ?true)?\}'
+    rb'\{"stream":"([0-9A-Za-z_-]+)"(?:, ?"domain": ?"([0-9A-Za-z_-]+)")?, ?"seq": ?([1-9][0-9]{0,17})'
+    rb'(, ?"duplicate": ?true)?\}'
 ).fullmatch
 """What servers write, 2.9 with spaces; everything else is left to the JSON parser."""
 
@@ -60,7 +68,7 @@ def parse_pub_ack(payload: bytes | bytearray | memoryview) -> PubAck:
     """
     usual = _usual_ack(payload)
     if usual is not None:
-        stream, seq, domain, duplicate = usual.groups()
+        stream, domain, seq, duplicate = usual.groups()
         return PubAck(
             stream.decode(), int(seq), duplicate is not None, None if domain is None else domain.decode()
         )
@@ -82,9 +90,11 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
 
 
 @lru_cache(maxsize=16)
-def plain_ack_head(stream: str) -> bytes:
+def plain_ack_head(stream: str, domain: str | None = None) -> bytes:
     """An acknowledgement without anything unusual is this, the sequence and a brace."""
-    return b'{"stream":%b,"seq":' % dumps_str(stream)
+    if domain is None:
+        return b'{"stream":%b,"seq":' % dumps_str(stream)
+    return b'{"stream":%b,"domain":%b,"seq":' % (dumps_str(stream), dumps_str(domain))
 
 
 def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
@@ -96,6 +106,69 @@ def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
     return 0
 
 
+class AckCheck:
+    """Whose acknowledgement counts: one that names this stream, in this domain.
+
+    Everybody who may read a subject sees where the answers to its messages go and can send one; and a stream
+    of the same name in another domain (of a hub or a leaf node) takes, and acknowledges, the same messages.
+    Hence the rule for all that builds on answers: **no delete, purge or publish is decided by unverified
+    input.** An acknowledgement counts once, for the message whose token it came to, and only if it passes
+    here. The sequence in any other is at most a hint where to look; a message is deleted by its sequence only
+    after it has been read at the leader and is ours.
+
+    Args:
+        stream: the stream's name.
+        domain: its JetStream domain as ``STREAM.INFO`` names it; ``None`` = none, :data:`ANY_DOMAIN` = not
+            known.
+    """
+
+    __slots__ = ("domain", "head", "stream")
+
+    def __init__(self, stream: str, domain: str | None) -> None:
+        self.stream = stream
+        self.domain = domain
+        self.head = plain_ack_head(stream, None if domain == ANY_DOMAIN else domain)
+
+    def parse(self, payload: bytes | bytearray | memoryview) -> PubAck:
+        """Parse an acknowledgement and make sure that it is the stream's own.
+
+        A refusal names no domain: whether another domain's stream of the same name has refused the message
+        cannot be told.
+
+        Raises:
+            APIError: the message was refused, as far as can be told by this stream.
+            WrongStreamError: another stream, or another domain's, answers.
+            RemoteProtocolError: no acknowledgement at all.
+        """
+        seq = plain_ack_seq(payload, self.head)
+        if seq:
+            return PubAck(self.stream, seq, False, None if self.domain == ANY_DOMAIN else self.domain)
+        try:
+            ack = parse_pub_ack(payload)
+        except APIError:
+            named = loads(payload).get("stream")
+            if isinstance(named, str) and named not in ("", self.stream):
+                raise self._wrong(named, None, "refused by") from None
+            raise
+        if ack.stream != self.stream or (ack.domain != self.domain and self.domain != ANY_DOMAIN):
+            raise self._wrong(ack.stream, ack.domain, f"stored as {ack.seq} in")
+        return ack
+
+    def _wrong(self, stream: str, domain: str | None, what: str) -> WrongStreamError:
+        wanted = None if self.domain == ANY_DOMAIN else self.domain
+        return WrongStreamError(
+            f"{what} {_place(stream, domain)}; expected was {_place(self.stream, wanted)}",
+            stream=stream,
+            domain=domain,
+            expected_stream=self.stream,
+            expected_domain=wanted,
+        )
+
+
+def _place(stream: str, domain: str | None) -> str:
+    return f"stream {stream!r}" + ("" if domain is None else f" of domain {domain!r}")
+
+
 class OutOfOrderError(NatsError):
     """Acknowledged sequences did not rise with the order of publishing: the stream's order is not ours."""
 
@@ -105,23 +178,29 @@ class PublishWindow(ReplySlot):
 
     After the first failure nothing more is sent: :attr:`failure` says why, :meth:`publish` and
     :meth:`settle` raise it, and :attr:`unproven` holds every payload from the first one that is not part
-    of the acknowledged, rising prefix. :attr:`copies` has the sequences of messages that were stored more
-    often than they were sent. One instance belongs to one task; close it when done.
+    of the acknowledged, rising prefix. One instance belongs to one task; close it when done.
+
+    An answer that nobody waits for (a second one to the same message, or to none) changes nothing but
+    :attr:`doubts`, which gets the sequence it names, 0 when that says nothing: something on the way doubles
+    messages or acknowledgements, or somebody forges them. Then what is stored must be looked at before it
+    is relied upon. The sequences are hints and no more.
 
     Args:
         client: the connection.
         subject: where to publish (checked, bytes).
-        stream: the stream whose acknowledgements are expected.
+        stream: whose acknowledgements count; a name alone = in any domain.
         max_bytes: unacknowledged payload bytes (8 MiB).
         progress_timeout: seconds without an acknowledgement before it fails (15).
         first: index of the first publish (after a repair, indexes go on).
         last_seq: the sequence acknowledged last, which the next ones must exceed.
         header: an encoded header block every message carries.
+        doubts: where to note unexpected answers (a set of its own).
     """
 
     __slots__ = (
         "_ack_head",
         "_acked_early",
+        "_acks",
         "_client",
         "_connection",
         "_inflight",  # indexes whose answer is still to come
@@ -131,9 +210,10 @@ class PublishWindow(ReplySlot):
         "_next_ack",
         "_next_index",
         "_progress",
+        "_recent",  # sequences of the newest of the acknowledged prefix
         "_seen",
         "_waiter",
-        "copies",
+        "doubts",
         "failure",
         "header",
         "last_seq",
@@ -146,25 +226,27 @@ class PublishWindow(ReplySlot):
         self,
         client: Client,
         subject: bytes,
-        stream: str,
+        stream: str | AckCheck,
         *,
         max_bytes: int = DEFAULT_WINDOW,
         progress_timeout: float = DEFAULT_PROGRESS,
         first: int = 0,
         last_seq: int = 0,
         header: bytes = b"",
+        doubts: set[int] | None = None,
     ) -> None:
         super().__init__(subject)
-        self.stream = stream
+        self._acks = acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
+        self.stream = acks.stream
         self.header = header
         self.max_bytes = max_bytes
         self.failure: NatsError | None = None
         self.last_seq = last_seq
         self.unproven: dict[int, Buffer] = {}
-        self.copies: list[int] = []
+        self.doubts: set[int] = set() if doubts is None else doubts
         self._client = client
         self._connection = connection = client._connection
-        self._ack_head = plain_ack_head(stream)
+        self._ack_head = acks.head
         self._loop = connection._loop
         self._progress = progress_timeout
         self._next_index = first
@@ -172,6 +254,7 @@ class PublishWindow(ReplySlot):
         self._inflight: set[int] = set()
         self._inflight_bytes = 0
         self._acked_early: dict[int, int] = {}
+        self._recent: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
         self._seen = 0
         self._mux = connection.mux
@@ -211,6 +294,8 @@ class PublishWindow(ReplySlot):
             raise self.failure
         index = self._next_index
         self._next_index = index + 1
+        if not index & (MAX_MESSAGES - 1):  # now and then
+            del self._recent[:-MAX_MESSAGES]
         self.unproven[index] = payload
         self._inflight.add(index)
         self._inflight_bytes += size
@@ -260,27 +345,30 @@ class PublishWindow(ReplySlot):
     # -- the reading side -------------------------------------------------------------------------
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        if not rest.isdigit():
+        index = int(rest) if rest.isdigit() and len(rest) < 20 else -1
+        inflight = self._inflight
+        if index not in inflight:
+            self._doubt(index, msg)
             return
-        index = int(rest) if len(rest) < 20 else -1
-        if index not in self._inflight:
-            if index < self._next_ack or index in self._acked_early:
-                self._note_copy(msg)
-            return  # answered already, given up, or never sent
-        self._seen += 1
-        self._inflight.remove(index)
-        self._inflight_bytes -= len(self.unproven[index])
         seq = plain_ack_seq(msg.payload, self._ack_head)
         if not seq:
             try:
                 seq = self._seq(msg)
             except NatsError as exc:
+                # By these two it is not answered: the stream's own is still to come.
+                if not isinstance(exc, WrongStreamError | RemoteProtocolError):
+                    inflight.remove(index)
+                    self._inflight_bytes -= len(self.unproven[index])
                 self._fail(exc)
                 return
+        self._seen += 1
+        inflight.remove(index)
+        self._inflight_bytes -= len(self.unproven[index])
         if index == self._next_ack:
             self._advance(index, seq)
-            while self._next_ack in self._acked_early:
-                self._advance(self._next_ack, self._acked_early.pop(self._next_ack))
+            early = self._acked_early
+            while early and self._next_ack in early:
+                self._advance(self._next_ack, early.pop(self._next_ack))
         else:
             self._acked_early[index] = seq
         self._wake()
@@ -290,25 +378,37 @@ class PublishWindow(ReplySlot):
             raise NoRespondersError(
                 self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?"
             )
-        ack = parse_pub_ack(msg.payload)
-        if ack.stream != self.stream:
-            raise OutOfOrderError(f"stored in stream {ack.stream!r} instead of {self.stream!r}")
+        ack = self._acks.parse(msg.payload)
+        if ack.duplicate:
+            self.doubts.add(0)  # nothing was stored now
         return ack.seq
 
-    def _note_copy(self, msg: WireMsg) -> None:
-        """A second answer to one message: something on the way has doubled it."""
+    def _doubt(self, index: int, msg: WireMsg) -> None:
+        """An answer nobody waits for; see the class."""
+        seq = 0
         try:
-            ack = parse_pub_ack(msg.payload)
+            ack = self._acks.parse(msg.payload)
+        except WrongStreamError as exc:
+            self._fail(exc)  # another domain stores what is sent here
         except NatsError:
-            return
-        if ack.stream == self.stream and not ack.duplicate:
-            self.copies.append(ack.seq)
+            pass
+        else:
+            back = self._next_ack - index  # 1 = the newest of the acknowledged prefix
+            if 0 < back <= len(self._recent):
+                known = self._recent[-back]
+            else:
+                known = self._acked_early.get(index, 0)
+            if (known or 0 <= index < self._next_ack) and ack.seq != known and not ack.duplicate:
+                seq = ack.seq
+        if len(self.doubts) < MAX_DOUBTS:
+            self.doubts.add(seq)
 
     def _advance(self, index: int, seq: int) -> None:
         if seq <= self.last_seq:
             self._fail(OutOfOrderError(f"chunk {index} was stored as {seq}, not after {self.last_seq}"))
             return
         self.last_seq = seq
+        self._recent.append(seq)
         self._next_ack = index + 1
         del self.unproven[index]
 

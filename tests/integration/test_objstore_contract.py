@@ -121,9 +121,9 @@ async def test_last_writer_wins_without_a_conflict(store: ObjectStore) -> None:
 
 async def test_bucket_made_anew_under_a_slow_put(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sequences go on rising, and nothing breaks: only counting tells that chunks are gone."""
-    from objstore import _put
+    from objstore import _chunks
 
-    monkeypatch.setattr(_put, "LONG", 0.0)
+    monkeypatch.setattr(_chunks, "LONG", 0.0)
     js = store.js
 
     async def source() -> AsyncIterator[bytes]:

@@ -195,6 +195,27 @@ async def test_sent_twice_is_stored_once(store: ObjectStore) -> None:
     assert list((await chunk_counts(store)).values()) == [-(-len(DATA) // CHUNK)]
 
 
+@pytest.mark.parametrize("change", ["first", "middle", "shorter", "longer", "more chunks"])
+async def test_committed_already_with_other_content(store: ObjectStore, change: str) -> None:
+    """The chunks belong to an object that stands: not one of them is removed."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    committed = DATA[: 20 * CHUNK] if change == "more chunks" else DATA
+    info = await upload.send(committed)
+    data = {
+        "first": b"x" + DATA[1:],
+        "middle": DATA[: 15 * CHUNK] + b"x" + DATA[15 * CHUNK + 1 :],
+        "shorter": DATA[: 15 * CHUNK],
+        "longer": DATA + b"x",
+        "more chunks": DATA,
+    }[change]
+    with pytest.raises(BadObjectMetaError, match="committed already"):
+        await (await store.begin_upload("a", token=upload.token)).send(data)
+    await (await store.begin_upload("a", token=upload.token)).abort()
+    assert await store.get("a") == committed
+    assert (await store.get_info("a")).revision == info.revision
+    assert (await store.verify(deep=True)).ok
+
+
 @pytest.mark.parametrize("change", ["first", "middle", "shorter"])
 async def test_source_that_changed(store: ObjectStore, change: str) -> None:
     token = await begun(store)

@@ -18,6 +18,7 @@ from natsproto.errors import (
     RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
+    WrongStreamError,
 )
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow, parse_pub_ack
@@ -117,8 +118,9 @@ async def test_another_stream_took_it(server: FakeServer) -> None:
     window = make(server)
     await window.publish(b"x")
     server.reply(server.pubs[0], {"stream": "OTHER", "seq": 1})
-    with pytest.raises(OutOfOrderError, match="OTHER"):
+    with pytest.raises(WrongStreamError, match="OTHER") as caught:
         await window.settle()
+    assert (caught.value.stream, caught.value.expected_stream) == ("OTHER", "S")
     window.close()
 
 

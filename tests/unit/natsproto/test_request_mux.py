@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import string
+from itertools import pairwise
 
 import pytest
 
+from natsproto.aio import request_mux
 from natsproto.aio.request_mux import GRAIN, ReplySlot, RequestMux, RequestSlot
 from natsproto.errors import (
     ConnectionClosedError,
@@ -83,7 +85,27 @@ def test_s18_unknown_and_late_replies_are_dropped() -> None:
     assert slot.got == other.got == []
 
 
-def test_closing_a_slot_of_another_inbox_changes_nothing() -> None:
+def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
+    """Whoever sees the reply subject of one request can answer no other."""
+    mux = RequestMux(b"_INBOX.p")
+    slots = [Slot() for _ in range(1000)]
+    for slot in slots:
+        mux.open(slot)
+    tokens = [slot.token for slot in slots]
+    assert len(set(tokens)) == 1000
+    assert {len(token) for token in tokens} == {12}
+    assert set(b"".join(tokens)) <= set((string.ascii_letters + string.digits + "-_").encode())
+    # No place of a token says what stands there in the next one.
+    for place in range(12):
+        assert len({token[place] for token in tokens}) > 40
+        assert sum(one[place] == other[place] for one, other in pairwise(tokens)) < 100
+    other = RequestMux(b"_INBOX.p")
+    other.open(slot := Slot())
+    assert slot.token not in tokens
+
+
+def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_mux, "_random_tokens", lambda: [b"same"])
     old, new = RequestMux(b"_INBOX.old"), RequestMux(b"_INBOX.new")
     first, second = Slot(), Slot()
     old.open(first)

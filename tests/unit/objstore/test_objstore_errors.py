@@ -26,6 +26,7 @@ from objstore.format.codec import MetaDecodeError
         (MetaDecodeError, (errors.IntegrityError, ValueError)),
         (errors.ObjectChangedError, ()),
         (errors.OutcomeUnknownError, (TimeoutError,)),
+        (errors.ForeignBucketError, (base.WrongStreamError,)),
     ],
 )
 def test_tree_and_facts(cls, bases):
@@ -90,6 +91,8 @@ def test_every_name_is_in_the_drawn_tree():
         (errors.RevisionConflictError("x"), 4),
         (errors.BucketSealedError("x"), 4),
         (errors.StoreFullError("x"), 4),
+        (base.WrongStreamError("x"), 1),
+        (errors.ForeignBucketError("x"), 1),
         (base.NoServersError("x"), 5),
         (base.StaleConnectionError("x"), 5),
         (base.ConnectionClosedError("x"), 5),
