@@ -90,6 +90,7 @@ class Commit:
         ttl: how long the meta lives.
         replaces: what stands at ``expected``; its chunks are discarded afterwards.
         owns: the chunks are this commit's alone: a put's, never an update's.
+        after: sequence of the last one of them.
         before: awaited with each meta that stands in the way; last writer wins. ``None``: it is a conflict.
         discard: removes the chunks of what was replaced.
     """
@@ -106,6 +107,7 @@ class Commit:
         ttl: timedelta | None = None,
         replaces: ObjectInfo | None = None,
         owns: bool = False,
+        after: int = 0,
         before: Callable[[Conflict], Awaitable[bool]] | None = None,
         discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
     ) -> None:
@@ -127,6 +129,7 @@ class Commit:
             expected=expected,
             replaced=self._chunks_to_discard(),
             nuid=self._own,
+            after=after,
             last_writer_wins=before is not None,
             budget=RETRY_BUDGET,
         )
@@ -201,7 +204,7 @@ class Commit:
         except NatsError as exc:
             self._failure = exc
             if refused(exc):
-                states.refused()
+                states.refused(surely=not isinstance(exc, APIError))
             else:
                 states.silent()
         else:

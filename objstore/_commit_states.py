@@ -9,11 +9,12 @@ revision and the same random ``Nats-Msg-Id``, the *id*.
 state              event                                                  what follows
 =================  =====================================================  ==================================
 SEND                                                                      one more copy; WAIT
-WAIT               PubAck, sequence > expected                            LANDED
-WAIT               ``duplicate``, sequence > expected                     LANDED
+WAIT               PubAck, sequence > expected, and after its chunks      LANDED
+WAIT               ``duplicate``, likewise                                LANDED
 WAIT               ``duplicate``, 0 < sequence <= expected                KEPT
 WAIT               refused by the revision, only copy                     LOST
-WAIT               refused otherwise (full, sealed, rights), only copy    REFUSED
+WAIT               refused otherwise (full, sealed), only copy            DENIED
+WAIT               not allowed to publish, only copy                      REFUSED
 WAIT               anything else: silence, a lost connection, 10158,      AMBIGUOUS
                    any refusal of a second copy
 LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
@@ -28,6 +29,8 @@ LOST               another meta, or none any more; last writer wins       SEND t
 LOST               another meta, or none any more; otherwise              CONFLICT
 LOST               a batch: another name in it was changed                CONFLICT
 AMBIGUOUS          any of these three                                     UNKNOWN
+DENIED             the standing meta has our id: that was no answer       DONE, remove V's chunks
+DENIED             it has not                                             REFUSED
 LANDED             V has nothing to remove                                DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
 LANDED             V still stands                                         read again; no time: UNKNOWN
@@ -40,8 +43,8 @@ certain), UNKNOWN. **The chunks of a commit are removed only after CONFLICT or R
 was ever sent: a refusal says nothing about an earlier copy that may still be on its way. After UNKNOWN
 everything is kept, and ``gc`` finds what is not needed.
 
-V's chunks are removed only when the leader shows that V is replaced: an acknowledgement alone may be made
-up by whoever sees the reply subject.
+Whoever sees the reply subject can make an answer up. So V's chunks are removed only when the leader shows
+that V is replaced, and the commit's own only when it shows that ours does not stand.
 
 Expecting 0, a copy that comes late lands a second time if the first one was deleted, its marker purged,
 and its id forgotten by the server in between. So the copies lie within :data:`ZERO_WINDOW`, and
@@ -116,6 +119,7 @@ class CommitStates:
         expected: revision of V.
         replaced: nuid of V's chunks, if they are to be removed afterwards; ``""`` = none.
         nuid: of chunks that only this commit names; ``""`` when V's stay (update, delete, rename).
+        after: sequence of the last chunk: the meta comes later in the stream.
         last_writer_wins: a newer meta is replaced instead.
         budget: seconds for finding out, from the first copy on.
 
@@ -131,9 +135,11 @@ class CommitStates:
 
     __slots__ = (
         "_acked",
+        "_after",
         "_behind",
         "_budget",
         "_deadline",
+        "_denied",
         "_first",
         "_lost",
         "again",
@@ -156,11 +162,13 @@ class CommitStates:
         expected: int,
         replaced: str = "",
         nuid: str = "",
+        after: int = 0,
         last_writer_wins: bool = False,
         budget: float = 20.0,
     ) -> None:
         self.msg_id = msg_id
         self.nuid = nuid
+        self._after = after
         self.last_writer_wins = last_writer_wins
         self.standing: Standing | None = None
         self.removes = False
@@ -176,6 +184,7 @@ class CommitStates:
         self.again = False
         self._first = 0.0
         self._lost = False  # LOST rather than AMBIGUOUS
+        self._denied = False  # DENIED
         self._acked = 0  # LANDED: the sequence that was acknowledged
         self._behind = False  # the leader was seen to be behind: the next read asks for its last sequence
         self.step = Step.SEND
@@ -209,9 +218,9 @@ class CommitStates:
 
     def acked(self, seq: int, duplicate: bool, now: float) -> None:
         """The stream's own acknowledgement of this copy."""
-        if seq > self.expected:
+        if seq > max(self.expected, self._after):
             self._landed(seq, now)
-        elif duplicate and seq > 0:
+        elif duplicate and self._after < seq <= self.expected:
             self._end(Step.KEPT, seq)
         else:
             self.silent()  # a sequence that cannot be: the stream was made anew, or the answer made up
@@ -221,19 +230,25 @@ class CommitStates:
         self._doubt()
         self._lost = self.copies == 1
 
-    def refused(self) -> None:
-        """The copy was refused for another reason that does not go away."""
-        if self.copies == 1:
+    def refused(self, *, surely: bool) -> None:
+        """The copy was refused for another reason that does not go away.
+
+        Args:
+            surely: nobody can have made that up: it came from the server itself, or from this client.
+        """
+        only = self.copies == 1
+        if only and surely:
             self._end(Step.REFUSED, 0)
         else:
             self._doubt()
+            self._denied = only
 
     def silent(self) -> None:
         """Nothing that tells of this copy's fate came, or will come."""
         self._doubt()
 
     def _doubt(self) -> None:
-        self._lost = self.again = self._behind = False
+        self._lost = self._denied = self.again = self._behind = False
         self.step = Step.READ
         if self._deadline is None:
             self._deadline = self._first + self._budget
@@ -255,6 +270,8 @@ class CommitStates:
         if standing.msg_id == self.msg_id:
             self.removes = bool(self.replaced)
             self._end(Step.DONE, revision)
+        elif self._denied:
+            self._end(Step.REFUSED, revision)
         elif self._acked:
             self._prove(standing, now)
         elif self.nuid and standing.nuid == self.nuid:
@@ -308,7 +325,7 @@ class CommitStates:
 
     def give_up(self) -> None:
         """Nothing more can be sent or read."""
-        self._end(Step.UNKNOWN if self.copies else Step.REFUSED, 0)
+        self._end(Step.REFUSED if self._denied or not self.copies else Step.UNKNOWN, 0)
 
     def hurry(self, now: float, seconds: float) -> None:
         """The caller was cancelled: so much time is left, and nothing new is begun."""

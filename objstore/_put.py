@@ -250,6 +250,7 @@ class Put(ChunkSender):
                 ttl=self._ttl,
                 replaces=old,
                 owns=True,
+                after=0 if self._window is None else self._window.last_seq,
                 before=self._stand_back if self._if_revision is None else None,
                 discard=self._discard,
             )
