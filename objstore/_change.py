@@ -11,7 +11,7 @@ from ._commit import Commit, Conflict, Patience, lost_race
 from ._get import deleted, not_found
 from ._rename import finish_rename, rename, settle_rename, shares_chunks
 from ._ttl import remaining
-from ._watch import newest_metas
+from ._newest import newest_metas
 from .errors import StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta

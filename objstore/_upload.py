@@ -20,7 +20,7 @@ from ._bucket import Bucket
 from ._prepare import prepare
 from ._put import SETTLE, Put, Unrepairable
 from ._source import open_source
-from ._watch import newest_metas
+from ._newest import newest_metas
 from .errors import BadObjectMetaError
 from .format.chunking import resolve_chunk_size
 from .format.naming import chunk_subject, is_safe_nuid

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ._maintain import VerifyReport
     from ._put import Progress
     from ._reader import OpenReader
-    from ._watch import OnInvalid, Watcher
+    from ._newest import OnInvalid
+    from ._watch import Watcher
     from .format.models import ObjectInfo, ObjectStoreStatus
 
 
@@ -194,7 +195,7 @@ class StoreReads:
             include_deleted: delete markers as well.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
-        from ._watch import newest_metas
+        from ._newest import newest_metas
 
         infos = await newest_metas(self._bucket, on_invalid)
         return [
@@ -283,7 +284,7 @@ class StoreReads:
         ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
         meta message: it costs what :meth:`list` costs.
         """
-        from ._watch import newest_metas
+        from ._newest import newest_metas
         from .format.buckets import store_status
 
         bucket = self._bucket

@@ -404,8 +404,14 @@ class JetStreamContext:
 
     # -- consumers --------------------------------------------------------------------------------
 
-    async def create_consumer(self, stream: str, config: ConsumerConfig | Mapping[str, Any]) -> ConsumerInfo:
+    async def create_consumer(
+        self, stream: str, config: ConsumerConfig | Mapping[str, Any], *, timeout: float | None = None
+    ) -> ConsumerInfo:
         """Create a consumer; without a name it gets a fresh one.
+
+        Args:
+            timeout: seconds the answer may take (default: the context's). In a cluster it comes from the
+                server that the consumer was given to.
 
         Raises:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
@@ -414,7 +420,7 @@ class JetStreamContext:
         name = document.get("name") or document.get("durable_name") or next_nuid()
         document["name"] = check_name("consumer", name)
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
-        answer = await self.request(suffix, {"stream_name": stream, "config": document})
+        answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
         return ConsumerInfo.from_json(answer)
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
