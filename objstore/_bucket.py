@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import APIError, NatsError, NoRespondersError
 from natsproto.headers import status_of
-from natsproto.jetstream.api.codec import dumps_str, loads
+from natsproto.jetstream.api.codec import dumps, dumps_str, loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
@@ -217,6 +217,10 @@ class Bucket:
         """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""
         return self.client.start_request(self._leader_subject, last_of(subject), b"", self.js.timeout)
 
+    def start_leader_request(self, document: dict[str, Any]) -> PendingRequest:
+        """Ask the leader for another message; finish as :meth:`start_leader_read`."""
+        return self.client.start_request(self._leader_subject, dumps(document), b"", self.js.timeout)
+
     async def finish_leader_read(self, pending: PendingRequest) -> StoredMessage | None:
         """The message, or ``None`` when there is none."""
         try:
@@ -320,13 +324,12 @@ class Bucket:
         read = partial(self.js.get_message, self.stream, seq=seq + 1, next_by_subject=subject)
         return await self.retrying(read)
 
-    async def stored_after(self, subject: str, seq: int) -> bool:
-        """Whether the leader has a message of ``subject`` after a sequence."""
+    async def first_after(self, subject: str, seq: int) -> StoredMessage | None:
+        """The first message of ``subject`` after a sequence from the leader, or ``None``."""
         try:
-            await self._following(subject, seq)
+            return await self._following(subject, seq)
         except MessageNotFoundError:
-            return False
-        return True
+            return None
 
     async def stored_chunks(self, nuid: str) -> int:
         """How many chunks of a nuid the leader has."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from ._bucket import Bucket, MetaDecodeError
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._get import deleted, not_found
+from ._newest import newest_metas
 from ._rename import finish_rename, rename, settle_rename, shares_chunks
 from ._ttl import remaining
-from ._newest import newest_metas
 from .errors import StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from ._newest import (
     PROOF,
     Goal,
     OnInvalid,
+    finish_following,
+    following,
     meta_reader,
     meta_subjects,
     newest_metas,
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 PAGE = 500
 """Metas fetched at a time: what an iteration holds in memory."""
+
+ROUNDS = 10
+"""How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of them,
+in the moment between; without a bound an iteration would last as long as others write."""
 
 START = 2.0
 """Seconds a consumer may take to become known to the server we are connected to."""
@@ -85,30 +90,33 @@ async def iterate(
     read = meta_reader(bucket, report)
     goal = Goal(bucket)
     pages = _Pages(bucket)
+    rounds = ROUNDS
     try:
-        while True:
+        while rounds:
             while page := await pages.next():
                 for msg in page:
                     found = read(msg._msg._frame, msg.metadata)
                     if found is not None and wanted(found):
                         yield found
-            # As for a list (see _newest.py): what the server of the consumer lacks is read from the leader.
-            if pages.whole and await goal.reached(pages.cursor):
-                return
-            count = 0
-            after = bucket.messages(all_meta_subject(bucket.name), after=pages.cursor, leader=True)
-            async with aclosing(after) as messages:
-                async for message in messages:
-                    found = read_stored(bucket, message, report)
-                    if found is not None and wanted(found):
-                        yield found
-                    pages.cursor = message.seq
-                    count += 1
-                    if count == PROOF:
-                        break
-            if count < PROOF:
-                return
-            pages.give_up()
+            # As for a list (see _newest.py) the leader has the last word; it comes along with the deletion.
+            proof = following(bucket, pages.cursor)
+            try:
+                await bucket.shielded(pages.close())
+                message = await finish_following(bucket, pages.cursor, proof)
+            finally:
+                if proof is not None:
+                    proof.close()
+            for _ in range(PROOF):
+                if message is None:
+                    return
+                found = read_stored(bucket, message, report)
+                pages.cursor = message.seq
+                if found is not None and wanted(found):
+                    yield found
+                if await goal.reached(pages.cursor):
+                    rounds -= 1
+                    break
+                message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor)
     except NatsError as exc:
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)
@@ -123,17 +131,14 @@ class _Pages:
 
     Attributes:
         cursor: sequence of the last meta handed out.
-        whole: everything that the server of the consumer had was handed out, by this one consumer.
     """
 
     def __init__(self, bucket: Bucket) -> None:
         self.cursor = 0
-        self.whole = False
         self._bucket = bucket
         self._consumer: PullConsumer | None = None
         self._creating: asyncio.Task[ConsumerInfo] | None = None
         self._names: list[str] = []  # of all consumers there may be
-        self._made = 0
         self._received = 0  # consumer sequence of the last message
         self._left = 0
         self._since = 0.0  # when the consumer was made
@@ -147,14 +152,12 @@ class _Pages:
         bucket = self._bucket
         loop = asyncio.get_running_loop()
         deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
-        self.whole = False
         while True:
             try:
                 if self._consumer is None:
                     await self._open()
                 assert self._consumer is not None
                 if not self._left:
-                    self.whole = self._made == 1
                     return []
                 page = await self._consumer.fetch(PAGE, timeout=bucket.js.timeout, no_wait=True)
                 taken = self._take(page)
@@ -214,16 +217,17 @@ class _Pages:
         info = await asyncio.shield(self._creating)
         self._creating = None
         self._consumer = PullConsumer(bucket.js, info)
-        self._made += 1
         self._received, self._left = 0, info.num_pending
         self._since = asyncio.get_running_loop().time()
 
     def give_up(self) -> None:
         """Go on with another consumer; :meth:`close` deletes this one."""
         self._consumer = None
+        self._received = 0
 
     async def close(self) -> None:
-        """Delete the consumers; what fails expires by itself."""
+        """Delete the consumers; what fails expires by itself. The next page comes from a new one."""
+        self.give_up()
         if self._creating is not None and not self._creating.done():
             await asyncio.wait([self._creating])
         js, stream = self._bucket.js, self._bucket.stream

@@ -11,8 +11,8 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 
 from ._bucket import Bucket, MetaDecodeError, log
 from ._get import blocks
-from ._rename import RENAMING, complete
 from ._newest import newest_metas
+from ._rename import RENAMING, complete
 from .errors import IntegrityError, ObjectChangedError
 from .format.models import InvalidMeta
 from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid

@@ -1,8 +1,8 @@
 """Listing: the newest meta of every name, what was acknowledged before the call included.
 
 One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one has
-not got yet, it cannot tell of; nor can it know. So the leader is asked how far there is to go, and what the
-consumer ends short of is read from the leader: a listing ends where the leader has nothing more.
+not got yet, it cannot tell of; nor can it know. So the leader has the last word: a listing ends where that has
+nothing more, and it has to get at least as far as the leader had got at the start.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class _Found:
 
     def __init__(self, bucket: Bucket) -> None:
         self.metas: dict[bytes, ObjectInfo] = {}
-        self.cursor = 0  # everything up to here has been seen
+        self.cursor = 0  # what was there up to here, when it was read, has been seen
+        self.ordered = True
         self._bucket = bucket
         self._invalid: list[InvalidMeta] = []
         self._read = meta_reader(bucket, self._invalid.append)
@@ -135,6 +136,7 @@ class _Found:
     def delivered(self, msg: WireMsg, delivery: Delivery) -> None:
         """Take a meta of a consumer."""
         info = self._read(msg, delivery)
+        self.cursor = delivery.stream_seq
         self.metas.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
         if info is not None:
             self.metas[msg.subject] = info
@@ -143,6 +145,7 @@ class _Found:
         """Take a meta that was asked for."""
         info = read_stored(self._bucket, message, self._invalid.append)
         subject = message.subject.encode("utf-8", "surrogateescape")
+        self.cursor = max(self.cursor, message.seq)
         self.metas.pop(subject, None)
         if info is not None:
             self.metas[subject] = info
@@ -159,7 +162,10 @@ class _Found:
             subject = each.subject.encode("utf-8", "surrogateescape")
             if newest[each.subject] is each and subject not in self.metas:
                 report_invalid(on_invalid or warn_invalid, each)
-        return list(self.metas.values())
+        infos = list(self.metas.values())
+        if not self.ordered:
+            infos.sort(key=lambda info: info.revision)
+        return infos
 
 
 async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
@@ -178,51 +184,62 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
     except NatsError as exc:
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)
-    infos = found.result(on_invalid)
-    if bucket.skips_live:
-        infos.sort(key=lambda info: info.revision)
-    return infos
+    return found.result(on_invalid)
 
 
 async def _read_on(bucket: Bucket, found: _Found) -> None:
     """Rounds of a consumer and a look at the leader, until that has nothing more.
 
-    The goal alone is no proof after a consumer was lost: the server of the next one may be behind the first,
-    and what was replaced meanwhile is then seen by neither.
+    Other writers may be as fast as we are. So when the goal has been reached, the leader is asked what names
+    there are, and for those that are still lacking: they were replaced behind our back. One that was read from
+    a server that is behind may have been replaced before the call: then all of them are asked for.
     """
     goal = Goal(bucket)
+    behind = False
+    rounds = 2 if bucket.replicated else 1
     try:
-        while True:
-            whole = await _round(bucket, found)
-            if whole and await goal.reached(found.cursor):
-                return
-            count = 0
-            after = bucket.messages(all_meta_subject(bucket.name), after=found.cursor, leader=True)
-            async with aclosing(after) as messages:
-                async for message in messages:
-                    found.stored(message)
-                    found.cursor = message.seq
-                    count += 1
-                    if count == PROOF:
-                        break
-            if count < PROOF:
+        while (message := await _round(bucket, found)) is not None:
+            behind |= not await goal.reached(found.cursor)
+            found.stored(message)
+            if not await goal.reached(found.cursor):
+                after = bucket.messages(all_meta_subject(bucket.name), after=found.cursor, leader=True)
+                await _take(found, goal, after)
+            elif rounds > 1:
+                rounds -= 1
+            else:
+                await _complete(bucket, found, set() if behind else found.subjects())
                 return
     finally:
         goal.close()
 
 
-async def _round(bucket: Bucket, found: _Found) -> bool:
-    """Read with one consumer what its server has after the cursor.
+async def _take(found: _Found, goal: Goal, messages: AsyncGenerator[StoredMessage, None]) -> None:
+    """Read one by one up to the goal, unless it is far away: a consumer is faster then."""
+    count = 0
+    async with aclosing(messages):
+        async for message in messages:
+            found.stored(message)
+            count += 1
+            if count == PROOF or await goal.reached(found.cursor):
+                return
 
-    Returns false when more may be there: nothing was due although something was, or it was made anew.
+
+async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
+    """Read with one consumer what its server has after the cursor; returns what the leader has after that.
+
+    What a consumer says is left is no proof, not even at the leader: it miscounts when metas are replaced
+    meanwhile. That proof costs no time: it comes along with the answer to the deletion of the consumer.
     """
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[bool] = loop.create_future()
-    received = 0
+    ended: asyncio.Future[None] = loop.create_future()
+    received, expected = (
+        0,
+        -1,
+    )  # what comes beyond was stored meanwhile, and may go on for as long as others write
 
-    def finish(whole: bool) -> None:
+    def finish() -> None:
         if not ended.done():
-            ended.set_result(whole)
+            ended.set_result(None)
 
     def fail(exc: BaseException) -> None:
         if not ended.done():
@@ -231,12 +248,11 @@ async def _round(bucket: Bucket, found: _Found) -> bool:
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
         nonlocal received
         if ended.done():
-            return  # its cursor was taken
+            return  # the leader is asked for what follows
         received += 1
         found.delivered(msg, delivery)
-        found.cursor = delivery.stream_seq
-        if delivery.num_pending == 0:
-            finish(True)
+        if delivery.num_pending == 0 or received == expected:
+            finish()
 
     if found.cursor:
         policy = "by_start_sequence"
@@ -250,26 +266,52 @@ async def _round(bucket: Bucket, found: _Found) -> bool:
         all_meta_subject(bucket.name),
         on_message=on_message,
         on_failure=fail,
-        on_idle=lambda: finish(False),  # metas replaced or removed while being listed are not delivered
+        on_idle=finish,  # metas replaced or removed while being listed are not delivered
         deliver_policy=policy,
         start_seq=found.cursor + 1 if found.cursor else None,
         heartbeat=LIST_HEARTBEAT,
         created=bucket.created,
         patience=bucket.patience,
     )
+    proof: PendingRequest | None = None
     try:
-        info = await bucket.retrying(consumer.start)
-        if info.num_pending == 0 and not received:
-            finish(True)
-        return await ended and not consumer.restarts
+        try:
+            expected = (await bucket.retrying(consumer.start)).num_pending
+            if received >= expected:
+                finish()
+            await ended
+            proof = following(bucket, found.cursor)
+        finally:
+            ended.cancel()
+            if not ended.cancelled():
+                ended.exception()
+            await consumer.stop()
+        return await finish_following(bucket, found.cursor, proof)
     finally:
-        ended.cancel()
-        if not ended.cancelled():
-            ended.exception()
-        await consumer.stop()
+        if proof is not None:
+            proof.close()
 
 
-# -- servers whose consumers skip messages ----------------------------------------------------------------
+def following(bucket: Bucket, seq: int) -> PendingRequest | None:
+    """Ask the leader for the first meta after a sequence; ``None`` while there is no connection."""
+    subject = all_meta_subject(bucket.name)
+    try:
+        return bucket.start_leader_request({"seq": seq + 1, "next_by_subj": subject})
+    except NatsError as exc:
+        if not retryable(exc):
+            raise
+        return None
+
+
+async def finish_following(bucket: Bucket, seq: int, pending: PendingRequest | None) -> StoredMessage | None:
+    """The answer to :func:`following`; asked for again where that may help."""
+    if pending is not None:
+        try:
+            return await bucket.finish_leader_read(pending)
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
+    return await bucket.first_after(all_meta_subject(bucket.name), seq)
 
 
 async def meta_subjects(bucket: Bucket) -> dict[str, int] | None:
@@ -293,21 +335,27 @@ async def _subjects(bucket: Bucket) -> dict[str, int]:
 
 
 async def _read_old(bucket: Bucket, found: _Found) -> None:
-    """The same for servers whose consumers lose their place when a meta is replaced meanwhile.
+    """The same for servers whose consumers skip messages when a meta is replaced meanwhile.
 
     Where the consumer's server is the leader, what it tells is no older than the call, only some may be
-    lacking. Elsewhere it proves nothing. What lacks is read from the leader name by name.
+    lacking. Elsewhere it proves nothing.
     """
     if not bucket.replicated:
         await _round(bucket, found)
+    await _complete(bucket, found, found.subjects())
+
+
+async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
+    """Read from the leader, name by name, what is not among the subjects seen."""
+    found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
-        async for message in bucket.messages(all_meta_subject(bucket.name)):
+        messages = bucket.messages(all_meta_subject(bucket.name))
+    else:
+        messages = _each(bucket, [subject for subject in subjects if subject not in seen])
+    async with aclosing(messages):
+        async for message in messages:
             found.stored(message)
-        return
-    seen = found.subjects()
-    async for message in _each(bucket, [subject for subject in subjects if subject not in seen]):
-        found.stored(message)
 
 
 async def _each(bucket: Bucket, subjects: list[str]) -> AsyncGenerator[StoredMessage, None]:

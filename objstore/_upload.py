@@ -17,10 +17,10 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
+from ._newest import newest_metas
 from ._prepare import prepare
 from ._put import SETTLE, Put, Unrepairable
 from ._source import open_source
-from ._newest import newest_metas
 from .errors import BadObjectMetaError
 from .format.chunking import resolve_chunk_size
 from .format.naming import chunk_subject, is_safe_nuid

@@ -226,10 +226,10 @@ class _Watch:
         bucket, consumer, goal = self._bucket, self._consumer, self._goal
         assert consumer is not None and goal is not None
         try:
-            if (consumer.restarts or not await goal.reached(consumer.stream_seq)) and await bucket.stored_after(
-                all_meta_subject(bucket.name), consumer.stream_seq
-            ):
-                return  # it is on its way, or the next heartbeat asks again
+            if not await goal.reached(consumer.stream_seq):
+                subject = all_meta_subject(bucket.name)
+                if await bucket.first_after(subject, consumer.stream_seq) is not None:
+                    return  # it is on its way, or the next heartbeat asks again
         except NatsError as exc:
             log.debug("whether a watch of bucket %r has caught up is not known yet: %s", bucket.name, exc)
             return

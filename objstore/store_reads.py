@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ._bucket import Bucket
     from ._list import DirListing
     from ._maintain import VerifyReport
+    from ._newest import OnInvalid
     from ._put import Progress
     from ._reader import OpenReader
-    from ._newest import OnInvalid
     from ._watch import Watcher
     from .format.models import ObjectInfo, ObjectStoreStatus
 

@@ -10,9 +10,8 @@ did not run for a while does not mistake its own pause for the server's.
 
 A consumer lives in the memory of one server, under the configuration it was made with: when that server
 starts again it starts over, under the same name, and counts from 1. Nothing of that is an error to the server,
-so it has to be seen here: a consumer sequence that does not go on although the stream's does, a stream
-sequence that goes back although the consumer's goes on, or a heartbeat that has counted fewer messages than
-came. Then a new consumer goes on after the last stream sequence seen.
+so it has to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat
+that has counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
 
 A server that is behind begins at its own end when it is asked to begin beyond it, so the first messages of a
 consumer may be old ones. What counts is the stream's sequence: none is handed on twice, or before the start.
@@ -54,14 +53,13 @@ INACTIVE_THRESHOLD = timedelta(seconds=5)
 class _Incarnation(Handler):
     """One server-side consumer; frames for an older one no longer count."""
 
-    __slots__ = ("alive", "consumer_seq", "created", "name", "owner", "stream_seq")
+    __slots__ = ("alive", "consumer_seq", "created", "name", "owner")
 
     def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
         super().__init__(inbox)
         self.owner = owner
         self.name = next_nuid()
         self.consumer_seq = 0
-        self.stream_seq = 0  # of its last message, one that was not handed on included
         self.created = False  # the server's answer has come
         self.alive = False  # a heartbeat without a gap has come
 
@@ -77,18 +75,14 @@ class _Incarnation(Handler):
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != self.name:
             return  # anybody may publish to our inbox: not a delivery of this consumer
-        goes_on = delivery.stream_seq > self.stream_seq
+        fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
-            if goes_on or delivery.consumer_seq > self.consumer_seq:
+            if fresh or delivery.consumer_seq > self.consumer_seq:
                 owner._restart()  # a gap, or it has started over; else a message that came twice
             return
-        if not goes_on:
-            owner._restart()  # it has started over and counted up to here again
-            return
         self.consumer_seq = delivery.consumer_seq
-        self.stream_seq = delivery.stream_seq
-        if delivery.stream_seq <= owner.stream_seq:
-            return  # from a server that is behind what was handed on already
+        if not fresh:
+            return  # it has started over, or its server is behind the one before
         owner.stream_seq = delivery.stream_seq
         try:
             owner._on_message(msg, delivery)
@@ -224,9 +218,7 @@ class OrderedConsumer:
         connection.subscribe(incarnation)
         self._current = incarnation
         self._active = self._loop.time()
-        info = await self._js.create_consumer(
-            self._stream, self._config(incarnation), timeout=self._patience
-        )
+        info = await self._js.create_consumer(self._stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
         return info
 
