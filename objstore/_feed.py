@@ -8,6 +8,7 @@ missing leader or a stalled window is resumed from the cursor; nothing is read t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
@@ -40,9 +41,6 @@ server whose stream was deleted meanwhile says nothing."""
 
 HEARTBEAT = 0.75
 """Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
-
-LAG = 3.0
-"""Seconds a replica may be behind before chunks that it lacks count as missing."""
 
 MAX_BATCH = 4096
 
@@ -92,19 +90,26 @@ class Sink(Protocol):
 class Part:
     """Some chunks of an object.
 
+    What shows that the first one read is the one that was meant is the number of those that follow. A replica
+    that is behind has fewer, and another chunk would be taken for it; there the sequences must be known.
+
     Attributes:
         seq: sequence of the first one, or a guess: a wrong one is noticed.
         first, last: indexes, inclusive.
         total: messages of the object in the stream.
+        seq_of: the sequence of each chunk by its index, where they are known and nothing else is a proof.
     """
 
-    __slots__ = ("first", "last", "seq", "total")
+    __slots__ = ("first", "last", "seq", "seq_of", "total")
 
-    def __init__(self, seq: int, first: int, last: int, total: int) -> None:
+    def __init__(
+        self, seq: int, first: int, last: int, total: int, seq_of: Callable[[int], int] | None = None
+    ) -> None:
         self.seq = seq
         self.first = first
         self.last = last
         self.total = total
+        self.seq_of = seq_of
 
 
 class ChunkFeed:
@@ -163,11 +168,11 @@ class ChunkFeed:
         except Missing:
             if not bucket.replicated:
                 raise
-            # A replica may lag behind: what follows is served by the leader.
+            self._failure = None
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:
-            await self._read_from_leader()
+            await self._read_proven()
 
     @property
     def _done(self) -> bool:
@@ -177,7 +182,12 @@ class ChunkFeed:
         """Hand one payload to the sink; false when it must not go on."""
         part = self._part
         try:
-            if part is not None and after >= 0 and part.total - 1 - after != self._messages:
+            if part is None:
+                pass
+            elif part.seq_of is not None:
+                if seq != part.seq_of(self._messages):
+                    raise Missing  # this one has a hole there
+            elif after >= 0 and part.total - 1 - after != self._messages:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
@@ -191,7 +201,9 @@ class ChunkFeed:
     def _nothing(self) -> Exception:
         """Why there is no message at the cursor: a part may have been looked for in the wrong place."""
         part = self._part
-        return WrongPlace() if part is not None and self._messages == part.first else Missing()
+        if part is None or part.seq_of is not None or self._messages != part.first:
+            return Missing()
+        return WrongPlace()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -315,35 +327,47 @@ class ChunkFeed:
 
     # -- the ordered consumer ---------------------------------------------------------------------
 
-    async def _read_from_leader(self) -> None:
-        """The consumer may sit on a server that is behind for a moment: ask again before it counts."""
-        deadline = self._loop.time() + (LAG if self._bucket.replicated else 0.0)
-        wait = FIRST_RETRY
+    async def _read_proven(self) -> None:
+        """Read by consumers, until the object is complete or the leader, too, lacks what is missing.
+
+        A consumer may sit on a server that is behind, and idle, too, is one whose connection stalled: what it
+        lacks proves nothing. The next one may sit elsewhere.
+        """
+        deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
         while True:
             before = self._messages
             try:
                 await self._read_consumer()
                 return
             except Missing:
-                if self._loop.time() >= deadline and (self._messages == before or not await self._more()):
-                    raise  # idle, too, is a consumer whose connection stalled: the leader knows better
-            await asyncio.sleep(wait)
+                if not await self._stored():
+                    raise
+            if self._messages > before:
+                deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
+            elif self._loop.time() > deadline:
+                raise RequestTimeoutError(
+                    f"the leader of bucket {self._bucket.name!r} has chunks of {self._info.name!r} that no "
+                    f"server delivered within {RETRY_BUDGET} s"
+                )
+            await self._bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
 
-    async def _more(self) -> bool:
-        """Whether the leader has a message after the cursor."""
-        bucket = self._bucket
-        seq = self._cursor + 1
-        try:
-            await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, seq=seq, next_by_subject=self._subject)
-            )
-        except MessageNotFoundError:
+    async def _stored(self) -> bool:
+        """Whether the leader has what is missing here: as many chunks as there must be, one after the cursor.
+
+        By its sequence, where that is known: that of a chunk that was removed is never another one's.
+        """
+        bucket, part = self._bucket, self._part
+        following = await bucket.first_after(self._subject, self._cursor)
+        if following is None:
             return False
-        return True
+        if part is not None and part.seq_of is not None:
+            return following.seq == part.seq_of(self._messages)
+        return await bucket.stored_chunks(self._info.nuid) >= self._info.chunks
 
     async def _read_consumer(self) -> None:
         bucket = self._bucket
+        self._failure = None
         ended: asyncio.Future[None] = self._loop.create_future()
         turn = asyncio.Event()  # ended, or congested
 
@@ -388,11 +412,13 @@ class ChunkFeed:
             start_seq=self._cursor + 1 if self._cursor else None,
             heartbeat=HEARTBEAT,
             created=bucket.created,
+            patience=bucket.patience,
         )
         before = self._messages  # deliveries may overtake the answer to the creation
         try:
             info = await bucket.retrying(consumer.start)
-            if self._part is not None and info.num_pending != self._part.total - before:
+            part = self._part
+            if part is not None and part.seq_of is None and info.num_pending != part.total - before:
                 raise WrongPlace
             if info.num_pending + before < self._info.chunks and not self._done:
                 # Known before the first byte; a trailing empty message is not counted by its writer.

@@ -77,8 +77,7 @@ async def _continue(
     assembly = Assembly(info, verify=verify)
     have = min(file.seek(0, os.SEEK_END), info.size)
     if have and info.chunks:
-        if not layout.proven:
-            await prove(bucket, info, layout)
+        await prove(bucket, info, layout)
         first = info.chunks if have == info.size else layout.index_of(have)
         done = info.size if have == info.size else layout.offset_of(first)
     else:

@@ -38,8 +38,8 @@ PAGE = 500
 """Metas fetched at a time: what an iteration holds in memory."""
 
 ROUNDS = 10
-"""How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of them,
-in the moment between; without a bound an iteration would last as long as others write."""
+"""How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
+them, in the moment between; without a bound an iteration would last as long as others write."""
 
 START = 2.0
 """Seconds a consumer may take to become known to the server we are connected to."""

@@ -1,8 +1,8 @@
 """Listing: the newest meta of every name, what was acknowledged before the call included.
 
-One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one has
-not got yet, it cannot tell of; nor can it know. So the leader has the last word: a listing ends where that has
-nothing more, and it has to get at least as far as the leader had got at the start.
+One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one
+has not got yet, it cannot tell of; nor can it know. So the leader has the last word: a listing ends where that
+has nothing more, and it has to get at least as far as the leader had got at the start.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ async def _read_on(bucket: Bucket, found: _Found) -> None:
     """Rounds of a consumer and a look at the leader, until that has nothing more.
 
     Other writers may be as fast as we are. So when the goal has been reached, the leader is asked what names
-    there are, and for those that are still lacking: they were replaced behind our back. One that was read from
-    a server that is behind may have been replaced before the call: then all of them are asked for.
+    there are, and for those that are still lacking: they were replaced behind our back. One that was read
+    from a server that is behind may have been replaced before the call: then all of them are asked for.
     """
     goal = Goal(bucket)
     behind = False

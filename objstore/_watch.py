@@ -224,7 +224,8 @@ class _Watch:
     async def _prove(self) -> None:
         """Catch up if the leader had nothing more at the start, or has nothing more now."""
         bucket, consumer, goal = self._bucket, self._consumer, self._goal
-        assert consumer is not None and goal is not None
+        assert consumer is not None
+        assert goal is not None
         try:
             if not await goal.reached(consumer.stream_seq):
                 subject = all_meta_subject(bucket.name)

@@ -8,10 +8,10 @@ A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence
 delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
 did not run for a while does not mistake its own pause for the server's.
 
-A consumer lives in the memory of one server, under the configuration it was made with: when that server
-starts again it starts over, under the same name, and counts from 1. Nothing of that is an error to the server,
-so it has to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat
-that has counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
+A consumer lives in the memory of one server, under the configuration it was made with: when that server starts
+again it starts over, under the same name, and counts from 1. To the server nothing of that is an error, so it
+has to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat that has
+counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
 
 A server that is behind begins at its own end when it is asked to begin beyond it, so the first messages of a
 consumer may be old ones. What counts is the stream's sequence: none is handed on twice, or before the start.
@@ -196,8 +196,8 @@ class OrderedConsumer:
         self._deadline = None
         try:
             if self._policy == "new":
-                # Which message is the next one is asked for only once: a consumer that starts over would leave
-                # out what was stored meanwhile, and a server that is behind would tell of older ones.
+                # Which message is the next one is asked for only once: a consumer that starts over would
+                # leave out what was stored meanwhile, and a server that is behind tell of older ones.
                 last = (await self._js.stream_info(self._stream)).last_seq
                 self._policy, self._start_seq, self.stream_seq = "by_start_sequence", last + 1, last
             info = await self._create()
