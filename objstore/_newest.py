@@ -1,8 +1,8 @@
 """Listing: the newest meta of every name, what was acknowledged before the call included.
 
-One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one
-has not got yet, it cannot tell of; nor can it know. So the leader has the last word: a listing ends where that
-has nothing more, and it has to get at least as far as the leader had got at the start.
+One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one has
+not got yet, it can neither tell of nor know. So the leader has the last word: a listing ends where that has
+nothing more, and it has to get at least as far as the leader had got at the start.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
 async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """Learn from the leader which sequence each chunk has, where a replica may be asked for it.
 
-    Counts are no help there: a replica that is behind has fewer, and each chunk would be taken for a later one.
+    Counts are no help there: a replica that is behind has fewer, and each chunk is taken for a later one.
     Of an object in one piece three facts of the leader tell; of others the headers of all chunks, in order.
 
     Raises:
@@ -377,8 +377,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
             deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
         elif loop.time() > deadline:
             raise RequestTimeoutError(
-                f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, no server delivered "
-                f"more than {len(seqs)} within {RETRY_BUDGET} s"
+                f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, "
+                f"no server delivered more than {len(seqs)} within {RETRY_BUDGET} s"
             )
         await bucket.pause(wait, deadline)
         wait = min(wait * 2, LAST_RETRY)

@@ -8,9 +8,9 @@ A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence
 delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
 did not run for a while does not mistake its own pause for the server's.
 
-A consumer lives in the memory of one server, under the configuration it was made with: when that server starts
-again it starts over, under the same name, and counts from 1. To the server nothing of that is an error, so it
-has to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat that has
+A consumer lives in the memory of one server, under the configuration it was made with: when that server
+starts again it starts over, under the same name, and counts from 1. To the server that is no error, so it has
+to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat that has
 counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
 
 A server that is behind begins at its own end when it is asked to begin beyond it, so the first messages of a
