@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import NatsError, NoRespondersError, StaleConnectionError
@@ -230,12 +231,15 @@ class _Pages:
         self.give_up()
         if self._creating is not None and not self._creating.done():
             await asyncio.wait([self._creating])
-        js, stream = self._bucket.js, self._bucket.stream
+        bucket = self._bucket
         while self._names:
+            delete = partial(
+                bucket.js.request,
+                f"CONSUMER.DELETE.{bucket.stream}.{self._names.pop()}",
+                timeout=min(DELETE_TIMEOUT, bucket.js.timeout),
+            )
             try:
-                await js.request(
-                    f"CONSUMER.DELETE.{stream}.{self._names.pop()}", timeout=min(DELETE_TIMEOUT, js.timeout)
-                )
+                await bucket.retrying(delete, DELETE_TIMEOUT)
             except NatsError:
                 pass
 

@@ -186,7 +186,7 @@ async def _disturb(js: JetStreamContext, cluster: LocalCluster, server: LocalSer
 async def _load(store: ObjectStore, writer: int, stop: asyncio.Event) -> None:
     """New names, one that is changed all the time, and some that are deleted; failures are the servers'."""
     number = 0
-    while not stop.is_set():
+    while number < 20 or not stop.is_set():
         try:
             await store.put(f"n{writer}-{number % 60}", b"%d" % number)
             await store.put("hot", b"%d" % number)
