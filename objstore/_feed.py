@@ -166,9 +166,8 @@ class ChunkFeed:
                 finally:
                     self._drop_windows()
         except Missing:
-            if not bucket.replicated:
-                raise
-            self._failure = None
+            if not await self._stored():
+                raise  # else this replica is behind, or an answer was lost on the way
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:

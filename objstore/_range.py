@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
 from natsproto.headers import header_value
-from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError, retryable
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
@@ -51,16 +51,27 @@ class Layout:
     Attributes:
         total: messages in the stream, a trailing empty one included.
         strict: parts are read by known sequences only; see :func:`place`.
+        searched: a place was looked for by counts; see :func:`find_part`.
     """
 
-    __slots__ = ("_begin", "_chunk_size", "_info", "_offsets", "_seqs", "proven", "strict", "total")
+    __slots__ = (
+        "_begin",
+        "_chunk_size",
+        "_info",
+        "_offsets",
+        "_seqs",
+        "proven",
+        "searched",
+        "strict",
+        "total",
+    )
 
     def __init__(self, info: ObjectInfo) -> None:
         self._info = info
         options = info.options
         self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
         self.total = info.chunks
-        self.strict = False
+        self.strict = self.searched = False
         self.locate(0)
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
@@ -224,24 +235,35 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
 
 async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
     part = layout.part(start, end)
-    for guess in (True, False):
+    while True:
         sink = RangeSink(layout, part, start, end)
         try:
             await ChunkFeed(bucket, info, sink, part=part).run()
             return sink.getvalue()
         except WrongPlace:
-            if not guess:
-                raise Missing from None
             part = await find_part(bucket, info, layout, start, end)
-    raise AssertionError("unreachable")
 
 
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
     """Like :meth:`Layout.part`, with the sequence found out: O(log n) requests.
 
+    When what was found was wrong as well, as answers were lost, the leader says where the chunks lie: the
+    part then names their sequences, and no reading of it ends with :class:`WrongPlace`.
+
     Raises:
         Missing: there are not as many messages as there must be.
     """
+    if not layout.searched:
+        layout.searched = True
+        try:
+            return await _search(bucket, info, layout, start, end)
+        except Missing:
+            pass
+    await place(bucket, info, layout)
+    return layout.part(start, end)
+
+
+async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
     subject = chunk_subject(bucket.name, info.nuid)
     index = layout.index_of(start)
     total = await _left(bucket, subject, 1)
@@ -275,6 +297,9 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
             bucket.batches = False
         except MessageNotFoundError:
             return 0
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
     config = {
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": seq,
