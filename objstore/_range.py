@@ -409,6 +409,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         wait = min(wait * 2, LAST_RETRY)
     if offsets[-1] != info.size:
         raise _damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
+    if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
+        raise _damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
     layout.measured(offsets, seqs)
 
 

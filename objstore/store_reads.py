@@ -108,7 +108,8 @@ class StoreReads:
 
         Costs the same wherever the range lies and however large the object is: one or two round trips, or
         O(log n) when chunks of other objects lie between this one's. An object whose writer stored short
-        chunks is measured first (headers only). Lengths are checked; the digest is of the whole object and
+        chunks is measured first (headers only), and so is one between whose chunks others lie in a bucket
+        with replicas. Lengths are checked; the digest is of the whole object and
         cannot be.
 
         Raises:
@@ -190,6 +191,8 @@ class StoreReads:
     ) -> list[ObjectInfo]:
         """Return all objects in the order of their last change; ``[]`` when there are none.
 
+        What was acknowledged before the call is in it, also when a replica is behind.
+
         Args:
             prefix: only names that begin with it (compared here, all metas are read).
             include_deleted: delete markers as well.
@@ -209,7 +212,8 @@ class StoreReads:
 
         ``async for info in store.iter()``: memory does not depend on the number of objects, and nothing is
         fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). Objects changed
-        meanwhile may come again, with the newer revision, or not at all when they were deleted.
+        meanwhile may come again, with the newer revision, or not at all when they were deleted. What was
+        acknowledged before the iteration began is in it, also when a replica is behind.
         Arguments as :meth:`list`.
         """
         from . import _list
