@@ -12,7 +12,7 @@ import pytest
 
 import natsproto
 from natsproto.errors import NatsError, NoRespondersError, RequestTimeoutError, StaleConnectionError
-from natsproto.jetstream.api.errors import ConsumerNotFoundError
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, TemporarilyUnavailableError
 from natsproto.jetstream.consumer import JetStreamMsg, PullConsumer
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, FaultProxy
@@ -241,6 +241,35 @@ async def test_the_last_meta_is_lost(proxy: FaultProxy, faulty: ObjectStore) -> 
         wanted = [*NAMES, "gone"]
         assert [info.name for info in await faulty.list(include_deleted=True)] == wanted
         assert [info.name async for info in faulty.iter(include_deleted=True)] == wanted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoRespondersError("x", "no leader"),
+        RequestTimeoutError("silence"),
+        TemporarilyUnavailableError(503, 10008, "JetStream system temporarily unavailable"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_names_without_a_leader(
+    filled: ObjectStore, error: NatsError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment: they are asked for again."""
+    plain = filled.js.stream_subjects
+    left = 3
+
+    async def late(*args: str) -> dict[str, int]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise error
+        return await plain(*args)
+
+    monkeypatch.setattr(filled.js, "stream_subjects", late)
+    async with asyncio.timeout(10):
+        assert await filled.names() == sorted([*NAMES, "gone"])
+    assert left == -1
 
 
 async def test_more_names_than_one_answer_holds(filled: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
