@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import APIError, NatsError, NoRespondersError, WrongStreamError
 from natsproto.headers import status_of
-from natsproto.jetstream.api.codec import dumps_str, loads
+from natsproto.jetstream.api.codec import dumps, dumps_str, loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
@@ -78,6 +78,8 @@ nats-server 2.9 stores such a message and removes it again, and forgets then whi
 the newest; nor does it take anything off what is used when messages are purged by subject. Once one of these
 was heard there, chunks are deleted one by one, and what is not found is looked for from the beginning.
 """
+PATIENCE = 2.0
+"""Seconds the creation of a consumer may take where another server might be given the next one."""
 
 NO_MESSAGE = (
     b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
@@ -168,6 +170,15 @@ class Bucket:
     def batches_count(self) -> bool:
         """Whether the messages of a batch say how many follow: in 2.11 each says one too many."""
         return not self._older_than(2, 12)
+
+    @property
+    def patience(self) -> float:
+        """Seconds the creation of a consumer may take.
+
+        In a cluster it is given to any server with a replica. One that hangs says nothing, and the next try
+        is given to another one: so there must be time for several.
+        """
+        return min(self.js.timeout, PATIENCE) if self.replicated else self.js.timeout
 
     def _older_than(self, *wanted: int) -> bool:
         major, _, rest = str(self.client.server_info.get("version", "")).partition(".")
@@ -431,6 +442,10 @@ class Bucket:
         """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""
         return self.client.start_request(self._leader_subject, last_of(subject), b"", self.js.timeout)
 
+    def start_leader_request(self, document: dict[str, Any]) -> PendingRequest:
+        """Ask the leader for another message; finish as :meth:`start_leader_read`."""
+        return self.client.start_request(self._leader_subject, dumps(document), b"", self.js.timeout)
+
     async def finish_leader_read(self, pending: PendingRequest) -> StoredMessage | None:
         """The message, or ``None`` when there is none."""
         try:
@@ -508,34 +523,64 @@ class Bucket:
             return await self.leader_message(subject)
         return stored_message(msg)
 
-    async def messages(self, subject: str, batch: int = 256) -> AsyncGenerator[StoredMessage, None]:
+    async def messages(
+        self, subject: str, batch: int = 256, *, after: int = 0, leader: bool = False
+    ) -> AsyncGenerator[StoredMessage, None]:
         """All stored messages of a subject, in order, by their sequences.
 
         Read from the stream itself, where that cannot be stale: a consumer might skip some (2.9 does).
+
+        Args:
+            batch: how many are asked for at a time where no other server could answer than the leader.
+            after: only what follows this sequence.
+            leader: one by one from the leader, whatever the bucket allows.
         """
-        cursor = 0
+        cursor = after
         try:
-            while self.direct_meta and self.batches:
+            while self.direct_meta and self.batches and not leader:
                 left = 0
                 request = self.js.get_batch(self.stream, subject=subject, seq=cursor + 1, batch=batch)
-                async with aclosing(request) as answers:
-                    async for message in answers:
-                        if message.num_pending is None:
-                            self.batches = False  # one message, and nothing that tells of the rest
-                            break
-                        cursor, left = message.seq, message.num_pending
-                        yield message
+                try:
+                    async with aclosing(request) as answers:
+                        async for message in answers:
+                            if message.num_pending is None:
+                                self.batches = False  # one message, and nothing that tells of the rest
+                                break
+                            cursor, left = message.seq, message.num_pending
+                            yield message
+                except NatsError as exc:
+                    if not retryable(exc):
+                        raise
+                    message = await self._following(subject, cursor)  # waits until there is a leader again
+                    cursor, left = message.seq, 1
+                    yield message
                 if self.batches and not left:
                     return
             while True:
-                read = partial(self.js.get_message, self.stream, seq=cursor + 1, next_by_subject=subject)
-                message = await self.retrying(read)
+                message = await self._following(subject, cursor)
                 cursor = message.seq
                 yield message
         except MessageNotFoundError:
             return
         except NatsError as exc:
             raise self.translate(exc) from None
+
+    async def _following(self, subject: str, seq: int) -> StoredMessage:
+        read = partial(self.js.get_message, self.stream, seq=seq + 1, next_by_subject=subject)
+        return await self.retrying(read)
+
+    async def first_after(self, subject: str, seq: int) -> StoredMessage | None:
+        """The first message of ``subject`` after a sequence from the leader, or ``None``."""
+        try:
+            return await self._following(subject, seq)
+        except MessageNotFoundError:
+            return None
+
+    async def stored_chunks(self, nuid: str) -> int:
+        """How many chunks of a nuid the leader has."""
+        subject = chunk_subject(self.name, nuid)
+        counts = await self.retrying(lambda: self.js.stream_subjects(self.stream, subject))
+        return counts.get(subject, 0)
 
     # -- chunks -----------------------------------------------------------------------------------
 

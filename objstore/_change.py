@@ -17,10 +17,10 @@ from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._commit_states import ZERO_WINDOW, AfterFull, Step, after_full
 from ._get import deleted, not_found
 from ._locate import Lookup
+from ._newest import newest_metas
 from ._rename import finish_rename, rename, settle_rename, shares_chunks, unmarked
 from ._renew import ages, moved, renewed
 from ._ttl import remaining
-from ._watch import newest_metas
 from .errors import OutcomeUnknownError, StoreFullError
 from .format.codec import encode_meta, meta_fields, tombstone
 from .format.models import ObjectInfo, ObjectMeta

@@ -8,7 +8,7 @@ missing leader or a stalled window is resumed from the cursor; nothing is read t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
 from natsproto.jetstream.api.codec import dumps_str
@@ -17,6 +17,7 @@ from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._parts import Missing, Part, Sink, WrongPlace
 from .format.models import ObjectInfo
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 
@@ -41,70 +42,7 @@ server whose stream was deleted meanwhile says nothing."""
 HEARTBEAT = 0.75
 """Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
 
-LAG = 3.0
-"""Seconds a replica may be behind before chunks that it lacks count as missing."""
-
 MAX_BATCH = 4096
-
-
-class WrongPlace(Exception):
-    """The first message read is not the chunk that was meant: the guess of its sequence was wrong."""
-
-
-class Missing(Exception):
-    """The stream has fewer chunks than the meta message says, as far as this source can see."""
-
-
-class Sink(Protocol):
-    """Where chunks go. Called from the reading side: neither blocks nor waits."""
-
-    def reserve(self) -> None:
-        """Take the memory now: while a request is under way, and where a lack of it fails this read alone."""
-        ...
-
-    def place(self, size: int) -> Target:
-        """Name the place of the next large payload, or ``None``."""
-        ...
-
-    def accept(self, payload: bytes | bytearray | memoryview) -> None:
-        """Take the next payload in order; raises ``IntegrityError`` when it cannot belong."""
-        ...
-
-    def forget_places(self) -> None:
-        """Places handed out for payloads that never came are free again."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """All bytes and chunks are here."""
-        ...
-
-    @property
-    def congested(self) -> bool:
-        """The reader has to catch up before more is asked for."""
-        ...
-
-    async def drained(self) -> None:
-        """Wait until the reader has caught up."""
-        ...
-
-
-class Part:
-    """Some chunks of an object.
-
-    Attributes:
-        seq: sequence of the first one, or a guess: a wrong one is noticed.
-        first, last: indexes, inclusive.
-        total: messages of the object in the stream.
-    """
-
-    __slots__ = ("first", "last", "seq", "total")
-
-    def __init__(self, seq: int, first: int, last: int, total: int) -> None:
-        self.seq = seq
-        self.first = first
-        self.last = last
-        self.total = total
 
 
 class ChunkFeed:
@@ -161,13 +99,12 @@ class ChunkFeed:
                 finally:
                     self._drop_windows()
         except Missing:
-            if not bucket.replicated:
-                raise
-            # A replica may lag behind: what follows is served by the leader.
+            if not await self._stored():
+                raise  # else this replica is behind, or an answer was lost on the way
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self._done:
-            await self._read_from_leader()
+            await self._read_proven()
 
     @property
     def _done(self) -> bool:
@@ -177,7 +114,12 @@ class ChunkFeed:
         """Hand one payload to the sink; false when it must not go on."""
         part = self._part
         try:
-            if part is not None and after >= 0 and part.total - 1 - after != self._messages:
+            if part is None:
+                pass
+            elif part.seq_of is not None:
+                if seq != part.seq_of(self._messages):
+                    raise Missing  # this one has a hole there
+            elif after >= 0 and part.total - 1 - after != self._messages:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
@@ -191,7 +133,9 @@ class ChunkFeed:
     def _nothing(self) -> Exception:
         """Why there is no message at the cursor: a part may have been looked for in the wrong place."""
         part = self._part
-        return WrongPlace() if part is not None and self._messages == part.first else Missing()
+        if part is None or part.seq_of is not None or self._messages != part.first:
+            return Missing()
+        return WrongPlace()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -315,35 +259,47 @@ class ChunkFeed:
 
     # -- the ordered consumer ---------------------------------------------------------------------
 
-    async def _read_from_leader(self) -> None:
-        """The consumer may sit on a server that is behind for a moment: ask again before it counts."""
-        deadline = self._loop.time() + (LAG if self._bucket.replicated else 0.0)
-        wait = FIRST_RETRY
+    async def _read_proven(self) -> None:
+        """Read by consumers, until the object is complete or the leader, too, lacks what is missing.
+
+        A consumer may sit on a server that is behind, and idle, too, is one whose connection stalled: what it
+        lacks proves nothing. The next one may sit elsewhere.
+        """
+        deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
         while True:
             before = self._messages
             try:
                 await self._read_consumer()
                 return
             except Missing:
-                if self._loop.time() >= deadline and (self._messages == before or not await self._more()):
-                    raise  # idle, too, is a consumer whose connection stalled: the leader knows better
-            await asyncio.sleep(wait)
+                if not await self._stored():
+                    raise
+            if self._messages > before:
+                deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
+            elif self._loop.time() > deadline:
+                raise RequestTimeoutError(
+                    f"the leader of bucket {self._bucket.name!r} has chunks of {self._info.name!r} that no "
+                    f"server delivered within {RETRY_BUDGET} s"
+                )
+            await self._bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
 
-    async def _more(self) -> bool:
-        """Whether the leader has a message after the cursor."""
-        bucket = self._bucket
-        seq = self._cursor + 1
-        try:
-            await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, seq=seq, next_by_subject=self._subject)
-            )
-        except MessageNotFoundError:
+    async def _stored(self) -> bool:
+        """Whether the leader has what is missing here: as many chunks as there must be, one after the cursor.
+
+        By its sequence, where that is known: that of a chunk that was removed is never another one's.
+        """
+        bucket, part = self._bucket, self._part
+        following = await bucket.first_after(self._subject, self._cursor)
+        if following is None:
             return False
-        return True
+        if part is not None and part.seq_of is not None:
+            return following.seq == part.seq_of(self._messages)
+        return await bucket.stored_chunks(self._info.nuid) >= self._info.chunks
 
     async def _read_consumer(self) -> None:
         bucket = self._bucket
+        self._failure = None
         ended: asyncio.Future[None] = self._loop.create_future()
         turn = asyncio.Event()  # ended, or congested
 
@@ -388,11 +344,13 @@ class ChunkFeed:
             start_seq=self._cursor + 1 if self._cursor else None,
             heartbeat=HEARTBEAT,
             created=bucket.created,
+            patience=bucket.patience,
         )
         before = self._messages  # deliveries may overtake the answer to the creation
         try:
             info = await bucket.retrying(consumer.start)
-            if self._part is not None and info.num_pending != self._part.total - before:
+            part = self._part
+            if part is not None and part.seq_of is None and info.num_pending != part.total - before:
                 raise WrongPlace
             if info.num_pending + before < self._info.chunks and not self._done:
                 # Known before the first byte; a trailing empty message is not counted by its writer.
@@ -595,3 +553,6 @@ class _Window:
             return False
         # What is half here of a WebSocket frame is not seen by the parser.
         return not session.parser.idle or session.server.scheme in ("ws", "wss")
+
+
+__all__ = ["DEFAULT_WINDOW", "HEARTBEAT", "PROGRESS", "ChunkFeed", "Missing", "Part", "Sink", "WrongPlace"]

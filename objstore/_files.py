@@ -77,8 +77,7 @@ async def _continue(
     assembly = Assembly(info, verify=verify)
     have = min(file.seek(0, os.SEEK_END), info.size)
     if have and info.chunks:
-        if not layout.proven:
-            await prove(bucket, info, layout)
+        await prove(bucket, info, layout)
         first = info.chunks if have == info.size else layout.index_of(have)
         done = info.size if have == info.size else layout.offset_of(first)
     else:
@@ -89,7 +88,7 @@ async def _continue(
         assembly.finish()
         return
     part = layout.part(done, info.size) if first else None
-    for guess in (True, False):
+    while True:
         sink = BlockSink(info, assembly, window=window)
         feed = ChunkFeed(bucket, info, sink, window=window, part=part)
         reading = feed.run() if info.size or info.chunks else nothing()
@@ -102,9 +101,10 @@ async def _continue(
                         progress(done, info.size)
             return
         except WrongPlace:
-            if not guess:
-                raise changed(await again(bucket, info, Missing())) from None
-            part = await find_part(bucket, info, layout, done, info.size)
+            try:
+                part = await find_part(bucket, info, layout, done, info.size)
+            except Missing as exc:
+                raise changed(await again(bucket, info, exc)) from None
 
 
 def _hash_again(file: BinaryIO, lengths: list[int], assembly: Assembly) -> None:

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import NatsError, RemoteProtocolError, StaleConnectionError
-from natsproto.jetstream.api.errors import ConsumerNotFoundError
+from natsproto.errors import NatsError, NoRespondersError, StaleConnectionError
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, retryable
 from natsproto.jetstream.consumer import PullConsumer
+from natsproto.jetstream.ordered import DELETE_TIMEOUT
+from natsproto.nuid import next_nuid
 
-from ._bucket import Bucket
-from ._watch import OnInvalid, meta_reader, newest_metas, warn_invalid
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._newest import (
+    PROOF,
+    Goal,
+    OnInvalid,
+    finish_following,
+    following,
+    meta_reader,
+    meta_subjects,
+    newest_metas,
+    read_stored,
+    warn_invalid,
+)
 from .format.naming import all_meta_subject, decode_meta_name
 
 if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import ConsumerInfo
+    from natsproto.jetstream.consumer import JetStreamMsg
+
     from .format.models import ObjectInfo
 
 PAGE = 500
 """Metas fetched at a time: what an iteration holds in memory."""
+
+ROUNDS = 10
+"""How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
+them, in the moment between; without a bound an iteration would last as long as others write."""
+
+START = 2.0
+"""Seconds a consumer may take to become known to the server we are connected to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +61,15 @@ class DirListing:
 
 async def names(bucket: Bucket, prefix: str, *, live: bool) -> list[str]:
     """Every name with a meta message, sorted; see :meth:`ObjectStore.names`."""
-    if live:
-        found = {info.name for info in await newest_metas(bucket, lambda invalid: None) if not info.deleted}
+    subjects = None if live else await meta_subjects(bucket)
+    if subjects is None:
+        found = {
+            info.name
+            for info in await newest_metas(bucket, lambda invalid: None)
+            if not (live and info.deleted)
+        }
     else:
-        try:
-            subjects = await bucket.retrying(
-                lambda: bucket.js.stream_subjects(bucket.stream, all_meta_subject(bucket.name)), 0.0
-            )
-            found = {name for name in map(decode_meta_name, subjects) if name is not None}
-        except (RemoteProtocolError, StaleConnectionError):
-            # A page of 100 000 long names may exceed what a message may have.
-            found = {info.name for info in await newest_metas(bucket, lambda invalid: None)}
+        found = {name for name in map(decode_meta_name, subjects) if name is not None}
     return sorted(name for name in found if name.startswith(prefix))
 
 
@@ -55,56 +77,171 @@ async def iterate(
     bucket: Bucket, prefix: str, *, include_deleted: bool, on_invalid: OnInvalid | None
 ) -> AsyncGenerator[ObjectInfo, None]:
     """The newest meta of every name, a page at a time; see :meth:`ObjectStore.iter`."""
+
+    def wanted(info: ObjectInfo | None) -> bool:
+        return info is not None and info.name.startswith(prefix) and (include_deleted or not info.deleted)
+
     if bucket.skips_live:
         # Consumers of these servers lose their place when a meta is replaced meanwhile: read all at once.
         for info in await newest_metas(bucket, on_invalid):
-            if info.name.startswith(prefix) and (include_deleted or not info.deleted):
+            if wanted(info):
                 yield info
         return
-    read = meta_reader(bucket, on_invalid or warn_invalid)
-    cursor = 0
-    consumer: PullConsumer | None = None
+    report = on_invalid or warn_invalid
+    read = meta_reader(bucket, report)
+    goal = Goal(bucket)
+    pages = _Pages(bucket)
+    rounds = ROUNDS
     try:
-        while True:
-            consumer = await bucket.retrying(partial(_consumer, bucket, cursor))
-            left = consumer.info.num_pending
-            while left:
-                try:
-                    page = await consumer.fetch(PAGE, timeout=bucket.js.timeout, no_wait=True)
-                except (ConsumerNotFoundError, StaleConnectionError):
-                    break  # the server has forgotten the consumer: go on after the cursor
-                if not page:
-                    left = (await bucket.js.consumer_info(bucket.stream, consumer.name)).num_pending
+        while rounds:
+            while page := await pages.next():
                 for msg in page:
-                    cursor = msg.metadata.stream_seq
-                    left = msg.metadata.num_pending
                     found = read(msg._msg._frame, msg.metadata)
-                    if found is None or not found.name.startswith(prefix):
-                        continue
-                    if include_deleted or not found.deleted:
+                    if found is not None and wanted(found):
                         yield found
-            else:
-                return
-    finally:
-        if consumer is not None:
+            # As for a list (see _newest.py) the leader has the last word; it comes along with the deletion.
+            proof = following(bucket, pages.cursor)
             try:
-                await consumer.delete()
+                await bucket.shielded(pages.close())
+                message = await finish_following(bucket, pages.cursor, proof)
+            finally:
+                if proof is not None:
+                    proof.close()
+            for _ in range(PROOF):
+                if message is None:
+                    return
+                found = read_stored(bucket, message, report)
+                pages.cursor = message.seq
+                if found is not None and wanted(found):
+                    yield found
+                if await goal.reached(pages.cursor):
+                    rounds -= 1
+                    break
+                message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor)
+    except NatsError as exc:
+        error = bucket.translate(exc)
+        raise error from (exc if error is not exc else None)
+    finally:
+        goal.close()
+        # Also when cancelled: the server would keep the consumer for minutes.
+        await bucket.shielded(pages.close())
+
+
+class _Pages:
+    """Pages of metas in stream order, from one consumer after the other.
+
+    Attributes:
+        cursor: sequence of the last meta handed out.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.cursor = 0
+        self._bucket = bucket
+        self._consumer: PullConsumer | None = None
+        self._creating: asyncio.Task[ConsumerInfo] | None = None
+        self._names: list[str] = []  # of all consumers there may be
+        self._received = 0  # consumer sequence of the last message
+        self._left = 0
+        self._since = 0.0  # when the consumer was made
+
+    async def next(self) -> list[JetStreamMsg]:
+        """The next page; empty at the end.
+
+        Raises:
+            NatsError: nothing came within the retry budget.
+        """
+        bucket = self._bucket
+        loop = asyncio.get_running_loop()
+        deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+        while True:
+            try:
+                if self._consumer is None:
+                    await self._open()
+                assert self._consumer is not None
+                if not self._left:
+                    return []
+                page = await self._consumer.fetch(PAGE, timeout=bucket.js.timeout, no_wait=True)
+                taken = self._take(page)
+                if taken or not page:
+                    return taken
+            except NatsError as exc:
+                # A consumer just made is not known everywhere at once; one that was known is gone.
+                starting = isinstance(exc, NoRespondersError | ConsumerNotFoundError)
+                if not (starting or retryable(exc)) or loop.time() + wait > deadline:
+                    raise
+                if not (starting and loop.time() < self._since + START and not self._received):
+                    self.give_up()
+                await bucket.pause(wait, deadline)
+                wait = min(wait * 2, LAST_RETRY)
+
+    def _take(self, page: list[JetStreamMsg]) -> list[JetStreamMsg]:
+        """What of a page is new and in its place.
+
+        Raises:
+            StaleConnectionError: its first message is not the next one.
+        """
+        taken: list[JetStreamMsg] = []
+        for msg in page:
+            delivery = msg.metadata
+            if delivery.consumer_seq != self._received + 1:
+                # Lost on the way, or the consumer has started over: go on after what came.
+                if taken:
+                    self.give_up()
+                    return taken
+                raise StaleConnectionError("a page of metas did not come whole")
+            self._received = delivery.consumer_seq
+            self._left = delivery.num_pending
+            if delivery.stream_seq > self.cursor:  # else from a server that is behind the one before
+                self.cursor = delivery.stream_seq
+                taken.append(msg)
+        return taken
+
+    async def _open(self) -> None:
+        """Make a consumer for what follows the cursor."""
+        bucket = self._bucket
+        name = next_nuid()
+        config: dict[str, Any] = {
+            "name": name,
+            "deliver_policy": "by_start_sequence" if self.cursor else "last_per_subject",
+            "filter_subject": all_meta_subject(bucket.name),
+            "ack_policy": "none",
+            "inactive_threshold": 300_000_000_000,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        if self.cursor:
+            config["opt_start_seq"] = self.cursor + 1
+        self._names.append(name)
+        # A cancelled creation goes on at the server: close() waits for its end, to delete what it made.
+        create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.patience)
+        self._creating = bucket.client._connection.spawn(create, "objstore-iter")
+        info = await asyncio.shield(self._creating)
+        self._creating = None
+        self._consumer = PullConsumer(bucket.js, info)
+        self._received, self._left = 0, info.num_pending
+        self._since = asyncio.get_running_loop().time()
+
+    def give_up(self) -> None:
+        """Go on with another consumer; :meth:`close` deletes this one."""
+        self._consumer = None
+        self._received = 0
+
+    async def close(self) -> None:
+        """Delete the consumers; what fails expires by itself. The next page comes from a new one."""
+        self.give_up()
+        if self._creating is not None and not self._creating.done():
+            await asyncio.wait([self._creating])
+        bucket = self._bucket
+        while self._names:
+            delete = partial(
+                bucket.js.request,
+                f"CONSUMER.DELETE.{bucket.stream}.{self._names.pop()}",
+                timeout=min(DELETE_TIMEOUT, bucket.js.timeout),
+            )
+            try:
+                await bucket.retrying(delete, DELETE_TIMEOUT)
             except NatsError:
-                pass  # it expires by itself
-
-
-async def _consumer(bucket: Bucket, after: int) -> PullConsumer:
-    config = {
-        "deliver_policy": "by_start_sequence" if after else "last_per_subject",
-        "filter_subject": all_meta_subject(bucket.name),
-        "ack_policy": "none",
-        "inactive_threshold": 300_000_000_000,
-        "mem_storage": True,
-        "num_replicas": 1,
-    }
-    if after:
-        config["opt_start_seq"] = after + 1
-    return await bucket.js.pull_consumer(bucket.stream, config=config)
+                pass
 
 
 async def list_dirs(bucket: Bucket, prefix: str, delimiter: str) -> DirListing:

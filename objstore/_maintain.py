@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from natsproto.errors import NatsError
-from natsproto.jetstream.api.errors import MessageNotFoundError
 
 from ._bucket import Bucket, MetaDecodeError, log
 from ._get import blocks
+from ._newest import newest_metas
 from ._rename import RENAMING, complete
-from ._watch import newest_metas
 from .errors import IntegrityError, ObjectChangedError
 from .format.models import InvalidMeta
 from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid
@@ -61,7 +60,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Chunks that no meta names: a crashed writer's, or a paused upload's.
+    """Chunks that no standing meta names: a crashed writer's, or a paused upload's.
 
     Attributes:
         nuid: what names them.
@@ -166,11 +165,12 @@ async def _confirm(bucket: Bucket, info: ObjectInfo, problem: Problem) -> Proble
     if not is_safe_nuid(info.nuid):
         return problem
     subject = chunk_subject(bucket.name, info.nuid)
-    counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
-    stored = counts.get(subject, 0)
+    stored = await bucket.stored_chunks(info.nuid)
     if stored == info.chunks + 1:
         # Some writers end an object with an empty message that they do not count.
-        last = await bucket.retrying(lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject))
+        last = await bucket.leader_message(subject)
+        if last is None:
+            return None  # removed meanwhile: the next run sees what became of it
         if not last.data:
             return None
     return _check_counts(info, {info.nuid: stored})
@@ -196,20 +196,45 @@ async def _check_content(bucket: Bucket, info: ObjectInfo) -> Problem | None:
 
 
 class _References:
-    """Every nuid that any meta message names, and the text of those that cannot be read."""
+    """Every nuid that a standing meta names, and the text of those that cannot be read.
+
+    A meta that has a newer one on its subject names nothing any more (writers that do not roll up leave it,
+    and a server that was killed may bring it back), unless the newer one cannot be read.
+    """
 
     def __init__(self) -> None:
-        self.nuids: set[str] = set()
         self.unreadable: list[InvalidMeta] = []
-        self.raw: list[bytes] = []
-        self.marked: list[ObjectInfo] = []
+        self._raw: list[bytes] = []
+        self._kept: set[str] = set()  # named by metas that an unreadable one has superseded
+        self._standing: dict[str, ObjectInfo] = {}
+        self._nuids: set[str] | None = None
+
+    def read(self, info: ObjectInfo, subject: str) -> None:
+        """Take the next meta of a subject."""
+        self._standing[subject] = info
+
+    def unread(self, invalid: InvalidMeta, data: bytes) -> None:
+        """Take one that cannot be read."""
+        self.unreadable.append(invalid)
+        self._raw.append(data)
+        before = self._standing.pop(invalid.subject, None)
+        if before is not None and not before.deleted:
+            self._kept.add(before.nuid)
+
+    @property
+    def marked(self) -> list[ObjectInfo]:
+        """The metas of renames that were begun."""
+        return [info for info in self._standing.values() if not info.deleted and RENAMING in info.metadata]
 
     def named(self, nuid: str) -> bool:
-        return nuid in self.nuids or any(nuid.encode() in text for text in self.raw)
+        if self._nuids is None:
+            standing = self._standing.values()
+            self._nuids = self._kept.union(info.nuid for info in standing if not info.deleted)
+        return nuid in self._nuids or any(nuid.encode() in text for text in self._raw)
 
 
 async def _references(bucket: Bucket) -> _References:
-    """Read all metas, every revision that is still there: nothing may be taken for an orphan by mistake.
+    """Read all metas in order: nothing may be taken for an orphan by mistake.
 
     Raises:
         NatsError: the metas could not be read to their end.
@@ -219,13 +244,9 @@ async def _references(bucket: Bucket) -> _References:
         try:
             info = bucket.decode(message)
         except MetaDecodeError as exc:
-            found.unreadable.append(InvalidMeta(message.subject, message.seq, exc))
-            found.raw.append(message.data)
-            continue
-        if not info.deleted:
-            found.nuids.add(info.nuid)
-            if RENAMING in info.metadata:
-                found.marked.append(info)
+            found.unread(InvalidMeta(message.subject, message.seq, exc), message.data)
+        else:
+            found.read(info, message.subject)
     return found
 
 
@@ -263,9 +284,5 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
 
 
 async def _last_stored(bucket: Bucket, nuid: str) -> datetime | None:
-    subject = chunk_subject(bucket.name, nuid)
-    try:
-        message = await bucket.retrying(lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject))
-    except MessageNotFoundError:
-        return None
-    return message.time
+    message = await bucket.leader_message(chunk_subject(bucket.name, nuid))
+    return None if message is None else message.time

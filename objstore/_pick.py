@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from natsproto.aio.request_mux import ReplySlot
 from natsproto.errors import NatsError
 from natsproto.jetstream.api.codec import dumps, loads
+from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int, reply_status, stored_message
 
 from ._feed import DEFAULT_WINDOW, PROGRESS
@@ -65,9 +66,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
             begin = await proof.begin(layout)
             if begin is None:
                 return None
-            if len(bucket.places) >= REMEMBERED:
-                del bucket.places[next(iter(bucket.places))]
-            bucket.places[key] = begin
+            _remember(bucket, key, begin)
             if not begin:
                 return None
             layout.locate(begin)
@@ -84,11 +83,38 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
     return data
 
 
+async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
+    """The sequence of the first chunk of a regular object in one piece, 0 when it is none.
+
+    Raises:
+        NatsError: that was not found out.
+    """
+    key = (info.nuid, info.chunks, info.size, layout.length_of(0))
+    known = bucket.places.get(key)
+    if known is not None:
+        return known
+    proof = _Proof(bucket, info)
+    try:
+        begin = await proof.begin(layout)
+    finally:
+        proof.close()
+    if begin is None:
+        return 0  # chunks are missing
+    _remember(bucket, key, begin)
+    return begin
+
+
+def _remember(bucket: Bucket, key: tuple[str, int, int, int], begin: int) -> None:
+    if len(bucket.places) >= REMEMBERED:
+        del bucket.places[next(iter(bucket.places))]
+    bucket.places[key] = begin
+
+
 class _Proof:
     """Finds out where an object begins, and whether it is regular and in one piece from there on.
 
-    The sequence found as the first must not be too high, the last not too low: a replica that is behind knows
-    the first one or none, but the last one is asked for at the leader.
+    A replica that is behind would know a first chunk or none, but not the last one, nor how many there are:
+    where there are replicas, all of it is asked for at the leader.
     """
 
     __slots__ = ("_bucket", "_count", "_first", "_info", "_last", "_subject")
@@ -97,7 +123,8 @@ class _Proof:
         self._bucket = bucket
         self._info = info
         self._subject = subject = chunk_subject(bucket.name, info.nuid)
-        self._first = self._direct({"seq": 1, "next_by_subj": subject})
+        first = {"seq": 1, "next_by_subj": subject}
+        self._first = bucket.start_leader_request(first) if bucket.replicated else self._direct(first)
         self._last = (
             bucket.start_leader_read(subject)
             if bucket.replicated
@@ -120,12 +147,16 @@ class _Proof:
         Raises:
             NatsError: likewise.
         """
-        first = _message(await self._first.wait())
         if self._bucket.replicated:
+            first = await self._bucket.finish_leader_read(self._first)
             last = await self._bucket.finish_leader_read(self._last)
         else:
+            first = _message(await self._first.wait())
             last = _message(await self._last.wait())
-        state = loads((await self._count.wait()).payload).get("state")
+        answer = loads((await self._count.wait()).payload)
+        if "error" in answer:
+            raise api_error(answer["error"])
+        state = answer.get("state")
         subjects = state.get("subjects") if isinstance(state, dict) else None
         total = subjects.get(self._subject) if isinstance(subjects, dict) else None
         if first is None or last is None or not isinstance(total, int):

@@ -18,14 +18,14 @@ from bisect import bisect_right
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from natsproto.errors import APIError, NatsError
+from natsproto.errors import APIError, NatsError, RequestTimeoutError
 from natsproto.headers import header_value
-from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError, retryable
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ._bucket import Bucket
+from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
 from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
-from ._pick import pick
+from ._pick import begin_at_leader, pick
 from .errors import IntegrityError
 from .format.memory import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -50,15 +50,28 @@ class Layout:
 
     Attributes:
         total: messages in the stream, a trailing empty one included.
+        strict: parts are read by known sequences only; see :func:`place`.
+        searched: a place was looked for by counts; see :func:`find_part`.
     """
 
-    __slots__ = ("_begin", "_chunk_size", "_info", "_offsets", "_seqs", "proven", "total")
+    __slots__ = (
+        "_begin",
+        "_chunk_size",
+        "_info",
+        "_offsets",
+        "_seqs",
+        "proven",
+        "searched",
+        "strict",
+        "total",
+    )
 
     def __init__(self, info: ObjectInfo) -> None:
         self._info = info
         options = info.options
         self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
         self.total = info.chunks
+        self.strict = self.searched = False
         self.locate(0)
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
@@ -67,6 +80,11 @@ class Layout:
     def plausible(self) -> bool:
         """The counts allow a regular object."""
         return -(-self._info.size // self._chunk_size) == self._info.chunks
+
+    @property
+    def placed(self) -> bool:
+        """The sequence of every chunk is known."""
+        return self._begin > 0 or self._seqs is not None
 
     def measured(self, offsets: array[int], seqs: array[int]) -> None:
         """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
@@ -112,7 +130,8 @@ class Layout:
     def part(self, start: int, end: int, seq: int | None = None) -> Part:
         """The chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
         first, last = self.index_of(start), self.index_of(end - 1)
-        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total)
+        known = self.seq_of if self.strict and self.placed else None
+        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known)
 
     def proven_by(self, start: int, end: int) -> bool:
         """True when reading these bytes proves regularity: the last chunk is among them."""
@@ -186,7 +205,9 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
         and (data := await pick(bucket, info, layout, start, end)) is not None
     ):
         return data
-    if not layout.plausible:
+    if bucket.replicated:
+        await place(bucket, info, layout)
+    elif not layout.plausible:
         await measure(bucket, info, layout)
     proof: asyncio.Task[bool] | None = None
     if not layout.proven_by(start, end):
@@ -214,24 +235,35 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
 
 async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
     part = layout.part(start, end)
-    for guess in (True, False):
+    while True:
         sink = RangeSink(layout, part, start, end)
         try:
             await ChunkFeed(bucket, info, sink, part=part).run()
             return sink.getvalue()
         except WrongPlace:
-            if not guess:
-                raise Missing from None
             part = await find_part(bucket, info, layout, start, end)
-    raise AssertionError("unreachable")
 
 
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
     """Like :meth:`Layout.part`, with the sequence found out: O(log n) requests.
 
+    When what was found was wrong as well, as answers were lost, the leader says where the chunks lie: the
+    part then names their sequences, and no reading of it ends with :class:`WrongPlace`.
+
     Raises:
         Missing: there are not as many messages as there must be.
     """
+    if not layout.searched:
+        layout.searched = True
+        try:
+            return await _search(bucket, info, layout, start, end)
+        except Missing:
+            pass
+    await place(bucket, info, layout)
+    return layout.part(start, end)
+
+
+async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
     subject = chunk_subject(bucket.name, info.nuid)
     index = layout.index_of(start)
     total = await _left(bucket, subject, 1)
@@ -265,6 +297,9 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
             bucket.batches = False
         except MessageNotFoundError:
             return 0
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
     config = {
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": seq,
@@ -287,13 +322,38 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
         raise bucket.translate(exc) from None
 
 
+async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Learn from the leader which sequence each chunk has, where a replica may be asked for it.
+
+    Counts are no help there: a replica that is behind has fewer, and each chunk is taken for a later one.
+    Of an object in one piece three facts of the leader tell; of others the headers of all chunks, in order.
+
+    Raises:
+        Missing, IntegrityError: chunks are missing, or do not add up.
+    """
+    layout.strict = True
+    if layout.placed:
+        return
+    begin = 0
+    if layout.plausible:
+        begin = await bucket.retrying(lambda: begin_at_leader(bucket, info, layout))
+    if begin:
+        layout.locate(begin)
+    else:
+        await measure(bucket, info, layout)
+
+
 async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """Make sure that offsets are known: by proof, or else by measuring.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
     """
-    if layout.plausible and await _last_fits(bucket, layout, info):
+    if bucket.replicated:
+        await place(bucket, info, layout)
+    elif layout.proven:
+        return
+    elif layout.plausible and await _last_fits(bucket, layout, info):
         layout.proven = True
     else:
         await measure(bucket, info, layout)
@@ -303,7 +363,7 @@ async def _last_fits(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
     """Whether the last chunk has the length that only a regular object gives it."""
     subject = chunk_subject(bucket.name, info.nuid)
     try:
-        if bucket.direct and not bucket.replicated:
+        if bucket.direct:
             message = await bucket.retrying(
                 lambda: bucket.js.direct_get(bucket.stream, last_by_subject=subject)
             )
@@ -320,12 +380,44 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """Learn the length and sequence of every chunk, headers only.
 
     Raises:
+        Missing: the leader has fewer chunks than there must be.
         IntegrityError: they do not add up to the object's size.
+        RequestTimeoutError: the leader has more of them than any server delivered within the retry budget.
     """
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
     offsets, seqs = array("Q", [0]), array("Q")
-    idle_at = -1
+    deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+    while True:
+        before = len(seqs)
+        await _measure(bucket, info, offsets, seqs)
+        if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
+            break
+        stored = await bucket.stored_chunks(info.nuid)
+        if stored < info.chunks or not stored:
+            raise Missing
+        if len(seqs) >= stored:
+            break
+        # The consumer's server is behind: the next one may sit elsewhere, and goes on after what came.
+        if len(seqs) > before:
+            deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+        elif loop.time() > deadline:
+            raise RequestTimeoutError(
+                f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, "
+                f"no server delivered more than {len(seqs)} within {RETRY_BUDGET} s"
+            )
+        await bucket.pause(wait, deadline)
+        wait = min(wait * 2, LAST_RETRY)
+    if offsets[-1] != info.size:
+        raise _damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
+    if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
+        raise _damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
+    layout.measured(offsets, seqs)
+
+
+async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
+    """Go on with what the server of one consumer has."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
 
     def finish(exc: BaseException | None = None) -> None:
         if not ended.done():
@@ -335,6 +427,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
                 ended.set_exception(exc)
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        if ended.done():
+            return
         size = None if msg.header is None else header_value(msg.header, b"Nats-Msg-Size")
         length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
         seqs.append(delivery.stream_seq)
@@ -342,25 +436,23 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         if delivery.num_pending == 0:
             finish()
 
-    def on_idle() -> None:
-        nonlocal idle_at
-        if idle_at == len(seqs):
-            finish()
-        idle_at = len(seqs)
-
     consumer = OrderedConsumer(
         bucket.js,
         bucket.stream,
         chunk_subject(bucket.name, info.nuid),
         on_message=on_message,
         on_failure=finish,
-        on_idle=on_idle,
+        on_idle=finish,  # nothing is due; whether something is missing is judged by the caller
+        deliver_policy="by_start_sequence" if seqs else "all",
+        start_seq=seqs[-1] + 1 if seqs else None,
         heartbeat=HEARTBEAT,
         headers_only=True,
         created=bucket.created,
+        patience=bucket.patience,
     )
+    before = len(seqs)
     try:
-        if (await bucket.retrying(consumer.start)).num_pending == 0 and not seqs:
+        if (await bucket.retrying(consumer.start)).num_pending == 0 and len(seqs) == before:
             finish()
         await ended
     except NatsError as exc:
@@ -370,11 +462,6 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         if not ended.cancelled():
             ended.exception()
         await consumer.stop()
-    if not seqs:
-        raise Missing
-    if offsets[-1] != info.size:
-        raise _damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
-    layout.measured(offsets, seqs)
 
 
 def _damaged(info: ObjectInfo, what: str) -> IntegrityError:

@@ -211,8 +211,7 @@ class ObjectReader:
         if self._position == 0:
             self._run(Assembly(info, verify=self._verify), None)
             return
-        if not self._layout.proven:
-            await prove(self._bucket, info, self._layout)
+        await prove(self._bucket, info, self._layout)
         part = self._layout.part(self._position, info.size)
         self._run_part(part)
 

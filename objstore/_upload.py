@@ -17,10 +17,10 @@ from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket, MetaDecodeError
 from ._chunks import SETTLE
+from ._newest import newest_metas
 from ._prepare import prepare
 from ._put import Put
 from ._source import open_source
-from ._watch import newest_metas
 from .errors import BadObjectMetaError
 from .format.chunking import resolve_chunk_size
 from .format.naming import chunk_subject, is_safe_nuid

@@ -1,21 +1,19 @@
-"""Watching and listing: the newest meta of every name, by one ordered consumer."""
+"""Watching: the newest meta of every name and what follows, by one ordered consumer."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import ConnectionClosedError, NatsError
-from natsproto.jetstream.api.codec import time_from_ns
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket, log
-from .format.codec import MetaDecodeError
-from .format.models import InvalidMeta, ObjectInfo
+from ._newest import Goal, OnInvalid, meta_reader, warn_invalid
 from .format.naming import all_meta_subject
-from .format.plain_meta import plain_reader
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,49 +21,9 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.delivery import Delivery
     from natsproto.wire import Msg as WireMsg
 
-OnInvalid = Callable[[InvalidMeta], None]
+    from .format.models import ObjectInfo
+
 WATCH_HEARTBEAT = 5.0
-LIST_HEARTBEAT = 1.0
-
-
-def warn_invalid(invalid: InvalidMeta) -> None:
-    """The default for metas that cannot be read: one WARNING, and on to the next."""
-    log.warning(
-        "a meta message on %s (revision %d) is skipped: %s", invalid.subject, invalid.revision, invalid.error
-    )
-
-
-def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:
-    """Call ``on_invalid``; what it raises is logged."""
-    try:
-        on_invalid(invalid)
-    except Exception:
-        log.exception("on_invalid raised")
-
-
-MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
-
-
-def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
-    """Return what decodes a delivered meta, or reports it and returns ``None``."""
-    plain = plain_reader(bucket.name)
-
-    def read(msg: WireMsg, delivery: Delivery) -> ObjectInfo | None:
-        stored = time_from_ns(delivery.time_ns)
-        header, payload = msg.header, msg.payload
-        # bytes.find() takes half as long as "in".
-        if type(payload) is bytes and (header is None or header.find(b"Nats-TTL") < 0):
-            info = plain(msg.subject, payload, delivery.stream_seq, stored)
-            if info is not None:
-                return info
-        subject = msg.subject.decode("utf-8", "surrogateescape")
-        try:
-            return bucket.decode_raw(payload, header, subject, delivery.stream_seq, stored)
-        except MetaDecodeError as exc:
-            report_invalid(on_invalid, InvalidMeta(subject, delivery.stream_seq, exc))
-            return None
-
-    return read
 
 
 class Watcher:
@@ -168,11 +126,14 @@ class _Watch:
         self._on_invalid = on_invalid
         self._read_meta = meta_reader(bucket, on_invalid)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pending: dict[str, ObjectInfo] = {}
+        # The first of a dict whose first ones are gone is searched for among those: not so here.
+        self._pending: OrderedDict[str, ObjectInfo] = OrderedDict()
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._caught_up = False
+        self._goal: Goal | None = None
+        self._proving: asyncio.Task[None] | None = None
         self._stopped = False
         self._failure: BaseException | None = None
 
@@ -194,20 +155,24 @@ class _Watch:
             all_meta_subject(bucket.name),
             on_message=self._on_message,
             on_failure=self._fail,
-            on_idle=self._set_caught_up,  # what was left to come may have been replaced or deleted meanwhile
+            on_idle=self._arrived,  # what was left to come may have been replaced or deleted meanwhile
             deliver_policy=self._policy(),
             start_seq=self._from_revision,
             heartbeat=WATCH_HEARTBEAT,
             created=bucket.created,
+            patience=bucket.patience,
         )
         self._consumer = consumer
         try:
+            self._goal = Goal(bucket)
             info = await bucket.retrying(consumer.start)
         except BaseException as exc:
             self._fail(exc)
             raise
-        if info.num_pending == 0 or self._updates_only:
+        if self._updates_only:
             self._set_caught_up()
+        elif info.num_pending == 0:
+            self._arrived()
 
     def _policy(self) -> str:
         if self._from_revision is not None:
@@ -220,6 +185,11 @@ class _Watch:
         self._wake()
         if self._starting is not None:
             await asyncio.wait([self._starting])
+        if self._proving is not None:
+            self._proving.cancel()
+            await asyncio.wait([self._proving])
+        if self._goal is not None:
+            self._goal.close()
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
@@ -240,7 +210,33 @@ class _Watch:
         if info is not None:
             self._offer(info)
         if delivery.num_pending == 0:
+            self._arrived()
+
+    def _arrived(self) -> None:
+        """The consumer's server has nothing more: in a cluster that is no proof that there is nothing."""
+        if self._caught_up or self._stopped:
+            return
+        if not self._bucket.replicated:
             self._set_caught_up()
+        elif self._proving is None:
+            self._proving = self._bucket.client._connection.spawn(self._prove(), "objstore-watch-prove")
+
+    async def _prove(self) -> None:
+        """Catch up if the leader had nothing more at the start, or has nothing more now."""
+        bucket, consumer, goal = self._bucket, self._consumer, self._goal
+        assert consumer is not None
+        assert goal is not None
+        try:
+            if not await goal.reached(consumer.stream_seq):
+                subject = all_meta_subject(bucket.name)
+                if await bucket.first_after(subject, consumer.stream_seq) is not None:
+                    return  # it is on its way, or the next heartbeat asks again
+        except NatsError as exc:
+            log.debug("whether a watch of bucket %r has caught up is not known yet: %s", bucket.name, exc)
+            return
+        finally:
+            self._proving = None
+        self._set_caught_up()
 
     def _offer(self, info: ObjectInfo) -> None:
         if info.name.startswith(self._prefix):
@@ -292,8 +288,7 @@ class _Watch:
             if self._failure is not None:
                 raise self._failure
             await self._wait()
-        name = next(iter(self._pending))
-        return self._pending.pop(name)
+        return self._pending.popitem(last=False)[1]
 
 
 class _CaughtUp:
@@ -306,75 +301,3 @@ class _CaughtUp:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._watcher._watch.wait_caught_up().__await__()
-
-
-async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
-    """The newest meta of every name, delete markers included, in stream order.
-
-    Raises:
-        BucketNotFoundError: the bucket is gone.
-    """
-    invalid: list[InvalidMeta] = []
-    read = meta_reader(bucket, invalid.append)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    found: dict[bytes, ObjectInfo] = {}
-    received = 0
-
-    def finish(exc: BaseException | None = None) -> None:
-        if not ended.done():
-            if exc is None:
-                ended.set_result(None)
-            else:
-                ended.set_exception(exc)
-
-    def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal received
-        received += 1
-        info = read(msg, delivery)
-        found.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
-        if info is not None:
-            found[msg.subject] = info
-        if delivery.num_pending == 0:
-            finish()
-
-    last_idle = -1
-
-    def on_idle() -> None:
-        # Metas replaced while being listed are not delivered: nothing due is the end as well.
-        nonlocal last_idle
-        if last_idle == received:
-            finish()
-        last_idle = received
-
-    consumer = OrderedConsumer(
-        bucket.js,
-        bucket.stream,
-        all_meta_subject(bucket.name),
-        on_message=on_message,
-        on_failure=finish,
-        on_idle=on_idle,
-        # Roll-up leaves one meta a name anyway, but for mirrors: "all" spares the server the search for the
-        # last ones before it begins, 15 ms for 10 000 names. Consumers of 2.9 lose less by the other way.
-        deliver_policy="last_per_subject" if bucket.replicated or bucket.skips_live else "all",
-        heartbeat=LIST_HEARTBEAT,
-        created=bucket.created,
-    )
-    try:
-        info = await bucket.retrying(consumer.start)
-        if info.num_pending == 0 and not received:
-            finish()
-        await ended
-    except NatsError as exc:
-        error = bucket.translate(exc)
-        raise error from (exc if error is not exc else None)
-    finally:
-        ended.cancel()
-        if not ended.cancelled():
-            ended.exception()
-        await consumer.stop()
-    newest = {each.subject: each for each in invalid}
-    for each in invalid:
-        if newest[each.subject] is each and each.subject.encode("utf-8", "surrogateescape") not in found:
-            report_invalid(on_invalid or warn_invalid, each)
-    return list(found.values())

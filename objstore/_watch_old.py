@@ -14,14 +14,15 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from . import _watch
-from ._bucket import MetaDecodeError
-from .format.models import InvalidMeta
+from ._newest import newest_metas, read_stored
 from .format.naming import all_meta_subject
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.delivery import Delivery
     from natsproto.jetstream.api.models import StoredMessage
     from natsproto.wire import Msg as WireMsg
+
+    from .format.models import InvalidMeta
 
 
 LOOK_AGAIN = 1.0
@@ -47,20 +48,23 @@ class ReadingWatch(_watch._Watch):
             deliver_policy="new",
             heartbeat=min(_watch.WATCH_HEARTBEAT, LOOK_AGAIN),
             created=bucket.created,
+            patience=bucket.patience,
         )
         self._consumer = consumer
         try:
             self._due = True  # signs are remembered until the state at the start has been read
             await bucket.retrying(consumer.start)
-            if self._updates_only:
-                self._cursor = consumer.first_seq - 1
-            elif self._from_revision is not None:
+            self._cursor = began = consumer.first_seq - 1
+            if self._from_revision is not None:
                 self._cursor = self._from_revision - 1
+            elif not self._updates_only:
+                # The names are read one after the other, not all at one moment: what is newer than the start
+                # is left to the reading from the cursor on, which keeps the order and skips none.
+                for info in await newest_metas(bucket, lambda each: self._report(each, began)):
+                    if info.revision <= began:
+                        self._offer(info)
+            if not self._updates_only:
                 await self._read_all()
-            else:
-                for info in await _watch.newest_metas(bucket, self._on_invalid):
-                    self._cursor = max(self._cursor, info.revision)
-                    self._offer(info)
         except BaseException as exc:
             self._fail(exc)
             raise
@@ -112,7 +116,10 @@ class ReadingWatch(_watch._Watch):
             return None
 
     def _take(self, message: StoredMessage) -> None:
-        try:
-            self._offer(self._bucket.decode(message))
-        except MetaDecodeError as exc:
-            _watch.report_invalid(self._on_invalid, InvalidMeta(message.subject, message.seq, exc))
+        info = read_stored(self._bucket, message, self._on_invalid)
+        if info is not None:
+            self._offer(info)
+
+    def _report(self, invalid: InvalidMeta, began: int) -> None:
+        if invalid.revision <= began:
+            self._on_invalid(invalid)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from ._bucket import Bucket
     from ._list import DirListing
     from ._maintain import VerifyReport
+    from ._newest import OnInvalid
     from ._put import Progress
     from ._reader import OpenReader
-    from ._watch import OnInvalid, Watcher
+    from ._watch import Watcher
     from .format.models import ObjectInfo, ObjectStoreStatus
 
 
@@ -107,8 +108,8 @@ class StoreReads:
 
         Takes the same requests wherever the range lies and however large the object is: one or two round
         trips, or O(log n) when chunks of other objects lie between this one's. An object whose writer stored
-        short chunks is measured first (headers only). Lengths are checked; the digest is of the whole
-        object and cannot be.
+        short chunks is measured first (headers only), and so is one between whose chunks others lie in a
+        bucket with replicas. Lengths are checked; the digest is of the whole object and cannot be.
 
         Raises:
             ValueError: negative, reversed, or ``start`` beyond the end.
@@ -189,12 +190,14 @@ class StoreReads:
     ) -> list[ObjectInfo]:
         """Return all objects in the order of their last change; ``[]`` when there are none.
 
+        What was acknowledged before the call is in it, also when a replica is behind.
+
         Args:
             prefix: only names that begin with it (compared here, all metas are read).
             include_deleted: delete markers as well.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
-        from ._watch import newest_metas
+        from ._newest import newest_metas
 
         infos = await newest_metas(self._bucket, on_invalid)
         return [
@@ -208,7 +211,8 @@ class StoreReads:
 
         ``async for info in store.iter()``: memory does not depend on the number of objects, and nothing is
         fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). Objects changed
-        meanwhile may come again, with the newer revision, or not at all when they were deleted.
+        meanwhile may come again, with the newer revision, or not at all when they were deleted. What was
+        acknowledged before the iteration began is in it, also when a replica is behind.
         Arguments as :meth:`list`.
         """
         from . import _list
@@ -283,7 +287,7 @@ class StoreReads:
         ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
         meta message: it costs what :meth:`list` costs.
         """
-        from ._watch import newest_metas
+        from ._newest import newest_metas
         from .format.buckets import store_status
 
         bucket = self._bucket

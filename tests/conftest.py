@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -23,11 +22,8 @@ from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer, find_server
 from objstore import ObjectStore
+from support.clusters import OLD_SERVER, SERVERS
 from support.skips import missing
-
-OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
-
-SERVERS = os.environ.get("NATSPROTO_SERVERS", "new,old").split(",")
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -24,7 +24,7 @@ from ..subjects import check_publish_subject, check_subscribe_subject
 from .api.codec import dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
-from .direct_get import BatchSlot, reply_status, status_error, stored_message
+from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
 from .publisher import ANY_DOMAIN, DEFAULT_PROGRESS, DEFAULT_WINDOW, AckCheck, PublishWindow, parse_pub_ack
 
 if TYPE_CHECKING:
@@ -258,6 +258,10 @@ class JetStreamContext:
         Each carries ``num_pending``; before nats-server 2.12 that is one too many. Ends at ``batch``, after
         ``max_bytes`` (the last may exceed it), or when there are no more. A server older than 2.11 answers
         with one message without ``num_pending``.
+
+        Raises:
+            MessageNotFoundError: there are none.
+            RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
         return self._batch(stream, document)
@@ -269,6 +273,7 @@ class JetStreamContext:
 
         Raises:
             APIError: more than 1024 subjects match (413), or the server is older (408).
+            RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
         document: dict[str, Any] = {"multi_last": list(subjects), "batch": batch}
         if up_to_seq is not None:
@@ -280,6 +285,11 @@ class JetStreamContext:
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
         waiter: asyncio.Future[None] = loop.create_future()
+        before = 0  # sequence of the message before: each names it, so that none is lost unnoticed
+
+        def check(last: int | None) -> None:
+            if last is not None and last != before:
+                raise RequestTimeoutError(f"a message of a batch of {stream!r} was lost on the way")
 
         def wake() -> None:
             if not waiter.done():
@@ -302,12 +312,18 @@ class JetStreamContext:
             while True:
                 while queue:
                     message = stored_message(queue.popleft())
+                    if message.seq == before:
+                        continue  # it came twice
+                    assert message.header is not None
+                    check(header_int(message.header, b"Nats-Last-Sequence"))
+                    before = message.seq
                     yield message
                     if message.num_pending is None:
                         return  # a server without batches
                 if ended:
                     if ended[0] is not None:
                         raise ended[0]
+                    check(slot.last)
                     return
                 waiter = loop.create_future()
                 try:
@@ -414,8 +430,14 @@ class JetStreamContext:
 
     # -- consumers --------------------------------------------------------------------------------
 
-    async def create_consumer(self, stream: str, config: ConsumerConfig | Mapping[str, Any]) -> ConsumerInfo:
+    async def create_consumer(
+        self, stream: str, config: ConsumerConfig | Mapping[str, Any], *, timeout: float | None = None
+    ) -> ConsumerInfo:
         """Create a consumer; without a name it gets a fresh one.
+
+        Args:
+            timeout: seconds the answer may take (default: the context's). In a cluster it comes from the
+                server that the consumer was given to.
 
         Raises:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
@@ -424,7 +446,7 @@ class JetStreamContext:
         name = document.get("name") or document.get("durable_name") or next_nuid()
         document["name"] = check_name("consumer", name)
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
-        answer = await self.request(suffix, {"stream_name": stream, "config": document})
+        answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
         return ConsumerInfo.from_json(answer)
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:

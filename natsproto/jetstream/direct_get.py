@@ -94,9 +94,10 @@ class BatchSlot(ReplySlot):
     Attributes:
         left: matching messages after the batch, as its end says; ``None`` before. To be believed where the
             messages themselves are not: in nats-server 2.11 each of them counts the end of the batch, too.
+        last: sequence of the last message of the batch, as its end says; ``None`` before.
     """
 
-    __slots__ = ("_done", "_on_done", "_on_message", "_placer", "left")
+    __slots__ = ("_done", "_on_done", "_on_message", "_placer", "last", "left")
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class BatchSlot(ReplySlot):
         self._placer = placer
         self._done = False
         self.left: int | None = None
+        self.last: int | None = None
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         if self._done:
@@ -119,7 +121,9 @@ class BatchSlot(ReplySlot):
         if status is None:
             self._on_message(msg)
         elif status == END_OF_BATCH:
-            self.left = header_int(msg.header, b"Nats-Num-Pending") if msg.header is not None else None
+            if msg.header is not None:
+                self.left = header_int(msg.header, b"Nats-Num-Pending")
+                self.last = header_int(msg.header, b"Nats-Last-Sequence")
             self._finish(None)
         else:
             assert msg.header is not None

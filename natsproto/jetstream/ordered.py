@@ -7,6 +7,14 @@ that is the back-pressure.
 A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence after the last one
 delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
 did not run for a while does not mistake its own pause for the server's.
+
+A consumer lives in the memory of one server, under the configuration it was made with: when that server
+starts again it starts over, under the same name, and counts from 1. To the server that is no error, so it has
+to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat that has
+counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
+
+A server that is behind begins at its own end when it is asked to begin beyond it, so the first messages of a
+consumer may be old ones. What counts is the stream's sequence: none is handed on twice, or before the start.
 """
 
 from __future__ import annotations
@@ -67,11 +75,14 @@ class _Incarnation(Handler):
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != self.name:
             return  # anybody may publish to our inbox: not a delivery of this consumer
+        fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
-            if delivery.consumer_seq > self.consumer_seq:
-                owner._restart()  # a gap
+            if fresh or delivery.consumer_seq > self.consumer_seq:
+                owner._restart()  # a gap, or it has started over; else a message that came twice
             return
         self.consumer_seq = delivery.consumer_seq
+        if not fresh:
+            return  # it has started over, or its server is behind the one before
         owner.stream_seq = delivery.stream_seq
         try:
             owner._on_message(msg, delivery)
@@ -115,6 +126,13 @@ class OrderedConsumer:
         heartbeat: seconds between heartbeats of an idle consumer.
         headers_only: deliver headers and sizes, no payloads.
         created: the stream's creation time; a stream that was deleted and made again is then noticed.
+        retry_budget: seconds without progress after which a new consumer is no longer tried for.
+        patience: seconds the creation of a consumer may take (default: as any request). The server it is
+            given to may hang; another try may be given to another one.
+
+    Attributes:
+        stream_seq: of the last message handed on, or the one before the start.
+        restarts: how many consumers were made after the first one.
     """
 
     def __init__(
@@ -134,6 +152,7 @@ class OrderedConsumer:
         headers_only: bool = False,
         created: datetime | None = None,
         retry_budget: float = RETRY_BUDGET,
+        patience: float | None = None,
     ) -> None:
         self._js = js
         self._stream = check_name("stream", stream)
@@ -149,6 +168,7 @@ class OrderedConsumer:
         self._headers_only = headers_only
         self._created = created
         self._budget = retry_budget
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._connection = js.client._connection
         self._current: _Incarnation | None = None
@@ -161,7 +181,7 @@ class OrderedConsumer:
         self._leftover: list[str] = []  # consumers still to be deleted on the server
         self._deadline: float | None = None  # of the attempts since the last sign of progress
         self._wait = 0.0
-        self.stream_seq = 0
+        self.stream_seq = max(0, start_seq - 1) if start_seq is not None else 0
         self.restarts = 0
 
     # -- life -------------------------------------------------------------------------------------
@@ -175,7 +195,16 @@ class OrderedConsumer:
         self._stopped = False
         self._deadline = None
         try:
+            if self._policy == "new":
+                # Which message is the next one is asked for only once: a consumer that starts over would
+                # leave out what was stored meanwhile, and a server that is behind tell of older ones.
+                last = (await self._js.stream_info(self._stream)).last_seq
+                self._policy, self._start_seq, self.stream_seq = "by_start_sequence", last + 1, last
             info = await self._create()
+        except RequestTimeoutError:
+            self._halt()
+            self._forget()  # who did not answer that will not answer the deletion
+            raise
         except BaseException:
             await self.stop()
             raise
@@ -189,14 +218,8 @@ class OrderedConsumer:
         connection.subscribe(incarnation)
         self._current = incarnation
         self._active = self._loop.time()
-        info = await self._js.create_consumer(self._stream, self._config(incarnation))
+        info = await self._js.create_consumer(self._stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
-        if self._policy == "new":
-            # Should this consumer be lost before its first message, the next one goes on from the same place.
-            delivered = info.raw.get("delivered")
-            last = delivered.get("stream_seq") if isinstance(delivered, dict) else None
-            if isinstance(last, int):
-                self._policy, self._start_seq = "by_start_sequence", last + 1
         return info
 
     def _config(self, incarnation: _Incarnation) -> dict[str, Any]:
@@ -226,18 +249,25 @@ class OrderedConsumer:
 
     async def stop(self) -> None:
         """Unsubscribe and delete the consumer on the server. Idempotent; never raises for a lost server."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._drop()  # before the first wait: a cancelled stop() leaves nothing subscribed
+        self._halt()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.wait([task])
         if self._connection.session is not None:
             await self._clean()
-            return
-        # Nobody to wait for: sent after the reconnect, if there is one.
+        else:
+            self._forget()  # sent after the reconnect, if there is one
+
+    def _halt(self) -> None:
+        """What of :meth:`stop` needs no wait: a cancelled one leaves nothing subscribed."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop()
+
+    def _forget(self) -> None:
+        """Have the consumers given up deleted, without waiting for an answer that may not come."""
         client, prefix = self._js.client, f"CONSUMER.DELETE.{self._stream}."
         try:
             while self._leftover:
@@ -308,8 +338,8 @@ class OrderedConsumer:
         if reply is None:
             reply = header_value(msg.header, b"Nats-Consumer-Stalled")
             last = header_value(msg.header, b"Nats-Last-Consumer")
-            if last is not None and last.isdigit() and int(last[:20]) > incarnation.consumer_seq:
-                self._restart()  # a gap at the end
+            if last is not None and last.isdigit() and int(last[:20]) != incarnation.consumer_seq:
+                self._restart()  # a gap at the end, or it has started over
                 return
             incarnation.alive = True
             if reply is None:

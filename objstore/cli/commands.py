@@ -135,7 +135,7 @@ async def _status(
 ) -> ObjectStoreStatus | None:
     """A bucket's status; ``None`` when it was deleted meanwhile."""
     from objstore._bucket import Bucket
-    from objstore._watch import newest_metas
+    from objstore._newest import newest_metas
     from objstore.errors import BucketNotFoundError
     from objstore.format.buckets import store_status
 

@@ -124,20 +124,36 @@ async def test_orphans(store: ObjectStore) -> None:
 
 
 async def test_nothing_named_is_an_orphan(store: ObjectStore) -> None:
-    """Not by metas that cannot be read, and not by older metas that a writer left beside the newest."""
+    """Not by metas that cannot be read, nor by what such a meta has superseded: that can still be saved."""
     kept, doubted = next_nuid(), next_nuid()
     await publish_chunks(store, kept)
     await publish_chunks(store, doubted)
     template = await store.put("a", b"x")
     subject = meta_subject(store.bucket, "several")
-    info = replace(template, name="several", nuid=kept)
-    await store.js.publish(subject, encode_meta(info))
-    await store.js.publish(subject, encode_meta(replace(info, nuid=template.nuid)))  # no roll-up
+    await store.js.publish(subject, encode_meta(replace(template, name="several", nuid=kept)))
+    await store.js.publish(subject, b"{")  # no roll-up
     await store.js.publish(meta_subject(store.bucket, "odd"), b'{"nuid": "' + doubted.encode() + b'", broken')
     report = await store.gc(older_than=NOW)
     assert report.orphans == []
-    assert [each.subject for each in report.unreadable] == [meta_subject(store.bucket, "odd")]
+    assert [each.subject for each in report.unreadable] == [subject, meta_subject(store.bucket, "odd")]
     assert {kept, doubted} <= await chunk_nuids(store)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_superseded_metas_name_nothing(store: ObjectStore, deleted: bool) -> None:
+    """A writer that does not roll up leaves them, and so does a server that forgot a purge."""
+    superseded = next_nuid()
+    await publish_chunks(store, superseded)
+    template = await store.put("a", DATA)
+    subject = meta_subject(store.bucket, "several")
+    info = replace(template, name="several", nuid=superseded, metadata={RENAMING: "elsewhere"})
+    await store.js.publish(subject, encode_meta(info))
+    newer = replace(template, name="several", metadata={}, deleted=deleted)
+    await store.js.publish(subject, encode_meta(newer))
+    report = await store.gc(older_than=NOW)
+    assert ([orphan.nuid for orphan in report.orphans], report.renames) == ([superseded], [])
+    assert await chunk_nuids(store) == {template.nuid}
+    assert await store.get("a") == DATA
 
 
 async def test_a_put_in_progress_is_not_touched(store: ObjectStore) -> None:

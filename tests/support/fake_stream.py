@@ -60,7 +60,11 @@ class Stream:
         elif verb == "CONSUMER.DELETE":
             document = {"success": self.live.pop(name, None) is not None}
         else:
-            document = {"config": {"name": "S"}, "state": {}, "created": self.created}
+            document = {
+                "config": {"name": "S"},
+                "state": {"last_seq": self.last_seq},
+                "created": self.created,
+            }
         self.reply(pub, document)
 
     def reply(self, pub: Pub, document: dict[str, Any]) -> None:
