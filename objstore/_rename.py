@@ -297,12 +297,20 @@ async def _clean(bucket: Bucket, info: ObjectInfo) -> int:
 
 async def _bury(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:
     """Turn the old end into a delete marker that names no chunks of the new end."""
-    payload = _gravestone(info)
-    try:
-        commit = Commit(bucket, info.name, payload, expected=info.revision, nuid=info.nuid, subject=subject)
-        await commit.run()
-    except Conflict:
-        pass  # replaced meanwhile by its next owner, who found the mark
+    for _ in range(TRIES):
+        commit = Commit(
+            bucket, info.name, _gravestone(info), expected=info.revision, nuid=info.nuid, subject=subject
+        )
+        try:
+            await commit.run()
+            return
+        except Conflict as conflict:
+            current = conflict.current
+            if current is None or current.metadata.get(RENAMING) != info.metadata.get(RENAMING):
+                return  # replaced meanwhile by its next owner, who found the mark
+            if current.deleted or not _same_chunks(current, info):
+                return
+            info = current  # the same mark, and another revision than we were told
 
 
 async def _unmark(bucket: Bucket, marked: ObjectInfo, subject: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from natsproto.errors import APIError, ConfigError, NatsError, RemoteProtocolError
+from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream.api.models import StreamInfo
 from objstore._bucket import Bucket
 from objstore._commit import Commit
@@ -27,7 +27,6 @@ async def commit(answer: bytes) -> int:
         b'{"stream":"OBJ_b","seq":7}',
         b'{"stream":"OBJ_b", "seq":7}',
         b'{"stream": "OBJ_b", "seq": 7}',
-        b'{"stream":"OBJ_b","seq":7,"domain":"hub"}',
         b'{"stream":"OBJ_b","seq":7,"duplicate":true}',
         b'{"seq":7,"stream":"OBJ_b"}',
     ],
@@ -39,8 +38,9 @@ async def test_acknowledgement(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (b'{"stream":"OBJ_c","seq":7}', ConfigError),  # stored, but where nobody looks for it
-        (b'{"stream":"OBJ_b2","seq":7}', ConfigError),
+        (b'{"stream":"OBJ_c","seq":7}', WrongStreamError),  # stored, but where nobody looks for it
+        (b'{"stream":"OBJ_b2","seq":7}', WrongStreamError),
+        (b'{"stream":"OBJ_b","seq":7,"domain":"hub"}', WrongStreamError),
         (b'{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"OBJ_b","seq":0}', APIError),
         (b'{"stream":"OBJ_b","seq":07}', NatsError),
         (b'{"stream":"OBJ_b","seq":}', NatsError),
