@@ -16,7 +16,8 @@ from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
+from ._budget import Budget
 from .format.models import ObjectInfo
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 
@@ -60,33 +61,26 @@ class Sink(Protocol):
 
     def reserve(self) -> None:
         """Take the memory now: while a request is under way, and where a lack of it fails this read alone."""
-        ...
 
     def place(self, size: int) -> Target:
         """Name the place of the next large payload, or ``None``."""
-        ...
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in order; raises ``IntegrityError`` when it cannot belong."""
-        ...
 
     def forget_places(self) -> None:
         """Places handed out for payloads that never came are free again."""
-        ...
 
     @property
     def complete(self) -> bool:
         """All bytes and chunks are here."""
-        ...
 
     @property
     def congested(self) -> bool:
         """The reader has to catch up before more is asked for."""
-        ...
 
     async def drained(self) -> None:
         """Wait until the reader has caught up."""
-        ...
 
 
 class Part:
@@ -217,12 +211,13 @@ class ChunkFeed:
     async def _read_batches(self) -> None:
         """Windows one after the other; returns early where the server turns out to have no batches."""
         bucket = self._bucket
-        deadline = self._loop.time() + RETRY_BUDGET
+        budget = Budget(bucket.retry_budget)
         wait = FIRST_RETRY
         while not self._done:
             if self._current is None:
                 if self._sink.congested:
                     await self._sink.drained()
+                    budget.progress()
                 self._current = _Window(self, self._cursor + 1, self._batch_size(self._messages))
             window = self._current
             try:
@@ -232,20 +227,20 @@ class ChunkFeed:
             except NatsError as exc:
                 self._check()
                 if window.taken:
-                    deadline = self._loop.time() + RETRY_BUDGET
+                    budget.progress(ago=window._waited)
                     wait = FIRST_RETRY
                 if isinstance(exc, APIError) and not retryable(exc):
                     bucket.batches = False  # a request this server does not understand
                     return
                 if not retryable(exc):
                     raise bucket.translate(exc, self._info.name) from None
-                if self._loop.time() > deadline:
+                if not budget.left:
                     raise
                 # Gone for good (bucket deleted, direct get switched off), or only for a moment?
-                stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+                stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream), budget.left)
                 if stream.config.allow_direct is not True:
                     return
-                await bucket.pause(wait, deadline)
+                await bucket.pause(wait, budget.deadline)
                 wait = min(wait * 2, LAST_RETRY)
                 continue
             finally:
@@ -257,7 +252,7 @@ class ChunkFeed:
                 return
             if not window.taken and window.seq > self._cursor:
                 raise self._nothing()
-            deadline = self._loop.time() + RETRY_BUDGET
+            budget.progress()
             wait = FIRST_RETRY
 
     def _batch_size(self, messages: int) -> int:
@@ -388,6 +383,7 @@ class ChunkFeed:
             start_seq=self._cursor + 1 if self._cursor else None,
             heartbeat=HEARTBEAT,
             created=bucket.created,
+            retry_budget=bucket.retry_budget,
         )
         before = self._messages  # deliveries may overtake the answer to the creation
         try:

@@ -20,7 +20,8 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, Publi
 from natsproto.nuid import next_nuid
 
 from ._atomic import AtomicPut, check_atomic
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, About, Bucket, MetaDecodeError, log
+from ._budget import Budget
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
@@ -50,7 +51,10 @@ PURGE = 10.0
 """Seconds a failed put tries to purge them; what is left then is for ``gc``."""
 
 HURRY = 4.0
-"""Seconds for both when the put was cancelled."""
+"""Seconds for both when the put was cancelled, or has used up its budget in vain already."""
+
+STALL = 0.75
+"""The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
 
 LONG = 1.0
 """Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
@@ -115,6 +119,7 @@ class Put:
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
         self._loop = bucket.client._connection._loop
+        self._budget = Budget(bucket.retry_budget)
         self._repaired = False
         self._hurry = False
 
@@ -197,7 +202,7 @@ class Put:
         self._window: PublishWindow | None = None
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
-        return PublishWindow(
+        window = PublishWindow(
             self._bucket.client,
             self._subject.encode(),  # of a bucket's name and a nuid, both checked
             self._bucket.stream,
@@ -206,6 +211,8 @@ class Put:
             last_seq=last_seq,
             header=chunk_header(self._ttl),
         )
+        window.progress_timeout = min(window.progress_timeout, STALL * self._budget.seconds)
+        return window
 
     async def _send_chunks(self) -> None:
         connection = self._bucket.client._connection
@@ -274,15 +281,18 @@ class Put:
             failure: why the window failed.
             refused: the chunk that the failed window did not take any more.
 
+        The wait that the window failed after counts: without progress it ends when the budget, the same for
+        all of it, is used up.
+
         Raises:
-            NatsError: what cannot be mended, translated.
-            Unrepairable: the budget is used up, or the order cannot be restored.
+            NatsError: what cannot be mended, or not within the budget; translated.
+            Unrepairable: the order cannot be restored.
         """
-        bucket = self._bucket
-        deadline = self._loop.time() + RETRY_BUDGET
+        bucket, budget = self._bucket, self._budget
         wait = FIRST_RETRY
         assert self._window is not None
         reached = self._window.acknowledged
+        budget.progress(ago=self._window.silent)
         queued: deque[Any] = deque(() if refused is None else (refused,))
         self._repaired = True
         while True:
@@ -302,29 +312,35 @@ class Put:
                 raise bucket.translate(failure, self._template.name) from failure
             if window.acknowledged > reached:  # progress: the budget counts from here
                 reached = window.acknowledged
-                deadline = self._loop.time() + RETRY_BUDGET
+                budget.progress(ago=window.silent)
                 wait = FIRST_RETRY
-            if self._loop.time() > deadline:
+            if not budget.left:
                 raise bucket.translate(failure, self._template.name) from failure
-            await window.quiesce(SETTLE)
-            window.close()
             try:
-                await bucket.pause(wait, deadline)
-                await self._delete_copies()
-                await self._check_bucket()
-                wait = min(wait * 2, LAST_RETRY)
-                self._check_max_payload()
-                pending = [*window.unproven.values(), *queued]
-                stored, last_seq = await self._reconcile(window.last_seq, pending)
+                async with budget.bound():
+                    await window.quiesce(SETTLE)
+                    window.close()
+                    await bucket.pause(wait, budget.deadline)
+                    await self._delete_copies()
+                    await self._check_bucket()
+                    wait = min(wait * 2, LAST_RETRY)
+                    self._check_max_payload()
+                    pending = [*window.unproven.values(), *queued]
+                    stored, last_seq = await self._reconcile(window.last_seq, pending)
                 self._window = window = self._open_window(window.acknowledged + stored, last_seq)
+                patience = window.progress_timeout
+                window.progress_timeout = min(patience, budget.left)
                 queued = deque(pending[stored:])
                 while queued:
                     await window.publish(queued[0])
                     queued.popleft()
                 await window.settle()
+                window.progress_timeout = patience
                 return
             except NatsError as exc:
                 failure = exc
+            except TimeoutError:
+                window.close()  # the budget is used up: why the window failed is what there is to say
 
     async def _check_bucket(self) -> None:
         """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
@@ -365,6 +381,7 @@ class Put:
             if not strays and matched < len(unproven) and message.data == unproven[matched]:
                 matched += 1
                 proven = seq
+                self._budget.progress()
             else:
                 strays.append(seq)
         for stray in strays:
@@ -372,17 +389,14 @@ class Put:
         return matched, proven
 
     async def _delete(self, seq: int) -> None:
-        try:
-            await self._bucket.js.delete_message(self._bucket.stream, seq)
-        except MessageNotFoundError:
-            pass
+        await self._bucket.delete_message(seq)
 
     async def _delete_copies(self) -> None:
         """Remove what something on the way has doubled; readers would take it for damage."""
         window = self._window
         while window is not None and window.copies:
             seq = window.copies.pop()
-            await self._bucket.retrying(lambda seq=seq: self._delete(seq))  # type: ignore[misc]
+            await self._delete(seq)
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
         bucket = self._bucket
@@ -502,7 +516,7 @@ class Put:
 
     async def _retract(self, revision: int) -> None:
         """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
-        await self._bucket.retrying(lambda: self._delete(revision))
+        await self._delete(revision)
         await self._cleanup()
 
     async def _committed(self, old: ObjectInfo | None) -> None:
@@ -533,13 +547,16 @@ class Put:
         window = self._window
         if window is None:
             return
-        settle, purge = (HURRY / 2, HURRY / 2) if self._hurry else (SETTLE, PURGE)
+        # Whoever has waited for the whole budget in vain does not wait as long again for the clean-up.
+        left = self._budget.left if self._repaired else self._budget.seconds - window.silent
+        limit = HURRY if self._hurry else min(max(HURRY, left), SETTLE + PURGE)
+        deadline = self._loop.time() + limit
+        reason: object = f"not done within {limit:.2g} s"
         # A chunk still on its way would survive the purge.
-        await window.quiesce(settle)
+        await window.quiesce(min(SETTLE, limit / 2))
         window.close()
-        reason: object = f"not done within {purge} s"
         try:
-            async with asyncio.timeout(purge):
+            async with asyncio.timeout_at(deadline):
                 await self._bucket.purge_chunks(self._nuid)
             return
         except NatsError as exc:

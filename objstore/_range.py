@@ -358,6 +358,7 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         heartbeat=HEARTBEAT,
         headers_only=True,
         created=bucket.created,
+        retry_budget=bucket.retry_budget,
     )
     try:
         if (await bucket.retrying(consumer.start)).num_pending == 0 and not seqs:

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
@@ -209,10 +208,7 @@ class ResumedPut(Put):
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
         for seq in strays:
-            try:
-                await bucket.js.delete_message(bucket.stream, seq)
-            except MessageNotFoundError:
-                pass
+            await bucket.delete_message(seq)
 
     async def _discard(self, old: ObjectInfo | None) -> None:
         await super()._discard(old)

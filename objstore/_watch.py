@@ -199,6 +199,7 @@ class _Watch:
             start_seq=self._from_revision,
             heartbeat=WATCH_HEARTBEAT,
             created=bucket.created,
+            retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
         try:
@@ -359,6 +360,7 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
         deliver_policy="last_per_subject" if bucket.replicated or bucket.skips_live else "all",
         heartbeat=LIST_HEARTBEAT,
         created=bucket.created,
+        retry_budget=bucket.retry_budget,
     )
     try:
         info = await bucket.retrying(consumer.start)

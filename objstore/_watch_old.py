@@ -47,6 +47,7 @@ class ReadingWatch(_watch._Watch):
             deliver_policy="new",
             heartbeat=min(_watch.WATCH_HEARTBEAT, LOOK_AGAIN),
             created=bucket.created,
+            retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
         try:

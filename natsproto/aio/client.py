@@ -22,7 +22,7 @@ from ..subjects import check_publish_subject, check_queue, check_subscribe_subje
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
-from .options import DEFAULT_SERVER, Options
+from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
 from .request_mux import RequestSlot
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
@@ -463,6 +463,7 @@ def connect(
     connect_timeout: float = 2.0,
     request_timeout: float = 5.0,
     drain_timeout: float = 30.0,
+    retry_budget: float = DEFAULT_RETRY_BUDGET,
     ping_interval: float = 20.0,
     max_outstanding_pings: int = 2,
     reconnect: bool = True,
@@ -505,6 +506,9 @@ def connect(
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
         drain_timeout: seconds for ``drain`` (30).
+        retry_budget: seconds without progress after which object stores and ordered consumers give up what
+            they have to repeat because a connection or a leader is away (20; an election takes about 7).
+            Of a single call: :meth:`objstore.ObjectStore.with_options`.
         ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
             are unanswered and no other byte came either. A request that times out is followed by a PING;
             then 2 s of silence are enough.

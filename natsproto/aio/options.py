@@ -22,6 +22,10 @@ DEFAULT_TRANSPORT: TransportKind = "buffered"
 """What the paired runs of ``bench/`` show to be the faster one."""
 
 
+DEFAULT_RETRY_BUDGET = 20.0
+"""Seconds without progress before retries are given up (a lost leader is replaced after about 7 s)."""
+
+
 class Options:
     """See :func:`natsproto.connect` for what each one means, its unit and default."""
 
@@ -51,6 +55,7 @@ class Options:
         "reconnect_wait_max",
         "reconnected_cb",
         "request_timeout",
+        "retry_budget",
         "retry_on_failed_connect",
         "servers",
         "tls",
@@ -77,6 +82,7 @@ class Options:
         connect_timeout: float = 2.0,
         request_timeout: float = 5.0,
         drain_timeout: float = 30.0,
+        retry_budget: float = DEFAULT_RETRY_BUDGET,
         ping_interval: float = 20.0,
         max_outstanding_pings: int = 2,
         reconnect: bool = True,
@@ -124,6 +130,7 @@ class Options:
         self.connect_timeout = _positive("connect_timeout", connect_timeout)
         self.request_timeout = _positive("request_timeout", request_timeout)
         self.drain_timeout = _positive("drain_timeout", drain_timeout)
+        self.retry_budget = _positive("retry_budget", retry_budget)
         self.ping_interval = _positive("ping_interval", ping_interval)
         self.max_outstanding_pings = _integer("max_outstanding_pings", max_outstanding_pings, 1)
         self.reconnect = reconnect

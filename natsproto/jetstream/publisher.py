@@ -43,6 +43,17 @@ ALONE = 2
 DEFAULT_PROGRESS = 15.0
 """Seconds without any acknowledgement after which a window gives up."""
 
+LOOKS = 10
+"""Within its progress timeout a window looks so often whether anything came: that exactly it is kept."""
+
+ASK_AFTER = 2
+"""After so many looks in vain the server is asked for a sign of life (PING)."""
+
+LOST_AFTER = 6
+"""After so many, what was sent before a PING that has been answered counts as lost (a leader that stepped
+down drops what it had not stored): what is left of the time is for sending it again. Without an answer to the
+PING the connection is doubted."""
+
 
 _usual_ack = re.compile(
     rb'\{"stream":"([0-9A-Za-z_-]+)", ?"seq": ?([1-9][0-9]{0,17})'
@@ -113,7 +124,7 @@ class PublishWindow(ReplySlot):
         subject: where to publish (checked, bytes).
         stream: the stream whose acknowledgements are expected.
         max_bytes: unacknowledged payload bytes (8 MiB).
-        progress_timeout: seconds without an acknowledgement before it fails (15).
+        progress_timeout: seconds without an acknowledgement before it fails (15); it may be changed later.
         first: index of the first publish (after a repair, indexes go on).
         last_seq: the sequence acknowledged last, which the next ones must exceed.
         header: an encoded header block every message carries.
@@ -130,7 +141,8 @@ class PublishWindow(ReplySlot):
         "_mux",
         "_next_ack",
         "_next_index",
-        "_progress",
+        "_pong",
+        "_quiet",
         "_seen",
         "_waiter",
         "copies",
@@ -138,6 +150,7 @@ class PublishWindow(ReplySlot):
         "header",
         "last_seq",
         "max_bytes",
+        "progress_timeout",
         "stream",
         "unproven",
     )
@@ -166,7 +179,7 @@ class PublishWindow(ReplySlot):
         self._connection = connection = client._connection
         self._ack_head = plain_ack_head(stream)
         self._loop = connection._loop
-        self._progress = progress_timeout
+        self.progress_timeout = progress_timeout
         self._next_index = first
         self._next_ack = first
         self._inflight: set[int] = set()
@@ -174,6 +187,8 @@ class PublishWindow(ReplySlot):
         self._acked_early: dict[int, int] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._seen = 0
+        self._quiet = 0  # looks in a row at which nothing had come
+        self._pong: asyncio.Future[None] | None = None
         self._mux = connection.mux
         self._mux.open(self)
 
@@ -216,7 +231,7 @@ class PublishWindow(ReplySlot):
         self._inflight_bytes += size
         connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index), self.header)
         if self.deadline == inf:
-            self._mux.arm(self, self._progress)
+            self._mux.arm(self, self.progress_timeout / LOOKS)
         if connection.congested:
             await connection.drain()
 
@@ -328,14 +343,31 @@ class PublishWindow(ReplySlot):
             self.failure = exc
         self._wake()
 
+    @property
+    def silent(self) -> float:
+        """Seconds, about, since an acknowledgement came, or since the first message while none has."""
+        return self._quiet * self.progress_timeout / LOOKS
+
     def on_timeout(self) -> None:
-        if not self._inflight or self.failure is not None:
+        if self.failure is not None:
             return
-        if self._seen:
-            self._seen = 0
-            self._mux.arm(self, self._progress)
-            return
-        self._give_up(
-            RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
-        )
-        self._connection.probe()
+        if not self._inflight or self._seen:
+            self._seen = self._quiet = 0
+            self._pong = None
+        else:
+            self._quiet += 1
+        session = self._connection.session
+        if self._quiet == ASK_AFTER and session is not None:
+            self._pong = self._loop.create_future()
+            session.ping(self._pong)
+        answered = self._pong is not None and self._pong.done()
+        if self._quiet >= LOOKS or (answered and self._quiet >= LOST_AFTER):
+            waited = self.silent
+            self._give_up(
+                RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited:.2g} s")
+            )
+            self._connection.probe()
+        elif self._inflight:
+            if self._quiet == LOST_AFTER:
+                self._connection.probe()
+            self._mux.arm(self, self.progress_timeout / LOOKS)
