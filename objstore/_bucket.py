@@ -129,6 +129,12 @@ class Bucket:
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
 
+    async def other(self, name: str) -> Bucket:
+        """:func:`bind` another bucket, for the same operation."""
+        found = await bind(self.js, name)
+        found.retry_budget = self.retry_budget
+        return found
+
     @property
     def skips_live(self) -> bool:
         """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""

@@ -1,8 +1,8 @@
 """How long an operation goes on without progress: one bound that all its waits and retries share.
 
-Bounds of their own would add up: a window that waits for acknowledgements, the repair after it, each request of
-the repair. So an operation has one budget. Only progress renews it (a chunk acknowledged, or found stored), never
-a mere answer: a server whose disk is full answers questions for ever.
+Bounds of their own would add up: a window that waits for acknowledgements, the repair after it, each request
+of the repair. So an operation has one budget. Only progress renews it (a chunk acknowledged, or found
+stored), never a mere answer: a server whose disk is full answers questions for ever.
 """
 
 from __future__ import annotations

@@ -196,37 +196,41 @@ async def _check_content(bucket: Bucket, info: ObjectInfo) -> Problem | None:
 
 
 class _References:
-    """Every nuid that any meta message names, and the text of those that cannot be read."""
+    """Every nuid that the newest meta of a subject names, and the text of those that cannot be read.
 
-    def __init__(self) -> None:
-        self.nuids: set[str] = set()
-        self.unreadable: list[InvalidMeta] = []
-        self.raw: list[bytes] = []
-        self.marked: list[ObjectInfo] = []
+    Only the newest: chunks that a superseded meta names can be read by nobody. Superseded metas are there
+    where writers do not roll up, and again after a crash of the server, which may forget a roll-up as it may
+    forget a purge.
+    """
+
+    def __init__(self, newest: dict[str, ObjectInfo | InvalidMeta], raw: dict[str, bytes]) -> None:
+        infos = [meta for meta in newest.values() if not isinstance(meta, InvalidMeta) and not meta.deleted]
+        self.unreadable = [meta for meta in newest.values() if isinstance(meta, InvalidMeta)]
+        self.marked = [info for info in infos if RENAMING in info.metadata]
+        self._nuids = {info.nuid for info in infos}
+        self._raw = [raw[meta.subject] for meta in self.unreadable]
 
     def named(self, nuid: str) -> bool:
-        return nuid in self.nuids or any(nuid.encode() in text for text in self.raw)
+        return nuid in self._nuids or any(nuid.encode() in text for text in self._raw)
 
 
 async def _references(bucket: Bucket) -> _References:
-    """Read all metas, every revision that is still there: nothing may be taken for an orphan by mistake.
+    """Read all metas to the end of the stream: nothing may be taken for an orphan by mistake.
+
+    A meta that is replaced, or renamed, meanwhile comes again, later in the stream.
 
     Raises:
         NatsError: the metas could not be read to their end.
     """
-    found = _References()
+    newest: dict[str, ObjectInfo | InvalidMeta] = {}
+    raw: dict[str, bytes] = {}
     async for message in bucket.messages(all_meta_subject(bucket.name), 1000):
         try:
-            info = bucket.decode(message)
+            newest[message.subject] = bucket.decode(message)
         except MetaDecodeError as exc:
-            found.unreadable.append(InvalidMeta(message.subject, message.seq, exc))
-            found.raw.append(message.data)
-            continue
-        if not info.deleted:
-            found.nuids.add(info.nuid)
-            if RENAMING in info.metadata:
-                found.marked.append(info)
-    return found
+            newest[message.subject] = InvalidMeta(message.subject, message.seq, exc)
+            raw[message.subject] = message.data
+    return _References(newest, raw)
 
 
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:

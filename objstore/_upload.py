@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
+from ._operation import operation
 from ._prepare import prepare
 from ._put import SETTLE, Put, Unrepairable
 from ._source import open_source
@@ -48,11 +49,13 @@ class Upload:
 
     def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
         self._bucket = bucket
+        self.client = bucket.client
         self._document = document
         self.name: str = document["name"]
         self.nuid: str = document["nuid"]
         self.token = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
+    @operation
     async def stored(self) -> int:
         """How many chunks are stored so far."""
         bucket = self._bucket
@@ -60,6 +63,7 @@ class Upload:
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
         return counts.get(subject, 0)
 
+    @operation
     async def send(
         self, data: ObjectData, *, if_revision: int | None = None, progress: Progress | None = None
     ) -> ObjectInfo:
@@ -99,6 +103,7 @@ class Upload:
         )
         return await work.run()
 
+    @operation
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
         if await self._holder() is None:

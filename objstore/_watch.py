@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+from natsproto.aio.operations import check_loop
 from natsproto.errors import ConnectionClosedError, NatsError
 from natsproto.jetstream.api.codec import time_from_ns
 from natsproto.jetstream.ordered import OrderedConsumer
@@ -116,11 +117,13 @@ class Watcher:
         Raises:
             BucketNotFoundError, other NatsError.
         """
+        self._check_loop()
         await self._watch.start()
         return self
 
     async def stop(self) -> None:
         """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        self._check_loop()
         await self._watch.stop()
 
     @property
@@ -132,7 +135,11 @@ class Watcher:
         return self
 
     async def __anext__(self) -> ObjectInfo:
+        self._check_loop()
         return await self._watch.next()
+
+    def _check_loop(self) -> None:
+        check_loop(self._watch._bucket.client._connection.home)
 
     def __await__(self) -> Generator[Any, None, Watcher]:
         return self.start().__await__()
@@ -306,6 +313,7 @@ class _CaughtUp:
         self._watcher = watcher
 
     def __await__(self) -> Generator[Any, None, None]:
+        self._watcher._check_loop()
         return self._watcher._watch.wait_caught_up().__await__()
 
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from .operations import check_loop, home_of
+
 log = logging.getLogger("natsproto")
 
 Callback = Callable[..., None] | Callable[..., Awaitable[None]]
@@ -25,6 +27,7 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._home = home_of(self._loop)
         self._running: set[asyncio.Future[Any]] = set()
         self._spawned: set[asyncio.Task[Any]] = set()
         self._due: set[asyncio.Task[Any]] = set()
@@ -58,6 +61,11 @@ class Callbacks:
         Args:
             due: it ends by itself, soon, and needs the connection for that: it is closed only afterwards.
         """
+        try:
+            check_loop(self._home)
+        except BaseException:
+            coroutine.close()
+            raise
         task: asyncio.Task[Any] = self._loop.create_task(coroutine, name=name)
         self._spawned.add(task)
         if due:

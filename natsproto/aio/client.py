@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from _thread import get_ident
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from ..subjects import check_publish_subject, check_queue, check_subscribe_subje
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
+from .operations import check_loop, foreign_loop
 from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
 from .request_mux import RequestSlot
 from .session import CLOSE_TIMEOUT
@@ -151,10 +153,12 @@ class Client:
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
-            ConnectionClosedError: the client is closed.
+            ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
             OutboundBufferLimitError: disconnected, and the buffer for that is full.
         """
         connection = self._connection
+        if connection.home._thread_id != get_ident():
+            raise foreign_loop()
         session = connection.session
         if session is not None and headers is None and reply is None and type(payload) is bytes:
             size = len(payload)
@@ -307,20 +311,30 @@ class Client:
     # -- end --------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Close gracefully: end subscriptions, let their queues be read, send everything, close.
+        """Close gracefully: end subscriptions, let their queues be read and operations end, then close.
 
-        Publishing and requests go on until the queues are read, so that responders can answer. Bounded by
-        ``drain_timeout``; what was not read by then is dropped and a ``RequestTimeoutError`` is raised
-        after the client has been closed. Cancelling it closes the client, too.
+        Everything goes on until the queues are read, so that responders can answer; only new subscriptions
+        are refused. Then nothing new may begin (``ConnectionClosedError``), and whatever is under way is let
+        to its end: puts, gets, open writers and readers of object stores, requests. Bounded by
+        ``drain_timeout`` in all; what is left then is dropped or ended as by :meth:`close`, and a
+        ``RequestTimeoutError`` is raised after the client has been closed. Cancelling it closes the client,
+        too.
+
+        Raises:
+            ConnectionClosedError: the client belongs to another event loop or thread.
         """
+        check_loop(self._connection.home)
         if self.is_closed:
             return
         self._draining = True
+        limit = self._options.drain_timeout
+        deadline = asyncio.get_running_loop().time() + limit
         subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
         results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
-            await self.flush(min(self._options.drain_timeout, CLOSE_TIMEOUT))
+            results.append(await self._finish_operations(deadline, limit))
+            await self.flush(min(limit, CLOSE_TIMEOUT))
         except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
             pass
         finally:
@@ -329,8 +343,31 @@ class Client:
             if isinstance(result, BaseException):
                 raise result
 
+    async def _finish_operations(self, deadline: float, limit: float) -> RequestTimeoutError | None:
+        """Let what is under way end until ``deadline``; nothing new begins from now on."""
+        connection = self._connection
+        operations = connection.operations
+        operations.refusing = True
+        try:
+            async with asyncio.timeout_at(deadline):
+                await operations.wait(holds=True)
+                if connection._mux is not None and (requests := connection._mux.requests()):
+                    await asyncio.wait(requests)
+        except TimeoutError:
+            left = len(operations.others()) + len(operations.held())
+            what = f"{left} operations" if left else "requests"
+            return RequestTimeoutError(f"{what} under way were not done within {limit} s")
+        return None
+
     async def close(self) -> None:
-        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running."""
+        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running.
+
+        Calls that are under way fail with ``ConnectionClosedError`` and remove first what they have begun
+        (the chunks of a put): at most 5 s, usually some milliseconds.
+
+        Raises:
+            ConnectionClosedError: the client belongs to another event loop or thread.
+        """
         await self._connection.close()
 
     async def __aenter__(self) -> Client:
@@ -379,10 +416,9 @@ class PendingRequest(RequestSlot):
         *,
         now: bool = False,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is not connection._loop:
-            connection.check_open()  # raises: it belongs to another loop
-        super().__init__(subject, loop.create_future())
+        if connection.home._thread_id != get_ident():
+            raise foreign_loop()
+        super().__init__(subject, connection._loop.create_future())
         self._connection = connection
         self._limit = limit
         self._mux = mux = connection.mux

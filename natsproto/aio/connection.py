@@ -24,7 +24,7 @@ from ..nuid import next_nuid
 from ..wire import serializer
 from .callbacks import Callbacks
 from .liveness import Liveness
-from .operations import Operation, Operations, check_loop
+from .operations import Hold, Operation, Operations, check_loop, home_of
 from .request_mux import RequestMux
 from .server_pool import Server, ServerPool, backoff
 from .session import Session, summary
@@ -94,6 +94,7 @@ class Connection:
         self.close_reason: BaseException | None = None
         self.epoch = 0
         self._loop = asyncio.get_running_loop()
+        self.home = home_of(self._loop)
         self._sid = 0
         self._mux: RequestMux | None = None
         self.max_payload = DEFAULT_MAX_PAYLOAD
@@ -286,12 +287,16 @@ class Connection:
         """What a call of several steps does in a ``with`` block; see :class:`Operation`."""
         return Operation(self.operations)
 
+    def hold(self) -> Hold:
+        """What stands for something that is open, until it is released; see :class:`Hold`."""
+        return Hold(self.operations)
+
     async def close(self) -> None:
         """Close now. Idempotent; waits until socket and tasks are gone.
 
         Operations under way are ended first: they need the connection to remove what they have begun.
         """
-        check_loop(self._loop)
+        check_loop(self.home)
         try:
             if self.state is not State.CLOSED:
                 await self.operations.end(self._callbacks.settle, wait=self.session is not None)
@@ -330,7 +335,7 @@ class Connection:
 
     def check_open(self) -> None:
         """Raise ``ConnectionClosedError`` when the connection is closed, or belongs to another event loop."""
-        check_loop(self._loop)
+        check_loop(self.home)
         if self.state is State.CLOSED:
             if self.close_reason is not None:
                 raise ConnectionClosedError(str(self.close_reason))

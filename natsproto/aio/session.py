@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     AuthorizationError,
     NatsError,
+    NoServersError,
     RemoteProtocolError,
     SecureConnectionRequiredError,
     ServerError,

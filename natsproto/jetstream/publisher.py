@@ -13,6 +13,7 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..aio.operations import check_loop
 from ..aio.request_mux import ReplySlot
 from ..errors import (
     NatsError,
@@ -209,6 +210,7 @@ class PublishWindow(ReplySlot):
             NatsError: the window has failed, see :attr:`failure`.
         """
         size = len(payload)
+        check_loop(self._connection.home)
         self._client._check_size(len(self.header), size)
         while self._inflight and (
             self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
