@@ -333,7 +333,7 @@ class Client:
         results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
-            results.append(await self._finish_operations(deadline, limit))
+            results.append(await self._finish_operations(bool(subscriptions), deadline, limit))
             await self.flush(min(limit, CLOSE_TIMEOUT))
         except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
             pass
@@ -343,13 +343,23 @@ class Client:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _finish_operations(self, deadline: float, limit: float) -> RequestTimeoutError | None:
-        """Let what is under way end until ``deadline``; nothing new begins from now on."""
+    async def _finish_operations(
+        self, responding: bool, deadline: float, limit: float
+    ) -> RequestTimeoutError | None:
+        """Let what is under way end until ``deadline``; then nothing new begins.
+
+        Args:
+            responding: somebody may still be at work on the last message of a queue, in several operations.
+        """
         connection = self._connection
         operations = connection.operations
-        operations.refusing = True
         try:
             async with asyncio.timeout_at(deadline):
+                while responding:
+                    await operations.wait(holds=False)
+                    await connection.ping()  # time enough for the next one to begin
+                    responding = bool(operations.others())
+                operations.refusing = True
                 await operations.wait(holds=True)
                 if connection._mux is not None and (requests := connection._mux.requests()):
                     await asyncio.wait(requests)

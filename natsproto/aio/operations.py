@@ -52,7 +52,7 @@ class Operations:
         self.refusing = False
         self._home = home_of(loop)
         self._loop = loop
-        self._running: dict[asyncio.Task[object] | None, Operation] = {}
+        self._running: dict[asyncio.Task[object], Operation] = {}
         self._holds: dict[Hold, asyncio.Task[object] | None] = {}
         self._waiter: asyncio.Future[None] | None = None
 
@@ -121,28 +121,30 @@ class Operation:
             while the block ran.
     """
 
-    __slots__ = ("_cancelling", "_operations", "_task")
+    __slots__ = ("_cancelling", "_interrupted", "_operations", "_task")
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self._task: asyncio.Task[object] | None = None
-        self._cancelling = -1  # cancellations before ours; -1 = not interrupted
+        self._cancelling = 0  # cancellations before it began
+        self._interrupted = False
 
     def __enter__(self) -> None:
         operations = self._operations
         check_loop(operations._home)
         task = asyncio.current_task(operations._loop)
-        if task in operations._running:
+        if task is None or task in operations._running:
             return
         if operations.refusing:
             raise ConnectionClosedError("the client is draining or closed: it takes nothing new")
-        self._task = task
         operations._running[task] = self
+        self._task = task
+        self._cancelling = task.cancelling()
 
     def interrupt(self) -> None:
         """End it as a cancellation would, but with ``ConnectionClosedError``."""
-        if self._task is not None and self._cancelling < 0:
-            self._cancelling = self._task.cancelling()
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
             self._task.cancel("the client was closed")
 
     def __exit__(
@@ -154,7 +156,7 @@ class Operation:
         operations = self._operations
         del operations._running[task]
         operations.wake()
-        if self._cancelling >= 0:
+        if self._interrupted:
             # As asyncio.timeout() tells its own cancellation from others.
             ours = task.uncancel() <= self._cancelling
             if ours and kind is asyncio.CancelledError:

@@ -181,7 +181,7 @@ class Subscription(Handler):
                 if self._error is not None:
                     raise self._error.with_traceback(None)  # raised each time it is asked for
                 return None
-            waiter = self._client._connection._loop.create_future()
+            waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
                 await waiter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -124,20 +125,48 @@ async def test_orphans(store: ObjectStore) -> None:
 
 
 async def test_nothing_named_is_an_orphan(store: ObjectStore) -> None:
-    """Not by metas that cannot be read, and not by older metas that a writer left beside the newest."""
+    """Not by metas that cannot be read either."""
     kept, doubted = next_nuid(), next_nuid()
     await publish_chunks(store, kept)
     await publish_chunks(store, doubted)
     template = await store.put("a", b"x")
-    subject = meta_subject(store.bucket, "several")
-    info = replace(template, name="several", nuid=kept)
-    await store.js.publish(subject, encode_meta(info))
-    await store.js.publish(subject, encode_meta(replace(info, nuid=template.nuid)))  # no roll-up
+    info = replace(template, name="b", nuid=kept)
+    await store.js.publish(meta_subject(store.bucket, "b"), encode_meta(info))
     await store.js.publish(meta_subject(store.bucket, "odd"), b'{"nuid": "' + doubted.encode() + b'", broken')
     report = await store.gc(older_than=NOW)
     assert report.orphans == []
     assert [each.subject for each in report.unreadable] == [meta_subject(store.bucket, "odd")]
     assert {kept, doubted} <= await chunk_nuids(store)
+
+
+async def test_what_only_superseded_metas_name_is_an_orphan(store: ObjectStore) -> None:
+    """Writers without roll-up leave older metas beside the newest: nobody can read their chunks."""
+    old, deleted, doubted, kept = (next_nuid() for _ in range(4))
+    for nuid in (old, deleted, doubted, kept):
+        await publish_chunks(store, nuid)
+    template = await store.put("a", b"x")
+
+    async def publish(name: str, nuid: str, **changes: Any) -> None:
+        info = replace(template, name=name, nuid=nuid, **changes)
+        await store.js.publish(meta_subject(store.bucket, name), encode_meta(info))
+
+    await publish("several", old)
+    await publish("several", kept)
+    await publish("gone", deleted)
+    await publish("gone", deleted, deleted=True)
+    odd = meta_subject(store.bucket, "odd")
+    await store.js.publish(odd, b'{"nuid": "' + doubted.encode() + b'", broken')
+    await publish("odd", template.nuid)
+    await publish("later", template.nuid)
+    await publish("later", old)  # superseded under one name, the newest of another
+    report = await store.gc(older_than=NOW, dry_run=True)
+    assert {orphan.nuid for orphan in report.orphans} == {deleted, doubted}
+    await publish("later", kept)
+    report = await store.gc(older_than=NOW)
+    assert {orphan.nuid for orphan in report.orphans} == {old, deleted, doubted}
+    assert all(orphan.removed for orphan in report.orphans)
+    assert report.unreadable == []
+    assert await chunk_nuids(store) == {kept, template.nuid}
 
 
 async def test_a_put_in_progress_is_not_touched(store: ObjectStore) -> None:
