@@ -433,12 +433,12 @@ async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: flo
     """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up.
 
     The budget bounds the attempts, not only the pauses between them: one that is still under way when it is
-    used up is given up.
+    used up is given up. Without a budget there is one attempt.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + budget
     failure: NatsError | None = None
-    if budget >= FIRST_ATTEMPT:
+    if budget >= FIRST_ATTEMPT or not budget:
         # The usual case: what succeeds at once needs no timer.
         try:
             return await call()

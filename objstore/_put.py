@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from natsproto.errors import MaxPayloadError, NatsError
+from natsproto.errors import MaxPayloadError, NatsError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
 from natsproto.nuid import next_nuid
@@ -315,7 +315,12 @@ class Put:
                 budget.progress(ago=window.silent)
                 wait = FIRST_RETRY
             if not budget.left:
-                raise bucket.translate(failure, self._template.name) from failure
+                if isinstance(failure, RequestTimeoutError):
+                    failure = RequestTimeoutError(
+                        f"no acknowledgement of the chunks of {self._template.name!r} within "
+                        f"{budget.seconds:g} s (retry_budget)"
+                    )
+                raise bucket.translate(failure, self._template.name) from None
             try:
                 async with budget.bound():
                     await window.quiesce(SETTLE)
