@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from natsproto.errors import MaxPayloadError, NatsError, RequestTimeoutError
+from natsproto.errors import MaxPayloadError, NatsError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
 from natsproto.nuid import next_nuid
@@ -23,6 +23,7 @@ from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, About, Bucket, MetaDecodeError, log
 from ._budget import Budget
 from ._commit import Commit, Conflict, Patience, lost_race
+from ._doubt import Unrepairable, fence, in_vain, may_come_late
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
 from ._source import ObjectData, Source, open_source
@@ -51,7 +52,10 @@ PURGE = 10.0
 """Seconds a failed put tries to purge them; what is left then is for ``gc``."""
 
 HURRY = 4.0
-"""Seconds for both when the put was cancelled, or has used up its budget in vain already."""
+"""Seconds for both when the put was cancelled."""
+
+SPENT = 2.0
+"""Seconds for both when the put has used up its budget in vain: whoever was silent so long will be again."""
 
 STALL = 0.75
 """The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
@@ -67,14 +71,6 @@ GUESS_AFTER = 4
 
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
-
-
-class Unrepairable(Exception):
-    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
-
-    def __init__(self, reason: NatsError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class Put:
@@ -200,6 +196,7 @@ class Put:
         self._size = 0
         self._chunks = 0
         self._window: PublishWindow | None = None
+        self._given_up = self._bucket.client._connection.given_up
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
         window = PublishWindow(
@@ -281,8 +278,7 @@ class Put:
             failure: why the window failed.
             refused: the chunk that the failed window did not take any more.
 
-        The wait that the window failed after counts: without progress it ends when the budget, the same for
-        all of it, is used up.
+        The wait that the window failed after counts towards the budget.
 
         Raises:
             NatsError: what cannot be mended, or not within the budget; translated.
@@ -315,17 +311,14 @@ class Put:
                 budget.progress(ago=window.silent)
                 wait = FIRST_RETRY
             if not budget.left:
-                if isinstance(failure, RequestTimeoutError):
-                    failure = RequestTimeoutError(
-                        f"no acknowledgement of the chunks of {self._template.name!r} within "
-                        f"{budget.seconds:g} s (retry_budget)"
-                    )
-                raise bucket.translate(failure, self._template.name) from None
+                raise bucket.translate(in_vain(failure, budget), self._template.name) from failure
             try:
                 async with budget.bound():
                     await window.quiesce(SETTLE)
                     window.close()
                     await bucket.pause(wait, budget.deadline)
+                    await fence(bucket, self._subject)
+                    self._check_silence(failure)
                     await self._delete_copies()
                     await self._check_bucket()
                     wait = min(wait * 2, LAST_RETRY)
@@ -344,8 +337,14 @@ class Put:
                 return
             except NatsError as exc:
                 failure = exc
+                self._check_silence(failure)
             except TimeoutError:
-                window.close()  # the budget is used up: why the window failed is what there is to say
+                window.close()  # the budget is used up
+
+    def _check_silence(self, failure: NatsError) -> None:
+        window, connection = self._window, self._bucket.client._connection
+        if window is not None and window.unproven and connection.given_up != self._given_up:
+            raise Unrepairable(may_come_late(self._template.name, failure)) from failure
 
     async def _check_bucket(self) -> None:
         """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
@@ -390,18 +389,15 @@ class Put:
             else:
                 strays.append(seq)
         for stray in strays:
-            await self._delete(stray)
+            await self._bucket.delete_message(stray)
         return matched, proven
-
-    async def _delete(self, seq: int) -> None:
-        await self._bucket.delete_message(seq)
 
     async def _delete_copies(self) -> None:
         """Remove what something on the way has doubled; readers would take it for damage."""
         window = self._window
         while window is not None and window.copies:
             seq = window.copies.pop()
-            await self._delete(seq)
+            await self._bucket.delete_message(seq)
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
         bucket = self._bucket
@@ -521,7 +517,7 @@ class Put:
 
     async def _retract(self, revision: int) -> None:
         """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
-        await self._delete(revision)
+        await self._bucket.delete_message(revision)
         await self._cleanup()
 
     async def _committed(self, old: ObjectInfo | None) -> None:
@@ -552,9 +548,9 @@ class Put:
         window = self._window
         if window is None:
             return
-        # Whoever has waited for the whole budget in vain does not wait as long again for the clean-up.
+        # Cleaning up is no progress: it has what is left of the budget.
         left = self._budget.left if self._repaired else self._budget.seconds - window.silent
-        limit = HURRY if self._hurry else min(max(HURRY, left), SETTLE + PURGE)
+        limit = HURRY if self._hurry else min(max(SPENT, left), SETTLE + PURGE)
         deadline = self._loop.time() + limit
         reason: object = f"not done within {limit:.2g} s"
         # A chunk still on its way would survive the purge.

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
+from ._doubt import Unrepairable
 from ._operation import operation
 from ._prepare import prepare
-from ._put import SETTLE, Put, Unrepairable
+from ._put import SETTLE, Put
 from ._source import open_source
 from ._watch import newest_metas
 from .errors import BadObjectMetaError

@@ -93,6 +93,8 @@ class Connection:
         self.last_error: BaseException | None = None
         self.close_reason: BaseException | None = None
         self.epoch = 0
+        self.given_up = 0
+        """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
         self._loop = asyncio.get_running_loop()
         self.home = home_of(self._loop)
         self._sid = 0
@@ -226,6 +228,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.last_error = exc
+        self.given_up += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
             self._report(exc)  # nobody else would learn why

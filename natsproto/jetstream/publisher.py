@@ -52,8 +52,8 @@ ASK_AFTER = 2
 
 LOST_AFTER = 6
 """After so many, what was sent before a PING that has been answered counts as lost (a leader that stepped
-down drops what it had not stored): what is left of the time is for sending it again. Without an answer to the
-PING the connection is doubted."""
+down drops what it had not stored): what is left of the time is for sending it again. A server that does not
+answer the PING gets all the time: it may be stopped, and go on."""
 
 
 _usual_ack = re.compile(
@@ -370,6 +370,4 @@ class PublishWindow(ReplySlot):
             )
             self._connection.probe()
         elif self._inflight:
-            if self._quiet == LOST_AFTER:
-                self._connection.probe()
             self._mux.arm(self, self.progress_timeout / LOOKS)
