@@ -317,10 +317,10 @@ class Put:
                     await window.quiesce(SETTLE)
                     window.close()
                     await bucket.pause(wait, budget.deadline)
+                    await self._check_bucket()
                     await fence(bucket, self._subject)
                     self._check_silence(failure)
                     await self._delete_copies()
-                    await self._check_bucket()
                     wait = min(wait * 2, LAST_RETRY)
                     self._check_max_payload()
                     pending = [*window.unproven.values(), *queued]
@@ -339,7 +339,7 @@ class Put:
                 failure = exc
                 self._check_silence(failure)
             except TimeoutError:
-                window.close()  # the budget is used up
+                window.close()  # spent
 
     def _check_silence(self, failure: NatsError) -> None:
         window, connection = self._window, self._bucket.client._connection
