@@ -55,7 +55,7 @@ HURRY = 4.0
 """Seconds for both when the put was cancelled."""
 
 SPENT = 2.0
-"""Seconds for both when the put has used up its budget in vain: whoever was silent so long will be again."""
+"""Seconds for both when the put has used up its budget in vain."""
 
 STALL = 0.75
 """The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
@@ -339,11 +339,11 @@ class Put:
                 failure = exc
                 self._check_silence(failure)
             except TimeoutError:
-                window.close()  # spent
+                window.close()
 
     def _check_silence(self, failure: NatsError) -> None:
-        window, connection = self._window, self._bucket.client._connection
-        if window is not None and window.unproven and connection.given_up != self._given_up:
+        assert self._window is not None
+        if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
             raise Unrepairable(may_come_late(self._template.name, failure)) from failure
 
     async def _check_bucket(self) -> None:
@@ -548,11 +548,10 @@ class Put:
         window = self._window
         if window is None:
             return
-        # Cleaning up is no progress: it has what is left of the budget.
         left = self._budget.left if self._repaired else self._budget.seconds - window.silent
         limit = HURRY if self._hurry else min(max(SPENT, left), SETTLE + PURGE)
-        deadline = self._loop.time() + limit
         reason: object = f"not done within {limit:.2g} s"
+        deadline = self._loop.time() + limit
         # A chunk still on its way would survive the purge.
         await window.quiesce(min(SETTLE, limit / 2))
         window.close()
