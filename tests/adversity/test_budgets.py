@@ -266,6 +266,17 @@ async def test_the_default_budget(proxy: FaultProxy, store: ObjectStore, name: s
     await assert_exact(store)
 
 
+async def test_budget_of_buckets(proxy: FaultProxy, store: ObjectStore) -> None:
+    """Opening and creating them, too."""
+    async with natsproto.connect(proxy.url, reconnect_wait=0.02, retry_budget=BUDGET) as client:
+        js = client.jetstream(timeout=0.4)
+        proxy.blackhole()
+        await gives_up(lambda store: js.object_store("b"), store)
+        await gives_up(lambda store: js.create_object_store(bucket="b"), store)
+        proxy.cut()
+        proxy.blackhole(False)
+
+
 def test_ages_and_budgets_do_not_mix(store: ObjectStore) -> None:
     """A budget is a number of seconds, not a timedelta."""
     with pytest.raises(ConfigError, match="retry_budget"):
