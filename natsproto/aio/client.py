@@ -69,6 +69,7 @@ class Client:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._connection = Connection(options)
+        self._home = self._connection.home
         self._draining = False
 
     # -- properties -------------------------------------------------------------------------------
@@ -156,9 +157,9 @@ class Client:
             ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
             OutboundBufferLimitError: disconnected, and the buffer for that is full.
         """
-        connection = self._connection
-        if connection.home._thread_id != get_ident():
+        if self._home._thread_id != get_ident():
             raise foreign_loop()
+        connection = self._connection
         session = connection.session
         if session is not None and headers is None and reply is None and type(payload) is bytes:
             size = len(payload)
