@@ -195,7 +195,7 @@ async def test_progress_renews_the_budget(proxy: FaultProxy, faulty: ObjectStore
     seen: set[bytes] = set()
 
     def hook(event: Any, raw: bytes) -> Any:
-        if lost(event, raw) is None or bytes(event.payload) in seen:
+        if lost(event, raw) is None or not event.payload or bytes(event.payload) in seen:
             return None
         seen.add(bytes(event.payload))
         return DROP
