@@ -11,6 +11,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+PURGE = 10.0
+"""Seconds a failed put tries to purge its chunks; what is left then is for ``gc``."""
+
+HURRY = 4.0
+"""Seconds for both, waiting for acknowledgements and purging, when the put was cancelled."""
+
+SPENT = 2.0
+"""Seconds for both when the put has used up its budget in vain."""
+
+LEAST = 1.0
+"""Seconds of the budget that starting over needs at least."""
+
+STALL = 0.75
+"""The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
+
 
 class Budget:
     """The seconds an operation may take without progress, and how much of them is left.

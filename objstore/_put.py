@@ -21,7 +21,7 @@ from natsproto.nuid import next_nuid
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, About, Bucket, MetaDecodeError, log
-from ._budget import Budget
+from ._budget import HURRY, LEAST, PURGE, SPENT, STALL, Budget
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._doubt import Unrepairable, fence, in_vain, may_come_late
 from ._prepare import prepare
@@ -47,18 +47,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, "int | None"], None]
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
-
-PURGE = 10.0
-"""Seconds a failed put tries to purge them; what is left then is for ``gc``."""
-
-HURRY = 4.0
-"""Seconds for both when the put was cancelled."""
-
-SPENT = 2.0
-"""Seconds for both when the put has used up its budget in vain."""
-
-STALL = 0.75
-"""The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
 
 LONG = 1.0
 """Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
@@ -116,6 +104,7 @@ class Put:
         self._progress = progress
         self._loop = bucket.client._connection._loop
         self._budget = Budget(bucket.retry_budget)
+        self._begun = 0
         self._repaired = False
         self._hurry = False
 
@@ -190,6 +179,7 @@ class Put:
     # -- chunks -----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        self._begun += 1
         self._nuid = next_nuid()
         self._subject = chunk_subject(self._bucket.name, self._nuid)
         self._hasher = new_hasher()
@@ -208,7 +198,9 @@ class Put:
             last_seq=last_seq,
             header=chunk_header(self._ttl),
         )
-        window.progress_timeout = min(window.progress_timeout, STALL * self._budget.seconds)
+        budget = self._budget
+        patience = STALL * budget.seconds if self._begun == 1 else max(LEAST, budget.left)
+        window.progress_timeout = min(window.progress_timeout, patience)
         return window
 
     async def _send_chunks(self) -> None:
@@ -288,7 +280,8 @@ class Put:
         wait = FIRST_RETRY
         assert self._window is not None
         reached = self._window.acknowledged
-        budget.progress(ago=self._window.silent)
+        if reached or self._begun == 1:  # to start over is no progress
+            budget.progress(ago=self._window.silent)
         queued: deque[Any] = deque(() if refused is None else (refused,))
         self._repaired = True
         while True:
@@ -344,7 +337,8 @@ class Put:
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None
         if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
-            raise Unrepairable(may_come_late(self._template.name, failure)) from failure
+            error = may_come_late(self._template.name, failure)
+            raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
 
     async def _check_bucket(self) -> None:
         """A bucket deleted and made again has begun to count anew: what was acknowledged is gone."""
@@ -411,6 +405,7 @@ class Put:
         bucket = self._bucket
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, self._subject))
         stored = counts.get(self._subject, 0)
+        self._budget.progress()
         if stored != self._chunks:
             await bucket.retrying(self._check_bucket)
             raise Unrepairable(
@@ -545,11 +540,11 @@ class Put:
         await self._bucket.shielded(self._cleanup())
 
     async def _cleanup(self) -> None:
-        window = self._window
+        window, self._window = self._window, None  # once is enough
         if window is None:
             return
         left = self._budget.left if self._repaired else self._budget.seconds - window.silent
-        limit = HURRY if self._hurry else min(max(SPENT, left), SETTLE + PURGE)
+        limit = HURRY if self._hurry else min(max(SPENT, left / 2), SETTLE + PURGE)
         reason: object = f"not done within {limit:.2g} s"
         deadline = self._loop.time() + limit
         # A chunk still on its way would survive the purge.
