@@ -92,7 +92,16 @@ class NoServersError(NatsError, ConnectionError):
 
 
 class StaleConnectionError(NatsError, ConnectionError):
-    """The connection was lost; whatever was in flight has an unknown outcome."""
+    """The connection was lost; whatever was in flight has an unknown outcome.
+
+    Attributes:
+        silent: it was given up because the server did not answer. Unlike one that closed the connection, such
+            a server may still act, much later, on what was sent (a process that was stopped goes on).
+    """
+
+    def __init__(self, message: str = "", *, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class ConnectionClosedError(NatsError, ConnectionError):

@@ -12,7 +12,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natsproto.aio.client import Client, PendingRequest
-from natsproto.errors import APIError, NatsError, NoRespondersError, WrongStreamError
+from natsproto.aio.options import DEFAULT_RETRY_BUDGET
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    NoRespondersError,
+    RequestTimeoutError,
+    WrongStreamError,
+)
 from natsproto.headers import status_of
 from natsproto.jetstream.api.codec import dumps, dumps_str, loads
 from natsproto.jetstream.api.errors import (
@@ -53,8 +60,12 @@ from .format.naming import (
 log = logging.getLogger("objstore")
 T = TypeVar("T")
 
-RETRY_BUDGET = 20.0
-"""Seconds without progress that are spent on retries (a lost leader is replaced after about 7 s)."""
+RETRY_BUDGET = DEFAULT_RETRY_BUDGET
+"""Seconds without progress that are spent on retries; of a bucket: :attr:`Bucket.retry_budget`."""
+
+FIRST_ATTEMPT = 5.0
+"""A budget below this bounds the first attempt of a call as well, which a request's own timeout bounds
+otherwise."""
 
 BIND_BUDGET = 3.0
 """Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
@@ -124,8 +135,12 @@ class Bucket:
         "new_names",
         "places",
         "replicated",
+        "retry_budget",
         "stream",
     )
+
+    retry_budget: float
+    """Seconds without progress after which an operation gives up: the client's, or a handle's own."""
 
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
         self.js = js
@@ -154,12 +169,19 @@ class Bucket:
         self.batches = True  # until a server shows that it has none
         self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
         self.new_names = 0  # puts in a row that replaced nothing; see _put.py
+        self.retry_budget = js.client._options.retry_budget
         self.acks = AckCheck(self.stream, domain_of(info))
         self._ack_head = self.acks.head
         self._near = self._domain_connected_to()
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
+
+    async def other(self, name: str) -> Bucket:
+        """:func:`bind` another bucket, for the same operation."""
+        found = await bind(self.js, name)
+        found.retry_budget = self.retry_budget
+        return found
 
     @property
     def skips_live(self) -> bool:
@@ -629,12 +651,12 @@ class Bucket:
 
     async def shielded(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
-        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-cleanup")
+        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-cleanup", due=True)
         return await asyncio.shield(task)
 
     async def outlast(self, coroutine: Coroutine[Any, Any, T], grace: float = 5.0) -> T:
         """:meth:`shielded`, and a cancelled caller waits ``grace`` seconds for the end of it."""
-        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-outlast")
+        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-outlast", due=True)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -652,8 +674,8 @@ class Bucket:
             return self.elsewhere(exc, name)
         return translated(exc, self.name, name)
 
-    async def retrying(self, call: Callable[[], Awaitable[T]], budget: float = RETRY_BUDGET) -> T:
-        """:func:`retrying` with this bucket's errors, and never with another bucket of the same name."""
+    async def retrying(self, call: Callable[[], Awaitable[T]], budget: float | None = None) -> T:
+        """:func:`retrying` with this bucket's errors and budget; never with another one of the same name."""
 
         async def attempt() -> T:
             if self.moved:
@@ -661,7 +683,7 @@ class Bucket:
             return await call()
 
         try:
-            return await retrying(self.client, attempt, budget)
+            return await retrying(self.client, attempt, self.retry_budget if budget is None else budget)
         except NatsError as exc:
             error = self.translate(exc)
             raise error from (exc if error is not exc else None)
@@ -700,24 +722,49 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     """What :func:`bind` learns; raises the same."""
     name = stream_name(check_bucket(bucket))
     try:
-        return await retrying(js.client, lambda: js.stream_info(name), BIND_BUDGET)
+        budget = min(BIND_BUDGET, js.client._options.retry_budget)
+        return await retrying(js.client, lambda: js.stream_info(name), budget)
     except StreamNotFoundError:
         raise missing(bucket) from None
 
 
 async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:
-    """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up."""
+    """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up.
+
+    The budget bounds the attempts, not only the pauses between them: one that is still under way when it is
+    used up is given up. Without a budget there is one attempt.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + budget
-    wait = FIRST_RETRY
-    while True:
+    failure: NatsError | None = None
+    if budget >= FIRST_ATTEMPT or not budget:
+        # The usual case: what succeeds at once needs no timer.
         try:
             return await call()
         except NatsError as exc:
-            if not retryable(exc) or loop.time() + wait > deadline:
+            if not retryable(exc):
                 raise
-        await pause(client, wait, deadline)
-        wait = min(wait * 2, LAST_RETRY)
+            failure = exc
+    wait = FIRST_RETRY
+    bound = asyncio.timeout_at(deadline)
+    try:
+        async with bound:
+            while True:
+                if failure is not None:
+                    if loop.time() + wait > deadline:
+                        break
+                    await pause(client, wait, deadline)
+                    wait = min(wait * 2, LAST_RETRY)
+                try:
+                    return await call()
+                except NatsError as exc:
+                    if not retryable(exc):
+                        raise
+                    failure = exc
+    except TimeoutError as exc:
+        if not bound.expired() or isinstance(exc, NatsError):
+            raise
+    raise failure or RequestTimeoutError(f"no answer within {budget} s (retry_budget)") from None
 
 
 async def pause(client: Client, wait: float, deadline: float) -> None:

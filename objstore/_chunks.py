@@ -24,7 +24,9 @@ from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
 from natsproto.nuid import next_nuid
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket, MetaDecodeError, log
+from ._budget import LEAST, STALL, Budget
+from ._doubt import Unrepairable, fence, in_vain, may_come_late
 from ._room import Guard
 from ._source import Source
 from ._ttl import chunk_header
@@ -46,14 +48,6 @@ LONG = 1.0
 """Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
 
 
-class Unrepairable(Exception):
-    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
-
-    def __init__(self, reason: NatsError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
 class ChunkSender:
     """What :class:`objstore._put.Put` does before its meta; that sets the attributes only named here."""
 
@@ -66,9 +60,12 @@ class ChunkSender:
     _ttl: timedelta | None
     _loop: asyncio.AbstractEventLoop
     _guard: Guard
+    _budget: Budget
+    _begun: int
     _repaired: bool
 
     def _begin(self) -> None:
+        self._begun += 1
         self._nuid = next_nuid()
         self._subject = chunk_subject(self._bucket.name, self._nuid)
         self._hasher = new_hasher()
@@ -76,9 +73,10 @@ class ChunkSender:
         self._chunks = 0
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
+        self._given_up = self._bucket.client._connection.given_up
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
-        return PublishWindow(
+        window = PublishWindow(
             self._bucket.client,
             self._subject.encode(),  # of a bucket's name and a nuid, both checked
             self._bucket.acks,
@@ -88,6 +86,10 @@ class ChunkSender:
             header=chunk_header(self._ttl),
             doubts=self._doubts,
         )
+        budget = self._budget
+        patience = STALL * budget.seconds if self._begun == 1 else max(LEAST, budget.left)
+        window.progress_timeout = min(window.progress_timeout, patience)
+        return window
 
     async def _send_chunks(self) -> None:
         guard = self._guard
@@ -168,15 +170,18 @@ class ChunkSender:
             failure: why the window failed.
             refused: the chunk that the failed window did not take any more.
 
+        The wait that the window failed after counts towards the budget.
+
         Raises:
-            NatsError: what cannot be mended, translated.
-            Unrepairable: the budget is used up, or the order cannot be restored.
+            NatsError: what cannot be mended, or not within the budget; translated.
+            Unrepairable: the order cannot be restored.
         """
-        bucket = self._bucket
-        deadline = self._loop.time() + RETRY_BUDGET
+        bucket, budget = self._bucket, self._budget
         wait = FIRST_RETRY
         assert self._window is not None
         reached = self._window.acknowledged
+        if reached or self._begun == 1:  # to start over is no progress
+            budget.progress(ago=self._window.silent)
         queued: deque[Any] = deque(() if refused is None else (refused,))
         self._repaired = True
         while True:
@@ -198,28 +203,43 @@ class ChunkSender:
                 raise bucket.translate(failure, self._template.name) from failure
             if window.acknowledged > reached:  # progress: the budget counts from here
                 reached = window.acknowledged
-                deadline = self._loop.time() + RETRY_BUDGET
+                budget.progress(ago=window.silent)
                 wait = FIRST_RETRY
-            if self._loop.time() > deadline:
-                raise bucket.translate(failure, self._template.name) from failure
-            await window.quiesce(SETTLE)
-            window.close()
+            if not budget.left:
+                raise bucket.translate(in_vain(failure, budget), self._template.name) from failure
             try:
-                await bucket.pause(wait, deadline)
-                await self._check_bucket()
-                wait = min(wait * 2, LAST_RETRY)
-                self._check_max_payload()
-                pending = [*window.unproven.values(), *queued]
-                stored, last_seq = await self._reconcile(window.last_seq, pending)
+                async with budget.bound():
+                    await window.quiesce(SETTLE)
+                    window.close()
+                    await bucket.pause(wait, budget.deadline)
+                    await self._check_bucket()
+                    await fence(bucket, self._subject)
+                    self._check_silence(failure)
+                    wait = min(wait * 2, LAST_RETRY)
+                    self._check_max_payload()
+                    pending = [*window.unproven.values(), *queued]
+                    stored, last_seq = await self._reconcile(window.last_seq, pending)
                 self._window = window = self._open_window(window.acknowledged + stored, last_seq)
+                patience = window.progress_timeout
+                window.progress_timeout = min(patience, budget.left)
                 queued = deque(pending[stored:])
                 while queued:
                     await window.publish(queued[0])
                     queued.popleft()
                 await window.settle()
+                window.progress_timeout = patience
                 return
             except NatsError as exc:
                 failure = exc
+                self._check_silence(failure)
+            except TimeoutError:
+                window.close()
+
+    def _check_silence(self, failure: NatsError) -> None:
+        assert self._window is not None
+        if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
+            error = may_come_late(self._template.name, failure)
+            raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
 
     async def _check_bucket(self) -> None:
         """In another bucket of the same name what was acknowledged is not to be found."""
@@ -242,8 +262,8 @@ class ChunkSender:
         """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
 
         Returns how many of them are stored, in order, and the sequence of the last of those. Those that are
-        stored beyond are deleted. What is none of them, as a chunk sent before whose copy came late, stays
-        until everything can be compared.
+        stored beyond are deleted, and so are fences. What is none of them, as a chunk sent before whose copy
+        came late, stays until everything can be compared.
         """
         matched = 0
         proven = last_seq
@@ -257,7 +277,8 @@ class ChunkSender:
             if not strays and matched < len(unproven) and message.data == unproven[matched]:
                 matched += 1
                 proven = seq
-            elif any(message.data == chunk for chunk in unproven):
+                self._budget.progress()
+            elif not message.data or any(message.data == chunk for chunk in unproven):
                 strays.append(seq)
             else:
                 self._doubts.add(seq)
@@ -298,6 +319,7 @@ class ChunkSender:
         subject = self._subject
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
         stored = counts.get(subject, 0)
+        self._budget.progress()
         hints = self._doubts - {0}
         right = stored == self._chunks
         if right and self._doubts and self._window is not None:

@@ -18,7 +18,7 @@ from natsproto.jetstream.api.errors import StreamNotFoundError, WrongLastSequenc
 from natsproto.jetstream.api.models import PubAck, StoredMessage
 from natsproto.subjects import check_publish_subject
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket, MetaDecodeError, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket, MetaDecodeError, log
 from ._commit_states import ENDS, CommitStates, Standing, Step
 from ._room import check_meta_room
 from ._ttl import ttl_line
@@ -131,7 +131,7 @@ class Commit:
             nuid=self._own,
             after=after,
             last_writer_wins=before is not None,
-            budget=RETRY_BUDGET,
+            budget=bucket.retry_budget,
         )
 
     async def run(self, undo: Undo | None = None) -> int:
@@ -318,12 +318,12 @@ class Patience:
     """Last writer wins: how often, and how long, a newer revision is met before giving up.
 
     At once at first, then after growing pauses of random length, so that many writers of one name get by each
-    other; for :data:`RETRY_BUDGET` in all.
+    other; for the retry budget in all.
     """
 
     def __init__(self, bucket: Bucket) -> None:
         self._random = bucket.client._connection.pool.rng.random
-        self._deadline = asyncio.get_running_loop().time() + RETRY_BUDGET
+        self._deadline = asyncio.get_running_loop().time() + bucket.retry_budget
         self._longest = 0.001
 
     async def again(self) -> bool:

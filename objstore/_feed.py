@@ -16,7 +16,8 @@ from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
+from ._budget import Budget
 from ._parts import Missing, Part, Sink, WrongPlace
 from .format.models import ObjectInfo
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -161,12 +162,13 @@ class ChunkFeed:
     async def _read_batches(self) -> None:
         """Windows one after the other; returns early where the server turns out to have no batches."""
         bucket = self._bucket
-        deadline = self._loop.time() + RETRY_BUDGET
+        budget = Budget(bucket.retry_budget)
         wait = FIRST_RETRY
         while not self._done:
             if self._current is None:
                 if self._sink.congested:
                     await self._sink.drained()
+                    budget.progress()
                 self._current = _Window(self, self._cursor + 1, self._batch_size(self._messages))
             window = self._current
             try:
@@ -176,20 +178,20 @@ class ChunkFeed:
             except NatsError as exc:
                 self._check()
                 if window.taken:
-                    deadline = self._loop.time() + RETRY_BUDGET
+                    budget.progress(ago=window._waited)
                     wait = FIRST_RETRY
                 if isinstance(exc, APIError) and not retryable(exc):
                     bucket.batches = False  # a request this server does not understand
                     return
                 if not retryable(exc):
                     raise bucket.translate(exc, self._info.name) from None
-                if self._loop.time() > deadline:
+                if not budget.left:
                     raise
                 # Gone for good (bucket deleted, direct get switched off), or only for a moment?
-                stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+                stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream), budget.left)
                 if stream.config.allow_direct is not True:
                     return
-                await bucket.pause(wait, deadline)
+                await bucket.pause(wait, budget.deadline)
                 wait = min(wait * 2, LAST_RETRY)
                 continue
             finally:
@@ -201,7 +203,7 @@ class ChunkFeed:
                 return
             if not window.taken and window.seq > self._cursor:
                 raise self._nothing()
-            deadline = self._loop.time() + RETRY_BUDGET
+            budget.progress()
             wait = FIRST_RETRY
 
     def _batch_size(self, messages: int) -> int:
@@ -265,7 +267,7 @@ class ChunkFeed:
         A consumer may sit on a server that is behind, and idle, too, is one whose connection stalled: what it
         lacks proves nothing. The next one may sit elsewhere.
         """
-        deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
+        deadline, wait = self._loop.time() + self._bucket.retry_budget, FIRST_RETRY
         while True:
             before = self._messages
             try:
@@ -275,11 +277,11 @@ class ChunkFeed:
                 if not await self._stored():
                     raise
             if self._messages > before:
-                deadline, wait = self._loop.time() + RETRY_BUDGET, FIRST_RETRY
+                deadline, wait = self._loop.time() + self._bucket.retry_budget, FIRST_RETRY
             elif self._loop.time() > deadline:
                 raise RequestTimeoutError(
                     f"the leader of bucket {self._bucket.name!r} has chunks of {self._info.name!r} that no "
-                    f"server delivered within {RETRY_BUDGET} s"
+                    f"server delivered within {self._bucket.retry_budget:g} s"
                 )
             await self._bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
@@ -345,6 +347,7 @@ class ChunkFeed:
             heartbeat=HEARTBEAT,
             created=bucket.created,
             patience=bucket.patience,
+            retry_budget=bucket.retry_budget,
         )
         before = self._messages  # deliveries may overtake the answer to the creation
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproto.errors import NatsError
 
-from ._bucket import Bucket, bind, last_of
+from ._bucket import Bucket, last_of
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
 from ._range import read_range
 from ._sinks import BlockSink, WholeSink
@@ -120,7 +120,7 @@ async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
         seen.add((link.bucket, link.name))
         try:
             if link.bucket != bucket.name:
-                bucket = await bind(bucket.js, link.bucket)
+                bucket = await bucket.other(link.bucket)
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:

@@ -14,7 +14,7 @@ from natsproto.jetstream.consumer import PullConsumer
 from natsproto.jetstream.ordered import DELETE_TIMEOUT
 from natsproto.nuid import next_nuid
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._newest import (
     PROOF,
     Goal,
@@ -152,7 +152,7 @@ class _Pages:
         """
         bucket = self._bucket
         loop = asyncio.get_running_loop()
-        deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+        deadline, wait = loop.time() + bucket.retry_budget, FIRST_RETRY
         while True:
             try:
                 if self._consumer is None:

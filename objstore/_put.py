@@ -17,8 +17,10 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import About, Bucket, MetaDecodeError, log
-from ._chunks import SETTLE, ChunkSender, Unrepairable
+from ._budget import HURRY, PURGE, SPENT, Budget
+from ._chunks import SETTLE, ChunkSender
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
+from ._doubt import Unrepairable
 from ._locate import Lookup
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
@@ -39,12 +41,6 @@ if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
 
 Progress = Callable[[int, "int | None"], None]
-
-PURGE = 10.0
-"""Seconds a failed put tries to purge its chunks; what is left then is for ``gc``."""
-
-HURRY = 4.0
-"""Seconds a cancelled put takes to wait for its acknowledgements and to purge."""
 
 BATCH_ROOM = 128
 """Bytes the headers of a batch take of every message."""
@@ -99,6 +95,8 @@ class Put(ChunkSender):
         self._progress = progress
         self._loop = bucket.client._connection._loop
         self._guard = Guard(bucket, template, source.size, chunk_size, len(chunk_header(ttl)))
+        self._budget = Budget(bucket.retry_budget)
+        self._begun = 0
         self._repaired = False
         self._hurry = False
         self._patience: Patience | None = None
@@ -322,16 +320,18 @@ class Put(ChunkSender):
         await self._bucket.shielded(self._cleanup())
 
     async def _cleanup(self) -> None:
-        window = self._window
+        window, self._window = self._window, None  # once is enough
         if window is None:
             return
-        settle, purge = (HURRY / 2, HURRY / 2) if self._hurry else (SETTLE, PURGE)
+        left = self._budget.left if self._repaired else self._budget.seconds - window.silent
+        limit = HURRY if self._hurry else min(max(SPENT, left / 2), SETTLE + PURGE)
+        reason: object = f"not done within {limit:.2g} s"
+        deadline = self._loop.time() + limit
         # A chunk still on its way would survive the purge.
-        await window.quiesce(settle)
+        await window.quiesce(min(SETTLE, limit / 2))
         window.close()
-        reason: object = f"not done within {purge} s"
         try:
-            async with asyncio.timeout(purge):
+            async with asyncio.timeout_at(deadline):
                 await self._bucket.purge_chunks(self._nuid)
             return
         except NatsError as exc:

@@ -23,7 +23,7 @@ from natsproto.headers import header_value
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError, retryable
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
 from ._pick import begin_at_leader, pick
 from .errors import IntegrityError
@@ -386,7 +386,7 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """
     loop = asyncio.get_running_loop()
     offsets, seqs = array("Q", [0]), array("Q")
-    deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+    deadline, wait = loop.time() + bucket.retry_budget, FIRST_RETRY
     while True:
         before = len(seqs)
         await _measure(bucket, info, offsets, seqs)
@@ -399,11 +399,11 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
             break
         # The consumer's server is behind: the next one may sit elsewhere, and goes on after what came.
         if len(seqs) > before:
-            deadline, wait = loop.time() + RETRY_BUDGET, FIRST_RETRY
+            deadline, wait = loop.time() + bucket.retry_budget, FIRST_RETRY
         elif loop.time() > deadline:
             raise RequestTimeoutError(
                 f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, "
-                f"no server delivered more than {len(seqs)} within {RETRY_BUDGET} s"
+                f"no server delivered more than {len(seqs)} within {bucket.retry_budget:g} s"
             )
         await bucket.pause(wait, deadline)
         wait = min(wait * 2, LAST_RETRY)
@@ -449,6 +449,7 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
         headers_only=True,
         created=bucket.created,
         patience=bucket.patience,
+        retry_budget=bucket.retry_budget,
     )
     before = len(seqs)
     try:

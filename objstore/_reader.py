@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
+from natsproto.aio.operations import Hold, check_loop
 from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket
@@ -245,11 +246,13 @@ class ObjectReader:
     # -- end --------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
+        check_loop(self._bucket.client._connection.home)
         if self._closed:
             raise ConnectionClosedError("the reader is closed")
 
     async def aclose(self) -> None:
         """Stop reading; nothing is left on the server. Idempotent."""
+        check_loop(self._bucket.client._connection.home)
         self._closed = True
         await self._stop()
 
@@ -268,7 +271,7 @@ class ObjectReader:
 class OpenReader:
     """What :meth:`ObjectStore.open_reader` returns: use it with ``async with``, or await it and close it."""
 
-    __slots__ = ("_bucket", "_name", "_reader", "_verify", "_window")
+    __slots__ = ("_bucket", "_hold", "_name", "_reader", "_verify", "_window")
 
     def __init__(self, bucket: Bucket, name: str, *, verify: bool, window: int) -> None:
         self._bucket = bucket
@@ -276,11 +279,13 @@ class OpenReader:
         self._verify = verify
         self._window = window
         self._reader: ObjectReader | None = None
+        self._hold: Hold | None = None
 
     async def _open(self) -> ObjectReader:
         from ._get import resolve
 
-        bucket, info = await resolve(self._bucket, self._name)
+        with self._bucket.client._connection.operation():
+            bucket, info = await resolve(self._bucket, self._name)
         return ObjectReader(bucket, info, verify=self._verify, window=self._window)
 
     def __await__(self) -> Generator[Any, None, ObjectReader]:
@@ -288,10 +293,13 @@ class OpenReader:
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self._open()
+        self._hold = self._bucket.client._connection.hold()  # Client.drain() lets it be read to its end
         return self._reader
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._hold is not None:
+            self._hold.release()
         if self._reader is not None:
             await self._reader.aclose()

@@ -18,6 +18,7 @@ from natsproto.nuid import next_nuid
 from ._bucket import Bucket, MetaDecodeError
 from ._chunks import SETTLE
 from ._newest import newest_metas
+from ._operation import operation
 from ._prepare import prepare
 from ._put import Put
 from ._source import open_source
@@ -49,11 +50,13 @@ class Upload:
 
     def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
         self._bucket = bucket
+        self.client = bucket.client
         self._document = document
         self.name: str = document["name"]
         self.nuid: str = document["nuid"]
         self.token = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
+    @operation
     async def stored(self) -> int:
         """How many chunks are stored so far."""
         bucket = self._bucket
@@ -61,6 +64,7 @@ class Upload:
         counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
         return counts.get(subject, 0)
 
+    @operation
     async def send(
         self, data: ObjectData, *, if_revision: int | None = None, progress: Progress | None = None
     ) -> ObjectInfo:
@@ -100,6 +104,7 @@ class Upload:
         )
         return await work.run()
 
+    @operation
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
         bucket = self._bucket

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
+from natsproto.aio.operations import check_loop
 from natsproto.errors import ConnectionClosedError, NatsError
 from natsproto.jetstream.ordered import OrderedConsumer
 
@@ -74,11 +75,13 @@ class Watcher:
         Raises:
             BucketNotFoundError, other NatsError.
         """
+        self._check_loop()
         await self._watch.start()
         return self
 
     async def stop(self) -> None:
         """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        self._check_loop()
         await self._watch.stop()
 
     @property
@@ -90,7 +93,11 @@ class Watcher:
         return self
 
     async def __anext__(self) -> ObjectInfo:
+        self._check_loop()
         return await self._watch.next()
+
+    def _check_loop(self) -> None:
+        check_loop(self._watch._bucket.client._connection.home)
 
     def __await__(self) -> Generator[Any, None, Watcher]:
         return self.start().__await__()
@@ -161,6 +168,7 @@ class _Watch:
             heartbeat=WATCH_HEARTBEAT,
             created=bucket.created,
             patience=bucket.patience,
+            retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
         try:
@@ -300,4 +308,5 @@ class _CaughtUp:
         self._watcher = watcher
 
     def __await__(self) -> Generator[Any, None, None]:
+        self._watcher._check_loop()
         return self._watcher._watch.wait_caught_up().__await__()

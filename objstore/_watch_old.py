@@ -49,6 +49,7 @@ class ReadingWatch(_watch._Watch):
             heartbeat=min(_watch.WATCH_HEARTBEAT, LOOK_AGAIN),
             created=bucket.created,
             patience=bucket.patience,
+            retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
         try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
+from natsproto.aio.operations import check_loop
 from natsproto.errors import ConnectionClosedError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from natsproto.aio.connection import Connection
 
     from .format.models import ObjectInfo
 
@@ -31,10 +34,10 @@ class ObjectWriter:
     def __init__(
         self,
         put: Callable[[AsyncIterator[Payload]], Awaitable[ObjectInfo]],
-        spawn: Callable[[Coroutine[Any, Any, ObjectInfo], str], asyncio.Task[ObjectInfo]],
+        connection: Connection,
     ) -> None:
         self._start = put
-        self._spawn = spawn
+        self._connection = connection
         self._task: asyncio.Task[ObjectInfo] | None = None
         self._piece: Payload | None = None
         self._given = asyncio.Event()
@@ -62,7 +65,7 @@ class ObjectWriter:
 
     def _begin(self) -> asyncio.Task[ObjectInfo]:
         if self._task is None:
-            self._task = self._spawn(self._run(), "objstore-writer")
+            self._task = self._connection.spawn(self._run(), "objstore-writer")
             self._task.add_done_callback(self._wake)  # a put that fails wakes the writer, too
         return self._task
 
@@ -122,6 +125,7 @@ class ObjectWriter:
 
     async def abort(self) -> None:
         """Give up: nothing of it stays. Idempotent, and without effect after :meth:`commit`."""
+        check_loop(self._connection.home)
         self._closed = True
         task = self._task
         if task is not None and not task.done():
@@ -131,10 +135,12 @@ class ObjectWriter:
             task.exception()
 
     def _check_open(self) -> None:
+        check_loop(self._connection.home)
         if self._closed:
             raise ConnectionClosedError("the writer is closed")
 
     async def __aenter__(self) -> ObjectWriter:
+        self._begin()  # from now on it is under way: Client.drain() lets it end
         return self
 
     async def __aexit__(

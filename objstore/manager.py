@@ -171,9 +171,13 @@ def bucket_of(stream: str) -> str | None:
         return None
 
 
+def _budget(js: JetStreamContext) -> float:
+    return min(CREATE_BUDGET, js.client._options.retry_budget)
+
+
 async def _exists(js: JetStreamContext, stream: str) -> bool:
     try:
-        await retrying(js.client, lambda: js.stream_info(stream), CREATE_BUDGET)
+        await retrying(js.client, lambda: js.stream_info(stream), _budget(js))
     except StreamNotFoundError:
         return False
     return True
@@ -184,7 +188,7 @@ async def _apply(
 ) -> StreamInfo:
     """Create or update, with the server's refusals in our words."""
     try:
-        return await retrying(js.client, call, CREATE_BUDGET)
+        return await retrying(js.client, call, _budget(js))
     except StreamNameInUseError as exc:
         raise BucketAlreadyExistsError(
             f"bucket {bucket!r} exists with another configuration", bucket=bucket

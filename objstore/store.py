@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._operation import operation
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
 from .store_reads import StoreReads, text_path
@@ -30,13 +31,18 @@ class ObjectStore(StoreReads):
     """One bucket, made by ``js.object_store()`` or ``js.create_object_store()``; many may share a client.
 
     Every call raises ``BucketNotFoundError`` when the bucket is gone, ``ConnectionClosedError`` after the
-    client was closed, and gives up with the last error when a lost connection or leader does not come back
-    within 20 s without progress. There is no overall deadline on a transfer: bound a call with
-    ``asyncio.timeout()``; cancelling is safe everywhere.
+    client was closed and in another event loop or thread than the client's, and gives up with the last error
+    when a lost connection or leader does not come back within the retry budget: 20 s without progress, or
+    what :func:`natsproto.connect` or :meth:`with_options` say. There is no overall deadline on a transfer:
+    bound a call with ``asyncio.timeout()``; cancelling is safe everywhere.
+
+    ``Client.drain()`` lets calls end that are under way. ``Client.close()`` ends them with
+    ``ConnectionClosedError``: a put removes its chunks first, the previous object stays.
     """
 
     # -- writing ----------------------------------------------------------------------------------
 
+    @operation
     async def put(
         self,
         name: str,
@@ -108,6 +114,7 @@ class ObjectStore(StoreReads):
             atomic=atomic,
         )
 
+    @operation
     async def create(
         self,
         name: str,
@@ -165,9 +172,10 @@ class ObjectStore(StoreReads):
         self._bucket.check_name(name)
         return ObjectWriter(
             lambda data: self.put(name, data, description, filename, headers, **options),
-            self._bucket.client._connection.spawn,
+            self._bucket.client._connection,
         )
 
+    @operation
     async def put_file(
         self,
         name: str,
@@ -191,6 +199,7 @@ class ObjectStore(StoreReads):
             filename = os.path.basename(text)
         return await self.put(name, FilePath(text), description, filename, headers, **options)
 
+    @operation
     async def begin_upload(
         self,
         name: str,
@@ -222,6 +231,7 @@ class ObjectStore(StoreReads):
         about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
         return _upload.begin(self._bucket, name, about, chunk_size)
 
+    @operation
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
         """Delete an object: a delete marker is committed, then its chunks are purged (ADR-20 §Delete).
 
@@ -243,6 +253,7 @@ class ObjectStore(StoreReads):
         await _change.delete(self._bucket, self._bucket.check_name(name), if_revision)
         return True
 
+    @operation
     async def update_meta(self, name: str, meta: ObjectMeta, *, if_revision: int | None = None) -> ObjectInfo:
         """Change description, headers, metadata or name; or make a link.
 
@@ -276,6 +287,7 @@ class ObjectStore(StoreReads):
             return await self._add_link(meta, link)
         return await _change.update(bucket, name, meta, if_revision)
 
+    @operation
     async def rename(self, name: str, new_name: str, *, if_revision: int | None = None) -> ObjectInfo:
         """Rename an object; there is never a moment with no name, and a crash in between is finished later.
 
@@ -291,6 +303,7 @@ class ObjectStore(StoreReads):
 
         return await self.update_meta(name, ObjectMeta(new_name), if_revision=if_revision)
 
+    @operation
     async def copy(
         self,
         name: str,
@@ -335,6 +348,7 @@ class ObjectStore(StoreReads):
             progress=progress,
         )
 
+    @operation
     async def purge_deleted(self, older_than: timedelta | None = None) -> int:
         """Remove delete markers, so that names and space are free again; returns how many.
 
@@ -353,6 +367,7 @@ class ObjectStore(StoreReads):
 
     # -- links ------------------------------------------------------------------------------------
 
+    @operation
     async def add_link(
         self, name: str, target: ObjectInfo | ObjectLink, *, description: str | None = None
     ) -> ObjectInfo:
@@ -372,6 +387,7 @@ class ObjectStore(StoreReads):
         self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), target)
 
+    @operation
     async def add_bucket_link(self, name: str, bucket: str, *, description: str | None = None) -> ObjectInfo:
         """Make ``name`` a link to a whole bucket (ADR-20 §AddBucketLink); reading it raises ``LinkError``.
 
@@ -392,6 +408,7 @@ class ObjectStore(StoreReads):
 
     # -- the bucket itself ------------------------------------------------------------------------
 
+    @operation
     async def gc(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> GcReport:
         """Remove chunks that no meta names, and complete half-done renames: what crashed writers leave.
 
@@ -409,6 +426,7 @@ class ObjectStore(StoreReads):
         age = _maintain.DEFAULT_AGE if older_than is None else older_than
         return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
 
+    @operation
     async def seal(self) -> bool:
         """Make the bucket read-only, for good. The server drops its ``ttl`` with that.
 

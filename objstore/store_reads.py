@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+from natsproto.aio.options import check_seconds
+
+from ._operation import operation
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncGenerator
 
+    from natsproto.aio.client import Client
     from natsproto.jetstream.context import JetStreamContext
 
     from ._bucket import Bucket
@@ -37,11 +43,33 @@ class StoreReads:
         """The JetStream context the bucket was opened with."""
         return self._bucket.js
 
+    @property
+    def client(self) -> Client:
+        """The client the bucket was opened with."""
+        return self._bucket.client
+
+    def with_options(self, *, retry_budget: float) -> Self:
+        """Return another handle of this bucket, for calls with other options; costs nothing.
+
+        ``await store.with_options(retry_budget=60).put(...)`` sets them for one call.
+
+        Args:
+            retry_budget: seconds without progress after which a call gives up when a connection or a leader
+                is away; default: that of :func:`natsproto.connect` (20).
+
+        Raises:
+            ConfigError: no positive number.
+        """
+        bucket = copy.copy(self._bucket)
+        bucket.retry_budget = check_seconds("retry_budget", retry_budget)
+        return type(self)(bucket)
+
     def __repr__(self) -> str:
         return f"<ObjectStore {self.bucket!r}>"
 
     # -- reading ----------------------------------------------------------------------------------
 
+    @operation
     async def get(
         self,
         name: str,
@@ -103,6 +131,7 @@ class StoreReads:
         name = self._bucket.check_name(name)
         return OpenReader(self._bucket, name, verify=verify, window=reading_window(window))
 
+    @operation
     async def get_range(self, name: str, start: int, end: int) -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
 
@@ -119,6 +148,7 @@ class StoreReads:
 
         return await _get.get_range(self._bucket, self._bucket.check_name(name), start, end)
 
+    @operation
     async def get_file(
         self,
         name: str,
@@ -160,6 +190,7 @@ class StoreReads:
             window=_get.reading_window(window),
         )
 
+    @operation
     async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
         """Return what is known of an object; a link's own info, not its target's.
 
@@ -178,6 +209,7 @@ class StoreReads:
             raise _get.not_found(self._bucket.name, name)
         return info
 
+    @operation
     async def exists(self, name: str) -> bool:
         """True when a live object (or link) has that name."""
         info = await self._bucket.read_meta(self._bucket.check_name(name))
@@ -185,6 +217,7 @@ class StoreReads:
 
     # -- listing ----------------------------------------------------------------------------------
 
+    @operation
     async def list(
         self, *, prefix: str = "", include_deleted: bool = False, on_invalid: OnInvalid | None = None
     ) -> list[ObjectInfo]:
@@ -219,6 +252,7 @@ class StoreReads:
 
         return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
 
+    @operation
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
         """Return every name, sorted: one round trip per 100 000, no meta is read.
 
@@ -230,10 +264,12 @@ class StoreReads:
 
         return await _list.names(self._bucket, prefix, live=live)
 
+    @operation
     async def count(self, prefix: str = "", *, live: bool = False) -> int:
         """Return how many names there are; arguments and cost as :meth:`names`."""
         return len(await self.names(prefix, live=live))
 
+    @operation
     async def list_dirs(self, prefix: str = "", delimiter: str = "/") -> DirListing:
         """Return one level of names: what goes on below, and the live objects of this level.
 
@@ -281,6 +317,7 @@ class StoreReads:
 
     # -- the bucket itself ------------------------------------------------------------------------
 
+    @operation
     async def status(self) -> ObjectStoreStatus:
         """Return configuration and usage.
 
@@ -295,6 +332,7 @@ class StoreReads:
         metas = await newest_metas(bucket, lambda invalid: None)
         return store_status(info.raw, sum(not meta.deleted for meta in metas))
 
+    @operation
     async def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check that what is stored agrees with the metas; changes nothing.
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from .operations import check_loop, home_of
+
 log = logging.getLogger("natsproto")
 
 Callback = Callable[..., None] | Callable[..., Awaitable[None]]
@@ -25,8 +27,10 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._home = home_of(self._loop)
         self._running: set[asyncio.Future[Any]] = set()
         self._spawned: set[asyncio.Task[Any]] = set()
+        self._due: set[asyncio.Task[Any]] = set()
 
     def call(self, callback: Callback | None, *args: Any) -> None:
         """Run a user's callback outside of the reading side; a raising one is logged, never fatal."""
@@ -51,15 +55,32 @@ class Callbacks:
         if not task.cancelled() and task.exception() is not None:
             log.error("a callback raised", exc_info=task.exception())
 
-    def spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
-        """Run a background task that :meth:`finish` waits for and cancels."""
+    def spawn(self, coroutine: Any, name: str, *, due: bool = False) -> asyncio.Task[Any]:
+        """Run a background task that :meth:`finish` waits for and cancels.
+
+        Args:
+            due: it ends by itself, soon, and needs the connection for that: it is closed only afterwards.
+        """
+        try:
+            check_loop(self._home)
+        except BaseException:
+            coroutine.close()
+            raise
         task: asyncio.Task[Any] = self._loop.create_task(coroutine, name=name)
         self._spawned.add(task)
+        if due:
+            self._due.add(task)
         task.add_done_callback(self._spawned_done)
         return task
 
+    async def settle(self) -> None:
+        """Wait for the tasks that are ``due``."""
+        while waited := self._due - {asyncio.current_task()}:
+            await asyncio.wait(waited)
+
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
         self._spawned.discard(task)
+        self._due.discard(task)
         if not task.cancelled():
             task.exception()  # its owner awaits it; when the owner was cancelled nobody is left to tell
 

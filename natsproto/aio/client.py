@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from _thread import get_ident
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from ..subjects import check_publish_subject, check_queue, check_subscribe_subje
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
-from .options import DEFAULT_SERVER, Options
+from .operations import check_loop, foreign_loop
+from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
 from .request_mux import RequestSlot
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
@@ -67,6 +69,7 @@ class Client:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._connection = Connection(options)
+        self._home = self._connection.home
         self._draining = False
 
     # -- properties -------------------------------------------------------------------------------
@@ -151,9 +154,11 @@ class Client:
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
-            ConnectionClosedError: the client is closed.
+            ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
             OutboundBufferLimitError: disconnected, and the buffer for that is full.
         """
+        if self._home._thread_id != get_ident():
+            raise foreign_loop()
         connection = self._connection
         session = connection.session
         if session is not None and headers is None and reply is None and type(payload) is bytes:
@@ -307,20 +312,30 @@ class Client:
     # -- end --------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Close gracefully: end subscriptions, let their queues be read, send everything, close.
+        """Close gracefully: end subscriptions, let their queues be read and operations end, then close.
 
-        Publishing and requests go on until the queues are read, so that responders can answer. Bounded by
-        ``drain_timeout``; what was not read by then is dropped and a ``RequestTimeoutError`` is raised
-        after the client has been closed. Cancelling it closes the client, too.
+        Everything goes on until the queues are read, so that responders can answer; only new subscriptions
+        are refused. Then nothing new may begin (``ConnectionClosedError``), and whatever is under way is let
+        to its end: puts, gets, open writers and readers of object stores, requests. Bounded by
+        ``drain_timeout`` in all; what is left then is dropped or ended as by :meth:`close`, and a
+        ``RequestTimeoutError`` is raised after the client has been closed. Cancelling it closes the client,
+        too.
+
+        Raises:
+            ConnectionClosedError: the client belongs to another event loop or thread.
         """
+        check_loop(self._connection.home)
         if self.is_closed:
             return
         self._draining = True
+        limit = self._options.drain_timeout
+        deadline = asyncio.get_running_loop().time() + limit
         subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
         results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
-            await self.flush(min(self._options.drain_timeout, CLOSE_TIMEOUT))
+            results.append(await self._finish_operations(bool(subscriptions), deadline, limit))
+            await self.flush(min(limit, CLOSE_TIMEOUT))
         except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
             pass
         finally:
@@ -329,8 +344,41 @@ class Client:
             if isinstance(result, BaseException):
                 raise result
 
+    async def _finish_operations(
+        self, responding: bool, deadline: float, limit: float
+    ) -> RequestTimeoutError | None:
+        """Let what is under way end until ``deadline``; then nothing new begins.
+
+        Args:
+            responding: somebody may still be at work on the last message of a queue, in several operations.
+        """
+        connection = self._connection
+        operations = connection.operations
+        try:
+            async with asyncio.timeout_at(deadline):
+                while responding:
+                    await operations.wait(holds=False)
+                    await connection.ping()  # time enough for the next one to begin
+                    responding = bool(operations.others())
+                operations.refusing = True
+                await operations.wait(holds=True)
+                if connection._mux is not None and (requests := connection._mux.requests()):
+                    await asyncio.wait(requests)
+        except TimeoutError:
+            left = len(operations.others()) + len(operations.held())
+            what = f"{left} operations" if left else "requests"
+            return RequestTimeoutError(f"{what} under way were not done within {limit} s")
+        return None
+
     async def close(self) -> None:
-        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running."""
+        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running.
+
+        Calls that are under way fail with ``ConnectionClosedError`` and remove first what they have begun
+        (the chunks of a put): at most 5 s, usually some milliseconds.
+
+        Raises:
+            ConnectionClosedError: the client belongs to another event loop or thread.
+        """
         await self._connection.close()
 
     async def __aenter__(self) -> Client:
@@ -379,10 +427,9 @@ class PendingRequest(RequestSlot):
         *,
         now: bool = False,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is not connection._loop:
-            connection.check_open()  # raises: it belongs to another loop
-        super().__init__(subject, loop.create_future())
+        if connection.home._thread_id != get_ident():
+            raise foreign_loop()
+        super().__init__(subject, connection._loop.create_future())
         self._connection = connection
         self._limit = limit
         self._mux = mux = connection.mux
@@ -463,6 +510,7 @@ def connect(
     connect_timeout: float = 2.0,
     request_timeout: float = 5.0,
     drain_timeout: float = 30.0,
+    retry_budget: float = DEFAULT_RETRY_BUDGET,
     ping_interval: float = 20.0,
     max_outstanding_pings: int = 2,
     reconnect: bool = True,
@@ -505,6 +553,9 @@ def connect(
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
         drain_timeout: seconds for ``drain`` (30).
+        retry_budget: seconds without progress after which object stores and ordered consumers give up what
+            they have to repeat because a connection or a leader is away (20; an election takes about 7).
+            Of a single call: :meth:`objstore.ObjectStore.with_options`.
         ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
             are unanswered and no other byte came either. A request that times out is followed by a PING;
             then 2 s of silence are enough.

@@ -14,11 +14,9 @@ from ..errors import (
     ConnectionClosedError,
     MaxPayloadError,
     NatsError,
-    NoServersError,
     OutboundBufferLimitError,
     PermissionsViolationError,
     ProtocolError,
-    SecureConnectionRequiredError,
     ServerError,
     StaleConnectionError,
 )
@@ -26,9 +24,10 @@ from ..nuid import next_nuid
 from ..wire import serializer
 from .callbacks import Callbacks
 from .liveness import Liveness
+from .operations import Hold, Operation, Operations, check_loop, home_of
 from .request_mux import RequestMux
 from .server_pool import Server, ServerPool, backoff
-from .session import Session, describe
+from .session import Session, summary
 from .subscription import Handler
 
 if TYPE_CHECKING:
@@ -94,7 +93,10 @@ class Connection:
         self.last_error: BaseException | None = None
         self.close_reason: BaseException | None = None
         self.epoch = 0
+        self.given_up = 0
+        """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
         self._loop = asyncio.get_running_loop()
+        self.home = home_of(self._loop)
         self._sid = 0
         self._mux: RequestMux | None = None
         self.max_payload = DEFAULT_MAX_PAYLOAD
@@ -106,6 +108,7 @@ class Connection:
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
         self._callbacks = Callbacks()
+        self.operations = Operations(self._loop)
         self._liveness: Liveness | None = None
         self.call = self._callbacks.call
         self.spawn = self._callbacks.spawn
@@ -126,7 +129,7 @@ class Connection:
                 attempts = await self._round()
                 if self.state is State.CONNECTED:
                     return
-                error = _summary(attempts)
+                error = summary(attempts)
                 if not self.options.retry_on_failed_connect or not len(self.pool):
                     raise error
                 self._report(error)
@@ -225,6 +228,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.last_error = exc
+        self.given_up += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
             self._report(exc)  # nobody else would learn why
@@ -254,7 +258,7 @@ class Connection:
                 self.call(self.options.reconnected_cb)
                 return
             if attempts:
-                log.warning("reconnecting failed: %s", _summary(attempts))
+                log.warning("reconnecting failed: %s", summary(attempts))
             attempt += 1
             if len(self.pool):
                 await self._pause(attempt)
@@ -282,13 +286,29 @@ class Connection:
         if self.epoch:  # a first connect that failed has raised, that is enough
             self.call(self.options.closed_cb)
 
+    def operation(self) -> Operation:
+        """What a call of several steps does in a ``with`` block; see :class:`Operation`."""
+        return Operation(self.operations)
+
+    def hold(self) -> Hold:
+        """What stands for something that is open, until it is released; see :class:`Hold`."""
+        return Hold(self.operations)
+
     async def close(self) -> None:
-        """Close now. Idempotent; waits until socket and tasks are gone."""
-        if self.state is not State.CLOSED:
-            session, self.session = self.session, None
-            self._end(None)
-            if session is not None:
-                await session.close()
+        """Close now. Idempotent; waits until socket and tasks are gone.
+
+        Operations under way are ended first: they need the connection to remove what they have begun.
+        """
+        check_loop(self.home)
+        try:
+            if self.state is not State.CLOSED:
+                await self.operations.end(self._callbacks.settle, wait=self.session is not None)
+        finally:
+            if self.state is not State.CLOSED:
+                session, self.session = self.session, None
+                self._end(None)
+                if session is not None:
+                    await session.close()
         if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
             self._reconnect_task.cancel()
             await asyncio.wait([self._reconnect_task])
@@ -318,8 +338,7 @@ class Connection:
 
     def check_open(self) -> None:
         """Raise ``ConnectionClosedError`` when the connection is closed, or belongs to another event loop."""
-        if asyncio.get_running_loop() is not self._loop:
-            raise ConnectionClosedError("the client belongs to another event loop: connect again in this one")
+        check_loop(self.home)
         if self.state is State.CLOSED:
             if self.close_reason is not None:
                 raise ConnectionClosedError(str(self.close_reason))
@@ -568,29 +587,4 @@ class Connection:
 def _stale(exc: BaseException) -> StaleConnectionError:
     error = StaleConnectionError(f"the connection was lost: {exc}")
     error.__cause__ = exc
-    return error
-
-
-def _summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
-    """One error for a round of failed attempts."""
-    errors = [exc for _, exc in attempts]
-    for kind in (AuthorizationError, SecureConnectionRequiredError):
-        hits = [exc for exc in errors if isinstance(exc, kind)]
-        if hits and all(isinstance(exc, kind) for exc in errors):
-            return hits[0]
-    for exc in errors:
-        if (
-            isinstance(exc, NatsError)
-            and not isinstance(exc, ConnectionError | PermissionError)
-            and len(errors) == 1
-        ):
-            return exc  # e.g. a missing extra, or a peer that speaks no NATS
-    reasons = (
-        "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
-    )
-    error = NoServersError(
-        f"cannot connect to {reasons}", attempts=[(server.url, exc) for server, exc in attempts]
-    )
-    if errors:
-        error.__cause__ = errors[-1]
     return error

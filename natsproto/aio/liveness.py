@@ -75,4 +75,6 @@ class Liveness:
             self._arm_probe()
 
     def _give_up(self) -> None:
-        self._session.fail(StaleConnectionError(f"{self._session.server.url} does not answer PING"))
+        self._session.fail(
+            StaleConnectionError(f"{self._session.server.url} does not answer PING", silent=True)
+        )

@@ -22,6 +22,10 @@ DEFAULT_TRANSPORT: TransportKind = "buffered"
 """What the paired runs of ``bench/`` show to be the faster one."""
 
 
+DEFAULT_RETRY_BUDGET = 20.0
+"""Seconds without progress before retries are given up (a lost leader is replaced after about 7 s)."""
+
+
 class Options:
     """See :func:`natsproto.connect` for what each one means, its unit and default."""
 
@@ -51,6 +55,7 @@ class Options:
         "reconnect_wait_max",
         "reconnected_cb",
         "request_timeout",
+        "retry_budget",
         "retry_on_failed_connect",
         "servers",
         "tls",
@@ -77,6 +82,7 @@ class Options:
         connect_timeout: float = 2.0,
         request_timeout: float = 5.0,
         drain_timeout: float = 30.0,
+        retry_budget: float = DEFAULT_RETRY_BUDGET,
         ping_interval: float = 20.0,
         max_outstanding_pings: int = 2,
         reconnect: bool = True,
@@ -121,15 +127,16 @@ class Options:
         self.tls = tls
         self.tls_hostname = tls_hostname
         self.tls_first = tls_first
-        self.connect_timeout = _positive("connect_timeout", connect_timeout)
-        self.request_timeout = _positive("request_timeout", request_timeout)
-        self.drain_timeout = _positive("drain_timeout", drain_timeout)
-        self.ping_interval = _positive("ping_interval", ping_interval)
+        self.connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self.request_timeout = check_seconds("request_timeout", request_timeout)
+        self.drain_timeout = check_seconds("drain_timeout", drain_timeout)
+        self.retry_budget = check_seconds("retry_budget", retry_budget)
+        self.ping_interval = check_seconds("ping_interval", ping_interval)
         self.max_outstanding_pings = _integer("max_outstanding_pings", max_outstanding_pings, 1)
         self.reconnect = reconnect
         self.max_reconnects = _integer("max_reconnects", max_reconnects, -1)
-        self.reconnect_wait = _positive("reconnect_wait", reconnect_wait)
-        self.reconnect_wait_max = _positive("reconnect_wait_max", reconnect_wait_max)
+        self.reconnect_wait = check_seconds("reconnect_wait", reconnect_wait)
+        self.reconnect_wait_max = check_seconds("reconnect_wait_max", reconnect_wait_max)
         self.reconnect_buffer_size = _integer("reconnect_buffer_size", reconnect_buffer_size, 0)
         self.retry_on_failed_connect = retry_on_failed_connect
         self.randomize = randomize
@@ -170,7 +177,8 @@ class Options:
         return context
 
 
-def _positive(what: str, value: Any) -> float:
+def check_seconds(what: str, value: Any) -> float:
+    """A number of seconds above 0; anything else raises ``ConfigError``, which names ``what``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ConfigError(f"{what} must be a number of seconds above 0, not {value!r}")
     return float(value)

@@ -127,6 +127,10 @@ class RequestMux(Handler):
         if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
             del self._slots[slot.token]
 
+    def requests(self) -> list[asyncio.Future[WireMsg]]:
+        """What is done when each of the requests under way is answered or given up."""
+        return [slot.future for slot in self._slots.values() if isinstance(slot, RequestSlot)]
+
     def arm(self, slot: ReplySlot, seconds: float) -> None:
         """Call ``slot.on_timeout()`` in ``seconds`` from now, unless the slot is closed or armed anew."""
         loop = asyncio.get_running_loop()

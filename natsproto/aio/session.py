@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     AuthorizationError,
     NatsError,
+    NoServersError,
     RemoteProtocolError,
     SecureConnectionRequiredError,
     ServerError,
@@ -416,3 +417,28 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, OSError):
         return exc.strerror or str(exc)
     return repr(exc)
+
+
+def summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
+    """One error for a round of failed attempts."""
+    errors = [exc for _, exc in attempts]
+    for kind in (AuthorizationError, SecureConnectionRequiredError):
+        hits = [exc for exc in errors if isinstance(exc, kind)]
+        if hits and all(isinstance(exc, kind) for exc in errors):
+            return hits[0]
+    for exc in errors:
+        if (
+            isinstance(exc, NatsError)
+            and not isinstance(exc, ConnectionError | PermissionError)
+            and len(errors) == 1
+        ):
+            return exc  # e.g. a missing extra, or a peer that speaks no NATS
+    reasons = (
+        "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
+    )
+    error = NoServersError(
+        f"cannot connect to {reasons}", attempts=[(server.url, exc) for server, exc in attempts]
+    )
+    if errors:
+        error.__cause__ = errors[-1]
+    return error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import get_ident
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
 from .msg import Msg
+from .operations import check_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +68,7 @@ class Subscription(Handler):
         "_client",
         "_ended",
         "_error",
+        "_home",
         "_idle",
         "_msgs",
         "_slow",
@@ -91,6 +94,7 @@ class Subscription(Handler):
         self.pending_bytes_limit = pending_bytes_limit
         self.dropped = 0
         self._client = client
+        self._home = client._connection.home
         self._msgs: deque[Msg] = deque()
         self._bytes = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -171,6 +175,7 @@ class Subscription(Handler):
 
     async def _next(self) -> Msg | None:
         """The next message, or ``None`` once the subscription has ended and its queue is empty."""
+        check_loop(self._home)
         while not self._msgs:
             if self._ended:
                 if self._error is not None:
@@ -212,7 +217,7 @@ class Subscription(Handler):
         return self
 
     async def __anext__(self) -> Msg:
-        if self._msgs:
+        if self._msgs and self._home._thread_id == get_ident():
             return self._take()
         msg = await self._next()
         if msg is None:
@@ -221,6 +226,7 @@ class Subscription(Handler):
 
     async def unsubscribe(self, max_msgs: int | None = None) -> None:
         """End the subscription now, or after ``max_msgs`` messages in all. Queued messages stay readable."""
+        check_loop(self._home)
         self._client._connection.unsubscribe(self, max_msgs or 0)
 
     async def drain(self, timeout: float | None = None) -> None:
@@ -231,6 +237,7 @@ class Subscription(Handler):
         """
         limit = self._client._options.drain_timeout if timeout is None else timeout
         connection = self._client._connection
+        check_loop(self._home)
         try:
             async with asyncio.timeout(limit):
                 await connection.drain_handler(self)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from ..aio.msg import Msg
+from ..aio.operations import check_loop
 from ..aio.request_mux import ReplySlot
 from ..aio.subscription import Handler
 from ..errors import (
@@ -94,6 +95,7 @@ class JetStreamMsg:
 
     async def _send(self, word: bytes) -> None:
         connection = self._client._connection
+        check_loop(connection.home)
         connection.publish(self._reply(), word)
         if connection.congested:
             await connection.drain()

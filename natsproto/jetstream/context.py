@@ -305,6 +305,7 @@ class JetStreamContext:
 
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         connection = self.client._connection
+        connection.check_open()
         slot = BatchSlot(subject, on_message, on_done)
         connection.mux.open(slot)
         try:

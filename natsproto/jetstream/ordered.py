@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 MISSED_HEARTBEATS = 2.5
 """Heartbeat intervals without any sign of life before the consumer is made anew."""
 
-RETRY_BUDGET = 20.0
-"""Seconds without progress after which re-creating is given up (a leader election takes about 7 s)."""
+LAST_ATTEMPT = 1.0
+"""Seconds that the attempt which begins before the retry budget is used up may last beyond it."""
 
 DELETE_TIMEOUT = 2.0
 """Seconds the deletion of a consumer that is given up may take."""
@@ -126,7 +126,8 @@ class OrderedConsumer:
         heartbeat: seconds between heartbeats of an idle consumer.
         headers_only: deliver headers and sizes, no payloads.
         created: the stream's creation time; a stream that was deleted and made again is then noticed.
-        retry_budget: seconds without progress after which a new consumer is no longer tried for.
+        retry_budget: seconds without progress after which a new consumer is no longer tried for (default: the
+                client's).
         patience: seconds the creation of a consumer may take (default: as any request). The server it is
             given to may hang; another try may be given to another one.
 
@@ -151,7 +152,7 @@ class OrderedConsumer:
         heartbeat: float = 5.0,
         headers_only: bool = False,
         created: datetime | None = None,
-        retry_budget: float = RETRY_BUDGET,
+        retry_budget: float | None = None,
         patience: float | None = None,
     ) -> None:
         self._js = js
@@ -167,7 +168,7 @@ class OrderedConsumer:
         self._heartbeat = heartbeat
         self._headers_only = headers_only
         self._created = created
-        self._budget = retry_budget
+        self._budget = js.client._options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._connection = js.client._connection
@@ -434,20 +435,24 @@ class OrderedConsumer:
                 await asyncio.sleep(self._wait)
                 self._wait = min(self._wait * 2, 1.0)
             self.restarts += 1
+            limit = max(self._deadline, self._loop.time() + LAST_ATTEMPT)
             try:
-                await self._connection.wait_connected(max(0.1, self._deadline - self._loop.time()))
-                if failure is None:
-                    await self._clean()
-                await self._check_stream()
-                await self._create()
-                if failure is not None:
-                    await self._clean()  # not sooner: what was not answered may wait for a dead server
+                async with asyncio.timeout_at(limit):
+                    await self._connection.wait_connected(max(0.1, self._deadline - self._loop.time()))
+                    if failure is None:
+                        await self._clean()
+                    await self._check_stream()
+                    await self._create()
+                    if failure is not None:
+                        await self._clean()  # not sooner: what was not answered may wait for a dead server
             except (ConnectionClosedError, StreamNotFoundError):
                 raise
             except NatsError as exc:
                 if not retryable(exc):
                     raise
                 failure = exc
+            except TimeoutError:
+                continue  # the budget is used up
             else:
                 if self._current is not None:
                     return

@@ -13,6 +13,7 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..aio.operations import check_loop
 from ..aio.request_mux import ReplySlot
 from ..errors import (
     APIError,
@@ -44,6 +45,17 @@ ALONE = 2
 
 DEFAULT_PROGRESS = 15.0
 """Seconds without any acknowledgement after which a window gives up."""
+
+LOOKS = 10
+"""Within its progress timeout a window looks so often whether anything came: that exactly it is kept."""
+
+ASK_AFTER = 2
+"""After so many looks in vain the server is asked for a sign of life (PING)."""
+
+LOST_AFTER = 6
+"""After so many, what was sent before a PING that has been answered counts as lost (a leader that stepped
+down drops what it had not stored): what is left of the time is for sending it again. A server that does not
+answer the PING gets all the time: it may be stopped, and go on."""
 
 
 MAX_DOUBTS = 65536
@@ -190,7 +202,7 @@ class PublishWindow(ReplySlot):
         subject: where to publish (checked, bytes).
         stream: whose acknowledgements count; a name alone = in any domain.
         max_bytes: unacknowledged payload bytes (8 MiB).
-        progress_timeout: seconds without an acknowledgement before it fails (15).
+        progress_timeout: seconds without an acknowledgement before it fails (15); it may be changed later.
         first: index of the first publish (after a repair, indexes go on).
         last_seq: the sequence acknowledged last, which the next ones must exceed.
         header: an encoded header block every message carries.
@@ -209,7 +221,8 @@ class PublishWindow(ReplySlot):
         "_mux",
         "_next_ack",
         "_next_index",
-        "_progress",
+        "_pong",
+        "_quiet",
         "_recent",  # sequences of the newest of the acknowledged prefix
         "_seen",
         "_waiter",
@@ -218,6 +231,7 @@ class PublishWindow(ReplySlot):
         "header",
         "last_seq",
         "max_bytes",
+        "progress_timeout",
         "stream",
         "unproven",
     )
@@ -248,7 +262,7 @@ class PublishWindow(ReplySlot):
         self._connection = connection = client._connection
         self._ack_head = acks.head
         self._loop = connection._loop
-        self._progress = progress_timeout
+        self.progress_timeout = progress_timeout
         self._next_index = first
         self._next_ack = first
         self._inflight: set[int] = set()
@@ -257,6 +271,8 @@ class PublishWindow(ReplySlot):
         self._recent: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
         self._seen = 0
+        self._quiet = 0  # looks in a row at which nothing had come
+        self._pong: asyncio.Future[None] | None = None
         self._mux = connection.mux
         self._mux.open(self)
 
@@ -277,6 +293,7 @@ class PublishWindow(ReplySlot):
             NatsError: the window has failed, see :attr:`failure`.
         """
         size = len(payload)
+        check_loop(self._connection.home)
         self._client._check_size(len(self.header), size)
         while self._inflight and (
             self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
@@ -301,7 +318,7 @@ class PublishWindow(ReplySlot):
         self._inflight_bytes += size
         connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index), self.header)
         if self.deadline == inf:
-            self._mux.arm(self, self._progress)
+            self._mux.arm(self, self.progress_timeout / LOOKS)
         if connection.congested:
             await connection.drain()
 
@@ -428,14 +445,29 @@ class PublishWindow(ReplySlot):
             self.failure = exc
         self._wake()
 
+    @property
+    def silent(self) -> float:
+        """Seconds, about, since an acknowledgement came, or since the first message while none has."""
+        return self._quiet * self.progress_timeout / LOOKS
+
     def on_timeout(self) -> None:
-        if not self._inflight or self.failure is not None:
+        if self.failure is not None:
             return
-        if self._seen:
-            self._seen = 0
-            self._mux.arm(self, self._progress)
-            return
-        self._give_up(
-            RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
-        )
-        self._connection.probe()
+        if not self._inflight or self._seen:
+            self._seen = self._quiet = 0
+            self._pong = None
+        else:
+            self._quiet += 1
+        session = self._connection.session
+        if self._quiet == ASK_AFTER and session is not None:
+            self._pong = self._loop.create_future()
+            session.ping(self._pong)
+        answered = self._pong is not None and self._pong.done()
+        if self._quiet >= LOOKS or (answered and self._quiet >= LOST_AFTER):
+            waited = self.silent
+            self._give_up(
+                RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited:.2g} s")
+            )
+            self._connection.probe()
+        elif self._inflight:
+            self._mux.arm(self, self.progress_timeout / LOOKS)

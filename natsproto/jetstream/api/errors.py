@@ -10,7 +10,8 @@ One class per code that callers act on, all below :class:`natsproto.errors.APIEr
     ├── ConsumerNotFoundError        10014
     ├── ConsumerExistsError          10148, 10013
     ├── MaxConsumersError            10026
-    ├── MessageNotFoundError         10037 (and 404 of a direct get)
+    ├── MessageNotFoundError         10037, 10043 (and 404 of a direct get)
+    ├── MessageDeleteError           10057
     ├── WrongLastSequenceError       10071, 10164
     ├── StorageFullError             10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122
     ├── MessageTooLargeError         10054, 10097
@@ -76,9 +77,15 @@ class MaxConsumersError(APIError):
 
 
 class MessageNotFoundError(APIError):
-    """No such message."""
+    """No such message, or it was deleted."""
 
-    codes: ClassVar = (10037,)
+    codes: ClassVar = (10037, 10043)
+
+
+class MessageDeleteError(APIError):
+    """A message could not be deleted; perhaps because it is not there any more: read it to know."""
+
+    codes: ClassVar = (10057,)
 
 
 class WrongLastSequenceError(APIError):
@@ -181,6 +188,7 @@ __all__ = [
     "InvalidNameError",
     "JetStreamNotEnabledError",
     "MaxConsumersError",
+    "MessageDeleteError",
     "MessageNotFoundError",
     "MessageTooLargeError",
     "StorageFullError",

@@ -21,6 +21,8 @@ TABLE = {
     10013: js.ConsumerExistsError,
     10026: js.MaxConsumersError,
     10037: js.MessageNotFoundError,
+    10043: js.MessageNotFoundError,
+    10057: js.MessageDeleteError,
     10071: js.WrongLastSequenceError,
     10164: js.WrongLastSequenceError,
     10077: js.StorageFullError,

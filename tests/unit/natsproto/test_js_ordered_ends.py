@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from natsproto.aio.options import DEFAULT_RETRY_BUDGET
 from natsproto.errors import ConnectionClosedError, StaleConnectionError
-from natsproto.jetstream import ordered
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.wire import Msg, Pub
@@ -255,4 +255,4 @@ async def test_places(stream: Stream) -> None:
 
 
 def test_the_budget_outlasts_an_election() -> None:
-    assert ordered.RETRY_BUDGET >= 15
+    assert DEFAULT_RETRY_BUDGET >= 15

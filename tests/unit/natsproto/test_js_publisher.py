@@ -20,6 +20,7 @@ from natsproto.errors import (
     StaleConnectionError,
     WrongStreamError,
 )
+from natsproto.jetstream import publisher
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow, parse_pub_ack
 from support.fake_session import FakeServer, turns, until
@@ -358,6 +359,53 @@ async def test_progress_timeout(server: FakeServer) -> None:
     assert list(window.unproven) == [0]
     window.close()
     await server.client.close()
+
+
+async def test_what_was_sent_before_a_pong_counts_as_lost(server: FakeServer) -> None:
+    """The server is there and has read everything: the rest of the time is for sending it again."""
+    window = make(server, progress_timeout=60)
+    await window.publish(b"x")
+    for n in range(1, publisher.LOST_AFTER + 1):
+        assert window.failure is None
+        window.on_timeout()
+        assert window.silent == pytest.approx(n * 6)
+    assert isinstance(window.failure, RequestTimeoutError)
+    assert list(window.unproven) == [0]
+    window.close()
+
+
+async def test_progress_is_looked_at_often(server: FakeServer) -> None:
+    """An acknowledgement just after the beginning does not double the time."""
+    server.session.pongs = False
+    window = make(server, progress_timeout=60)
+    await window.publish(b"x")
+    await window.publish(b"y")
+    ack(server, 0, 1)
+    window.on_timeout()
+    assert window.silent == 0
+    for _ in range(publisher.LOOKS):
+        assert window.failure is None
+        window.on_timeout()
+    assert isinstance(window.failure, RequestTimeoutError)
+    assert len(server.session._pings) >= 1
+    window.close()
+    await server.client.close()
+
+
+async def test_waiting_for_the_application_is_no_silence(server: FakeServer) -> None:
+    window = make(server, progress_timeout=60)
+    await window.publish(b"x")
+    window.on_timeout()
+    ack(server, 0, 1)
+    for _ in range(3 * publisher.LOOKS):
+        window.on_timeout()
+    assert (window.failure, window.silent) == (None, 0)
+    await window.publish(b"y")
+    window.on_timeout()
+    assert window.failure is None
+    ack(server, 1, 2)
+    await window.settle()
+    window.close()
 
 
 async def test_progress_counts_not_the_whole(server: FakeServer) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.aio.operations import home_of
 from natsproto.aio.subscription import Handler, Subscription
 from natsproto.errors import (
     ConnectionClosedError,
@@ -27,6 +28,7 @@ class FakeClient:
         self.unsubscribed: list[int] = []
         self._options = SimpleNamespace(drain_timeout=0.05)
         self._connection: Any = self
+        self.home = home_of(asyncio.get_running_loop())
         self.waiters: list[asyncio.Future[None]] = []
 
     def _report(self, exc: BaseException) -> None:
