@@ -39,7 +39,7 @@ def prepare(
     """
     bucket.client._check_usable()
     bucket.check_writable()
-    bucket.check_name(name)
+    name = bucket.check_name(name)
     if options is not None and not isinstance(options, ObjectMetaOptions):
         raise BadObjectMetaError(
             f"options must be ObjectMetaOptions, not {type(options).__name__}", bucket=bucket.name, name=name

@@ -161,7 +161,7 @@ class ObjectStore(StoreReads):
         from ._writer import ObjectWriter
 
         self._bucket.check_writable()
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         return ObjectWriter(
             lambda data: self.put(name, data, description, filename, headers, **options),
             self._bucket.client._connection.spawn,
@@ -215,7 +215,7 @@ class ObjectStore(StoreReads):
         """
         from . import _upload
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         if token is not None:
             return _upload.resume(self._bucket, name, token)
         about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
@@ -262,7 +262,7 @@ class ObjectStore(StoreReads):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
         bucket = self._bucket
         bucket.check_writable()
-        bucket.check_name(name)
+        name = bucket.check_name(name)
         bucket.check_name(meta.name)
         _check_revision(if_revision)
         link = None if meta.options is None else meta.options.link
@@ -366,7 +366,7 @@ class ObjectStore(StoreReads):
             target = ObjectLink(target.bucket, target.name)
         if not isinstance(target, ObjectLink) or target.name is None:
             raise BadObjectMetaError("add_link() wants the info of an object, or a link with bucket and name")
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), target)
 
     async def add_bucket_link(self, name: str, bucket: str, *, description: str | None = None) -> ObjectInfo:
@@ -378,7 +378,7 @@ class ObjectStore(StoreReads):
         """
         from .format.models import ObjectLink, ObjectMeta
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), ObjectLink(bucket))
 
     async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:

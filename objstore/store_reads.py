@@ -71,7 +71,7 @@ class StoreReads:
         """
         from . import _get
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(
             self._bucket,
@@ -146,7 +146,7 @@ class StoreReads:
         Raises:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         from . import _files, _get
 
         return await _files.get_file(
@@ -169,7 +169,7 @@ class StoreReads:
         """
         from . import _get
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         if not show_deleted:
             return await _get.live_info(self._bucket, name)
         info = await self._bucket.read_meta(name)

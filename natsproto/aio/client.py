@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..headers import Headers, encode_headers
 from ..nuid import next_nuid
-from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from ..subjects import check_publish_subject, check_queue, check_subscribe_subject, plain_publish_subject
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
@@ -156,11 +156,17 @@ class Client:
         """
         connection = self._connection
         session = connection.session
-        if session is not None and headers is None and reply is None and type(payload) is bytes:
+        if (
+            session is not None
+            and headers is None
+            and reply is None
+            and type(payload) is bytes
+            and type(subject) is str
+        ):
             size = len(payload)
             if size < LARGE and size <= connection.max_payload:
                 # The usual message. The rest of this function would do the same, in twice the time.
-                session.write(b"PUB %b %d\r\n%b\r\n" % (check_publish_subject(subject), size, payload))
+                session.write(b"PUB %b %d\r\n%b\r\n" % (plain_publish_subject(subject), size, payload))
                 stats = connection.stats
                 stats.out_msgs += 1
                 stats.out_bytes += size

@@ -60,8 +60,7 @@ class JetStreamContext:
         if domain is not None:
             prefix = f"$JS.{check_name('domain', domain)}.API"
         self.client = client
-        self.prefix = prefix if prefix is not None else "$JS.API"
-        check_publish_subject(self.prefix)
+        self.prefix = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
         self.timeout = timeout
 
     # -- requests ---------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ class JetStreamContext:
 
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
         """Subjects with messages and their counts: one round trip per 100 000 subjects."""
-        check_name("stream", name)
+        name = check_name("stream", name)
         counts: dict[str, int] = {}
         offset = 0
         while True:
@@ -363,7 +362,7 @@ class JetStreamContext:
             ("Nats-Expected-Last-Subject-Sequence", expected_last_subject_seq),
         ):
             if value is not None:
-                fields[key] = str(value)
+                fields[key] = value if isinstance(value, str) else int.__repr__(value)
         block = encode_headers(fields) if fields else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
         return parse_pub_ack((await self.publish_frame(checked, data, block, timeout)).payload)
@@ -411,8 +410,8 @@ class JetStreamContext:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
-        name = document.get("name") or document.get("durable_name") or next_nuid()
-        document["name"] = check_name("consumer", name)
+        name = check_name("consumer", document.get("name") or document.get("durable_name") or next_nuid())
+        document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
         answer = await self.request(suffix, {"stream_name": stream, "config": document})
         return ConsumerInfo.from_json(answer)

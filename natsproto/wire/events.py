@@ -37,7 +37,7 @@ class _Event:
         return f"{type(self).__name__}({fields})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy by the constructor; a view of somebody's buffer, which can do neither, as ``bytes``."""
+        """Pickle and copy by the constructor; a view, which can do neither, as ``bytes``."""
         names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, "__slots__", ())]
         values = (getattr(self, name) for name in names)
         return type(self), tuple(bytes(each) if isinstance(each, memoryview) else each for each in values)

@@ -42,7 +42,9 @@ def value_for(parameter: inspect.Parameter) -> object:
 
 def example(kind: type[NatsError]) -> NatsError:
     """One with a value for everything its constructor takes."""
-    if "__init__" not in {name for each in kind.__mro__ if each.__module__ != "builtins" for name in vars(each)}:
+    if "__init__" not in {
+        name for each in kind.__mro__ if each.__module__ != "builtins" for name in vars(each)
+    }:
         return kind("what happened")
     args, named = [], {}
     for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
@@ -82,7 +84,13 @@ def test_round_trip(kind, way):
 
 def test_the_tree_is_whole():
     names = {kind.__name__ for kind in ERRORS}
-    assert {"APIError", "WrongLastSequenceError", "MetaDecodeError", "ScriptError", "OutOfOrderError"} <= names
+    assert {
+        "APIError",
+        "WrongLastSequenceError",
+        "MetaDecodeError",
+        "ScriptError",
+        "OutOfOrderError",
+    } <= names
     assert len(ERRORS) > 50
 
 
@@ -97,7 +105,13 @@ def test_what_the_standard_library_keeps(way):
 def test_events_of_a_broken_stream(way):
     """Events that came before the error go along, a placed payload as bytes."""
     view = memoryview(bytearray(b"payload"))
-    events = [Msg(b"s", b"1", None, None, view), Pub(b"s", None, b"h", view), Info({"a": 1}), Ping(), Err("x")]
+    events = [
+        Msg(b"s", b"1", None, None, view),
+        Pub(b"s", None, b"h", view),
+        Info({"a": 1}),
+        Ping(),
+        Err("x"),
+    ]
     again = way(RemoteProtocolError("broken", position=7, events=events))
     assert again.position == 7
     assert again.events == events
