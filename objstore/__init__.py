@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ObjectTooLargeError,
         OutcomeUnknownError,
         RevisionConflictError,
+        SourceChangedError,
         StoreFullError,
         UnsupportedFeatureError,
     )
@@ -115,6 +116,7 @@ _WHERE = {
         "ObjectTooLargeError",
         "OutcomeUnknownError",
         "RevisionConflictError",
+        "SourceChangedError",
         "StoreFullError",
         "UnsupportedFeatureError",
     ),
@@ -161,6 +163,7 @@ __all__ = [
     "Placement",
     "Problem",
     "RevisionConflictError",
+    "SourceChangedError",
     "StoreFullError",
     "UnsupportedFeatureError",
     "Upload",

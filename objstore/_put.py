@@ -21,6 +21,7 @@ from natsproto.nuid import next_nuid
 
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, About, Bucket, MetaDecodeError, log
+from ._callbacks import check_callback
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._prepare import prepare
 from ._rename import finish_rename, shares_chunks
@@ -105,6 +106,7 @@ class Put:
         progress: Progress | None = None,
         ttl: timedelta | None = None,
     ) -> None:
+        check_callback("progress", progress)
         self._ttl = ttl
         self._bucket = bucket
         self._template = template

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
-from .store_reads import StoreReads, text_path
+from .store_reads import FilePath, StoreReads, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,8 +62,10 @@ class ObjectStore(StoreReads):
 
         Args:
             name: any non-empty text up to about 2 900 bytes of UTF-8.
-            data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, iterable or
-                async iterable of bytes. Files are read in a thread. A ``str`` is refused.
+            data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, anything with an
+                ``async def read(size)`` (a stream, an upload, an :class:`ObjectReader`), iterable or async
+                iterable of bytes. What can be read is read from where it stands and left open, files in a
+                thread. A ``str`` is refused.
             description: free text.
             filename: original file name; stored as ``metadata["filename"]``.
             headers: one value or a list of values per name.
@@ -72,7 +74,7 @@ class ObjectStore(StoreReads):
             chunk_size: bytes per chunk, 1 to 1 MiB and at most the server's max_payload; default 128 KiB.
             if_revision: store only if the object is at this revision; 0 = absent or deleted.
             window: unacknowledged bytes in flight (8 MiB).
-            progress: called with ``(bytes sent, total or None)``; must not block.
+            progress: called with ``(bytes sent, total or None)``; must not block. Not a coroutine function.
             ttl: the server removes the object by itself after this time, at least a second. Needs a bucket
                 created with ``allow_msg_ttl`` and nats-server 2.11. The upload must take less than an hour.
             atomic: commit chunks and meta as one batch: nothing of the object is ever visible, or left
@@ -85,6 +87,8 @@ class ObjectStore(StoreReads):
         Raises:
             BadObjectMetaError: bad chunk size, headers, metadata or description; nothing was sent.
             InvalidNameError: bad name; nothing was sent.
+            TypeError: ``data`` gives no bytes, ``progress`` is a coroutine function.
+            SourceChangedError: the file shrank or grew while it was read; nothing was stored.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
@@ -170,7 +174,7 @@ class ObjectStore(StoreReads):
     async def put_file(
         self,
         name: str,
-        path: str | os.PathLike[str],
+        path: FilePath,
         description: str | None = None,
         filename: str | None = None,
         headers: Headers | None = None,
@@ -180,15 +184,19 @@ class ObjectStore(StoreReads):
 
         The file is read as it goes, in a thread; memory does not depend on its size.
 
+        Args:
+            path: any name the file system takes, as text or bytes. What is no UTF-8 in it shows as U+FFFD in
+                the ``filename``.
+
         Raises:
             OSError: the file cannot be read; what :meth:`put` raises.
         """
-        from ._source import FilePath
+        from ._source import GivenPath
 
         text = text_path(path)
         if filename is None:
-            filename = os.path.basename(text)
-        return await self.put(name, FilePath(text), description, filename, headers, **options)
+            filename = os.fsencode(os.path.basename(text)).decode("utf-8", "replace")
+        return await self.put(name, GivenPath(text), description, filename, headers, **options)
 
     async def begin_upload(
         self,

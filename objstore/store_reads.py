@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
+
+from natsproto import _values
+
+from ._callbacks import check_callback
 
 if TYPE_CHECKING:
     import builtins
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from ._reader import OpenReader
     from ._watch import OnInvalid, Watcher
     from .format.models import ObjectInfo, ObjectStoreStatus
+
+
+FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+"""Where a file lies: any name that the file system takes."""
 
 
 class StoreReads:
@@ -72,6 +80,7 @@ class StoreReads:
         from . import _get
 
         name = self._bucket.check_name(name)
+        check_callback("progress", progress)
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(
             self._bucket,
@@ -121,7 +130,7 @@ class StoreReads:
     async def get_file(
         self,
         name: str,
-        path: str | os.PathLike[str],
+        path: FilePath,
         *,
         verify: bool = True,
         progress: Progress | None = None,
@@ -134,6 +143,7 @@ class StoreReads:
         then, and untouched on any failure. Memory does not depend on the size.
 
         Args:
+            path: any name the file system takes, as text or bytes.
             verify: ``False`` skips the digest.
             progress: called with ``(bytes done, total)``; must not block.
             resume: keep what was read when this fails (beside the target, hidden), and continue there next
@@ -147,6 +157,7 @@ class StoreReads:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
         name = self._bucket.check_name(name)
+        check_callback("progress", progress)
         from . import _files, _get
 
         return await _files.get_file(
@@ -196,6 +207,7 @@ class StoreReads:
         """
         from ._watch import newest_metas
 
+        check_callback("on_invalid", on_invalid)
         infos = await newest_metas(self._bucket, on_invalid)
         return [
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
@@ -213,6 +225,7 @@ class StoreReads:
         """
         from . import _list
 
+        check_callback("on_invalid", on_invalid)
         return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
 
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
@@ -266,6 +279,7 @@ class StoreReads:
         """
         from ._watch import Watcher
 
+        check_callback("on_invalid", on_invalid)
         return Watcher(
             self._bucket,
             updates_only=updates_only,
@@ -305,8 +319,6 @@ class StoreReads:
         return await _maintain.verify(self._bucket, deep=deep)
 
 
-def text_path(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError("path must be a str or os.PathLike[str]")
-    return text
+def text_path(path: FilePath) -> str:
+    """The path as text; bytes that are none come as surrogate escapes, as everywhere in :mod:`os`."""
+    return _values.text(os.fsdecode(path))
