@@ -274,7 +274,7 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
     # Files of /proc and /sys are no bytes on any disk, and their size is 0 or a page, whatever they hold.
     try:
         found = os.fstat(file.fileno())
-        made_up = found.st_blocks == 0 and (found.st_size == 0 or done < size == found.st_size)
+        made_up = found.st_blocks == 0 and found.st_size == size and (not size or ended)
     except (AttributeError, OSError, ValueError):
         made_up = False
     if not made_up:

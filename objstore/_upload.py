@@ -17,6 +17,7 @@ from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket
+from ._callbacks import check_callback
 from ._prepare import prepare
 from ._put import SETTLE, Put, Unrepairable
 from ._source import open_source
@@ -79,6 +80,8 @@ class Upload:
             As :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
+        check_callback("progress", progress)
+        source = open_source(data)
         holder = await self._holder() if await self.stored() else None
         if holder is not None and holder.name != self.name:
             return holder  # committed, and renamed since
@@ -92,7 +95,7 @@ class Upload:
         work = ResumedPut(
             bucket,
             template,
-            open_source(data),
+            source,
             chunk_size=size,
             if_revision=if_revision,
             progress=progress,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._callbacks import check_callback
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
 from .store_reads import FilePath, StoreReads, text_path
@@ -166,6 +167,7 @@ class ObjectStore(StoreReads):
 
         self._bucket.check_writable()
         name = self._bucket.check_name(name)
+        check_callback("progress", options.get("progress"))
         return ObjectWriter(
             lambda data: self.put(name, data, description, filename, headers, **options),
             self._bucket.client._connection.spawn,
@@ -324,6 +326,7 @@ class ObjectStore(StoreReads):
         """
         from . import _get
 
+        check_callback("progress", progress)
         bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
         target = self if to is None else to
         if chunk_size is None and info.options is not None:
