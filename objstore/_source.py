@@ -113,7 +113,7 @@ def open_source(data: Any) -> Source:
         return _whole(data)
     if isinstance(data, os.PathLike):
         return _path(os.fspath(data))
-    if callable(getattr(data, "read", None)):
+    if callable(getattr(data, "read", None)) and not isinstance(data, type):
         source = _readable(data)
         if source is not None:
             return source
