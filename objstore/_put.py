@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from natsproto._values import seconds
 from natsproto.errors import MaxPayloadError, NatsError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW, OutOfOrderError, PublishWindow
@@ -539,7 +540,7 @@ class Put:
         # A chunk still on its way would survive the purge.
         await window.quiesce(settle)
         window.close()
-        reason: object = f"not done within {purge} s"
+        reason: object = f"not done within {seconds(purge)} s"
         try:
             async with asyncio.timeout(purge):
                 await self._bucket.purge_chunks(self._nuid)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..errors import (
     ConfigError,
     ConnectionClosedError,
@@ -308,7 +309,7 @@ class Client:
             if isinstance(exc, NatsError):
                 raise
             self._connection.probe()
-            raise RequestTimeoutError(f"the server did not answer PING within {limit} s") from None
+            raise RequestTimeoutError(f"the server did not answer PING within {seconds(limit)} s") from None
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -420,7 +421,9 @@ class PendingRequest(RequestSlot):
     def on_timeout(self) -> None:
         if not self.future.done():
             name = self.subject.decode("utf-8", "replace")
-            self.future.set_exception(RequestTimeoutError(f"no answer from {name!r} within {self._limit} s"))
+            self.future.set_exception(
+                RequestTimeoutError(f"no answer from {name!r} within {seconds(self._limit)} s")
+            )
             self._connection.probe()
 
 

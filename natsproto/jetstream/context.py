@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..aio.client import HeadersLike, as_payload
 from ..errors import (
     ConfigError,
@@ -314,7 +315,7 @@ class JetStreamContext:
                 except TimeoutError:
                     connection.probe()
                     raise RequestTimeoutError(
-                        f"a batch read of {stream!r} stalled for {self.timeout} s"
+                        f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s"
                     ) from None
         finally:
             if connection._mux is not None:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
+from .._values import seconds
 from ..aio.request_mux import ReplySlot
 from ..errors import (
     NatsError,
@@ -336,6 +337,8 @@ class PublishWindow(ReplySlot):
             self._mux.arm(self, self._progress)
             return
         self._give_up(
-            RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {self._progress} s")
+            RequestTimeoutError(
+                f"no acknowledgement from stream {self.stream!r} within {seconds(self._progress)} s"
+            )
         )
         self._connection.probe()
