@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+from .. import _values
 from ..errors import ConfigError, RemoteProtocolError
 from ..wire import Event, Limits, Msg, Parser, Pub
 from ._listener import Listener, abort, reset
@@ -451,6 +452,7 @@ class FaultProxy:
 
     @target.setter
     def target(self, url: str) -> None:
+        url = _values.text(url)
         parts = urlsplit(url if "//" in url else f"nats://{url}")
         if not parts.hostname:
             raise ConfigError("a target is a URL such as nats://127.0.0.1:4222")
