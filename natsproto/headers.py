@@ -21,6 +21,8 @@ VERSION = b"NATS/1.0"
 _OWS = b" \t"
 _NAME_CHARS = frozenset(map(chr, range(0x21, 0x7F))) - {":"}  # ADR-4: printable ASCII but the colon
 
+_FEW = 8
+
 Pair = tuple[str, str]
 HeaderValue = str | Sequence[str]
 HeaderSource = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
@@ -82,11 +84,18 @@ class Headers(MutableMapping[str, str]):
             self._places = None
             self._holes = 0
 
+    def _find(self, name: str) -> Sequence[int]:
+        """The places of a name. Of a few, looking at each costs less than making the table."""
+        wanted = _values.text(name).lower()
+        if self._places is None and len(self._items) <= _FEW:
+            return [place for place, (key, _) in enumerate(self.multi_items()) if key.lower() == wanted]
+        return self._table().get(wanted, ())
+
     def __getitem__(self, name: str) -> str:
-        try:
-            return self._at(self._table()[_values.text(name).lower()][0])[0][1]
-        except KeyError:
-            raise KeyError(name) from None
+        places = self._find(name)
+        if not places:
+            raise KeyError(name)
+        return self._at(places[0])[0][1]
 
     def __setitem__(self, name: str, value: HeaderValue) -> None:
         """Replace all values of ``name``; the first one keeps its place in the order."""
@@ -117,7 +126,7 @@ class Headers(MutableMapping[str, str]):
         return len(self._table())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _values.text(name).lower() in self._table()
+        return isinstance(name, str) and bool(self._find(name))
 
     def __eq__(self, other: object) -> bool:
         """Equal when the same names (case ignored) have the same values in the same order."""
@@ -167,7 +176,7 @@ class Headers(MutableMapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; an empty list if there is none."""
-        return self._at_all(self._table().get(_values.text(name).lower(), ()))
+        return self._at_all(self._find(name))
 
     def multi_items(self) -> list[tuple[str, str]]:
         """Return all ``(name, value)`` pairs in order, names as they were spelled."""

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+import natsproto
+from natsproto.server import LocalServer
 from objstore import ObjectInfo, ObjectStore, SourceChangedError
+from objstore._atomic import AtomicPut
+from objstore._source import open_source
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
 DATA = pattern(2_500_001)
@@ -170,6 +174,36 @@ async def test_empty_arrays(store: ObjectStore, shape: tuple[int, int]) -> None:
             with pytest.raises(TypeError):
                 await reader.readinto(refused)
         assert await reader.read() == b"ab"
+
+
+@pytest.fixture
+async def atomic(new_server: LocalServer, bucket_name: str) -> AsyncIterator[ObjectStore]:
+    async with natsproto.connect(new_server.url) as nc:
+        js = nc.jetstream()
+        yield await js.create_object_store(bucket=bucket_name, allow_atomic=True)
+        await js.delete_object_store(bucket_name)
+
+
+async def test_all_or_nothing(atomic: ObjectStore, tmp_path: Path) -> None:
+    """The same sources, and the same errors, as one batch."""
+    await atomic.put("a", Upload(), atomic=True)
+    assert await atomic.get("a") == DATA
+    async with atomic.open_reader("a") as reader:
+        await atomic.put("b", reader, atomic=True)
+    assert await atomic.get("b") == DATA
+    with pytest.raises(ConnectionResetError):
+        await atomic.put("a", Failing(), atomic=True)
+    with pytest.raises(TypeError, match="called, not awaited"):
+        await atomic.put("a", b"1", atomic=True, progress=coroutine_function)  # type: ignore[arg-type]
+    path = tmp_path / "x"
+    path.write_bytes(DATA)
+    source = open_source(path)  # as put() begins
+    os.truncate(path, len(DATA) - 1)
+    whole = AtomicPut(atomic._bucket, await atomic.get_info("a"), chunk_size=CHUNK, ttl=None)
+    with pytest.raises(SourceChangedError):
+        await whole.load(source, None)
+    assert await atomic.get("a") == DATA
+    await assert_exact(atomic)
 
 
 # -- files that change ---------------------------------------------------------------------------------
