@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .._values import seconds
+from ..aio.client import as_payload
 from ..aio.request_mux import ReplySlot
 from ..errors import (
     NatsError,
@@ -191,9 +192,13 @@ class PublishWindow(ReplySlot):
         The buffer must not change until it is acknowledged (at the latest when :meth:`settle` returns).
 
         Raises:
-            MaxPayloadError: refused, nothing was sent; the window goes on.
+            LocalProtocolError, MaxPayloadError: refused, nothing was sent; the window goes on.
             NatsError: the window has failed, see :attr:`failure`.
         """
+        if type(payload) not in (bytes, bytearray) and not (
+            type(payload) is memoryview and payload.ndim == payload.itemsize == 1 and payload.c_contiguous
+        ):
+            payload = as_payload(payload)  # len() is its bytes
         size = len(payload)
         self._client._check_size(len(self.header), size)
         while self._inflight and (
