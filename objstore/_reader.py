@@ -238,9 +238,15 @@ class ObjectReader:
         feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
         self._task = self._bucket.client._connection.spawn(sink.fill(feed.run()), "objstore-reader")
 
+    def _release(self) -> None:
+        """Give the views back by hand: a collector that finds them in a cycle does it in any order."""
+        buffers, self._buffers = self._buffers, []
+        for view in buffers:
+            view.release()
+
     async def _stop(self) -> None:
         self._sink = None
-        self._buffers = []
+        self._release()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -267,7 +273,11 @@ class ObjectReader:
 
     def __del__(self) -> None:
         # The reading task knows the sink and not this object.
-        end_dropped(self, getattr(self, "_task", None), "use it with 'async with', or await aclose()")
+        task = getattr(self, "_task", None)
+        if task is not None:
+            self._sink = self._task = None
+            self._release()
+            end_dropped(self, task, "use it with 'async with', or await aclose()")
 
     def __repr__(self) -> str:
         return f"<ObjectReader {self.info.bucket}/{self.info.name} at {self._position} of {self.info.size}>"
