@@ -338,8 +338,9 @@ class ProxyConnection:
 
     def inject(self, side: Side, data: bytes) -> None:
         """Send bytes of your own to one side, after what is under way; they go to no hook."""
+        raw = memoryview(data).tobytes()  # raises for what is no bytes, before it is under way
         if side in self._directions:
-            self._directions[side].put(data)
+            self._directions[side].put(raw)
 
     def spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"natsproto-testing-proxy-{self.number}")

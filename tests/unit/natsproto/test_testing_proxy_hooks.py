@@ -161,3 +161,16 @@ async def test_closing_while_a_hook_waits(new_server: LocalServer) -> None:
         await asyncio.wait_for(waiting.wait(), 10)
         proxy.cut()
     assert proxy.errors == []
+
+
+async def test_injected_is_bytes(new_server: LocalServer) -> None:
+    async with proxied(new_server) as (proxy, nc):
+        sub = await nc.subscribe("t")
+        await nc.flush()
+        (connection,) = proxy.connections
+        for wrong in ("PING", 5, None, [b"PING"]):
+            with pytest.raises(TypeError):
+                connection.inject("server", wrong)  # type: ignore[arg-type]
+        for right in (b"PUB t 1\r\n1\r\n", bytearray(b"PUB t 1\r\n1\r\n"), memoryview(b"PUB t 1\r\n1\r\n")):
+            connection.inject("server", right)
+            assert (await sub.next_msg(timeout=10)).data == b"1"
