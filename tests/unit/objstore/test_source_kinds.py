@@ -343,6 +343,24 @@ async def test_the_part_after_the_position_counts(tmp_path: Path) -> None:
             await changes(path, file, 2400, 1)()
 
 
+TEMPORARY = [tempfile.TemporaryFile, tempfile.NamedTemporaryFile, tempfile.SpooledTemporaryFile]
+
+
+@pytest.mark.parametrize("kind", TEMPORARY)
+@pytest.mark.parametrize("size", [10, 5000, 50_000])
+async def test_written_just_now(kind: Any, size: int) -> None:
+    """What its own buffer has not written to disk yet belongs to the file."""
+    data = (DATA * 20)[:size]
+    with kind() as file:
+        file.write(data)
+        file.seek(0)
+        assert open_source(file).size == size
+        assert await read(file) == data
+        file.write(b"more")
+        file.seek(3)
+        assert await read(file) == data[3:] + b"more"
+
+
 async def test_memory_that_changes() -> None:
     data = io.BytesIO(DATA)
     pieces = open_source(data).pieces()
