@@ -208,8 +208,6 @@ def _known_size(file: Any) -> int | None:
             return view.nbytes
     if type(raw) is not io.FileIO:
         return None
-    if type(file) is io.BufferedRandom:
-        file.flush()  # what was written just now belongs to it
     found = os.fstat(raw.fileno())
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
