@@ -137,11 +137,11 @@ def _path(path: str | bytes) -> Source:
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    # What is no regular file (a pipe, a device) has no size that could be known.
+    # What is no regular file (a pipe, a device) has no size that could be known, nor the same bytes again.
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
     return Source(
         lambda: _file(lambda: open(path, "rb", 0), None, own=True, size=size),
-        restartable=True,
+        restartable=size is not None,
         size=size,
         refills=False,
     )
@@ -171,7 +171,7 @@ def _readable(data: Any) -> Source | None:
     if callable(readable) and not gives_awaitables(readable) and readable() is False:
         raise io.UnsupportedOperation("the file is not open for reading: open it with mode 'rb'")
     start = _position(data)
-    size = _known_size(data)
+    size = None if start is None else _known_size(data)
     if size is not None and start is not None:
         size = max(0, size - start)
     return Source(

@@ -424,6 +424,16 @@ async def test_what_is_no_plain_file_has_no_size(tmp_path: Path) -> None:
         assert await read(decoding) == DATA.hex().encode()
 
 
+async def test_a_named_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    source = open_source(path)
+    assert (source.size, source.restartable) == (None, False)
+    writing = asyncio.create_task(asyncio.to_thread(path.write_bytes, DATA))
+    assert b"".join([bytes(piece) async for piece in source.pieces()]) == DATA
+    await writing
+
+
 # -- callbacks -----------------------------------------------------------------------------------------
 
 
