@@ -70,6 +70,23 @@ async def test_read_from(store: ObjectStore, tmp_path: Path, name: bytes) -> Non
     assert info.filename == "given"
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "報" * 85, "short"], ids=ascii)
+async def test_continued(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    """What an interrupted read has left is found again, and goes with the next one."""
+    await store.put("o", DATA)
+
+    def stop(done: int, total: int | None) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store.get_file("o", tmp_path / name, resume=True, progress=stop)
+    (part,) = os.listdir(tmp_path)
+    assert part.startswith(".")
+    await store.get_file("o", tmp_path / name, resume=True, progress=stop)  # it is all there: nothing is read
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_bytes() == DATA
+
+
 @pytest.mark.parametrize("resume", [False, True])
 async def test_names_with_one_beginning(store: ObjectStore, tmp_path: Path, resume: bool) -> None:
     """Each target has a file of its own, however long their common beginning is."""
