@@ -195,22 +195,9 @@ def could_be(op: bytes, known: Collection[bytes]) -> bool:
     return any(each.startswith(op) for each in known)
 
 
-def _may_begin(head: bytes, ops: Collection[bytes]) -> bool:
+def may_begin(head: bytes, ops: Collection[bytes]) -> bool:
+    """Tell whether a line with one of these operations can begin with ``head``, at most 16 bytes."""
     op = operation(head)
     if len(op) < len(head):  # a separator was seen
         return op in ops
     return op.removesuffix(b"\r") in ops or could_be(op, ops)
-
-
-def unknown_operation(head: bytes, ops: Collection[bytes]) -> bytes | None:
-    """Return the shortest part of a line's beginning with which no known operation begins, or ``None``.
-
-    The shortest one, so that an error says the same however the line was split.
-
-    Args:
-        head: at most 16 bytes.
-        ops: the known operations.
-    """
-    if _may_begin(head, ops):
-        return None
-    return next(head[:end] for end in range(1, len(head) + 1) if not _may_begin(head[:end], ops))

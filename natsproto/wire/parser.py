@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from ..errors import RemoteProtocolError
 from ._limits import Limits
-from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, operation, unknown_operation
+from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, may_begin, operation
 from .events import Event, Msg, Pub
 
 Role = Literal["client", "server"]
@@ -562,13 +562,20 @@ class Parser:
             length: bytes of it that are there, CR included, LF not.
             position: where it begins.
         """
-        limits = self._limits
-        limit = limits.info_line if could_be(operation(head), _LONG_LINES) else limits.control_line
-        unknown = unknown_operation(head, self._ops)
-        if unknown is not None and len(unknown) <= limit + 2:
-            raise self._broken(f"unknown operation: the line begins with {unknown!r}", position)
-        if length > limit + 1:
-            raise self._broken(f"control line longer than {limit} bytes", position)
+        if may_begin(head, self._ops) and length <= self._limit_of(head) + 1:
+            return
+        for end in range(1, len(head) + 1):  # byte by byte: which one was the first?
+            part = head[:end]
+            if not may_begin(part, self._ops):
+                raise self._broken(f"unknown operation: the line begins with {part!r}", position)
+            if end > self._limit_of(part) + 1:
+                break
+        raise self._broken(f"control line longer than {self._limit_of(part)} bytes", position)
+
+    def _limit_of(self, head: bytes) -> int:
+        """The longest line, in bytes, that may begin so."""
+        op = operation(head).removesuffix(b"\r")
+        return self._limits.info_line if could_be(op, _LONG_LINES) else self._limits.control_line
 
     def _broken(self, message: str, position: int) -> RemoteProtocolError:
         """Mark the parser dead and return the error to raise."""

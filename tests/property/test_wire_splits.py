@@ -51,6 +51,8 @@ def outcome(pieces: Pieces, role: Any, limits: Limits | None, *, fed: bool) -> t
 @given(STREAMS, st.lists(st.integers(0, 200), max_size=4), st.sampled_from(LIMITS), st.booleans())
 @example(b"-ERRtext 'a'\r\n", [1], None, True)
 @example(b"-ER\n", [1], None, True)
+@example(b"INFO-ERR", [], Limits(info_line=2), False)
+@example(b"INFO\r\n", [], Limits(info_line=2), False)
 @example(b"HTTP/1.1 400 Bad Request\r\n", [3], None, True)
 def test_any_partition(stream: bytes, cuts: list[int], limits: Limits | None, fed: bool) -> None:
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
