@@ -37,7 +37,26 @@ from typing import Any
 
 
 class NatsError(Exception):
-    """Root of every error this distribution raises on its own account."""
+    """Root of every error this distribution raises on its own account.
+
+    Errors pickle and copy with their text and attributes, whatever their constructors take: a process pool
+    and a test runner hand them on that way.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), self.args, self.__dict__)
+
+
+def _remake(kind: type[NatsError], args: tuple[Any, ...], facts: dict[str, Any]) -> NatsError:
+    """Make an error again from its text and attributes, past the constructors of this distribution.
+
+    Only the standard library's base is asked: it keeps facts of its own (``ImportError.msg``).
+    """
+    error = kind.__new__(kind, *args)
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    base.__init__(error, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ProtocolError(NatsError):

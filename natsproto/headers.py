@@ -14,12 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 
+from . import _values
 from .errors import LocalProtocolError, RemoteProtocolError
 
 VERSION = b"NATS/1.0"
 _OWS = b" \t"
 _NAME_CHARS = frozenset(map(chr, range(0x21, 0x7F))) - {":"}  # ADR-4: printable ASCII but the colon
 
+_FEW = 8
+
+Pair = tuple[str, str]
 HeaderValue = str | Sequence[str]
 HeaderSource = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
@@ -39,56 +43,90 @@ class Headers(MutableMapping[str, str]):
         ('1', ['a', 'b'])
     """
 
-    __slots__ = ("_items",)
+    # Any peer may send 20 000 names, so every access costs the same however many there are: a name is looked
+    # up in a table made when it is first needed, and places are stable: what is deleted leaves a hole, and
+    # what becomes several values is a list in the place of the first. Holes go when they are the majority.
+    __slots__ = ("_holes", "_items", "_places")
 
     def __init__(self, source: HeaderSource | None = None) -> None:
-        self._items: list[tuple[str, str]] = []
+        self._items: list[Pair | list[Pair] | None] = []
+        self._places: dict[str, list[int]] | None = None  # by name in lower case
+        self._holes = 0
         if source is None:
             return
         if isinstance(source, Headers):
-            self._items = source._items.copy()
+            self._items += source.multi_items()
             return
         for name, value in source.items() if isinstance(source, Mapping) else source:
-            self._extend(name, value)
+            for item in [value] if isinstance(value, str) else value:
+                self.add(name, item)
 
-    def _extend(self, name: str, value: HeaderValue) -> None:
-        for item in [value] if isinstance(value, str) else value:
-            self.add(name, item)
+    def _table(self) -> dict[str, list[int]]:
+        table = self._places
+        if table is None:
+            table = self._places = {}
+            for place, pair in enumerate(self.multi_items()):
+                table.setdefault(pair[0].lower(), []).append(place)
+        return table
+
+    def _at(self, place: int) -> list[Pair]:
+        item = self._items[place]
+        if item is None:
+            return []
+        return item if type(item) is list else [item]  # type: ignore[list-item]
+
+    def _empty(self, places: list[int]) -> None:
+        for place in places:
+            self._items[place] = None
+        self._holes += len(places)
+        if self._holes > len(self._items) // 2:
+            self._items = [*self.multi_items()]
+            self._places = None
+            self._holes = 0
+
+    def _find(self, name: str) -> Sequence[int]:
+        """The places of a name. Of a few, looking at each costs less than making the table."""
+        wanted = _values.text(name).lower()
+        if self._places is None and len(self._items) <= _FEW:
+            return [place for place, (key, _) in enumerate(self.multi_items()) if key.lower() == wanted]
+        return self._table().get(wanted, ())
 
     def __getitem__(self, name: str) -> str:
-        wanted = name.lower()
-        for key, value in self._items:
-            if key.lower() == wanted:
-                return value
-        raise KeyError(name)
+        places = self._find(name)
+        if not places:
+            raise KeyError(name)
+        return self._at(places[0])[0][1]
 
     def __setitem__(self, name: str, value: HeaderValue) -> None:
         """Replace all values of ``name``; the first one keeps its place in the order."""
-        values = [value] if isinstance(value, str) else list(value)
-        wanted = name.lower()
-        at = next((i for i, (key, _) in enumerate(self._items) if key.lower() == wanted), len(self._items))
-        rest = [item for item in self._items[at:] if item[0].lower() != wanted]
-        self._items[at:] = [(name, item) for item in values] + rest
+        pairs = [_pair(name, item) for item in ([value] if isinstance(value, str) else value)]
+        table = self._table()
+        lower = _values.text(name).lower()
+        places = table.get(lower)
+        if places is None:
+            for pair in pairs:
+                self._append(pair)
+        elif not pairs:
+            del self[name]
+        else:
+            self._items[places[0]] = pairs[0] if len(pairs) == 1 else pairs
+            table[lower] = places[:1]
+            self._empty(places[1:])
 
     def __delitem__(self, name: str) -> None:
-        wanted = name.lower()
-        kept = [item for item in self._items if item[0].lower() != wanted]
-        if len(kept) == len(self._items):
+        places = self._table().pop(_values.text(name).lower(), None)
+        if places is None:
             raise KeyError(name)
-        self._items = kept
+        self._empty(places)
 
     def __iter__(self) -> Iterator[str]:
-        seen: set[str] = set()
-        for key, _ in self._items:
-            if key.lower() not in seen:
-                seen.add(key.lower())
-                yield key
+        return iter([self._at(places[0])[0][0] for places in self._table().values()])
 
     def __len__(self) -> int:
-        return len({key.lower() for key, _ in self._items})
+        return len(self._table())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(key.lower() == name.lower() for key, _ in self._items)
+        return isinstance(name, str) and bool(self._find(name))
 
     def __eq__(self, other: object) -> bool:
         """Equal when the same names (case ignored) have the same values in the same order."""
@@ -102,32 +140,59 @@ class Headers(MutableMapping[str, str]):
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
-        return f"Headers({self._items!r})"
+        return f"Headers({self.multi_items()!r})"
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[list[Pair]]]:
+        return Headers, (self.multi_items(),)
 
     def _by_name(self) -> dict[str, list[str]]:
-        result: dict[str, list[str]] = {}
-        for key, value in self._items:
-            result.setdefault(key.lower(), []).append(value)
-        return result
+        return {name: self._at_all(places) for name, places in self._table().items()}
+
+    def _at_all(self, places: Iterable[int]) -> list[str]:
+        return [value for place in places for _, value in self._at(place)]
 
     def add(self, name: str, value: str) -> None:
         """Add one more value for ``name``."""
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("header names and values are str")
-        self._items.append((name, value))
+        self._append(_pair(name, value))
+
+    def _append(self, pair: Pair) -> None:
+        if self._places is not None:
+            self._places.setdefault(pair[0].lower(), []).append(len(self._items))
+        self._items.append(pair)
+
+    def popitem(self) -> Pair:
+        """Remove the last name with all its values; return it with the first of them."""
+        try:
+            name = next(reversed(self._table()))
+        except StopIteration:
+            raise KeyError("there are no headers") from None
+        pair = self._at(self._table()[name][0])[0]
+        del self[name]
+        return pair
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._items, self._places, self._holes = [], None, 0
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; an empty list if there is none."""
-        wanted = name.lower()
-        return [value for key, value in self._items if key.lower() == wanted]
+        return self._at_all(self._find(name))
 
     def multi_items(self) -> list[tuple[str, str]]:
         """Return all ``(name, value)`` pairs in order, names as they were spelled."""
-        return self._items.copy()
+        if self._places is None:
+            return self._items.copy()  # type: ignore[return-value]  # neither holes nor lists yet
+        return [pair for place in range(len(self._items)) for pair in self._at(place)]
 
     def copy(self) -> Headers:
         """Return an independent copy."""
         return Headers(self)
+
+
+def _pair(name: str, value: str) -> Pair:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError("header names and values are str")
+    return _values.text(name), _values.text(value)
 
 
 class ParsedHeaders:
@@ -171,9 +236,9 @@ def encode_headers(
     if status is not None:
         if not 100 <= status <= 999:
             raise LocalProtocolError(f"a status has three digits, not {status}")
-        first += f" {status}"
+        first += f" {int.__repr__(status)}"
         if description:
-            first += f" {_checked_value(description, 'description')}"
+            first += f" {_checked_value(_values.text(description), 'description')}"
     elif description:
         raise LocalProtocolError("a description needs a status")
     lines = [first]

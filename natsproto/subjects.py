@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from . import _values
 from .errors import BadSubjectError, InvalidNameError
 
 _UNSAFE = bytes(range(0x21)) + b"\x7f"  # C0 controls, SPACE, DEL; as bytes, so UTF-8 text is untouched
 
 
-def _encode(name: str, what: str) -> bytes:
-    """Return ``name`` as UTF-8 if it can be one token of a control line."""
+def _checked_text(name: str, what: str) -> str:
     if not isinstance(name, str):
         raise BadSubjectError(f"{what} is a str, not {type(name).__name__}")
+    return _values.text(name)
+
+
+def _encode(name: str, what: str) -> bytes:
+    """Return ``name`` as UTF-8 if it can be one token of a control line."""
     try:
-        raw = name.encode()
+        raw = _checked_text(name, what).encode()
     except UnicodeEncodeError:
         raise BadSubjectError(f"{what} cannot be encoded as UTF-8: {name!r}") from None
     if not raw:
@@ -35,7 +40,6 @@ def _tokens(raw: bytes, what: str) -> list[bytes]:
     return tokens
 
 
-@lru_cache(maxsize=1024)
 def check_publish_subject(s: str) -> bytes:
     """Return ``s`` as bytes if it can be published to (or used as a reply subject).
 
@@ -43,6 +47,13 @@ def check_publish_subject(s: str) -> bytes:
         BadSubjectError: it is empty, has white space, C0 control characters or DEL, an empty token
             (``a..b``), a wildcard token (``*``, ``>``), or cannot be encoded as UTF-8.
     """
+    # By value before the look-up: subclasses may be equal to one another and hold different text.
+    return plain_publish_subject(s if type(s) is str else _checked_text(s, "subject"))
+
+
+@lru_cache(maxsize=1024)
+def plain_publish_subject(s: str) -> bytes:
+    """:func:`check_publish_subject` where ``type(s) is str`` is known. Hot path: one look-up."""
     raw = _encode(s, "subject")
     tokens = _tokens(raw, "subject")
     if b"*" in tokens or b">" in tokens:
@@ -50,13 +61,17 @@ def check_publish_subject(s: str) -> bytes:
     return raw
 
 
-@lru_cache(maxsize=1024)
 def check_subscribe_subject(s: str) -> bytes:
     """Return ``s`` as bytes if it can be subscribed to; wildcards are ``*`` and, as last token, ``>``.
 
     Raises:
         BadSubjectError: as :func:`check_publish_subject`, or ``>`` is not the last token.
     """
+    return _plain_subscribe_subject(s if type(s) is str else _checked_text(s, "subject"))
+
+
+@lru_cache(maxsize=1024)
+def _plain_subscribe_subject(s: str) -> bytes:
     raw = _encode(s, "subject")
     if b">" in _tokens(raw, "subject")[:-1]:
         raise BadSubjectError(f"'>' is only allowed as the last token: {s!r}")
@@ -87,6 +102,7 @@ def check_token(s: str, what: str = "name") -> str:
         _encode(s, what)
     except BadSubjectError as exc:
         raise InvalidNameError(str(exc)) from None
+    s = _values.text(s)
     if any(char in s for char in ".*>/\\"):
         raise InvalidNameError(f"{what} must not contain any of . * > / \\: {s!r}")
     return s

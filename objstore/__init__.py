@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ObjectTooLargeError,
         OutcomeUnknownError,
         RevisionConflictError,
+        SourceChangedError,
         StoreFullError,
         UnsupportedFeatureError,
     )
@@ -117,6 +118,7 @@ _WHERE = {
         "ObjectTooLargeError",
         "OutcomeUnknownError",
         "RevisionConflictError",
+        "SourceChangedError",
         "StoreFullError",
         "UnsupportedFeatureError",
     ),
@@ -164,6 +166,7 @@ __all__ = [
     "Placement",
     "Problem",
     "RevisionConflictError",
+    "SourceChangedError",
     "StoreFullError",
     "UnsupportedFeatureError",
     "Upload",

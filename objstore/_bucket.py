@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from natsproto import _values
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.aio.options import DEFAULT_RETRY_BUDGET
 from natsproto.errors import (
@@ -145,7 +146,7 @@ class Bucket:
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
         self.js = js
         self.client = js.client
-        self.name = name
+        self.name = name = _values.text(name)
         self.stream = stream_name(name)
         config = info.config
         self.created: datetime = info.created
@@ -322,7 +323,7 @@ class Bucket:
         return meta_subject(self.name, name)
 
     def check_name(self, name: str) -> str:
-        """Refuse a name that cannot be stored, before any byte is sent."""
+        """The text of a name; one that cannot be stored is refused, before any byte is sent."""
         return check_object_name(name, self.name)
 
     def learn(self, info: StreamInfo) -> None:

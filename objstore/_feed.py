@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from natsproto._values import seconds
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
 from natsproto.jetstream.api.codec import dumps_str
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
@@ -537,7 +538,7 @@ class _Window:
             self._waited = PROGRESS
         else:
             self._feed._bucket.client._connection.probe()
-            self._on_done(RequestTimeoutError(f"no chunk came within {self._waited} s"))
+            self._on_done(RequestTimeoutError(f"no chunk came within {seconds(self._waited)} s"))
 
     def _watch(self, seconds: float) -> None:
         self._last_seen = self.seen

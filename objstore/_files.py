@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from .format.models import ObjectInfo
 
 
+NAME_MAX = 255
+"""Bytes of a file name where the system does not say."""
+
+DIGITS = 16
+"""Hexadecimal ones of the digest that stands for the end of a long name."""
+
+
 async def get_file(
     bucket: Bucket,
     name: str,
@@ -36,10 +44,9 @@ async def get_file(
     """Read an object into a file that appears, complete and verified, or not at all."""
     mode = await in_thread(_target_mode, path)
     bucket, info = await resolve(bucket, name)
-    directory, base = os.path.split(path)
     # The nuid tells one put from the next: what is left of another one is never continued.
     mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
-    temporary = os.path.join(directory, f".{base[:100]}.{mark}.part")
+    temporary = await in_thread(_temporary, path, mark)
     opened: list[BinaryIO] = []
     try:
         try:
@@ -134,6 +141,28 @@ def _reopen(path: str) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _temporary(path: str, mark: str) -> str:
+    """The name beside ``path`` under which its content is gathered: hidden, and one for each target.
+
+    A name is bytes to the file system, and as long as there it may be. Where it leaves no room for what is
+    added, its end is replaced by a digest of the whole, so that two targets never share a file.
+    """
+    directory, base = os.path.split(os.fsencode(path))
+    try:
+        room = os.pathconf(directory or b".", "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        room = NAME_MAX
+    tail = f".{mark}.part".encode()
+    room -= len(b"." + tail)
+    if len(base) > room:
+        tail = b"~" + hashlib.sha256(base).hexdigest()[:DIGITS].encode() + tail
+        cut = max(0, room - DIGITS - 1)
+        while cut and base[cut] & 0xC0 == 0x80:  # not within a character: some file systems want whole ones
+            cut -= 1
+        base = base[:cut]
+    return os.fsdecode(os.path.join(directory, b"." + base + tail))
 
 
 def _create(path: str) -> BinaryIO:

@@ -36,7 +36,7 @@ def prepare(
     """
     bucket.client._connection.check_open()
     bucket.check_writable()
-    bucket.check_name(name)
+    name = bucket.check_name(name)
     if options is not None and not isinstance(options, ObjectMetaOptions):
         raise BadObjectMetaError(
             f"options must be ObjectMetaOptions, not {type(options).__name__}", bucket=bucket.name, name=name

@@ -18,6 +18,7 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import About, Bucket, MetaDecodeError, log
 from ._budget import HURRY, PURGE, SPENT, Budget
+from ._callbacks import check_callback
 from ._chunks import SETTLE, ChunkSender
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._doubt import Unrepairable
@@ -84,6 +85,7 @@ class Put(ChunkSender):
         progress: Progress | None = None,
         ttl: timedelta | None = None,
     ) -> None:
+        check_callback("progress", progress)
         self._ttl = ttl
         self._bucket = bucket
         self._template = template

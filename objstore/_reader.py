@@ -11,6 +11,7 @@ from natsproto.aio.operations import Hold, check_loop
 from natsproto.errors import ConnectionClosedError
 
 from ._bucket import Bucket
+from ._dropped import end_dropped
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
 from ._get import again, changed
 from ._range import Irregular, Layout, find_part, measure, prove
@@ -60,6 +61,8 @@ class ObjectReader:
     for. Read from the beginning to the end, the object is verified, and the read that reaches the end raises
     when it is not what was put: until then, what came may be wrong. After a seek to elsewhere only lengths
     are checked. A read that is cancelled leaves the position where it was. One task at a time.
+
+    A reader that nobody refers to any more and nobody has closed ends by itself, with a ``ResourceWarning``.
 
     Attributes:
         info: the object (a link's target for a link).
@@ -127,7 +130,7 @@ class ObjectReader:
             As :meth:`read`.
         """
         self._check_open()
-        view = memoryview(buffer).cast("B")
+        view = _writable(buffer)
         done, began = 0, self._position
         try:
             while done < len(view):
@@ -235,9 +238,15 @@ class ObjectReader:
         feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
         self._task = self._bucket.client._connection.spawn(sink.fill(feed.run()), "objstore-reader")
 
+    def _release(self) -> None:
+        """Give the views back by hand: a collector that finds them in a cycle does it in any order."""
+        buffers, self._buffers = self._buffers, []
+        for view in buffers:
+            view.release()
+
     async def _stop(self) -> None:
         self._sink = None
-        self._buffers = []
+        self._release()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -264,8 +273,32 @@ class ObjectReader:
     ) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        # The reading task knows the sink and not this object.
+        task = getattr(self, "_task", None)
+        if task is not None:
+            self._sink = self._task = None
+            self._release()
+            end_dropped(self, task, "use it with 'async with', or await aclose()")
+
     def __repr__(self) -> str:
         return f"<ObjectReader {self.info.bucket}/{self.info.name} at {self._position} of {self.info.size}>"
+
+
+def _writable(buffer: bytearray | memoryview) -> memoryview:
+    """The buffer's bytes, refused before anything is read into them that does not fit.
+
+    Raises:
+        TypeError: read-only, or in pieces that lie apart.
+    """
+    view = memoryview(buffer)
+    if view.readonly:
+        raise TypeError(f"readinto() needs a buffer that can be written to, not {type(buffer).__name__}")
+    if not view.nbytes:
+        return memoryview(bytearray())  # a view with a 0 in its shape cannot be cast
+    if not view.c_contiguous:
+        raise TypeError("readinto() needs a buffer in one piece")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 class OpenReader:

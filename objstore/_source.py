@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import inspect
 import io
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, BinaryIO, Protocol, Union
+
+from ._callbacks import gives_awaitables
+from .errors import SourceChangedError
 
 READ_BLOCK = 1024 * 1024
 """Bytes of one read of a file, made in a thread while the block before is being sent."""
@@ -21,19 +27,27 @@ class SupportsRead(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class SupportsAsyncRead(Protocol):
+    """A stream, an upload, an asynchronous file: nothing but ``async def read(size)`` is needed."""
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
 ObjectData = Union[
     bytes,
     bytearray,
     memoryview,
     BinaryIO,
     SupportsRead,
+    SupportsAsyncRead,
     "os.PathLike[str]",
+    "os.PathLike[bytes]",
     "Iterable[bytes | bytearray | memoryview]",
     "AsyncIterable[bytes | bytearray | memoryview]",
 ]
 
 
-class FilePath:
+class GivenPath:
     """A path that is meant as one, where a ``str`` would be refused."""
 
     __slots__ = ("_path",)
@@ -83,8 +97,11 @@ class Source:
 def open_source(data: Any) -> Source:
     """Make a source of whatever was given to ``put``.
 
+    Whatever can be read is read from where it stands, and left open.
+
     Raises:
         TypeError: ``str`` (text or path? say which), or nothing that gives bytes.
+        OSError, ValueError: a path that is no file, a file that is closed or not open for reading.
     """
     if type(data) is bytes:
         return _whole(data)
@@ -95,20 +112,11 @@ def open_source(data: Any) -> Source:
     if isinstance(data, bytes | bytearray | memoryview):
         return _whole(data)
     if isinstance(data, os.PathLike):
-        path = os.fspath(data)
-        return Source(
-            lambda: _file(lambda: open(path, "rb", 0), None, own=True),
-            restartable=True,
-            size=os.stat(path).st_size,
-            refills=False,
-        )
-    if callable(getattr(data, "read", None)):
-        if isinstance(data, io.TextIOBase):
-            raise TypeError("data must be a binary file: open it with mode 'rb'")
-        start = _position(data)
-        return Source(
-            lambda: _file(lambda: data, start, own=False), restartable=start is not None, refills=False
-        )
+        return _path(os.fspath(data))
+    if callable(getattr(data, "read", None)) and not isinstance(data, type):
+        source = _readable(data)
+        if source is not None:
+            return source
     if isinstance(data, AsyncIterable):
         return Source(lambda: _async_pieces(data), restartable=False)
     try:
@@ -120,9 +128,88 @@ def open_source(data: Any) -> Source:
     if isinstance(data, Iterable):
         return Source(lambda: _pieces(data), restartable=isinstance(data, list | tuple))
     raise TypeError(
-        "data must be bytes-like, a binary file, a path, or an (async) iterable of bytes, "
-        f"not {type(data).__name__}"
+        "data must be bytes-like, a binary file, something with an (async) read(size), a path, or an (async) "
+        f"iterable of bytes, not {type(data).__name__}"
     )
+
+
+def _path(path: str | bytes) -> Source:
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    # What is no regular file (a pipe, a device) has no size that could be known, nor the same bytes again.
+    size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    return Source(
+        lambda: _file(lambda: open(path, "rb", 0), None, own=True, size=size),
+        restartable=size is not None,
+        size=size,
+        refills=False,
+    )
+
+
+def _readable(data: Any) -> Source | None:
+    """A source that calls ``data.read(size)``; ``None`` where iterating is the better or only way."""
+    read = data.read
+    asynchronous = gives_awaitables(read)
+    iterable = isinstance(data, AsyncIterable)
+    if not asynchronous and iterable:
+        return None
+    if not _takes_size(read):  # all at once, and who knows what a second call gives
+        if iterable:
+            return None
+        raise TypeError(
+            f"read() of {type(data).__name__} takes no size: call it and give the bytes, or give an object "
+            "with read(size)"
+        )
+    if isinstance(data, io.TextIOBase) or isinstance(getattr(data, "encoding", None), str):
+        raise TypeError("data must be a binary file: open it with mode 'rb'")
+    if asynchronous:
+        return Source(lambda: _stream(read), restartable=False, refills=False)
+    if getattr(data, "closed", False) is True:
+        raise ValueError("the file is closed")
+    readable = getattr(data, "readable", None)
+    if callable(readable) and not gives_awaitables(readable) and readable() is False:
+        raise io.UnsupportedOperation("the file is not open for reading: open it with mode 'rb'")
+    start = _position(data)
+    size = None if start is None else _known_size(data)
+    if size is not None and start is not None:
+        size = max(0, size - start)
+    return Source(
+        lambda: _file(lambda: data, start, own=False, size=size),
+        restartable=start is not None,
+        size=size,
+        refills=False,
+    )
+
+
+def _takes_size(read: Any) -> bool:
+    try:
+        signature = inspect.signature(read)
+    except (TypeError, ValueError):  # built in: nobody knows its arguments
+        return True
+    try:
+        signature.bind(READ_BLOCK)
+    except TypeError:
+        return False
+    return True
+
+
+def _known_size(file: Any) -> int | None:
+    """The bytes of a file object, where they are what its ``read()`` gives; ``None`` when that is not known.
+
+    Only for the standard library's own: others (compressed files, say) may have the descriptor of one thing
+    and read another.
+    """
+    if type(file).__module__ == "tempfile":
+        file = getattr(file, "file", None) or getattr(file, "_file", None)
+    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+    if type(raw) is io.BytesIO:
+        with raw.getbuffer() as view:
+            return view.nbytes
+    if type(raw) is not io.FileIO:
+        return None
+    found = os.fstat(raw.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _whole(data: bytes | bytearray | memoryview) -> Source:
@@ -147,20 +234,71 @@ async def _async_pieces(data: AsyncIterable[Any]) -> AsyncIterator[Any]:
 def _position(file: Any) -> int | None:
     try:
         return int(file.tell()) if file.seekable() else None
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         return None
 
 
-async def _file(opener: Callable[[], Any], start: int | None, *, own: bool) -> AsyncIterator[Any]:
+async def _stream(read: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Read what is read asynchronously: sending goes on meanwhile, so nothing need be read ahead."""
+    while piece := _checked(await read(READ_BLOCK)):
+        yield piece
+
+
+def _checked(piece: Any) -> bytes:
+    """What a ``read()`` gave, as ``bytes`` of our own: the next one may fill the same buffer."""
+    if type(piece) is bytes:
+        return piece
+    if piece is None:
+        raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
+    try:
+        return memoryview(piece).tobytes()
+    except TypeError:
+        raise TypeError(
+            f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'"
+        ) from None
+
+
+def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
+    """Refuse what is not the file that was asked for: cut short it would be a silent prefix.
+
+    Args:
+        size: bytes there were to read when the put began.
+        done: bytes read so far.
+        ended: nothing more came.
+
+    Raises:
+        SourceChangedError: it has shrunk or grown.
+    """
+    if done == size or (done < size and not ended):
+        return
+    # Files of /proc and /sys are no bytes on any disk, and their size is 0 or a page, whatever they hold.
+    try:
+        found = os.fstat(file.fileno())
+        made_up = found.st_blocks == 0 and found.st_size == size and (not size or ended)
+    except (AttributeError, OSError, ValueError):
+        made_up = False
+    if not made_up:
+        raise SourceChangedError(
+            f"the file was changed while it was read: it had {size} bytes, {done} came"
+            + ("" if ended else " and more")
+            + "; nothing was stored"
+        )
+
+
+async def _file(
+    opener: Callable[[], Any], start: int | None, *, own: bool, size: int | None = None
+) -> AsyncIterator[Any]:
     """Read in a thread, one block ahead of what is being sent.
 
     Args:
         opener: gives the file; called in the thread.
         start: where to begin; ``None`` = where it stands.
         own: close it at the end.
+        size: bytes there are to read; ``None`` = not known.
     """
     loop = asyncio.get_running_loop()
     file: Any = None
+    done = 0
 
     def first() -> Any:
         nonlocal file
@@ -170,8 +308,10 @@ async def _file(opener: Callable[[], Any], start: int | None, *, own: bool) -> A
         return file.read(READ_BLOCK)
 
     def release(reading: asyncio.Future[Any]) -> None:
-        if not reading.cancelled():
-            reading.exception()
+        if not reading.cancelled() and reading.exception() is None:
+            close = getattr(reading.result(), "close", None)  # a coroutine nobody will await
+            if close is not None:
+                close()
         if own and file is not None:
             file.close()
 
@@ -179,16 +319,14 @@ async def _file(opener: Callable[[], Any], start: int | None, *, own: bool) -> A
     try:
         while True:
             piece = await asyncio.shield(reading)
-            if piece is None:
-                raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
-            if not isinstance(piece, bytes | bytearray | memoryview):
-                raise TypeError(
-                    f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'"
-                )
+            if inspect.isawaitable(piece):  # from a plain function: only its result tells
+                piece = await piece
+            piece = _checked(piece)
+            done += len(piece)
+            if size is not None:
+                _check_size(file, size, done, ended=not piece)
             if not piece:
                 return
-            if not isinstance(piece, bytes):
-                piece = bytes(piece)  # the next read may fill the same buffer
             reading = loop.run_in_executor(None, file.read, READ_BLOCK)
             yield piece
     finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from natsproto.nuid import next_nuid
 
 from ._bucket import Bucket, MetaDecodeError
+from ._callbacks import check_callback
 from ._chunks import SETTLE
 from ._newest import newest_metas
 from ._operation import operation
@@ -83,6 +84,8 @@ class Upload:
             As :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
+        check_callback("progress", progress)
+        source = open_source(data)
         holder = await self._holder() if await self.stored() else None
         if holder is not None and holder.name != self.name:
             return holder  # committed, and renamed since
@@ -96,7 +99,7 @@ class Upload:
         work = ResumedPut(
             bucket,
             template,
-            open_source(data),
+            source,
             chunk_size=size,
             if_revision=if_revision,
             progress=progress,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from natsproto.aio.operations import check_loop
 from natsproto.errors import ConnectionClosedError
 
+from ._dropped import end_dropped
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -19,6 +21,47 @@ if TYPE_CHECKING:
 Payload = bytes | bytearray | memoryview
 
 
+class _Pieces:
+    """What is handed from the writer to its put, one piece at a time.
+
+    The put's task knows this and not the writer, so that a writer nobody refers to any more goes away.
+    """
+
+    __slots__ = ("_given", "_piece", "_taken")
+
+    def __init__(self) -> None:
+        self._piece: Payload | None = None
+        self._given = asyncio.Event()
+        self._taken: asyncio.Future[None] | None = None
+
+    def give(self, piece: Payload | None) -> asyncio.Future[None]:
+        """Hand over a piece, or ``None`` for the end; the result is done when it has been taken over."""
+        self._taken = asyncio.get_running_loop().create_future()
+        self._piece = piece
+        self._given.set()
+        return self._taken
+
+    async def __aiter__(self) -> AsyncIterator[Payload]:
+        while True:
+            await self._given.wait()
+            self._given.clear()
+            piece, self._piece = self._piece, None
+            if piece is None:
+                return
+            yield piece
+            self.wake()  # asked for the next one: this one has been taken over
+
+    def wake(self, task: asyncio.Task[ObjectInfo] | None = None) -> None:
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)
+
+
+async def _store(
+    put: Callable[[AsyncIterator[Payload]], Awaitable[ObjectInfo]], pieces: _Pieces
+) -> ObjectInfo:
+    return await put(aiter(pieces))
+
+
 class ObjectWriter:
     """An object being written; made by :meth:`ObjectStore.open_writer`, used with ``async with``.
 
@@ -26,6 +69,9 @@ class ObjectWriter:
     unacknowledged: that is the back-pressure. Leaving the block commits the object; leaving it by an
     exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. A write that is
     cancelled aborts. One task at a time.
+
+    A writer that nobody refers to any more, neither committed nor aborted, aborts by itself, with a
+    ``ResourceWarning``.
 
     Attributes:
         info: what was stored; ``None`` before the commit.
@@ -39,34 +85,15 @@ class ObjectWriter:
         self._start = put
         self._connection = connection
         self._task: asyncio.Task[ObjectInfo] | None = None
-        self._piece: Payload | None = None
-        self._given = asyncio.Event()
-        self._taken: asyncio.Future[None] | None = None
+        self._pieces = _Pieces()
         self._closed = False
         self._written = 0
         self.info: ObjectInfo | None = None
 
-    async def _run(self) -> ObjectInfo:
-        return await self._start(self._pieces())
-
-    async def _pieces(self) -> AsyncIterator[Payload]:
-        while True:
-            await self._given.wait()
-            self._given.clear()
-            piece, self._piece = self._piece, None
-            if piece is None:
-                return
-            yield piece
-            self._wake()  # asked for the next one: this one has been taken over
-
-    def _wake(self, task: asyncio.Task[ObjectInfo] | None = None) -> None:
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)
-
     def _begin(self) -> asyncio.Task[ObjectInfo]:
         if self._task is None:
-            self._task = self._connection.spawn(self._run(), "objstore-writer")
-            self._task.add_done_callback(self._wake)  # a put that fails wakes the writer, too
+            self._task = self._connection.spawn(_store(self._start, self._pieces), "objstore-writer")
+            self._task.add_done_callback(self._pieces.wake)  # a put that fails wakes the writer, too
         return self._task
 
     def tell(self) -> int:
@@ -90,11 +117,8 @@ class ObjectWriter:
         task = self._begin()
         if task.done():
             await task  # it has failed before; nothing more is taken
-        self._taken = asyncio.get_running_loop().create_future()
-        self._piece = data
-        self._given.set()
         try:
-            await self._taken
+            await self._pieces.give(data)
         except asyncio.CancelledError:
             # Taken over or not, nobody can tell: a retry would write it twice.
             await self.abort()
@@ -113,8 +137,7 @@ class ObjectWriter:
         self._check_open()
         self._closed = True
         task = self._begin()
-        self._piece = None
-        self._given.set()
+        self._pieces.give(None)
         try:
             self.info = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -138,6 +161,11 @@ class ObjectWriter:
         check_loop(self._connection.home)
         if self._closed:
             raise ConnectionClosedError("the writer is closed")
+
+    def __del__(self) -> None:
+        end_dropped(
+            self, getattr(self, "_task", None), "use it with 'async with', or await commit() or abort()"
+        )
 
     async def __aenter__(self) -> ObjectWriter:
         self._begin()  # from now on it is under way: Client.drain() lets it end

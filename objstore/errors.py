@@ -20,6 +20,7 @@ library a reader expects::
     │   ├── DigestMismatchError                    the SHA-256 differs, or cannot be checked
     │   └── MetaDecodeError (ValueError)           in objstore.format.codec: an unreadable meta message
     ├── ObjectChangedError                         replaced or removed while being read
+    ├── SourceChangedError (OSError)               a file shrank or grew while put() was reading it
     ├── OutcomeUnknownError (TimeoutError)         committed or not could not be found out
     ├── ForeignBucketError (WrongStreamError)      a bucket of that name in another domain answered
     ├── UnsupportedFeatureError                    natsproto's, re-exported
@@ -67,6 +68,7 @@ __all__ = [
     "IntegrityError",
     "DigestMismatchError",
     "ObjectChangedError",
+    "SourceChangedError",
     "OutcomeUnknownError",
     "ForeignBucketError",
     "UnsupportedFeatureError",
@@ -233,6 +235,10 @@ class ObjectChangedError(_StoreError):
     """The object was replaced or removed while it was being read; read it again."""
 
 
+class SourceChangedError(_StoreError, OSError):
+    """The file that was to be stored shrank or grew while it was read; the previous object stands."""
+
+
 class OutcomeUnknownError(_StoreError, TimeoutError):
     """Whether the change was committed could not be found out within the bound.
 
@@ -281,7 +287,7 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((BucketAlreadyExistsError, ObjectAlreadyExists, RevisionConflictError), 4),
     ((BucketSealedError, StoreFullError), 4),
     ((BucketNotFoundError, ObjectNotFoundError, LinkError), 3),
-    ((IntegrityError, ObjectChangedError), 7),
+    ((IntegrityError, ObjectChangedError, SourceChangedError), 7),
     ((BadBucketError, BadObjectMetaError, ObjectTooLargeError), 2),
     ((BadSubjectError, InvalidNameError, MaxPayloadError, ConfigError), 2),
     ((AuthorizationError, PermissionsViolationError), 6),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._callbacks import check_callback
 from ._operation import operation
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
-from .store_reads import StoreReads, text_path
+from .store_reads import FilePath, StoreReads, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,8 +69,10 @@ class ObjectStore(StoreReads):
 
         Args:
             name: any non-empty text up to about 2 900 bytes of UTF-8.
-            data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, iterable or
-                async iterable of bytes. Files are read in a thread. A ``str`` is refused.
+            data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, anything with an
+                ``async def read(size)`` (a stream, an upload, an :class:`ObjectReader`), iterable or async
+                iterable of bytes. What can be read is read from where it stands and left open, files in a
+                thread. A ``str`` is refused.
             description: free text.
             filename: original file name; stored as ``metadata["filename"]``.
             headers: one value or a list of values per name.
@@ -78,7 +81,7 @@ class ObjectStore(StoreReads):
             chunk_size: bytes per chunk, 1 to 1 MiB and at most the server's max_payload; default 128 KiB.
             if_revision: store only if the object is at this revision; 0 = absent or deleted.
             window: unacknowledged bytes in flight (8 MiB).
-            progress: called with ``(bytes sent, total or None)``; must not block.
+            progress: called with ``(bytes sent, total or None)``; must not block. Not a coroutine function.
             ttl: the server removes the object by itself after this time, at least a second. Needs a bucket
                 created with ``allow_msg_ttl`` and nats-server 2.11. The upload must take less than an hour.
             atomic: commit chunks and meta as one batch: nothing of the object is ever visible, or left
@@ -91,6 +94,8 @@ class ObjectStore(StoreReads):
         Raises:
             BadObjectMetaError: bad chunk size, headers, metadata or description; nothing was sent.
             InvalidNameError: bad name; nothing was sent.
+            TypeError: ``data`` gives no bytes, ``progress`` is a coroutine function.
+            SourceChangedError: the file shrank or grew while it was read; nothing was stored.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
             BadBucketError: the bucket's stream is configured so that it does not keep it; see ``field``.
@@ -169,7 +174,8 @@ class ObjectStore(StoreReads):
         from ._writer import ObjectWriter
 
         self._bucket.check_writable()
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
+        check_callback("progress", options.get("progress"))
         return ObjectWriter(
             lambda data: self.put(name, data, description, filename, headers, **options),
             self._bucket.client._connection,
@@ -179,7 +185,7 @@ class ObjectStore(StoreReads):
     async def put_file(
         self,
         name: str,
-        path: str | os.PathLike[str],
+        path: FilePath,
         description: str | None = None,
         filename: str | None = None,
         headers: Headers | None = None,
@@ -189,15 +195,19 @@ class ObjectStore(StoreReads):
 
         The file is read as it goes, in a thread; memory does not depend on its size.
 
+        Args:
+            path: any name the file system takes, as text or bytes. What is no UTF-8 in it shows as U+FFFD in
+                the ``filename``.
+
         Raises:
             OSError: the file cannot be read; what :meth:`put` raises.
         """
-        from ._source import FilePath
+        from ._source import GivenPath
 
         text = text_path(path)
         if filename is None:
-            filename = os.path.basename(text)
-        return await self.put(name, FilePath(text), description, filename, headers, **options)
+            filename = os.fsencode(os.path.basename(text)).decode("utf-8", "replace")
+        return await self.put(name, GivenPath(text), description, filename, headers, **options)
 
     @operation
     async def begin_upload(
@@ -225,7 +235,7 @@ class ObjectStore(StoreReads):
         """
         from . import _upload
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         if token is not None:
             return _upload.resume(self._bucket, name, token)
         about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
@@ -275,7 +285,7 @@ class ObjectStore(StoreReads):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
         bucket = self._bucket
         bucket.check_writable()
-        bucket.check_name(name)
+        name = bucket.check_name(name)
         bucket.check_name(meta.name)
         _check_revision(if_revision)
         link = None if meta.options is None else meta.options.link
@@ -331,6 +341,7 @@ class ObjectStore(StoreReads):
         """
         from . import _get
 
+        check_callback("progress", progress)
         bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
         target = self if to is None else to
         if chunk_size is None and info.options is not None:
@@ -384,7 +395,7 @@ class ObjectStore(StoreReads):
             target = ObjectLink(target.bucket, target.name)
         if not isinstance(target, ObjectLink) or target.name is None:
             raise BadObjectMetaError("add_link() wants the info of an object, or a link with bucket and name")
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), target)
 
     @operation
@@ -397,7 +408,7 @@ class ObjectStore(StoreReads):
         """
         from .format.models import ObjectLink, ObjectMeta
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), ObjectLink(bucket))
 
     async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:

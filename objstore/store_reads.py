@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Union
 
+from natsproto import _values
 from natsproto.aio.options import check_seconds
 
+from ._callbacks import check_callback
 from ._operation import operation
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from ._reader import OpenReader
     from ._watch import Watcher
     from .format.models import ObjectInfo, ObjectStoreStatus
+
+
+FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+"""Where a file lies: any name that the file system takes."""
 
 
 class StoreReads:
@@ -100,7 +106,8 @@ class StoreReads:
         """
         from . import _get
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
+        check_callback("progress", progress)
         limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await _get.get_bytes(
             self._bucket,
@@ -152,7 +159,7 @@ class StoreReads:
     async def get_file(
         self,
         name: str,
-        path: str | os.PathLike[str],
+        path: FilePath,
         *,
         verify: bool = True,
         progress: Progress | None = None,
@@ -165,6 +172,7 @@ class StoreReads:
         then, and untouched on any failure. Memory does not depend on the size.
 
         Args:
+            path: any name the file system takes, as text or bytes.
             verify: ``False`` skips the digest.
             progress: called with ``(bytes done, total)``; must not block.
             resume: keep what was read when this fails (beside the target, hidden), and continue there next
@@ -177,7 +185,8 @@ class StoreReads:
         Raises:
             OSError: the file cannot be written; otherwise as :meth:`get`.
         """
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
+        check_callback("progress", progress)
         from . import _files, _get
 
         return await _files.get_file(
@@ -201,7 +210,7 @@ class StoreReads:
         """
         from . import _get
 
-        self._bucket.check_name(name)
+        name = self._bucket.check_name(name)
         if not show_deleted:
             return await _get.live_info(self._bucket, name)
         info = await self._bucket.read_meta(name)
@@ -232,6 +241,7 @@ class StoreReads:
         """
         from ._newest import newest_metas
 
+        check_callback("on_invalid", on_invalid)
         infos = await newest_metas(self._bucket, on_invalid)
         return [
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
@@ -250,6 +260,7 @@ class StoreReads:
         """
         from . import _list
 
+        check_callback("on_invalid", on_invalid)
         return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
 
     @operation
@@ -306,6 +317,7 @@ class StoreReads:
         """
         from ._watch import Watcher
 
+        check_callback("on_invalid", on_invalid)
         return Watcher(
             self._bucket,
             updates_only=updates_only,
@@ -347,8 +359,6 @@ class StoreReads:
         return await _maintain.verify(self._bucket, deep=deep)
 
 
-def text_path(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError("path must be a str or os.PathLike[str]")
-    return text
+def text_path(path: FilePath) -> str:
+    """The path as text; bytes that are none come as surrogate escapes, as everywhere in :mod:`os`."""
+    return _values.text(os.fsdecode(path))

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from .. import _values
 from .._version import __version__
 from ..errors import AuthorizationError, ConfigError, MissingExtraError
 from .server_pool import Server
@@ -35,7 +36,7 @@ def decode_seed(seed: str | bytes) -> bytes:
     Raises:
         ConfigError: wrong length, alphabet, checksum or kind. The message never holds the seed.
     """
-    text = seed.encode() if isinstance(seed, str) else bytes(seed)
+    text = _values.text(seed).encode() if isinstance(seed, str) else _values.raw(seed)
     text = text.strip()
     try:
         raw = base64.b32decode(text + b"=" * (-len(text) % 8))

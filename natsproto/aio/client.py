@@ -8,6 +8,7 @@ from _thread import get_ident
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..errors import (
     ConfigError,
     ConnectionClosedError,
@@ -19,7 +20,7 @@ from ..errors import (
 )
 from ..headers import Headers, encode_headers
 from ..nuid import next_nuid
-from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from ..subjects import check_publish_subject, check_queue, check_subscribe_subject, plain_publish_subject
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
@@ -161,11 +162,17 @@ class Client:
             raise foreign_loop()
         connection = self._connection
         session = connection.session
-        if session is not None and headers is None and reply is None and type(payload) is bytes:
+        if (
+            session is not None
+            and headers is None
+            and reply is None
+            and type(payload) is bytes
+            and type(subject) is str
+        ):
             size = len(payload)
             if size < LARGE and size <= connection.max_payload:
                 # The usual message. The rest of this function would do the same, in twice the time.
-                session.write(b"PUB %b %d\r\n%b\r\n" % (check_publish_subject(subject), size, payload))
+                session.write(b"PUB %b %d\r\n%b\r\n" % (plain_publish_subject(subject), size, payload))
                 stats = connection.stats
                 stats.out_msgs += 1
                 stats.out_bytes += size
@@ -307,7 +314,7 @@ class Client:
             if isinstance(exc, NatsError):
                 raise
             self._connection.probe()
-            raise RequestTimeoutError(f"the server did not answer PING within {limit} s") from None
+            raise RequestTimeoutError(f"the server did not answer PING within {seconds(limit)} s") from None
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -461,7 +468,9 @@ class PendingRequest(RequestSlot):
     def on_timeout(self) -> None:
         if not self.future.done():
             name = self.subject.decode("utf-8", "replace")
-            self.future.set_exception(RequestTimeoutError(f"no answer from {name!r} within {self._limit} s"))
+            self.future.set_exception(
+                RequestTimeoutError(f"no answer from {name!r} within {seconds(self._limit)} s")
+            )
             self._connection.probe()
 
 

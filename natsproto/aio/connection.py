@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..errors import (
     AuthorizationError,
     ConnectionClosedError,
@@ -162,7 +163,7 @@ class Connection:
             except Exception as exc:  # any failure of one server must lead to the next one
                 error: BaseException = exc
                 if isinstance(exc, TimeoutError) and not isinstance(exc, NatsError):
-                    error = StaleConnectionError(f"no answer within {self.options.connect_timeout} s")
+                    error = StaleConnectionError(f"no answer within {self.options.connect_timeout:g} s")
                 session.fail(error)
                 self.last_error = error
                 self.pool.failed(
@@ -327,7 +328,7 @@ class Connection:
                     self.check_open()
                     await self.state_waiter()
         except TimeoutError:
-            raise StaleConnectionError(f"not connected again within {timeout} s") from None
+            raise StaleConnectionError(f"not connected again within {seconds(timeout)} s") from None
 
     def state_waiter(self) -> asyncio.Future[None]:
         """A future that is completed when the client is connected again, or closed."""

@@ -142,10 +142,9 @@ class Options:
         self.randomize = randomize
         self.ignore_discovered = ignore_discovered
         try:
-            check_publish_subject(inbox_prefix)
+            self.inbox_prefix = check_publish_subject(inbox_prefix).decode()
         except BadSubjectError as exc:
             raise ConfigError(f"inbox_prefix: {exc}") from exc
-        self.inbox_prefix = inbox_prefix
         self.echo = echo
         self.pedantic = pedantic
         self.pending_msgs_limit = _integer("pending_msgs_limit", pending_msgs_limit, 1)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from .._values import seconds
 from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
 from .msg import Msg
 from .operations import check_loop
@@ -208,7 +209,7 @@ class Subscription(Handler):
             if isinstance(exc, NatsError):
                 raise
             subject = self.subject.decode("utf-8", "replace")
-            raise RequestTimeoutError(f"no message on {subject!r} within {timeout} s") from None
+            raise RequestTimeoutError(f"no message on {subject!r} within {seconds(timeout)} s") from None
         if msg is None:
             raise ConnectionClosedError("the subscription has ended")
         return msg
@@ -250,7 +251,9 @@ class Subscription(Handler):
                     self._idle.append(waiter)
                     await waiter
         except TimeoutError:
-            raise RequestTimeoutError(f"{len(self._msgs)} messages were not read within {limit} s") from None
+            raise RequestTimeoutError(
+                f"{len(self._msgs)} messages were not read within {seconds(limit)} s"
+            ) from None
 
     async def __aenter__(self) -> Subscription:
         return self

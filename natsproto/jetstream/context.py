@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..aio.client import HeadersLike, as_payload
 from ..errors import (
     ConfigError,
@@ -61,8 +62,7 @@ class JetStreamContext:
             prefix = f"$JS.{check_name('domain', domain)}.API"
         self.client = client
         self.domain = domain
-        self.prefix = prefix if prefix is not None else "$JS.API"
-        check_publish_subject(self.prefix)
+        self.prefix = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
         self.timeout = timeout
 
     # -- requests ---------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class JetStreamContext:
 
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
         """Subjects with messages and their counts: one round trip per 100 000 subjects."""
-        check_name("stream", name)
+        name = check_name("stream", name)
         counts: dict[str, int] = {}
         offset = 0
         while True:
@@ -333,7 +333,7 @@ class JetStreamContext:
                 except TimeoutError:
                     connection.probe()
                     raise RequestTimeoutError(
-                        f"a batch read of {stream!r} stalled for {self.timeout} s"
+                        f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s"
                     ) from None
         finally:
             if connection._mux is not None:
@@ -383,7 +383,7 @@ class JetStreamContext:
             ("Nats-Expected-Last-Subject-Sequence", expected_last_subject_seq),
         ):
             if value is not None:
-                fields[key] = str(value)
+                fields[key] = value if isinstance(value, str) else int.__repr__(value)
         block = encode_headers(fields) if fields else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
         answer = (await self.publish_frame(checked, data, block, timeout)).payload
@@ -444,8 +444,8 @@ class JetStreamContext:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
-        name = document.get("name") or document.get("durable_name") or next_nuid()
-        document["name"] = check_name("consumer", name)
+        name = check_name("consumer", document.get("name") or document.get("durable_name") or next_nuid())
+        document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
         answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
         return ConsumerInfo.from_json(answer)

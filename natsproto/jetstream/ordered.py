@@ -24,6 +24,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from .._values import seconds
 from ..aio.subscription import Handler
 from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
 from ..headers import header_value, status_of
@@ -429,7 +430,7 @@ class OrderedConsumer:
                 self._deadline, self._wait = self._loop.time() + self._budget, 0.05
             elif self._loop.time() > self._deadline:
                 raise failure or RequestTimeoutError(
-                    f"a consumer of stream {self._stream!r} made no progress within {self._budget} s"
+                    f"a consumer of stream {self._stream!r} made no progress within {seconds(self._budget)} s"
                 )
             else:
                 await asyncio.sleep(self._wait)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..aio.client import as_payload
 from ..aio.operations import check_loop
 from ..aio.request_mux import ReplySlot
 from ..errors import (
@@ -289,9 +290,13 @@ class PublishWindow(ReplySlot):
         The buffer must not change until it is acknowledged (at the latest when :meth:`settle` returns).
 
         Raises:
-            MaxPayloadError: refused, nothing was sent; the window goes on.
+            LocalProtocolError, MaxPayloadError: refused, nothing was sent; the window goes on.
             NatsError: the window has failed, see :attr:`failure`.
         """
+        if type(payload) not in (bytes, bytearray) and not (
+            type(payload) is memoryview and payload.ndim == payload.itemsize == 1 and payload.c_contiguous
+        ):
+            payload = as_payload(payload)  # len() is its bytes
         size = len(payload)
         check_loop(self._connection.home)
         self._client._check_size(len(self.header), size)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
+from .._values import seconds
 from ..errors import ConfigError, ServerProcessError
 from . import _config
 from ._binary import ServerBinary, find_server
@@ -272,7 +273,9 @@ class LocalServer:
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"nats-server {self._process.pid} still runs after {timeout} s") from None
+            raise TimeoutError(
+                f"nats-server {self._process.pid} still runs after {seconds(timeout)} s"
+            ) from None
         self._ended()
         return code
 
@@ -425,7 +428,7 @@ class LocalServer:
             if self._accepts() and self.healthz(**params):
                 return
             if self._given_up or time.monotonic() > deadline:
-                raise self._failure(f"was not ready after {self._start_timeout} s")
+                raise self._failure(f"was not ready after {seconds(self._start_timeout)} s")
             time.sleep(_POLL)
 
     def _accepts(self) -> bool:

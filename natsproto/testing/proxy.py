@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+from .. import _values
 from ..errors import ConfigError, RemoteProtocolError
 from ..wire import Event, Limits, Msg, Parser, Pub
 from ._listener import Listener, abort, reset
@@ -18,6 +20,7 @@ _READ_SIZE: Final = 64 * 1024
 _PENDING_LIMIT: Final = 1024 * 1024  # bytes kept per direction before the proxy stops reading
 _CONNECT_TIMEOUT: Final = 5.0
 _SHORTEST_SLEEP: Final = 0.002  # event loops round to milliseconds
+_ACTIONS: Final = frozenset(("drop", "duplicate", "hold", "delay", "corrupt", "cut"))
 _LARGE: Final = Limits(control_line=1 << 20, info_line=8 << 20, header_block=8 << 20, message=1 << 30)
 
 
@@ -50,6 +53,10 @@ CUT: Final = Action("cut", number=0)
 
 def delay(seconds: float) -> Action:
     """The frame arrives that much later; later ones overtake it. (For all alike: ``FaultProxy.latency``.)"""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"delay() takes seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"delay() takes a number of seconds from 0 on, not {seconds}")
     return Action("delay", seconds=seconds)
 
 
@@ -60,19 +67,53 @@ def corrupt(offset: int | None = None) -> Action:
         offset: of the byte in the frame; default: the middle of the payload. A frame without that byte
             passes unchanged.
     """
+    if offset is not None:
+        _check_number("corrupt() takes the offset of a byte", offset)
     return Action("corrupt", number=offset)
 
 
 def cut_after(size: int) -> Action:
     """The connection is reset after the first ``size`` bytes of the frame."""
+    _check_number("cut_after() takes a number of bytes", size)
+    if size < 0:
+        raise ValueError(f"cut_after() takes a number of bytes from 0 on, not {size}")
     return Action("cut", number=size)
+
+
+def _check_number(what: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what}, not {type(value).__name__}; the frame itself is known")
 
 
 HookResult = bytes | Sequence[bytes] | Action | None
 Hook = Callable[[Event, bytes], HookResult | Awaitable[HookResult]]
 """``hook(event, raw)``: ``raw`` is the frame as it came. Returned: ``None`` to let it pass unchanged, bytes
 or a list of bytes to send instead (empty: nothing), or an :class:`Action`. It may be a coroutine function;
-then later frames of the same direction and connection wait for it."""
+then later frames of the same direction and connection wait for it.
+
+What raises, or returns anything else, has not decided: the frame passes unchanged, and the mistake is told in
+:attr:`FaultProxy.errors` and when the ``async with`` block is left."""
+
+
+def _frames_of(result: object, raw: bytes) -> list[bytes] | Action:
+    """What a hook's result means, or the error to tell.
+
+    Raises:
+        TypeError, ValueError: it means nothing.
+    """
+    if result is None:
+        return [raw]
+    if isinstance(result, Action):
+        if result.kind not in _ACTIONS:
+            raise ValueError(f"a hook returned {result!r}: actions are made by the names of this module")
+        return result
+    parts = [result] if isinstance(result, bytes | bytearray | memoryview) else result
+    what = type(result).__name__
+    if isinstance(parts, Sequence) and not isinstance(parts, str):
+        if all(isinstance(part, bytes | bytearray | memoryview) for part in parts):
+            return [memoryview(part).tobytes() for part in parts]
+        what += " with something else in it"
+    raise TypeError(f"a hook returns None, bytes, a list of bytes or an action, not {what}: {result!r:.100}")
 
 
 class _Frames:
@@ -168,21 +209,28 @@ class _Direction:
         if early or hook is None:
             self.put(raw[early:])
             return
-        result: Any = None
+        frames: list[bytes] | Action = [raw]
         try:
-            result = hook(event, raw)
+            result: Any = hook(event, raw)
             if inspect.isawaitable(result):
                 result = await result
-        except Exception as exc:
+            frames = _frames_of(result, raw)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            error = RuntimeError("a hook raised CancelledError")
+            error.__cause__ = exc
+            self._proxy.errors.append(error)
+        except BaseException as exc:  # also what pytest.fail() raises: it must not end the direction
             self._proxy.errors.append(exc)
-        if result is None:
-            self.put(raw)
-        elif isinstance(result, Action):
-            self._act(result, event, raw)
+        if isinstance(frames, Action):
+            self._act(frames, event, raw)
         else:
-            parts = [result] if isinstance(result, (bytes, bytearray, memoryview)) else result
-            for part in parts:
-                self.put(bytes(part))
+            for frame in frames:
+                self.put(frame)
 
     def _act(self, action: Action, event: Event, raw: bytes) -> None:
         if action.kind == "duplicate":
@@ -290,8 +338,9 @@ class ProxyConnection:
 
     def inject(self, side: Side, data: bytes) -> None:
         """Send bytes of your own to one side, after what is under way; they go to no hook."""
+        raw = memoryview(data).tobytes()  # raises for what is no bytes, before it is under way
         if side in self._directions:
-            self._directions[side].put(data)
+            self._directions[side].put(raw)
 
     def spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"natsproto-testing-proxy-{self.number}")
@@ -357,7 +406,8 @@ class FaultProxy:
     byte unless the hook says otherwise. What is not NATS, such as TLS, passes without being shown. A server
     in a cluster tells clients the addresses of its peers, which lead around the proxy.
 
-    Use it in one event loop. A hook that raises makes the ``async with`` block raise.
+    Use it in one event loop. A hook that raises, or returns what is no answer, makes the ``async with`` block
+    raise.
 
     Args:
         target: URL of the server; its user and password, if any, become part of :attr:`url`.
@@ -372,7 +422,8 @@ class FaultProxy:
         connections: those open now.
         accepted: how many there were so far.
         bytes_to_server, bytes_to_client: what was passed on.
-        errors: what hooks raised; the frame then passed unchanged.
+        errors: what hooks raised, and a ``TypeError`` or ``ValueError`` for what they should not have
+            returned; the frame then passed unchanged.
     """
 
     def __init__(self, target: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -402,6 +453,7 @@ class FaultProxy:
 
     @target.setter
     def target(self, url: str) -> None:
+        url = _values.text(url)
         parts = urlsplit(url if "//" in url else f"nats://{url}")
         if not parts.hostname:
             raise ConfigError("a target is a URL such as nats://127.0.0.1:4222")

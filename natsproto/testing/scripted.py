@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
 from .. import wire
+from .._values import seconds
 from ..errors import NatsError
 from ..subjects import subject_matches
 from ..wire import Connect, Event, Parser, Ping, Pub, Sub, Unsub
@@ -194,7 +195,7 @@ class ScriptedConnection:
                     if self.auto_pong and isinstance(event, Ping):
                         await self.pong()
         except TimeoutError:
-            raise ScriptError(f"expected {_name(wanted)} within {limit} s, got {passed!r}") from None
+            raise ScriptError(f"expected {_name(wanted)} within {seconds(limit)} s, got {passed!r}") from None
 
     async def expect_eof(self, *, timeout: float | None = None) -> None:
         """Wait until the client closes the connection; events before that are passed over.
@@ -360,7 +361,7 @@ class ScriptedServer:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise ScriptError(f"no {what} within {limit} s") from None
+            raise ScriptError(f"no {what} within {seconds(limit)} s") from None
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = len(self.connections)

@@ -11,7 +11,7 @@ Pure functions, one per operation. Rules (reliability rules for parsers):
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from .events import OK_EVENT, PING_EVENT, PONG_EVENT, Connect, Err, Event, Info, Msg, Pub, Sub, Unsub
@@ -190,9 +190,14 @@ def operation(line: bytes) -> bytes:
     return line[:16].replace(b"\t", b" ").partition(b" ")[0].upper()
 
 
-def could_be_operation(head: bytes, ops: dict[bytes, Callable[[bytes], Head]]) -> bool:
-    """Tell whether ``head``, the first bytes of an unfinished line, can still become a known one."""
+def could_be(op: bytes, known: Collection[bytes]) -> bool:
+    """Tell whether ``op``, the operation of an unfinished line, can still become one of these."""
+    return any(each.startswith(op) for each in known)
+
+
+def may_begin(head: bytes, ops: Collection[bytes]) -> bool:
+    """Tell whether a line with one of these operations can begin with ``head``, at most 16 bytes."""
     op = operation(head)
-    if len(op) < len(head[:16]):  # a separator was seen
+    if len(op) < len(head):  # a separator was seen
         return op in ops
-    return op.removesuffix(b"\r") in ops or any(known.startswith(op) for known in ops)
+    return op.removesuffix(b"\r") in ops or could_be(op, ops)

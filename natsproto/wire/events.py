@@ -36,6 +36,12 @@ class _Event:
         fields = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.__slots__)
         return f"{type(self).__name__}({fields})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the constructor; a view, which can do neither, as ``bytes``."""
+        names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, "__slots__", ())]
+        values = (getattr(self, name) for name in names)
+        return type(self), tuple(bytes(each) if isinstance(each, memoryview) else each for each in values)
+
 
 class _JsonEvent(_Event):
     """An event whose argument is a JSON object. ``raw`` is its spelling and takes no part in equality."""

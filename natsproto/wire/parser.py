@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from ..errors import RemoteProtocolError
 from ._limits import Limits
-from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be_operation, operation
+from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, may_begin, operation
 from .events import Event, Msg, Pub
 
 Role = Literal["client", "server"]
@@ -30,6 +30,8 @@ Place = Callable[[Any, int], Target]
 """``place(event, size)``: the event is a :class:`Msg` (client role) or a :class:`Pub` (server role)."""
 
 _CRLF: Final = b"\r\n"
+_LONG_LINES: Final = (b"INFO", b"CONNECT")
+_STEP: Final = 1024 * 1024  # memory for a payload without a place: so much at first, then as much as came
 _SHORT_READ: Final = 4096  # of the own buffer after a large payload: the next one's bytes go to their place
 _MEMO_SIZE: Final = 4096  # number tokens remembered as checked; the table is emptied when full
 
@@ -63,6 +65,7 @@ class Parser:
         "_body",
         "_body_at",
         "_body_io",
+        "_body_size",
         "_boundary",
         "_buffer",
         "_buffer_size",
@@ -80,6 +83,7 @@ class Parser:
         "_place_from",
         "_roomy",
         "_short",
+        "_shortest_limit",
         "_sizes",
         "_unplaced",
         "_view",
@@ -100,6 +104,7 @@ class Parser:
             raise ValueError("buffer_size must be positive")
         self._ops = CLIENT_OPS if role == "client" else SERVER_OPS
         self._limits = limits or Limits()
+        self._shortest_limit = min(self._limits.control_line, self._limits.info_line) + 1
         self._longest_line = max(self._limits.control_line, self._limits.info_line) + 2
         self._buffer_size = buffer_size
         self._place = place
@@ -115,6 +120,7 @@ class Parser:
         self._pending: Msg | Pub | None = None  # the event whose payload is on its way to its place
         self._body: memoryview | None = None  # that place, as long as bytes are missing
         self._body_at = 0
+        self._body_size = 0  # bytes of the payload: announced, perhaps more than the place has yet
         self._roomy: memoryview | None = None  # the place with room behind it, if it was named
         self._body_io: BytesIO | None = None
         self._unplaced = -1  # offset of the frame for which place() said None
@@ -145,9 +151,11 @@ class Parser:
         self._fed += size
         start = 0
         if self._body is not None:
-            start = min(size, len(self._body) - self._body_at)
-            self._body[self._body_at : self._body_at + start] = memoryview(data)[:start]
-            self._body_filled(start)
+            while self._body is not None and start < size:
+                taken = min(size - start, len(self._body) - self._body_at)
+                self._body[self._body_at : self._body_at + taken] = memoryview(data)[start : start + taken]
+                self._body_filled(taken)
+                start += taken
         elif self._held:
             joined = self._join(data)
             if joined is None:
@@ -171,7 +179,7 @@ class Parser:
             return (self._roomy or self._body)[self._body_at :]
         held = self._held
         if held >= len(self._buffer):
-            self._reserve(max(held + 1, min(2 * held, self._longest_line)))
+            self._reserve(max(held + 1, min(2 * held, max(self._need, self._longest_line))))
         if self._short:
             return self._view[held : max(held + _SHORT_READ, self._need)]
         return self._view[held:] if held else self._view
@@ -360,12 +368,11 @@ class Parser:
         """
         line = data[pos:line_end].removesuffix(b"\r")
         op = operation(line)
-        self._check_length(op, line_end - pos, base + pos)
-        if len(line) == line_end - pos:
-            raise self._broken("LF without CR in a control line", base + pos)
         handler = self._ops.get(op)
-        if handler is None:
-            raise self._broken(f"unknown operation {line[:16]!r}", base + pos)
+        if handler is None or line_end - pos > self._shortest_limit:
+            self._check_open_line(data[pos : min(line_end, pos + 16)], line_end - pos, base + pos)
+        if handler is None or len(line) == line_end - pos:
+            raise self._broken("LF without CR in a control line", base + pos)
         try:
             event, header, total = handler(line[len(op) :])
         except LineError as exc:
@@ -411,8 +418,9 @@ class Parser:
                 self._need = end + 2 - pos
                 return -1
             # bytes(n) is zeroed lazily by the system, and getvalue() hands out the same object uncopied.
-            self._body_io = BytesIO(bytes(size))
+            self._body_io = BytesIO(bytes(min(size, max(_STEP, len(data) - middle))))
             self._pending, self._body, self._body_at = event, self._body_io.getbuffer(), 0
+            self._body_size = size
             wanted = True
         if wanted:
             return self._fill_body(data, middle, end, base, events)
@@ -453,6 +461,7 @@ class Parser:
         event.payload = view
         flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
         self._pending, self._body, self._body_at, self._roomy = event, flat, 0, roomy
+        self._body_size = size
         return True
 
     def _fill_body(self, data: bytes, middle: int, end: int, base: int, events: list[Event]) -> int:
@@ -473,8 +482,20 @@ class Parser:
         assert self._body is not None
         self._body_at += nbytes
         if self._body_at == len(self._body):
+            if self._body_at < self._body_size:
+                self._grow_body()
+                return
             self._body = self._roomy = None
             self._need = 2
+
+    def _grow_body(self) -> None:
+        """Go on in twice the memory: what a peer has only announced costs nothing."""
+        old = self._body
+        assert old is not None
+        self._body_io = BytesIO(bytes(min(2 * self._body_at, self._body_size)))
+        self._body = self._body_io.getbuffer()
+        self._body[: self._body_at] = old
+        old.release()
 
     def _finish_body(self, data: bytes, pos: int, base: int, events: list[Event]) -> int:
         """Check the CRLF at ``pos`` after a placed payload, then deliver its event."""
@@ -501,7 +522,7 @@ class Parser:
             head = bytes(self._view[: min(held, 16)]) + data[:16]
             self._check_open_line(head[:16], total, self._boundary)
         if total > len(self._buffer):
-            self._reserve(max(total, min(2 * held, self._longest_line)))
+            self._reserve(max(total, min(2 * held, max(self._need, self._longest_line))))
         self._view[held:total] = data
         self._held = total
         return None
@@ -512,7 +533,7 @@ class Parser:
         self._need = need
         self._held = 0
         if held:
-            self._reserve(max(held, need))
+            self._reserve(held)
             self._view[:held] = data[pos:]
             self._held = held
         elif len(self._buffer) > self._buffer_size:
@@ -530,18 +551,31 @@ class Parser:
 
     # --- errors -------------------------------------------------------------------------------------
 
-    def _check_length(self, op: bytes, length: int, position: int) -> None:
-        """Refuse a line of which ``length`` bytes (CR included, LF not) are there, if that is too long."""
-        limits = self._limits
-        limit = limits.info_line if op in (b"INFO", b"CONNECT") else limits.control_line
-        if length > limit + 1:
-            raise self._broken(f"control line longer than {limit} bytes", position)
-
     def _check_open_line(self, head: bytes, length: int, position: int) -> None:
-        """Refuse an unfinished line (its first bytes and its length) that can no longer become a good one."""
-        if not could_be_operation(head, self._ops):
-            raise self._broken(f"unknown operation {head!r}", position)
-        self._check_length(operation(head), length, position)
+        """Refuse a line, finished or not, that can no longer become a good one.
+
+        Whatever is wrong with its first byte that is wrong counts, so the error is the same for every way
+        in which the line was split.
+
+        Args:
+            head: its first bytes.
+            length: bytes of it that are there, CR included, LF not.
+            position: where it begins.
+        """
+        if may_begin(head, self._ops) and length <= self._limit_of(head) + 1:
+            return
+        for end in range(1, len(head) + 1):  # byte by byte: which one was the first?
+            part = head[:end]
+            if not may_begin(part, self._ops):
+                raise self._broken(f"unknown operation: the line begins with {part!r}", position)
+            if end > self._limit_of(part) + 1:
+                break
+        raise self._broken(f"control line longer than {self._limit_of(part)} bytes", position)
+
+    def _limit_of(self, head: bytes) -> int:
+        """The longest line, in bytes, that may begin so."""
+        op = operation(head).removesuffix(b"\r")
+        return self._limits.info_line if could_be(op, _LONG_LINES) else self._limits.control_line
 
     def _broken(self, message: str, position: int) -> RemoteProtocolError:
         """Mark the parser dead and return the error to raise."""

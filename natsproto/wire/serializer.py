@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from .. import _values
 from ..errors import BadSubjectError, LocalProtocolError
 from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
 from .events import Payload
@@ -48,6 +49,8 @@ def pub(
     """
     checked = _checked(subject)
     checked_reply = None if reply is None else _checked(reply)
+    payload = _flat(payload)
+    header = None if header is None else _values.raw(header)
     if header is not None and not (header.startswith(b"NATS/1.0") and header.endswith(b"\r\n\r\n")):
         raise LocalProtocolError(
             "header must be a block that starts with NATS/1.0 and ends with an empty line"
@@ -152,6 +155,8 @@ def msg(
     if reply is not None:
         names.append(_token(reply))
     line = b" ".join(names)
+    payload = _flat(payload)
+    header = None if header is None else _values.raw(header)
     size = _length(payload)
     if header is None:
         return [b"MSG %b %d\r\n" % (line, size), payload, _CRLF]
@@ -169,6 +174,7 @@ def err(text: str) -> Buffers:
     Raises:
         LocalProtocolError: ``text`` has a line feed, or cannot be written as UTF-8.
     """
+    text = _values.text(text)
     if "\n" in text:
         raise LocalProtocolError("an error text is one line")
     try:
@@ -187,6 +193,14 @@ def _json(data: Mapping[str, Any]) -> bytes:
         raise LocalProtocolError("not representable as JSON") from None  # the text may hold secrets
 
 
+def _flat(payload: Payload) -> Payload:
+    """The payload itself, or a view of its bytes where ``len()`` may be something else."""
+    if type(payload) is bytes or type(payload) is bytearray:
+        return payload
+    view = payload if isinstance(payload, memoryview) else memoryview(payload)
+    return view if view.c_contiguous else view.tobytes()
+
+
 def _length(payload: Payload) -> int:
     return payload.nbytes if isinstance(payload, memoryview) else len(payload)
 
@@ -194,7 +208,8 @@ def _length(payload: Payload) -> int:
 def _text(name: bytes | str) -> str:
     """Subjects come as ``str`` from people and as ``bytes`` from events; both pass the same check."""
     if isinstance(name, str):
-        return name
+        return _values.text(name)
+    name = _values.raw(name)
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -208,7 +223,10 @@ def _checked(subject: bytes | str) -> bytes:
 def _token(name: bytes | str) -> bytes:
     """Check a name of the server role: everything a parser takes for one token."""
     try:
-        raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else bytes(name)
+        if isinstance(name, str):
+            raw = _values.text(name).encode("utf-8", "surrogateescape")
+        else:
+            raw = _values.raw(name)
     except UnicodeEncodeError:
         raise BadSubjectError(f"not encodable as UTF-8: {name[:64]!r}") from None
     if not raw or b" " in raw or b"\t" in raw or b"\n" in raw:
@@ -217,7 +235,7 @@ def _token(name: bytes | str) -> bytes:
 
 
 def _sid(sid: bytes | int) -> bytes:
-    raw = b"%d" % sid if isinstance(sid, int) else bytes(sid)
+    raw = b"%d" % sid if isinstance(sid, int) else _values.raw(sid)
     if len(raw) > 10 or not raw.isdigit():
         raise BadSubjectError(f"a sid is 1 to 10 digits, not {raw[:64]!r}")
     return raw

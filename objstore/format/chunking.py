@@ -101,11 +101,7 @@ class Chunker:
             )
         if self._copy and not isinstance(piece, bytes):
             piece = bytes(memoryview(piece))
-        view = memoryview(piece)
-        if not view.c_contiguous:
-            view = memoryview(view.tobytes())
-        elif view.format != "B" or view.ndim != 1:
-            view = view.cast("B")
+        view = flat_view(piece)
         size = len(view)
         if not size:
             return ()
@@ -139,6 +135,28 @@ class Chunker:
         last = self._held[: self._filled]
         self._held, self._filled, self._owned = None, 0, False
         return last
+
+
+def flat_view(data: bytes | bytearray | memoryview) -> memoryview:
+    """The bytes of any buffer, in C order, as a flat view: of the buffer itself where that is possible.
+
+    It is not for what lies apart in memory, and for formats that the standard library does not know; nor can
+    a view with a 0 in its shape be made flat, although there is nothing to it.
+
+    Raises:
+        TypeError: not a bytes-like object.
+    """
+    view = memoryview(data)
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        return view
+    if not view.nbytes:
+        return memoryview(b"")
+    if view.c_contiguous:
+        try:
+            return view.cast("B")
+        except (TypeError, ValueError):
+            pass
+    return memoryview(view.tobytes())
 
 
 def _cut(head: memoryview | None, view: memoryview, start: int, end: int, step: int) -> Iterator[memoryview]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from natsproto import _values
 from objstore.errors import BadObjectMetaError, IntegrityError
 from objstore.format import digest as _digest
 from objstore.format.models import (
@@ -116,7 +117,7 @@ def meta_fields(
         BadObjectMetaError: a value of the wrong type, or text that cannot be written as UTF-8.
     """
     if description is not None:
-        _check_text("the description", description)
+        description = _check_text("the description", description)
     wire_headers: ObjectHeaders | None = None
     if headers is not None:
         if not isinstance(headers, Mapping):
@@ -136,11 +137,10 @@ def meta_fields(
         if not isinstance(metadata, Mapping):
             raise BadObjectMetaError(f"metadata is a mapping, not {type(metadata).__name__}")
         for key, value in metadata.items():
-            _check_text("a metadata key", key)
-            _check_text(f"the value of metadata {key!r}", value)
-            pairs[key] = value
+            key = _check_text("a metadata key", key)
+            pairs[key] = _check_text(f"the value of metadata {key!r}", value)
     if filename is not None:
-        _check_text("the filename", filename)
+        filename = _check_text("the filename", filename)
         if filename:
             pairs["filename"] = filename
         else:
@@ -148,13 +148,15 @@ def meta_fields(
     return description or None, wire_headers or None, pairs
 
 
-def _check_text(what: str, value: object) -> None:
+def _check_text(what: str, value: object) -> str:
     if not isinstance(value, str):
         raise BadObjectMetaError(f"{what} is a str, not {type(value).__name__}")
+    value = _values.text(value)
     try:
         value.encode()
     except UnicodeEncodeError as exc:
         raise BadObjectMetaError(f"{what} cannot be written as UTF-8") from exc
+    return value
 
 
 META_HEADER = 224
@@ -397,7 +399,7 @@ def _decode(
 
 def is_utf8(text: str) -> bool:
     try:
-        text.encode()
+        _values.text(text).encode()
     except UnicodeEncodeError:
         return False
     return True

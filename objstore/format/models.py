@@ -11,8 +11,17 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from natsproto import _values
 from objstore.format import digest as _digest
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, stream_name
+
+
+def _by_value(target: Any, *names: str) -> None:
+    """Keep the text of these fields, whatever a subclass of ``str`` would make of itself on the wire."""
+    for name in names:
+        value = getattr(target, name)
+        if isinstance(value, str) and type(value) is not str:
+            object.__setattr__(target, name, _values.text(value))
 
 
 class ObjectHeaders(Mapping[str, str]):
@@ -36,8 +45,9 @@ class ObjectHeaders(Mapping[str, str]):
         for key, value in (values or {}).items():
             if not isinstance(key, str):
                 raise TypeError(f"a header name is a str, not {type(key).__name__}")
+            key = _values.text(key)
             if isinstance(value, str):
-                stored[key] = (value,)
+                stored[key] = (_values.text(value),)
                 continue
             if not isinstance(value, (list, tuple)):
                 raise TypeError(
@@ -47,7 +57,7 @@ class ObjectHeaders(Mapping[str, str]):
                 if not isinstance(item, str):
                     raise TypeError(f"a value of header {key!r} is a str, not {type(item).__name__}")
             if value:
-                stored[key] = tuple(value)
+                stored[key] = tuple(map(_values.text, value))
         self._values = stored
 
     @classmethod
@@ -100,6 +110,9 @@ class ObjectLink:
     bucket: str
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        _by_value(self, "bucket", "name")
+
     @property
     def target(self) -> str:
         """``"bucket/name"``, or ``"bucket"``."""
@@ -146,6 +159,9 @@ class ObjectMeta:
     options: ObjectMetaOptions | None = None
     metadata: Mapping[str, str] | None = field(default=None, kw_only=True)
     filename: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _by_value(self, "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +325,9 @@ class BucketSource:
 
     bucket: str
     domain: str | None = None
+
+    def __post_init__(self) -> None:
+        _by_value(self, "bucket", "domain")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64
 from functools import lru_cache
 
+from natsproto import _values
 from natsproto.errors import InvalidNameError
 from objstore.errors import BadBucketError, IntegrityError
 
@@ -39,7 +40,7 @@ _LINE_OVERHEAD = len("HPUB ") + 1 + _REPLY_LENGTH + 1 + _SIZE_DIGITS + 1 + _SIZE
 
 
 def check_bucket(name: str) -> str:
-    """Return the bucket name unchanged if it can be used.
+    """Return the text of the bucket name if it can be used.
 
     Args:
         name: letters, digits, ``_`` and ``-``; at most 251 of them.
@@ -47,6 +48,8 @@ def check_bucket(name: str) -> str:
     Raises:
         BadBucketError: anything else (a trailing newline, an empty name, not a string …).
     """
+    if isinstance(name, str):
+        name = _values.text(name)
     if not isinstance(name, str) or _BUCKET.fullmatch(name) is None:
         raise BadBucketError(
             f"bucket names consist of letters, digits, '_' and '-', got {name!r}",
@@ -149,7 +152,7 @@ def chunk_subject(bucket: str, nuid: str) -> str:
 
 
 def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -> str:
-    """Return the object name unchanged if it can be used.
+    """Return the text of the object name if it can be used.
 
     Any non-empty string that can be written as UTF-8 can, as long as the control line of its meta message
     stays within what the server reads: longer ones would cost the connection.
@@ -164,6 +167,7 @@ def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -
     """
     if not isinstance(name, str):
         raise InvalidNameError(f"an object name is a str, not {type(name).__name__}")
+    name = _values.text(name)
     if not name:
         raise InvalidNameError("an object name must not be empty")
     try:

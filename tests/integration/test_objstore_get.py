@@ -262,7 +262,7 @@ async def test_get_file_cannot_write(store: ObjectStore, tmp_path: Path) -> None
     with pytest.raises(OSError):
         await store.get_file("a", "/dev/full/x")
     with pytest.raises(TypeError):
-        await store.get_file("a", b"bytes")  # type: ignore[arg-type]
+        await store.get_file("a", 5)  # type: ignore[arg-type]
 
 
 async def test_progress_raises(any_store: ObjectStore, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+from ... import _values
 from ...errors import (
     APIError,
     BadSubjectError,
@@ -168,16 +169,17 @@ def retryable(exc: BaseException) -> bool:
 
 
 def check_name(what: str, name: Any) -> str:
-    """Check a stream or consumer name: the server answers an illegal one with silence.
+    """Check a stream or consumer name, and return its text: the server answers an illegal one with silence.
 
     Raises:
         InvalidNameError: empty, not a ``str``, or with ``. * > / \\``, white space or control characters.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not _values.text(name):
         raise InvalidNameError(f"a {what} name must be a non-empty str")
-    if any(ch in ".*>/\\" or ch.isspace() or not ch.isprintable() for ch in name) or len(name) > 255:
-        raise InvalidNameError(f"{what} name {name!r}: no . * > / \\, no white space, at most 255 characters")
-    return name
+    text = _values.text(name)
+    if any(ch in ".*>/\\" or ch.isspace() or not ch.isprintable() for ch in text) or len(text) > 255:
+        raise InvalidNameError(f"{what} name {text!r}: no . * > / \\, no white space, at most 255 characters")
+    return text
 
 
 __all__ = [
