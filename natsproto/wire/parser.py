@@ -14,12 +14,12 @@ same events in the same order, the same error at the same position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any, Final, Literal
 
 from ..errors import RemoteProtocolError
 from ._limits import Limits
 from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be_operation, operation
+from ._room import Room
 from .events import Event, Msg, Pub
 
 Role = Literal["client", "server"]
@@ -62,7 +62,7 @@ class Parser:
     __slots__ = (
         "_body",
         "_body_at",
-        "_body_io",
+        "_body_room",
         "_boundary",
         "_buffer",
         "_buffer_size",
@@ -116,7 +116,7 @@ class Parser:
         self._body: memoryview | None = None  # that place, as long as bytes are missing
         self._body_at = 0
         self._roomy: memoryview | None = None  # the place with room behind it, if it was named
-        self._body_io: BytesIO | None = None
+        self._body_room: Room | None = None  # its memory, if nobody else named one
         self._unplaced = -1  # offset of the frame for which place() said None
         self._short = False
         self._error: tuple[str, int] | None = None  # what was wrong, and where
@@ -410,9 +410,8 @@ class Parser:
             if end + 2 - pos <= self._buffer_size:
                 self._need = end + 2 - pos
                 return -1
-            # bytes(n) is zeroed lazily by the system, and getvalue() hands out the same object uncopied.
-            self._body_io = BytesIO(bytes(size))
-            self._pending, self._body, self._body_at = event, self._body_io.getbuffer(), 0
+            self._body_room = Room(size)
+            self._pending, self._body, self._body_at = event, self._body_room.view, 0
             wanted = True
         if wanted:
             return self._fill_body(data, middle, end, base, events)
@@ -481,9 +480,9 @@ class Parser:
         if data[pos : pos + 2] != _CRLF:
             raise self._broken("payload is not followed by CRLF", base + pos)
         assert self._pending is not None
-        if self._body_io is not None:
-            self._pending.payload = self._body_io.getvalue()
-            self._body_io = None
+        if self._body_room is not None:
+            self._pending.payload = self._body_room.getvalue()
+            self._body_room = None
         events.append(self._pending)
         self._pending = None
         return pos + 2
