@@ -170,6 +170,10 @@ class RangeSink:
         """The bytes."""
         return self._target.getvalue()
 
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._places.release()
+
 
 async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
     """The bytes from ``start`` to ``end`` (exclusive; within the object).
@@ -223,6 +227,8 @@ async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, en
             if not guess:
                 raise Missing from None
             part = await find_part(bucket, info, layout, start, end)
+        finally:
+            sink.release()
     raise AssertionError("unreachable")
 
 

@@ -236,12 +236,14 @@ class ObjectReader:
         self._task = self._bucket.client._connection.spawn(sink.fill(feed.run()), "objstore-reader")
 
     async def _stop(self) -> None:
-        self._sink = None
+        sink, self._sink = self._sink, None
         self._buffers = []
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        if sink is not None:
+            sink.release()
 
     # -- end --------------------------------------------------------------------------------------
 

@@ -71,6 +71,10 @@ class WholeSink:
         self._assembly.finish()
         return self._target.getvalue()
 
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._assembly.release()
+
 
 class Judge(Protocol):
     """Who says whether the chunks are those of the object."""
@@ -206,6 +210,13 @@ class BlockSink:
         _wake(self._wake_reader)
 
     # -- the reader's side ------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """The read is over: only the buffers that the reader still holds keep memory."""
+        self._arena = self._reading = None
+        self._block = _Block()
+        for memory in (self._arenas, self._placed, self._ready):
+            memory.clear()
 
     async def next_block(self) -> list[Payload] | None:
         """The next block, or ``None`` at the end of the verified object.

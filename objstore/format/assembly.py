@@ -78,6 +78,11 @@ class Assembly:
         if self._places is not None:
             self._places.forget()
 
+    def release(self) -> None:
+        """As :meth:`Places.release`."""
+        if self._places is not None:
+            self._places.release()
+
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in stream order.
 
