@@ -47,7 +47,11 @@ LAG = 3.0
 MAX_BATCH = 4096
 
 
-class WrongPlace(Exception):
+class Unfit(Exception):
+    """A chunk is not the one that was meant; whoever reads finds another way."""
+
+
+class WrongPlace(Unfit):
     """The first message read is not the chunk that was meant: the guess of its sequence was wrong."""
 
 
@@ -181,7 +185,9 @@ class ChunkFeed:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
-            self._failure = exc
+            # The frames that called this end with the event loop's, which has the payload's place in hand: ours
+            # say nothing, and whoever keeps the error would keep the memory. Those of a callback are wanted.
+            self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
         self._cursor = seq
         self._after = after

@@ -24,7 +24,7 @@ from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoun
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket
-from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
+from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, Unfit, WrongPlace
 from ._pick import pick
 from .errors import IntegrityError
 from .format.memory import BytesTarget
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Payload = bytes | bytearray | memoryview
 
 
-class Irregular(Exception):
+class Irregular(Unfit):
     """A chunk has not the length that its index demands."""
 
 

@@ -116,7 +116,11 @@ class ObjectReader:
         left = max(0, self.info.size - self._position)
         size = left if size is None or size < 0 else min(size, left)
         data = bytearray(size)
-        done = await self.readinto(data)
+        try:
+            done = await self.readinto(data)
+        except BaseException:
+            data.clear()  # an error that is kept keeps no memory
+            raise
         return bytes(data[:done]) if done < size else bytes(data)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
@@ -140,6 +144,8 @@ class ObjectReader:
             await self._stop()
             self._position = began
             raise
+        finally:
+            view.release()
         return done
 
     def __aiter__(self) -> AsyncIterator[bytes]:

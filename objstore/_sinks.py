@@ -213,7 +213,8 @@ class BlockSink:
 
     def release(self) -> None:
         """The read is over: only the buffers that the reader still holds keep memory."""
-        self._arena = self._reading = None
+        self._end_reading()
+        self._arena = None
         self._block = _Block()
         for memory in (self._arenas, self._placed, self._ready):
             memory.clear()
@@ -224,10 +225,7 @@ class BlockSink:
         Raises:
             IntegrityError, DigestMismatchError, NatsError: what went before must not be used.
         """
-        if self._reading is not None:
-            for arena in self._reading.arenas:
-                arena.users -= 1
-            self._reading = None
+        self._end_reading()
         while not self._ready:
             if self._failure is not None:
                 raise self._failure
@@ -239,6 +237,15 @@ class BlockSink:
         self._reading = self._ready.popleft()
         _wake(self._wake_feed)
         return self._reading.buffers
+
+
+    def _end_reading(self) -> None:
+        """The block read last is no longer valid; a frame that has it in hand keeps no memory."""
+        if self._reading is not None:
+            self._reading.buffers.clear()
+            for arena in self._reading.arenas:
+                arena.users -= 1
+            self._reading = None
 
 
 class _Arena:

@@ -140,7 +140,7 @@ class Session:
             return
         if exc.events:
             self._dispatch(exc.events)
-        self.fail(exc)
+        self.fail(exc.with_traceback(None))  # its frames hold the buffer; the position says where
 
     def _dispatch(self, events: list[Any]) -> None:
         if not self._connect_sent and not (
