@@ -134,11 +134,11 @@ class ObjectReader:
         done, began = 0, self._position
         try:
             while done < len(view):
-                piece = await self._next(len(view) - done)
-                if not piece:
-                    break
-                view[done : done + len(piece)] = piece
-                done += len(piece)
+                with await self._next(len(view) - done) as piece:
+                    if not piece:
+                        break
+                    view[done : done + len(piece)] = piece
+                    done += len(piece)
         except asyncio.CancelledError:
             # What this call had taken is read again by the next one: nothing is skipped.
             await self._stop()
