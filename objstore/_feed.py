@@ -185,8 +185,8 @@ class ChunkFeed:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
-            # The frames that called this end with the event loop's, which has the payload's place in hand: ours
-            # say nothing, and whoever keeps the error would keep the memory. Those of a callback are wanted.
+            # The frames that called this end with the event loop's, which has the payload's place in hand:
+            # whoever keeps the error would keep the memory. Only those of a callback say anything.
             self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
         self._cursor = seq

@@ -238,7 +238,6 @@ class BlockSink:
         _wake(self._wake_feed)
         return self._reading.buffers
 
-
     def _end_reading(self) -> None:
         """The block read last is no longer valid; a frame that has it in hand keeps no memory."""
         if self._reading is not None:

@@ -1,9 +1,9 @@
 """Memory that is written to in place and then is one ``bytes`` object.
 
-The rule: nothing may depend on the order in which the garbage collector takes things apart. Whoever reads into
-memory hands out views of it, to parsers, event loops and tracebacks, and any of them may end in a dead
-cycle. So the views must be of memory whose owner has nothing to say when it goes. ``BytesIO.getbuffer()`` is
-none: collected before its views it raises ``BufferError`` where nobody can catch it, and CPython before
+The rule: nothing may depend on the order in which the garbage collector takes things apart. Whoever reads
+into memory hands out views of it, to parsers, event loops and tracebacks, and any of them may end in a dead
+cycle. So the views must be of memory whose owner has nothing to say when it goes. ``BytesIO.getbuffer()``
+is none: collected before its views it raises ``BufferError`` where nobody can catch it, and CPython before
 3.11.8 and 3.12.2 crashes. Use :class:`Room` instead.
 """
 

@@ -1,11 +1,10 @@
-"""Memory that becomes ``bytes``: nobody can change it afterwards, and the collector may take it in any order."""
+"""Memory that becomes ``bytes``: nobody can change it afterwards, the collector may take it in any order."""
 
 from __future__ import annotations
 
 import gc
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,17 @@ import natsproto
 from natsproto.wire import Parser
 from natsproto.wire import _room as room_module
 from natsproto.wire._room import Room
+from support.skips import left_out
 
 
 @pytest.fixture(params=["in place", "copied"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to make one: where ``bytes`` can be written to, and where not."""
     if request.param == "copied":
         monkeypatch.setattr(room_module, "_writable", lambda: None)
     elif room_module._writable() is None:
-        pytest.skip("this Python cannot write to new bytes")
-    yield request.param
+        left_out("this Python cannot write to new bytes")
+    return request.param
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 255, 4096, 1 << 20])
