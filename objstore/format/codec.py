@@ -319,7 +319,7 @@ def decode_meta(
         timestamp: when the server stored it, aware UTC.
 
     Raises:
-        MetaDecodeError: above 1 MiB, nested more than :data:`DEEPEST` levels deep, not JSON, not an object, no
+        MetaDecodeError: above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON, not an object, no
             name or another name than the subject's, a value of the wrong type or out of range.
     """
     try:
