@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import string
+import time
 
 import pytest
 
