@@ -17,6 +17,7 @@ from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, RETRY_BUDGET, Bucket
+from .format.assembly import Unfit
 from .format.models import ObjectInfo
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 
@@ -45,10 +46,6 @@ LAG = 3.0
 """Seconds a replica may be behind before chunks that it lacks count as missing."""
 
 MAX_BATCH = 4096
-
-
-class Unfit(Exception):
-    """A chunk is not the one that was meant; whoever reads finds another way."""
 
 
 class WrongPlace(Unfit):
@@ -185,8 +182,7 @@ class ChunkFeed:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
-            # The frames that called this end with the event loop's, which has the payload's place in hand:
-            # whoever keeps the error would keep the memory. Only those of a callback say anything.
+            # Its frames end with the event loop's, which holds the place; only a callback's say anything.
             self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
         self._cursor = seq

@@ -24,9 +24,10 @@ from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoun
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket
-from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, Unfit, WrongPlace
+from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
 from ._pick import pick
 from .errors import IntegrityError
+from .format.assembly import Unfit
 from .format.memory import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .format.places import Places

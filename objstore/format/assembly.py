@@ -15,6 +15,10 @@ from objstore.format.models import ObjectInfo
 from objstore.format.places import Places
 
 
+class Unfit(Exception):
+    """A chunk is not the one that was meant; whoever reads finds another way."""
+
+
 class Assembly:
     """Take the chunks of one object in order, count and hash them, and judge the result.
 
