@@ -20,6 +20,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._budget import Budget
 from ._parts import Missing, Part, Sink, WrongPlace
+from .format.assembly import Unfit
 from .format.models import ObjectInfo
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 
@@ -125,7 +126,8 @@ class ChunkFeed:
                 raise WrongPlace
             self._sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
-            self._failure = exc
+            # Its frames end with the event loop's, which holds the place; only a callback's say anything.
+            self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
         self._cursor = seq
         self._after = after

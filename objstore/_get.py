@@ -185,6 +185,8 @@ async def get_bytes(
                 raise changed(info) from None
             if info.is_link:
                 bucket, info = await resolve(bucket, name)
+        finally:
+            sink.release()
     raise AssertionError("unreachable")
 
 
@@ -276,6 +278,7 @@ async def drain(
     finally:
         task.cancel()
         await asyncio.wait([task])
+        sink.release()
 
 
 async def nothing() -> None:

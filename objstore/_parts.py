@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from .format.assembly import Unfit
+
 if TYPE_CHECKING:
     from natsproto.wire import Target
 
 
-class WrongPlace(Exception):
+class WrongPlace(Unfit):
     """The first message read is not the chunk that was meant: the guess of its sequence was wrong."""
 
 

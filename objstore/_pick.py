@@ -226,6 +226,7 @@ class _Pick(ReplySlot):
             return self._target.getvalue() if await self._all() else None
         finally:
             mux.close(self)
+            self._target.release()
 
     async def _all(self) -> bool:
         """Wait for the answers as long as bytes arrive."""

@@ -27,6 +27,7 @@ from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
 from ._pick import begin_at_leader, pick
 from .errors import IntegrityError
+from .format.assembly import Unfit
 from .format.memory import BytesTarget
 from .format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .format.places import Places
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Payload = bytes | bytearray | memoryview
 
 
-class Irregular(Exception):
+class Irregular(Unfit):
     """A chunk has not the length that its index demands."""
 
 
@@ -189,6 +190,10 @@ class RangeSink:
         """The bytes."""
         return self._target.getvalue()
 
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._places.release()
+
 
 async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
     """The bytes from ``start`` to ``end`` (exclusive; within the object).
@@ -242,6 +247,8 @@ async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, en
             return sink.getvalue()
         except WrongPlace:
             part = await find_part(bucket, info, layout, start, end)
+        finally:
+            sink.release()
 
 
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:

@@ -120,7 +120,11 @@ class ObjectReader:
         left = max(0, self.info.size - self._position)
         size = left if size is None or size < 0 else min(size, left)
         data = bytearray(size)
-        done = await self.readinto(data)
+        try:
+            done = await self.readinto(data)
+        except BaseException:
+            data.clear()  # an error that is kept keeps no memory
+            raise
         return bytes(data[:done]) if done < size else bytes(data)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
@@ -134,16 +138,18 @@ class ObjectReader:
         done, began = 0, self._position
         try:
             while done < len(view):
-                piece = await self._next(len(view) - done)
-                if not piece:
-                    break
-                view[done : done + len(piece)] = piece
-                done += len(piece)
+                with await self._next(len(view) - done) as piece:
+                    if not piece:
+                        break
+                    view[done : done + len(piece)] = piece
+                    done += len(piece)
         except asyncio.CancelledError:
             # What this call had taken is read again by the next one: nothing is skipped.
             await self._stop()
             self._position = began
             raise
+        finally:
+            view.release()
         return done
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -245,12 +251,14 @@ class ObjectReader:
             view.release()
 
     async def _stop(self) -> None:
-        self._sink = None
+        sink, self._sink = self._sink, None
         self._release()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        if sink is not None:
+            sink.release()
 
     # -- end --------------------------------------------------------------------------------------
 

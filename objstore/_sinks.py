@@ -71,6 +71,10 @@ class WholeSink:
         self._assembly.finish()
         return self._target.getvalue()
 
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._assembly.release()
+
 
 class Judge(Protocol):
     """Who says whether the chunks are those of the object."""
@@ -207,16 +211,21 @@ class BlockSink:
 
     # -- the reader's side ------------------------------------------------------------------------
 
+    def release(self) -> None:
+        """The read is over: only the buffers that the reader still holds keep memory."""
+        self._end_reading()
+        self._arena = None
+        self._block = _Block()
+        for memory in (self._arenas, self._placed, self._ready):
+            memory.clear()
+
     async def next_block(self) -> list[Payload] | None:
         """The next block, or ``None`` at the end of the verified object.
 
         Raises:
             IntegrityError, DigestMismatchError, NatsError: what went before must not be used.
         """
-        if self._reading is not None:
-            for arena in self._reading.arenas:
-                arena.users -= 1
-            self._reading = None
+        self._end_reading()
         while not self._ready:
             if self._failure is not None:
                 raise self._failure
@@ -228,6 +237,14 @@ class BlockSink:
         self._reading = self._ready.popleft()
         _wake(self._wake_feed)
         return self._reading.buffers
+
+    def _end_reading(self) -> None:
+        """The block read last is no longer valid; a frame that has it in hand keeps no memory."""
+        if self._reading is not None:
+            self._reading.buffers.clear()
+            for arena in self._reading.arenas:
+                arena.users -= 1
+            self._reading = None
 
 
 class _Arena:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,8 +24,9 @@ from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer, find_server
 from objstore import ObjectStore
-from support.clusters import OLD_SERVER, SERVERS
-from support.skips import missing
+from support.clusters import SERVERS
+from support.servers import find_old_server, old_binary
+from support.skips import STRICT, is_wanted
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,9 +52,49 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     server = find_server()
     return [
         f"nats-server: {server.version} ({server.path}, found by {server.origin})",
-        f"old nats-server: {OLD_SERVER or 'not installed'}",
+        f"old nats-server: {find_old_server() or 'not installed'}",
         f"transport: {aio_options.DEFAULT_TRANSPORT}",
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def localhost() -> Iterator[None]:
+    """``localhost`` is known, also on a machine without /etc/hosts."""
+    resolve = socket.getaddrinfo
+    try:
+        resolve("localhost", None)
+    except socket.gaierror:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def known(host: Any, *args: Any, **kwargs: Any) -> Any:
+                return resolve("127.0.0.1" if host == "localhost" else host, *args, **kwargs)
+
+            patch.setattr(socket, "getaddrinfo", known)
+            yield
+    else:
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """``NATSPROTO_STRICT=1``: a skip is a failure, whoever skips, unless the run itself left the part out."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail") and call.excinfo is not None:
+        reason = str(call.excinfo.value)
+        if not is_wanted(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, and NATSPROTO_STRICT=1 forbids that: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Likewise for whole files."""
+    report = yield
+    if STRICT and report.skipped and not is_wanted(str(report.longrepr)):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and NATSPROTO_STRICT=1 forbids that: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +107,7 @@ def new_server() -> Iterator[LocalServer]:
 @pytest.fixture(scope="session")
 def old_server() -> Iterator[LocalServer]:
     """Debian's nats-server 2.9.10, for the whole run."""
-    if OLD_SERVER is None:
-        missing("nats-server 2.9.10 (Debian's package nats-server)")
-    with LocalServer(binary=OLD_SERVER) as server:
+    with LocalServer(binary=old_binary()) as server:
         yield server
 
 

@@ -148,7 +148,9 @@ class RequestMux(Handler):
         now = max(loop.time(), self._next_look)
         self._timer = None
         self._next_look = inf
-        for slot in list(self._slots.values()):
+        due = [slot for slot in self._slots.values() if slot.deadline <= now]
+        due.sort(key=lambda slot: slot.deadline)  # in order, also when the loop stood still for a while
+        for slot in due:
             if slot.deadline <= now:
                 slot.deadline = inf
                 slot.on_timeout()

@@ -89,6 +89,11 @@ class Session:
         self._parser_get_buffer = self.parser.get_buffer
         self._parser_updated = self.parser.buffer_updated
 
+    def _drop_parser(self) -> None:
+        """The session is over: half a message must not keep the place that it was received into."""
+        self._new_parser()
+        self._parser_get_buffer = _scratch_buffer  # what still comes is read by nobody
+
     # -- receiver ---------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -136,7 +141,7 @@ class Session:
             return
         if exc.events:
             self._dispatch(exc.events)
-        self.fail(exc)
+        self.fail(exc.with_traceback(None))  # its frames hold the buffer; the position says where
 
     def _dispatch(self, events: list[Any]) -> None:
         if not self._connect_sent and not (
@@ -352,7 +357,7 @@ class Session:
         if self.lost is not None:
             return
         self.lost = exc
-        self._parser_get_buffer = _scratch_buffer  # the parser may be dead
+        self._drop_parser()
         if self.transport is not None:
             if graceful:
                 self.flush()
@@ -375,7 +380,7 @@ class Session:
         self.flush()
         if self.lost is None:
             self.lost = StaleConnectionError("the session was closed")
-        self._parser_get_buffer = _scratch_buffer
+        self._drop_parser()
         for waiter in (self._info_received, self._ready, *self._pongs):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(self.lost)

@@ -14,12 +14,12 @@ same events in the same order, the same error at the same position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any, Final, Literal
 
 from ..errors import RemoteProtocolError
 from ._limits import Limits
 from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, may_begin, operation
+from ._room import Room
 from .events import Event, Msg, Pub
 
 Role = Literal["client", "server"]
@@ -64,7 +64,7 @@ class Parser:
     __slots__ = (
         "_body",
         "_body_at",
-        "_body_io",
+        "_body_room",
         "_body_size",
         "_boundary",
         "_buffer",
@@ -122,7 +122,7 @@ class Parser:
         self._body_at = 0
         self._body_size = 0  # bytes of the payload: announced, perhaps more than the place has yet
         self._roomy: memoryview | None = None  # the place with room behind it, if it was named
-        self._body_io: BytesIO | None = None
+        self._body_room: Room | None = None  # its memory, if nobody else named one
         self._unplaced = -1  # offset of the frame for which place() said None
         self._short = False
         self._error: tuple[str, int] | None = None  # what was wrong, and where
@@ -417,9 +417,8 @@ class Parser:
             if end + 2 - pos <= self._buffer_size:
                 self._need = end + 2 - pos
                 return -1
-            # bytes(n) is zeroed lazily by the system, and getvalue() hands out the same object uncopied.
-            self._body_io = BytesIO(bytes(min(size, max(_STEP, len(data) - middle))))
-            self._pending, self._body, self._body_at = event, self._body_io.getbuffer(), 0
+            self._body_room = Room(min(size, max(_STEP, len(data) - middle)))
+            self._pending, self._body, self._body_at = event, self._body_room.view, 0
             self._body_size = size
             wanted = True
         if wanted:
@@ -490,11 +489,11 @@ class Parser:
 
     def _grow_body(self) -> None:
         """Go on in twice the memory: what a peer has only announced costs nothing."""
-        old = self._body
+        old = self._body_room
         assert old is not None
-        self._body_io = BytesIO(bytes(min(2 * self._body_at, self._body_size)))
-        self._body = self._body_io.getbuffer()
-        self._body[: self._body_at] = old
+        self._body_room = room = Room(min(2 * self._body_at, self._body_size))
+        self._body = room.view
+        self._body[: self._body_at] = old.view
         old.release()
 
     def _finish_body(self, data: bytes, pos: int, base: int, events: list[Event]) -> int:
@@ -502,9 +501,9 @@ class Parser:
         if data[pos : pos + 2] != _CRLF:
             raise self._broken("payload is not followed by CRLF", base + pos)
         assert self._pending is not None
-        if self._body_io is not None:
-            self._pending.payload = self._body_io.getvalue()
-            self._body_io = None
+        if self._body_room is not None:
+            self._pending.payload = self._body_room.getvalue()
+            self._body_room = None
         events.append(self._pending)
         self._pending = None
         return pos + 2

@@ -15,6 +15,10 @@ from objstore.format.models import ObjectInfo
 from objstore.format.places import Places
 
 
+class Unfit(Exception):
+    """A chunk is not the one that was meant; whoever reads finds another way."""
+
+
 class Assembly:
     """Take the chunks of one object in order, count and hash them, and judge the result.
 
@@ -77,6 +81,11 @@ class Assembly:
         """As :meth:`Places.forget`."""
         if self._places is not None:
             self._places.forget()
+
+    def release(self) -> None:
+        """As :meth:`Places.release`."""
+        if self._places is not None:
+            self._places.release()
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in stream order.

@@ -298,6 +298,11 @@ def tombstone(info: ObjectInfo, *, mtime: datetime | None = None) -> bytes:
 # --- meta messages: reading -------------------------------------------------------------------------------
 
 _WHITE = " \t\n\r"  # what JSON calls white space
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')  # or strings, to pass over those within
+
+DEEPEST = 200
+"""Levels a meta message may be nested. Left to Python, it would depend on its version and on how deep the
+caller's own stack is whether a message is read, and whether it can be written again."""
 
 
 class _Invalid(Exception):
@@ -327,15 +332,15 @@ def decode_meta(
         timestamp: when the server stored it, aware UTC.
 
     Raises:
-        MetaDecodeError: above 1 MiB, not JSON, not an object, no name or another name than the subject's,
-            a value of the wrong type or out of range.
+        MetaDecodeError: above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON, not an object, no
+            name or another name than the subject's, a value of the wrong type or out of range.
     """
     try:
         return _decode(payload, bucket, subject, revision, timestamp)
     except _Invalid as exc:
         reason, cause = str(exc), exc.__cause__
     except RecursionError as exc:
-        reason, cause = "nested too deeply", exc
+        reason, cause = f"nested more than {DEEPEST} levels deep", exc
     except ValueError as exc:  # UnicodeDecodeError, JSONDecodeError, integers of too many digits
         reason, cause = f"not JSON: {exc}", exc
     raise MetaDecodeError(reason, bucket=bucket, subject=subject or "", revision=revision) from cause
@@ -354,6 +359,8 @@ def _decode(
     doc, end = _DECODER.raw_decode(text)
     if end != len(text):
         raise _Invalid("not JSON: something follows the object")
+    if text.count("{") + text.count("[") > DEEPEST and _too_deep(text):
+        raise _Invalid(f"nested more than {DEEPEST} levels deep")
     if type(doc) is not dict:
         raise _Invalid("not a JSON object")
     name = doc.get("name")
@@ -395,6 +402,20 @@ def _decode(
     draft.__class__ = ObjectInfo
     info: ObjectInfo = draft
     return info
+
+
+def _too_deep(text: str) -> bool:
+    """Whether JSON, known to be good, has more levels than :data:`DEEPEST`."""
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        first = found[0][0]
+        if first in "{[":
+            depth += 1
+            if depth > DEEPEST:
+                return True
+        elif first in "}]":
+            depth -= 1
+    return False
 
 
 def is_utf8(text: str) -> bool:

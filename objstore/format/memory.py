@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from functools import cache
+
+from natsproto.wire._room import Room
 
 HUGE_FROM = 4 * 1024 * 1024
 """Bytes from which huge pages are asked for: one of 2 MiB fits in wherever they begin."""
@@ -25,10 +26,10 @@ _MADV_HUGEPAGE = 14  # linux/mman.h; the mmap module names it, but only for its 
 
 
 class BytesTarget:
-    """A destination of known size that becomes one ``bytes`` object without a second copy.
+    """A destination of known size that becomes one ``bytes`` object without a second copy (:class:`Room`).
 
-    ``BytesIO(bytes(n))`` takes over the only reference to lazily zeroed memory, ``getbuffer()`` writes into
-    it, and ``getvalue()`` gives that very object back once no view of it is left.
+    Who makes one calls :meth:`release` when it is done, in a ``finally``: an error that somebody keeps then
+    keeps no memory, whatever its traceback refers to.
 
     Args:
         size: bytes. Check them against a limit before :meth:`reserve`.
@@ -36,7 +37,7 @@ class BytesTarget:
             pages are then asked for. Without one they are not.
     """
 
-    __slots__ = ("_clock", "_io", "_patience", "_stretch", "_used", "_view", "size")
+    __slots__ = ("_clock", "_patience", "_room", "_stretch", "_used", "_view", "size")
 
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
         self.size = size
@@ -45,7 +46,7 @@ class BytesTarget:
         self._begin()
 
     def _begin(self) -> None:
-        self._io: io.BytesIO | None = None
+        self._room: Room | None = None
         self._stretch = 0  # where the next one begins
         self._used = 0  # nothing was handed out from here on
         self._patience = PATIENCE
@@ -56,9 +57,9 @@ class BytesTarget:
         Raises:
             MemoryError: there is not enough.
         """
-        if self._io is None:
-            self._io = io.BytesIO(bytes(self.size))
-            self._view = self._io.getbuffer()
+        if self._room is None:
+            self._room = Room(self.size)
+            self._view = self._room.view
 
     def slot(self, offset: int, size: int) -> memoryview:
         """Return a writable view of ``size`` bytes at ``offset``.
@@ -77,10 +78,12 @@ class BytesTarget:
 
     def renew(self, keep: int) -> None:
         """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
-        old, memory = self._view, io.BytesIO(bytes(self.size))
-        self._begin()
-        self._io, self._view = memory, memory.getbuffer()
-        self.slot(0, keep)[:] = old[:keep]
+        new = Room(self.size)
+        with self._view as old, old[:keep] as kept:
+            self._begin()
+            self._room, self._view = new, new.view
+            with self.slot(0, keep) as slot:
+                slot[:] = kept
 
     def _begin_stretch(self, offset: int) -> None:
         """Ask for huge pages from here on, and look how long the first one takes."""
@@ -102,9 +105,13 @@ class BytesTarget:
     def getvalue(self) -> bytes:
         """Return the content. A view of the target that is still alive costs one copy, nothing else."""
         self.reserve()
-        assert self._io is not None
-        self._view.release()
-        return self._io.getvalue()
+        assert self._room is not None
+        return self._room.getvalue()
+
+    def release(self) -> None:
+        """Give the memory back, at once or with the last slot. Nothing but this may be called afterwards."""
+        if self._room is not None:
+            self._room.release()
 
 
 def ask_for_huge_pages(view: memoryview) -> bool:

@@ -103,6 +103,15 @@ class Places:
         elif self.filled == self._target.size:
             self.forget()
 
+    def release(self) -> None:
+        """Let go of the target, its memory and every slot, also of those that never came back.
+
+        Their views are dropped, not released: a parser may still be receiving into one.
+        """
+        self._placed.clear()
+        self._moves.clear()
+        self._target.release()
+
     def _is_placed(self, payload: Payload) -> bool:
         """Whether the payload lies in the first slot; slots before it, never stored, are given up."""
         if self._placed and self._placed[0][1] is payload:

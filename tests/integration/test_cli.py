@@ -23,6 +23,7 @@ from natsproto.server import LocalServer
 from objstore import ObjectStore
 from objstore.cli.main import main
 from objstore.format.codec import encode_meta
+from support.skips import left_out, missing
 
 WAIT = 20.0
 
@@ -374,7 +375,7 @@ def test_secrets_in_files_are_not_in_the_process_list(
     capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
     if not os.path.exists("/proc/self/cmdline"):
-        pytest.skip("no /proc on this platform")
+        left_out("no /proc on this platform")
     secret = tmp_path / "secret"
     secret.write_text("right")
     secret.chmod(0o600)
@@ -393,7 +394,7 @@ def test_secrets_in_files_are_not_in_the_process_list(
 def test_tls(new_server: LocalServer, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is not installed")
+        missing("openssl")
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "k.pem", "-out", "c.pem"]
     subprocess.run([*made, "-days", "2", *names], check=True, capture_output=True)

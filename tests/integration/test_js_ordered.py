@@ -21,6 +21,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.server import LocalServer, find_server
 from natsproto.testing import DROP, DUPLICATE, HOLD, FaultProxy
 from natsproto.wire import Msg, Pub
+from support.skips import left_out
 
 LIMIT = 10.0
 CHUNK = 128 * 1024
@@ -385,7 +386,7 @@ async def test_filter_headers_only_and_start(js: JetStreamContext, name: str) ->
 async def test_longer_acknowledgement_subjects() -> None:
     """nats-server can be told to write the form with domain and account (``js_ack_fc_v2``)."""
     if find_server().version_info < (2, 14):
-        pytest.skip("the server has one form only")
+        left_out("the server has one form only")
     config = "feature_flags { js_ack_fc_v2: true }"
     async with LocalServer(config=config, domain="hub") as server, natsproto.connect(server.url) as nc:
         js = nc.jetstream()

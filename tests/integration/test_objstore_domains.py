@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 import natsproto
-from conftest import OLD_SERVER, SERVERS
 from natsproto.aio.client import Client
 from natsproto.errors import WrongStreamError
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ForeignBucketError, ObjectMeta, ObjectStore
+from support.clusters import SERVERS
 from support.objects import CHUNK, assert_exact, pattern
-from support.skips import missing
+from support.servers import old_binary
 
 LIMIT = 20.0
 HERE = {f"leaf{n}": pattern(1000 + n, n) for n in range(6)} | {"both": pattern(3 * CHUNK, 7)}
@@ -33,9 +33,7 @@ THERE = {f"hub{n}": pattern(2000 + n, 100 + n) for n in range(3)} | {"both": pat
 def binary(request: pytest.FixtureRequest) -> str | None:
     if request.param == "new":
         return None
-    if OLD_SERVER is None:
-        missing("nats-server 2.9.10 (Debian's package nats-server)")
-    return OLD_SERVER
+    return old_binary()
 
 
 def free_port() -> int:

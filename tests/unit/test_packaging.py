@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from natsproto.server import find_server
+from support.skips import left_out, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,9 +104,11 @@ def test_star_import_gives_every_public_name() -> None:
 
 
 def test_top_level_folders() -> None:
+    if shutil.which("git") is None:
+        missing("git")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:
-        pytest.skip("not a git checkout")
+        left_out("not a git checkout")
     folders = {line.split("/")[0] for line in tracked.stdout.splitlines() if "/" in line}
     assert {folder for folder in folders if not folder.startswith(".")} <= {
         "natsproto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+import time
 from itertools import pairwise
 
 import pytest
@@ -219,6 +220,16 @@ async def test_deadlines_are_met_in_order() -> None:
     assert log.tokens == [tokens[1], tokens[3], tokens[0]]
     for when, seconds in zip(log.times, (0.03, 0.06, 0.09), strict=True):
         assert when - began >= seconds - 1e-6  # never early
+    mux.on_end(None)
+
+
+async def test_deadlines_that_passed_while_the_loop_stood_still() -> None:
+    mux = RequestMux(b"_INBOX.p")
+    log = Timeouts(3)
+    tokens = [armed(mux, log, seconds).token for seconds in (0.003, 0.001, 0.002)]
+    time.sleep(0.01)
+    await log.wait()
+    assert log.tokens == [tokens[1], tokens[2], tokens[0]]
     mux.on_end(None)
 
 

@@ -25,8 +25,8 @@ from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeature
 from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
 from natsproto.server._process import Ports
 from support.certs import make_certs
+from support.servers import old_binary
 
-OLD = "/usr/sbin/nats-server"
 ROOT = Path(__file__).parents[3]
 
 
@@ -34,11 +34,7 @@ ROOT = Path(__file__).parents[3]
 def binary(request: pytest.FixtureRequest) -> str:
     if request.param == "environment":
         return find_server().path
-    if not os.path.exists(OLD):
-        if os.environ.get("NATSPROTO_STRICT") == "1":
-            pytest.fail(f"{OLD} is missing")
-        pytest.skip(f"no second nats-server at {OLD}")
-    return OLD
+    return old_binary()
 
 
 @pytest.fixture

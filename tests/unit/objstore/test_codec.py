@@ -9,7 +9,7 @@ import pytest
 from objstore.errors import BadObjectMetaError, DigestMismatchError, IntegrityError
 from objstore.format import codec
 from objstore.format.assembly import Assembly
-from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta
+from objstore.format.codec import DEEPEST, MetaDecodeError, decode_meta, encode_meta
 from objstore.format.models import (
     ObjectHeaders,
     ObjectInfo,
@@ -377,6 +377,17 @@ class TestUndecodable:
         assert caught.value.bucket == "b"
         assert caught.value.revision == 7
         assert caught.value.reason
+
+    @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"]":', "}")])
+    def test_levels(self, opening, closing):
+        """The bytes decide, not the version of Python; brackets in strings are none."""
+        full = '{"name":"n","x":[[],{}],"y":%s1%s,"z":"%s\\"["}'
+        levels = (DEEPEST - 1) * opening, (DEEPEST - 1) * closing, "{" * DEEPEST
+        info = decode((full % levels).encode())
+        assert decode(encode_meta(info)).extra == info.extra
+        levels = DEEPEST * opening, DEEPEST * closing, ""
+        with pytest.raises(MetaDecodeError, match="nested more than 200 levels"):
+            decode((full % levels).encode())
 
     @pytest.mark.parametrize("key", ["size", "chunks"])
     @pytest.mark.parametrize(

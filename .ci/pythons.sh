@@ -1,0 +1,26 @@
+# Sourced by .ci/run: which other Pythons the tests run on, and where they are.
+
+# Every supported minor version but that of python3 itself.
+other_minors() {
+    local ours minor
+    ours=$(python3 -c 'import sys; print("3.%d" % sys.version_info[1])')
+    for minor in 3.11 3.12 3.13 3.14; do
+        [ "$minor" = "$ours" ] || echo "$minor"
+    done
+}
+
+# find_python 3.X: path of one that works: the newest of pyenv's, or the one on PATH (pyenv's shims are there for
+# versions that are not switched on, too: those do not run).
+find_python() {
+    local candidate
+    for candidate in \
+        $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python3 2>/dev/null | sort -rV) \
+        $(type -aP "python$1" || true); do
+        if "$candidate" -c "import ensurepip, ssl, sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" \
+            >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
