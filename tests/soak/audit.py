@@ -20,7 +20,7 @@ from .client import row
 from .content import digest
 from .history import OK, Op, Version
 
-CONSUMERS_GO = 60.0
+CONSUMERS_GO = 20.0
 """Seconds in which the consumers of killed clients must be gone."""
 
 
@@ -179,12 +179,24 @@ def _difference(got: list[Any], wanted: list[Any]) -> str:
     )
 
 
-async def consumers_left(js: JetStreamContext, bucket: str, watchers: int) -> tuple[int, float]:
-    """Wait until only the watchers' consumers are left; how many are left over, and after how long."""
+async def consumers_left(js: JetStreamContext, bucket: str, watchers: int) -> tuple[list[str], float]:
+    """Wait until only the watchers' consumers are left; what the others are, and after how long."""
     began = time.monotonic()
+    stream = f"OBJ_{bucket}"
     while True:
-        names = await patiently(lambda: js.consumer_names(f"OBJ_{bucket}"))
+        names = await patiently(lambda: js.consumer_names(stream))
         took = time.monotonic() - began
-        if len(names) <= watchers or took > CONSUMERS_GO:
-            return max(0, len(names) - watchers), took
+        if len(names) <= watchers:
+            return [], took
+        if took > CONSUMERS_GO:
+            break
         await asyncio.sleep(0.5)
+    kinds = []
+    for name in names:
+        try:
+            config = (await js.consumer_info(stream, name)).raw["config"]
+        except NatsError:
+            continue
+        way = "pushed" if config.get("deliver_subject") else "pulled"
+        kinds.append(f"{name} ({way}, idle {config.get('inactive_threshold', 0) / 1e9:g} s)")
+    return kinds, took

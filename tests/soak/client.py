@@ -142,6 +142,9 @@ class Runner:
                 if not task.done():
                     cancelled = time.monotonic()
                     task.cancel()
+            elif how == "timeout":
+                await asyncio.wait([task], timeout=limit)
+                cancelled = 0.0 if task.done() else time.monotonic()
             await self._watch(task, op_id, began, stalled, cancelled)
         finally:
             self.running.discard(task)

@@ -99,4 +99,6 @@ def _answer(op: Op, names: frozenset[str], bodies_of: dict[str, frozenset[str]],
 
 def target_name(op: Op) -> str:
     """The name an answer's info is about: the new one of a rename or copy, a link's target of a read."""
+    if op.verb == "link":
+        return op.name
     return op.args.get("to") or op.args.get("of") or op.name

@@ -179,7 +179,9 @@ class Soak:
             extra, took = await consumers_left(stage.js, bucket, self.plan.processes * self.plan.connections)
             self.report.consumers_took = max(self.report.consumers_took, took)
             if extra:
-                self.bad("consumers left", f"{extra} more than watchers in {bucket}, after {took:.0f} s")
+                watchers = self.plan.processes * self.plan.connections
+                text = f"{watchers} watchers in {bucket}, {len(extra)} consumers after {took:.0f} s"
+                self.bad("consumers left", f"{text}: {' '.join(extra)}")
             history.ops += found.ops
             self._initial.setdefault(bucket, [])
         history.told = read(files).told

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from natsproto.jetstream.context import JetStreamContext
 
 MAIN, SMALL = "soak", "soak-small"
-CONFIG = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "2s"\n'
+CONFIG = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "30s"\n'
 DISK_SIZE = 1024**3
 READY = 60.0
 

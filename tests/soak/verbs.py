@@ -12,7 +12,7 @@ from typing import Any
 
 from objstore import NatsError, ObjectInfo, ObjectLink, ObjectMeta, ObjectStore, OutcomeUnknownError
 
-from .client import Runner, row
+from .client import OurTimeout, Runner, row
 from .content import body_id, digest, draw_size, make
 
 Answer = tuple[Any, dict[str, Any]]
@@ -195,7 +195,8 @@ class Verbs:
         stops = [self.rng.expovariate(1 / 0.01) for _ in range(self.rng.randrange(3))]
 
         async def work() -> Answer:
-            token, unsure = None, None
+            token: str | None = None
+            unsure: Exception | None = None
             for stop in [*stops, None]:
                 try:
                     if token is None:
@@ -215,7 +216,7 @@ class Verbs:
                         return info, {"info": row(info)} if info.name == name else {}
                     sending.cancel()
                     await asyncio.wait([sending])
-                    unsure = unsure or OutcomeUnknownError("stopped by the soak")
+                    unsure = unsure or OurTimeout()
                 except NatsError as exc:
                     if isinstance(exc, OutcomeUnknownError):
                         unsure = exc
