@@ -234,7 +234,7 @@ class Worker:
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         helpers = [asyncio.create_task(self.stalls.run()), asyncio.create_task(self._listen(reader, stop))]
         await self._connect()
         self._say({"connected": len(self.clients)})
@@ -249,6 +249,7 @@ class Worker:
             await client.close()
         for helper in helpers:
             helper.cancel()
+        pipe.close()
         self._say({"ended": self.label})
 
     async def _listen(self, reader: asyncio.StreamReader, stop: asyncio.Event) -> None:

@@ -26,9 +26,7 @@ class Member:
     number: int
     life: int = 0
     process: asyncio.subprocess.Process | None = None
-    paused: bool = False
-    stopped: float = 0.0
-    expected_end: bool = False
+    expected: set[int] = field(default_factory=set)
     answers: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     reader: asyncio.Task[None] | None = None
     first: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +68,6 @@ class Clients:
 
     async def _start(self, member: Member) -> None:
         member.life += 1
-        member.expected_end = member.paused = False
         member.first = {}
         member.answers = asyncio.Queue()
         task = self.task | {
@@ -103,7 +100,7 @@ class Clients:
         while line := await process.stdout.readline():
             answers.put_nowait(json.loads(line))
         code = await process.wait()
-        if not member.expected_end and member.process is process:
+        if process.pid not in member.expected:
             self._bad("a client process ended", f"{member.label}: code {code}\n{self.stderr(member)}")
         answers.put_nowait({"gone": code})
 
@@ -140,7 +137,7 @@ class Clients:
         async with self._locks[number]:
             process = member.process
             assert process is not None
-            member.expected_end = True
+            member.expected.add(process.pid)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -152,7 +149,7 @@ class Clients:
         async with self._locks[number]:
             process = member.process
             assert process is not None
-            member.expected_end = True
+            member.expected.add(process.pid)
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             try:
@@ -207,7 +204,8 @@ class Clients:
     async def end(self) -> None:
         """All of them end."""
         for member in self.members:
-            member.expected_end = True
+            if member.process is not None:
+                member.expected.add(member.process.pid)
             self._tell(member, "end")
         for member in self.members:
             process = member.process
@@ -228,6 +226,6 @@ class Clients:
         for member in self.members:
             process = member.process
             if process is not None and process.returncode is None:
-                member.expected_end = True
+                member.expected.add(process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()

@@ -96,7 +96,7 @@ class Nemesis:
         groups = [group for group in groups if group]
         self.stopping.clear()
         while groups and time.monotonic() < until:
-            await self._rest(self.rng.uniform(0.5, 4.0), until)
+            await self._rest(self.rng.uniform(0.2, 2.5), until)
             if time.monotonic() >= until:
                 break
             first = self._next()
@@ -330,6 +330,7 @@ class Nemesis:
         to_client: Callable[[FaultProxy, Any, bytes], Any] | None,
     ) -> None:
         proxy, name = self._proxy(rng)
+        seconds = max(seconds, 2.0)
 
         def hook(act: Callable[[FaultProxy, Any, bytes], Any]) -> Callable[[Any, bytes], Any]:
             def shown(event: Any, raw: bytes) -> Any:
@@ -411,7 +412,7 @@ class Nemesis:
         loop = asyncio.get_running_loop()
 
         def act(proxy: FaultProxy, event: Any, raw: bytes) -> Any:
-            if self._is_meta(event) and rng.random() < 0.15:
+            if self._is_meta(event) and rng.random() < 0.4:
                 loop.call_later(rng.uniform(0, 0.004), proxy.cut)
                 return raw
             return None

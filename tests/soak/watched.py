@@ -27,7 +27,8 @@ class Violation:
 
     def __str__(self) -> str:
         where = f"{self.bucket}/{self.name}" if self.name else self.bucket
-        return "\n    ".join([f"{self.kind}: {where}: {self.text}", *self.ops])
+        text = f"{where}: {self.text}" if where else self.text
+        return "\n    ".join([f"{self.kind}: {text}", *self.ops])
 
 
 def check_order(told: Iterable[Told], last: dict[str, int]) -> list[Violation]:
