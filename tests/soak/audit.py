@@ -16,9 +16,9 @@ from natsproto.jetstream.context import JetStreamContext
 from objstore import ObjectStore
 
 from .checker import Violation
-from .client import row
 from .content import digest
 from .history import OK, Op, Version
+from .runner import row
 
 CONSUMERS_GO = 20.0
 """Seconds in which the consumers of killed clients must be gone."""

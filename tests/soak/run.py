@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from .audit import audit, consumers_left
 from .checker import Violation, check_bucket
 from .clients import Clients
 from .errors import judge_errors
-from .history import OK, History, Version, read
+from .history import History, Version, read
 from .nemesis import BUCKET, CLIENT, CLUSTER, EVERY, NETWORK, SERVER, TOLERATED, Nemesis
 from .report import Report
 from .watched import check_order, missing_from_watch
@@ -26,6 +27,7 @@ LARGEST = 2 * MIB
 WATCH_CATCHES_UP = 45.0
 MAX_RSS_GROWTH = 128 * MIB
 MAX_FD_GROWTH = 12
+SHOWN = 12
 GROUPS = {"server": SERVER, "network": NETWORK, "client": CLIENT, "cluster": CLUSTER, "bucket": BUCKET}
 
 
@@ -62,6 +64,7 @@ class Soak:
         self.report = Report(plan.minutes, plan.seed, plan.replicas)
         self._began = time.monotonic()
         self._say = say
+        self._shown: Counter[str] = Counter()
         self._initial: dict[str, list[Version]] = {}
         self._since: dict[str, float] = {}
         self._last: dict[str, int] = {}
@@ -82,9 +85,12 @@ class Soak:
 
     def _violations(self, found: list[Violation]) -> None:
         for violation in found:
-            if len(self.report.violations) < 200:
+            self.report.violations.append(violation)
+            self._shown[violation.kind] += 1
+            if self._shown[violation.kind] <= SHOWN:
                 self.say(f"VIOLATION {violation}")
-        self.report.violations += found
+            elif self._shown[violation.kind] == SHOWN + 1:
+                self.say(f"VIOLATION {violation.kind}: more of these are in the report only")
 
     async def run(self) -> Report:
         plan = self.plan
@@ -290,8 +296,3 @@ class Soak:
             watcher = violation.text.partition(" ")[0]
             version = next(item for item in final if item.name == violation.name)
             self._told.setdefault(watcher, {})[violation.name] = version.revision
-
-
-def outcome_ok(op: Any) -> bool:
-    """Whether an operation succeeded."""
-    return bool(op.outcome == OK)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAIN, SMALL = "soak", "soak-small"
 CONFIG = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "30s"\n'
-DISK_SIZE = 1024**3
+DISK_SIZE = 768 * 1024**2
 READY = 60.0
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from objstore import NatsError, ObjectInfo, ObjectLink, ObjectMeta, ObjectStore, OutcomeUnknownError
 
-from .client import OurTimeout, Runner, row
 from .content import body_id, digest, draw_size, make
+from .runner import OurTimeout, Runner, row
 
 Answer = tuple[Any, dict[str, Any]]
 
