@@ -20,6 +20,9 @@ DAMAGE = frozenset({"IntegrityError", "DigestMismatchError", "MetaDecodeError", 
 AFTERMATH = 45.0
 """Seconds after a fault in which a budget of 20 s that began under it may still end in an error."""
 
+LATE = 5.0
+"""Seconds that a delayed frame may come late."""
+
 Faults = Callable[[float, float], bool]
 
 
@@ -43,7 +46,7 @@ def judge_errors(
 
 def _judge(op: Op, faults: Faults, tolerated: Faults, full: frozenset[str]) -> str:
     end = op.begin if math.isinf(op.end) else op.end
-    excused = op.args.get("way") == "proxy" and tolerated(op.begin - AFTERMATH, end)
+    excused = op.args.get("way") == "proxy" and tolerated(op.begin - LATE, end)
     if op.outcome == OK:
         problems = [item for item in op.result.get("problems", []) if item[0] != "half-done rename"]
         return "verify found damage" if problems and not excused else ""

@@ -35,7 +35,7 @@ CLUSTER = ("step-down", "rolling", "partition", "partition-leader", "one-way", "
 BUCKET = ("consumer-delete",)
 EVERY = (*SERVER, *NETWORK, *CLIENT, *CLUSTER, *BUCKET)
 
-TOLERATED = frozenset({"corrupt", "delay", "swap", "meta-delay"})
+TOLERATED = frozenset({"corrupt", "delay", "swap"})
 """Frames changed or reordered on the way, which TCP never does: readers may get typed errors then."""
 
 Break = Callable[[random.Random, float], Awaitable[None]]
