@@ -270,7 +270,8 @@ class BucketCheck:
                 self._bad(
                     "a failed write took effect",
                     item,
-                    f"revision {version.revision} (seen by {known.by}) has the bytes of {author.id}, which failed",
+                    f"revision {version.revision} (seen by {known.by}) has the bytes of {author.id}, "
+                    "which failed",
                     author,
                 )
 

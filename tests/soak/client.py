@@ -1,8 +1,8 @@
 """One client process: several connections, several tasks on each, a watcher on each.
 
-Run by the soak as ``python -m tests.soak.client``; its one argument is a JSON object. Lines on standard input:
-``go PATH`` (write the history there from now on), ``pause``, ``end``. Lines on standard output, JSON each:
-``connected``, ``paused`` with what is left over, ``ended``.
+Run by the soak as ``python -m tests.soak.client``; its one argument is a JSON object. Lines on standard
+input: ``go PATH`` (write the history there from now on), ``pause``, ``end``. Lines on standard output, JSON
+each: ``connected``, ``paused`` with what is left over, ``ended``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Worker:
         self.go = asyncio.Event()
         self.pausing = False
         self.busy = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.runner.log = Log(task["log"])
 
     # -- life -------------------------------------------------------------------------------------
@@ -92,8 +94,7 @@ class Worker:
         """Let operations end, then say what is left of them."""
         self.pausing = True
         self.go.clear()
-        while self.busy:
-            await asyncio.sleep(0.05)
+        await self.idle.wait()
         known = {*self.jobs, *self.watching, asyncio.current_task()}
         left: set[asyncio.Task[Any]] = set()
         deadline = time.monotonic() + 15  # what cancelled operations still have to find out and remove
@@ -156,10 +157,13 @@ class Worker:
                 if self.pausing:
                     continue
                 self.busy += 1
+                self.idle.clear()
                 try:
                     await verbs.step()
                 finally:
                     self.busy -= 1
+                    if not self.busy:
+                        self.idle.set()
         except asyncio.CancelledError:
             raise
         except Exception:

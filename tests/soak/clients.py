@@ -125,7 +125,8 @@ class Clients:
         return None
 
     def _tell(self, member: Member, line: str) -> None:
-        assert member.process is not None and member.process.stdin is not None
+        assert member.process is not None
+        assert member.process.stdin is not None
         with contextlib.suppress(OSError):
             member.process.stdin.write(line.encode() + b"\n")
 

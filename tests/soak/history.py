@@ -102,7 +102,7 @@ class Op:
         args = " ".join(f"{key}={value}" for key, value in self.args.items() if value not in (None, ""))
         told = {key: value for key, value in self.result.items() if key != "list"}
         return (
-            f"{self.begin:.3f}–{end} {self.id} {self.verb} {self.name} {args} → {self.outcome} "
+            f"{self.begin:.3f}-{end} {self.id} {self.verb} {self.name} {args} → {self.outcome} "
             f"{self.error} {self.message[:200]} {json.dumps(told, ensure_ascii=False)[:400]}"
         )
 

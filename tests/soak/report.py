@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -94,9 +95,7 @@ class Report:
                 writes.append(op.end)
         writes.sort()
         self.gaps += [
-            later - earlier
-            for earlier, later in zip(writes, writes[1:], strict=False)
-            if later - earlier > GAP
+            later - earlier for earlier, later in itertools.pairwise(writes) if later - earlier > GAP
         ]
         self.gaps = sorted(self.gaps, reverse=True)
 
@@ -180,5 +179,5 @@ class Report:
         ]
         kinds = Counter(violation.kind for violation in self.violations)
         lines += ["", f"violations: {len(self.violations)}"]
-        lines += [f"    {count} × {kind}" for kind, count in kinds.most_common()]
+        lines += [f"    {count} times: {kind}" for kind, count in kinds.most_common()]
         return "\n".join(lines)

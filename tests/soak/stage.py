@@ -107,7 +107,9 @@ class Stage:
     async def healthy(self, server: LocalServer) -> None:
         """Wait until a server calls itself healthy, streams included, or it has taken too long."""
         deadline = time.monotonic() + READY
-        while not await asyncio.to_thread(server.healthz) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if await asyncio.to_thread(server.healthz):
+                return
             await asyncio.sleep(0.1)
 
     async def settled(self) -> None:
