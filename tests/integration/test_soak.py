@@ -81,17 +81,16 @@ async def test_audit_reads_metas_by_itself(store: ObjectStore) -> None:
 
 @pytest.mark.cluster
 async def test_a_partition_holds_back_and_heals() -> None:
-    async with cluster() as servers:
-        async with natsproto.connect(servers.urls, ignore_discovered=True) as client:
-            js = client.jetstream()
-            store = await js.create_object_store(bucket="b", replicas=3)
-            await store.put("n", b"old")
-            everybody = {(one, two) for one in range(3) for two in range(3) if one != two}
-            servers.routes.cut(everybody)
-            put = asyncio.create_task(store.put("n", b"new"))
-            await asyncio.wait([put], timeout=0.5)
-            assert not put.done(), "one server alone committed it"
-            servers.routes.cut(set())
-            async with asyncio.timeout(45):
-                await put
-            assert await store.get("n") == b"new"
+    async with cluster() as servers, natsproto.connect(servers.urls, ignore_discovered=True) as client:
+        js = client.jetstream()
+        store = await js.create_object_store(bucket="b", replicas=3)
+        await store.put("n", b"old")
+        everybody = {(one, two) for one in range(3) for two in range(3) if one != two}
+        servers.routes.cut(everybody)
+        put = asyncio.create_task(store.put("n", b"new"))
+        await asyncio.wait([put], timeout=0.5)
+        assert not put.done(), "one server alone committed it"
+        servers.routes.cut(set())
+        async with asyncio.timeout(45):
+            await put
+        assert await store.get("n") == b"new"
