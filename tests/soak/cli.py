@@ -24,7 +24,7 @@ Exit code: 0 no violations, 1 violations (each printed with what happened to the
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m tests.soak", description=DESCRIPTION)
-    made.add_argument("--minutes", type=float, required=True, metavar="N", help="how long, 0.1 or more")
+    made.add_argument("--minutes", type=float, required=True, metavar="N", help="of work, 0.1 or more")
     made.add_argument(
         "--seed", type=int, metavar="S", help="of workload and faults; default: a random one, printed"
     )

@@ -30,6 +30,7 @@ class Member:
     answers: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     reader: asyncio.Task[None] | None = None
     first: dict[str, Any] = field(default_factory=dict)
+    connected: bool = False
 
     @property
     def label(self) -> str:
@@ -60,6 +61,8 @@ class Clients:
     def _path(self, member: Member) -> str:
         path = os.path.join(self.folder, f"history-{self.epoch}-{member.label}.jsonl")
         self.files.append(path)
+        with open(path, "wb"):
+            pass  # it exists, even if the process is killed before it opens it
         return path
 
     async def start(self) -> None:
@@ -69,6 +72,7 @@ class Clients:
     async def _start(self, member: Member) -> None:
         member.life += 1
         member.first = {}
+        member.connected = False
         member.answers = asyncio.Queue()
         task = self.task | {
             "label": member.label,
@@ -98,7 +102,10 @@ class Clients:
     ) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            answers.put_nowait(json.loads(line))
+            answer = json.loads(line)
+            if "connected" in answer and member.process is process:
+                member.connected = True
+            answers.put_nowait(answer)
         code = await process.wait()
         if process.pid not in member.expected:
             self._bad("a client process ended", f"{member.label}: code {code}\n{self.stderr(member)}")
@@ -156,7 +163,7 @@ class Clients:
             try:
                 async with asyncio.timeout(END):
                     code = await process.wait()
-                if code:
+                if code and (member.connected or code != -signal.SIGTERM):  # it may have had no handler yet
                     self._bad(
                         "a client process ended badly", f"{member.label}: {code}\n{self.stderr(member)}"
                     )

@@ -40,7 +40,8 @@ def judge_errors(
     for op in ops:
         kind = _judge(op, faults, tolerated, full)
         if kind:
-            violations.append(Violation(kind, op.bucket, op.name, f"{op.id}: {op.error}", [str(op)]))
+            text = f"{op.id}: {op.error or op.result.get('problems')} {op.message}"
+            violations.append(Violation(kind, op.bucket, op.name, text, [str(op)]))
     return violations
 
 

@@ -150,11 +150,10 @@ class Soak:
         }
 
     async def _epochs(self, stage: stages.Stage, clients: Clients, nemesis: Nemesis) -> None:
-        end = time.monotonic() + self.plan.minutes * 60
-        count = max(1, round(self.plan.minutes * 60 / self.plan.epoch))
+        seconds = self.plan.minutes * 60  # of work; looking at everything comes on top
+        count = max(1, round(seconds / self.plan.epoch))
         for number in range(count):
-            now = time.monotonic()
-            until = end if number == count - 1 else now + (end - now) / (count - number)
+            until = time.monotonic() + seconds / count
             if nemesis.kinds:
                 await nemesis.run(until)
             await asyncio.sleep(max(0.0, until - time.monotonic()))
