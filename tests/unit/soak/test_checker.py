@@ -117,6 +117,13 @@ class TestNothingWrong:
         story.absent("n", 11, 12)
         assert story.kinds() == []
 
+    def test_an_unknown_delete_may_land_late(self, story: Story) -> None:
+        story.write("n", 1, 2, 10)
+        story.remove("n", 3, 4, UNKNOWN)
+        story.write("n", 5, 6, 20)
+        story.absent("n", 7, 8)
+        assert story.kinds() == []
+
     def test_a_rename_moves_bytes(self, story: Story) -> None:
         first = story.write("a", 1, 2, 10)
         moved = Story.version(first, "b", 12)
@@ -253,6 +260,25 @@ class TestWrong:
         failed = story.write("n", 1, 2, outcome=FAIL, error="RequestTimeoutError")
         story.read(failed, "n", 3, 4)
         assert story.kinds() == ["a failed write took effect"]
+
+    def test_failed_change_of_a_meta_that_is_seen(self, story: Story) -> None:
+        first = story.write("n", 1, 2, 10)
+        failed = story.op("update", "n", 3, 4, FAIL, "RequestTimeoutError")
+        story.info(Story.version(first, "n", 11, tag=failed.id), 5, 6)
+        assert story.kinds() == ["a failed write took effect"]
+
+    def test_failed_bytes_under_another_meta(self, story: Story) -> None:
+        failed = story.write("n", 1, 2, outcome=FAIL, error="RequestTimeoutError")
+        update = story.op("update", "n", 3, 4)
+        update.result["info"] = Story.version(update, "n", 11, failed.args["body"]).row()
+        assert story.kinds() == ["a failed write took effect"]
+
+    def test_a_delete_explains_nothing_after_the_next_write(self, story: Story) -> None:
+        story.write("n", 1, 2, 10)
+        story.remove("n", 3, 4)
+        story.write("n", 5, 6, 20)
+        story.absent("n", 7, 8)
+        assert story.kinds() == ["lost"]
 
     def test_false_conflict(self, story: Story) -> None:
         story.write("n", 1, 2, 10)
