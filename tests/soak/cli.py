@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import resource
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
-from natsproto.errors import NatsError
-from natsproto.server import find_server
+from natsproto.errors import NatsError, ServerProcessError
+from natsproto.server import ServerBinary, find_server
 
 from .nemesis import EVERY, TOLERATED
 from .run import GROUPS, Plan, Soak
@@ -36,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
         help=f"separated by commas: all, none, {', '.join(GROUPS)}, or single ones: {', '.join(EVERY)}; "
         "-NAME leaves one out",
     )
-    made.add_argument("--server", metavar="PATH", help="nats-server executable; default as natsproto.server")
+    made.add_argument(
+        "--server",
+        metavar="PATH",
+        help="nats-server executable, or a version of one that is installed; default as natsproto.server",
+    )
     made.add_argument("--report", metavar="FILE", help="write everything there as JSON")
     made.add_argument("--processes", type=int, default=3, metavar="N", help="client processes (3)")
     made.add_argument("--names", type=int, default=30, metavar="N", help="object names per bucket (30)")
@@ -76,6 +82,26 @@ def chosen_faults(text: str) -> list[str]:
     return [kind for kind in EVERY if kind in chosen]
 
 
+def server_binary(wanted: str | None) -> ServerBinary:
+    """The executable of that path or version; the default one when nothing is wanted.
+
+    Raises:
+        NatsError: there is none.
+    """
+    if wanted is None or not re.fullmatch(r"\d+(\.\d+){1,2}", wanted):
+        return find_server(wanted)
+    cache = Path.home() / ".cache"
+    paths = [shutil.which("nats-server"), "/usr/sbin/nats-server", "/usr/bin/nats-server"]
+    paths += [str(path) for path in sorted(cache.glob("natsproto-interop/nats-server-*"))]
+    known = [find_server()]
+    known += [find_server(path) for path in paths if path and os.access(path, os.X_OK)]
+    for binary in known:
+        if f"{binary.version}.".startswith(f"{wanted}."):
+            return binary
+    versions = ", ".join(sorted({binary.version for binary in known}))
+    raise ServerProcessError(f"no nats-server {wanted} is installed; there are {versions}")
+
+
 def main(words: list[str] | None = None) -> int:
     made = parser()
     args = made.parse_args(words)
@@ -88,7 +114,7 @@ def main(words: list[str] | None = None) -> int:
     if args.processes < 1 or args.processes > 20 or args.names < 5 or args.names > 1000 or args.epoch < 5:
         made.error("--processes is 1 to 20, --names 5 to 1000, --epoch 5 or more")
     try:
-        binary = find_server(args.server)
+        binary = server_binary(args.server)
     except NatsError as exc:
         made.error(str(exc))
     if args.report and not os.path.isdir(os.path.dirname(os.path.abspath(args.report))):

@@ -263,6 +263,7 @@ def test_fault_lists() -> None:
         ["--minutes", "x"],
         ["--minutes", "1", "--faults", "earthquake"],
         ["--minutes", "1", "--server", "/does/not/exist"],
+        ["--minutes", "1", "--server", "1.2.3"],
         ["--minutes", "1", "--report", "/does/not/exist/report.json"],
         ["--minutes", "1", "--processes", "0"],
         ["--minutes", "1", "--seed", "one"],
