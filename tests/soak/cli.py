@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import random
 import re
@@ -121,6 +122,7 @@ def main(words: list[str] | None = None) -> int:
         made.error(f"--report: no such folder: {args.report}")
     seed = random.SystemRandom().randrange(2**31) if args.seed is None else args.seed
     _raise_limit()
+    logging.basicConfig(level=logging.ERROR)  # that connections break is what this is about
     folder = os.path.abspath(args.keep) if args.keep else tempfile.mkdtemp(prefix="natsproto-soak-")
     os.makedirs(folder, exist_ok=True)
     plan = Plan(

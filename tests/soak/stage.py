@@ -42,7 +42,7 @@ class Disk:
             ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "tmpfs", path], capture_output=True, text=True
         )
         if done.returncode:
-            raise OSError(done.stderr.strip() or "mount failed")
+            raise OSError(done.stderr.partition("\n")[0] or "mount failed")
         self.server: LocalServer
 
     def fill(self) -> None:
