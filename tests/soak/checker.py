@@ -20,7 +20,6 @@ everything settle before it begins a new one.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,28 +27,11 @@ from dataclasses import dataclass
 from .content import digest as digest_of
 from .content import make
 from .effects import CREATES, MAX_AGE_SLACK, Effects, Seen, effects, target_name
+from .floor import Floor
 from .history import FAIL, OK, Op, Told, Version
 from .watched import Violation
 
 START = -math.inf
-
-
-class Floor:
-    """The newest revision known to be in place, as a function of time. Filled in the order of time."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._values: list[float] = []
-
-    def add(self, time: float, value: float) -> None:
-        if not self._values or value > self._values[-1]:
-            self._times.append(time)
-            self._values.append(value)
-
-    def at(self, time: float) -> float:
-        """What was known strictly before ``time``; 0 when nothing was."""
-        pos = bisect_left(self._times, time)
-        return self._values[pos - 1] if pos else 0
 
 
 @dataclass(slots=True)

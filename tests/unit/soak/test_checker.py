@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.soak.checker import BucketCheck, Floor, check_bucket
+from tests.soak.checker import BucketCheck, check_bucket
 from tests.soak.content import body_id, digest, make
+from tests.soak.floor import Floor
 from tests.soak.history import FAIL, OK, UNKNOWN, Op, Told, Version
 from tests.soak.watched import check_order, missing_from_watch
 
