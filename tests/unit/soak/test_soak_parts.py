@@ -17,7 +17,7 @@ from natsproto.errors import NatsError
 from objstore import ObjectInfo, OutcomeUnknownError
 from tests.soak import runner as running
 from tests.soak.cli import chosen_faults, main
-from tests.soak.content import body_id, digest, draw_size, make
+from tests.soak.content import body_id, digest, draw_size, make, part_of
 from tests.soak.effects import effects
 from tests.soak.errors import judge_errors
 from tests.soak.history import FAIL, OK, UNKNOWN, Log, Op, Version, read
@@ -43,6 +43,13 @@ def test_bytes_are_made_from_their_name(size: int) -> None:
     assert data.startswith(f"<{body}>".encode()[:size])
     if size > 20:
         assert digest(data) != digest(make(body_id("a1-8", size)))
+
+
+def test_short_parts_name_nobody() -> None:
+    data = make("a1-7:1000")
+    assert part_of("a1-7:1000", 100, data[100:200]) == {"body": "a1-7:1000"}
+    assert part_of("a1-7:1000", 2, data[2:3]) == {}, "many bodies have that byte there"
+    assert part_of("a1-8:1000", 100, data[100:103]) == {"part": [100, 103, digest(data[100:103])]}
 
 
 def test_sizes_are_mostly_small_and_reach_the_ends() -> None:
