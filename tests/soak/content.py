@@ -27,13 +27,13 @@ def digest(data: bytes | bytearray | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def part_of(body: str, start: int, data: bytes) -> dict[str, Any]:
-    """What bytes from ``start`` tell, for the history: whose they are, if that can be told.
+def part_of(body: str, start: int, stop: int, data: bytes) -> dict[str, Any]:
+    """What the bytes from ``start`` to ``stop`` tell, for the history: whose they are, if that can be told.
 
     Bodies have the same few bytes here and there, in their headers above all: a short part names nobody.
     """
-    if data != make(body)[start : start + len(data)]:
-        return {"part": [start, start + len(data), digest(data)]}
+    if data != make(body)[start:stop]:
+        return {"part": [start, stop, digest(data)]}
     return {"body": body} if len(data) >= TELLING else {}
 
 

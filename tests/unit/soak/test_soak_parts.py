@@ -47,9 +47,10 @@ def test_bytes_are_made_from_their_name(size: int) -> None:
 
 def test_short_parts_name_nobody() -> None:
     data = make("a1-7:1000")
-    assert part_of("a1-7:1000", 100, data[100:200]) == {"body": "a1-7:1000"}
-    assert part_of("a1-7:1000", 2, data[2:3]) == {}, "many bodies have that byte there"
-    assert part_of("a1-8:1000", 100, data[100:103]) == {"part": [100, 103, digest(data[100:103])]}
+    assert part_of("a1-7:1000", 100, 200, data[100:200]) == {"body": "a1-7:1000"}
+    assert part_of("a1-7:1000", 2, 3, data[2:3]) == {}, "many bodies have that byte there"
+    assert part_of("a1-8:1000", 100, 103, data[100:103]) == {"part": [100, 103, digest(data[100:103])]}
+    assert "part" in part_of("a1-7:1000", 100, 200, data[100:199]), "a part that is too short"
 
 
 def test_sizes_are_mostly_small_and_reach_the_ends() -> None:
