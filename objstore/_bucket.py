@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natsproto import _values
+from natsproto._values import seconds
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.aio.options import DEFAULT_RETRY_BUDGET
 from natsproto.errors import (
@@ -765,7 +766,7 @@ async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: flo
     except TimeoutError as exc:
         if not bound.expired() or isinstance(exc, NatsError):
             raise
-    raise failure or RequestTimeoutError(f"no answer within {budget} s (retry_budget)") from None
+    raise failure or RequestTimeoutError(f"no answer within {seconds(budget)} s (retry_budget)") from None
 
 
 async def pause(client: Client, wait: float, deadline: float) -> None:

@@ -204,8 +204,9 @@ def _known_size(file: Any) -> int | None:
         file = getattr(file, "file", None) or getattr(file, "_file", None)
     raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
     if type(raw) is io.BytesIO:
-        with raw.getbuffer() as view:
-            return view.nbytes
+        at, size = raw.tell(), raw.seek(0, io.SEEK_END)
+        raw.seek(at)
+        return size
     if type(raw) is not io.FileIO:
         return None
     found = os.fstat(raw.fileno())

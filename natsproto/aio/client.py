@@ -374,7 +374,7 @@ class Client:
         except TimeoutError:
             left = len(operations.others()) + len(operations.held())
             what = f"{left} operations" if left else "requests"
-            return RequestTimeoutError(f"{what} under way were not done within {limit} s")
+            return RequestTimeoutError(f"{what} under way were not done within {seconds(limit)} s")
         return None
 
     async def close(self) -> None:

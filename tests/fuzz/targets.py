@@ -43,6 +43,7 @@ from objstore._bucket import Bucket
 from objstore._prepare import prepare
 from objstore.errors import BadObjectMetaError, IntegrityError
 from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
+from objstore.format.limits import limits_of
 from objstore.format.models import ObjectInfo
 from objstore.format.naming import chunk_subject, decode_meta_name, is_safe_nuid, meta_subject
 from objstore.format.plain_meta import plain_reader
@@ -336,6 +337,10 @@ class _Bucket:
     name = "b"
     stream = "OBJ_b"
     mirror_of = None
+    limits = limits_of("b", {})
+    max_message = 1 << 20
+    limits_messages = False
+    check_original = Bucket.check_original
     client = SimpleNamespace(max_payload=1 << 20, _check_usable=lambda: None)
     check_name = Bucket.check_name
     check_writable = Bucket.check_writable

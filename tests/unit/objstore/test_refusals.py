@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from natsproto.errors import APIError, NatsError, RequestTimeoutError
-from natsproto.jetstream.api.errors import MessageTooLargeError, StreamConfigError, api_error, retryable
+from natsproto.jetstream.api.errors import (
+    MessageDeleteError,
+    MessageTooLargeError,
+    StreamConfigError,
+    api_error,
+    retryable,
+)
 from objstore._refusals import translated
 from objstore.errors import BucketNotFoundError, BucketSealedError, StoreFullError
 
@@ -38,7 +44,7 @@ def test_the_disk() -> None:
         (refusal(10054), MessageTooLargeError, "max_msg_size"),
         (refusal(10111, "rollup not permitted"), StreamConfigError, "allow_rollup_hdrs"),
         (refusal(10110, "stream purge not permitted"), APIError, "deny_purge"),
-        (refusal(10057, "message delete not permitted"), APIError, "deny_delete"),
+        (refusal(10057, "message delete not permitted"), MessageDeleteError, "deny_delete"),
         (refusal(10098, "workqueue stream requires explicit ack"), APIError, "retention"),
     ],
 )
