@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +90,14 @@ async def iterate(
         return
     report = on_invalid or warn_invalid
     read = meta_reader(bucket, report)
+    several = await _filed_twice(bucket)
+
+    async def newest(info: ObjectInfo) -> bool:
+        if info.name not in several:
+            return True
+        message = (await bucket.locate(info.name))[1]
+        return message is None or message.seq <= info.revision
+
     goal = Goal(bucket)
     pages = _Pages(bucket)
     rounds = ROUNDS
@@ -97,7 +106,7 @@ async def iterate(
             while page := await pages.next():
                 for msg in page:
                     found = read(msg._msg._frame, msg.metadata)
-                    if found is not None and wanted(found):
+                    if found is not None and wanted(found) and await newest(found):
                         yield found
             # As for a list (see _newest.py) the leader has the last word; it comes along with the deletion.
             proof = following(bucket, pages.cursor)
@@ -112,7 +121,7 @@ async def iterate(
                     return
                 found = read_stored(bucket, message, report)
                 pages.cursor = message.seq
-                if found is not None and wanted(found):
+                if found is not None and wanted(found) and await newest(found):
                     yield found
                 if await goal.reached(pages.cursor):
                     rounds -= 1
@@ -125,6 +134,16 @@ async def iterate(
         goal.close()
         # Also when cancelled: the server would keep the consumer for minutes.
         await bucket.shielded(pages.close())
+
+
+async def _filed_twice(bucket: Bucket) -> set[str]:
+    """Names that clients with other encodings have filed under another subject as well (old ones have)."""
+    subjects = await meta_subjects(bucket) or {}
+    found = [name for name in map(decode_meta_name, subjects) if name is not None]
+    once = set(found)
+    if len(once) == len(found):
+        return set()
+    return {name for name, times in Counter(found).items() if times > 1}
 
 
 class _Pages:

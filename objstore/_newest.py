@@ -165,7 +165,11 @@ class _Found:
         infos = list(self.metas.values())
         if not self.ordered:
             infos.sort(key=lambda info: info.revision)
-        return infos
+        # Other clients file a name under subjects of their own: it is one object, and the newest meta is it.
+        by_name = {info.name: info for info in infos}
+        if len(by_name) == len(infos):
+            return infos
+        return [info for info in infos if by_name[info.name] is info]
 
 
 async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
@@ -232,10 +236,8 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
-    received, expected = (
-        0,
-        -1,
-    )  # what comes beyond was stored meanwhile, and may go on for as long as others write
+    received = 0
+    expected = -1  # what comes beyond was stored meanwhile, and may go on for as long as others write
 
     def finish() -> None:
         if not ended.done():

@@ -1,0 +1,81 @@
+"""Names that other clients filed without padding, or in the standard alphabet, are the same objects."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from natsproto.nuid import next_nuid
+from objstore import ObjectAlreadyExists, ObjectMeta, ObjectNotFoundError, ObjectStore, _change
+from objstore.format.codec import encode_meta
+from objstore.format.naming import alternative_meta_subjects
+from support.objects import chunk_counts
+
+NAMES = ["a?>.bin", "taken.txt2", "ÿÿ~~", "x/y?>"]
+
+
+async def file_elsewhere(store: ObjectStore, name: str, data: bytes, which: int = 0) -> str:
+    """Store an object under the name's other subject; returns its nuid."""
+    info = await store.put("template", data)
+    nuid = next_nuid()
+    await store.js.publish(f"$O.{store.bucket}.C.{nuid}", data)
+    from dataclasses import replace
+
+    subject = alternative_meta_subjects(store.bucket, name)[which]
+    payload = encode_meta(replace(info, name=name, nuid=nuid))
+    await store.js.publish(subject, payload, headers={"Nats-Rollup": "sub"})
+    await store.delete("template")
+    return nuid
+
+
+async def listed(store: ObjectStore, name: str) -> list[int]:
+    """How often each way of listing tells of the name."""
+    return [
+        [info.name for info in await store.list()].count(name),
+        [info.name async for info in store.iter()].count(name),
+        (await store.names()).count(name),
+        (await store.names(live=True)).count(name),
+        await store.count(name, live=True),
+        (await store.list_dirs(name)).objects.__len__() if "/" not in name else 1,
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_one_object(store: ObjectStore, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_change, "settled_after", lambda stream: timedelta(0))
+    old = await file_elsewhere(store, name, b"old")
+    assert await store.get(name) == b"old"
+    with pytest.raises(ObjectAlreadyExists):
+        await store.create(name, b"new")
+    await store.put("other", b"other")
+    with pytest.raises(ObjectAlreadyExists):
+        await store.rename("other", name)
+    assert await listed(store, name) == [1] * 6
+    await store.put(name, b"new")
+    assert await store.get(name) == b"new"
+    assert await listed(store, name) == [1] * 6
+    assert (await store.status()).count == 2
+    await store.delete(name)
+    assert await listed(store, name) == [0, 0, 1, 0, 0, 0 if "/" not in name else 1]
+    await store.purge_deleted()
+    assert not await store.exists(name)
+    assert old not in await chunk_counts(store)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_changed_where_it_lies(store: ObjectStore, name: str) -> None:
+    await file_elsewhere(store, name, b"old")
+    info = await store.update_meta(name, ObjectMeta(name, "described"))
+    assert (await store.get_info(name)).description == "described"
+    await store.put(name, b"new", if_revision=info.revision)
+    assert await store.get(name) == b"new"
+    assert await listed(store, name) == [1] * 6
+    await store.rename(name, "plain")
+    assert not await store.exists(name)
+    assert await store.get("plain") == b"new"
+    with pytest.raises(ObjectNotFoundError):
+        await store.delete(name)
+    await store.create(name, b"again")
+    assert await store.get(name) == b"again"
+    assert (await store.verify(deep=True)).ok
