@@ -133,11 +133,18 @@ async def again(bucket: Bucket, info: ObjectInfo, exc: BaseException) -> ObjectI
 
     Raises:
         IntegrityError: the same object is still there, so it is damaged.
-        ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile.
+        ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
     """
     fresh = await live_info(bucket, info.name, leader=True)
     if fresh.nuid != info.nuid:
         return fresh
+    if isinstance(exc, Missing) and bucket.max_age is not None:
+        # Chunks are older than the meta, by as long as the upload took, and expire before it.
+        raise ObjectNotFoundError(
+            f"object {info.name!r} in bucket {info.bucket!r} has expired",
+            bucket=info.bucket,
+            name=info.name,
+        ) from None
     if isinstance(exc, Missing):
         raise IntegrityError(
             f"object {info.name!r} in bucket {info.bucket!r} is damaged: chunks are missing",

@@ -156,11 +156,8 @@ def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
 
 async def _confirm(bucket: Bucket, info: ObjectInfo, problem: Problem) -> Problem | None:
     """Look again: the object may have been replaced between the two answers the counts came from."""
-    try:
-        fresh = await bucket.leader_meta(info.name)
-    except MetaDecodeError:
-        return problem
-    if fresh is not None and fresh.revision != info.revision:
+    newest = (await bucket.locate(info.name))[1]
+    if newest is not None and newest.seq != info.revision:
         return None  # changed meanwhile: the next run sees it
     if not is_safe_nuid(info.nuid):
         return problem
@@ -173,6 +170,8 @@ async def _confirm(bucket: Bucket, info: ObjectInfo, problem: Problem) -> Proble
             return None  # removed meanwhile: the next run sees what became of it
         if not last.data:
             return None
+    if stored < info.chunks and bucket.max_age is not None:
+        return None  # they have expired, and the meta soon does
     return _check_counts(info, {info.nuid: stored})
 
 
