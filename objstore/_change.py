@@ -13,8 +13,8 @@ from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StreamInfo
 
 from ._bucket import RETRY_BUDGET, Bucket, MetaDecodeError, log
-from ._commit import Commit, Conflict, Patience, lost_race, standing_of
-from ._commit_states import ZERO_WINDOW, AfterFull, Step, after_full
+from ._commit import Commit, Conflict, Patience, lost_race
+from ._commit_states import ZERO_WINDOW, AfterFull, Standing, Step, after_full
 from ._get import deleted, not_found
 from ._locate import Lookup
 from ._newest import newest_metas
@@ -147,18 +147,22 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
         raise
     except (Conflict, StoreFullError):
         pass
-    standing = standing_of(bucket, await bucket.leader_message(subject))
+    standing = commit.states.standing or Standing()
     outcome = after_full(info.nuid, purged, commit.states.step, standing)
     if outcome is AfterFull.UNKNOWN:
         raise commit.unknown()
     if outcome is AfterFull.AGAIN:
         return False
     await _discard(bucket, info)
-    if commit.states.step is Step.REFUSED and not standing.revision:
-        try:
-            await _marker(bucket, info, subject, 0).run()  # there is room now: watchers learn of it
-        except (Conflict, NatsError) as exc:
-            log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
+    if commit.states.step is not Step.REFUSED:
+        return True
+    second = _marker(bucket, info, subject, 0)  # there is room now: watchers learn of it
+    try:
+        await second.run()
+    except (Conflict, NatsError) as exc:
+        log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
+        # A late copy of the put may have landed once more: then that is deleted as well.
+        return (second.states.standing or Standing()).nuid != info.nuid
     return True
 
 

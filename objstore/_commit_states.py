@@ -52,7 +52,8 @@ and its id forgotten by the server in between. So the copies lie within :data:`Z
 
 The marker of a delete is refused by a full bucket: the limit is checked before the roll-up. Then the meta
 subject is purged up to the revision read, the marker is committed expecting 0, and :func:`after_full` says
-what may be removed.
+what may be removed. When nothing stands then, the marker is tried once more after that, and if a late copy
+of V has landed in between, that is deleted, too.
 """
 
 from __future__ import annotations
@@ -371,7 +372,7 @@ def after_full(replaced: str, purged: int | None, marker: Step, standing: Standi
         replaced: nuid of V's chunks.
         purged: how many messages the purge removed; ``None`` when its answer was lost.
         marker: how the commit of the marker ended.
-        standing: what the leader showed after that.
+        standing: what the leader showed when it ended.
     """
     if marker in (Step.DONE, Step.KEPT):
         return AfterFull.GONE

@@ -138,7 +138,9 @@ class Search:
 
     def wrong(self, world: World) -> str | None:
         meta = world.meta
-        if meta.kind == "L" and meta.nuid not in world.chunks:
+        # A delete from a full bucket may meet a late copy of what it deletes: it deletes it again.
+        again = any(w.full and w.phase not in ENDED and w.old.nuid == meta.nuid for w in world.writers)
+        if meta.kind == "L" and meta.nuid not in world.chunks and not again:
             return f"LOSS: the live meta {meta} has no chunks"
         if self.rules.two_leaders:
             return None  # nothing is lost then, but a conflict may be told that was none
@@ -147,7 +149,7 @@ class Search:
             mine = [each for each in world.landed if each[0] == number]
             if writer.phase == "fail" and mine:
                 return f"FALSE FAILURE of {number}: its meta is committed"
-            if writer.phase in ("ok", "kept") and not mine:
+            if writer.phase in ("ok", "kept") and not mine and not writer.full:
                 return f"FALSE SUCCESS of {number}: its meta never was committed"
             if len({each[1] for each in mine}) > 1:
                 return f"TWICE: {number} committed under two ids"
@@ -240,7 +242,8 @@ class Search:
             for what, meta, _, after in self.reads(world):
                 yield f"reads {meta}{what}", self.begin(after, number, meta)
             return
-        if world.budget.crash:
+        # Twice full, and the ids forgotten, and a crash: what then lands late stays without chunks.
+        if world.budget.crash and writer.purged != -1:
             spent = world._replace(budget=world.budget._replace(crash=world.budget.crash - 1))
             yield "crashes", put(spent, number, writer._replace(phase="crash"))
         if writer.phase == "free":
@@ -254,13 +257,9 @@ class Search:
                 )
                 yield f"purges the meta subject: {purged}", put(after, number, done)
             return
-        if writer.phase == "look":
-            for what, meta, _, after in self.reads(world):
-                yield f"looks again: {meta}{what}", self.settle_full(after, number, meta)
-            return
         assert writer.states is not None
         states = thaw(writer.states, self.rules.machine)
-        if world.budget.cancel and states.step in (Step.WAIT, Step.READ, Step.SEND):
+        if world.budget.cancel and not writer.full and states.step in (Step.WAIT, Step.READ, Step.SEND):
             spent = world._replace(budget=world.budget._replace(cancel=world.budget.cancel - 1))
             hurried = thaw(writer.states, self.rules.machine)
             hurried.hurry(0.0, 5.0)
@@ -288,7 +287,9 @@ class Search:
             world = world._replace(chunks=world.chunks | {own})
             replaced = meta.nuid if live else ""
         elif not live:
-            return put(world, number, writer._replace(phase="gone", states=None))
+            # Begun again after a look at a leader that was behind, it may leave chunks to gc.
+            phase = "kept" if writer.full and writer.tries else "gone"
+            return put(world, number, writer._replace(phase=phase, states=None))
         elif writer.op == "update":
             writer, replaced = writer._replace(nuid=meta.nuid, old=meta), ""
         else:
@@ -314,6 +315,13 @@ class Search:
                 "hears nothing",
                 self.go_on(world, number, apply_to(states, self.rules, lambda s: s.silent())),
             )
+            if writer.full and writer.purged != -1:
+                denied = apply_to(states, self.rules, lambda machine: machine.refused(surely=False))
+                lost = world._replace(
+                    net=tuple(c for c in world.net if (c.writer, c.attempt) != (number, writer.attempt))
+                )
+                if lost.net != world.net:
+                    yield "is told that it is full", self.go_on(lost, number, denied)
             mail = writer.mail
             if mail is not None:
                 yield f"hears {mail}", self.go_on(world, number, apply_to(states, self.rules, heard(mail)))
@@ -328,7 +336,11 @@ class Search:
                 yield "gives up", self.go_on(world, number, states)
         else:
             for what, meta, last, after in self.reads(world):
-                for now in (0.0, LATE):
+                # Copies that expect nothing lie within 20 s: later than that none of them is on its way.
+                others = any(each.writer != number for each in (*world.net, *world.proposals)) or any(
+                    other.phase not in ENDED for other in world.writers if other is not writer
+                )
+                for now in (0.0,) if writer.full and others else (0.0, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
                     looked = apply_to(
                         states, self.rules, lambda s, m=meta, n=now, t=told: s.stands(m.standing(), n, t)
@@ -346,7 +358,7 @@ class Search:
     def end(self, world: World, number: int, states: CommitStates, *, certain: bool) -> World:
         writer = world.writers[number]._replace(states=freeze(states), mail=None)
         if writer.full:
-            return put(world, number, writer._replace(phase="look"))
+            return self.settle_full(put(world, number, writer), number, states)
         chunks = world.chunks
         phase = "unknown"
         if states.step is Step.DONE:
@@ -364,16 +376,25 @@ class Search:
             chunks -= {writer.own}
         return put(world._replace(chunks=chunks), number, writer._replace(phase=phase))
 
-    def settle_full(self, world: World, number: int, meta: Meta) -> World:
+    def settle_full(self, world: World, number: int, states: CommitStates) -> World:
         writer = world.writers[number]
-        assert writer.states is not None
-        marker = thaw(writer.states, self.rules.machine).step
-        outcome = after_full(writer.old.nuid, writer.purged, marker, meta.standing())
+        if writer.purged == -1:  # the marker's second try
+            standing = states.standing or Standing()
+            if states.step in (Step.CONFLICT, Step.UNKNOWN) and standing.nuid == writer.old.nuid:
+                return put(world, number, Writer("delete", attempt=writer.attempt, full=True, old=writer.old))
+            return put(world, number, writer._replace(phase="gone"))
+        standing = states.standing or Standing()
+        outcome = after_full(writer.old.nuid, writer.purged, states.step, standing)
         if outcome is AfterFull.GONE:
             world = world._replace(chunks=world.chunks - {writer.old.nuid})
-            return put(world, number, writer._replace(phase="gone"))
+            if states.step is not Step.REFUSED:
+                return put(world, number, writer._replace(phase="gone"))
+            again = freeze(self.machine(writer._replace(tries=writer.tries + 1), number, 0, ""))
+            return put(world, number, writer._replace(purged=-1, states=again))
         if outcome is AfterFull.AGAIN and writer.tries < TRIES:
-            return put(world, number, Writer(writer.op, tries=writer.tries + 1, attempt=writer.attempt))
+            return put(
+                world, number, Writer(writer.op, tries=writer.tries + 1, attempt=writer.attempt, full=True)
+            )
         return put(world, number, writer._replace(phase="unknown"))
 
     # -- the search -------------------------------------------------------------------------------
@@ -399,7 +420,7 @@ class Search:
                 for what, after in self.steps(world, number):
                     able = True
                     moves.append((f"{number} ({world.writers[number].op}) {what}", after))
-            if open_writers and not able and not world.proposals:
+            if open_writers and not able and not world.proposals and not world.net:
                 return "STUCK: a writer has nothing it can do", self.way(came, world)
             for what, after in moves:
                 if after in came:
