@@ -381,5 +381,5 @@ class ChunkSender:
                 current = await bucket.leader_meta(name)
             except MetaDecodeError:
                 return
-            if current is not None and current.nuid == self._nuid:
+            if current is not None and not current.deleted and current.nuid == self._nuid:
                 raise exc.reason from None  # else it was replaced, or removed, meanwhile
