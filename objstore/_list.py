@@ -43,6 +43,9 @@ ROUNDS = 10
 """How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
 them, in the moment between; without a bound an iteration would last as long as others write."""
 
+IDLE = 10_000_000_000
+"""Nanoseconds a page may be looked at before the server forgets the consumer; then another one goes on."""
+
 START = 2.0
 """Seconds a consumer may take to become known to the server we are connected to."""
 
@@ -224,7 +227,7 @@ class _Pages:
             "deliver_policy": "by_start_sequence" if self.cursor else "last_per_subject",
             "filter_subject": all_meta_subject(bucket.name),
             "ack_policy": "none",
-            "inactive_threshold": 300_000_000_000,
+            "inactive_threshold": IDLE,
             "mem_storage": True,
             "num_replicas": 1,
         }

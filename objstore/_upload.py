@@ -112,7 +112,7 @@ class Upload:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
         bucket = self._bucket
         # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
-        if not await names(bucket, self.name, self.nuid) and await self._holder() is None:
+        if await standing(bucket, self.name, self.nuid) is None and await self._holder() is None:
             await bucket.purge_chunks(self.nuid)
 
     async def _holder(self) -> ObjectInfo | None:
@@ -126,13 +126,13 @@ class Upload:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
 
 
-async def names(bucket: Bucket, name: str, nuid: str) -> bool:
-    """Whether ``name`` is, for the leader, a live object with the chunks ``nuid``."""
+async def standing(bucket: Bucket, name: str, nuid: str) -> ObjectInfo | None:
+    """The live object ``name``, for the leader, if it has the chunks ``nuid``."""
     try:
         info = await bucket.leader_meta(name)
     except MetaDecodeError:
-        return False
-    return info is not None and not info.deleted and info.nuid == nuid
+        return None
+    return None if info is None or info.deleted or info.nuid != nuid else info
 
 
 def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
@@ -233,12 +233,14 @@ class ResumedPut(Put):
         strays = [] if first is None else [first.seq]
         async with aclosing(stored) as rest:
             strays += [message.seq async for message in rest]
-        if (strays or more) and await names(self._bucket, self._template.name, self._nuid):
-            # Now they belong to an object that stands: what is stored would be destroyed for what may come.
+        bucket = self._bucket
+        whose = await standing(bucket, self._template.name, self._nuid) if strays or more else None
+        if whose is not None and await bucket.stored_chunks(self._nuid) == whose.chunks:
+            # They belong to an object that stands, whole: it would be destroyed for what may come.
             raise BadObjectMetaError(
                 f"the upload of {self._template.name!r} was committed already, with other content: begin "
                 "another one",
-                bucket=self._bucket.name,
+                bucket=bucket.name,
                 name=self._template.name,
             )
         for seq in strays:

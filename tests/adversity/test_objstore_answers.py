@@ -55,7 +55,7 @@ async def faulty(
     for name, data in OTHERS.items():
         await store.put(name, data)
     await store.put("a", OLD)
-    async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
+    async with natsproto.connect(proxy.url, reconnect_wait=0.02, retry_budget=5) as client:
         yield await client.jetstream(timeout=0.3).object_store(store.bucket)
         proxy.to_server = proxy.to_client = None
 
@@ -358,10 +358,8 @@ async def test_loss_both_ways(
     store: ObjectStore,
     seed: int,
     restartable: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One message in ten is lost, of every kind, in both directions."""
-    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 4.0)
     rng = random.Random(seed)
 
     def lose(event: Any, raw: bytes) -> Any:

@@ -289,11 +289,9 @@ async def test_meta(
     await assert_exact(store)
 
 
-async def test_meta_never_answered(
-    proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_meta_never_answered(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     """What cannot be found out is said so, and no chunk is purged: the meta may be stored."""
-    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
+    faulty = faulty.with_options(retry_budget=0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
@@ -370,11 +368,9 @@ async def test_delete_marker(
     assert await chunk_counts(store) == {}
 
 
-async def test_delete_marker_never_sent(
-    proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_delete_marker_never_sent(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     """The object is there, whole."""
-    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
+    faulty = faulty.with_options(retry_budget=0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:

@@ -15,6 +15,7 @@ from objstore import (
     BadBucketError,
     BadObjectMetaError,
     BucketSealedError,
+    ForeignBucketError,
     ObjectMeta,
     ObjectStore,
     StoreFullError,
@@ -489,10 +490,14 @@ async def test_another_stream_takes_the_chunks(js: JetStreamContext, name: str) 
         yield pattern(4 * CHUNK)
 
     async with asyncio.timeout(30):
-        with pytest.raises(BadBucketError) as caught:
+        with pytest.raises(ForeignBucketError) as caught:
             await store.put("a", source())
-    assert (caught.value.field, caught.value.value) == ("subjects", [f"$O.{name}.M.>"])
+    assert caught.value.stream == f"{name}-other"
     assert await store.get("a") == b"old"
+    again = await js.object_store(name)
+    with pytest.raises(BadBucketError) as refused:
+        await again.put("a", b"new")
+    assert (refused.value.field, refused.value.value) == ("subjects", [f"$O.{name}.M.>"])
     assert (await js.stream_info(f"{name}-other")).messages > 0
     await js.delete_stream(f"{name}-other")
 

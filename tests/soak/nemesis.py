@@ -476,7 +476,10 @@ class Nemesis:
     async def do_consumer_delete(self, rng: random.Random, seconds: float) -> None:
         bucket = rng.choice(self.stage.buckets)
         js = self.stage.js
-        names = await js.consumer_names(f"OBJ_{bucket}")
+        try:
+            names = await js.consumer_names(f"OBJ_{bucket}")
+        except NatsError:
+            return  # another fault is in the way
         if not names:
             return
         async with self._applied("consumer-delete", bucket):
