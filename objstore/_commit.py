@@ -141,7 +141,7 @@ class Commit:
         committed for certain, ``undo`` is run within that time. An unknown outcome is logged.
 
         Returns:
-            The revision; 0 when another writer has replaced it already and it is not known.
+            The revision: ours, or that of what somebody made of it since.
 
         Raises:
             Conflict: another revision is there; nothing was committed.
@@ -169,6 +169,8 @@ class Commit:
             if states.again:
                 await self._pause(wait)
                 wait = min(wait * 2, LAST_RETRY)
+            if states.step in ENDS:
+                return  # closed meanwhile
             if states.step is Step.SEND:
                 await self._send()
             elif states.step is Step.REPLACE:
@@ -192,6 +194,7 @@ class Commit:
         states.attempt(now)
         timeout = max(0.1, min(self._bucket.js.timeout, states.left(now)))
         try:
+            await self._check_same()
             ack = await self._publish(states.expected, states.msg_id, timeout)
         except WrongLastSequenceError:
             states.lost()
@@ -209,6 +212,14 @@ class Commit:
                 states.silent()
         else:
             states.acked(ack.seq, ack.duplicate, self._loop.time())
+
+    async def _check_same(self) -> None:
+        """Not a byte goes to a bucket of the same name in another domain."""
+        if self._bucket.moved:
+            try:
+                await self._bucket.check_same(self._name)
+            except NatsError as exc:
+                raise Unsent(exc) from exc
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         """One copy; returns the stream's own acknowledgement."""
