@@ -371,10 +371,14 @@ def test_cancelled() -> None:
     assert (states.step, states.left(NOW)) == (Step.READ, 5.0)
     states.stands(ANOTHER, NOW)
     assert (states.step, states.certain) == (Step.UNKNOWN, False)
-    states = lost(last_writer_wins=True)
-    states.stands(ANOTHER, NOW)
-    states.hurry(NOW, 5.0)
-    assert (states.step, states.certain) == (Step.CONFLICT, True)
+    for early in (True, False):
+        states = lost(last_writer_wins=True)
+        if early:
+            states.hurry(NOW, 5.0)
+        states.stands(ANOTHER, NOW)
+        if not early:
+            states.hurry(NOW, 5.0)
+        assert (states.step, states.certain) == (Step.CONFLICT, True)
 
 
 # -- deleting from a full bucket ----------------------------------------------------------------------------
