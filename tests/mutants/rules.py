@@ -63,7 +63,7 @@ MUTANTS = (
         "self._lost = self.copies == 1",
         "self._lost = True",
         "a refusal counts only when it answers the only copy",
-        ORDERS,
+        TABLE + "test_ambiguous_and_another_stands",
     ),
     Mutant(
         "second-refusal-denied",
@@ -135,7 +135,7 @@ MUTANTS = (
         "elif not self._lost:",
         "elif False:",
         "silence is no lost race, whatever stands",
-        HISTORIES,
+        TABLE + "test_ambiguous_and_another_stands",
     ),
     Mutant(
         "batch-moved-is-conflict",
@@ -175,7 +175,7 @@ MUTANTS = (
         "return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies",
         "return self.step in (Step.CONFLICT, Step.REFUSED) or self.copies < 2",
         "nothing is certain once a copy was sent",
-        HISTORIES,
+        TABLE + "test_our_nuid_stands",
     ),
     Mutant(
         "replaces-the-first",
