@@ -11,6 +11,7 @@ from typing import NamedTuple
 TABLE = "unit/objstore/test_commit_states.py::"
 HISTORIES = "property/test_commit_simulation.py::test_nothing_is_lost"
 ORDERS = "property/test_commit_search.py::test_nothing_goes_wrong"
+WRITING = "unit/objstore/test_writing_rules.py::"
 PROOF = "unit/objstore/test_leader_proof.py::"
 ACKS = "unit/natsproto/test_js_acks.py::"
 ORDERED = "unit/natsproto/test_js_ordered_over.py::"
@@ -207,7 +208,7 @@ MUTANTS = (
         "return AfterFull.GONE if standing.nuid != replaced or not replaced else AfterFull.AGAIN",
         "return AfterFull.GONE",
         "a late copy of what is deleted may stand again",
-        ORDERS,
+        TABLE + "test_after_full",
     ),
     # -- the shell around it ----------------------------------------------------------------------
     Mutant(
@@ -216,7 +217,7 @@ MUTANTS = (
         "header = meta_header(expected, msg_id, self._ttl)",
         "header = meta_header(expected, token_hex(12), self._ttl)",
         "all copies carry one id",
-        HISTORIES,
+        WRITING + "test_all_copies_are_alike",
     ),
     Mutant(
         "undo-when-unknown",
@@ -232,7 +233,7 @@ MUTANTS = (
         "if failure is not None and (states.certain or isinstance(failure, StreamNotFoundError)):",
         "if failure is not None:",
         "an outcome that is not known is said to be unknown",
-        HISTORIES,
+        WRITING + "test_an_outcome_that_is_not_known_is_said_to_be_unknown",
     ),
     # -- delete, update, rename -------------------------------------------------------------------
     Mutant(
@@ -241,7 +242,7 @@ MUTANTS = (
         "if not await shares_chunks(bucket, info):",
         "if True:",
         "chunks of a half-done rename belong to both names",
-        HISTORIES,
+        WRITING + "test_chunks_of_a_half_done_rename_stay",
     ),
     Mutant(
         "purges-what-is-newer",
@@ -249,7 +250,7 @@ MUTANTS = (
         "bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)",
         "bucket.js.purge_stream(bucket.stream, subject=subject)",
         "a delete from a full bucket removes nothing newer than what it has read",
-        HISTORIES,
+        WRITING + "test_a_full_bucket_is_freed_up_to_what_was_read",
     ),
     Mutant(
         "gravestone-names-chunks",
@@ -257,7 +258,7 @@ MUTANTS = (
         "replace(info, nuid=next_nuid(), metadata=unmarked(info))",
         "replace(info, metadata=unmarked(info))",
         "the delete marker of an old name does not name the chunks of the new one",
-        "integration/test_objstore_meta.py::test_rename",
+        WRITING + "test_the_marker_of_an_old_name_names_nothing",
     ),
     Mutant(
         "rename-onto-a-live-one",
@@ -281,7 +282,7 @@ MUTANTS = (
         "return standing if origin.revision == self._old.revision else None",
         "return standing",
         "a batch is a lost race, too, when its other name was changed",
-        HISTORIES,
+        WRITING + "test_a_batch_whose_other_name_was_changed",
     ),
     # -- chunks -----------------------------------------------------------------------------------
     Mutant(
@@ -290,7 +291,7 @@ MUTANTS = (
         "if message.subject == self._subject:",
         "if True:",
         "a message is deleted by its sequence only when it is ours",
-        ANSWERS + "test_only_what_is_ours_is_deleted",
+        WRITING + "test_only_its_own_messages_are_deleted",
     ),
     Mutant(
         "copies-not-hashed",
@@ -298,7 +299,7 @@ MUTANTS = (
         "if chunks != self._chunks or hasher.digest() != self._hasher.digest():",
         "if chunks != self._chunks:",
         "copies are removed when the rest is exactly what was sent",
-        ANSWERS + "test_forged_hint_beside_a_copy",
+        WRITING + "test_copies_are_removed_when_the_rest_is_what_was_sent",
     ),
     Mutant(
         "copies-not-counted",
@@ -314,7 +315,7 @@ MUTANTS = (
         "await fence(bucket, self._subject)",
         "pass",
         "a chunk that is only late is not sent again",
-        ANSWERS + "test_chunk_after_the_time_out",
+        WRITING + "test_a_chunk_that_is_stored_late_is_not_sent_again",
     ),
     Mutant(
         "fence-deletes-unread",
@@ -420,6 +421,6 @@ MUTANTS = (
         "if len(data) != info.size or new_hasher(data).digest() != expected:",
         "if len(data) != info.size:",
         "nothing is returned that has another digest than recorded",
-        "integration/test_objstore_get.py::test_bit_flip",
+        "integration/test_objstore_get.py::test_bit_flip_of_a_small_one",
     ),
 )
