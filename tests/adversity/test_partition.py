@@ -90,7 +90,7 @@ async def test_a7_noticed_and_mended(parted: Cut) -> None:
             await other.publish("a", b"%d %d" % (number, n))
         await other.flush()
         await near.flush()
-        got = [(await sub.next_msg(timeout=5)).payload for _ in range(5)]
+        got = [(await sub.next_msg(timeout=5)).data for _ in range(5)]
         assert got == [b"%d %d" % (number, n) for n in range(5)]
         assert sub.pending_msgs == 0
     assert len(parted.lost) == len(parted.back) == 2
