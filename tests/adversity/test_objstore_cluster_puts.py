@@ -170,16 +170,16 @@ def standstill(server: LocalServer, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "pause", "ours"),
+    ("size", "pause", "kills", "ours"),
     [
-        (12 * MIB, 0.5, "follower"),
-        pytest.param(12 * MIB, 0.5, "leader", marks=pytest.mark.soak),
-        pytest.param(120 * MIB, 5.0, "follower", marks=pytest.mark.soak),
-        pytest.param(120 * MIB, 5.0, "leader", marks=pytest.mark.soak),
+        (12 * MIB, 0.5, 1, "follower"),
+        pytest.param(12 * MIB, 0.5, 3, "leader", marks=pytest.mark.soak),
+        pytest.param(120 * MIB, 5.0, 3, "follower", marks=pytest.mark.soak),
+        pytest.param(120 * MIB, 5.0, 3, "leader", marks=pytest.mark.soak),
     ],
 )
 async def test_everything_happens_to_the_servers(
-    cluster: LocalCluster, store: ObjectStore, size: int, pause: float, ours: str
+    cluster: LocalCluster, store: ObjectStore, size: int, pause: float, kills: int, ours: str
 ) -> None:
     """Step-down, standstill and kill of leader, follower and the server connected to, during one put."""
     new = pattern(size, 3)
@@ -211,8 +211,7 @@ async def test_everything_happens_to_the_servers(
             lambda: standstill(near, pause),
             lambda: standstill(other, pause),
             lambda: standstill(leading(), pause),
-            lambda: kill(other),
-            lambda: kill(near),
+            *[lambda: kill(near), lambda: kill(other), lambda: kill(leading())][:kills],
             step_down,
         ]
         source = Disturbed(new, actions, size // (len(actions) + 1))
