@@ -212,7 +212,6 @@ async def test_everything_happens_to_the_servers(
             lambda: standstill(other, pause),
             lambda: standstill(leading(), pause),
             *[lambda: kill(near), lambda: kill(other), lambda: kill(leading())][:kills],
-            step_down,
         ]
         source = Disturbed(new, actions, size // (len(actions) + 1))
         failure: NatsError | None = None
