@@ -284,6 +284,14 @@ MUTANTS = (
         "a batch is a lost race, too, when its other name was changed",
         WRITING + "test_a_batch_whose_other_name_was_changed",
     ),
+    Mutant(
+        "link-onto-an-object",
+        "objstore/_links.py",
+        "if current is not None and not current.deleted and not current.is_link:",
+        "if False:",
+        "a link never replaces a live object",
+        "integration/test_objstore_filed_elsewhere.py::test_a_link_never_replaces_it",
+    ),
     # -- chunks -----------------------------------------------------------------------------------
     Mutant(
         "deletes-unread",
