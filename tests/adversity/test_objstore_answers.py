@@ -361,7 +361,7 @@ async def test_loss_both_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One message in ten is lost, of every kind, in both directions."""
-    monkeypatch.setattr(faulty._bucket, "retry_budget", 4.0)
+    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 4.0)
     rng = random.Random(seed)
 
     def lose(event: Any, raw: bytes) -> Any:

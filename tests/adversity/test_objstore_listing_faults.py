@@ -150,7 +150,7 @@ async def test_an_iteration_whose_consumer_never_answers(
         raise NoRespondersError("x", "no leader")
 
     monkeypatch.setattr(PullConsumer, "fetch", never)
-    monkeypatch.setattr(filled._bucket, "retry_budget", 1.0)
+    monkeypatch.setattr("objstore._list.RETRY_BUDGET", 1.0)
     async with asyncio.timeout(1 + 5):
         with pytest.raises(NoRespondersError):
             await anext(filled.iter())

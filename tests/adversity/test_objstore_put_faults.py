@@ -293,7 +293,7 @@ async def test_meta_never_answered(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be found out is said so, and no chunk is purged: the meta may be stored."""
-    monkeypatch.setattr(faulty._bucket, "retry_budget", 0.5)
+    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
@@ -374,7 +374,7 @@ async def test_delete_marker_never_sent(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The object is there, whole."""
-    monkeypatch.setattr(faulty._bucket, "retry_budget", 0.5)
+    monkeypatch.setattr("objstore._commit.RETRY_BUDGET", 0.5)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
