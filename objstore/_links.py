@@ -53,8 +53,9 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
     await check_target(bucket, link)
     patience = Patience(bucket)
     while True:
+        lookup = bucket.start_locating(name)  # wherever it is filed: it is one object all the same
         try:
-            message = await bucket.leader_message(bucket.meta_subject(name))
+            subject, message = await lookup.wait()
             current = None if message is None else bucket.decode(message)
         except MetaDecodeError as exc:
             raise ObjectAlreadyExists(
@@ -72,7 +73,15 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
         info = replace(template, nuid=next_nuid())
         expected = 0 if current is None else current.revision
         try:
-            commit = Commit(bucket, name, encode_meta(info), expected=expected, nuid=info.nuid, owns=True)
+            commit = Commit(
+                bucket,
+                name,
+                encode_meta(info),
+                expected=expected,
+                nuid=info.nuid,
+                subject=subject,
+                owns=True,
+            )
             revision = await commit.run()
         except Conflict as conflict:
             if not await patience.again():

@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 
 from natsproto.nuid import next_nuid
-from objstore import ObjectAlreadyExists, ObjectMeta, ObjectNotFoundError, ObjectStore, _change
+from objstore import (
+    ObjectAlreadyExists,
+    ObjectLink,
+    ObjectMeta,
+    ObjectMetaOptions,
+    ObjectNotFoundError,
+    ObjectStore,
+    _change,
+)
 from objstore.format.codec import encode_meta
 from objstore.format.naming import alternative_meta_subjects
 from support.objects import chunk_counts
@@ -78,4 +86,26 @@ async def test_changed_where_it_lies(store: ObjectStore, name: str) -> None:
         await store.delete(name)
     await store.create(name, b"again")
     assert await store.get(name) == b"again"
+    assert (await store.verify(deep=True)).ok
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_link_never_replaces_it(store: ObjectStore, name: str) -> None:
+    old = await file_elsewhere(store, name, b"old")
+    target = await store.put("other", b"other")
+    for call in (
+        lambda: store.add_link(name, target),
+        lambda: store.update_meta(
+            name, ObjectMeta(name, options=ObjectMetaOptions(ObjectLink(store.bucket, "other")))
+        ),
+        lambda: store.add_bucket_link(name, store.bucket),
+    ):
+        with pytest.raises(ObjectAlreadyExists):
+            await call()
+    assert await store.get(name) == b"old"
+    assert old in await chunk_counts(store)
+    await store.delete(name)
+    await store.add_link(name, target)
+    assert await store.get(name) == b"other"
+    assert (await listed(store, name))[:4] == [1] * 4
     assert (await store.verify(deep=True)).ok

@@ -214,6 +214,14 @@ async def test_bit_flip(any_store: ObjectStore, tmp_path: Path) -> None:
     assert await any_store.get("a", verify=False) == data
 
 
+async def test_bit_flip_of_a_small_one(any_store: ObjectStore, tmp_path: Path) -> None:
+    """The same for one that is read by one request."""
+    await any_store.put("a", b"small")
+    await forge(any_store, "a", digest=wire_digest(b"smalm"))
+    await refuses(any_store, tmp_path, DigestMismatchError)
+    assert await any_store.get("a", verify=False) == b"small"
+
+
 async def test_unreadable_meta(any_store: ObjectStore) -> None:
     await any_store.put("b", b"other")
     await write_raw(any_store.js, meta_subject(any_store, "a"), b"{not json")

@@ -1,0 +1,403 @@
+"""Every row of the table in objstore/_commit_states.py: each event in each state, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from objstore._commit_states import (
+    ENDS,
+    ZERO_WINDOW,
+    AfterFull,
+    CommitStates,
+    Standing,
+    Step,
+    after_full,
+)
+
+ID, OWN, V = "id", "OWN", "V"
+EXPECTED, AFTER, OURS = 5, 9, 11
+NOW, BUDGET = 100.0, 50.0
+LATE = NOW + BUDGET + 1
+
+
+def standing(revision: int, msg_id: str = "", nuid: str = "", *, deleted: bool = False) -> Standing:
+    info: Any = SimpleNamespace(nuid=nuid, deleted=deleted) if nuid else None
+    return Standing(revision, msg_id, info)
+
+
+STANDING_V = standing(EXPECTED, "v", V)
+ANOTHER = standing(12, "other", "OTHER")
+NOTHING = Standing()
+
+
+def fresh(**kwargs: Any) -> CommitStates:
+    """A put that replaces V, its chunks sent."""
+    options = {"expected": EXPECTED, "replaced": V, "nuid": OWN, "after": AFTER, "budget": BUDGET}
+    return CommitStates(ID, **{**options, **kwargs})
+
+
+def send(states: CommitStates, now: float = NOW) -> CommitStates:
+    assert states.step is Step.SEND
+    states.attempt(now)
+    states.sent()
+    assert states.step is Step.WAIT
+    return states
+
+
+def sent(copies: int = 1, **kwargs: Any) -> CommitStates:
+    """WAIT for the answer to the last of so many copies."""
+    states = send(fresh(**kwargs))
+    for _ in range(copies - 1):
+        states.silent()
+        states.stands(standing(states.expected, "v", V if states.expected else ""), NOW)
+        send(states)
+    assert states.copies == copies
+    return states
+
+
+def lost(**kwargs: Any) -> CommitStates:
+    states = sent(**kwargs)
+    states.lost()
+    return states
+
+
+def silent(**kwargs: Any) -> CommitStates:
+    states = sent(**kwargs)
+    states.silent()
+    return states
+
+
+def denied(**kwargs: Any) -> CommitStates:
+    states = sent(**kwargs)
+    states.refused(surely=False)
+    return states
+
+
+def landed(**kwargs: Any) -> CommitStates:
+    states = sent(**kwargs)
+    states.acked(OURS, False, NOW)
+    return states
+
+
+OPEN = {"LOST": lost, "AMBIGUOUS": silent, "a second copy lost": lambda **kw: lost(copies=2, **kw)}
+Make = Callable[..., CommitStates]
+open_states = pytest.mark.parametrize("make", OPEN.values(), ids=OPEN)
+
+
+# -- SEND, WAIT ---------------------------------------------------------------------------------------------
+
+
+def test_one_more_copy() -> None:
+    states = fresh()
+    assert states.certain, "no copy was sent"
+    send(states)
+    assert states.copies == 1
+    assert not states.certain
+
+
+@pytest.mark.parametrize("duplicate", [False, True])
+def test_acknowledged_after_what_is_replaced_and_after_the_chunks(duplicate: bool) -> None:
+    states = sent(replaced="")
+    states.acked(OURS, duplicate, NOW)
+    assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, False)
+
+
+def test_acknowledged_with_something_to_remove_is_proven_first() -> None:
+    states = landed()
+    assert states.step is Step.READ
+    assert not states.removes
+
+
+@pytest.mark.parametrize(
+    ("seq", "after"), [(AFTER, AFTER), (EXPECTED, 0), (EXPECTED + 1, AFTER), (0, 0), (-3, 0)]
+)
+def test_a_sequence_that_cannot_be_proves_nothing(seq: int, after: int) -> None:
+    states = sent(replaced="", after=after)
+    states.acked(seq, False, NOW)
+    assert states.step is Step.READ
+
+
+def test_a_duplicate_from_before_what_is_expected() -> None:
+    states = sent(after=0)
+    states.acked(EXPECTED - 1, True, NOW)
+    assert (states.step, states.removes) == (Step.KEPT, False)
+
+
+@pytest.mark.parametrize("seq", [0, -1, 2, AFTER])
+def test_a_duplicate_from_before_its_own_chunks_proves_nothing(seq: int) -> None:
+    states = sent(expected=20)
+    states.acked(seq, True, NOW)
+    assert states.step is Step.READ
+
+
+def test_not_allowed_and_only_copy() -> None:
+    states = sent()
+    states.refused(surely=True)
+    assert (states.step, states.certain) == (Step.REFUSED, True)
+
+
+@pytest.mark.parametrize("surely", [True, False])
+def test_a_refusal_of_a_second_copy_says_nothing_of_the_first(surely: bool) -> None:
+    states = sent(copies=2)
+    states.refused(surely=surely)
+    assert states.step is Step.READ
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+# -- LOST, AMBIGUOUS ----------------------------------------------------------------------------------------
+
+
+@open_states
+def test_our_id_stands(make: Make) -> None:
+    states = make()
+    states.stands(standing(OURS, ID, OWN), NOW)
+    assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, True)
+
+
+@open_states
+def test_our_nuid_stands(make: Make) -> None:
+    """Somebody has updated ours: it is committed, and what that replaced is not known."""
+    states = make()
+    states.stands(standing(OURS + 1, "other", OWN), NOW)
+    assert (states.step, states.removes, states.certain) == (Step.KEPT, False, False)
+
+
+@open_states
+def test_without_chunks_of_its_own_no_nuid_is_ours(make: Make) -> None:
+    states = make(nuid="")
+    states.stands(standing(12, "other", ""), NOW, 12)
+    assert states.step in (Step.CONFLICT, Step.UNKNOWN)
+
+
+@open_states
+@pytest.mark.parametrize("expected", [EXPECTED, 0])
+def test_the_expected_revision_stands(make: Make, expected: int) -> None:
+    states = make(expected=expected, replaced="", after=0)
+    there = STANDING_V if expected else NOTHING
+    states.stands(there, NOW)
+    assert (states.step, states.again, states.certain) == (Step.SEND, True, False)
+    states = make(expected=expected, replaced="", after=0)
+    states.stands(there, LATE)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+@open_states
+def test_expecting_nothing_copies_are_close(make: Make) -> None:
+    for late, step in ((ZERO_WINDOW, Step.SEND), (ZERO_WINDOW + 1, Step.UNKNOWN)):
+        states = make(expected=0, replaced="", after=0)
+        states.stands(NOTHING, NOW + late)
+        assert states.step is step
+    states = make()
+    states.stands(STANDING_V, NOW + ZERO_WINDOW + 1)
+    assert states.step is Step.SEND, "only those that expect nothing"
+
+
+@open_states
+@pytest.mark.parametrize("there", [standing(EXPECTED - 1, "older", "OLDER"), NOTHING])
+def test_a_leader_that_is_behind(make: Make, there: Standing) -> None:
+    states = make()
+    states.stands(there, NOW)
+    assert (states.step, states.again) == (Step.READ_WITH_LAST, False)
+    states.stands(there, NOW, EXPECTED - 1)
+    assert (states.step, states.again) == (Step.READ_WITH_LAST, True)
+    states.stands(there, LATE, EXPECTED - 1)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+@open_states
+def test_a_leader_that_is_not_behind(make: Make) -> None:
+    """The subject was purged: what stands is none any more."""
+    states = make()
+    states.stands(NOTHING, NOW)
+    states.stands(NOTHING, NOW, EXPECTED)
+    assert states.step is (Step.CONFLICT if make is lost else Step.UNKNOWN)
+
+
+def test_lost_and_the_last_writer_wins() -> None:
+    states = lost(last_writer_wins=True)
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.revision) == (Step.REPLACE, 12)
+    states.replace("OTHER")
+    assert (states.step, states.msg_id, states.nuid) == (Step.SEND, ID, OWN)
+    assert (states.expected, states.replaced, states.copies) == (12, "OTHER", 0)
+    send(states)
+    states.lost()
+    states.stands(standing(13, "third", "THIRD"), NOW)
+    assert states.step is Step.REPLACE, "it is the only copy with this revision"
+    states.concede()
+    assert (states.step, states.certain) == (Step.CONFLICT, True)
+
+
+def test_lost_with_a_condition() -> None:
+    states = lost()
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.revision, states.certain) == (Step.CONFLICT, 12, True)
+
+
+@pytest.mark.parametrize("last_writer_wins", [True, False])
+@pytest.mark.parametrize("make", [silent, OPEN["a second copy lost"]])
+def test_ambiguous_and_another_stands(make: Make, last_writer_wins: bool) -> None:
+    """Never a conflict, never once more: ours may have been there, or may still come."""
+    states = make(last_writer_wins=last_writer_wins)
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
+
+
+def test_another_name_of_the_batch_was_changed() -> None:
+    states = lost()
+    states.moved()
+    assert (states.step, states.certain) == (Step.CONFLICT, True)
+    states = silent()
+    states.moved()
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+def test_lost_is_forgotten_with_the_next_copy() -> None:
+    states = lost()
+    states.stands(STANDING_V, NOW)
+    send(states)
+    states.silent()
+    states.stands(ANOTHER, NOW)
+    assert states.step is Step.UNKNOWN
+
+
+@open_states
+def test_the_leader_cannot_be_asked(make: Make) -> None:
+    states = make()
+    states.unreadable(NOW)
+    assert (states.step, states.again) == (Step.READ, True)
+    states.unreadable(LATE)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+# -- DENIED -------------------------------------------------------------------------------------------------
+
+
+def test_denied_although_ours_stands() -> None:
+    states = denied()
+    assert states.step is Step.READ, "an answer can be made up"
+    states.stands(standing(OURS, ID, OWN), NOW)
+    assert (states.step, states.removes) == (Step.DONE, True)
+
+
+@pytest.mark.parametrize("there", [STANDING_V, ANOTHER, NOTHING])
+def test_denied_and_ours_does_not_stand(there: Standing) -> None:
+    states = denied()
+    states.stands(there, NOW)
+    assert (states.step, states.certain, states.removes) == (Step.REFUSED, True, False)
+
+
+# -- LANDED -------------------------------------------------------------------------------------------------
+
+
+def test_landed_and_ours_stands() -> None:
+    states = landed()
+    states.stands(standing(OURS, ID, OWN), NOW)
+    assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, True)
+
+
+def test_landed_and_one_that_replaced_ours_stands() -> None:
+    states = landed()
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, True)
+
+
+def test_landed_and_what_stands_names_the_chunks_that_were_replaced() -> None:
+    """They are needed: somebody has put that meta back."""
+    states = landed()
+    states.stands(standing(12, "other", V), NOW)
+    assert (states.step, states.removes) == (Step.UNKNOWN, False)
+
+
+def test_landed_and_v_still_stands() -> None:
+    states = landed()
+    states.stands(STANDING_V, NOW)
+    assert (states.step, states.again) == (Step.READ, True)
+    states.stands(STANDING_V, LATE)
+    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
+
+
+@pytest.mark.parametrize("there", [standing(EXPECTED - 1, "older", "OLDER"), NOTHING])
+def test_landed_and_an_older_one_stands(there: Standing) -> None:
+    states = landed()
+    states.stands(there, NOW)
+    assert (states.step, states.removes) == (Step.DONE, False)
+
+
+def test_landed_and_an_older_one_than_the_acknowledgement_stands() -> None:
+    states = landed()
+    states.stands(standing(OURS - 1, "other", "OTHER"), NOW)
+    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
+
+
+# -- the ends -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "step", "certain"),
+    [
+        (fresh, Step.REFUSED, True),
+        (denied, Step.REFUSED, True),
+        (silent, Step.UNKNOWN, False),
+        (lost, Step.UNKNOWN, False),
+        (landed, Step.UNKNOWN, False),
+    ],
+)
+def test_given_up(make: Make, step: Step, certain: bool) -> None:
+    states = make()
+    states.give_up()
+    assert (states.step, states.certain) == (step, certain)
+    assert states.step in ENDS
+
+
+def test_a_copy_that_never_left_does_not_count() -> None:
+    states = sent()
+    states.unsent(NOW)
+    assert (states.step, states.copies, states.certain) == (Step.SEND, 0, True)
+    send(states)
+    states.unsent(LATE)
+    assert (states.step, states.certain) == (Step.REFUSED, True)
+
+
+def test_cancelled() -> None:
+    """The outcome is looked for as long as the grace lasts, and nothing new is begun."""
+    states = sent(last_writer_wins=True)
+    states.hurry(NOW, 5.0)
+    assert (states.step, states.left(NOW)) == (Step.READ, 5.0)
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+    for early in (True, False):
+        states = lost(last_writer_wins=True)
+        if early:
+            states.hurry(NOW, 5.0)
+        states.stands(ANOTHER, NOW)
+        if not early:
+            states.hurry(NOW, 5.0)
+        assert (states.step, states.certain) == (Step.CONFLICT, True)
+
+
+# -- deleting from a full bucket ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("purged", "marker", "there", "outcome"),
+    [
+        (1, Step.DONE, standing(12, ID, ""), AfterFull.GONE),
+        (0, Step.DONE, standing(12, ID, ""), AfterFull.GONE),
+        (None, Step.KEPT, ANOTHER, AfterFull.GONE),
+        (1, Step.UNKNOWN, NOTHING, AfterFull.UNKNOWN),
+        (None, Step.REFUSED, NOTHING, AfterFull.UNKNOWN),
+        (0, Step.REFUSED, ANOTHER, AfterFull.AGAIN),
+        (0, Step.CONFLICT, NOTHING, AfterFull.AGAIN),
+        (1, Step.REFUSED, NOTHING, AfterFull.GONE),
+        (1, Step.CONFLICT, ANOTHER, AfterFull.GONE),
+        (1, Step.CONFLICT, standing(12, "other", V), AfterFull.AGAIN),
+    ],
+)
+def test_after_full(purged: int | None, marker: Step, there: Standing, outcome: AfterFull) -> None:
+    assert after_full(V, purged, marker, there) is outcome
