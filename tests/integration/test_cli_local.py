@@ -199,6 +199,7 @@ def test_a_lock_file_left_behind_by_a_crash(
         b'{"url": "nats://t@127.0.0.1:99999", "pid": 0}',
         json.dumps({"url": "nats://t@127.0.0.1:1", "pid": os.getpid(), "mark": "0"}).encode(),
     ],
+    ids=["empty", "no JSON", "no object", "no values", "no process", "no port", "not a server"],
 )
 def test_what_the_lock_file_says_may_be_nonsense(directory: Path, content: bytes) -> None:
     directory.mkdir()

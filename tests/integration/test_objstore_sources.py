@@ -291,7 +291,9 @@ async def lines() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "data", ["text", 5, None, Whole(), TextUpload(), io.StringIO("text"), lines, Upload], ids=repr
+    "data",
+    ["text", 5, None, Whole(), TextUpload(), io.StringIO("text"), lines, Upload],
+    ids=lambda data: getattr(data, "__name__", type(data).__name__),
 )
 async def test_no_source(store: ObjectStore, data: Any) -> None:
     upload = await store.begin_upload("a")
