@@ -162,6 +162,15 @@ class Commit:
             await bucket.shielded(self._remove_replaced())
         return self._result()
 
+    @property
+    def kept(self) -> ObjectInfo | None:
+        """What somebody has made of ours since, when that is what stands."""
+        states = self.states
+        standing = states.standing
+        if states.step is not Step.KEPT or standing is None or standing.revision != states.revision:
+            return None
+        return standing.info
+
     async def _drive(self) -> None:
         """Do what the state machine says until it has come to an end."""
         states, wait = self.states, FIRST_RETRY

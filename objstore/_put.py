@@ -171,6 +171,9 @@ class Put(ChunkSender):
         finally:
             reading.close()
             self._guard.close()
+        kept = commit.kept
+        if kept is not None:
+            return kept
         expires = None if self._ttl is None else whole.info.mtime + self._ttl
         return replace(whole.info, revision=revision, expires=expires)
 
@@ -272,6 +275,9 @@ class Put(ChunkSender):
             raise self._made_anew()
         if self.counts_afterwards or self._doubts:
             await bucket.shielded(self._committed())
+        kept = commit.kept
+        if kept is not None:
+            return kept
         expires = None if self._ttl is None else info.mtime + self._ttl
         return as_stored(info, revision, expires)
 

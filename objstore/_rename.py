@@ -89,7 +89,8 @@ async def _steps(
             name=old.name,
             nuid=old.nuid,
         ) from exc
-    return replace(new, revision=await _clean(bucket, replace(linked, revision=new_revision)))
+    cleaned = await _clean(bucket, replace(linked, revision=new_revision))
+    return replace(new, revision=cleaned.revision) if cleaned.mtime == linked.mtime else cleaned
 
 
 class _Both(Commit):
@@ -284,15 +285,21 @@ def _gravestone(info: ObjectInfo) -> bytes:
     return tombstone(replace(info, nuid=next_nuid(), metadata=unmarked(info)), mtime=datetime.now(UTC))
 
 
-async def _clean(bucket: Bucket, info: ObjectInfo) -> int:
-    """Take the back reference off the new name; returns its revision."""
+async def _clean(bucket: Bucket, info: ObjectInfo) -> ObjectInfo:
+    """Take the back reference off the new name; returns what of the object stands there then."""
     if RENAMED_FROM not in info.metadata:
-        return info.revision
+        return info
+    clean = replace(info, metadata=unmarked(info))
     try:
-        return await _commit(bucket, replace(info, metadata=unmarked(info)), info.revision)
-    except (Conflict, NatsError) as exc:
+        return replace(clean, revision=await _commit(bucket, clean, info.revision))
+    except Conflict as conflict:
+        current = conflict.current
+        return (
+            current if current is not None and not current.deleted and _same_chunks(current, info) else info
+        )
+    except NatsError as exc:
         log.info("%r in bucket %r keeps the mark of its rename: %s", info.name, bucket.name, exc)
-        return info.revision
+        return info
 
 
 async def _bury(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:

@@ -341,7 +341,7 @@ class _Bucket:
     max_message = 1 << 20
     limits_messages = False
     check_original = Bucket.check_original
-    client = SimpleNamespace(max_payload=1 << 20, _check_usable=lambda: None)
+    client = SimpleNamespace(max_payload=1 << 20, _connection=SimpleNamespace(check_open=lambda: None))
     check_name = Bucket.check_name
     check_writable = Bucket.check_writable
     template = Bucket.template

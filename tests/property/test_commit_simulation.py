@@ -80,6 +80,7 @@ async def work(link: Link, chance: Random, number: int, log: list[Operation]) ->
         operation = Operation(f"{number}.{index}.", kind)
         log.append(operation)
         task = asyncio.ensure_future(call(link, chance, kind, operation.mark))
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if chance.random() < 0.2:
             asyncio.get_running_loop().call_later(chance.choice((0.0005, 0.01, 0.3)), task.cancel)
         done, _ = await asyncio.wait([task], timeout=200)

@@ -93,7 +93,8 @@ class Verbs:
         return draw_size(self.rng, largest)
 
     def chunk_size(self, size: int) -> int | None:
-        return self.rng.choice([None, None, max(512, size // self.rng.randint(1, 24))]) if size else None
+        wanted = min(max(512, size // self.rng.randint(1, 24)), 1 << 20)
+        return self.rng.choice([None, None, wanted]) if size else None
 
     async def info_of(self, store: ObjectStore, name: str) -> ObjectInfo | None:
         async def work() -> Answer:

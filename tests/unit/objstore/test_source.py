@@ -109,7 +109,9 @@ async def test_given_up_while_reading(tmp_path: Path, monkeypatch: pytest.Monkey
         await file.gone.wait()
 
 
-@pytest.mark.parametrize("data", ["text", 5, None, object(), io.StringIO("x")], ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize(
+    "data", ["text", 5, None, object(), io.StringIO("x")], ids=lambda data: type(data).__name__
+)
 def test_refused(data: Any) -> None:
     with pytest.raises(TypeError):
         open_source(data)
