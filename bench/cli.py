@@ -198,6 +198,8 @@ def other(args: argparse.Namespace, rest: list[str]) -> int:
             "-m",
             "pytest",
             "-q",
+            "-n",
+            "0",
             str(ROOT / "bench" / "micro"),
             "--benchmark-enable",
             *rest,

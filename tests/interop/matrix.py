@@ -1,6 +1,6 @@
 """Write docs/interop.md from what a run reported.
 
-python -m pytest -q tests/interop --interop-all --interop-report=build/interop.json
+python -m pytest -q -n 0 tests/interop --interop-all --interop-report=build/interop.json
 python tests/interop/matrix.py build/interop.json docs/interop.md
 """
 
