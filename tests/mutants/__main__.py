@@ -33,7 +33,8 @@ def prepare(folder: Path) -> None:
 
 def run(folder: Path, test: str) -> tuple[int, str]:
     """Run one test in ``folder``; its exit code (-1: it hangs), and what it printed."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", f"tests/{test}"]
+    options = ("-n", "0", "-q", "-x", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *options, f"tests/{test}"]
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder),
