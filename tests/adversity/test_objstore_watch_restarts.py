@@ -7,6 +7,7 @@ a later one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -156,6 +157,7 @@ async def test_rolling_restarts_under_load(cluster: LocalCluster, how: str) -> N
             stop.set()
             await asyncio.gather(*load)
         async with asyncio.timeout(60):
+            await all_current(js)
             wanted = {info.name: info.revision for info in await store.list(include_deleted=True)}
         assert len(wanted) > 20
         changed = {name: revision for name, revision in wanted.items() if name != "before"}
@@ -163,6 +165,15 @@ async def test_rolling_restarts_under_load(cluster: LocalCluster, how: str) -> N
             await listener.until(changed if number % 2 else wanted, 40)
         for listener in listeners:
             await listener.stop()
+
+
+async def all_current(js: JetStreamContext) -> None:
+    """Wait until every replica has everything: a server of 2.9 may lead before it has caught up."""
+    while True:
+        with contextlib.suppress(NatsError):
+            replicas = (await js.stream_info(STREAM)).raw["cluster"]["replicas"]
+            if all(replica.get("current") and not replica.get("lag") for replica in replicas):
+                return
 
 
 async def _disturb(js: JetStreamContext, cluster: LocalCluster, server: LocalServer, how: str) -> None:
