@@ -17,7 +17,7 @@ from natsproto.jetstream.api.codec import time_from_ns
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ._bucket import Bucket, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket, log
 from .format.codec import MetaDecodeError
 from .format.models import InvalidMeta, ObjectInfo
 from .format.naming import all_meta_subject
@@ -352,15 +352,34 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
     found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
-        messages = bucket.messages(all_meta_subject(bucket.name))
-    else:
-        messages = _each(bucket, [subject for subject in subjects if subject not in seen])
-    async with aclosing(messages):
-        async for message in messages:
-            found.stored(message)
+        async with aclosing(bucket.messages(all_meta_subject(bucket.name))) as messages:
+            async for message in messages:
+                found.stored(message)
+        return
+    lacking = [subject for subject in subjects if subject not in seen]
+    loop = asyncio.get_running_loop()
+    deadline, wait = loop.time() + bucket.retry_budget, FIRST_RETRY
+    while lacking:
+        gone: list[str] = []
+        async with aclosing(_each(bucket, lacking)) as answers:
+            async for subject, answer in answers:
+                if answer is None:
+                    gone.append(subject)
+                else:
+                    found.stored(answer)
+        # Purged meanwhile, or asked of a leader that has not caught up (nats-server 2.9, just restarted).
+        subjects = (await meta_subjects(bucket) if gone else None) or {}
+        lacking = [subject for subject in gone if subject in subjects]
+        if lacking:
+            if loop.time() + wait > deadline:
+                raise StaleConnectionError("the leader lists names whose metas it does not have")
+            await bucket.pause(wait, deadline)
+            wait = min(wait * 2, LAST_RETRY)
 
 
-async def _each(bucket: Bucket, subjects: list[str]) -> AsyncGenerator[StoredMessage, None]:
+async def _each(
+    bucket: Bucket, subjects: list[str]
+) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
     """The newest messages of many subjects from the leader, several asked for at a time."""
     for at in range(0, len(subjects), AT_ONCE):
         part = subjects[at : at + AT_ONCE]
@@ -372,9 +391,10 @@ async def _each(bucket: Bucket, subjects: list[str]) -> AsyncGenerator[StoredMes
                 if not retryable(exc):
                     raise
             for index, subject in enumerate(part):
-                message = await _finish(bucket, subject, pending[index] if index < len(pending) else None)
-                if message is not None:
-                    yield message
+                yield (
+                    subject,
+                    await _finish(bucket, subject, pending[index] if index < len(pending) else None),
+                )
         finally:
             for request in pending:
                 request.close()
