@@ -367,7 +367,8 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
                     gone.append(subject)
                 else:
                     found.stored(answer)
-        # Purged meanwhile, or asked of a leader that has not caught up (nats-server 2.9, just restarted).
+        # Purged meanwhile, or asked of a leader that has not caught up; and nats-server 2.9, once killed, may
+        # have forgotten for good which message of a subject is the newest.
         subjects = (await meta_subjects(bucket) if gone else None) or {}
         lacking = [subject for subject in gone if subject in subjects]
         if lacking:
@@ -375,6 +376,7 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
                 raise StaleConnectionError("the leader lists names whose metas it does not have")
             await bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
+            bucket.miscounts |= bucket.skips_live
 
 
 async def _each(
@@ -393,7 +395,11 @@ async def _each(
             for index, subject in enumerate(part):
                 yield (
                     subject,
-                    await _finish(bucket, subject, pending[index] if index < len(pending) else None),
+                    await _finish(
+                        bucket,
+                        subject,
+                        pending[index] if index < len(pending) and not bucket.miscounts else None,
+                    ),
                 )
         finally:
             for request in pending:
