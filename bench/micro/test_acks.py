@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.aio.operations import home_of
 from natsproto.aio.request_mux import RequestMux
 from natsproto.jetstream.api.delivery import parse_ack_subject
 from natsproto.jetstream.publisher import PublishWindow, parse_pub_ack
@@ -45,6 +46,7 @@ class Connection:
         self.mux = self._mux = RequestMux(b"_INBOX.0123456789ABCDEFGHIJKL")
         self.session = SimpleNamespace()
         self._loop = asyncio.get_running_loop()
+        self.home = home_of(self._loop)
         self.congested = False
         self.replies: list[bytes] = []
 
