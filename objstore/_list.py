@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 PAGE = 500
 """Metas fetched at a time: what an iteration holds in memory."""
 
+WHOLE = 10_000
+"""So many names of a bucket with replicas are read before the first one is told of. Of a larger one, a name
+that was replaced just before the call may be told of twice: as it was, and as it is."""
+
 ROUNDS = 10
 """How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
 them, in the moment between; without a bound an iteration would last as long as others write."""
@@ -85,15 +89,17 @@ async def iterate(
     def wanted(info: ObjectInfo | None) -> bool:
         return info is not None and info.name.startswith(prefix) and (include_deleted or not info.deleted)
 
-    if bucket.skips_live:
-        # Consumers of these servers lose their place when a meta is replaced meanwhile: read all at once.
+    subjects = await meta_subjects(bucket)
+    if bucket.skips_live or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE):
+        # Consumers of old servers lose their place when a meta is replaced meanwhile; and one whose server is
+        # behind tells of what was replaced before the call, which nobody can take back: read all at once.
         for info in await newest_metas(bucket, on_invalid):
             if wanted(info):
                 yield info
         return
     report = on_invalid or warn_invalid
     read = meta_reader(bucket, report)
-    several = await _filed_twice(bucket)
+    several = _filed_twice(subjects or {})
 
     async def newest(info: ObjectInfo) -> bool:
         if info.name not in several:
@@ -139,9 +145,8 @@ async def iterate(
         await bucket.shielded(pages.close())
 
 
-async def _filed_twice(bucket: Bucket) -> set[str]:
+def _filed_twice(subjects: dict[str, int]) -> set[str]:
     """Names that clients with other encodings have filed under another subject as well (old ones have)."""
-    subjects = await meta_subjects(bucket) or {}
     found = [name for name in map(decode_meta_name, subjects) if name is not None]
     once = set(found)
     if len(once) == len(found):
