@@ -113,7 +113,6 @@ class Bucket:
     """One bound bucket. Immutable but for what is learnt about the server."""
 
     __slots__ = (
-        "_ack_head",
         "_direct_subject",
         "_info_subject",
         "_leader_subject",
@@ -173,7 +172,6 @@ class Bucket:
         self.new_names = 0  # puts in a row that replaced nothing; see _put.py
         self.retry_budget = js.client._options.retry_budget
         self.acks = AckCheck(self.stream, domain_of(info))
-        self._ack_head = self.acks.head
         self._near = self._domain_connected_to()
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
         self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
