@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from ._newest import (
     PROOF,
     Goal,
     OnInvalid,
+    each_newest,
     finish_following,
     following,
     meta_reader,
@@ -113,7 +115,10 @@ async def iterate(
     try:
         while rounds:
             while page := await pages.next():
+                newer = await _newer(bucket, page) if pages.resumed else {}
                 for msg in page:
+                    if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
+                        continue  # comes later
                     found = read(msg._msg._frame, msg.metadata)
                     if found is not None and wanted(found) and await newest(found):
                         yield found
@@ -145,6 +150,21 @@ async def iterate(
         await bucket.shielded(pages.close())
 
 
+async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:
+    """Where the newest meta of each subject of a page lies, as the leader has it.
+
+    The first consumer tells of nothing but the newest ones. One that goes on after it also tells of those
+    that were replaced and are still stored: by writers without roll-up, or since a server that was killed has
+    forgotten that it removed them.
+    """
+    newest: dict[str, int] = {}
+    async with aclosing(each_newest(bucket, list({msg.subject for msg in page}))) as answers:
+        async for subject, message in answers:
+            # What is gone by now was there when it was read.
+            newest[subject] = 0 if message is None else message.seq
+    return newest
+
+
 def _filed_twice(subjects: dict[str, int]) -> set[str]:
     """Names that clients with other encodings have filed under another subject as well (old ones have)."""
     found = [name for name in map(decode_meta_name, subjects) if name is not None]
@@ -159,10 +179,12 @@ class _Pages:
 
     Attributes:
         cursor: sequence of the last meta handed out.
+        resumed: the consumer goes on after another one.
     """
 
     def __init__(self, bucket: Bucket) -> None:
         self.cursor = 0
+        self.resumed = False
         self._bucket = bucket
         self._consumer: PullConsumer | None = None
         self._creating: asyncio.Task[ConsumerInfo] | None = None
@@ -236,7 +258,8 @@ class _Pages:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        if self.cursor:
+        self.resumed = self.cursor > 0
+        if self.resumed:
             config["opt_start_seq"] = self.cursor + 1
         self._names.append(name)
         # A cancelled creation goes on at the server: close() waits for its end, to delete what it made.

@@ -361,7 +361,7 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
     deadline, wait = loop.time() + bucket.retry_budget, FIRST_RETRY
     while lacking:
         gone: list[str] = []
-        async with aclosing(_each(bucket, lacking)) as answers:
+        async with aclosing(each_newest(bucket, lacking)) as answers:
             async for subject, answer in answers:
                 if answer is None:
                     gone.append(subject)
@@ -379,7 +379,7 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
             bucket.miscounts |= bucket.skips_live
 
 
-async def _each(
+async def each_newest(
     bucket: Bucket, subjects: list[str]
 ) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
     """The newest messages of many subjects from the leader, several asked for at a time."""

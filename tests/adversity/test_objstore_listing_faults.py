@@ -20,7 +20,7 @@ from natsproto.testing.proxy import HookResult
 from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectStore
 from objstore.format.naming import meta_subject
-from support.objects import stream
+from support.objects import read_raw, stream, write_raw
 
 NAMES = [f"n{number:02}" for number in range(40)]
 
@@ -52,6 +52,30 @@ async def faulty(proxy: FaultProxy, filled: ObjectStore) -> AsyncIterator[Object
 
 async def no_consumer(store: ObjectStore) -> None:
     assert await store.js.consumer_names(stream(store)) == []
+
+
+async def test_an_iteration_that_resumes_tells_of_nothing_replaced(
+    filled: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was replaced may still be stored: written without roll-up, or by a server that was killed since.
+
+    A consumer that goes on after a lost one is given it; the first one never is.
+    """
+    monkeypatch.setattr("objstore._list.PAGE", 3)
+    for name in (NAMES[30], NAMES[35], "gone"):
+        for number in range(3):
+            document = await read_raw(filled, NAMES[0])
+            document |= {"name": name, "description": f"{number}", "deleted": name == "gone"}
+            await write_raw(filled.js, meta_subject(filled.bucket, name), document, rollup=number == 0)
+    seen = []
+    async for info in filled.iter(include_deleted=True):
+        seen.append((info.name, info.description))
+        if len(seen) in (3, 33):
+            for consumer in await filled.js.consumer_names(stream(filled)):
+                await filled.js.delete_consumer(stream(filled), consumer)
+    assert len(seen) == len(set(seen)) == len(NAMES) + 1
+    for name in (NAMES[30], NAMES[35], "gone"):
+        assert (name, "2") in seen
 
 
 # -- what a cancelled iteration leaves --------------------------------------------------------------------
