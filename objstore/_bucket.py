@@ -606,8 +606,11 @@ class Bucket:
 
     # -- chunks -----------------------------------------------------------------------------------
 
-    async def purge_chunks(self, nuid: str) -> None:
+    async def purge_chunks(self, nuid: str, *, before: int | None = None) -> None:
         """Remove the chunks of one nuid: always an exact subject, never a wildcard.
+
+        Args:
+            before: only those with smaller sequences.
 
         Raises:
             IntegrityError: the nuid must not be used in a subject.
@@ -615,18 +618,18 @@ class Bucket:
         subject = chunk_subject(self.name, nuid)
         try:
             if self.miscounts:
-                await self._delete_each(subject)
-            await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject))
+                await self._delete_each(subject, before)
+            await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject, seq=before))
         except APIError as exc:
             raise self.translate(exc) from exc
 
-    async def _delete_each(self, subject: str) -> None:
+    async def _delete_each(self, subject: str, before: int | None) -> None:
         """Remove messages one by one; what is left then is for the purge.
 
         They are all read first: nats-server 2.9 finds no next one of a subject whose first one was deleted.
         """
         async with aclosing(self.messages(subject)) as messages:
-            sequences = [message.seq async for message in messages]
+            sequences = [message.seq async for message in messages if before is None or message.seq < before]
         for seq in reversed(sequences):
             try:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))
@@ -634,11 +637,14 @@ class Bucket:
                 pass  # gone already, or not allowed
 
     async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
-        """Purge what is no longer referenced; a failure is reported, the caller's work stands."""
+        """Purge the chunks of a meta that was replaced; a failure is reported, the caller's work stands.
+
+        They are older than the meta. What is newer on their nuid was stored since: an upload goes on with it.
+        """
         if info.is_link or not info.nuid:
             return
         try:
-            await self.purge_chunks(info.nuid)
+            await self.purge_chunks(info.nuid, before=info.revision)
         except (NatsError, IntegrityError) as exc:
             log.warning(
                 "%s: chunks %r of %r in bucket %r are left behind: %s",

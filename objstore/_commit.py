@@ -118,6 +118,7 @@ class Commit:
         self._own = nuid if owns else ""
         self._subject = subject or bucket.meta_subject(name)
         self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
+        self._after = after
         self._ttl = ttl
         self._before = before
         self._discard = discard
@@ -269,7 +270,10 @@ class Commit:
 
     async def _look(self) -> Standing | None:
         """What stands; ``None`` when another name that this commit changes was changed by somebody else."""
-        return await self._standing(self._subject)
+        standing = await self._standing(self._subject)
+        if self._after and not standing.revision and not self.states.expected:
+            return Standing(stripped=not await self._bucket.stored_chunks(self._nuid))
+        return standing
 
     async def _standing(self, subject: str) -> Standing:
         bucket = self._bucket

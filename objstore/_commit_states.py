@@ -22,6 +22,8 @@ LOST, AMBIGUOUS    the standing meta has our nuid (somebody updated it)   KEPT
 LOST, AMBIGUOUS    the revision is the expected one                       pause, SEND (expecting 0: at most
                                                                           20 s after the first);
                                                                           no time: UNKNOWN
+LOST, AMBIGUOUS    nothing stands, as expected, and the chunks of ours    UNKNOWN: whoever removed them has
+                   are gone                                               seen ours stand
 LOST, AMBIGUOUS    the revision is smaller, or nothing stands, and the    read again; no time: UNKNOWN
                    leader's last sequence < expected: it is behind
 LOST               another meta, or none any more; last writer wins       SEND the same id and nuid, its
@@ -48,7 +50,8 @@ that V is replaced, and the commit's own only when it shows that ours does not s
 
 Expecting 0, a copy that comes late lands a second time if the first one was deleted, its marker purged,
 and its id forgotten by the server in between. So the copies lie within :data:`ZERO_WINDOW`, and
-``purge_deleted`` leaves markers alone that are not much older.
+``purge_deleted`` leaves markers alone that are not much older. Where there was no room for a marker, the
+missing chunks tell.
 
 The marker of a delete is refused by a full bucket: the limit is checked before the roll-up. Then the meta
 subject is purged up to the revision read, the marker is committed expecting 0, and :func:`after_full` says
@@ -100,11 +103,13 @@ class Standing:
         revision: its sequence; 0 = there is none.
         msg_id: the id it was committed with, ``""`` when it has none.
         info: decoded; ``None`` when there is none, or none that can be read.
+        stripped: nothing stands, and the chunks of the commit are gone as well.
     """
 
     revision: int = 0
     msg_id: str = ""
     info: ObjectInfo | None = None
+    stripped: bool = False
 
     @property
     def nuid(self) -> str:
@@ -279,6 +284,7 @@ class CommitStates:
             self._end(Step.KEPT, revision)
         elif revision == self.expected:
             in_time = self._in_time(now) and (self.expected or now - self._first <= ZERO_WINDOW)
+            in_time = in_time and not standing.stripped
             self._retry(Step.SEND if in_time else Step.UNKNOWN)
         elif revision < self.expected and last_seq is None:
             self.step = Step.READ_WITH_LAST

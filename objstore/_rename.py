@@ -2,8 +2,9 @@
 
 Where the bucket allows batches, both names change in one commit. Elsewhere it takes steps, and chunks do
 not move: both metas carry the same nuid for a moment, so whoever removes one of them must know of the
-other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name), then the new one is
-published with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one
+other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name, and
+``metadata["natsproto.renaming-at"]`` = the revision that stands there), then the new one is published at
+that revision with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one
 becomes a delete marker under a nuid of its own, then the back reference is taken off. Every step is a
 compare-and-set. Our own put and delete complete a marked rename before they purge; other clients do not
 know the mark.
@@ -30,6 +31,7 @@ from .format.codec import encode_meta, tombstone
 from .format.models import ObjectInfo
 
 RENAMING = "natsproto.renaming"
+RENAMING_AT = "natsproto.renaming-at"
 RENAMED_FROM = "natsproto.renamed-from"
 TRIES = 10
 
@@ -60,7 +62,7 @@ async def rename(
 async def _steps(
     bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, expected: int, subject: str | None
 ) -> ObjectInfo:
-    marked = replace(old, metadata={**unmarked(old), RENAMING: changed.name})
+    marked = replace(old, metadata={**unmarked(old), RENAMING: changed.name, RENAMING_AT: str(expected)})
     marked = replace(marked, revision=await _commit(bucket, marked, old.revision, subject))
     new = replace(changed, metadata=unmarked(changed), mtime=datetime.now(UTC))
     linked = replace(new, metadata={**new.metadata, RENAMED_FROM: old.name})
@@ -158,7 +160,7 @@ async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
     new_name, old_name = info.metadata.get(RENAMING), info.metadata.get(RENAMED_FROM)
     if new_name is not None and new_name != info.name and _usable(bucket, new_name):
         target, expected = await _target(bucket, new_name)
-        if target is None or target.deleted:
+        if (target is None or target.deleted) and _awaits(info, expected):
             new = replace(info, name=new_name, metadata={**unmarked(info), RENAMED_FROM: info.name})
             try:
                 await _commit(bucket, new, expected)
@@ -173,7 +175,7 @@ async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
 async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | None:
     """Complete the rename that ``info`` is marked with; returns the new name, ``None`` when there is no pair.
 
-    A mark whose new name belongs to another object by now is taken off.
+    A mark whose new name was changed by others is taken off.
     """
     new_name = info.metadata.get(RENAMING)
     if new_name is None or new_name == info.name or not _usable(bucket, new_name):
@@ -181,11 +183,14 @@ async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | 
     current = await _read(bucket, info.name)
     if current is None or current.revision != info.revision:
         return None  # replaced meanwhile, by somebody who has seen the mark
-    target = await _read(bucket, new_name)
-    taken = target is not None and not target.deleted and target.nuid != info.nuid
+    target, expected = await _target(bucket, new_name)
+    if target is not None and not target.deleted:
+        failed = target.nuid != info.nuid
+    else:
+        failed = not _awaits(info, expected)
     if dry_run:
-        return None if taken else new_name
-    if taken:
+        return None if failed else new_name
+    if failed:
         await _unmark(bucket, replace(info, metadata=unmarked(info)))
         return None
     await finish_rename(bucket, info)
@@ -230,6 +235,15 @@ def _same_chunks(one: ObjectInfo, other: ObjectInfo) -> bool:
 
 def _half(origin: ObjectInfo, info: ObjectInfo) -> bool:
     return not origin.deleted and _same_chunks(origin, info) and origin.metadata.get(RENAMING) == info.name
+
+
+def _awaits(info: ObjectInfo, revision: int) -> bool:
+    """Whether the rename that ``info`` is marked with may still be finished.
+
+    Once the new name was changed it has failed, whatever stands there by now: who began it may be taking the
+    mark off. (Marks of older versions do not say what they expect.)
+    """
+    return info.metadata.get(RENAMING_AT, str(revision)) == str(revision)
 
 
 def _usable(bucket: Bucket, name: str) -> bool:
@@ -277,7 +291,9 @@ async def _commit(bucket: Bucket, info: ObjectInfo, expected: int, subject: str 
 
 def unmarked(info: ObjectInfo) -> dict[str, str]:
     """The metadata without our marks."""
-    return {key: value for key, value in info.metadata.items() if key not in (RENAMING, RENAMED_FROM)}
+    return {
+        key: value for key, value in info.metadata.items() if key not in (RENAMING, RENAMING_AT, RENAMED_FROM)
+    }
 
 
 def _gravestone(info: ObjectInfo) -> bytes:

@@ -10,26 +10,26 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from natsproto.nuid import next_nuid
 
-from ._bucket import Bucket, MetaDecodeError
+from ._bucket import Bucket, MetaDecodeError, log
 from ._callbacks import check_callback
 from ._chunks import SETTLE
-from ._newest import newest_metas
 from ._operation import operation
 from ._prepare import prepare
 from ._put import Put
 from ._source import open_source
-from .errors import BadObjectMetaError
+from .errors import BadObjectMetaError, OutcomeUnknownError
 from .format.chunking import resolve_chunk_size
-from .format.naming import chunk_subject, is_safe_nuid
+from .format.naming import all_meta_subject, chunk_subject, is_safe_nuid
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
+    from ._commit import Conflict
     from ._put import Progress
     from ._source import ObjectData
     from .format.models import ObjectInfo
@@ -111,16 +111,22 @@ class Upload:
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
         bucket = self._bucket
-        # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
+        # Read last, the likeliest one first: it may be committed meanwhile.
         if await standing(bucket, self.name, self.nuid) is None and await self._holder() is None:
             await bucket.purge_chunks(self.nuid)
 
     async def _holder(self) -> ObjectInfo | None:
-        """The live object that has these chunks, under whatever name; reads every meta."""
-        for info in await newest_metas(self._bucket, lambda invalid: None):
-            if info.nuid == self.nuid and not info.deleted:
-                return info
-        return None
+        """The live object that has these chunks, under whatever name; reads every meta, at the leader."""
+        bucket = self._bucket
+        found: dict[str, ObjectInfo] = {}
+        async with aclosing(bucket.messages(all_meta_subject(bucket.name), 1000)) as messages:
+            async for message in messages:
+                found.pop(message.subject, None)
+                if self.nuid.encode() in message.data:
+                    with suppress(MetaDecodeError):
+                        found[message.subject] = bucket.decode(message)
+        holders = (info for info in found.values() if info.nuid == self.nuid and not info.deleted)
+        return next(holders, None)
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
@@ -178,26 +184,84 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
     return upload
 
 
+class _Superseded(Exception):
+    """An earlier commit of the same chunks may have been replaced already."""
+
+
 class ResumedPut(Put):
-    """A put on a nuid that may have chunks already, and that keeps them when it fails."""
+    """A put on a nuid that may have chunks already, and that keeps them when it fails.
+
+    An earlier one may have been committed, and replaced since: whoever replaced it is about to remove the
+    chunks, and a meta that names them again would destroy what stands. So they are committed only when
+
+    * what stands is older than the last chunk: no commit has landed yet, and the revision that the next one
+      expects sees to it that no other one does; or
+    * chunks were lacking: none was sent, or they have been removed already, and a removal that comes late
+      removes only what is older than the meta that it is about.
+
+    Else the object is stored anew, on another nuid.
+    """
 
     counts_afterwards = True
 
     def __init__(self, *args: Any, nuid: str, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._fixed = nuid
-        self._source.restartable = (
-            False  # starting over would mean another nuid, which the token does not know
-        )
+        self._fixed: str | None = nuid
+        self._restartable = self._source.restartable
+        self._source.restartable = False  # the token would not know the other nuid: only where it must be
         self._stored: AsyncGenerator[StoredMessage, None] | None = None
         self._last_seq = 0
 
+    async def run(self) -> ObjectInfo:
+        """As :meth:`Put.run`."""
+        try:
+            return await super().run()
+        except _Superseded:
+            name = self._template.name
+            if not self._restartable:
+                raise self._unknown() from None
+            log.warning("the upload of %r may have been stored, and replaced since: it starts over", name)
+        self._fixed = None
+        self._source.restartable = True
+        return await super().run()
+
+    def _unknown(self) -> OutcomeUnknownError:
+        bucket, name = self._bucket.name, self._template.name
+        return OutcomeUnknownError(
+            f"the upload of {name!r} to bucket {bucket!r} may have been stored, and replaced since: begin "
+            f"another one; its chunks ({self._nuid}) are kept",
+            bucket=bucket,
+            name=name,
+            nuid=self._nuid,
+        )
+
     def _begin(self) -> None:
         super()._begin()
-        self._nuid = self._fixed
-        self._subject = chunk_subject(self._bucket.name, self._nuid)
+        if self._fixed is not None:
+            self._nuid = self._fixed
+            self._subject = chunk_subject(self._bucket.name, self._nuid)
+
+    async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
+        revision, old = previous
+        ours = old is not None and not old.deleted and old.nuid == self._nuid
+        if self._all_there and revision > self._last_seq and not ours:
+            raise _Superseded
+        return await super()._commit(previous)
+
+    async def _stand_back(self, conflict: Conflict) -> bool:
+        if self._all_there:
+            raise _Superseded
+        return await super()._stand_back(conflict)
+
+    @property
+    def _all_there(self) -> bool:
+        """An earlier one may have been as far as its commit: no chunk was lacking."""
+        return self._fixed is not None and self._window is None and self._chunks > 0
 
     async def _send_chunks(self) -> None:
+        if self._fixed is None:
+            await super()._send_chunks()
+            return
         self._stored = self._bucket.messages(self._subject)
         self._guard.partial = True
         try:
@@ -252,6 +316,8 @@ class ResumedPut(Put):
             await self._check_again()
 
     async def _cleanup(self) -> None:
-        if self._window is not None:
+        if self._fixed is None:
+            await super()._cleanup()
+        elif self._window is not None:
             await self._window.quiesce(SETTLE)
             self._window.close()

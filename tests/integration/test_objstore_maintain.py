@@ -10,7 +10,7 @@ import pytest
 
 from natsproto.nuid import next_nuid
 from objstore import ObjectInfo, ObjectMeta, ObjectStore
-from objstore._rename import RENAMING
+from objstore._rename import RENAMING, RENAMING_AT
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 
@@ -209,6 +209,24 @@ async def test_mark_whose_new_name_is_taken(store: ObjectStore) -> None:
     assert await store.get("new") == b"another"
     assert (await store.get_info("old")).metadata == {}
     await store.update_meta("old", ObjectMeta("old", "still usable"))
+
+
+async def test_mark_whose_new_name_was_changed(store: ObjectStore) -> None:
+    """That rename has failed, whatever has become of the new name since: whoever began it may know."""
+    info = await half_renamed(store, published=False)
+    await publish_meta(store, replace(info, metadata={RENAMING: "new", RENAMING_AT: "0"}))
+    await store.put("new", b"another")
+    await store.delete("new")
+    assert (await store.gc(older_than=NOW, dry_run=True)).renames == []
+    await store.put("old", DATA * 2)
+    assert not await store.exists("new")
+    assert (await store.get_info("old")).metadata == {}
+    again = await half_renamed(store, published=False)
+    await publish_meta(store, replace(again, metadata={RENAMING: "new", RENAMING_AT: "0"}))
+    assert (await store.gc(older_than=NOW)).renames == []
+    assert (await store.get_info("old")).metadata == {}
+    assert await store.get("old") == DATA
+    assert (await store.verify(deep=True)).ok
 
 
 async def test_many_metas(store: ObjectStore) -> None:

@@ -6,14 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
 from objstore import (
     BadObjectMetaError,
     DigestMismatchError,
+    ObjectInfo,
     ObjectStore,
+    OutcomeUnknownError,
     RevisionConflictError,
+    Upload,
 )
 
 DATA = os.urandom(3_000_017)
@@ -193,6 +197,47 @@ async def test_sent_twice_is_stored_once(store: ObjectStore) -> None:
     await (await store.begin_upload("a", token=upload.token)).send(DATA)
     assert await store.get("a") == DATA
     assert list((await chunk_counts(store)).values()) == [-(-len(DATA) // CHUNK)]
+
+
+async def superseded(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> tuple[Upload, ObjectInfo]:
+    """An upload that was committed and replaced, by somebody who is about to remove its chunks."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    info = await upload.send(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr("objstore._bucket.Bucket.discard_chunks", AsyncMock())
+        await store.put("a", b"what stands")
+    return await store.begin_upload("a", token=upload.token), info
+
+
+async def test_sent_again_after_it_was_replaced(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks are all there, and about to be removed: the object is stored on a nuid of its own."""
+    upload, info = await superseded(store, monkeypatch)
+    again = await upload.send(DATA)
+    assert again.nuid != info.nuid
+    await store._bucket.discard_chunks(info, "put")
+    assert await store.get("a") == DATA
+    assert await chunk_counts(store) == {f"$O.{store.bucket}.C.{again.nuid}": again.chunks}
+
+
+async def test_sent_again_from_a_source_that_is_used_up(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, _ = await superseded(store, monkeypatch)
+    with pytest.raises(OutcomeUnknownError, match="begin another one"):
+        await upload.send(iter([DATA]))
+    assert await store.get("a") == b"what stands"
+
+
+async def test_sent_again_after_its_chunks_were_removed(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal that is repeated, or comes late, is about the chunks of that meta, and those are older."""
+    upload, info = await superseded(store, monkeypatch)
+    await store._bucket.discard_chunks(info, "put")
+    again = await upload.send(DATA)
+    assert again.nuid == info.nuid
+    await store._bucket.discard_chunks(info, "put")
+    assert await store.get("a") == DATA
 
 
 @pytest.mark.parametrize("change", ["first", "middle", "shorter", "longer", "more chunks"])

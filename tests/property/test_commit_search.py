@@ -7,6 +7,7 @@ breadth first: at a few hundred thousand most cases are complete.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import product
 from random import Random
 
@@ -100,7 +101,7 @@ class ForgetsItsId(CommitStates):
     __slots__ = ()
 
     def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
-        super().stands(Standing(standing.revision, "", standing.info), now, last_seq)
+        super().stands(replace(standing, msg_id=""), now, last_seq)
 
 
 class BelievesDuplicates(CommitStates):

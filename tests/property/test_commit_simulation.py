@@ -58,10 +58,31 @@ def call(link: Link, chance: Random, kind: str, mark: str) -> Any:
         case "rename":
             other = NAMES[1 - NAMES.index(name)]
             return store.update_meta(name, ObjectMeta(other, mark))
+        case "upload":
+            return upload(link, chance, name, mark, data)
         case "link":
             return store.update_meta("l", ObjectMeta("l", mark, options=link_to(name)))
         case _:
             return store.delete(name)
+
+
+async def upload(link: Link, chance: Random, name: str, mark: str, data: bytes) -> Any:
+    """Send it, interrupted up to twice; what an interrupted one did is not known."""
+    token = (await link.store.begin_upload(name, mark, chunk_size=32)).token
+    for pause in (*[chance.choice((0.0005, 0.003, 0.01, 0.3)) for _ in range(chance.randrange(3))], 200):
+        again = await link.store.begin_upload(name, token=token)
+        sending = asyncio.ensure_future(again.send(data))
+        try:
+            await asyncio.wait([sending], timeout=pause)
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
+        if not sending.cancelled():
+            break
+    try:
+        return sending.result()
+    except NatsError as exc:
+        raise OutcomeUnknownError("interrupted before", bucket="b", name=name, nuid="") from exc
 
 
 def link_to(name: str) -> Any:
@@ -70,7 +91,10 @@ def link_to(name: str) -> Any:
     return ObjectMetaOptions(ObjectLink("b", name))
 
 
-KINDS = ("put", "put", "stream", "create", "put if", "update", "rename", "rename", "link", "delete", "delete")
+KINDS = (
+    *("put", "put", "stream", "create", "put if", "update", "rename", "rename", "link", "upload", "upload"),
+    *("delete", "delete"),
+)
 
 
 async def work(link: Link, chance: Random, number: int, log: list[Operation]) -> None:
@@ -179,6 +203,6 @@ def test_nothing_is_lost(seed: int, caplog: pytest.LogCaptureFixture) -> None:
 def test_the_histories_are_worth_it(caplog: pytest.LogCaptureFixture) -> None:
     """All verbs succeed somewhere, and every way to end occurs."""
     caplog.set_level(logging.CRITICAL)
-    logs = [operation for seed in range(30) for operation in simulate(seed)[1]]
+    logs = [operation for seed in range(60) for operation in simulate(seed)[1]]
     assert {operation.kind for operation in logs if operation.end == "ok"} >= {*KINDS, "atomic"}
     assert {operation.end for operation in logs} == {"ok", "failed", "unknown", "cancelled"}

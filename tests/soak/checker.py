@@ -509,7 +509,7 @@ class BucketCheck:
         for other in reversed(item.removes):
             if other is op or other.outcome == FAIL or other.begin > op.end:
                 continue
-            if other.args.get("if") and floor > other.args["if"]:
+            if other.args.get("if") and item.floor.at(other.begin) > other.args["if"]:
                 continue  # it would have found another revision
             replaced = any(
                 write.outcome != FAIL and write.begin > other.settled and item.committed_by(write) < op.begin

@@ -47,9 +47,9 @@ class Meta(NamedTuple):
     nuid: str = ""
     id: str = ""
 
-    def standing(self) -> Standing:
+    def standing(self, stripped: bool = False) -> Standing:
         info: Any = Info(self.nuid, self.kind == "T") if self.rev else None
-        return Standing(self.rev, self.id, info)
+        return Standing(self.rev, self.id, info, stripped)
 
 
 class Copy(NamedTuple):
@@ -342,8 +342,10 @@ class Search:
                 )
                 for now in (0.0,) if writer.full and others else (0.0, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
+                    stripped = not (meta.rev or states.expected) and bool(writer.own)
+                    stands = meta.standing(stripped and writer.own not in world.chunks)
                     looked = apply_to(
-                        states, self.rules, lambda s, m=meta, n=now, t=told: s.stands(m.standing(), n, t)
+                        states, self.rules, lambda s, m=stands, n=now, t=told: s.stands(m, n, t)
                     )
                     if looked.step is Step.SEND and looked.copies >= COPIES:
                         continue

@@ -198,6 +198,14 @@ def test_expecting_nothing_copies_are_close(make: Make) -> None:
 
 
 @open_states
+def test_whoever_removed_the_chunks_has_seen_the_meta(make: Make) -> None:
+    """A full bucket has no room for the marker of a delete, and a server that was killed forgets ids."""
+    states = make(expected=0, replaced="")
+    states.stands(Standing(stripped=True), NOW)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+@open_states
 @pytest.mark.parametrize("there", [standing(EXPECTED - 1, "older", "OLDER"), NOTHING])
 def test_a_leader_that_is_behind(make: Make, there: Standing) -> None:
     states = make()
