@@ -16,6 +16,7 @@ import pytest
 import natsproto
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectInfo, ObjectStore
+from objstore._bucket import Bucket
 from support.clusters import SERVERS, client_each, cluster_of, leader_of
 from support.objects import CHUNK, pattern
 
@@ -194,6 +195,29 @@ async def test_what_is_missing_is_said_at_once(cluster: LocalCluster) -> None:
                     await reader.read()
         kinds = [(problem.kind, problem.name) for problem in (await at.reader.verify()).problems]
         assert kinds == [("missing chunks", "a")]
+
+
+async def test_a_leader_that_was_cut_off(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on answering, with metas older than what others say of the chunks: nothing is damaged."""
+    async with setting(cluster) as at, asyncio.timeout(30):
+        old = await at.writer.put("a", b"old" * 100)
+        await at.writer.put("a", b"new" * 100)
+        true = Bucket.leader_meta
+        answers = [old, old]
+
+        async def stale(bucket: Bucket, name: str) -> ObjectInfo | None:
+            return answers.pop() if answers else await true(bucket, name)
+
+        async def before(bucket: Bucket, name: str) -> ObjectInfo | None:
+            return old
+
+        for read in (at.reader.get("a"), at.reader.get_range("a", 0, 300)):
+            with monkeypatch.context() as patch:
+                patch.setattr(Bucket, "leader_meta", stale)
+                patch.setattr(Bucket, "read_meta", before)
+                answers[:] = [old, old]
+                assert await read == b"new" * 100
+                assert not answers
 
 
 async def test_a_chunk_is_never_taken_for_another(cluster: LocalCluster) -> None:
