@@ -21,7 +21,9 @@ from .history import OK, Op, Version
 from .runner import row
 
 CONSUMERS_GO = 20.0
-"""Seconds in which the consumers of killed clients must be gone."""
+CONSUMERS_GO_R3 = 100.0
+"""Seconds in which the consumers of killed clients must be gone. In a cluster a server proposes to remove them,
+and when that is lost it waits for 30 s, then longer, before it proposes it again."""
 
 
 @dataclass
@@ -187,7 +189,9 @@ def _difference(got: list[Any], wanted: list[Any]) -> str:
     )
 
 
-async def consumers_left(js: JetStreamContext, bucket: str, watchers: int) -> tuple[list[str], float]:
+async def consumers_left(
+    js: JetStreamContext, bucket: str, watchers: int, replicated: bool
+) -> tuple[list[str], float]:
     """Wait until only the watchers' consumers are left; what the others are, and after how long."""
     began = time.monotonic()
     stream = f"OBJ_{bucket}"
@@ -196,7 +200,7 @@ async def consumers_left(js: JetStreamContext, bucket: str, watchers: int) -> tu
         took = time.monotonic() - began
         if len(names) <= watchers:
             return [], took
-        if took > CONSUMERS_GO:
+        if took > (CONSUMERS_GO_R3 if replicated else CONSUMERS_GO):
             break
         await asyncio.sleep(0.5)
     kinds = []

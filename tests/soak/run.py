@@ -181,10 +181,10 @@ class Soak:
             self._violations(found.violations)
             self.report.add_audit(found)
             await self._watchers(files, bucket, found.versions, clients)
-            extra, took = await consumers_left(stage.js, bucket, self.plan.processes * self.plan.connections)
+            watchers = self.plan.processes * self.plan.connections
+            extra, took = await consumers_left(stage.js, bucket, watchers, stage.routes is not None)
             self.report.consumers_took = max(self.report.consumers_took, took)
             if extra:
-                watchers = self.plan.processes * self.plan.connections
                 text = f"{watchers} watchers in {bucket}, {len(extra)} consumers after {took:.0f} s"
                 self.bad("consumers left", f"{text}: {' '.join(extra)}")
             history.ops += found.ops
