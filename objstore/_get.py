@@ -37,10 +37,6 @@ MAX_LINKS = 8
 DEFAULT_MAX_SIZE = 1 << 30
 """Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
 
-CONFIRM = (0.0, 0.05, 0.1, 0.2, 0.4)
-"""Seconds between the looks before chunks of a bucket with replicas are called missing. A leader that was cut
-off goes on answering until it notices, and its metas may be older than what another server said of chunks."""
-
 SMALL = DEFAULT_CHUNK_SIZE
 """Up to this size the only chunk of an object is asked for by itself, not as a batch."""
 
@@ -140,7 +136,7 @@ async def again(bucket: Bucket, info: ObjectInfo, exc: BaseException) -> ObjectI
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: it could not be found out.
     """
-    for wait in CONFIRM if isinstance(exc, Missing) and bucket.replicated else (0.0,):
+    for wait in bucket.looks if isinstance(exc, Missing) else (0.0,):
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)
         if fresh.nuid != info.nuid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -117,10 +118,16 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
     live = [info for info in infos if not info.deleted]
     objects = [info for info in live if not info.is_link]
     by_nuid = {info.nuid: info.name for info in objects}
+    suspects = {info.name: info for info in objects if _check_counts(info, counts) is not None}
+    confirmed: dict[str, Problem] = {}
+    for wait in bucket.looks:
+        await asyncio.sleep(wait)
+        found = [await _confirm(bucket, suspects[name]) for name in (confirmed or suspects)]
+        confirmed = {each.name: each for each in found if each is not None}
+        if not confirmed:
+            break
     for info in objects:
-        problem = _check_counts(info, counts)
-        if problem is not None:
-            problem = await _confirm(bucket, info, problem)
+        problem = confirmed.get(info.name)
         if problem is None and deep and (info.size or info.chunks):
             problem = await _check_content(bucket, info)
         if problem is not None:
@@ -154,13 +161,13 @@ def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
     return None
 
 
-async def _confirm(bucket: Bucket, info: ObjectInfo, problem: Problem) -> Problem | None:
-    """Look again: the object may have been replaced between the two answers the counts came from."""
+async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
+    """Look again: the object may have been changed between the two answers the counts came from."""
     newest = (await bucket.locate(info.name))[1]
-    if newest is not None and newest.seq != info.revision:
-        return None  # changed meanwhile: the next run sees it
+    if newest is None or newest.seq != info.revision:
+        return None  # the next run sees it
     if not is_safe_nuid(info.nuid):
-        return problem
+        return _check_counts(info, {})
     subject = chunk_subject(bucket.name, info.nuid)
     stored = await bucket.stored_chunks(info.nuid)
     if stored == info.chunks + 1:

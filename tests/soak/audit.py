@@ -22,8 +22,8 @@ from .runner import row
 
 CONSUMERS_GO = 20.0
 CONSUMERS_GO_R3 = 100.0
-"""Seconds in which the consumers of killed clients must be gone. In a cluster a server proposes to remove them,
-and when that is lost it waits for 30 s, then longer, before it proposes it again."""
+"""Seconds in which the consumers of killed clients must be gone. In a cluster a server proposes to remove
+them, and when that is lost it waits for 30 s, then longer, before it proposes it again."""
 
 
 @dataclass
