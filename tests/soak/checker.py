@@ -24,8 +24,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .content import TELLING, make
 from .content import digest as digest_of
-from .content import make
 from .effects import CREATES, MAX_AGE_SLACK, Effects, Seen, effects, target_name
 from .floor import Floor
 from .history import FAIL, OK, Op, Told, Version
@@ -168,7 +168,8 @@ class BucketCheck:
         candidates = [other.args["body"] for other in self.ops if other.verb in CREATES]
         candidates += [version.body for version in self.initial if version.body]
         found = {body for body in candidates if digest_of(make(body)[start:end]) == want}
-        made.seen.append(Seen("content", name, bodies=frozenset(found)))
+        if not found or end - start >= TELLING:  # a short one names nobody
+            made.seen.append(Seen("content", name, bodies=frozenset(found)))
 
     def _note(self, item: _Name, version: Version, op: Op) -> None:
         if version.name != item.name:

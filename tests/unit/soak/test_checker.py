@@ -384,8 +384,8 @@ class TestWrong:
     def test_range_of_an_older_one(self, story: Story) -> None:
         first = story.write("n", 1, 2, 10)
         story.write("n", 3, 4, 20)
-        part = digest(make(first.args["body"])[50:60])
-        story.op("range", "n", 5, 6, result={"part": [50, 60, part]})
+        part = digest(make(first.args["body"])[50:80])
+        story.op("range", "n", 5, 6, result={"part": [50, 80, part]})
         assert story.kinds() == ["stale or lost"]
 
     def test_update_that_changes_the_bytes(self, story: Story) -> None:
