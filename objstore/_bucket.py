@@ -598,15 +598,6 @@ class Bucket:
         except MessageNotFoundError:
             return None
 
-    @property
-    def looks(self) -> tuple[float, ...]:
-        """Seconds between the looks at meta and chunks before these are called missing.
-
-        A leader that was cut off goes on answering until it notices, and its metas may be older than what
-        another server says of the chunks.
-        """
-        return (0.0, 0.05, 0.1, 0.2, 0.4) if self.replicated else (0.0,)
-
     async def stored_chunks(self, nuid: str) -> int:
         """How many chunks of a nuid the leader has."""
         subject = chunk_subject(self.name, nuid)

@@ -14,6 +14,7 @@ from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
 from ._range import read_range
 from ._sinks import BlockSink, WholeSink
 from .errors import (
+    DigestMismatchError,
     IntegrityError,
     LinkError,
     ObjectChangedError,
@@ -36,6 +37,9 @@ MAX_LINKS = 8
 
 DEFAULT_MAX_SIZE = 1 << 30
 """Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
+
+LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Seconds between the looks at an object before it is called damaged."""
 
 SMALL = DEFAULT_CHUNK_SIZE
 """Up to this size the only chunk of an object is asked for by itself, not as a batch."""
@@ -128,35 +132,49 @@ async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
     return bucket, info
 
 
-async def again(bucket: Bucket, info: ObjectInfo, exc: BaseException) -> ObjectInfo:
+async def again(
+    bucket: Bucket, info: ObjectInfo, exc: Missing | IntegrityError, *, retry: bool = False
+) -> ObjectInfo:
     """After missing or wrong chunks: what the leader says the object is now.
+
+    Counts that are wrong may be right a moment later: a chunk that came twice is removed by its writer when
+    that learns of it, and a leader that was cut off goes on answering until it notices.
+
+    Args:
+        retry: the caller reads once more what it is given, also when it is the same object.
 
     Raises:
         IntegrityError: the same object is still there, so it is damaged.
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: it could not be found out.
     """
-    for wait in bucket.looks if isinstance(exc, Missing) else (0.0,):
+    odd = isinstance(exc, Missing) and bucket.replicated
+    for wait in LOOKS:
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)
         if fresh.nuid != info.nuid:
             return fresh
-        if wait and await bucket.stored_chunks(info.nuid) >= info.chunks:
-            return fresh
-    if isinstance(exc, Missing) and bucket.max_age is not None:
+        if isinstance(exc, DigestMismatchError):
+            break
+        if await bucket.stored_chunks(info.nuid) == info.chunks:
+            if retry or odd:
+                return fresh
+            break
+        odd = True
+    if not isinstance(exc, Missing):
+        raise exc
+    if bucket.max_age is not None:
         # Chunks are older than the meta, by as long as the upload took, and expire before it.
         raise ObjectNotFoundError(
             f"object {info.name!r} in bucket {info.bucket!r} has expired",
             bucket=info.bucket,
             name=info.name,
         ) from None
-    if isinstance(exc, Missing):
-        raise IntegrityError(
-            f"object {info.name!r} in bucket {info.bucket!r} is damaged: chunks are missing",
-            bucket=info.bucket,
-            name=info.name,
-        ) from None
-    raise exc
+    raise IntegrityError(
+        f"object {info.name!r} in bucket {info.bucket!r} is damaged: chunks are missing",
+        bucket=info.bucket,
+        name=info.name,
+    ) from None
 
 
 async def get_bytes(
@@ -192,7 +210,7 @@ async def get_bytes(
                 await ChunkFeed(bucket, info, sink, window=window).run()
             return info, sink.finish()
         except (Missing, IntegrityError) as exc:
-            info = await again(bucket, info, exc)
+            info = await again(bucket, info, exc, retry=not last)
             if last:
                 raise changed(info) from None
             if info.is_link:
@@ -241,7 +259,7 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
         try:
             return await read_range(bucket, info, start, stop)
         except (Missing, IntegrityError) as exc:
-            info = await again(bucket, info, exc)
+            info = await again(bucket, info, exc, retry=not last)
             if last:
                 raise changed(info) from None
             if info.is_link:

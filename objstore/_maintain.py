@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from natsproto.errors import NatsError
 
 from ._bucket import Bucket, MetaDecodeError, log
-from ._get import blocks
+from ._get import LOOKS, blocks
 from ._newest import newest_metas
 from ._rename import RENAMING, complete
 from .errors import IntegrityError, ObjectChangedError
@@ -120,7 +120,7 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
     by_nuid = {info.nuid: info.name for info in objects}
     suspects = {info.name: info for info in objects if _check_counts(info, counts) is not None}
     confirmed: dict[str, Problem] = {}
-    for wait in bucket.looks:
+    for wait in LOOKS:
         await asyncio.sleep(wait)
         found = [await _confirm(bucket, suspects[name]) for name in (confirmed or suspects)]
         confirmed = {each.name: each for each in found if each is not None}

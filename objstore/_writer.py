@@ -163,9 +163,8 @@ class ObjectWriter:
             raise ConnectionClosedError("the writer is closed")
 
     def __del__(self) -> None:
-        end_dropped(
-            self, getattr(self, "_task", None), "use it with 'async with', or await commit() or abort()"
-        )
+        if not getattr(self, "_closed", True):  # else its task ends by itself, even if nobody waits for that
+            end_dropped(self, self._task, "use it with 'async with', or await commit() or abort()")
 
     async def __aenter__(self) -> ObjectWriter:
         self._begin()  # from now on it is under way: Client.drain() lets it end

@@ -155,6 +155,24 @@ async def test_writer(store: ObjectStore, size: int, cycle: bool) -> None:
     await assert_exact(store)
 
 
+async def test_a_writer_whose_commit_is_cancelled_twice(store: ObjectStore) -> None:
+    """It was closed: what it cleans up it cleans up alone, and nobody is told to close it."""
+    writer = store.open_writer("a")
+    await writer.write(DATA[: 3 * CHUNK])
+    (task,) = tasks("objstore-writer")
+    commit = asyncio.ensure_future(writer.commit())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        commit.cancel()
+    await asyncio.wait([commit])
+    assert commit.cancelled()
+    assert not task.done()
+    del writer, commit
+    gc.collect()
+    await ended(task)
+    await assert_exact(store)
+
+
 async def test_a_writer_that_is_held_goes_on(store: ObjectStore) -> None:
     writer = store.open_writer("a")
     for at in range(0, 1_000_000, 100_000):
