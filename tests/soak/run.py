@@ -175,7 +175,7 @@ class Soak:
         await asyncio.sleep(1.0)  # what dead clients' sockets still held has arrived
         self._leftovers(left)
         files = list(clients.files)
-        history = read(files)
+        history = await asyncio.to_thread(read, files)  # the proxies run here, too: they must not stall
         for bucket in stage.buckets:
             found = await audit(stage.js, bucket, self.expiring, number)
             self._violations(found.violations)
@@ -189,8 +189,9 @@ class Soak:
                 self.bad("consumers left", f"{text}: {' '.join(extra)}")
             history.ops += found.ops
             self._initial.setdefault(bucket, [])
-        history.told = read(files).told
-        self._check(stage, nemesis, history, number)
+        history.told = (await asyncio.to_thread(read, files)).told
+        await asyncio.to_thread(self._check, stage, nemesis, history, number)
+        self._forget_watchers(await asyncio.to_thread(read, files), clients)
         for path in files:
             clients.files.remove(path)
             if not self.plan.keep:
@@ -273,22 +274,25 @@ class Soak:
 
     # -- watchers ---------------------------------------------------------------------------------
 
+    def _forget_watchers(self, history: History, clients: Clients) -> None:
+        """Those that raised, and those of processes that are gone."""
+        broken = {line["broke"] for line in history.broke}
+        labels = {member.label for member in clients.members}
+        for watcher in list(self._bucket_of):
+            if watcher in broken or watcher.split("/")[0] not in labels:
+                del self._bucket_of[watcher]
+                self._told.pop(watcher, None)
+
     async def _watchers(self, files: list[str], bucket: str, final: list[Version], clients: Clients) -> None:
         """Every watcher that lives has told of every name's last state; it may take a moment."""
         began = time.monotonic()
         while True:
-            history = read(files)
+            history = await asyncio.to_thread(read, files)
             for item in history.told:
                 names = self._told.setdefault(item.watcher, {})
                 names[item.version.name] = max(names.get(item.version.name, 0), item.version.revision)
             self._bucket_of |= history.watchers
-            broken = {line["broke"] for line in history.broke}
-            labels = {member.label for member in clients.members}
-            for watcher in [
-                name for name in self._bucket_of if name in broken or name.split("/")[0] not in labels
-            ]:
-                del self._bucket_of[watcher]
-                self._told.pop(watcher, None)
+            self._forget_watchers(history, clients)
             missing = [
                 violation
                 for watcher, where in self._bucket_of.items()
