@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy, corrupt
 from natsproto.wire import Msg
-from objstore import IntegrityError, ObjectInfo, ObjectStore
+from objstore import IntegrityError, ObjectChangedError, ObjectInfo, ObjectStore
 from support.objects import CHUNK, MIB, pattern, stream
 
 LIMIT = 10.0
@@ -131,6 +132,29 @@ async def test_bit_flip(proxy: FaultProxy, faulty: ObjectStore, tmp_path: Path, 
         assert hit.is_set()
     assert (tmp_path / "out").read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("size", [7, 3 * CHUNK + 7])
+async def test_a_copy_of_a_chunk_that_is_removed_meanwhile(
+    plain: ObjectStore, size: int, tmp_path: Path
+) -> None:
+    """A chunk that came twice is there until its writer hears of it: nothing is damaged."""
+    js, name = plain.js, stream(plain)
+    info = await plain.put("b", DATA[:size])
+    subject = f"$O.{plain.bucket}.C.{info.nuid}"
+
+    async def removed_soon(read: Awaitable[Any]) -> Any:
+        copy = await js.publish(subject, DATA[max(0, size - CHUNK) : size])
+        reading = asyncio.ensure_future(read)
+        await asyncio.sleep(0.1)
+        await js.delete_message(name, copy.seq)
+        return await reading
+
+    assert await removed_soon(plain.get("b")) == DATA[:size]
+    assert await removed_soon(plain.get_range("b", 2, size)) == DATA[2:size]
+    assert (await removed_soon(plain.verify(deep=True))).ok
+    with contextlib.suppress(ObjectChangedError):  # what was read goes to waste: read again
+        await removed_soon(plain.get_file("b", tmp_path / "b"))
 
 
 async def test_three_cuts(proxy: FaultProxy, faulty: ObjectStore, plain: ObjectStore) -> None:
