@@ -225,7 +225,17 @@ class Soak:
             return bool(nemesis.overlapping(begin, end, TOLERATED))
 
         full = frozenset({stages.SMALL}) | (frozenset(stage.buckets) if stage.disk else frozenset())
-        self._violations(judge_errors(history.ops, faults, tolerated, full))
+        wrong = judge_errors(history.ops, faults, tolerated, full)
+        by_id = {op.id: op for op in history.ops}
+        for violation in wrong:
+            op = by_id[violation.text.partition(":")[0]]
+            about = [
+                str(window)
+                for window in nemesis.windows
+                if op.begin - 10 < window.end and window.begin < op.end
+            ]
+            violation.ops += about
+        self._violations(wrong)
         self.report.add_history(history, tolerated)
 
     def _without_the_servers_part(
