@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
-from natsproto.errors import APIError, NatsError, RequestTimeoutError
+from natsproto.errors import APIError, NatsError, RequestTimeoutError, StaleConnectionError
 from natsproto.jetstream.api.codec import dumps_str
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
@@ -402,6 +402,7 @@ class _Window:
         self.seq = seq
         self.batch = batch
         self.announced = self.seen = self.taken = self.first = 0
+        self._last = 0  # sequence of the last message that came
         self._apart = False
         self._early: list[WireMsg] = []  # came before its turn
         self._end: tuple[NatsError | None] | None = None  # likewise
@@ -485,8 +486,14 @@ class _Window:
         self.seen += 1
         block = msg.header
         seq = None if block is None else header_int(block, b"Nats-Sequence")
-        if block is None or seq is None or seq <= feed._cursor:
-            return  # not an answer to this request, or one that was taken with the window before
+        if block is None or seq is None or seq <= self._last:
+            return  # not an answer to this request, or one that came twice
+        before, self._last = self._last, seq
+        if header_int(block, b"Nats-Last-Sequence") not in (None, before):
+            self._on_done(StaleConnectionError("a chunk was lost on the way"))  # each names the one before
+            return
+        if seq <= feed._cursor:
+            return  # taken with the window before
         pending = header_int(block, b"Nats-Num-Pending")
         if pending is None:
             feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
