@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .content import TELLING, make
 from .content import digest as digest_of
@@ -32,6 +32,13 @@ from .history import FAIL, OK, Op, Told, Version
 from .watched import Violation
 
 START = -math.inf
+
+LEAD = 8.0
+"""Seconds: a follower may have applied, and told its consumers of, what the leader, stopped in between, has
+not. What it tells of is in place for readers at the leader when that much time has passed, or when its writer
+was told so."""
+
+LISTINGS = frozenset({"told", "list", "iter", "snapshot", "names", "dirs", "status"})
 
 
 @dataclass(slots=True)
@@ -83,13 +90,20 @@ class BucketCheck:
         initial: what every name was at the beginning: versions read when everything stood still. Names
             without one did not exist.
         began: when that was.
+        lead: seconds by which what a listing or a watch tells may be ahead of reads, see :data:`LEAD`.
     """
 
     def __init__(
-        self, bucket: str, ops: Iterable[Op], initial: Iterable[Version] = (), began: float = START
+        self,
+        bucket: str,
+        ops: Iterable[Op],
+        initial: Iterable[Version] = (),
+        began: float = START,
+        lead: float = 0.0,
     ) -> None:
         self.bucket = bucket
-        self.ops = sorted(ops, key=lambda op: op.begin)
+        ahead = (replace(op, end=op.end + lead) if op.verb in LISTINGS else op for op in ops)
+        self.ops = sorted(ahead, key=lambda op: op.begin)
         self.initial = list(initial)
         self.began = began
         self.violations: list[Violation] = []
@@ -571,6 +585,7 @@ def check_bucket(
     initial: Iterable[Version] = (),
     began: float = START,
     told: Iterable[Told] = (),
+    lead: float = 0.0,
 ) -> list[Violation]:
     """See :class:`BucketCheck`; what watchers told of counts as read when it was told.
 
@@ -590,4 +605,4 @@ def check_bucket(
         for item in told
         if item.bucket == bucket
     ]
-    return BucketCheck(bucket, [*ops, *watched], initial, began).run()
+    return BucketCheck(bucket, [*ops, *watched], initial, began, lead).run()

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import stage as stages
 from .audit import audit, consumers_left
-from .checker import Violation, check_bucket
+from .checker import LEAD, Violation, check_bucket
 from .clients import Clients
 from .errors import judge_errors
 from .history import History, Version, read
@@ -204,13 +204,14 @@ class Soak:
     def _check(self, stage: stages.Stage, nemesis: Nemesis, history: History, number: int) -> None:
         for line in history.bad:
             self._violations([Violation(line["bad"], "", "", f"{line['by']}: {line['m']}")])
+        lead = 0.0 if stage.routes is None else LEAD
         for bucket in stage.buckets:
             ops = [op for op in history.ops if op.bucket == bucket]
             initial = self._initial[bucket]
             since = self._since.get(bucket, float("-inf"))
             self._violations(
                 self._without_the_servers_part(
-                    check_bucket(bucket, ops, initial, since, history.told), nemesis, history
+                    check_bucket(bucket, ops, initial, since, history.told, lead), nemesis, history
                 )
             )
             final = [op for op in ops if op.id == f"audit-{number}"][-1]

@@ -67,8 +67,10 @@ class Story:
     def remove(self, name: str, begin: float, end: float, outcome: str = OK, **rest: Any) -> Op:
         return self.op("delete", name, begin, end, outcome, **rest)
 
-    def kinds(self, initial: Iterable[Version] = (), began: float = -math.inf) -> list[str]:
-        found = check_bucket(BUCKET, self.ops, initial, began, self.told)
+    def kinds(
+        self, initial: Iterable[Version] = (), began: float = -math.inf, lead: float = 0.0
+    ) -> list[str]:
+        found = check_bucket(BUCKET, self.ops, initial, began, self.told, lead)
         return sorted({violation.kind for violation in found})
 
 
@@ -96,6 +98,16 @@ class TestNothingWrong:
         story.absent("n", 6, 7, "ObjectDeletedError")
         story.write("n", 7, 8, 40, verb="create")
         assert story.kinds() == []
+
+    def test_a_follower_is_ahead_of_the_leader(self, story: Story) -> None:
+        first = story.write("n", 0, 1, 10)
+        second = story.write("n", 2, 20, 20)
+        story.told.append(Told("w", BUCKET, 3.0, Version.of_row(second.result["info"])))
+        story.read(first, "n", 4, 5)
+        assert story.kinds() == ["stale or lost"]
+        assert story.kinds(lead=8.0) == []
+        story.read(first, "n", 12, 13)  # too long after it was told
+        assert story.kinds(lead=8.0) == ["stale or lost"]
 
     def test_concurrent_reads_see_either(self, story: Story) -> None:
         first = story.write("n", 1, 2, 10)
