@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import NatsError, StaleConnectionError, UnsupportedFeatureError
+from natsproto.errors import APIError, NatsError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.jetstream.publisher import parse_pub_ack
 from natsproto.nuid import next_nuid
 from natsproto.subjects import check_publish_subject
@@ -185,6 +185,11 @@ class BatchCommit(Commit):
         return await batch.end(self._wire_subject, self._payload, meta_header(expected, msg_id, self._ttl))
 
 
+FORGOTTEN = frozenset((10175, 10176, 10201))
+"""Errors for the end of a batch that is not there, or whose id is: a message that came twice may have ended
+it already. The leader knows."""
+
+
 class AlreadyStored(Exception):
     """The server knows no batches: it has stored the first message as any other."""
 
@@ -238,4 +243,9 @@ class Batch:
         client = self._bucket.client
         header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
         answer = await client.request_frame(subject, payload, header, self._timeout)
-        return self._bucket.own_ack(answer.payload)
+        try:
+            return self._bucket.own_ack(answer.payload)
+        except APIError as exc:
+            if exc.err_code in FORGOTTEN:
+                raise StaleConnectionError(f"the server has no such batch any more: {exc}") from exc
+            raise

@@ -508,7 +508,7 @@ class Bucket:
 
     async def leader_meta(self, name: str) -> ObjectInfo | None:
         """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
-        message = await self.leader_message(self.meta_subject(name))
+        message = (await self.locate(name))[1]
         return None if message is None else self.decode(message)
 
     async def read_meta(self, name: str) -> ObjectInfo | None:
@@ -630,7 +630,7 @@ class Bucket:
         """
         async with aclosing(self.messages(subject)) as messages:
             sequences = [message.seq async for message in messages if before is None or message.seq < before]
-        for seq in reversed(sequences):
+        for seq in sequences:  # what is left after the first is no beginning that an upload could go on from
             try:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))
             except APIError:

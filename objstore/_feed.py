@@ -488,17 +488,17 @@ class _Window:
         seq = None if block is None else header_int(block, b"Nats-Sequence")
         if block is None or seq is None or seq <= self._last:
             return  # not an answer to this request, or one that came twice
+        pending = header_int(block, b"Nats-Num-Pending")
+        if pending is None:
+            feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
+            self._on_done(None)
+            return
         before, self._last = self._last, seq
         if header_int(block, b"Nats-Last-Sequence") not in (None, before):
             self._on_done(StaleConnectionError("a chunk was lost on the way"))  # each names the one before
             return
         if seq <= feed._cursor:
             return  # taken with the window before
-        pending = header_int(block, b"Nats-Num-Pending")
-        if pending is None:
-            feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
-            self._on_done(None)
-            return
         self.first = self.first or seq
         self.taken += 1
         if not feed._accept(msg.payload, seq, pending) or feed._done:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, StaleConnectionError
 
 from ._bucket import Bucket, last_of
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
@@ -144,6 +144,7 @@ async def again(
         retry: the caller reads once more what it is given, also when it is the same object.
 
     Raises:
+        StaleConnectionError: the same object is there, and in order; the caller would have to read it again.
         IntegrityError: the same object is still there, so it is damaged.
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: it could not be found out.
@@ -157,8 +158,12 @@ async def again(
         if isinstance(exc, DigestMismatchError):
             break
         if await bucket.stored_chunks(info.nuid) == info.chunks:
-            if retry or odd:
+            if retry:
                 return fresh
+            if odd:
+                raise StaleConnectionError(
+                    f"object {info.name!r} in bucket {info.bucket!r} could not be read whole: read it again"
+                )
             break
         odd = True
     if not isinstance(exc, Missing):

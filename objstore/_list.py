@@ -133,8 +133,10 @@ async def iterate(
             for _ in range(PROOF):
                 if message is None:
                     return
-                found = read_stored(bucket, message, report)
                 pages.cursor = message.seq
+                latest = await bucket.leader_message(message.subject)
+                replaced = latest is not None and latest.seq > message.seq  # as in _newer()
+                found = None if replaced else read_stored(bucket, message, report)
                 if found is not None and wanted(found) and await newest(found):
                     yield found
                 if await goal.reached(pages.cursor):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, StaleConnectionError
 
 from ._bucket import Bucket, MetaDecodeError, log
 from ._get import LOOKS, blocks
@@ -182,20 +183,25 @@ async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
     return _check_counts(info, {info.nuid: stored})
 
 
-async def _check_content(bucket: Bucket, info: ObjectInfo) -> Problem | None:
+async def _check_content(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> Problem | None:
     reading = blocks(bucket, info)
     try:
         async for _ in reading:
             pass
     except IntegrityError as exc:
         return Problem("damaged", info.name, str(exc), info.revision)
+    except StaleConnectionError:
+        if not again:
+            raise
     except NatsError as exc:
         if isinstance(exc, LookupError | ObjectChangedError):
             return None  # replaced or deleted meanwhile
         raise
+    else:
+        return None
     finally:
         await reading.aclose()
-    return None
+    return await _check_content(bucket, info, again=False)
 
 
 # -- gc ---------------------------------------------------------------------------------------------------
@@ -214,6 +220,29 @@ class _References:
         self._kept: set[str] = set()  # named by metas that an unreadable one has superseded
         self._standing: dict[str, ObjectInfo] = {}
         self._nuids: set[str] | None = None
+        self._cursor = 0
+
+    async def read_on(self, bucket: Bucket) -> bool:
+        """Read the metas that follow those that were read, in order; returns whether there were any.
+
+        Nothing may be taken for an orphan by mistake.
+
+        Raises:
+            NatsError: they could not be read to their end.
+        """
+        before = self._cursor
+        subject = all_meta_subject(bucket.name)
+        async with aclosing(bucket.messages(subject, 1000, after=before)) as messages:
+            async for message in messages:
+                self._cursor = message.seq
+                self._nuids = None
+                try:
+                    info = bucket.decode(message)
+                except MetaDecodeError as exc:
+                    self.unread(InvalidMeta(message.subject, message.seq, exc), message.data)
+                else:
+                    self.read(info, message.subject)
+        return self._cursor > before
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Take the next meta of a subject."""
@@ -239,28 +268,12 @@ class _References:
         return nuid in self._nuids or any(nuid.encode() in text for text in self._raw)
 
 
-async def _references(bucket: Bucket) -> _References:
-    """Read all metas in order: nothing may be taken for an orphan by mistake.
-
-    Raises:
-        NatsError: the metas could not be read to their end.
-    """
-    found = _References()
-    async for message in bucket.messages(all_meta_subject(bucket.name), 1000):
-        try:
-            info = bucket.decode(message)
-        except MetaDecodeError as exc:
-            found.unread(InvalidMeta(message.subject, message.seq, exc), message.data)
-        else:
-            found.read(info, message.subject)
-    return found
-
-
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
     """See :meth:`ObjectStore.gc`."""
     # Counts first: whatever is committed after them is seen in the metas.
     counts = await _chunk_counts(bucket)
-    references = await _references(bucket)
+    references = _References()
+    await references.read_on(bucket)
     before = datetime.now(UTC) - older_than
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
     for nuid, count in sorted(counts.items()):
@@ -274,6 +287,8 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             continue
         removed = False
         if not dry_run:
+            if await references.read_on(bucket) and references.named(nuid):
+                continue  # an upload that went on has been committed
             try:
                 await bucket.purge_chunks(nuid)
                 removed = True

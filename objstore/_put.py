@@ -253,7 +253,7 @@ class Put(ChunkSender):
                 ttl=self._ttl,
                 replaces=old,
                 owns=True,
-                after=0 if self._window is None else self._window.last_seq,
+                after=self._last_chunk,
                 before=self._stand_back if self._if_revision is None else None,
                 discard=self._discard,
             )
@@ -270,7 +270,7 @@ class Put(ChunkSender):
         except BaseException as exc:
             await self._abandon(exc)
             raise
-        if self._window is not None and revision <= self._window.last_seq:
+        if revision <= self._last_chunk:
             await bucket.shielded(self._retract(commit))
             raise self._made_anew()
         if self.counts_afterwards or self._doubts:
@@ -280,6 +280,11 @@ class Put(ChunkSender):
             return kept
         expires = None if self._ttl is None else info.mtime + self._ttl
         return as_stored(info, revision, expires)
+
+    @property
+    def _last_chunk(self) -> int:
+        """The sequence of the last chunk: the meta comes after it."""
+        return 0 if self._window is None else self._window.last_seq
 
     async def _undo(self) -> None:
         self._hurry = True

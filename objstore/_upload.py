@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from natsproto.nuid import next_nuid
@@ -18,15 +17,18 @@ from natsproto.nuid import next_nuid
 from ._bucket import Bucket, MetaDecodeError, log
 from ._callbacks import check_callback
 from ._chunks import SETTLE
+from ._doubt import Unrepairable
+from ._newest import newest_metas
 from ._operation import operation
 from ._prepare import prepare
 from ._put import Put
 from ._source import open_source
 from .errors import BadObjectMetaError, OutcomeUnknownError
 from .format.chunking import resolve_chunk_size
-from .format.naming import all_meta_subject, chunk_subject, is_safe_nuid
+from .format.naming import chunk_subject, is_safe_nuid
 
 if TYPE_CHECKING:
+    from natsproto.errors import NatsError
     from natsproto.jetstream.api.models import StoredMessage
 
     from ._commit import Conflict
@@ -111,22 +113,19 @@ class Upload:
     async def abort(self) -> None:
         """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
         bucket = self._bucket
-        # Read last, the likeliest one first: it may be committed meanwhile.
+        # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
         if await standing(bucket, self.name, self.nuid) is None and await self._holder() is None:
             await bucket.purge_chunks(self.nuid)
 
     async def _holder(self) -> ObjectInfo | None:
-        """The live object that has these chunks, under whatever name; reads every meta, at the leader."""
-        bucket = self._bucket
-        found: dict[str, ObjectInfo] = {}
-        async with aclosing(bucket.messages(all_meta_subject(bucket.name), 1000)) as messages:
-            async for message in messages:
-                found.pop(message.subject, None)
-                if self.nuid.encode() in message.data:
-                    with suppress(MetaDecodeError):
-                        found[message.subject] = bucket.decode(message)
-        holders = (info for info in found.values() if info.nuid == self.nuid and not info.deleted)
-        return next(holders, None)
+        """The live object that has these chunks, under whatever name; reads every meta."""
+        found = [
+            info
+            for info in await newest_metas(self._bucket, lambda invalid: None)
+            if info.nuid == self.nuid and not info.deleted
+        ]
+        # In the middle of a rename there are two of them.
+        return next((info for info in found if info.name != self.name), found[0] if found else None)
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
@@ -185,19 +184,26 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
 
 
 class _Superseded(Exception):
-    """An earlier commit of the same chunks may have been replaced already."""
+    """An earlier commit of the chunks may have been replaced already; or they are wrong, for a ``reason``."""
+
+    def __init__(self, reason: NatsError | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class ResumedPut(Put):
     """A put on a nuid that may have chunks already, and that keeps them when it fails.
 
     An earlier one may have been committed, and replaced since: whoever replaced it is about to remove the
-    chunks, and a meta that names them again would destroy what stands. So they are committed only when
+    chunks, and a meta that names them again would destroy what stands. Or its commit may still be on its way,
+    and would name what is changed now. So
 
-    * what stands is older than the last chunk: no commit has landed yet, and the revision that the next one
-      expects sees to it that no other one does; or
-    * chunks were lacking: none was sent, or they have been removed already, and a removal that comes late
-      removes only what is older than the meta that it is about.
+    * when it stands, nothing is committed again;
+    * not one of the chunks that are there is replaced or removed;
+    * when all of them are there, they are committed only in place of a meta that is older than the last one:
+      then no earlier commit has landed, and no other one does, as the revision is no longer what it expects;
+    * when some were lacking, no commit was sent; or they were all removed, after one: a removal that comes
+      late removes only what is older than the meta that it is about.
 
     Else the object is stored anew, on another nuid.
     """
@@ -216,13 +222,14 @@ class ResumedPut(Put):
         """As :meth:`Put.run`."""
         try:
             return await super().run()
-        except _Superseded:
-            name = self._template.name
+        except _Superseded as exc:
+            reason = exc.reason or self._unknown()
             if not self._restartable:
-                raise self._unknown() from None
-            log.warning("the upload of %r may have been stored, and replaced since: it starts over", name)
+                raise reason from None
+            log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
         self._fixed = None
         self._source.restartable = True
+        self._guard.partial = False
         return await super().run()
 
     def _unknown(self) -> OutcomeUnknownError:
@@ -241,10 +248,18 @@ class ResumedPut(Put):
             self._nuid = self._fixed
             self._subject = chunk_subject(self._bucket.name, self._nuid)
 
+    def _expects_new(self) -> bool:
+        return False  # what stands has to be read
+
+    def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
+        if not self._ours(previous[1]):
+            super()._check_condition(previous)
+
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         revision, old = previous
-        ours = old is not None and not old.deleted and old.nuid == self._nuid
-        if self._all_there and revision > self._last_seq and not ours:
+        if old is not None and self._ours(old):
+            return old
+        if self._all_there and not 0 < revision <= self._last_seq:
             raise _Superseded
         return await super()._commit(previous)
 
@@ -253,10 +268,17 @@ class ResumedPut(Put):
             raise _Superseded
         return await super()._stand_back(conflict)
 
+    def _ours(self, info: ObjectInfo | None) -> bool:
+        return self._fixed is not None and info is not None and not info.deleted and info.nuid == self._nuid
+
     @property
     def _all_there(self) -> bool:
         """An earlier one may have been as far as its commit: no chunk was lacking."""
         return self._fixed is not None and self._window is None and self._chunks > 0
+
+    @property
+    def _last_chunk(self) -> int:
+        return self._last_seq if self._window is None else self._window.last_seq
 
     async def _send_chunks(self) -> None:
         if self._fixed is None:
@@ -266,9 +288,11 @@ class ResumedPut(Put):
         self._guard.partial = True
         try:
             await super()._send_chunks()
-            await self._delete_strays(None, more=False)
+            await self._check_strays(None)
             if self._chunks:
                 await self._check_stored()  # another process may be sending with the same token
+        except Unrepairable as exc:
+            raise _Superseded(exc.reason) from exc
         finally:
             if self._stored is not None:
                 await self._stored.aclose()
@@ -280,35 +304,43 @@ class ResumedPut(Put):
                 self._last_seq = message.seq
                 self._count(chunk)
                 return
-            await self._delete_strays(message, more=self._chunks > 0)
+            await self._check_strays(message)
+            if self._chunks:
+                await self._check_uncommitted()
             self._window = self._open_window(self._chunks, self._last_seq)
         await super()._send(chunk)
 
-    async def _delete_strays(self, first: StoredMessage | None, *, more: bool) -> None:
-        """Whatever is stored beyond what agrees with the source does not belong there.
+    async def _check_strays(self, message: StoredMessage | None) -> None:
+        """Whatever is stored beyond what agrees with the source is of another one.
 
         Args:
-            first: the first of that, if it was read already.
-            more: whether others are going to be added to those that agree.
+            message: the first of that, if it was read already.
         """
         stored, self._stored = self._stored, None
         if stored is None:
             return
-        strays = [] if first is None else [first.seq]
-        async with aclosing(stored) as rest:
-            strays += [message.seq async for message in rest]
+        if message is None:
+            message = await anext(stored, None)
+        await stored.aclose()
+        if message is not None:
+            await self._check_uncommitted()
+            raise _Superseded
+
+    async def _check_uncommitted(self) -> None:
+        """The chunks of an object that stands, whole, are not those of another one.
+
+        Raises:
+            BadObjectMetaError: they are.
+        """
         bucket = self._bucket
-        whose = await standing(bucket, self._template.name, self._nuid) if strays or more else None
+        whose = await standing(bucket, self._template.name, self._nuid)
         if whose is not None and await bucket.stored_chunks(self._nuid) == whose.chunks:
-            # They belong to an object that stands, whole: it would be destroyed for what may come.
             raise BadObjectMetaError(
                 f"the upload of {self._template.name!r} was committed already, with other content: begin "
                 "another one",
                 bucket=bucket.name,
                 name=self._template.name,
             )
-        for seq in strays:
-            await self._delete(seq)
 
     async def _committed(self) -> None:
         await super()._committed()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -19,6 +21,9 @@ from objstore import (
     RevisionConflictError,
     Upload,
 )
+from objstore import _maintain as maintain
+from objstore._upload import ResumedPut
+from support.objects import meta_subject, read_raw, write_raw
 
 DATA = os.urandom(3_000_017)
 CHUNK = 100_000
@@ -237,6 +242,70 @@ async def test_sent_again_after_its_chunks_were_removed(
     again = await upload.send(DATA)
     assert again.nuid == info.nuid
     await store._bucket.discard_chunks(info, "put")
+    assert await store.get("a") == DATA
+
+
+async def test_sent_again_after_its_name_was_purged(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nothing stands there proves nothing: it was renamed, deleted, and its chunks are about to go."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+    moved = await store.rename("a", "b")
+    with monkeypatch.context() as patch:
+        patch.setattr("objstore._bucket.Bucket.discard_chunks", AsyncMock())
+        await store.delete("b")
+    for name in "ab":
+        await store.js.purge_stream(stream(store), subject=meta_subject(store, name))
+    again = await (await store.begin_upload("a", token=upload.token)).send(DATA)
+    await store._bucket.discard_chunks(moved, "delete")
+    assert await store.get("a") == DATA
+    assert (await store.get_info("a")).nuid == again.nuid != moved.nuid
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_sent_again_in_the_middle_of_a_rename(store: ObjectStore, written: bool) -> None:
+    """It was committed: nothing is committed again, whichever of the two names stands for it."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    info = await upload.send(DATA)
+    document = await read_raw(store, "a")
+    marked = {**document, "metadata": {"natsproto.renaming": "b", "natsproto.renaming-at": "0"}}
+    await write_raw(store.js, meta_subject(store, "a"), marked)
+    if written:
+        new = {**document, "name": "b", "metadata": {"natsproto.renamed-from": "a"}}
+        await write_raw(store.js, meta_subject(store, "b"), new)
+    again = await (await store.begin_upload("a", token=upload.token)).send(DATA)
+    assert (again.name, again.nuid) == ("b" if written else "a", info.nuid)
+    await store.delete("a")
+    assert await store.get("b") == DATA
+    assert (await store.verify(deep=True)).ok
+
+
+async def test_a_condition_that_its_own_commit_has_changed(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    info = await upload.send(DATA, if_revision=0)
+    again = await (await store.begin_upload("a", token=upload.token)).send(DATA, if_revision=0)
+    assert again.revision == info.revision
+
+
+async def test_committed_while_gc_runs(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chunk was lacking: nothing tells gc that the upload goes on, but its meta."""
+    await store.put("a", b"older")
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumedPut, "_commit", AsyncMock(side_effect=Stop))
+        with pytest.raises(Stop):
+            await upload.send(DATA)
+    looked = maintain._last_stored
+
+    async def slowly(*args: Any) -> Any:
+        found = await looked(*args)
+        await (await store.begin_upload("a", token=upload.token)).send(DATA)
+        return found
+
+    monkeypatch.setattr(maintain, "_last_stored", slowly)
+    report = await store.gc(older_than=timedelta(0))
+    assert report.orphans == []
     assert await store.get("a") == DATA
 
 

@@ -222,7 +222,15 @@ class BucketCheck:
                     )
                 item.wrote(known, writer)
                 earlier = first.setdefault(version.tag, version)
-                if earlier is not version and not item.renamed and writer.verb != "upload":
+                copied = any(
+                    op.verb == "copy" and op.outcome != FAIL and op.begin <= known.seen for op in item.writes
+                )  # back from where this version was copied to: the copy says who wrote it first
+                if (
+                    earlier is not version
+                    and not item.renamed
+                    and writer.verb != "upload"
+                    and not (copied and version.nuid != earlier.nuid)
+                ):
                     self._bad(
                         "committed twice",
                         item,

@@ -2,9 +2,9 @@
 
 Waiting costs nothing, so budgets of 20 s are used up in a blink. The stream has roll-up, compare-and-set,
 de-duplication, proposals that are applied later or dropped by a new leader, batches, and it may forget
-message ids. The network delays, cuts connections with frames still on their way, and loses answers. After
-every change of the stream all live metas are looked at: their chunks must be there, in order, with the digest
-they name.
+message ids. The network delays, doubles metas, cuts connections with frames still on their way, and loses
+answers. After every change of the stream all live metas are looked at: their chunks must be there, in order,
+with the digest they name.
 """
 
 from __future__ import annotations
@@ -306,6 +306,8 @@ class Link:
         self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
         frame = Pub(pub.subject, pub.reply, pub.header, bytes(pub.payload))
         self.loop.call_at(self.clear, self.arrives, session, frame)
+        if pub.subject.startswith(b"$O.b.M.") and self.chance.random() < 0.05:
+            self.loop.call_at(self.clear, self.arrives, session, frame)  # it comes twice
 
     def arrives(self, session: FakeSession, pub: Pub) -> None:
         if session is not self.session and (self.chance.random() < 0.5 or not self.may_be_late(pub)):
