@@ -25,6 +25,7 @@ from ._put import Put
 from ._source import open_source
 from .errors import BadObjectMetaError, OutcomeUnknownError
 from .format.chunking import resolve_chunk_size
+from .format.digest import hex_digest
 from .format.naming import chunk_subject, is_safe_nuid
 
 if TYPE_CHECKING:
@@ -258,6 +259,8 @@ class ResumedPut(Put):
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         revision, old = previous
         if old is not None and self._ours(old):
+            if old.digest != hex_digest(self._hasher.digest()):
+                raise _Superseded  # it is damaged, and these are other bytes
             return old
         if self._all_there and not 0 < revision <= self._last_seq:
             raise _Superseded
