@@ -19,6 +19,8 @@ WAIT               anything else: silence, a lost connection, 10158,      AMBIGU
                    any refusal of a second copy
 LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
 LOST, AMBIGUOUS    the standing meta has our nuid (somebody updated it)   KEPT
+LOST               the revision is the expected one, for up to 2 s        read again: who was in the way is
+                                                                          still under way
 LOST, AMBIGUOUS    the revision is the expected one                       pause, SEND (expecting 0: at most
                                                                           20 s after the first);
                                                                           no time: UNKNOWN
@@ -70,6 +72,10 @@ if TYPE_CHECKING:
 
 ZERO_WINDOW = 20.0
 """Seconds between the first and the last copy of a commit that expects no meta."""
+
+
+LOST_WAIT = 2.0
+"""Seconds for which the one who was in the way is waited for: another copy makes the outcome doubtful."""
 
 
 class Step(Enum):
@@ -148,6 +154,7 @@ class CommitStates:
         "_denied",
         "_first",
         "_lost",
+        "_patient_until",
         "again",
         "copies",
         "expected",
@@ -190,6 +197,7 @@ class CommitStates:
         self.again = False
         self._first = 0.0
         self._lost = False  # LOST rather than AMBIGUOUS
+        self._patient_until: float | None = None
         self._denied = False  # DENIED
         self._acked = 0  # LANDED: the sequence that was acknowledged
         self._behind = False  # the leader was seen to be behind: the next read asks for its last sequence
@@ -283,9 +291,13 @@ class CommitStates:
         elif self.nuid and standing.nuid == self.nuid:
             self._end(Step.KEPT, revision)
         elif revision == self.expected:
-            in_time = self._in_time(now) and (self.expected or now - self._first <= ZERO_WINDOW)
-            in_time = in_time and not standing.stripped
-            self._retry(Step.SEND if in_time else Step.UNKNOWN)
+            in_time = self._in_time(now) and not standing.stripped
+            if in_time and self._lost and now < self._lost_until(now):
+                self._retry(Step.READ)
+            elif in_time and (self.expected or now - self._first <= ZERO_WINDOW):
+                self._retry(Step.SEND)
+            else:
+                self._retry(Step.UNKNOWN)
         elif revision < self.expected and last_seq is None:
             self.step = Step.READ_WITH_LAST
             self.again = self._behind
@@ -298,6 +310,11 @@ class CommitStates:
             self._end(Step.REPLACE, revision)
         else:
             self._end(Step.CONFLICT, revision)
+
+    def _lost_until(self, now: float) -> float:
+        if self._patient_until is None:
+            self._patient_until = now + LOST_WAIT
+        return self._patient_until
 
     def moved(self) -> None:
         """Instead of :meth:`stands`: ours does not stand, and another name of the same batch was changed."""

@@ -21,6 +21,7 @@ from ._budget import HURRY, PURGE, SPENT, Budget
 from ._callbacks import check_callback
 from ._chunks import SETTLE, ChunkSender
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
+from ._commit_states import Step
 from ._doubt import Unrepairable
 from ._locate import Lookup
 from ._prepare import prepare
@@ -265,8 +266,13 @@ class Put(ChunkSender):
         except Conflict as conflict:
             await self._abandon(conflict)
             self._lost(conflict, expected)
-        except (OutcomeUnknownError, asyncio.CancelledError):
-            raise  # unknown: the chunks may be needed; cancelled: the commit has seen to them
+        except OutcomeUnknownError:
+            raise  # the chunks may be needed
+        except asyncio.CancelledError:
+            # The commit has seen to the chunks, but for those that came twice.
+            if commit.states.step in (Step.DONE, Step.KEPT) and (self.counts_afterwards or self._doubts):
+                await self._tidy()
+            raise
         except BaseException as exc:
             await self._abandon(exc)
             raise
@@ -308,6 +314,18 @@ class Put(ChunkSender):
         if standing.msg_id == commit.states.msg_id:
             await self._delete(standing.revision)
         await self._cleanup()
+
+    async def _tidy(self) -> None:
+        """:meth:`_committed` for a caller who was cancelled: it goes on, and is waited for for a moment."""
+
+        async def tidy() -> None:
+            try:
+                await self._committed()
+            except NatsError as exc:
+                log.warning("after a cancelled put of %r: %s", self._template.name, exc)
+
+        task = self._bucket.client._connection.spawn(tidy(), "objstore-tidy", due=True)
+        await asyncio.wait([task], timeout=1.0)
 
     async def _committed(self) -> None:
         if not self._doubts:  # the answers to copies have come, at the latest, before the meta's

@@ -124,6 +124,21 @@ async def test_chunk_twice(
     assert len(traffic.deleted) == (1 if n is not None else CHUNKS)
 
 
+async def test_last_chunk_twice_and_cancelled_in_the_commit(
+    traffic: Traffic, faulty: ObjectStore, store: ObjectStore
+) -> None:
+    """It was stored for all that: then its copies go as well."""
+    put = asyncio.ensure_future(faulty.put("a", NEW))
+    traffic.on_publish(traffic.chunks, CHUNKS - 1, twice)
+    traffic.on_publish(traffic.metas, None, lambda event, raw: put.cancel() and None)
+    async with asyncio.timeout(LIMIT):
+        await asyncio.wait([put])
+    assert put.cancelled()
+    assert await store.get("a") == NEW
+    assert len(traffic.deleted) == 1
+    await assert_exact(store)
+
+
 async def test_chunks_and_acks_twice(traffic: Traffic, faulty: ObjectStore, store: ObjectStore) -> None:
     """Second answers that name a copy, and others that name the message itself."""
     traffic.on_publish(traffic.chunks, 2, twice)

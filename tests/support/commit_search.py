@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from objstore._commit_states import (
     ENDS,
+    LOST_WAIT,
     AfterFull,
     CommitStates,
     Standing,
@@ -24,6 +25,7 @@ from objstore._commit_states import (
 )
 
 LATE = 1e9
+WAITED = LOST_WAIT + 1
 COPIES = 2
 """So many copies a writer sends while nothing is decided; then it is late."""
 
@@ -340,7 +342,8 @@ class Search:
                 others = any(each.writer != number for each in (*world.net, *world.proposals)) or any(
                     other.phase not in ENDED for other in world.writers if other is not writer
                 )
-                for now in (0.0,) if writer.full and others else (0.0, LATE):
+                times = (0.0, WAITED) if states._lost else (0.0,)
+                for now in times if writer.full and others else (*times, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
                     stripped = not (meta.rev or states.expected) and bool(writer.own)
                     stands = meta.standing(stripped and writer.own not in world.chunks)

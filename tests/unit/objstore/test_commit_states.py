@@ -10,6 +10,7 @@ import pytest
 
 from objstore._commit_states import (
     ENDS,
+    LOST_WAIT,
     ZERO_WINDOW,
     AfterFull,
     CommitStates,
@@ -86,6 +87,25 @@ def landed(**kwargs: Any) -> CommitStates:
 OPEN = {"LOST": lost, "AMBIGUOUS": silent, "a second copy lost": lambda **kw: lost(copies=2, **kw)}
 Make = Callable[..., CommitStates]
 open_states = pytest.mark.parametrize("make", OPEN.values(), ids=OPEN)
+
+
+def waited(states: CommitStates, there: Standing, until: float = NOW + LOST_WAIT) -> None:
+    """Who was in the way of a lost copy is waited for."""
+    if states._lost:
+        states.stands(there, until - LOST_WAIT)
+        assert (states.step, states.again) == (Step.READ, True)
+    states.stands(there, until)
+
+
+def test_a_lost_race_is_told_when_the_winner_is_there() -> None:
+    """With replicas it may still be under way: another copy would only make the outcome doubtful."""
+    for winner, step in ((ANOTHER, Step.CONFLICT), (standing(OURS, ID, OWN), Step.DONE)):
+        states = lost()
+        for pause in (0, 0.5, 1.9):
+            states.stands(STANDING_V, NOW + pause)
+            assert (states.step, states.again) == (Step.READ, True)
+        states.stands(winner, NOW + 1.95)
+        assert states.step is step
 
 
 # -- SEND, WAIT ---------------------------------------------------------------------------------------------
@@ -179,7 +199,7 @@ def test_without_chunks_of_its_own_no_nuid_is_ours(make: Make) -> None:
 def test_the_expected_revision_stands(make: Make, expected: int) -> None:
     states = make(expected=expected, replaced="", after=0)
     there = STANDING_V if expected else NOTHING
-    states.stands(there, NOW)
+    waited(states, there)
     assert (states.step, states.again, states.certain) == (Step.SEND, True, False)
     states = make(expected=expected, replaced="", after=0)
     states.stands(there, LATE)
@@ -190,10 +210,10 @@ def test_the_expected_revision_stands(make: Make, expected: int) -> None:
 def test_expecting_nothing_copies_are_close(make: Make) -> None:
     for late, step in ((ZERO_WINDOW, Step.SEND), (ZERO_WINDOW + 1, Step.UNKNOWN)):
         states = make(expected=0, replaced="", after=0)
-        states.stands(NOTHING, NOW + late)
+        waited(states, NOTHING, NOW + late)
         assert states.step is step
     states = make()
-    states.stands(STANDING_V, NOW + ZERO_WINDOW + 1)
+    waited(states, STANDING_V, NOW + ZERO_WINDOW + 1)
     assert states.step is Step.SEND, "only those that expect nothing"
 
 
@@ -267,7 +287,7 @@ def test_another_name_of_the_batch_was_changed() -> None:
 
 def test_lost_is_forgotten_with_the_next_copy() -> None:
     states = lost()
-    states.stands(STANDING_V, NOW)
+    waited(states, STANDING_V)
     send(states)
     states.silent()
     states.stands(ANOTHER, NOW)
