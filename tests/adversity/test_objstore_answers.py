@@ -124,21 +124,6 @@ async def test_chunk_twice(
     assert len(traffic.deleted) == (1 if n is not None else CHUNKS)
 
 
-async def test_last_chunk_twice_and_cancelled_in_the_commit(
-    traffic: Traffic, faulty: ObjectStore, store: ObjectStore
-) -> None:
-    """It was stored for all that: then its copies go as well."""
-    put = asyncio.ensure_future(faulty.put("a", NEW))
-    traffic.on_publish(traffic.chunks, CHUNKS - 1, twice)
-    traffic.on_publish(traffic.metas, None, lambda event, raw: put.cancel() and None)
-    async with asyncio.timeout(LIMIT):
-        await asyncio.wait([put])
-    assert put.cancelled()
-    assert await store.get("a") == NEW
-    assert len(traffic.deleted) == 1
-    await assert_exact(store)
-
-
 async def test_chunks_and_acks_twice(traffic: Traffic, faulty: ObjectStore, store: ObjectStore) -> None:
     """Second answers that name a copy, and others that name the message itself."""
     traffic.on_publish(traffic.chunks, 2, twice)
@@ -204,6 +189,27 @@ async def test_copy_after_the_last_acknowledgement(
     traffic.on_publish(traffic.metas, 0, with_copy)
     assert await outcome(store, faulty.put("a", once(NEW))) is None
     assert len(traffic.deleted) == 1
+
+
+async def test_copy_after_the_last_acknowledgement_of_a_cancelled_put(
+    traffic: Traffic, faulty: ObjectStore, store: ObjectStore
+) -> None:
+    """It was stored for all that: then its copies go as well."""
+    held: list[bytes] = []
+    put = asyncio.ensure_future(faulty.put("a", NEW))
+
+    def with_copy(event: Any, raw: bytes) -> Any:
+        put.cancel()
+        return [held.pop(), raw] if held else None
+
+    traffic.on_publish(traffic.chunks, CHUNKS - 1, lambda event, raw: held.append(raw))
+    traffic.on_publish(traffic.metas, 0, with_copy)
+    async with asyncio.timeout(LIMIT):
+        await asyncio.wait([put])
+    assert put.cancelled()
+    assert await store.get("a") == NEW
+    assert len(traffic.deleted) == 1
+    await assert_exact(store)
 
 
 @pytest.mark.parametrize("restartable", [True, False])
