@@ -1,12 +1,14 @@
-"""NUIDs: short unique names, 22 characters of ``[0-9A-Za-z]``.
+"""NUIDs: short unique names, 22 characters of ``[0-9A-Za-z]``; and names that nobody can guess.
 
-The first 12 characters are random from the operating system; the other 10 count up from a random start
-in steps of a random size, so that names are unique within a process and cheap to make.
+The first 12 characters of a NUID are random from the operating system; the other 10 count up from a random
+start in steps of a random size, so that names are unique within a process and cheap to make. Who sees two of
+them knows the rest: they name what everybody may see (chunks of objects), and nothing else.
 """
 
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from itertools import count
 
@@ -95,3 +97,11 @@ _default = Nuid()
 def next_nuid() -> str:
     """Return a new NUID from the process-wide source."""
     return _default.next()
+
+
+def secret_name() -> str:
+    """Return a new name that cannot be guessed: 128 random bits, 22 characters of ``[0-9A-Za-z_-]``.
+
+    For inboxes, consumers and batches: whoever knows the name of one may write into it.
+    """
+    return urlsafe_b64encode(os.urandom(16))[:22].decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import APIError, NatsError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.jetstream.publisher import parse_pub_ack
-from natsproto.nuid import next_nuid
+from natsproto.nuid import next_nuid, secret_name
 from natsproto.subjects import check_publish_subject
 
 from ._bucket import Bucket, log
@@ -205,7 +205,7 @@ class Batch:
     def __init__(self, bucket: Bucket, timeout: float) -> None:
         self._bucket = bucket
         self._timeout = timeout
-        self._id = next_nuid().encode()
+        self._id = secret_name().encode()
         self._count = 0
         self._unpaced = 0
         self._epoch = bucket.client._connection.epoch

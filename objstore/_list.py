@@ -14,7 +14,7 @@ from natsproto.errors import NatsError, NoRespondersError, StaleConnectionError
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, retryable
 from natsproto.jetstream.consumer import PullConsumer
 from natsproto.jetstream.ordered import DELETE_TIMEOUT
-from natsproto.nuid import next_nuid
+from natsproto.nuid import secret_name
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._newest import (
@@ -250,7 +250,7 @@ class _Pages:
     async def _open(self) -> None:
         """Make a consumer for what follows the cursor."""
         bucket = self._bucket
-        name = next_nuid()
+        name = secret_name()
         config: dict[str, Any] = {
             "name": name,
             "deliver_policy": "by_start_sequence" if self.cursor else "last_per_subject",

@@ -19,7 +19,7 @@ from ..errors import (
     StaleConnectionError,
 )
 from ..headers import Headers, encode_headers
-from ..nuid import next_nuid
+from ..nuid import secret_name
 from ..subjects import check_publish_subject, check_queue, check_subscribe_subject, plain_publish_subject
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
@@ -296,8 +296,8 @@ class Client:
         return self._options.request_timeout if timeout is None else timeout
 
     def new_inbox(self) -> str:
-        """Return a fresh unique subject for replies."""
-        return f"{self._options.inbox_prefix}.{next_nuid()}"
+        """Return a fresh subject for replies, which nobody can guess."""
+        return f"{self._options.inbox_prefix}.{secret_name()}"
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until the server has processed everything sent so far.

@@ -21,7 +21,7 @@ from ..errors import (
     ServerError,
     StaleConnectionError,
 )
-from ..nuid import next_nuid
+from ..nuid import secret_name
 from ..wire import serializer
 from .callbacks import Callbacks
 from .liveness import Liveness
@@ -551,7 +551,7 @@ class Connection:
         mux = self._mux
         if mux is None:
             self.check_open()
-            prefix = f"{self.options.inbox_prefix}.{next_nuid()}".encode()
+            prefix = f"{self.options.inbox_prefix}.{secret_name()}".encode()
             self._mux = mux = RequestMux(prefix)
             self.subscribe(mux)
         return mux

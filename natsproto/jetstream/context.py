@@ -20,7 +20,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..headers import Headers, encode_headers
-from ..nuid import next_nuid
+from ..nuid import secret_name
 from ..subjects import check_publish_subject, check_subscribe_subject
 from .api.codec import dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
@@ -444,7 +444,7 @@ class JetStreamContext:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
-        name = check_name("consumer", document.get("name") or document.get("durable_name") or next_nuid())
+        name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
         document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
         answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)

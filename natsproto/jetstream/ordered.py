@@ -28,8 +28,8 @@ from .._values import seconds
 from ..aio.subscription import Handler
 from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
 from ..headers import header_value, status_of
-from ..nuid import next_nuid
-from .api.delivery import Delivery, parse_ack_subject
+from ..nuid import secret_name
+from .api.delivery import Delivery, is_flow_control, parse_ack_subject
 from .api.errors import StreamNotFoundError, check_name, retryable
 from .api.models import ConsumerInfo
 
@@ -59,7 +59,7 @@ class _Incarnation(Handler):
     def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
         super().__init__(inbox)
         self.owner = owner
-        self.name = next_nuid()
+        self.name = secret_name()
         self.consumer_seq = 0
         self.created = False  # the server's answer has come
         self.alive = False  # a heartbeat without a gap has come
@@ -74,7 +74,7 @@ class _Incarnation(Handler):
                 owner._control(self, msg)
             return
         delivery = parse_ack_subject(msg.reply)
-        if delivery is None or delivery.consumer != self.name:
+        if delivery is None or delivery.consumer != self.name or delivery.stream != owner._stream:
             return  # anybody may publish to our inbox: not a delivery of this consumer
         fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
@@ -347,8 +347,8 @@ class OrderedConsumer:
             if reply is None:
                 self._call(self._on_idle)
                 return
-            if len(reply.split()) != 1:
-                return  # no subject: it would break the control line
+        if not is_flow_control(reply, self._stream, incarnation.name):
+            return  # somebody else wants us to publish there
         if self._paused:
             self._held = reply
         else:

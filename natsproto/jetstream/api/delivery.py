@@ -1,4 +1,4 @@
-"""What a delivered message says of itself: the acknowledgement subject (ADR-15), both forms."""
+"""What replies tell: the acknowledgement subject of a message (ADR-15), and that of flow control."""
 
 from __future__ import annotations
 
@@ -84,3 +84,23 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
         )
     except ValueError:
         return None
+
+
+def is_flow_control(reply: bytes, stream: str, consumer: str) -> bool:
+    """Whether a server asks on that subject for the flow control of that consumer.
+
+    Two forms exist::
+
+        $JS.FC.<stream>.<consumer>.<token>
+        $JS.FC.<domain>.<account>.<stream>.<consumer>.<token>            servers with ``js_ack_fc_v2``
+
+    Anybody may send a request that names any other subject: whoever answers it publishes there.
+    """
+    tokens = reply.split(b".")
+    return (
+        len(tokens) in (5, 7)
+        and tokens[:2] == [b"$JS", b"FC"]
+        and all(tokens)
+        and tokens[-3:-1] == [stream.encode(), consumer.encode()]
+        and not any(bad in reply for bad in (b"*", b">", b" ", b"\t", b"\r", b"\n"))
+    )

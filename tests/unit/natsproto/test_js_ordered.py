@@ -78,7 +78,8 @@ async def test_forged_messages_are_dropped(stream: Stream) -> None:
     reader = Reader(stream)
     await reader.consumer.start()
     name = stream.configs[0]["name"].encode()
-    for reply in (None, b"x", b"$JS.ACK.S.other.1.1.1.1.0", b"$JS.ACK.S." + name + b".1.1.1.1"):
+    others = (b"$JS.ACK.S.other.1.1.1.1.0", b"$JS.ACK.T." + name + b".1.1.1.1.0")
+    for reply in (None, b"x", *others, b"$JS.ACK.S." + name + b".1.1.1.1"):
         stream.server.send(stream.inbox(), b"x", subject=b"s.a", reply=reply)
     stream.server.send(stream.inbox(), b"x", header=FC, reply=b"$JS.FC.x")  # a payload: no status
     stream.server.send(stream.inbox(), header=FC, reply=b"$JS.FC.x", subject=b"s.a")  # a message's subject
@@ -89,24 +90,80 @@ async def test_forged_messages_are_dropped(stream: Stream) -> None:
     await finish(stream, reader)
 
 
+def ours(stream: Stream, token: int) -> bytes:
+    """Where the server asks for the flow control of the newest consumer."""
+    return b"$JS.FC.S.%b.%d" % (stream.configs[-1]["name"].encode(), token)
+
+
 async def test_flow_control(stream: Stream) -> None:
     reader = Reader(stream)
     await reader.consumer.start()
-    stream.flow_control(b"$JS.FC.S.c.1")
-    assert stream.answers == [b"$JS.FC.S.c.1"]
+    first, second, third = (ours(stream, token) for token in (1, 2, 3))
+    stream.flow_control(first)
+    assert stream.answers == [first]
     reader.consumer.pause()
-    stream.flow_control(b"$JS.FC.S.c.2")
-    stream.heartbeat(0, stalled=b"$JS.FC.S.c.2")
+    stream.flow_control(second)
+    stream.heartbeat(0, stalled=second)
     assert len(stream.answers) == 1
     reader.consumer.resume()
-    assert stream.answers == [b"$JS.FC.S.c.1", b"$JS.FC.S.c.2"]
+    assert stream.answers == [first, second]
     reader.consumer.resume()
     assert len(stream.answers) == 2
-    stream.heartbeat(0, stalled=b"$JS.FC.S.c.3")  # the request itself was lost
-    assert stream.answers[-1] == b"$JS.FC.S.c.3"
+    stream.heartbeat(0, stalled=third)  # the request itself was lost
+    assert stream.answers[-1] == third
     assert reader.idle == 0
-    stream.heartbeat(0, stalled=b"$JS.FC.S.c 4\r")  # would break the control line
-    assert len(stream.answers) == 3
+    await finish(stream, reader)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "$JS.API.STREAM.DELETE.S",
+        "$JS.FC.S.{other}.1",
+        "$JS.FC.T.{name}.1",
+        "$JS.FC.S.{name}",
+        "$JS.FC.S.{name}.1.2",
+        "$JS.FC.d.S.{name}.1",
+        "$JS.FC.d.a.T.{name}.1",
+        "$JS.FC.d.a.x.S.{name}.1",
+        "$JS.FC.S.{name}.",
+        "$JS.FC.S.{name}.*",
+        "$JS.FC.S.{name}.>",
+        "$JS.FC.S.{name} 1.1",
+        "$JS.FC.S.{name}.1 4\r",
+        "$JS.ACK.S.{name}.1",
+        "x.FC.S.{name}.1",
+        "",
+    ],
+)
+@pytest.mark.parametrize("paused", [False, True])
+async def test_nothing_is_published_for_others(stream: Stream, form: str, paused: bool) -> None:
+    """Whoever knows the inbox can send anything there; it is answered only where the server asks."""
+    reader = Reader(stream)
+    await reader.consumer.start()
+    published: list[bytes] = []
+    before = stream.server.session.on_pub
+    stream.server.session.on_pub = lambda pub: (published.append(pub.subject), before(pub))
+    name = stream.configs[0]["name"]
+    subject = form.format(name=name, other=name[:-1]).encode()
+    if paused:
+        reader.consumer.pause()
+    stream.flow_control(subject)
+    stream.heartbeat(0, stalled=subject)
+    reader.consumer.resume()
+    await turns()
+    assert published == []
+    stream.server.session.on_pub = before
+    await finish(stream, reader)
+
+
+async def test_flow_control_with_domain_and_account(stream: Stream) -> None:
+    """Servers with ``js_ack_fc_v2`` ask there."""
+    reader = Reader(stream)
+    await reader.consumer.start()
+    subject = b"$JS.FC._.hash.S.%b.x7" % stream.configs[0]["name"].encode()
+    stream.flow_control(subject)
+    assert stream.answers == [subject]
     await finish(stream, reader)
 
 
@@ -114,7 +171,7 @@ async def test_an_answer_held_back_is_not_given_to_the_next_consumer(stream: Str
     reader = Reader(stream)
     await reader.consumer.start()
     reader.consumer.pause()
-    stream.flow_control(b"$JS.FC.S.c.1")
+    stream.flow_control(ours(stream, 1))
     stream.heartbeat(5)
     await until(lambda: len(stream.configs) == 2)
     reader.consumer.resume()

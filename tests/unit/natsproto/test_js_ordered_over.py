@@ -84,7 +84,7 @@ async def test_a_heartbeat_that_has_counted_as_many(stream: Stream) -> None:
 
 async def test_a_stalled_heartbeat_tells_as_well(stream: Stream) -> None:
     reader = await started(stream)
-    stream.heartbeat(1, stalled=b"$JS.FC.S.c.x")
+    stream.heartbeat(1, stalled=b"$JS.FC.S.%b.x" % stream.configs[-1]["name"].encode())
     assert (stream.answers, reader.restarts) == ([], 1)
     await goes_on_after(stream, reader, 50)
 

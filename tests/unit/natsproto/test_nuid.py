@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import string
 import threading
+from pathlib import Path
 
 import pytest
 
+import natsproto
 from natsproto import nuid
-from natsproto.nuid import Nuid, next_nuid, random_below
+from natsproto.nuid import Nuid, next_nuid, random_below, secret_name
 
 
 def test_form() -> None:
@@ -79,3 +81,31 @@ def test_random_below_is_in_range_and_reaches_both_ends() -> None:
     values = {random_below(5) for _ in range(500)}
     assert values == set(range(5))
     assert random_below(1) == 0
+
+
+def test_secret_names_have_nothing_in_common() -> None:
+    names = [secret_name() for _ in range(2000)]
+    assert {len(name) for name in names} == {22}
+    assert set("".join(names)) <= set(string.ascii_letters + string.digits + "-_")
+    for at in range(0, 20, 4):
+        assert len({name[at : at + 4] for name in names}) > 1990
+
+
+def test_only_objects_are_named_by_nuids() -> None:
+    """Who sees one of them can guess the others: nothing that is to stay unknown may be named so."""
+    root = Path(natsproto.__file__).parents[1]
+    users = {
+        str(path.relative_to(root))
+        for package in ("natsproto", "objstore")
+        for path in (root / package).rglob("*.py")
+        if "next_nuid(" in path.read_text()
+    }
+    assert users == {
+        "natsproto/nuid.py",
+        "natsproto/testing/plugin.py",  # buckets of tests
+        "objstore/_atomic.py",
+        "objstore/_chunks.py",
+        "objstore/_links.py",
+        "objstore/_rename.py",
+        "objstore/_upload.py",
+    }

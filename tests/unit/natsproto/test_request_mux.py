@@ -18,8 +18,8 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 from natsproto.headers import encode_headers
-from natsproto.nuid import next_nuid
 from natsproto.wire import Msg
+from support.fake_session import FakeServer
 
 
 class Slot(ReplySlot):
@@ -47,15 +47,22 @@ def reply(subject: bytes, payload: bytes = b"x", header: bytes | None = None) ->
     return msg
 
 
-def test_s18_the_inbox_cannot_be_guessed() -> None:
-    prefix = f"_INBOX.{next_nuid()}".encode()
-    mux = RequestMux(prefix)
-    slot = Slot()
-    mux.open(slot)
-    token = slot.inbox.decode().split(".")[1]
-    assert len(token) >= 22
-    assert set(token) <= set(string.ascii_letters + string.digits)
-    assert mux.subject == prefix + b".>"
+async def test_s18_the_inbox_cannot_be_guessed() -> None:
+    """Neither from another inbox nor from the nuids of objects, which everybody sees."""
+    server = FakeServer()
+    prefixes = {server.client.new_inbox().split(".")[1] for _ in range(500)}
+    prefixes.add(server.client._connection.mux.subject.decode().split(".")[1])
+    assert {len(prefix) for prefix in prefixes} == {22}
+    for at in range(0, 20, 4):
+        assert len({prefix[at : at + 4] for prefix in prefixes}) > 495
+    mux = RequestMux(b"_INBOX.p")
+    slots = [Slot() for _ in range(500)]
+    for slot in slots:
+        mux.open(slot)
+    assert {len(slot.token) for slot in slots} == {12}
+    for at in range(0, 12, 4):
+        assert len({slot.token[at : at + 4] for slot in slots}) > 495
+    assert mux.subject == b"_INBOX.p.>"
 
 
 def test_s18_replies_go_by_token() -> None:
