@@ -78,18 +78,19 @@ async def create_bucket(
         BadBucketError: a configuration that cannot work, here or in the server's words.
         BucketAlreadyExistsError: it exists with another configuration.
         StoreFullError: the server or account has not that much room.
-        UnsupportedFeatureError: the server dropped something asked for; the bucket is not kept.
+        UnsupportedFeatureError: the server dropped something asked for. A bucket that this call made is
+            removed again; one that may have been there before stays as it is.
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
     stream = document["name"]
     # A server that drops a field would find such a bucket "the same": it must not be taken for ours.
     droppable = FIELD_MINIMUM_VERSION.keys() & document.keys() - {"allow_direct"}
-    existed = bool(droppable) and await _exists(js, stream)
+    existed = not droppable or await _exists(js, stream)  # or nobody knows: the answer does not tell
     info = await _apply(js, wanted.bucket, lambda: js.create_stream(document), "created")
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
-        if not existed:
+        if not existed and not info.messages:  # else another client was faster
             await js.delete_stream(stream)
         raise _unsupported(js, wanted.bucket, dropped)
     return await _opened(js, wanted.bucket, info)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 import natsproto
+from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore import (
@@ -153,6 +155,38 @@ async def test_what_an_old_server_drops(
             await js.create_object_store(bucket=bucket, **{field: value})
         assert bucket in await js.object_store_names()
         await js.delete_object_store(bucket)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_bucket_of_others_is_never_removed(
+    js: JetStreamContext, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whatever the answer to its creation says: it was there before, or another client was faster."""
+    bucket = fresh()
+    params: dict[str, Any] = {"bucket": bucket, "description": "the same"}
+
+    async def made_by_others() -> None:
+        await (await js.create_object_store(**params)).put("a", b"data")
+
+    if when == "before":
+        await made_by_others()
+    else:
+        create = js.create_stream
+
+        async def slower(document: dict[str, Any]) -> StreamInfo:
+            monkeypatch.undo()
+            await made_by_others()
+            monkeypatch.setattr("objstore.manager.config_matches", lambda *_: ["metadata"])
+            return await create(document)
+
+        monkeypatch.setattr(js, "create_stream", slower)
+        monkeypatch.setattr("objstore.manager.FIELD_MINIMUM_VERSION", {"description": "2.10.0"})
+    monkeypatch.setattr("objstore.manager.config_matches", lambda *_: ["metadata"])
+    with pytest.raises(UnsupportedFeatureError):
+        await js.create_object_store(**params)
+    monkeypatch.undo()
+    assert await (await js.object_store(bucket)).get("a") == b"data"
+    await js.delete_object_store(bucket)
 
 
 async def caught_up(store: ObjectStore, names: set[str]) -> None:
