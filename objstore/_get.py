@@ -220,6 +220,8 @@ async def get_bytes(
                 raise changed(info) from None
             if info.is_link:
                 bucket, info = await resolve(bucket, name)
+        except MemoryError as exc:
+            raise no_room(info, info.size, max_size) from exc
         finally:
             sink.release()
     raise AssertionError("unreachable")
@@ -269,7 +271,20 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
                 raise changed(info) from None
             if info.is_link:
                 bucket, info = await resolve(bucket, name)
+        except MemoryError as exc:
+            raise no_room(info, stop - start, 0) from exc
     raise AssertionError("unreachable")
+
+
+def no_room(info: ObjectInfo, size: int, max_size: int) -> ObjectTooLargeError:
+    """The meta may lie about the size: the error is the object's, not the program's."""
+    return ObjectTooLargeError(
+        f"there is no memory for {size} bytes of object {info.name!r}: use get_file() or open_reader()",
+        bucket=info.bucket,
+        name=info.name,
+        size=info.size,
+        max_size=max_size,
+    )
 
 
 def changed(info: ObjectInfo) -> ObjectChangedError:

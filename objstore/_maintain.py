@@ -129,7 +129,7 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
             break
     for info in objects:
         problem = confirmed.get(info.name)
-        if problem is None and deep and (info.size or info.chunks):
+        if problem is None and deep:
             problem = await _check_content(bucket, info)
         if problem is not None:
             problems.append(problem)

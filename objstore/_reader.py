@@ -13,7 +13,7 @@ from natsproto.errors import ConnectionClosedError
 from ._bucket import Bucket
 from ._dropped import end_dropped
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
-from ._get import again, changed
+from ._get import again, changed, no_room, nothing
 from ._range import Irregular, Layout, find_part, measure, prove
 from ._sinks import BlockSink
 from .errors import IntegrityError
@@ -119,7 +119,10 @@ class ObjectReader:
         self._check_open()
         left = max(0, self.info.size - self._position)
         size = left if size is None or size < 0 else min(size, left)
-        data = bytearray(size)
+        try:
+            data = bytearray(size)
+        except (MemoryError, OverflowError) as exc:
+            raise no_room(self.info, size, 0) from exc
         try:
             done = await self.readinto(data)
         except BaseException:
@@ -137,7 +140,7 @@ class ObjectReader:
         view = _writable(buffer)
         done, began = 0, self._position
         try:
-            while done < len(view):
+            while done < len(view) or not self.info.size:
                 with await self._next(len(view) - done) as piece:
                     if not piece:
                         break
@@ -168,9 +171,9 @@ class ObjectReader:
         try:
             while not self._buffers:
                 if self._sink is None:
-                    if self._position >= self.info.size:
+                    if self._position >= max(1, self.info.size):
                         return memoryview(b"")
-                    await self._start()
+                    await self._start()  # an empty object, too: its meta is judged
                 assert self._sink is not None
                 try:
                     block = await self._sink.next_block()
@@ -242,7 +245,8 @@ class ObjectReader:
     def _run(self, judge: Judge, part: Part | None) -> None:
         self._sink = sink = BlockSink(self.info, judge, window=self._window)
         feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
-        self._task = self._bucket.client._connection.spawn(sink.fill(feed.run()), "objstore-reader")
+        reading = feed.run() if self.info.size or self.info.chunks else nothing()
+        self._task = self._bucket.client._connection.spawn(sink.fill(reading), "objstore-reader")
 
     def _release(self) -> None:
         """Give the views back by hand: a collector that finds them in a cycle does it in any order."""

@@ -122,9 +122,9 @@ async def test_more_than_memory_takes(nc: Client, any_store: ObjectStore, chunks
         any_store.get("b"), any_store.get("a", max_size=1 << 60), any_store.get("b"), return_exceptions=True
     )
     assert results[0] == results[2] == data
-    assert isinstance(results[1], MemoryError)
+    assert isinstance(results[1], ObjectTooLargeError)
     async with any_store.open_reader("a", window=1 << 50) as reader:
-        with pytest.raises(MemoryError):
+        with pytest.raises(ObjectTooLargeError):
             await reader.read(1)
     assert await any_store.get("b") == data
     assert nc._connection.session is session
