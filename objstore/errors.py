@@ -133,7 +133,7 @@ class BadObjectMetaError(_StoreError, ValueError):
 
 
 class ObjectTooLargeError(_StoreError, ValueError):
-    """The object has more bytes (``size``) than ``get`` may take (``max_size``), or than memory has room for."""
+    """The object has more bytes (``size``) than ``get`` may take (``max_size``), or than memory holds."""
 
     def __init__(
         self, message: str, *, bucket: str = "", name: str = "", size: int = 0, max_size: int = 0
