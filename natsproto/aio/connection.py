@@ -396,9 +396,9 @@ class Connection:
     def _refuse(
         self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
     ) -> bool:
-        if operation == "publish":
-            return self._mux is not None and self._mux.refuse(subject, error)
         wanted = subject.encode("utf-8", "surrogateescape")
+        if operation == "publish":
+            return any(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
         group = None if queue is None else queue.encode("utf-8", "surrogateescape")
         hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:

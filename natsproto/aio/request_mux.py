@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
-from ..errors import NoRespondersError, PermissionsViolationError
+from ..errors import NoRespondersError
 from ..headers import status_of
 from .subscription import Handler
 
@@ -187,10 +187,9 @@ class RequestMux(Handler):
         for slot in list(self._slots.values()):
             slot.on_lost(reason)
 
-    def refuse(self, subject: str, exc: PermissionsViolationError) -> bool:
+    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
         """Fail what was sent to ``subject``; returns whether anything was waiting there."""
-        wanted = subject.encode("utf-8", "surrogateescape")
-        hit = [slot for slot in self._slots.values() if slot.subject == wanted]
+        hit = [slot for slot in self._slots.values() if slot.subject == subject]
         for slot in hit:
             slot.on_lost(exc)
         return bool(hit)

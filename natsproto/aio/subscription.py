@@ -51,6 +51,10 @@ class Handler:
     def on_reconnect(self) -> None:
         """Connected again; the subscription has been restored."""
 
+    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
+        """What was published to ``subject`` was refused; returns whether that concerned this one."""
+        return False
+
     def on_end(self, exc: BaseException | None) -> None:
         """No further message will come: unsubscribed (``None``), refused, or closed for good."""
 

@@ -99,6 +99,13 @@ class _Incarnation(Handler):
             self.alive = True
             self.owner._restart()
 
+    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
+        owner = self.owner
+        if self is not owner._current or not is_flow_control(subject, owner._stream, self.name):
+            return False
+        owner._fail(exc)  # without an answer the server sends nothing more, and says nothing
+        return True
+
     def on_end(self, exc: BaseException | None) -> None:
         if self.owner._current is self:
             self.owner._fail(exc or ConnectionClosedError("the client was closed"))

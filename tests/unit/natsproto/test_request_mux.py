@@ -134,10 +134,10 @@ def test_disconnect_end_and_refusal_reach_the_slots() -> None:
     mux.on_disconnect(stale)
     assert a.lost == b.lost == [stale]
     denied = PermissionsViolationError("no", subject="a", operation="publish")
-    assert mux.refuse("a", denied)
+    assert mux.on_refused(b"a", denied)
     assert a.lost == [stale, denied]
     assert b.lost == [stale]
-    assert not mux.refuse("c", denied)
+    assert not mux.on_refused(b"c", denied)
     mux.on_end(None)
     assert isinstance(b.lost[-1], ConnectionClosedError)
 
