@@ -43,12 +43,12 @@ async def test_a_bound_ends_the_block() -> None:
 
 
 async def test_progress_in_a_bound_renews_it() -> None:
-    budget = Budget(0.05)
+    budget = Budget(0.5)
     loop = asyncio.get_running_loop()
     began = loop.time()
     for _ in range(3):
         turn = loop.create_future()
-        loop.call_later(0.03, turn.set_result, None)
+        loop.call_later(0.2, turn.set_result, None)
         async with budget.bound():
             await turn
             budget.progress()
