@@ -619,9 +619,13 @@ class Bucket:
         try:
             if self.miscounts:
                 await self._delete_each(subject, before)
-            await self.retrying(lambda: self.js.purge_stream(self.stream, subject=subject, seq=before))
+            await self.retrying(lambda: self.purge_once(nuid, before=before))
         except APIError as exc:
             raise self.translate(exc) from exc
+
+    async def purge_once(self, nuid: str, *, before: int | None = None) -> None:
+        """One request of :meth:`purge_chunks`, for who has to look before each of them."""
+        await self.js.purge_stream(self.stream, subject=chunk_subject(self.name, nuid), seq=before)
 
     async def _delete_each(self, subject: str, before: int | None) -> None:
         """Remove messages one by one; what is left then is for the purge.

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from natsproto.errors import NatsError, StaleConnectionError
@@ -287,11 +288,10 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             continue
         removed = False
         if not dry_run:
-            if await references.read_on(bucket) and references.named(nuid):
-                continue  # an upload that went on has been committed
             try:
-                await bucket.purge_chunks(nuid)
-                removed = True
+                removed = await bucket.retrying(partial(_remove_orphan, bucket, references, nuid, before))
+                if not removed:
+                    continue
             except NatsError as exc:
                 log.warning("orphan chunks %r in bucket %r stay: %s", nuid, bucket.name, exc)
         report.orphans.append(Orphan(nuid, count, stored, removed))
@@ -302,6 +302,22 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
         if new_name is not None:
             report.renames.append((info.name, new_name))
     return report
+
+
+async def _remove_orphan(bucket: Bucket, references: _References, nuid: str, before: datetime) -> bool:
+    """Look once more, and purge; false when an upload has gone on with it, or was committed, meanwhile.
+
+    Once more before each try: what is repeated after a lost answer may come much later.
+    """
+    await references.read_on(bucket)
+    stored = await _last_stored(bucket, nuid)
+    if references.named(nuid) or stored is None or stored > before:
+        return False
+    if bucket.miscounts:
+        await bucket.purge_chunks(nuid)
+    else:
+        await bucket.purge_once(nuid)
+    return True
 
 
 async def _last_stored(bucket: Bucket, nuid: str) -> datetime | None:

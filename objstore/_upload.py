@@ -75,8 +75,8 @@ class Upload:
         """Send the whole object, or what of it is missing; then commit it.
 
         A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
-        had been committed already, that is found out and nothing is stored twice. One ``send`` of a token at
-        a time: of two at once at least one fails.
+        had been committed already, that is found out and nothing is stored twice (if it was renamed since,
+        ``data`` is not compared with it). One ``send`` of a token at a time: of two at least one fails.
 
         Args:
             data: the whole object from its beginning, as :meth:`ObjectStore.put`.
@@ -231,13 +231,14 @@ class ResumedPut(Put):
         self._fixed = None
         self._source.restartable = True
         self._guard.partial = False
+        self._budget.progress()
         return await super().run()
 
     def _unknown(self) -> OutcomeUnknownError:
         bucket, name = self._bucket.name, self._template.name
         return OutcomeUnknownError(
-            f"the upload of {name!r} to bucket {bucket!r} may have been stored, and replaced since: begin "
-            f"another one; its chunks ({self._nuid}) are kept",
+            f"whether the upload of {name!r} to bucket {bucket!r} was stored before could not be found out, "
+            f"and its source cannot be read again: begin another one; its chunks ({self._nuid}) are kept",
             bucket=bucket,
             name=name,
             nuid=self._nuid,
@@ -264,7 +265,10 @@ class ResumedPut(Put):
             return old
         if self._all_there and not 0 < revision <= self._last_seq:
             raise _Superseded
-        return await super()._commit(previous)
+        info = await super()._commit(previous)
+        if self._fixed is not None and info.digest != hex_digest(self._hasher.digest()):
+            raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
+        return info
 
     async def _stand_back(self, conflict: Conflict) -> bool:
         if self._all_there:
@@ -308,8 +312,7 @@ class ResumedPut(Put):
                 self._count(chunk)
                 return
             await self._check_strays(message)
-            if self._chunks:
-                await self._check_uncommitted()
+            await self._check_uncommitted()
             self._window = self._open_window(self._chunks, self._last_seq)
         await super()._send(chunk)
 

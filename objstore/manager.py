@@ -78,8 +78,8 @@ async def create_bucket(
         BadBucketError: a configuration that cannot work, here or in the server's words.
         BucketAlreadyExistsError: it exists with another configuration.
         StoreFullError: the server or account has not that much room.
-        UnsupportedFeatureError: the server dropped something asked for. A bucket that this call made is
-            removed again; one that may have been there before stays as it is.
+        UnsupportedFeatureError: the server dropped something asked for. A bucket that was not there before,
+            and is empty, is removed again; any other one stays as it is.
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)

@@ -288,6 +288,38 @@ async def test_a_condition_that_its_own_commit_has_changed(store: ObjectStore) -
     assert again.revision == info.revision
 
 
+async def test_an_empty_one_that_was_committed(store: ObjectStore) -> None:
+    """It has no chunks, and gets none."""
+    upload = await store.begin_upload("a")
+    await upload.send(b"")
+    for data in (DATA, iter([DATA])):
+        with pytest.raises(BadObjectMetaError, match="committed already"):
+            await (await store.begin_upload("a", token=upload.token)).send(data)
+    assert await store.get("a") == b""
+    assert (await store.verify(deep=True)).ok
+
+
+async def test_an_earlier_commit_lands_while_the_rest_is_sent(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a source that has grown since: what it names is no longer what its chunks are."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    info = await upload.send(DATA[: 5 * CHUNK])
+    late = await read_raw(store, "a")
+    await store.js.purge_stream(stream(store), subject=meta_subject(store, "a"))
+    stored = ResumedPut._check_stored
+
+    async def and_it_lands(self: ResumedPut) -> None:
+        await stored(self)
+        monkeypatch.undo()
+        await write_raw(store.js, meta_subject(store, "a"), late)
+
+    monkeypatch.setattr(ResumedPut, "_check_stored", and_it_lands)
+    again = await (await store.begin_upload("a", token=upload.token)).send(DATA)
+    assert again.nuid != info.nuid
+    assert await store.get("a") == DATA
+
+
 async def test_committed_while_gc_runs(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """No chunk was lacking: nothing tells gc that the upload goes on, but its meta."""
     await store.put("a", b"older")
