@@ -325,6 +325,8 @@ async def drain(
             yield block
     except (Missing, IntegrityError) as exc:
         raise changed(await again(bucket, info, exc)) from None
+    except MemoryError as exc:
+        raise no_room(info, info.size, 0) from exc
     finally:
         task.cancel()
         await asyncio.wait([task])

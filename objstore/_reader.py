@@ -187,6 +187,9 @@ class ObjectReader:
         except (Missing, IntegrityError) as exc:
             await self._stop()
             raise changed(await again(self._bucket, self.info, exc)) from None
+        except MemoryError as exc:
+            await self._stop()
+            raise no_room(self.info, self._window, 0) from exc
         piece = self._buffers.pop()
         if len(piece) > limit:
             self._buffers.append(piece[limit:])
