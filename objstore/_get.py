@@ -13,6 +13,7 @@ from ._bucket import Bucket, last_of
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
 from ._range import read_range
 from ._sinks import BlockSink, WholeSink
+from ._ttl import expired
 from .errors import (
     DigestMismatchError,
     IntegrityError,
@@ -168,7 +169,7 @@ async def again(
         odd = True
     if not isinstance(exc, Missing):
         raise exc
-    if bucket.max_age is not None:
+    if bucket.max_age is not None or expired(info):
         # Chunks are older than the meta, by as long as the upload took, and expire before it.
         raise ObjectNotFoundError(
             f"object {info.name!r} in bucket {info.bucket!r} has expired",

@@ -15,6 +15,7 @@ from ._bucket import Bucket, MetaDecodeError, log
 from ._get import LOOKS, blocks
 from ._newest import newest_metas
 from ._rename import RENAMING, complete
+from ._ttl import expired
 from .errors import IntegrityError, ObjectChangedError
 from .format.models import InvalidMeta
 from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid
@@ -179,8 +180,8 @@ async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
             return None  # removed meanwhile: the next run sees what became of it
         if not last.data:
             return None
-    if stored < info.chunks and bucket.max_age is not None:
-        return None  # they have expired, and the meta soon does
+    if stored < info.chunks and (bucket.max_age is not None or expired(info)):
+        return None  # they have expired, and the meta soon does, or is back since its server was killed
     return _check_counts(info, {info.nuid: stored})
 
 

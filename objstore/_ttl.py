@@ -17,6 +17,7 @@ from .errors import BadObjectMetaError
 
 if TYPE_CHECKING:
     from ._bucket import Bucket
+    from .format.models import ObjectInfo
 
 CHUNK_GRACE = timedelta(hours=1)
 """How much longer chunks live than the meta that names them; also the longest upload that is safe."""
@@ -50,6 +51,14 @@ def ttl_line(ttl: timedelta | None) -> bytes:
 def chunk_header(ttl: timedelta | None) -> bytes:
     """The header block of a chunk; empty (a plain message) without a time to live."""
     return b"" if ttl is None else b"NATS/1.0\r\n" + ttl_line(ttl + CHUNK_GRACE) + b"\r\n"
+
+
+def expired(info: ObjectInfo) -> bool:
+    """Whether its time is over: the server may have removed its chunks, and not yet its meta.
+
+    A server that was killed may bring a meta back that it had removed, and never look at it again.
+    """
+    return info.expires is not None and info.expires < datetime.now(UTC)
 
 
 def expiry(header: bytes | None, stored: datetime) -> datetime | None:

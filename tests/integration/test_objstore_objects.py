@@ -14,6 +14,7 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore import (
     BadObjectMetaError,
+    IntegrityError,
     LinkError,
     ObjectAlreadyExists,
     ObjectDeletedError,
@@ -23,6 +24,7 @@ from objstore import (
     RevisionConflictError,
     UnsupportedFeatureError,
     _change,
+    _ttl,
 )
 
 DATA = bytes(range(256)) * 2000
@@ -148,6 +150,27 @@ async def test_ttl(ttl_store: ObjectStore) -> None:
     with pytest.raises(ObjectNotFoundError):
         await ttl_store.get("gone soon")
     assert [info.name for info in await ttl_store.list()] == ["stays"]
+
+
+async def test_a_meta_that_is_back_after_its_time(
+    ttl_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was killed forgets that it has removed it; its chunks are gone: it has expired."""
+    info = await ttl_store.put("a", DATA, ttl=timedelta(hours=2))
+    await ttl_store._bucket.purge_chunks(info.nuid)
+    with pytest.raises(IntegrityError):
+        await ttl_store.get("a")
+    assert not (await ttl_store.verify()).ok
+    before = _ttl.expiry
+
+    def long_ago(header: bytes | None, stored: datetime) -> datetime | None:
+        found = before(header, stored)
+        return None if found is None else found - timedelta(hours=3)
+
+    monkeypatch.setattr("objstore._bucket.expiry", long_ago)
+    with pytest.raises(ObjectNotFoundError, match="expired"):
+        await ttl_store.get("a")
+    assert (await ttl_store.verify()).ok
 
 
 async def test_ttl_survives_changes_of_the_meta(ttl_store: ObjectStore) -> None:
