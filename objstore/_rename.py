@@ -134,8 +134,8 @@ class _Both(Commit):
         if standing.msg_id == self.states.msg_id:
             return standing
         origin = await self._standing(self._old_subject)
-        if origin.msg_id == self._old_id:  # committed, and the new name was changed since
-            return replace(standing, msg_id=self.states.msg_id)
+        if origin.msg_id == self._old_id:  # committed, just before it, and the new name was changed since
+            return replace(standing, msg_id=self.states.msg_id, revision=origin.revision - 1)
         return standing if origin.revision == self._old.revision else None
 
 

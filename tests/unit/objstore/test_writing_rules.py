@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.api.models import StoredMessage
 from objstore import ObjectMeta, OutcomeUnknownError, _change
 from objstore._chunks import ChunkSender
@@ -191,6 +193,29 @@ def test_a_batch_whose_other_name_was_changed() -> None:
             await _Both(world.link.bucket, replace(old, name="b"), 0, old, None).run()
         assert world.loop.time() - began < 5
         assert [info.name for info in map(world.link.bucket.decode, stored_metas(world))] == ["a"]
+
+    run(history, atomic=True)
+
+
+def test_the_revision_of_a_rename_is_its_own() -> None:
+    """Its answer was lost, and the new name has been replaced since."""
+
+    async def history(world: World) -> None:
+        store, other = world.link.store, world.connect().store
+        old = await store.put("a", b"old")
+        publish = _Both._publish
+
+        async def unheard(self: _Both, expected: int, msg_id: str, timeout: float) -> Any:
+            ack = await publish(self, expected, msg_id, timeout)
+            seqs.append(ack.seq)
+            await other.put("b", b"another")
+            raise StaleConnectionError("the answer was lost")
+
+        seqs: list[int] = []
+        with patch.object(_Both, "_publish", unheard):
+            info = await store.rename("a", "b")
+        assert [info.revision] == seqs
+        assert info.nuid == old.nuid
 
     run(history, atomic=True)
 
