@@ -312,7 +312,9 @@ async def _remove_orphan(bucket: Bucket, references: _References, nuid: str, bef
     """
     await references.read_on(bucket)
     stored = await _last_stored(bucket, nuid)
-    if references.named(nuid) or stored is None or stored > before:
+    if stored is None:
+        return True  # by the try before, whose answer was lost
+    if references.named(nuid) or stored > before:
         return False
     if bucket.miscounts:
         await bucket.purge_chunks(nuid)
