@@ -224,17 +224,16 @@ class _References:
         self._nuids: set[str] | None = None
         self._cursor = 0
 
-    async def read_on(self, bucket: Bucket) -> bool:
-        """Read the metas that follow those that were read, in order; returns whether there were any.
+    async def read_on(self, bucket: Bucket) -> None:
+        """Read the metas that follow those that were read, in order.
 
         Nothing may be taken for an orphan by mistake.
 
         Raises:
             NatsError: they could not be read to their end.
         """
-        before = self._cursor
         subject = all_meta_subject(bucket.name)
-        async with aclosing(bucket.messages(subject, 1000, after=before)) as messages:
+        async with aclosing(bucket.messages(subject, 1000, after=self._cursor)) as messages:
             async for message in messages:
                 self._cursor = message.seq
                 self._nuids = None
@@ -244,7 +243,6 @@ class _References:
                     self.unread(InvalidMeta(message.subject, message.seq, exc), message.data)
                 else:
                     self.read(info, message.subject)
-        return self._cursor > before
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Take the next meta of a subject."""
