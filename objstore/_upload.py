@@ -23,7 +23,7 @@ from ._operation import operation
 from ._prepare import prepare
 from ._put import Put
 from ._source import open_source
-from .errors import BadObjectMetaError, OutcomeUnknownError
+from .errors import BadObjectMetaError, OutcomeUnknownError, StoreFullError
 from .format.chunking import resolve_chunk_size
 from .format.digest import hex_digest
 from .format.naming import chunk_subject, is_safe_nuid
@@ -300,6 +300,10 @@ class ResumedPut(Put):
                 await self._check_stored()  # another process may be sending with the same token
         except Unrepairable as exc:
             raise _Superseded(exc.reason) from exc
+        except StoreFullError as exc:
+            if self._all_there:  # on 2.9 this is how missing chunks are explained; none was sent
+                raise _Superseded(exc) from exc
+            raise
         finally:
             if self._stored is not None:
                 await self._stored.aclose()
