@@ -224,9 +224,9 @@ class ResumedPut(Put):
         try:
             return await super().run()
         except _Superseded as exc:
-            reason = exc.reason or self._unknown()
             if not self._restartable:
-                raise reason from None
+                raise exc.reason or self._unknown() from None
+            reason = exc.reason or "those that are there may have been committed before"
             log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
         self._fixed = None
         self._source.restartable = True
