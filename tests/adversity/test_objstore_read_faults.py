@@ -149,6 +149,7 @@ async def test_a_copy_of_a_chunk_that_is_removed_meanwhile(
     assert (await removed_soon(plain.verify(deep=True))).ok
     with contextlib.suppress(StaleConnectionError):  # what was read goes to waste: read again
         await removed_soon(plain.get_file("b", tmp_path / "b"))
+        assert (tmp_path / "b").read_bytes() == DATA[:size]
 
 
 async def test_three_cuts(proxy: FaultProxy, faulty: ObjectStore, plain: ObjectStore) -> None:
