@@ -25,3 +25,22 @@ def seconds(value: float | None) -> str:
 def raw(value: bytes) -> bytes:
     """The bytes of ``value`` as plain ``bytes``; ``value`` itself when it is that."""
     return value if type(value) is bytes else memoryview(value).tobytes()
+
+
+def brief(name: str, most: int = 80) -> str:
+    """A name as messages quote it: the beginning is enough, and others choose its length."""
+    return repr(name) if len(name) <= most else f"{name[:most]!r}…"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line and without anything a terminal or the reader of a log would act on.
+
+    Control characters, line and paragraph separators, direction marks, lone surrogates: all that is not
+    printable is written as ``\\xNN`` or ``\\uNNNN``. Subjects, names and a server's texts are other people's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text
+    )

@@ -35,13 +35,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._values import brief, printable
+
 
 class NatsError(Exception):
     """Root of every error this distribution raises on its own account.
 
     Errors pickle and copy with their text and attributes, whatever their constructors take: a process pool
-    and a test runner hand them on that way.
+    and a test runner hand them on that way. What is not printable in their text is escaped: it quotes
+    subjects, names and servers. ``args`` have it as it is.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (type(self), self.args, self.__dict__)
@@ -148,7 +154,7 @@ class ServerError(NatsError):
     """An ``-ERR`` line that has no class of its own; ``text`` is what the server said."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"the server said: {text!r}")
+        super().__init__(f"the server said: {brief(text, 300)}")
         self.text = text
 
 
@@ -173,7 +179,7 @@ class NoRespondersError(NatsError, ConnectionError):
     """Nobody listens on the subject; the server said so at once (status 503)."""
 
     def __init__(self, subject: str, hint: str = "") -> None:
-        super().__init__(f"no responders on {subject!r}" + (f": {hint}" if hint else ""))
+        super().__init__(f"no responders on {brief(subject)}" + (f": {hint}" if hint else ""))
         self.subject = subject
 
 
@@ -234,7 +240,13 @@ class UnsupportedFeatureError(NatsError):
 
 
 class ServerProcessError(NatsError, RuntimeError):
-    """A local nats-server binary could not be found, started, or made ready."""
+    """A local nats-server binary could not be found, started, or made ready.
+
+    The text may end with lines of the server's log.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, RuntimeError.__str__(self).splitlines()))
 
 
 class MissingExtraError(NatsError, ImportError):

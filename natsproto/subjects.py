@@ -6,10 +6,22 @@ servers accept more than is good for anyone, so everything is checked here befor
 
 from __future__ import annotations
 
+import os
+from base64 import urlsafe_b64encode
 from functools import lru_cache
 
 from . import _values
-from .errors import BadSubjectError, InvalidNameError
+from .errors import BadSubjectError
+
+MAX_LINE = 4096
+"""Bytes of a control line that a server reads unless it is configured otherwise.
+
+It does not announce its limit, and closes the connection of whoever exceeds it.
+"""
+MAX_NAMES = MAX_LINE - len("HPUB   9999999999 9999999999\r\n")
+"""Room for the names on the longest line: subject and reply subject, or subject and queue name, in bytes."""
+HALF_ROOM = MAX_NAMES // 2
+"""Two names of up to this length need no look at :func:`check_names`."""
 
 _UNSAFE = bytes(range(0x21)) + b"\x7f"  # C0 controls, SPACE, DEL; as bytes, so UTF-8 text is untouched
 
@@ -25,18 +37,37 @@ def _encode(name: str, what: str) -> bytes:
     try:
         raw = _checked_text(name, what).encode()
     except UnicodeEncodeError:
-        raise BadSubjectError(f"{what} cannot be encoded as UTF-8: {name!r}") from None
+        raise BadSubjectError(f"{what} cannot be encoded as UTF-8: {_values.brief(name)}") from None
     if not raw:
         raise BadSubjectError(f"{what} is empty")
+    check_names(raw)
     if len(raw.translate(None, _UNSAFE)) != len(raw):
-        raise BadSubjectError(f"{what} has white space or control characters: {name!r}")
+        raise BadSubjectError(f"{what} has white space or control characters: {_values.brief(name)}")
     return raw
+
+
+def check_names(subject: bytes, other: bytes = b"") -> None:
+    """Refuse names that are too long for one control line, together with a reply subject or queue name.
+
+    Reply subjects are the choice of whoever sent the message: nobody must be able to choose one whose
+    answer costs the connection.
+
+    Raises:
+        BadSubjectError: they have more than :data:`MAX_NAMES` bytes.
+    """
+    size = len(subject) + len(other)
+    if size > MAX_NAMES:
+        text = _values.brief(subject.decode("utf-8", "surrogateescape"))
+        raise BadSubjectError(
+            f"{size} bytes of names are too long for one line of the protocol, with room for {MAX_NAMES} "
+            f"(the server would close the connection): {text}"
+        )
 
 
 def _tokens(raw: bytes, what: str) -> list[bytes]:
     tokens = raw.split(b".")
     if b"" in tokens:
-        raise BadSubjectError(f"{what} has an empty token: {raw.decode()!r}")
+        raise BadSubjectError(f"{what} has an empty token: {_values.brief(raw.decode())}")
     return tokens
 
 
@@ -45,7 +76,8 @@ def check_publish_subject(s: str) -> bytes:
 
     Raises:
         BadSubjectError: it is empty, has white space, C0 control characters or DEL, an empty token
-            (``a..b``), a wildcard token (``*``, ``>``), or cannot be encoded as UTF-8.
+            (``a..b``), a wildcard token (``*``, ``>``), cannot be encoded as UTF-8, or has more than 4066
+            bytes.
     """
     # By value before the look-up: subclasses may be equal to one another and hold different text.
     return plain_publish_subject(s if type(s) is str else _checked_text(s, "subject"))
@@ -57,7 +89,7 @@ def plain_publish_subject(s: str) -> bytes:
     raw = _encode(s, "subject")
     tokens = _tokens(raw, "subject")
     if b"*" in tokens or b">" in tokens:
-        raise BadSubjectError(f"wildcards cannot be published to: {s!r}")
+        raise BadSubjectError(f"wildcards cannot be published to: {_values.brief(s)}")
     return raw
 
 
@@ -74,7 +106,7 @@ def check_subscribe_subject(s: str) -> bytes:
 def _plain_subscribe_subject(s: str) -> bytes:
     raw = _encode(s, "subject")
     if b">" in _tokens(raw, "subject")[:-1]:
-        raise BadSubjectError(f"'>' is only allowed as the last token: {s!r}")
+        raise BadSubjectError(f"'>' is only allowed as the last token: {_values.brief(s)}")
     return raw
 
 
@@ -82,30 +114,10 @@ def check_queue(s: str) -> bytes:
     """Return the queue group name ``s`` as bytes.
 
     Raises:
-        BadSubjectError: it is empty, has white space or control characters, or cannot be encoded as UTF-8.
+        BadSubjectError: it is empty, has white space or control characters, cannot be encoded as UTF-8, or
+            has more than 4066 bytes.
     """
     return _encode(s, "queue name")
-
-
-def check_token(s: str, what: str = "name") -> str:
-    """Return ``s`` if it can be one token of a subject: a stream, consumer, bucket or durable name.
-
-    Args:
-        s: the name.
-        what: what it names, for the error's message.
-
-    Raises:
-        InvalidNameError: it is empty, has white space, control characters, one of ``. * > / \\``, or
-            cannot be encoded as UTF-8 (ADR-6).
-    """
-    try:
-        _encode(s, what)
-    except BadSubjectError as exc:
-        raise InvalidNameError(str(exc)) from None
-    s = _values.text(s)
-    if any(char in s for char in ".*>/\\"):
-        raise InvalidNameError(f"{what} must not contain any of . * > / \\: {s!r}")
-    return s
 
 
 def subject_matches(pattern: str, subject: str) -> bool:
@@ -122,3 +134,11 @@ def subject_matches(pattern: str, subject: str) -> bool:
     elif len(tokens) != len(wanted):
         return False
     return all(want in ("*", token) for want, token in zip(wanted, tokens, strict=False))
+
+
+def secret_name() -> str:
+    """Return a new name that cannot be guessed: 128 random bits, 22 characters of ``[0-9A-Za-z_-]``.
+
+    For inboxes, consumers and batches: whoever knows the name of one may write into it.
+    """
+    return urlsafe_b64encode(os.urandom(16))[:22].decode()

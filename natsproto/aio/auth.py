@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .. import _values
@@ -20,6 +20,8 @@ from ..errors import AuthorizationError, ConfigError, MissingExtraError
 from .server_pool import Server
 
 TokenSource = str | Callable[[], str]
+"""A secret text, or what returns it; called for each attempt to connect."""
+
 SignatureCallback = Callable[[str], bytes]
 
 _SEED_PREFIX = 18 << 3  # 'S'
@@ -72,7 +74,16 @@ def _ed25519(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), key.sign
 
 
-_BLOCK = re.compile(r"-{3,}BEGIN [^-]*-{3,}\s*(\S+)\s*-{3,}END [^-]*-{3,}")
+_SECRET = re.compile(r"-----BEGIN |\n|\bS[AUOCNX][A-Z2-7]{40}|\beyJ[\w-]{16}")
+
+
+def looks_secret(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether what was given as a path is a seed, a JWT or a whole key or credentials file instead.
+
+    Such a text must show in no message: whoever finds it there has the key.
+    """
+    text = os.fspath(path)
+    return _SECRET.search(text if isinstance(text, str) else text.decode("utf-8", "replace")) is not None
 
 
 def read_credentials(path: str | os.PathLike[str]) -> tuple[str, str]:
@@ -82,20 +93,76 @@ def read_credentials(path: str | os.PathLike[str]) -> tuple[str, str]:
         ConfigError: unreadable, or without the two blocks.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(1 << 20)
-    except (OSError, UnicodeDecodeError) as exc:
+        with open(path, "rb") as file:
+            raw = file.read(1 << 20)
+    except OSError as exc:
         raise ConfigError(f"cannot read the credentials file {os.fspath(path)!r}: {exc}") from exc
-    blocks: list[str] = _BLOCK.findall(text)
+    blocks = _blocks(raw.decode("utf-8-sig", "replace"))  # an error would carry all of it, the seed included
     if len(blocks) < 2:
         raise ConfigError(f"{os.fspath(path)!r} is no credentials file: it needs a JWT and a seed block")
     return blocks[0], blocks[1]
 
 
+def _blocks(text: str) -> list[str]:
+    """The first line of each block between ``---BEGIN …---`` and ``---END …---``."""
+    found: list[str] = []
+    wanted = False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("---"):
+            wanted = line.lstrip("-").startswith("BEGIN ")
+        elif wanted and line:
+            found.append(line)
+            wanted = False
+    return found
+
+
+def check_public_key(key: str) -> str:
+    """Return the text of an NKey's public user key (``U…``).
+
+    Raises:
+        ConfigError: it is none. The message never holds it: it may be a seed.
+    """
+    if not isinstance(key, str):
+        raise ConfigError("nkey must be a str: the public key of a user, U…")
+    text = _values.text(key)
+    if looks_secret(text):
+        raise ConfigError("nkey= takes the public key (U…), and a seed was given: that is nkey_seed=")
+    try:
+        raw = base64.b32decode(text + "=" * (-len(text) % 8))
+    except (binascii.Error, ValueError):
+        raise ConfigError("nkey is no public key: it is not base32 text") from None
+    if len(raw) != 35 or raw[0] != _USER_PREFIX or _crc16(raw[:-2]) != int.from_bytes(raw[-2:], "little"):
+        raise ConfigError("nkey is no public key of a user: that is 56 characters, U…")
+    return text
+
+
+def _told(what: str, source: TokenSource) -> str:
+    """The text of a secret, or what its callable returns."""
+    if not callable(source):
+        return source
+    text = _called(what, source)
+    if not isinstance(text, str):
+        if isinstance(text, Coroutine):
+            text.close()
+        raise ConfigError(f"the callable given as {what}= returned {type(text).__name__}, not a str")
+    return text
+
+
+def _called(what: str, call: Callable[..., Any], *args: Any) -> Any:
+    """What a user's callable returns. What it raises may quote a secret: neither text nor chain show it."""
+    try:
+        return call(*args)
+    except Exception as exc:
+        kind = type(exc).__name__
+    raise ConfigError(
+        f"the callable given as {what}= raised {kind}; its text is left out, as it may hold a secret"
+    )
+
+
 class Credentials:
     """What a client proves itself with. Nothing of it shows in ``repr``, messages or logs."""
 
-    __slots__ = ("_creds", "_jwt", "_password", "_seed", "_sign", "_token", "_user")
+    __slots__ = ("_creds", "_jwt", "_nkey", "_password", "_seed", "_sign", "_token", "_user")
 
     def __init__(
         self,
@@ -104,8 +171,9 @@ class Credentials:
         password: str | None = None,
         token: TokenSource | None = None,
         nkey_seed: str | bytes | None = None,
+        nkey: str | None = None,
         creds: str | os.PathLike[str] | None = None,
-        jwt: str | None = None,
+        jwt: TokenSource | None = None,
         signature_cb: SignatureCallback | None = None,
     ) -> None:
         if (user is None) != (password is None):
@@ -114,6 +182,16 @@ class Credentials:
             raise ConfigError("give either a credentials file or a seed/JWT, not both")
         if jwt is not None and nkey_seed is None and signature_cb is None:
             raise ConfigError("a JWT needs nkey_seed or signature_cb to sign the server's nonce")
+        if nkey is not None and (signature_cb is None or jwt is not None):
+            raise ConfigError("nkey= is the public key that signature_cb signs for, without a jwt")
+        if signature_cb is not None and jwt is None and nkey is None and creds is None:
+            raise ConfigError("signature_cb needs nkey= (the public key, U…), jwt= or creds=")
+        if creds is not None and looks_secret(creds):
+            raise ConfigError(
+                "creds= takes the path of a credentials file, and what was given looks like its content: "
+                "write it to a file that only you can read, or pass jwt= and nkey_seed="
+            )
+        self._nkey = None if nkey is None else check_public_key(nkey)
         self._user, self._password, self._token = user, password, token
         self._seed, self._creds, self._jwt, self._sign = nkey_seed, creds, jwt, signature_cb
         if nkey_seed is not None:
@@ -123,32 +201,37 @@ class Credentials:
         return "<Credentials ***>"
 
     def connect_fields(self, server: Server, nonce: str | None) -> dict[str, Any]:
-        """Return the credential fields of CONNECT for ``server`` (its URL's own win).
+        """Return the credential fields of CONNECT: those in the server's URL, if any, else ours.
 
         Raises:
             AuthorizationError: a key is given but the server sent no nonce to sign.
             MissingExtraError: a key is given but nothing that can sign is installed.
         """
+        if server.user is not None:
+            return {"user": server.user, "pass": server.password}
+        if server.token is not None:
+            return {"auth_token": server.token}
         fields: dict[str, Any] = {}
-        user = server.user if server.user is not None else self._user
-        password = server.password if server.user is not None else self._password
-        if user is not None:
-            fields["user"], fields["pass"] = user, password
-        token = server.token if server.token is not None else self._token
-        if token is not None:
-            fields["auth_token"] = token() if callable(token) else token
+        if self._user is not None:
+            fields["user"], fields["pass"] = self._user, self._password
+        if self._token is not None:
+            fields["auth_token"] = _told("token", self._token)
         jwt, seed = self._jwt, self._seed
         if self._creds is not None:
             jwt, seed = read_credentials(self._creds)  # read at each attempt: files are rotated
         if jwt is None and seed is None and self._sign is None:
             return fields
         if nonce is None:
-            if jwt is None and seed is not None:
+            if jwt is None:
                 # A server without NKey users sends no nonce; the key cannot be proven to it.
                 raise AuthorizationError("an NKey was given but the server does not ask for one (no nonce)")
             nonce = ""
         if self._sign is not None:
-            signature = self._sign(nonce)
+            signature = _called("signature_cb", self._sign, nonce)
+            if not isinstance(signature, bytes | bytearray | memoryview):
+                raise ConfigError(f"signature_cb returned {type(signature).__name__}, not bytes")
+            if self._nkey is not None:
+                fields["nkey"] = self._nkey
         else:
             assert seed is not None
             public, sign = _ed25519(decode_seed(seed))
@@ -156,7 +239,7 @@ class Credentials:
             if jwt is None:
                 fields["nkey"] = encode_public_key(public)
         if jwt is not None:
-            fields["jwt"] = jwt
+            fields["jwt"] = _told("jwt", jwt)
         fields["sig"] = base64.urlsafe_b64encode(signature).decode().rstrip("=")
         return fields
 

@@ -1,10 +1,15 @@
-"""The user's callbacks and the background tasks of one connection: who runs them, who waits for their end."""
+"""The user's callbacks and the background tasks of one connection: who runs them, who waits for their end.
+
+And its warnings: a peer decides how often there is a reason for either.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -17,6 +22,12 @@ Callback = Callable[..., None] | Callable[..., Awaitable[None]]
 
 FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
+
+MAX_UNDER_WAY = 100
+"""Calls of :meth:`Callbacks.tell` that run at a time; a server decides how often there is what to tell."""
+
+MAX_WAITING = 1000
+"""Those that wait for their turn beside them."""
 
 _inside: ContextVar[Callbacks | None] = ContextVar("natsproto_callback", default=None)
 """Whose callback is running here, the tasks it started included: it must not wait for its own end."""
@@ -31,13 +42,47 @@ class Callbacks:
         self._running: set[asyncio.Future[Any]] = set()
         self._spawned: set[asyncio.Task[Any]] = set()
         self._due: set[asyncio.Task[Any]] = set()
+        self._under_way = 0
+        self._waiting: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._dropping = False
 
     def call(self, callback: Callback | None, *args: Any) -> None:
         """Run a user's callback outside of the reading side; a raising one is logged, never fatal."""
         if callback is not None:
             self._loop.call_soon(self._run, callback, args)
 
-    def _run(self, callback: Callback, args: tuple[Any, ...]) -> None:
+    def tell(self, callback: Callback | None, *args: Any) -> None:
+        """As :meth:`call`, for what a server can cause without end: dropped while too many run and wait.
+
+        The first that is dropped is logged, and no other one until all that were running have ended.
+        """
+        if callback is not None:
+            self._loop.call_soon(self._run_bounded, callback, args)
+
+    def _run_bounded(self, callback: Callback, args: tuple[Any, ...]) -> None:
+        if self._under_way < MAX_UNDER_WAY:
+            task = self._run(callback, args)
+            if task is not None:
+                self._under_way += 1
+                task.add_done_callback(self._told)
+        elif len(self._waiting) < MAX_WAITING:
+            self._waiting.append((callback, args))
+        elif not self._dropping:
+            self._dropping = True
+            log.warning(
+                "%d calls of error_cb or discovered_server_cb have not ended; some are left out now",
+                MAX_UNDER_WAY + MAX_WAITING,
+            )
+
+    def _told(self, task: asyncio.Future[Any]) -> None:
+        self._under_way -= 1
+        while self._waiting and self._under_way < MAX_UNDER_WAY:
+            self._run_bounded(*self._waiting.popleft())
+        if not self._under_way:
+            self._dropping = False
+
+    def _run(self, callback: Callback, args: tuple[Any, ...]) -> asyncio.Future[Any] | None:
+        """Call it; returns what is still to be waited for."""
         token = _inside.set(self)  # inherited by the tasks it starts
         try:
             result = callback(*args)
@@ -45,10 +90,12 @@ class Callbacks:
                 task = asyncio.ensure_future(result)
                 self._running.add(task)
                 task.add_done_callback(self._done)
+                return task
         except Exception:
             log.exception("a callback raised")
         finally:
             _inside.reset(token)
+        return None
 
     def _done(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
@@ -90,13 +137,43 @@ class Callbacks:
         Called from inside of a callback it does not wait for callbacks.
         """
         await asyncio.sleep(0)  # callbacks called just now become tasks
+        end = self._loop.time() + FINISH_TIMEOUT
+        while late := self._left():  # calls that were waiting begin when others have ended
+            if self._loop.time() >= end:
+                break
+            await asyncio.wait(late, timeout=end - self._loop.time())
+        self._waiting.clear()
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=FINISH_TIMEOUT)
+
+    def _left(self) -> set[asyncio.Future[Any]]:
+        """What has not ended, and can be waited for here."""
         current = asyncio.current_task()
-        waited: set[asyncio.Future[Any]] = {task for task in self._spawned if task is not current}
-        if _inside.get() is not self:
-            waited |= self._running
-        if waited:
-            _, late = await asyncio.wait(waited, timeout=FINISH_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=FINISH_TIMEOUT)
+        left: set[asyncio.Future[Any]] = {task for task in self._spawned if task is not current}
+        return left if _inside.get() is self else left | self._running
+
+
+MOST_LINES = 10
+"""Lines of a kind that are written in a second."""
+
+
+class BoundedLog:
+    """Writes warnings to ``log``: :data:`MOST_LINES` a second, then a line that says that there are more."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._written: dict[str, tuple[float, int]] = {}
+
+    def warning(self, kind: str, text: str, *args: object) -> None:
+        """Write a line of ``kind``, one of a few."""
+        now = time.monotonic()
+        began, count = self._written.get(kind, (now, 0))
+        if now - began >= 1.0:
+            began, count = now, 0
+        self._written[kind] = began, count + 1
+        if count < MOST_LINES:
+            self._log.warning(text, *args)
+        elif count == MOST_LINES:
+            self._log.warning("there is more of that (%s): it is left out of the log for a second", kind)

@@ -8,7 +8,7 @@ from _thread import get_ident
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._values import seconds
+from .._values import brief, seconds
 from ..errors import (
     ConfigError,
     ConnectionClosedError,
@@ -19,14 +19,19 @@ from ..errors import (
     StaleConnectionError,
 )
 from ..headers import Headers, encode_headers
-from ..nuid import secret_name
-from ..subjects import check_publish_subject, check_queue, check_subscribe_subject, plain_publish_subject
+from ..subjects import (
+    check_publish_subject,
+    check_queue,
+    check_subscribe_subject,
+    plain_publish_subject,
+    secret_name,
+)
 from .callbacks import Callback
 from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
-from .request_mux import RequestSlot
+from .request_mux import REPLY_REST, RequestSlot
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
 
@@ -72,6 +77,8 @@ class Client:
         self._connection = Connection(options)
         self._home = self._connection.home
         self._draining = False
+        self.api_prefixes: set[str] = set()
+        """With which JetStream contexts were made: what lies below them is the server's own."""
 
     # -- properties -------------------------------------------------------------------------------
 
@@ -150,7 +157,8 @@ class Client:
         Args:
             subject: no wildcards, no white space.
             payload: any bytes-like object; copied unless it is ``bytes``.
-            reply: subject for answers.
+            reply: subject for answers. With ``subject`` at most 4066 bytes: servers close the connection at
+                longer lines (``max_control_line``).
             headers: names to one value or several.
 
         Raises:
@@ -224,7 +232,8 @@ class Client:
             pending_msgs_limit, pending_bytes_limit: bounds of the queue (defaults of the client).
 
         Raises:
-            BadSubjectError: refused, nothing was sent.
+            BadSubjectError: refused, nothing was sent; also when ``subject`` and ``queue`` have more than
+                4066 bytes together.
             ConnectionClosedError: the client is closed.
         """
         self._check_usable()
@@ -260,6 +269,7 @@ class Client:
             timeout: seconds; default ``request_timeout`` of the client (5 s).
 
         Raises:
+            BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
             NoRespondersError: nobody listens (known at once).
             RequestTimeoutError: no answer in time.
             StaleConnectionError: the connection was lost; whether the request was seen is unknown.
@@ -299,6 +309,11 @@ class Client:
         """Return a fresh subject for replies, which nobody can guess."""
         return f"{self._options.inbox_prefix}.{secret_name()}"
 
+    @property
+    def reply_length(self) -> int:
+        """Bytes of the longest reply subject of requests and windows, which shares a line with theirs."""
+        return len(self._options.inbox_prefix.encode()) + REPLY_REST
+
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until the server has processed everything sent so far.
 
@@ -323,10 +338,10 @@ class Client:
 
         Everything goes on until the queues are read, so that responders can answer; only new subscriptions
         are refused. Then nothing new may begin (``ConnectionClosedError``), and whatever is under way is let
-        to its end: puts, gets, open writers and readers of object stores, requests. Bounded by
-        ``drain_timeout`` in all; what is left then is dropped or ended as by :meth:`close`, and a
-        ``RequestTimeoutError`` is raised after the client has been closed. Cancelling it closes the client,
-        too.
+        to its end: puts, gets, open writers and readers of object stores, requests. All that has
+        ``drain_timeout`` seconds together; what is left then is dropped or ended by :meth:`close`, which
+        takes at most 9 s more, and a ``RequestTimeoutError`` is raised after the client has been closed.
+        Cancelling it closes the client, too.
 
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
@@ -336,13 +351,14 @@ class Client:
             return
         self._draining = True
         limit = self._options.drain_timeout
-        deadline = asyncio.get_running_loop().time() + limit
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit
         subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
         results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
             results.append(await self._finish_operations(bool(subscriptions), deadline, limit))
-            await self.flush(min(limit, CLOSE_TIMEOUT))
+            await self.flush(min(deadline - loop.time(), CLOSE_TIMEOUT))
         except (StaleConnectionError, ConnectionClosedError, RequestTimeoutError):
             pass
         finally:
@@ -381,7 +397,8 @@ class Client:
         """Close now: queued frames are handed to the network, subscriptions end, nothing is left running.
 
         Calls that are under way fail with ``ConnectionClosedError`` and remove first what they have begun
-        (the chunks of a put): at most 5 s, usually some milliseconds.
+        (the chunks of a put): at most 5 s, usually some milliseconds. A network that does not take what is
+        queued has 2 s, and callbacks that are still running have 2 s.
 
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
@@ -469,7 +486,7 @@ class PendingRequest(RequestSlot):
         if not self.future.done():
             name = self.subject.decode("utf-8", "replace")
             self.future.set_exception(
-                RequestTimeoutError(f"no answer from {name!r} within {seconds(self._limit)} s")
+                RequestTimeoutError(f"no answer from {brief(name)} within {seconds(self._limit)} s")
             )
             self._connection.probe()
 
@@ -510,8 +527,9 @@ def connect(
     password: str | None = None,
     token: TokenSource | None = None,
     nkey_seed: str | bytes | None = None,
+    nkey: str | None = None,
     creds: str | os.PathLike[str] | None = None,
-    jwt: str | None = None,
+    jwt: TokenSource | None = None,
     signature_cb: SignatureCallback | None = None,
     tls: ssl.SSLContext | bool | None = None,
     tls_hostname: str | None = None,
@@ -552,16 +570,19 @@ def connect(
         servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
             ``user:password@`` or ``token@`` before the host; default ``nats://127.0.0.1:4222``.
         name: shown in the server's connection list.
-        user, password, token: credentials; ``token`` may be a callable. A URL's own come first.
+        user, password, token: credentials; ``token`` may be a callable. A server whose
+            URL has its own gets those alone.
         nkey_seed, creds, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
-            ``signature_cb`` signs).
+            ``signature_cb`` signs). ``jwt`` may be a callable, ``creds`` is a path; both are read
+            anew at each attempt to connect.
+        nkey: the public key (``U…``) of ``signature_cb``, where there is no JWT that has it.
         tls: ``True`` or an ``ssl.SSLContext`` demands TLS; ``False`` forbids it; ``None`` follows the
             scheme and the server.
         tls_hostname: the name to verify instead of the host.
         tls_first: TLS before INFO (server option ``handshake_first``, nats-server 2.10.4).
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
-        drain_timeout: seconds for ``drain`` (30).
+        drain_timeout: seconds for ``drain`` (30); closing comes after it.
         retry_budget: seconds without progress after which object stores and ordered consumers give up what
             they have to repeat because a connection or a leader is away (20; an election takes about 7).
             Of a single call: :meth:`objstore.ObjectStore.with_options`.
@@ -575,12 +596,14 @@ def connect(
         retry_on_failed_connect: keep trying the first connect as well.
         randomize: shuffle the server list.
         ignore_discovered: do not take over servers announced in INFO.
-        inbox_prefix: first tokens of reply subjects.
+        inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
         echo: receive one's own messages.
         pedantic: let the server check publish subjects.
         pending_msgs_limit, pending_bytes_limit: default bounds of a subscription's queue.
         transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
-        error_cb: called with each error that belongs to no call; without it they are logged.
+        error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of
+            a class in a second. 100 calls run at a time and 1,000 wait; further errors are left out, with one
+            line in the log.
         disconnected_cb, reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without
             arguments. Callbacks may be coroutine functions; a raising one is logged, never fatal.
 

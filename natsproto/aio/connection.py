@@ -9,23 +9,23 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .._values import seconds
+from .._values import brief, seconds
 from ..errors import (
     AuthorizationError,
     ConnectionClosedError,
     MaxPayloadError,
     NatsError,
-    OutboundBufferLimitError,
     PermissionsViolationError,
     ProtocolError,
     ServerError,
     StaleConnectionError,
 )
-from ..nuid import secret_name
+from ..subjects import HALF_ROOM, check_names, secret_name
 from ..wire import serializer
-from .callbacks import Callbacks
+from .callbacks import BoundedLog, Callbacks
 from .liveness import Liveness
 from .operations import Hold, Operation, Operations, check_loop, home_of
+from .reconnect_buffer import ReconnectBuffer
 from .request_mux import RequestMux
 from .server_pool import Server, ServerPool, backoff
 from .session import Session, summary
@@ -102,16 +102,17 @@ class Connection:
         self._mux: RequestMux | None = None
         self.max_payload = DEFAULT_MAX_PAYLOAD
         """The limit for header + payload, in bytes, that the server announced last."""
-        self._buffer: list[tuple[int, bytes]] = []  # message size, frame
-        self._buffer_size = 0
+        self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self._loop.time)
         self._connected_at = 0.0
         self._short_lives = 0
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
         self._callbacks = Callbacks()
         self.operations = Operations(self._loop)
+        self._log = BoundedLog(log)
         self._liveness: Liveness | None = None
         self.call = self._callbacks.call
+        self.tell = self._callbacks.tell
         self.spawn = self._callbacks.spawn
 
     # -- opening and reconnecting -----------------------------------------------------------------
@@ -168,7 +169,7 @@ class Connection:
                 self.last_error = error
                 self.pool.failed(
                     server,
-                    auth=isinstance(error, AuthorizationError),
+                    auth=isinstance(error, AuthorizationError) and not session.nonce_in_clear,
                     limit=self.options.max_reconnects if self.epoch else -1,
                 )
                 attempts.append((server, error))
@@ -182,7 +183,7 @@ class Connection:
         self.epoch += 1
         self.state = State.CONNECTED
         self._connected_at = self._loop.time()
-        self.pool.connected(session.server)
+        self.pool.connected(session.server, secure=session.secure)
         self._liveness = Liveness(
             session, interval=self.options.ping_interval, misses=self.options.max_outstanding_pings
         )
@@ -190,8 +191,7 @@ class Connection:
         for handler in list(self.handlers.values()):
             handler.base = handler.delivered
             self._send_sub(session, handler)
-        buffered, self._buffer, self._buffer_size = self._buffer, [], 0
-        for size, frame in buffered:
+        for size, frame, _ in self._buffer.take():
             if size > self.max_payload:
                 self._report(
                     MaxPayloadError(
@@ -282,7 +282,7 @@ class Connection:
         for handler in handlers:
             self._tell(handler.on_end, reason)
         self._mux = None
-        self._buffer.clear()
+        self._buffer.take()
         self._wake_state_waiters()
         if self.epoch:  # a first connect that failed has raised, that is enough
             self.call(self.options.closed_cb)
@@ -367,7 +367,7 @@ class Connection:
                 urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
             )
             if new:
-                self.call(self.options.discovered_server_cb)
+                self.tell(self.options.discovered_server_cb)
         if info.get("ldm") is True and not session.lame_duck:
             session.lame_duck = True
             self.call(self.options.lame_duck_cb)
@@ -383,22 +383,30 @@ class Connection:
         if match is not None:
             operation, subject = match[1].lower(), match[2]
             error = PermissionsViolationError(
-                f"the account may not {'publish' if operation == 'publish' else 'subscribe'} to {subject!r}",
+                f"this user may not {'publish' if operation == 'publish' else 'subscribe'} to "
+                f"{brief(subject)}; docs/permissions.md lists the rights that each call needs",
                 subject=subject,
                 operation=operation,
             )
-            if not self._refuse(operation, subject, match[3], error):
+            failed = self._refuse(operation, subject, match[3], error)
+            echoes = session.echoes.pop(text, 0)
+            if failed:  # each of what failed is refused by itself
+                echoes += failed
+            elif not echoes:
                 self._report(error)
+            if echoes > 1:
+                session.echoes[text] = echoes - 1
             return True
         self._report(ServerError(text))
         return any(part in text.lower() for part in _TRANSIENT)
 
     def _refuse(
         self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
-    ) -> bool:
+    ) -> int:
+        """Fail what was refused; returns how much that was."""
         wanted = subject.encode("utf-8", "surrogateescape")
         if operation == "publish":
-            return any(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
+            return sum(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
         group = None if queue is None else queue.encode("utf-8", "surrogateescape")
         hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:
@@ -406,7 +414,7 @@ class Connection:
             if handler is self._mux:
                 self._mux = None
             handler.on_end(error)
-        return bool(hit)
+        return len(hit)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -419,19 +427,24 @@ class Connection:
         *,
         now: bool = False,
     ) -> None:
-        """Send, or keep for the next session, one message. Nothing is validated here.
+        """Send, or keep for the next session, one message. Only the length of its line is checked here.
 
         Args:
             now: do not wait for more frames until the end of the loop's turn.
 
         Raises:
+            BadSubjectError: the subjects are too long for one line.
             ConnectionClosedError: the connection is closed.
             OutboundBufferLimitError: disconnected, and too much is waiting already.
         """
+        if len(subject) > HALF_ROOM or (reply is not None and len(reply) > HALF_ROOM):
+            check_names(subject, reply or b"")
         size = len(payload)
         session = self.session
         if session is None:
-            self._keep(len(header) + size, serializer.pub_frame(subject, reply, header, payload))
+            self.check_open()
+            frame = serializer.pub_frame(subject, reply, header, payload)
+            self._buffer.keep(len(header) + size, frame, reply)
         elif size < LARGE:
             frame = serializer.pub_frame(subject, reply, header, payload)
             if now:
@@ -447,15 +460,8 @@ class Connection:
         stats.out_msgs += 1
         stats.out_bytes += size
 
-    def _keep(self, size: int, frame: bytes) -> None:
-        self.check_open()
-        limit = self.options.reconnect_buffer_size
-        if self._buffer_size + len(frame) > limit:
-            raise OutboundBufferLimitError(
-                f"not connected, and {self._buffer_size} bytes wait already (reconnect_buffer_size={limit})"
-            )
-        self._buffer.append((size, frame))
-        self._buffer_size += len(frame)
+    def _wanted(self, reply: bytes | None) -> bool:
+        return self._mux is None or self._mux.wanted(reply)
 
     @property
     def congested(self) -> bool:
@@ -493,13 +499,23 @@ class Connection:
     # -- subscriptions ----------------------------------------------------------------------------
 
     def subscribe(self, handler: Handler) -> None:
-        """Register ``handler`` and tell the server (now, or when there is a session again)."""
+        """Register ``handler`` and tell the server (now, or when there is a session again).
+
+        Raises:
+            BadSubjectError: subject and queue name are too long for one line.
+            ConnectionClosedError: the connection is closed.
+        """
         self.check_open()
-        self._sid += 1
-        handler.sid = b"%d" % self._sid
+        check_names(handler.subject, handler.queue or b"")
+        handler.sid = self.next_sid()
         self.handlers[handler.sid] = handler
         if self.session is not None:
             self._send_sub(self.session, handler)
+
+    def next_sid(self) -> bytes:
+        """An id for a subscription that no other one has had."""
+        self._sid += 1
+        return b"%d" % self._sid
 
     def _send_sub(self, session: Session, handler: Handler) -> None:
         queue = b"" if handler.queue is None else handler.queue + b" "
@@ -575,9 +591,9 @@ class Connection:
     def _report(self, exc: BaseException) -> None:
         self.last_error = exc
         if self.options.error_cb is None:
-            log.warning("%s", exc)
+            self._log.warning(type(exc).__name__, "%s", exc)
         else:
-            self.call(self.options.error_cb, exc)
+            self.tell(self.options.error_cb, exc)
 
     def unexpected(self, exc: Exception) -> None:
         """An exception nobody foresaw, on the reading side."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import NatsError
+from .._values import brief
+from ..errors import BadSubjectError, NatsError
 from ..headers import Headers, parse_headers, status_of
 
 if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
     from .client import Client
+
+_ANSWERED = ("$JS.ACK.", "$JS.FC.", "$SYS._INBOX.")
+"""What the reply subjects of JetStream's deliveries, and of what the server asks services, begin with."""
 
 
 class Msg:
@@ -66,12 +70,27 @@ class Msg:
     async def respond(self, data: bytes = b"", *, headers: Headers | dict[str, str] | None = None) -> None:
         """Publish an answer to :attr:`reply`.
 
+        Whoever sent the message chose that subject, and it is published to with this client's permissions.
+        So a subject of the server's own, such as ``$JS.API.STREAM.PURGE.…``, gets no answer; those that
+        deliveries of JetStream have (``$JS.ACK.…``, ``$JS.FC.…``), and the server's own inboxes
+        (``$SYS._INBOX.…``, for services that decide who may connect), do. Nor does one below an API prefix
+        with which this client has made a JetStream context. A service catches ``NatsError`` around this call
+        and goes on with the next message: otherwise one such message ends it for everybody.
+
         Raises:
             NatsError: the message has no reply subject, or came from no client.
+            BadSubjectError: the reply subject begins with ``$`` or such a prefix, and is none of these; or it
+                cannot be published to (wildcards, empty tokens, not UTF-8, above 4066 bytes).
         """
         reply = self.reply
         if reply is None or self._client is None:
             raise NatsError("the message has no reply subject, so there is nobody to respond to")
+        server_own = reply.startswith("$") or any(map(reply.startswith, self._client.api_prefixes))
+        if server_own and not reply.startswith(_ANSWERED):
+            raise BadSubjectError(
+                f"the message asks for an answer on {brief(reply)}, a subject of the server's own: if "
+                "that is really meant, call publish(msg.reply, …)"
+            )
         await self._client.publish(reply, data, headers=headers)
 
     def __repr__(self) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
-from ..transport import TransportKind
+from ..transport import Transport, TransportKind
 from .auth import Credentials, SignatureCallback, TokenSource
 from .callbacks import Callback
 from .server_pool import ServerPool
@@ -22,6 +22,9 @@ DEFAULT_TRANSPORT: TransportKind = "buffered"
 """What the paired runs of ``bench/`` show to be the faster one."""
 
 
+MAX_PREFIX = 1000
+"""Bytes of the longest ``inbox_prefix``: a control line has room for 4 of them."""
+
 DEFAULT_RETRY_BUDGET = 20.0
 """Seconds without progress before retries are given up (a lost leader is replaced after about 7 s)."""
 
@@ -30,6 +33,7 @@ class Options:
     """See :func:`natsproto.connect` for what each one means, its unit and default."""
 
     __slots__ = (
+        "check_peer",
         "closed_cb",
         "connect_timeout",
         "credentials",
@@ -73,8 +77,9 @@ class Options:
         password: str | None = None,
         token: TokenSource | None = None,
         nkey_seed: str | bytes | None = None,
+        nkey: str | None = None,
         creds: str | os.PathLike[str] | None = None,
-        jwt: str | None = None,
+        jwt: TokenSource | None = None,
         signature_cb: SignatureCallback | None = None,
         tls: ssl.SSLContext | bool | None = None,
         tls_hostname: str | None = None,
@@ -107,12 +112,16 @@ class Options:
         lame_duck_cb: Callback | None = None,
     ) -> None:
         self.servers = servers
+        self.check_peer: Callable[[Transport], None] | None = None
+        """Not for users: called with each connection once INFO has come, before anything is sent in answer.
+        What it raises ends the attempt to connect."""
         self.name = name
         self.credentials = Credentials(
             user=user,
             password=password,
             token=token,
             nkey_seed=nkey_seed,
+            nkey=nkey,
             creds=creds,
             jwt=jwt,
             signature_cb=signature_cb,
@@ -142,9 +151,12 @@ class Options:
         self.randomize = randomize
         self.ignore_discovered = ignore_discovered
         try:
-            self.inbox_prefix = check_publish_subject(inbox_prefix).decode()
+            prefix = check_publish_subject(inbox_prefix)
         except BadSubjectError as exc:
             raise ConfigError(f"inbox_prefix: {exc}") from exc
+        if len(prefix) > MAX_PREFIX:  # it shares a line with the subjects of requests
+            raise ConfigError(f"inbox_prefix has {len(prefix)} bytes: at most {MAX_PREFIX}")
+        self.inbox_prefix = prefix.decode()
         self.echo = echo
         self.pedantic = pedantic
         self.pending_msgs_limit = _integer("pending_msgs_limit", pending_msgs_limit, 1)
@@ -173,6 +185,7 @@ class Options:
 
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False
         return context
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import NoRespondersError
 from ..headers import status_of
+from ..subjects import secret_name
 from .subscription import Handler
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class ReplySlot:
     def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         """Name the place for a large payload, or ``None``."""
         return None
+
+    def under_way(self) -> int:
+        """How many of its messages were sent and not answered."""
+        return 1
 
     def on_lost(self, exc: BaseException) -> None:
         """The connection was lost (or the subject refused) while the slot was open."""
@@ -82,6 +87,9 @@ class RequestSlot(ReplySlot):
 
 TOKEN = 12
 """Characters of a token: 72 random bits."""
+
+REPLY_REST = len(f".{secret_name()}.{'T' * TOKEN}.9999999999")
+"""Bytes of the longest reply subject after the prefix: inbox, token, an index that tells replies apart."""
 
 STOCK = 64
 """Tokens made at a time."""
@@ -126,6 +134,13 @@ class RequestMux(Handler):
         """Forget ``slot``; replies that come later are dropped."""
         if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
             del self._slots[slot.token]
+
+    def wanted(self, reply: bytes | None) -> bool:
+        """Whether to send a message with that reply subject: no request, or one that is waited for."""
+        if reply is None or not reply.startswith(self._prefix):
+            return True
+        slot = self._slots.get(reply[self._prefix_length :].partition(b".")[0])
+        return slot is not None and not (isinstance(slot, RequestSlot) and slot.future.done())
 
     def requests(self) -> list[asyncio.Future[WireMsg]]:
         """What is done when each of the requests under way is answered or given up."""
@@ -187,12 +202,13 @@ class RequestMux(Handler):
         for slot in list(self._slots.values()):
             slot.on_lost(reason)
 
-    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
-        """Fail what was sent to ``subject``; returns whether anything was waiting there."""
+    def on_refused(self, subject: bytes, exc: BaseException) -> int:
+        """Fail what was sent to ``subject``; returns how much was waiting there."""
         hit = [slot for slot in self._slots.values() if slot.subject == subject]
+        count = sum(slot.under_way() for slot in hit)
         for slot in hit:
             slot.on_lost(exc)
-        return bool(hit)
+        return count
 
 
 def _random_tokens() -> list[bytes]:

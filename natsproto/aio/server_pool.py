@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -15,19 +16,39 @@ DEFAULT_PORTS = {"nats": DEFAULT_PORT, "tls": DEFAULT_PORT, "ws": 80, "wss": 443
 MAX_POOL = 256
 """Servers kept at the most; a peer can announce any number of them in INFO."""
 
+MAX_SECURED = 64 * MAX_POOL
+"""Addresses of which is remembered that they, or who announced them, were reached through TLS."""
+
+_SECURE = {"nats": "tls", "ws": "wss"}
+
+MAX_ANNOUNCED = 4 * MAX_POOL
+"""Announced addresses that are looked at; parsing tens of thousands would stop the event loop."""
+
+LONGEST_ADDRESS = 300
+"""Characters of an announced address; a name in the DNS has up to 253."""
+
 
 class Server:
-    """One address to try, with what is known of it."""
+    """One address to try, with what is known of it.
+
+    Attributes:
+        secured: it, or who announced it, was reached through TLS once: never again without, given by the
+            user or not. Otherwise whoever can answer in its place for a moment would get the credentials in
+            clear.
+        doubtful: announced in clear before the encryption, and never reached: tried after all others.
+    """
 
     __slots__ = (
         "auth_failures",
         "discovered",
+        "doubtful",
         "failures",
         "host",
         "password",
         "path",
         "port",
         "scheme",
+        "secured",
         "tls_name",
         "token",
         "user",
@@ -45,6 +66,8 @@ class Server:
         path: str = "",
         tls_name: str | None = None,
         discovered: bool = False,
+        secured: bool = False,
+        doubtful: bool = False,
     ) -> None:
         self.scheme = scheme
         self.host = host
@@ -55,6 +78,8 @@ class Server:
         self.path = path
         self.tls_name = tls_name
         self.discovered = discovered
+        self.secured = secured
+        self.doubtful = doubtful
         self.failures = 0
         self.auth_failures = 0
 
@@ -92,13 +117,23 @@ def parse_url(text: str) -> Server:
         parts = urlsplit(raw)
         host, port = parts.hostname, parts.port
     except ValueError:
-        # Not chained: the original quotes the text, which may be part of a password.
-        raise ConfigError("a server URL has an invalid host or port (write nats://host:port)") from None
+        parts = None
+    if parts is None:
+        # Not while handling the original, which quotes the text, perhaps part of a password: `from None`
+        # only hides it, and error trackers show what is hidden.
+        raise ConfigError("a server URL has an invalid host or port (write nats://host:port)")
     if parts.scheme not in DEFAULT_PORTS:
         known = ", ".join(DEFAULT_PORTS)
-        raise ConfigError(f"unknown scheme {parts.scheme!r} in a server URL: use one of {known}")
+        shown = "" if "@" in raw else f" {parts.scheme!r}"  # of secret://x@h it may be half of a token
+        raise ConfigError(f"unknown scheme{shown} in a server URL: use one of {known}")
     if not host or port == 0:
         raise ConfigError("a server URL needs a host and a port above 0 (write nats://host:port)")
+    websocket = parts.scheme in ("ws", "wss")
+    if ("@" in parts.path if websocket else parts.path not in ("", "/")) or "?" in raw or "#" in raw:
+        raise ConfigError(
+            "a server URL has nothing after host and port (write nats://host:port); in a user, password or "
+            "token write / as %2F, ? as %3F, # as %23 and , as %2C"
+        )
     user = password = token = None
     if parts.username is not None:
         if parts.password is None:
@@ -112,8 +147,13 @@ def parse_url(text: str) -> Server:
         user=user,
         password=password,
         token=token,
-        path=parts.path if parts.scheme in ("ws", "wss") else "",
+        path=parts.path if websocket else "",
     )
+
+
+def _half(text: str) -> bool:
+    """Whether it may be the second half of a URL with a comma in its password."""
+    return "@" in text and "://" not in text
 
 
 class ServerPool:
@@ -131,6 +171,10 @@ class ServerPool:
         texts = urls.split(",") if isinstance(urls, str) else list(urls)
         if not texts:
             raise ConfigError("no server given")
+        if isinstance(urls, str) and "://" in texts[0] and any(_half(text) for text in texts):
+            raise ConfigError(
+                "in a list of server URLs write the scheme of each one; in a password or token write , as %2C"
+            )
         if rng is None:
             import random
 
@@ -147,22 +191,30 @@ class ServerPool:
         if randomize:
             self.rng.shuffle(self.servers)
         self.current: Server | None = None
+        self._secured: set[tuple[str, int]] = set()  # also those that were forgotten since
 
     def __len__(self) -> int:
         return len(self.servers)
 
     def round(self) -> list[Server]:
-        """The servers in the order to try them now: those after the current one first, it last."""
-        if self.current is None or self.current not in self.servers:
-            return list(self.servers)
-        at = self.servers.index(self.current) + 1
-        return self.servers[at:] + self.servers[:at]
+        """The servers in the order to try them: those after the current one, it, and then doubtful ones."""
+        at = 0 if self.current not in self.servers else self.servers.index(self.current) + 1
+        return sorted(self.servers[at:] + self.servers[:at], key=lambda server: server.doubtful)
 
-    def connected(self, server: Server) -> None:
-        """``server`` works: forget its failures."""
+    def connected(self, server: Server, *, secure: bool = False) -> None:
+        """``server`` works, through TLS or not: forget its failures."""
         self.current = server
+        server.secured |= secure
+        if secure:
+            self._secure([server.address])
+        server.doubtful = False
         server.failures = 0
         server.auth_failures = 0
+
+    def _secure(self, addresses: Iterable[tuple[str, int]]) -> None:
+        for address in addresses:
+            if len(self._secured) < MAX_SECURED:
+                self._secured.add(address)
 
     def failed(self, server: Server, *, auth: bool = False, limit: int = -1) -> None:
         """Count a failed attempt; drop the server after two refusals of the credentials or ``limit``."""
@@ -182,8 +234,9 @@ class ServerPool:
         """Take over addresses announced by ``via`` in INFO; returns the new ones.
 
         They get the credentials of the server that announced them and its scheme, or a stronger one when
-        the session is encrypted. Entries that are no ``host:port`` are passed over. Announced servers that
-        are announced no longer are forgotten, except the current one.
+        the session is encrypted; then those that the user gave are reached through TLS only, too. Entries
+        that are no ``host:port`` are passed over. Announced servers that are announced no longer are
+        forgotten, except the current one.
 
         Args:
             urls: the list in INFO.
@@ -195,16 +248,19 @@ class ServerPool:
         scheme = "tls" if secure and via.scheme == "nats" else via.scheme
         asked_for = via.tls_name or via.host
         announced: dict[tuple[str, int], Server] = {}
-        for text in urls:
-            if len(announced) >= MAX_POOL or not isinstance(text, str) or "@" in text or "/" in text:
+        for text in islice(urls, MAX_ANNOUNCED):
+            if len(announced) >= MAX_POOL or not isinstance(text, str) or len(text) > LONGEST_ADDRESS:
+                continue
+            if "@" in text or "/" in text:
                 continue
             try:
                 parsed = parse_url(f"{scheme}://{text}")
             except ConfigError:
                 continue
+            sticky = secure or parsed.address in self._secured
             pinned = not trusted or (_is_address(parsed.host) and not _is_address(asked_for))
             announced[parsed.address] = Server(
-                scheme,
+                _SECURE.get(scheme, scheme) if sticky else scheme,
                 parsed.host,
                 parsed.port,
                 user=via.user,
@@ -213,15 +269,22 @@ class ServerPool:
                 path=via.path,
                 tls_name=asked_for if pinned else None,
                 discovered=True,
+                secured=sticky,
+                doubtful=not trusted,
             )
+        if secure:
+            self._secure(announced)
         self.servers = [
             known
             for known in self.servers
             if not known.discovered or known is self.current or known.address in announced
         ]
         for known in self.servers:
-            if known.discovered and known.address in announced:
-                known.tls_name = announced[known.address].tls_name
+            if known.address in announced:
+                known.secured |= secure
+                if known.discovered:
+                    known.tls_name = announced[known.address].tls_name
+                    known.doubtful &= not trusted
         known_addresses = {server.address for server in self.servers}
         new = [server for address, server in announced.items() if address not in known_addresses]
         if self._randomize:

@@ -20,6 +20,8 @@ from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
 
 if TYPE_CHECKING:
+    import ssl
+
     from .connection import Connection
     from .server_pool import Server
 
@@ -29,17 +31,32 @@ LIMITS = Limits(header_block=64 * 1024 * 1024)
 FLUSH_AT = 64 * 1024
 """Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
 
+MAX_UNREAD_PONGS = 10_000
+"""Answers that are kept for a peer that asks and does not read: 60 kB. A server asks every two minutes."""
+
+UNSUB_AGAIN = 1.0
+"""Seconds between two repetitions of UNSUB, see :meth:`Session._stray`."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds that sending what is queued may take when the client is closed."""
 
 LEAVE_TIMEOUT = 1.0
 """Seconds a server in lame duck mode has to answer the last PING before it is left."""
 
+INFO_FIELDS = frozenset(
+    {
+        "server_id", "server_name", "version", "proto", "git_commit", "go", "host", "port", "headers",
+        "max_payload", "jetstream", "domain", "api_lvl", "auth_required", "tls_required", "tls_verify",
+        "tls_available", "nonce", "xkey", "client_id", "client_ip", "ip", "cluster", "cluster_dynamic",
+        "connect_urls", "ws_connect_urls", "ldm", "acc_is_sys",
+    }
+)  # fmt: skip
+"""What servers say of themselves to clients."""
+
 _AUTH_ERRORS = (
     "authorization violation",
     "authentication expired",
     "authentication revoked",
-    "authentication timeout",
 )
 
 
@@ -48,6 +65,8 @@ def error_from_line(text: str) -> NatsError:
     lowered = text.lower()
     if any(part in lowered for part in _AUTH_ERRORS):
         return AuthorizationError(f"the server refused the credentials: {text}")
+    if "authentication timeout" in lowered:  # CONNECT came late, whatever it says: no reason to give up
+        return StaleConnectionError("the server has waited too long for the credentials")
     if "stale connection" in lowered:
         return StaleConnectionError("the server found the connection stale")
     if "secure connection" in lowered:
@@ -77,11 +96,19 @@ class Session:
         self._out: list[bytes] = []
         self._out_size = 0
         self._flush_scheduled = False
+        self.echoes: dict[str, int] = {}
+        """Refusals that are still to come of what the first of them has ended, by their text."""
+        self._unsub_again = self._loop.time() + UNSUB_AGAIN
+        self._unread_pongs = 0
         self.congested = False
         """True when a sender should await :meth:`Connection.drain`; as it was at the last write."""
         self.lame_duck = False
+        self.lifeline = b""
+        """See :mod:`natsproto.aio.lifeline`."""
         self.info_in_clear = False
         """True while the newest INFO came in clear although the session is encrypted: do not trust it."""
+        self.nonce_in_clear = False
+        """True when what was signed came in such an INFO: a refusal may mean that somebody altered it."""
         self._new_parser()
 
     def _new_parser(self) -> None:
@@ -151,7 +178,7 @@ class Session:
             # upgrade (CVE-2021-23222 and its kin), or comes from something that is no NATS server.
             errors = [event for event in events if isinstance(event, Err)]
             if errors:
-                self._error(errors[0].text)
+                self._early_error(errors[0].text)
             else:
                 self.fail(RemoteProtocolError("the peer spoke out of turn before CONNECT"))
             return
@@ -162,7 +189,9 @@ class Session:
             for event in events:
                 if type(event) is Msg:
                     handler = handlers.get(event.sid)
-                    if handler is not None:
+                    if handler is None:
+                        self._stray(event.sid)
+                    else:
                         size += len(event.payload)
                         handler.delivered = delivered = handler.delivered + 1
                         if delivered == handler.max_msgs:
@@ -178,14 +207,24 @@ class Session:
         connection.stats.in_msgs += len(events) - others
         connection.stats.in_bytes += size
 
+    def _stray(self, sid: bytes) -> None:
+        """A message for a subscription that has ended. Most were under way when it did.
+
+        But a frame can be lost on the way, and while the server believes that somebody listens, a
+        consumer that delivers there lives on: so UNSUB is said again, at most once a second.
+        """
+        now = self._loop.time()
+        if now >= self._unsub_again and sid.isdigit():
+            self._unsub_again = now + UNSUB_AGAIN
+            self.write(b"UNSUB " + sid + b"\r\n")
+
     def _internal_error(self, exc: Exception) -> None:
         self.connection.unexpected(exc)
         self.fail(StaleConnectionError(f"the connection was closed after an internal error: {exc!r}"))
 
     def _control(self, event: Any) -> None:
         if isinstance(event, Ping):
-            self.write(b"PONG\r\n")
-            self.flush()
+            self._pong()
         elif isinstance(event, Pong):
             if self._pongs:
                 waiter = self._pongs.popleft()
@@ -194,8 +233,10 @@ class Session:
             if not self._ready.done():
                 self._ready.set_result(None)
         elif isinstance(event, Info):
-            # Later ones may name only what has changed; nothing read in clear outlives the encryption.
-            self.info = event.data if self.info_in_clear else {**self.info, **event.data}
+            # Later ones may name only what has changed; nothing read in clear outlives the encryption. Of the
+            # earlier ones only known fields stay: a server that thinks of new ones would fill the memory.
+            kept = {} if self.info_in_clear else {k: v for k, v in self.info.items() if k in INFO_FIELDS}
+            self.info = {**kept, **event.data}
             self.info_in_clear = False
             if not self._info_received.done():
                 # Nothing more may be taken in before it is decided whether TLS comes next.
@@ -204,6 +245,21 @@ class Session:
                 self.connection.info_changed(self)
         elif isinstance(event, Err):
             self._error(event.text)
+
+    def _pong(self) -> None:
+        self.write(b"PONG\r\n")
+        self.flush()
+        self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
+        if self._unread_pongs > MAX_UNREAD_PONGS:
+            self.fail(RemoteProtocolError("the server asks again and again, and does not read the answers"))
+
+    def _early_error(self, text: str) -> None:
+        """Before CONNECT nothing was refused yet, and perhaps it is not even the server who says so."""
+        error = error_from_line(text)
+        if isinstance(error, AuthorizationError):
+            error = StaleConnectionError(f"the connection was ended before the credentials were sent: {text}")
+        self.reason = error
+        self.fail(error)
 
     def _error(self, text: str) -> None:
         if not self._ready.done():
@@ -272,7 +328,9 @@ class Session:
         scheme = server.scheme
         hostname = options.tls_hostname or server.tls_name or server.host
         # A WebSocket is encrypted from its first byte or not at all.
-        immediate = options.tls_first or (scheme in ("ws", "wss") and options.wants_tls(scheme))
+        immediate = options.tls_first or (
+            scheme in ("ws", "wss") and (options.wants_tls(scheme) or server.secured)
+        )
         context = options.ssl_context() if immediate else None
         if scheme in ("ws", "wss"):
             from .websocket import open_websocket
@@ -290,11 +348,15 @@ class Session:
                 server_hostname=hostname,
             )
         self.secure = immediate
+        if immediate:
+            self._check_names(context, hostname)
         if self.lost is not None:
             self.transport.abort()  # it failed before there was anything to abort
         await self._info_received
         if self.lost is not None:
             raise self.lost
+        if options.check_peer is not None:
+            options.check_peer(self.transport)
         if not self.secure:
             await self._secure(hostname)
         fields = options.credentials.connect_fields(server, self._text("nonce"))
@@ -303,9 +365,11 @@ class Session:
             echo=options.echo,
             pedantic=options.pedantic,
             tls=self.secure,
-            headers=self.info.get("headers") is True,
+            # All supported servers know headers: who says no in clear means to break what comes after TLS.
+            headers=self.info_in_clear or self.info.get("headers") is True,
             credentials=fields,
         )
+        self.nonce_in_clear = self.info_in_clear and "sig" in fields
         self._connect_sent = True
         self._out.extend(bytes(part) for part in serializer.connect(document))
         self.ping(None)
@@ -317,10 +381,15 @@ class Session:
     async def _secure(self, hostname: str) -> None:
         options = self.connection.options
         offered = self.info.get("tls_required") is True or self.info.get("tls_available") is True
-        wanted = options.wants_tls(self.server.scheme)
+        wanted = options.wants_tls(self.server.scheme) or self.server.secured
         if wanted and not offered:
+            why = (
+                "was there before, here or at who announced it,"
+                if self.server.secured
+                else "is required here"
+            )
             raise SecureConnectionRequiredError(
-                f"TLS is required here but {self.server.url} does not offer it; nothing was sent"
+                f"TLS {why} but {self.server.url} does not offer it; nothing was sent"
             )
         if not wanted and self.info.get("tls_required") is not True:
             return
@@ -333,8 +402,27 @@ class Session:
             raise RemoteProtocolError("bytes arrived between INFO and the TLS handshake")
         self.transport.pause_reading()
         self._new_parser()  # nothing seen in clear reaches the encrypted session
-        await self.transport.start_tls(options.ssl_context(), hostname)
+        context = options.ssl_context()
+        await self.transport.start_tls(context, hostname)
+        self._check_names(context, hostname)
         self.secure = self.info_in_clear = True
+
+    def _check_names(self, context: ssl.SSLContext | None, hostname: str) -> None:
+        """Refuse a certificate that has no subject alternative name of the kind that was asked for.
+
+        OpenSSL goes back to the common name as long as none of them is a DNS name, unless the context tells
+        it not to, and the caller's may not. It names whatever the issuer liked (RFC 9525).
+        """
+        assert context is not None
+        assert self.transport is not None
+        certificate = self.transport.get_extra_info("peercert") or {}
+        kind = "IP Address" if _is_address(hostname) else "DNS"
+        kinds = [entry[0] for entry in certificate.get("subjectAltName", ())]
+        if context.check_hostname and kind not in kinds:
+            raise SecureConnectionRequiredError(
+                f"the certificate of {self.server.url} has no subject alternative name of kind {kind}: it "
+                f"needs one for {hostname!r}, its common name does not count; no credentials were sent"
+            )
 
     def _text(self, key: str) -> str | None:
         value = self.info.get(key)
@@ -399,6 +487,17 @@ class Session:
         except asyncio.CancelledError:
             transport.abort()
             raise
+
+
+def _is_address(hostname: str) -> bool:
+    """Whether OpenSSL takes it for an IP address: it knows no zones (``fe80::1%eth0``), those are names."""
+    from ipaddress import ip_address  # loaded on first use, as ssl
+
+    try:
+        ip_address(hostname)
+    except ValueError:
+        return False
+    return "%" not in hostname
 
 
 def _scratch_buffer(sizehint: int = -1) -> memoryview:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from .._values import seconds
+from .._values import brief, seconds
 from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
 from .msg import Msg
 from .operations import check_loop
@@ -51,12 +51,20 @@ class Handler:
     def on_reconnect(self) -> None:
         """Connected again; the subscription has been restored."""
 
-    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
-        """What was published to ``subject`` was refused; returns whether that concerned this one."""
-        return False
+    def on_refused(self, subject: bytes, exc: BaseException) -> int:
+        """What was published to ``subject`` was refused; returns how many of this one's messages that was."""
+        return 0
 
     def on_end(self, exc: BaseException | None) -> None:
         """No further message will come: unsubscribed (``None``), refused, or closed for good."""
+
+
+def _size(msg: WireMsg) -> int:
+    """Bytes a message holds; a peer chooses every part of it."""
+    size = len(msg.payload) + len(msg.subject)
+    if msg.header is not None:
+        size += len(msg.header)
+    return size if msg.reply is None else size + len(msg.reply)
 
 
 class Subscription(Handler):
@@ -111,8 +119,7 @@ class Subscription(Handler):
     # -- handler ----------------------------------------------------------------------------------
 
     def deliver(self, msg: WireMsg) -> None:
-        held = len(msg.payload) if msg.header is None else len(msg.payload) + len(msg.header)
-        held += self._bytes
+        held = self._bytes + _size(msg)
         msgs = self._msgs
         if len(msgs) >= self.pending_msgs_limit or held > self.pending_bytes_limit:
             self.dropped += 1
@@ -121,7 +128,7 @@ class Subscription(Handler):
                 name = self.subject.decode("utf-8", "replace")
                 self._client._report(
                     SlowConsumerError(
-                        f"subscription {name!r} is too slow: {len(self._msgs)} messages "
+                        f"subscription {brief(name)} is too slow: {len(self._msgs)} messages "
                         f"({self._bytes} bytes) wait; newer ones are dropped",
                         subject=name,
                         dropped=self.dropped,
@@ -156,14 +163,13 @@ class Subscription(Handler):
 
     @property
     def pending_bytes(self) -> int:
-        """Header and payload bytes that wait to be read."""
+        """Bytes that wait to be read: payloads, headers, subjects and reply subjects."""
         return self._bytes
 
     def _take(self) -> Msg:
         msgs = self._msgs
         msg = msgs.popleft()
-        frame = msg._frame
-        self._bytes -= len(frame.payload) if frame.header is None else len(frame.payload) + len(frame.header)
+        self._bytes -= _size(msg._frame)
         if self._slow or not msgs:
             self._taken()
         return msg
@@ -213,7 +219,7 @@ class Subscription(Handler):
             if isinstance(exc, NatsError):
                 raise
             subject = self.subject.decode("utf-8", "replace")
-            raise RequestTimeoutError(f"no message on {subject!r} within {seconds(timeout)} s") from None
+            raise RequestTimeoutError(f"no message on {brief(subject)} within {seconds(timeout)} s") from None
         if msg is None:
             raise ConnectionClosedError("the subscription has ended")
         return msg

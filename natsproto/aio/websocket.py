@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError, RemoteProtocolError, StaleConnectionError
 from ..transport import open_transport
+from .session import MAX_UNREAD_PONGS
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +38,7 @@ class WebSocketTransport:
         self._inner: Transport | None = None
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._fragmented = False
+        self._unread_pongs = 0
         self._failure: RemoteProtocolError | StaleConnectionError | None = None
 
     def start(self, inner: Transport) -> None:
@@ -94,6 +96,13 @@ class WebSocketTransport:
             close = self._protocol.close_rcvd
             code = "" if close is None else f" ({close.code})"
             self._fail(StaleConnectionError(f"the server closed the WebSocket{code}"))
+        elif event.opcode is Opcode.PING:
+            # The protocol has made the answer. As with PING of NATS: only so many wait for who does not read.
+            self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
+            if self._unread_pongs > MAX_UNREAD_PONGS:
+                self._fail(
+                    RemoteProtocolError("the server pings again and again, and does not read the answers")
+                )
         elif event.opcode is Opcode.TEXT:
             self._fail(RemoteProtocolError("a text frame on a NATS WebSocket"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..aio.msg import Msg
@@ -16,6 +17,7 @@ from ..errors import (
     ConnectionClosedError,
     NatsError,
     NoRespondersError,
+    RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
 )
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 GRACE = 1.0
 """Seconds beyond the server's own expiry before a fetch ends by itself."""
 
+FIRST_PAUSE = 0.01
+LONGEST_PAUSE = 1.0
+"""Seconds between fetches that end without messages before their time."""
 
 _PLAIN_ENDS = ("Batch Completed", "Leadership Change", "Server Shutdown")
 """Texts of 409 after which the next fetch does as well as any."""
@@ -111,14 +116,15 @@ class _Fetch(Handler):
     inbox of all requests could not tell whose they are.
     """
 
-    __slots__ = ("client", "consumer", "done", "failure", "msgs", "request", "waiter", "wanted")
+    __slots__ = ("client", "consumer", "done", "failure", "msgs", "request", "room", "waiter", "wanted")
 
-    def __init__(self, client: Client, consumer: str, request: bytes, wanted: int) -> None:
+    def __init__(self, client: Client, info: ConsumerInfo, request: bytes, wanted: int, room: float) -> None:
         super().__init__(client.new_inbox().encode())
         self.client = client
-        self.consumer = consumer
+        self.consumer = info.stream, info.name
         self.request = request
         self.wanted = wanted
+        self.room = room  # bytes that may still come
         self.msgs: list[JetStreamMsg] = []
         self.failure: NatsError | None = None
         self.done = False
@@ -132,8 +138,14 @@ class _Fetch(Handler):
                 self._status(msg.header)
             return
         delivery = parse_ack_subject(msg.reply)
-        if delivery is None or delivery.consumer != self.consumer:
+        if delivery is None or (delivery.stream, delivery.consumer) != self.consumer:
+            return  # another stream's consumer may have the same name, and deliver where its maker wants
+        if self.room < 0:
+            self.finish(
+                RemoteProtocolError(f"more comes from consumer {self.consumer[1]!r} than was asked for")
+            )
             return
+        self.room -= len(msg.payload) + len(msg.header or b"")
         self.msgs.append(JetStreamMsg(msg, self.client, delivery))
         self.wanted -= 1
         if self.wanted == 0:
@@ -203,7 +215,9 @@ class PullConsumer:
         Args:
             batch: how many at the most.
             timeout: seconds to wait for them; a lost connection is waited for as long.
-            max_bytes: bound of the batch in bytes.
+            max_bytes: bound of the batch in bytes. Not for consumers with the deliver policy
+                ``last_per_subject``, whatever their ack policy: the message that does not fit is never
+                delivered (seen with nats-server 2.9.10 and 2.15.1). Others begin the next batch with it.
             no_wait: return at once with what there is.
 
         Raises:
@@ -211,6 +225,7 @@ class PullConsumer:
             APIError: the server refuses the request (a bound of the consumer, or ``max_bytes`` below the
                 next message).
             NoRespondersError: the consumer has no leader at the moment.
+            RemoteProtocolError: more than ``max_bytes`` came.
             StaleConnectionError: the connection was lost before any message came.
             RequestTimeoutError: the server did not even say that there is nothing.
         """
@@ -228,7 +243,7 @@ class PullConsumer:
         else:
             request["expires"] = int(timeout * 1e9)
         connection = client._connection
-        fetch = _Fetch(client, self.name, self._subject, batch)
+        fetch = _Fetch(client, self.info, self._subject, batch, inf if max_bytes is None else max_bytes)
         watch = _Watch(fetch)
         connection.mux.open(watch)
         connection.subscribe(fetch)
@@ -246,6 +261,8 @@ class PullConsumer:
             connection.unsubscribe(fetch)
             if connection._mux is not None:
                 connection._mux.close(watch)
+        if isinstance(fetch.failure, RemoteProtocolError):
+            raise fetch.failure
         if fetch.failure is not None and not fetch.msgs:
             if isinstance(fetch.failure, NoRespondersError | RequestTimeoutError):
                 # Servers before 2.10 say nothing when the consumer does not exist, later ones 503.
@@ -254,10 +271,21 @@ class PullConsumer:
         return fetch.msgs
 
     async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncIterator[JetStreamMsg]:
-        """Iterate for ever, fetching ``batch`` at a time; break out to stop."""
+        """Iterate for ever, fetching ``batch`` at a time; break out to stop.
+
+        A fetch that ends without messages before its time (a leader that changes, or somebody who answers in
+        its place) is followed by a pause of up to :data:`LONGEST_PAUSE` seconds.
+        """
+        clock = asyncio.get_running_loop().time
+        pause = 0.0
         while True:
-            for msg in await self.fetch(batch, timeout=timeout):
+            ends = clock() + timeout
+            msgs = await self.fetch(batch, timeout=timeout)
+            for msg in msgs:
                 yield msg
+            pause = 0.0 if msgs else min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE, max(ends - clock(), 0.0))
+            if pause:
+                await asyncio.sleep(pause)
 
     async def delete(self) -> None:
         """Delete the consumer on the server."""

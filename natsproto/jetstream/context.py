@@ -20,11 +20,11 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..headers import Headers, encode_headers
-from ..nuid import secret_name
-from ..subjects import check_publish_subject, check_subscribe_subject
-from .api.codec import dumps, loads, parse_time
+from ..subjects import check_publish_subject, check_subscribe_subject, secret_name
+from .api.codec import MAX_DOCUMENT, dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
+from .api.paging import Paging
 from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
 from .publisher import ANY_DOMAIN, DEFAULT_PROGRESS, DEFAULT_WINDOW, AckCheck, PublishWindow, parse_pub_ack
 
@@ -63,6 +63,7 @@ class JetStreamContext:
         self.client = client
         self.domain = domain
         self.prefix = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
+        client.api_prefixes.add(f"{self.prefix}.")
         self.timeout = timeout
 
     # -- requests ---------------------------------------------------------------------------------
@@ -72,12 +73,24 @@ class JetStreamContext:
         return check_publish_subject(f"{self.prefix}.{suffix}")
 
     async def request(
-        self, suffix: str, document: Mapping[str, Any] | None = None, *, timeout: float | None = None
+        self,
+        suffix: str,
+        document: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        limit: int | None = None,
     ) -> dict[str, Any]:
         """Send an API request and return the answer's document.
 
+        Args:
+            suffix: the subject after the API prefix.
+            document: the request.
+            timeout: in seconds, instead of the context's.
+            limit: bytes of the answer, instead of 4 MiB.
+
         Raises:
             APIError: the server's refusal, as the class of its code.
+            RemoteProtocolError: the answer is not usable: too large, too many values, no JSON.
             JetStreamNotEnabledError, NoRespondersError, RequestTimeoutError, StaleConnectionError.
         """
         payload = b"" if document is None else dumps(document)
@@ -91,7 +104,7 @@ class JetStreamContext:
             )
         except NoRespondersError as exc:
             raise self._nobody(exc) from None
-        answer = loads(msg.payload)
+        answer = loads(msg.payload, limit)
         if "error" in answer:
             raise api_error(answer["error"])
         return answer
@@ -126,31 +139,36 @@ class JetStreamContext:
         name = check_name("stream", document.get("name"))
         return StreamInfo.from_json(await self.request(f"STREAM.UPDATE.{name}", document))
 
-    async def stream_info(self, name: str) -> StreamInfo:
+    async def stream_info(self, name: str, *, timeout: float | None = None) -> StreamInfo:
         """Configuration and state.
+
+        Args:
+            timeout: in seconds, instead of the context's.
 
         Raises:
             StreamNotFoundError: no such stream.
         """
-        return StreamInfo.from_json(await self.request(f"STREAM.INFO.{check_name('stream', name)}"))
+        return StreamInfo.from_json(
+            await self.request(f"STREAM.INFO.{check_name('stream', name)}", timeout=timeout)
+        )
 
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
         """Subjects with messages and their counts: one round trip per 100 000 subjects."""
         name = check_name("stream", name)
         counts: dict[str, int] = {}
-        offset = 0
+        paging = Paging("the subjects of a stream")
         while True:
-            answer = await self.request(
-                f"STREAM.INFO.{name}", {"subjects_filter": subjects_filter, "offset": offset}
-            )
+            document = {"subjects_filter": subjects_filter, "offset": paging.offset}
+            answer = await self.request(f"STREAM.INFO.{name}", document, limit=MAX_DOCUMENT)
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
             if not isinstance(page, dict) or not page:
                 return counts
+            if not all(isinstance(count, int) for count in page.values()):
+                raise RemoteProtocolError("an API answer counts subjects with something else than numbers")
+            known = len(counts)
             counts.update(page)
-            offset += len(page)
-            total = answer.get("total")
-            if not isinstance(total, int) or offset >= total:
+            if not paging.goes_on(answer, len(page), new=len(counts) - known):
                 return counts
 
     async def delete_stream(self, name: str) -> None:
@@ -180,14 +198,17 @@ class JetStreamContext:
 
     async def _pages(self, suffix: str, key: str, document: dict[str, Any]) -> list[Any]:
         items: list[Any] = []
+        seen: set[str] = set()
+        paging = Paging(f"the answers to {suffix}")
         while True:
-            answer = await self.request(suffix, {**document, "offset": len(items)})
+            answer = await self.request(suffix, {**document, "offset": paging.offset}, limit=MAX_DOCUMENT)
             page = answer.get(key)
             if not isinstance(page, list) or not page:
                 return items
             items.extend(page)
-            total = answer.get("total")
-            if not isinstance(total, int) or len(items) >= total:
+            known = len(seen)
+            seen.update(map(repr, page))
+            if not paging.goes_on(answer, len(page), new=len(seen) - known):
                 return items
 
     async def stream_names(self, subject: str | None = None) -> list[str]:
@@ -224,7 +245,8 @@ class JetStreamContext:
             MessageNotFoundError: there is none.
         """
         document = _selector(seq, last_by_subject, next_by_subject)
-        answer = await self.request(f"STREAM.MSG.GET.{check_name('stream', stream)}", document)
+        suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
+        answer = await self.request(suffix, document, limit=MAX_DOCUMENT)
         return _leader_message(answer)
 
     async def direct_get(
@@ -306,7 +328,9 @@ class JetStreamContext:
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         connection = self.client._connection
         connection.check_open()
-        slot = BatchSlot(subject, on_message, on_done)
+        slot = BatchSlot(
+            subject, on_message, on_done, most=document["batch"], max_bytes=document.get("max_bytes")
+        )
         connection.mux.open(slot)
         try:
             connection.publish(subject, dumps(document), slot.inbox)

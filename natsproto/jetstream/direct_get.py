@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime
 
@@ -16,6 +17,9 @@ from .api.models import StoredMessage
 
 END_OF_BATCH = 204
 
+HEADER_ROOM = 8192
+"""Bytes of a header that do not count: the server's own lines, and a long subject in one of them."""
+
 
 def header_bytes(block: bytes, key: bytes) -> bytes | None:
     """The value of the *last* header ``key``: the server's own come after those of the stored message."""
@@ -24,6 +28,18 @@ def header_bytes(block: bytes, key: bytes) -> bytes | None:
         return None
     at += len(key) + 4
     return block[at : block.find(b"\r\n", at)]
+
+
+def answering_stream(block: bytes) -> bytes | None:
+    """The stream that has answered, as its server says; ``None`` when that cannot be told.
+
+    The server's line stands directly before that of the subject, after all lines of the stored message.
+    """
+    begin = b"\r\nNats-Stream: "
+    at, end = block.rfind(begin), block.rfind(b"\r\nNats-Subject: ")
+    stream = block[at + len(begin) : end]
+    # No name has a blank: with one it is the end of a line of the writer's, and the server's behind it.
+    return None if at < 0 or end < at or b"\r\n" in stream or b" " in stream else stream
 
 
 def header_int(block: bytes, key: bytes) -> int | None:
@@ -90,6 +106,11 @@ class BatchSlot(ReplySlot):
         on_message: called with each message.
         on_done: called once, with ``None`` at the end of the batch or with what went wrong.
         placer: names the place of a large payload, or ``None``.
+        most: how many messages were asked for; ``None`` or 0 = the server decides.
+        max_bytes: likewise how many bytes, which only the last message may exceed.
+
+    Who asks for so much has the room for it: with more the batch is over, by a ``RemoteProtocolError``. What
+    comes twice is passed over.
 
     Attributes:
         left: matching messages after the batch, as its end says; ``None`` before. To be believed where the
@@ -97,7 +118,17 @@ class BatchSlot(ReplySlot):
         last: sequence of the last message of the batch, as its end says; ``None`` before.
     """
 
-    __slots__ = ("_done", "_on_done", "_on_message", "_placer", "last", "left")
+    __slots__ = (
+        "_done",
+        "_max_bytes",
+        "_most",
+        "_newest",
+        "_on_done",
+        "_on_message",
+        "_placer",
+        "last",
+        "left",
+    )
 
     def __init__(
         self,
@@ -105,11 +136,17 @@ class BatchSlot(ReplySlot):
         on_message: Callable[[WireMsg], None],
         on_done: Callable[[NatsError | None], None],
         placer: Callable[[WireMsg, int], Target] | None = None,
+        *,
+        most: int | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         super().__init__(subject)
         self._on_message = on_message
         self._on_done = on_done
         self._placer = placer
+        self._most = most or sys.maxsize
+        self._max_bytes = max_bytes or sys.maxsize
+        self._newest = 0  # sequence of the last message that came
         self._done = False
         self.left: int | None = None
         self.last: int | None = None
@@ -119,7 +156,7 @@ class BatchSlot(ReplySlot):
             return
         status = reply_status(msg)
         if status is None:
-            self._on_message(msg)
+            self._take(msg)
         elif status == END_OF_BATCH:
             if msg.header is not None:
                 self.left = header_int(msg.header, b"Nats-Num-Pending")
@@ -128,6 +165,20 @@ class BatchSlot(ReplySlot):
         else:
             assert msg.header is not None
             self._finish(status_error(msg.header, self.subject.decode("utf-8", "replace")))
+
+    def _take(self, msg: WireMsg) -> None:
+        block = msg.header
+        seq = None if block is None else header_int(block, b"Nats-Sequence")
+        if seq is not None:
+            if seq <= self._newest:
+                return
+            self._newest = seq
+        if self._most <= 0 or self._max_bytes < 0:
+            self._finish(RemoteProtocolError("a batch has more messages or bytes than were asked for"))
+            return
+        self._most -= 1
+        self._max_bytes -= len(msg.payload) + max(0, len(block or b"") - HEADER_ROOM)
+        self._on_message(msg)
 
     def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         return None if self._placer is None or self._done else self._placer(msg, size)

@@ -28,7 +28,7 @@ from .._values import seconds
 from ..aio.subscription import Handler
 from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
 from ..headers import header_value, status_of
-from ..nuid import secret_name
+from ..subjects import secret_name
 from .api.delivery import Delivery, is_flow_control, parse_ack_subject
 from .api.errors import StreamNotFoundError, check_name, retryable
 from .api.models import ConsumerInfo
@@ -99,16 +99,26 @@ class _Incarnation(Handler):
             self.alive = True
             self.owner._restart()
 
-    def on_refused(self, subject: bytes, exc: BaseException) -> bool:
+    def on_refused(self, subject: bytes, exc: BaseException) -> int:
         owner = self.owner
         if self is not owner._current or not is_flow_control(subject, owner._stream, self.name):
-            return False
+            return 0
         owner._fail(exc)  # without an answer the server sends nothing more, and says nothing
-        return True
+        return 1
 
     def on_end(self, exc: BaseException | None) -> None:
         if self.owner._current is self:
             self.owner._fail(exc or ConnectionClosedError("the client was closed"))
+
+
+def forget_consumers(js: JetStreamContext, stream: str, names: list[str]) -> None:
+    """Have consumers deleted, and empty the list, without waiting for answers that may not come."""
+    inbox = js.client.new_inbox().encode()  # no request: those are not sent once nobody waits
+    try:
+        while names:
+            js.client._connection.publish(js.subject(f"CONSUMER.DELETE.{stream}.{names.pop()}"), b"", inbox)
+    except NatsError:
+        pass  # closed, or the buffer is full: they expire by themselves
 
 
 def _nothing(*_: object) -> None:
@@ -129,7 +139,7 @@ class OrderedConsumer:
         on_restart: called when a consumer is given up; places named for payloads that never came are free.
         placer: names the place of a large payload; called when its control line is seen, so messages before
             it may not have been handed on yet.
-        deliver_policy: ``"all"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
+        deliver_policy: ``"all"``, ``"last"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
         start_seq: with ``"by_start_sequence"``.
         heartbeat: seconds between heartbeats of an idle consumer.
         headers_only: deliver headers and sizes, no payloads.
@@ -277,12 +287,7 @@ class OrderedConsumer:
 
     def _forget(self) -> None:
         """Have the consumers given up deleted, without waiting for an answer that may not come."""
-        client, prefix = self._js.client, f"CONSUMER.DELETE.{self._stream}."
-        try:
-            while self._leftover:
-                client.start_request(self._js.subject(prefix + self._leftover.pop()), b"").close()
-        except NatsError:
-            pass  # closed, or the buffer is full: it expires by itself
+        forget_consumers(self._js, self._stream, self._leftover)
 
     def release(self) -> None:
         """Forget the callbacks, after :meth:`stop`: they may know this consumer, and what was received.

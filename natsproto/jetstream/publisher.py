@@ -26,6 +26,7 @@ from ..errors import (
     WrongStreamError,
 )
 from ..headers import status_of
+from ..subjects import check_names
 from .api.codec import dumps_str, loads
 from .api.errors import api_error
 from .api.models import PubAck
@@ -229,6 +230,7 @@ class PublishWindow(ReplySlot):
         "_waiter",
         "doubts",
         "failure",
+        "first_seq",
         "header",
         "last_seq",
         "max_bytes",
@@ -251,11 +253,13 @@ class PublishWindow(ReplySlot):
         doubts: set[int] | None = None,
     ) -> None:
         super().__init__(subject)
+        check_names(subject, b"r" * client.reply_length)  # here, not with a message half under way
         self._acks = acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
         self.stream = acks.stream
         self.header = header
         self.max_bytes = max_bytes
         self.failure: NatsError | None = None
+        self.first_seq = 0
         self.last_seq = last_seq
         self.unproven: dict[int, Buffer] = {}
         self.doubts: set[int] = set() if doubts is None else doubts
@@ -283,6 +287,16 @@ class PublishWindow(ReplySlot):
     def acknowledged(self) -> int:
         """The index up to which (exclusive) everything is acknowledged in order."""
         return self._next_ack
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next publish."""
+        return self._next_index
+
+    @property
+    def newest(self) -> list[int]:
+        """The sequences of the newest acknowledged messages, at least of what can be in flight at once."""
+        return [*self._recent, *self._acked_early.values()]
 
     async def publish(self, payload: Buffer) -> None:
         """Send one message; waits while the window is full or the network does not keep up.
@@ -430,9 +444,14 @@ class PublishWindow(ReplySlot):
             self._fail(OutOfOrderError(f"chunk {index} was stored as {seq}, not after {self.last_seq}"))
             return
         self.last_seq = seq
+        if not self.first_seq:
+            self.first_seq = seq
         self._recent.append(seq)
         self._next_ack = index + 1
         del self.unproven[index]
+
+    def under_way(self) -> int:
+        return len(self._inflight)
 
     def on_lost(self, exc: BaseException) -> None:
         # With nothing in flight nothing is unknown: after a reconnect the window goes on.

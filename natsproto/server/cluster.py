@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
@@ -13,6 +14,7 @@ from ._process import Ports
 from .local import LocalServer, _in_thread
 
 _POLL: Final = 0.02
+_ROUTE_USER: Final = "route"
 _PORT_ATTEMPTS: Final = 5
 
 
@@ -21,6 +23,7 @@ class _Node(LocalServer):
 
     route_port = 0
     cluster_name = ""
+    route_password = ""  # without it every user of the machine could join, and would be past all accounts
     peers: Sequence[_Node] = ()
 
     def _choose_ports(self) -> None:
@@ -29,12 +32,16 @@ class _Node(LocalServer):
         self.name = self._wanted_name or f"natsproto-{self.port}"
 
     def _config_text(self) -> str:
-        routes = ", ".join(f'"nats://127.0.0.1:{peer.route_port}"' for peer in self.peers if peer is not self)
+        access = f"{_ROUTE_USER}:{self.route_password}@"
+        routes = ", ".join(
+            f'"nats://{access}127.0.0.1:{peer.route_port}"' for peer in self.peers if peer is not self
+        )
         block = [
             "cluster {",
             f"  name: {_config.quote(self.cluster_name)}",
             f'  listen: "127.0.0.1:{self.route_port}"',
             f"  routes: [{routes}]",
+            f'  authorization {{ user: "{_ROUTE_USER}", password: "{self.route_password}" }}',
             "}",
         ]
         return "\n".join(block) + "\n" + super()._config_text()
@@ -55,7 +62,8 @@ class LocalCluster:
         store_dir: JetStream's directory; each server has a subdirectory of its name.
         log_file: where the logs go: the server's name is appended to the path.
         start_timeout: seconds from :meth:`start` to readiness.
-        options: as for :class:`LocalServer`, the same for all servers; ``port`` cannot be given.
+        options: as for :class:`LocalServer`, the same for all servers; ``port`` and
+            ``monitoring`` cannot be given.
 
     Raises:
         ConfigError: contradictory options.
@@ -79,11 +87,14 @@ class LocalCluster:
             raise ConfigError("a cluster has at least one server")
         if options.get("port"):
             raise ConfigError("the servers of a cluster choose their ports themselves")
+        if not options.get("monitoring", True):
+            raise ConfigError("a cluster needs monitoring: it tells when the cluster is ready")
         self.name = name
         self.servers: list[LocalServer] = []
         self._nodes: list[_Node] = []
         self._start_timeout = start_timeout
         self._jetstream = bool(options.get("jetstream", True))
+        password = secrets.token_hex(16)
         for number in range(1, size + 1):
             node_name = f"{name}-{number}"
             node = _Node(
@@ -94,6 +105,7 @@ class LocalCluster:
                 **options,
             )
             node.cluster_name = name
+            node.route_password = password
             node.peers = self._nodes
             self._nodes.append(node)
             self.servers.append(node)

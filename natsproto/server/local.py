@@ -12,8 +12,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from glob import escape, glob
 from typing import Any, Final, Self
 
+from .._owner import peer_user
 from .._values import seconds
 from ..errors import ConfigError, ServerProcessError
 from . import _config
@@ -24,6 +26,8 @@ _POLL: Final = 0.004  # a start takes a few hundredths of a second
 _STOP_TIMEOUT: Final = 5.0  # SIGTERM to SIGKILL
 _HTTP_TIMEOUT: Final = 5.0
 _PORT_ATTEMPTS: Final = 5
+_LOOKS: Final = 10
+_LOOK: Final = 0.001  # seconds before each look at who has accepted a connection
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -33,6 +37,9 @@ class LocalServer:
     ``with`` and ``async with`` start and stop it. Ports and store are kept over :meth:`kill`,
     :meth:`restart` and a crash, so that clients can find it again; :meth:`stop` gives them up. It ends with
     this process, also when that is killed by SIGKILL. Not for use from several threads at once.
+
+    Started means that it is this server that listens on the port, not another user of the machine who was
+    quicker. While it is killed or stopped anybody may listen there.
 
     The configuration is written to a file that only the user can read; no secret appears in a command line.
 
@@ -54,13 +61,15 @@ class LocalServer:
         name: the server's name; default made from the port.
         start_timeout: seconds from :meth:`start` to readiness.
         log_file: where the log goes (appended); default: a private file, see :meth:`log`.
+        monitoring: have HTTP monitoring. Every user of the machine can read it: names of streams and
+            subjects, users, and with nats-server 2.9 the ``token``.
 
     Raises:
         ConfigError: contradictory options.
 
     Attributes:
         host, port: where clients connect to; the port is 0 before the first start.
-        monitor_port: of the HTTP monitoring, on 127.0.0.1.
+        monitor_port: of the HTTP monitoring, on 127.0.0.1; 0 before the first start, and without it.
         name: the server's name.
         store_dir: JetStream's directory, ``""`` while there is none.
     """
@@ -84,6 +93,7 @@ class LocalServer:
         name: str | None = None,
         start_timeout: float = 10.0,
         log_file: str | os.PathLike[str] | None = None,
+        monitoring: bool = True,
     ) -> None:
         if (user is None) != (password is None):
             raise ConfigError("user and password go together")
@@ -110,6 +120,7 @@ class LocalServer:
         self._start_timeout = start_timeout
         self._log_path = "" if log_file is None else os.path.abspath(os.fspath(log_file))
         self._own_log = log_file is None
+        self._monitoring = monitoring
         self._old_log = ""
         self._binary: ServerBinary | None = None
         self._ports: Ports | None = None
@@ -142,8 +153,12 @@ class LocalServer:
 
     @property
     def monitor_url(self) -> str:
-        """Address of the HTTP monitoring."""
-        return f"http://127.0.0.1:{self._known(self.monitor_port)}"
+        """Address of the HTTP monitoring.
+
+        Raises:
+            ServerProcessError: not started yet, or without monitoring.
+        """
+        return f"http://127.0.0.1:{self._known_monitor_port()}"
 
     @property
     def pid(self) -> int:
@@ -183,8 +198,9 @@ class LocalServer:
         After :meth:`kill` or a crash this continues on the same ports and store. Does nothing while it runs.
 
         Raises:
-            ServerProcessError: no binary, a named port is taken, or not ready within ``start_timeout``; the
-                message has the binary, its version and the last lines of the log. Nothing is left behind.
+            ServerProcessError: no binary, a named port (or that of the last start) is taken, or not ready
+                within ``start_timeout``; the message has the binary, its version and the last lines of the
+                log. Nothing is left behind.
             UnsupportedFeatureError: an option needs a newer server.
         """
         if self.running:
@@ -197,7 +213,7 @@ class LocalServer:
                 self._spawn()
                 self._wait_ready(deadline)
             except BaseException as exc:
-                taken = isinstance(exc, ServerProcessError) and "address already in use" in self.log(20)
+                taken = isinstance(exc, ServerProcessError) and "address already in use" in str(exc)
                 self._discard()
                 if fresh:
                     self._forget_ports()
@@ -304,7 +320,7 @@ class LocalServer:
 
         Raises:
             OSError: no answer (the process does not run, or is paused: after 5 s).
-            ServerProcessError: an answer that is not JSON.
+            ServerProcessError: an answer that is not JSON; not started yet, or without monitoring.
         """
         status, body = self._get(path, _HTTP_TIMEOUT, **params)
         try:
@@ -342,7 +358,10 @@ class LocalServer:
         words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
         # js_enabled_only -> js-enabled-only; the server spells such parameters with "-".
         query = urlencode({k.replace("_", "-"): v for k, v in words.items()})
-        connection = HTTPConnection("127.0.0.1", self._known(self.monitor_port), timeout=timeout)
+        port = self._known_monitor_port()
+        if self._owner == os.getpid() and not self.running:
+            raise ConnectionRefusedError("the server does not run: whoever has its port now is somebody else")
+        connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
         try:
             connection.request("GET", f"/{path.lstrip('/')}" + (f"?{query}" if query else ""))
             with connection.getresponse() as response:
@@ -356,8 +375,9 @@ class LocalServer:
 
     def _choose_ports(self) -> None:
         """Reserve this server's ports, once."""
-        self._ports = Ports([(self.host, self._wanted_port), ("127.0.0.1", 0)])
-        self.port, self.monitor_port = self._ports.numbers
+        self._ports = Ports([(self.host, self._wanted_port)] + [("127.0.0.1", 0)] * self._monitoring)
+        self.port, *monitor_port = self._ports.numbers
+        self.monitor_port = monitor_port[0] if monitor_port else 0
         self.name = self._wanted_name or f"natsproto-{self.port}"
 
     def _forget_ports(self) -> None:
@@ -369,8 +389,9 @@ class LocalServer:
         blocks = [
             f"server_name: {_config.quote(self.name)}",
             f"listen: {_config.quote(_config.address(self.host, self.port))}",
-            f'http: "127.0.0.1:{self.monitor_port}"',
+            f'http: "127.0.0.1:{self.monitor_port}"' if self._monitoring else "",
             f"pid_file: {_config.quote(os.path.join(self._private, 'pid'))}",
+            f"ports_file_dir: {_config.quote(self._private)}",
             f"store_dir: {_config.quote(self.store_dir)}",  # outside of the block, which config= may replace
         ]
         if self._max_payload is not None:
@@ -424,20 +445,39 @@ class LocalServer:
         while True:
             if not self.running:
                 raise self._failure("ended at once")
-            # Clients are let in last of all, so this is tried first.
-            if self._accepts() and self.healthz(**params):
+            # Clients are let in last of all, so this is tried first; a single server has read its store then.
+            # That it still runs is asked afterwards: who cannot listen is about to end.
+            if self._accepts() and self.running and (not self._monitoring or self.healthz(**params)):
                 return
             if self._given_up or time.monotonic() > deadline:
                 raise self._failure(f"was not ready after {seconds(self._start_timeout)} s")
             time.sleep(_POLL)
 
     def _accepts(self) -> bool:
+        """Whether a connection is accepted, by a process of our own user.
+
+        Raises:
+            ServerProcessError: somebody else took the port before the server could listen there.
+        """
+        host = _ANY_ADDRESS.get(self.host, self.host)
         try:
-            host = _ANY_ADDRESS.get(self.host, self.host)
-            with socket.create_connection((host, self.port), timeout=0.5):
-                return True
+            with socket.create_connection((host, self.port), timeout=0.5) as sock:
+                ends = sock.getsockname(), sock.getpeername()
+                return any(self.running and self._holds(*ends) for _ in range(_LOOKS))
         except OSError:
             return False
+
+    def _holds(self, local: tuple[Any, ...], peer: tuple[Any, ...]) -> bool:
+        time.sleep(_LOOK)  # it is about to accept the connection
+        try:
+            user = peer_user(local, peer)
+        except OSError:  # the server's own word, then: it names its ports in a file once it listens on them
+            assert self._process is not None
+            return bool(glob(os.path.join(escape(self._private), f"*_{self._process.pid}.ports")))
+        if user not in (None, os.geteuid()):
+            place = _config.address(self.host, self.port)
+            raise self._failure(f"found another user at {place}, address already in use")
+        return user is not None
 
     def _failure(self, what: str) -> ServerProcessError:
         return ServerProcessError(
@@ -493,6 +533,11 @@ class LocalServer:
         if not self.running or self._process is None:
             raise ServerProcessError(f"nats-server {self.name} is not running")
         return self._process
+
+    def _known_monitor_port(self) -> int:
+        if not self._monitoring:
+            raise ServerProcessError("the server has no monitoring: monitoring=False")
+        return self._known(self.monitor_port)
 
     def _known(self, port: int) -> int:
         if not port:

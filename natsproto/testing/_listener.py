@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..server._process import Ports
@@ -27,46 +28,53 @@ class Listener:
         self._handler = handler
         self._ports = Ports([(host, port)])
         self.port = self._ports.numbers[0]
-        self._accepting: asyncio.Task[None] | None = None
+        self._sock: socket.socket | None = None
+        self._unserved: set[socket.socket] = set()  # accepted, and of no transport yet
         self.tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Listen, if it does not yet."""
-        if self._accepting is None:
+        if self._sock is None:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            sock = socket.create_server((self._host, self.port), family=family, backlog=100)
+            self._sock = sock = socket.create_server((self._host, self.port), family=family, backlog=100)
             sock.setblocking(False)
-            self._accepting = asyncio.create_task(self._accept(sock), name="natsproto-testing-accept")
-            # Here and not in the task, which may be cancelled before its first step.
-            self._accepting.add_done_callback(lambda task: sock.close())
-            self._sock = sock
+            # No task: one that is cancelled when it has just accepted a connection would lose it.
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
     def shut(self) -> None:
         """Stop listening at once: connections are refused from now on; those that exist stay."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            self._accepting = None
-            asyncio.get_running_loop().remove_reader(self._sock.fileno())
-            self._sock.close()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
 
     async def close(self) -> None:
         """Stop listening, and cancel all handlers and wait for them."""
-        accepting = self._accepting
         self.shut()
-        waited = set(self.tasks) | ({accepting} if accepting else set())
+        waited = set(self.tasks)
         for task in waited:
             task.cancel()
         if waited:
             await asyncio.wait(waited)
         self._ports.release()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listening)
-            task = asyncio.create_task(self._serve(sock), name="natsproto-testing-connection")
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # it is gone again
+        sock.setblocking(False)
+        self._unserved.add(sock)
+        task = asyncio.create_task(self._serve(sock), name="natsproto-testing-connection")
+        self.tasks.add(task)
+        # Not in the task, which may be cancelled before its first step.
+        task.add_done_callback(partial(self._ended, sock))
+
+    def _ended(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if sock in self._unserved:
+            self._unserved.discard(sock)
+            sock.close()
 
     async def _serve(self, sock: socket.socket) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)
@@ -76,8 +84,8 @@ class Listener:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
         except OSError:
-            sock.close()
             return
+        self._unserved.discard(sock)
         try:
             await self._handler(reader, writers[0])
         finally:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import MissingExtraError, NatsError
-from ..nuid import next_nuid
 from ..server import LocalServer
+from ..subjects import secret_name
 
 try:
     import pytest_asyncio
@@ -82,7 +82,7 @@ async def js(nc: Client) -> JetStreamContext:
 @pytest_asyncio.fixture
 async def bucket(js: JetStreamContext) -> AsyncIterator[ObjectStore]:
     """A fresh bucket in memory, deleted afterwards."""
-    name = f"test-{next_nuid()}"
+    name = f"test-{secret_name()}"
     yield await js.create_object_store(bucket=name, storage="memory")
     try:
         await js.delete_object_store(name)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .. import _values
 from ..errors import BadSubjectError, LocalProtocolError
-from ..subjects import check_publish_subject, check_queue, check_subscribe_subject
+from ..subjects import check_names, check_publish_subject, check_queue, check_subscribe_subject
 from .events import Payload
 
 Buffers = list[bytes | bytearray | memoryview]
@@ -44,11 +44,12 @@ def pub(
 
     Raises:
         BadSubjectError: ``subject`` or ``reply`` is empty, or has white space, control characters, empty
-            tokens or wildcards.
+            tokens or wildcards; or they have more than 4066 bytes together.
         LocalProtocolError: ``header`` is not a header block.
     """
     checked = _checked(subject)
     checked_reply = None if reply is None else _checked(reply)
+    check_names(checked, checked_reply or b"")
     payload = _flat(payload)
     header = None if header is None else _values.raw(header)
     if header is not None and not (header.startswith(b"NATS/1.0") and header.endswith(b"\r\n\r\n")):
@@ -94,12 +95,15 @@ def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = N
     """``SUB``.
 
     Raises:
-        BadSubjectError: ``subject`` or ``queue`` cannot be sent, or ``sid`` is not 1 to 10 digits.
+        BadSubjectError: ``subject`` or ``queue`` cannot be sent, or they have more than 4066 bytes together;
+            or ``sid`` is not 1 to 10 digits.
     """
     checked = check_subscribe_subject(_text(subject))
     if queue is None:
         return [b"SUB %b %b\r\n" % (checked, _sid(sid))]
-    return [b"SUB %b %b %b\r\n" % (checked, check_queue(_text(queue)), _sid(sid))]
+    group = check_queue(_text(queue))
+    check_names(checked, group)
+    return [b"SUB %b %b %b\r\n" % (checked, group, _sid(sid))]
 
 
 def unsub(sid: bytes | int, *, max_msgs: int | None = None) -> Buffers:

@@ -11,7 +11,16 @@ from typing import Any
 from ...errors import RemoteProtocolError
 
 MAX_DOCUMENT = 64 * 1024 * 1024
-"""Bytes of one answer; a page of 100 000 subjects is far below."""
+"""Bytes of a message, or of a page of a listing; a page of 100 000 subjects is far below."""
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of any other answer. The largest part is a configuration, with the subjects and metadata it names."""
+
+MAX_VALUES = 500_000
+"""Values of one answer. A page has 100 000 subjects at most; an empty list takes 64 bytes as an object."""
+
+FEW = 256 * 1024
+"""Bytes of an answer whose values are not counted: there is no room for many."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = 4_000_000_000_000_000_000  # ns, the year 2096: up to here seconds as a float tell the microseconds
@@ -29,14 +38,17 @@ def dumps_str(text: str) -> bytes:
     return encode_basestring(text).encode()
 
 
-def loads(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Parse an API answer.
+def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> dict[str, Any]:
+    """Parse an API answer of at most ``limit`` bytes, by default :data:`MAX_ANSWER`.
 
     Raises:
-        RemoteProtocolError: not JSON, not an object, too large or too deep.
+        RemoteProtocolError: not JSON, not an object, too large, too deep, or of too many values.
     """
-    if len(payload) > MAX_DOCUMENT:
-        raise RemoteProtocolError(f"an API answer of {len(payload)} bytes is refused")
+    size = len(payload)
+    if size > (MAX_ANSWER if limit is None else limit):
+        raise RemoteProtocolError(f"an API answer of {size} bytes is refused")
+    if size > FEW and _values(bytes(payload)) > MAX_VALUES:
+        raise RemoteProtocolError(f"an API answer of {size} bytes has too many values")
     try:
         document = _decode(str(payload, "utf-8"))
     except (ValueError, RecursionError) as exc:
@@ -44,6 +56,19 @@ def loads(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RemoteProtocolError("an API answer is not a JSON object")
     return document
+
+
+def _values(text: bytes) -> int:
+    """How many values a document has at most: each but the first follows a comma or opens a list or object.
+
+    Subjects may have these characters, too: strings are left out.
+    """
+    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")  # what is left of quotes, begins or ends a string
+    strings = text.count(b'"') // 2
+    if strings > 2 * MAX_VALUES:  # names and values
+        return strings
+    rest = b"".join(text.split(b'"')[::2])
+    return rest.count(b",") + rest.count(b"[") + rest.count(b"{")
 
 
 def to_ns(value: timedelta) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...subjects import MAX_NAMES
+
 
 class Delivery:
     """Facts from a ``$JS.ACK.…`` reply subject."""
@@ -94,11 +96,13 @@ def is_flow_control(reply: bytes, stream: str, consumer: str) -> bool:
         $JS.FC.<stream>.<consumer>.<token>
         $JS.FC.<domain>.<account>.<stream>.<consumer>.<token>            servers with ``js_ack_fc_v2``
 
-    Anybody may send a request that names any other subject: whoever answers it publishes there.
+    Anybody may send a request that names any other subject: whoever answers it publishes there. One that is
+    too long for a line is no server's.
     """
     tokens = reply.split(b".")
     return (
         len(tokens) in (5, 7)
+        and len(reply) <= MAX_NAMES
         and tokens[:2] == [b"$JS", b"FC"]
         and all(tokens)
         and tokens[-3:-1] == [stream.encode(), consumer.encode()]

@@ -145,6 +145,10 @@ NO_SUITABLE_PEERS = 10005
 """Some reasons for it last (tags, space), others pass (a peer that is offline)."""
 
 
+BATCHES_IN_FLIGHT = 10210
+"""Too many batches were begun and not ended; the server forgets them after seconds."""
+
+
 def api_error(error: Any) -> APIError:
     """Build the error for the ``error`` object of an answer, whatever is in it."""
     fields = error if isinstance(error, dict) else {}
@@ -165,6 +169,8 @@ def retryable(exc: BaseException) -> bool:
         return True
     if isinstance(exc, APIError) and exc.err_code == NO_SUITABLE_PEERS:
         return "peer offline" in exc.description  # just started, or being replaced
+    if isinstance(exc, APIError) and exc.err_code == BATCHES_IN_FLIGHT:
+        return True
     return isinstance(exc, NatsError) and isinstance(exc, TimeoutError)
 
 

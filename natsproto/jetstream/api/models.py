@@ -7,13 +7,42 @@ never drops anything. ``None`` means: not sent, the server's default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
 from ...errors import RemoteProtocolError
 from .codec import from_ns, parse_time, to_ns
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _text_pairs(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+def _documents(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -1 << 63 <= value < 1 << 64
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": _whole,
+    "timedelta": _whole,
+    "list[str]": _texts,
+    "dict[str, str]": _text_pairs,
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "list[dict[str, Any]]": _documents,
+}
+"""By the annotation of a field: whether the API's JSON has what belongs there."""
 
 
 class Document:
@@ -24,14 +53,26 @@ class Document:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Build from the API's JSON; unknown keys go to ``extra``."""
+        """Build from the API's JSON; unknown keys go to ``extra``.
+
+        Raises:
+            RemoteProtocolError: a field is missing, or of another type.
+        """
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         names = cls.__dataclass_fields__  # type: ignore[attr-defined]
         for key, value in document.items():
             if key not in names or key == "extra":
                 extra[key] = value
-            elif key in cls.durations:
+                continue
+            kind = names[key].type.removesuffix(" | None")
+            if value is None and kind == names[key].type:
+                continue  # as if it were not there
+            if value is not None and not _RIGHT[kind](value):
+                raise RemoteProtocolError(
+                    f"an API answer has {key!r} of a wrong type in a {cls.__name__}: {type(value).__name__}"
+                )
+            if key in cls.durations:
                 known[key] = from_ns(value)
             else:
                 known[key] = value

@@ -1,0 +1,64 @@
+"""Whose process is at the other end of a connection within this machine.
+
+A port proves nothing: while its server is away any user of the machine may listen there, and learn what a
+client tells its server first.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any, Final
+
+_TABLES: Final = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
+_ESTABLISHED: Final = "01"
+
+
+def peer_user(local: tuple[Any, ...], peer: tuple[Any, ...]) -> int | None:
+    """User id of the process that holds the other end of an established TCP connection to this machine.
+
+    Linux lists both ends. In a user namespace all users that are not mapped have one number: who runs there
+    as that user (65534), and shares the host's network, cannot tell them from itself.
+
+    Args:
+        local: the address of our end, as :meth:`socket.socket.getsockname` gives it.
+        peer: that of the other one.
+
+    Returns:
+        ``None`` while nobody holds it: not accepted yet, or closed by half or for good.
+
+    Raises:
+        OSError: the system does not tell: it is not Linux, or a sandbox hides what it knows.
+    """
+    told = False
+    for table in _TABLES:  # a server that listens on [::] is in the second one, with mapped addresses
+        try:
+            with open(table, encoding="ascii") as file:
+                rows = file.read().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6, or no Linux
+        told = told or bool(rows)
+        for there, here in zip(_written(peer), _written(local), strict=True):
+            ends = f" {there} {here} {_ESTABLISHED} "
+            for row in rows:
+                # The inode: a socket that no process holds has none.
+                if ends in row and (fields := row.split())[9] != "0":
+                    return int(fields[7])
+    if not told:
+        raise OSError(f"{_TABLES[0]} does not even show our own end")
+    return None
+
+
+def _written(address: tuple[Any, ...]) -> list[str]:
+    """An address in the ways the tables have it: words of four bytes, in the byte order of the machine."""
+    host, port = str(address[0]).partition("%")[0].removeprefix("::ffff:"), int(address[1])
+    if ":" in host:
+        forms = [socket.inet_pton(socket.AF_INET6, host)]
+    else:
+        packed = socket.inet_pton(socket.AF_INET, host)
+        forms = [packed, bytes(10) + b"\xff\xff" + packed]
+    return [
+        "".join(f"{int.from_bytes(form[at : at + 4], sys.byteorder):08X}" for at in range(0, len(form), 4))
+        + f":{port:04X}"
+        for form in forms
+    ]
