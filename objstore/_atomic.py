@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import APIError, NatsError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.jetstream.publisher import parse_pub_ack
-from natsproto.nuid import next_nuid, secret_name
-from natsproto.subjects import check_publish_subject
+from natsproto.subjects import check_publish_subject, secret_name
 
 from ._bucket import Bucket, log
 from ._commit import Commit, Conflict, Unsent, meta_header
@@ -22,7 +21,7 @@ from .errors import BadObjectMetaError
 from .format.chunking import Chunker
 from .format.codec import encode_meta
 from .format.digest import hex_digest, new_hasher
-from .format.naming import chunk_subject
+from .format.naming import chunk_subject, new_nuid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -117,7 +116,7 @@ class AtomicPut:
                 progress(size, source.size)
         self.info = replace(
             self._template,
-            nuid=next_nuid(),
+            nuid=new_nuid(self._template.name),
             size=size,
             chunks=len(self._chunks),
             digest=hex_digest(hasher.digest()),
@@ -145,7 +144,7 @@ class AtomicPut:
             subject=subject,
             ttl=self._ttl,
             replaces=old,
-            owns=True,
+            owns=self.info,
             before=before,
             discard=discard,
             chunks=self._chunks,
@@ -224,6 +223,7 @@ class Batch:
         client = self._bucket.client
         connection = client._connection
         header = self._header(header)
+        client._check_size(len(header), len(payload))
         self._unpaced += len(payload)
         if self._count == 1 or self._unpaced > PACE:
             self._unpaced = 0
@@ -242,6 +242,7 @@ class Batch:
         """Commit the batch with its last message."""
         client = self._bucket.client
         header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
+        client._check_size(len(header), len(payload))
         answer = await client.request_frame(subject, payload, header, self._timeout)
         try:
             return self._bucket.own_ack(answer.payload)

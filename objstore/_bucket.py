@@ -18,25 +18,34 @@ from natsproto.aio.options import DEFAULT_RETRY_BUDGET
 from natsproto.errors import (
     APIError,
     NatsError,
-    NoRespondersError,
+    PermissionsViolationError,
     RequestTimeoutError,
     WrongStreamError,
 )
-from natsproto.headers import status_of
-from natsproto.jetstream.api.codec import dumps, dumps_str, loads
+from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
     StreamNotFoundError,
-    api_error,
     retryable,
 )
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
-from natsproto.jetstream.context import JetStreamContext, _leader_message
-from natsproto.jetstream.direct_get import status_error, stored_message
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.direct_get import answering_stream
 from natsproto.jetstream.publisher import AckCheck
 
+from ._counts import count_messages
 from ._locate import Lookup
+from ._look import Look
+from ._message_reads import (
+    ANY_WAY,
+    DIRECT,
+    DIRECT_FIRST,
+    PROOFS,
+    REFUSED_FOR,
+    MessageRead,
+    way_refused,
+)
 from ._refusals import missing, sealed, translated
 from ._room import Ledger
 from ._ttl import expiry
@@ -45,17 +54,16 @@ from .errors import (
     BucketNotFoundError,
     BucketSealedError,
     ForeignBucketError,
-    IntegrityError,
 )
 from .format.codec import MetaDecodeError, decode_meta, meta_fields
 from .format.limits import limits_of
 from .format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from .format.naming import (
-    alternative_meta_subjects,
     check_bucket,
     check_object_name,
     chunk_subject,
     meta_subject,
+    meta_subjects,
     stream_name,
 )
 
@@ -69,8 +77,11 @@ FIRST_ATTEMPT = 5.0
 """A budget below this bounds the first attempt of a call as well, which a request's own timeout bounds
 otherwise."""
 
-BIND_BUDGET = 3.0
+BIND_BUDGET = 6.0
 """Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
+
+BIND_PATIENCE = 2.0
+"""Seconds one attempt of an open may take: while a stream changes its leader, nobody answers a request."""
 
 DIRECT_PATIENCE = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
@@ -94,16 +105,14 @@ was heard there, chunks are deleted one by one, and what is not found is looked 
 PATIENCE = 2.0
 """Seconds the creation of a consumer may take where another server might be given the next one."""
 
-NO_MESSAGE = (
-    b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
-    b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
-)
-"""What the leader says when there is none, letter for letter; other spellings take the long way."""
-
 About = tuple[Any, Any, Any, Any]
 """What a caller says of an object: description, filename, headers, metadata; ``None`` = nothing."""
 
 NOTHING_SAID: About = (None, None, None, None)
+
+LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Seconds between the looks at what is stored before chunks are called missing: a leader that is not one any
+more answers until it notices."""
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
@@ -113,11 +122,13 @@ class Bucket:
     """One bound bucket. Immutable but for what is learnt about the server."""
 
     __slots__ = (
+        "_answered_by",
         "_direct_subject",
         "_info_subject",
         "_leader_subject",
         "_look_after",
         "_near",
+        "_refused",
         "acks",
         "atomic",
         "batches",
@@ -128,6 +139,7 @@ class Bucket:
         "js",
         "ledger",
         "limits",
+        "look",
         "max_age",
         "mirror_of",
         "miscounts",
@@ -148,27 +160,17 @@ class Bucket:
         self.client = js.client
         self.name = name = _values.text(name)
         self.stream = stream_name(name)
-        config = info.config
         self.created: datetime = info.created
-        self.direct = config.allow_direct is True
-        self.replicated = (
-            (config.num_replicas or 1) > 1
-            or config.mirror is not None
-            or bool(config.sources)
-            or bool(info.raw.get("alternates"))
-        )
-        # Direct get may be stale as soon as more than one server holds the stream.
-        self.direct_meta = self.direct and not self.replicated
+        self.replicated = False
+        self._answered_by = self.stream.encode()
         self.ledger = Ledger()
         self.miscounts = False
         self.learn(info)
-        mirror = config.mirror
-        self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
-        self.max_age = config.max_age or None
-        self.msg_ttl = config.extra.get("allow_msg_ttl") is True
-        self.atomic = config.extra.get("allow_atomic") is True
-        self.batches = True  # until a server shows that it has none
+        # Until a server shows that it has none. An older one hands on a header that says it has.
+        self.batches = not self._older_than(2, 11)
+        self._refused: dict[str, tuple[int, float]] = {}  # ways to read: epoch of the connection, until when
         self.places: dict[tuple[str, int, int, int], int] = {}  # see _pick.py
+        self.look = Look(js.client)
         self.new_names = 0  # puts in a row that replaced nothing; see _put.py
         self.retry_budget = js.client._options.retry_budget
         self.acks = AckCheck(self.stream, domain_of(info))
@@ -203,6 +205,9 @@ class Bucket:
         return min(self.js.timeout, PATIENCE) if self.replicated else self.js.timeout
 
     def _older_than(self, *wanted: int) -> bool:
+        session = self.client._connection.session
+        if session is not None and session.info_in_clear:
+            return True  # what came before TLS anybody may have written
         major, _, rest = str(self.client.server_info.get("version", "")).partition(".")
         minor = rest.partition(".")[0]
         return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < wanted
@@ -323,12 +328,28 @@ class Bucket:
 
     def check_name(self, name: str) -> str:
         """The text of a name; one that cannot be stored is refused, before any byte is sent."""
-        return check_object_name(name, self.name)
+        return check_object_name(name, self.name, reply_length=self.client.reply_length)
 
     def learn(self, info: StreamInfo) -> None:
-        """Take over what the stream's configuration, as it is now, lets us write."""
-        config = info.raw.get("config")
-        limits = limits_of(self.name, config if isinstance(config, dict) else {})
+        """Take over the stream's configuration as it is now: anybody may change it at any time."""
+        config = info.config
+        self.direct = config.allow_direct is True
+        mirror = config.mirror
+        self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
+        self.max_age = config.max_age or None
+        self.msg_ttl = config.extra.get("allow_msg_ttl") is True
+        self.atomic = config.extra.get("allow_atomic") is True
+        # Once and for all: a mirror that has answered may be unknown to the stream's info.
+        self.replicated = self.replicated or (
+            (config.num_replicas or 1) > 1
+            or mirror is not None
+            or bool(config.sources)
+            or bool(info.raw.get("alternates"))
+        )
+        # Direct get may be stale as soon as more than one server holds the stream.
+        self.direct_meta = self.direct and not self.replicated
+        raw = info.raw.get("config")
+        limits = limits_of(self.name, raw if isinstance(raw, dict) else {})
         # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
         self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
         self._look_after = self.client._connection._loop.time() + CONFIG_AGE
@@ -460,37 +481,72 @@ class Bucket:
         expires = expiry(header, time)
         return info if expires is None else replace(info, expires=expires)
 
-    def start_leader_read(self, subject: str) -> PendingRequest:
-        """Ask the leader for the newest message of ``subject``; finish with :meth:`finish_leader_read`."""
-        return self.client.start_request(self._leader_subject, last_of(subject), b"", self.js.timeout)
+    def allowed(self, way: str) -> bool:
+        """Whether the user may ask that way, as far as is known; see ``_message_reads.py``."""
+        refused = self._refused.get(way) if self._refused else None
+        if refused is None:
+            return True
+        epoch, until = refused
+        connection = self.client._connection
+        if epoch == connection.epoch and connection._loop.time() < until:
+            return False
+        self._refused.pop(way, None)
+        return True
 
-    def start_leader_request(self, document: dict[str, Any]) -> PendingRequest:
-        """Ask the leader for another message; finish as :meth:`start_leader_read`."""
-        return self.client.start_request(self._leader_subject, dumps(document), b"", self.js.timeout)
+    def note_refusal(self, exc: PermissionsViolationError) -> bool:
+        """Remember which way was refused, for a while; false when it is about something else."""
+        way = way_refused(self, exc)
+        if way is not None:
+            connection = self.client._connection
+            self._refused[way] = connection.epoch, connection._loop.time() + REFUSED_FOR
+        return way is not None
 
-    async def finish_leader_read(self, pending: PendingRequest) -> StoredMessage | None:
-        """The message, or ``None`` when there is none."""
-        try:
-            msg = await pending.wait()
-        except NoRespondersError as exc:
-            raise self.js._nobody(exc) from None
-        if self.moved:
-            await self.check_same()
-        if msg.payload == NO_MESSAGE:
-            return None  # before every put of a new name
-        answer = loads(msg.payload)
-        if "error" in answer:
-            error = api_error(answer["error"])
-            if isinstance(error, MessageNotFoundError):
-                return None
-            raise self.translate(error)
-        return _leader_message(answer)
+    def forget_refusals(self) -> None:
+        """Try every way again."""
+        self._refused.clear()
 
-    async def leader_message(self, subject: str) -> StoredMessage | None:
+    @property
+    def can_batch(self) -> bool:
+        """Whether batches can be asked for: the server has them, and the user may."""
+        return self.batches and self.allowed(DIRECT)
+
+    @property
+    def proofs(self) -> tuple[str, ...]:
+        """The ways that prove what is there, to whoever changes something because of it."""
+        return PROOFS[:1] if self.replicated else PROOFS
+
+    def is_copy(self, header: bytes | None) -> bool:
+        """Whether it was a mirror that has answered a direct get, and not the stream itself.
+
+        Mirrors may, whoever made them, and on a single server nothing else tells of them. From then on the
+        bucket counts as one with replicas. True as well when that cannot be told: the server appends its
+        lines to those of the message, and a header without an end makes its first one the rest of another.
+        Then the line of that name is the writer's, and the bucket stays what it was.
+        """
+        if header is None:
+            return False
+        stream = answering_stream(header)
+        if stream == self._answered_by:
+            return False
+        if stream is not None:
+            self.replicated, self.direct_meta = True, False
+        return True
+
+    def leader_read(
+        self, subject: str, *, after: int | None = None, ways: tuple[str, ...] | None = None
+    ) -> MessageRead:
+        """Ask the leader for the newest message of ``subject``, or the next one after a sequence.
+
+        Args:
+            ways: in which else, for readers that change nothing; default: :attr:`proofs`.
+        """
+        return MessageRead(self, subject, after=after, ways=ways or self.proofs)
+
+    async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
         """The newest message of ``subject`` from the leader, retried while there is none."""
-        message = await self.retrying(lambda: self.finish_leader_read(self.start_leader_read(subject)))
+        message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
         if message is None and self.miscounts:
-            async with aclosing(self.messages(subject)) as messages:
+            async with aclosing(self.messages(subject, ways=ways)) as messages:
                 async for older in messages:
                     message = older
         return message
@@ -499,110 +555,124 @@ class Bucket:
         """Begin :meth:`locate`, to be finished by :meth:`Lookup.wait` or closed."""
         return Lookup(self, name)
 
-    async def locate(self, name: str) -> tuple[str, StoredMessage | None]:
+    async def locate(
+        self, name: str, ways: tuple[str, ...] | None = None
+    ) -> tuple[str, StoredMessage | None]:
         """The newest message of a name at the leader, and its subject, wherever some client has filed it.
 
         Writers replace what stands there. Where there is none, the subject is this library's.
         """
-        return await Lookup(self, name).wait()
+        return await Lookup(self, name, ways).wait()
 
-    async def leader_meta(self, name: str) -> ObjectInfo | None:
+    async def leader_meta(self, name: str, ways: tuple[str, ...] | None = None) -> ObjectInfo | None:
         """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
-        message = (await self.locate(name))[1]
+        message = (await self.locate(name, ways))[1]
         return None if message is None else self.decode(message)
 
     async def read_meta(self, name: str) -> ObjectInfo | None:
         """The newest meta for readers: by direct get where that cannot be stale, else from the leader.
 
-        A name that is not found is looked up in the encodings other clients use as well.
+        A name that is not found is looked up in the encodings other clients use as well. One whose encoding
+        differs in nats.java's alphabet is looked up in all of them, and at the leader: that no message lies
+        under the others only the leader can tell. (Only old clients leave out the padding, and two of three
+        names have some: those are asked for one after the other. What writes here removes what is older
+        elsewhere.)
         """
-        message = await self._newest(self.meta_subject(name))
-        if message is None:
-            for subject in alternative_meta_subjects(self.name, name):
-                message = await self._newest(subject)
-                if message is not None:
-                    break
+        own, *others = meta_subjects(self.name, name)
+        encoded = own.rpartition(".")[2]
+        message = None if "-" in encoded or "_" in encoded else await self._newest(own)
+        if message is None and others:
+            message = (await self.locate(name, ANY_WAY))[1]
         return None if message is None else self.decode(message)
 
     async def _newest(self, subject: str) -> StoredMessage | None:
-        if not self.direct_meta:
-            return await self.leader_message(subject)
-        if self.moved:
-            return await self.leader_message(subject)
+        if not self.direct_meta or self.moved:
+            return await self.leader_message(subject, ANY_WAY)
+        patience = min(self.js.timeout, DIRECT_PATIENCE)
         try:
-            msg = await self.client.request_frame(
-                self._direct_subject, last_of(subject), b"", min(self.js.timeout, DIRECT_PATIENCE)
-            )
+            message = await MessageRead(self, subject, ways=DIRECT_FIRST, timeout=patience).wait()
         except NatsError as exc:
             # 503: the bucket is gone, its leader is away, or direct get was switched off. The leader tells.
-            if not retryable(exc):
+            if not retryable(exc) and not isinstance(exc, APIError):
                 raise
-            return await self.leader_message(subject)
-        if msg.header is not None and not msg.payload and status_of(msg.header) is not None:
-            error = status_error(msg.header, "direct get")
-            if isinstance(error, MessageNotFoundError) and not self.miscounts:
-                return None
-            return await self.leader_message(subject)
-        return stored_message(msg)
+            return await self.leader_message(subject, ANY_WAY)
+        if message is None and self.miscounts:
+            return await self.leader_message(subject, ANY_WAY)
+        return message
 
     async def messages(
-        self, subject: str, batch: int = 256, *, after: int = 0, leader: bool = False
+        self,
+        subject: str,
+        batch: int = 256,
+        *,
+        after: int = 0,
+        leader: bool = False,
+        ways: tuple[str, ...] | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
         """All stored messages of a subject, in order, by their sequences.
 
         Read from the stream itself, where that cannot be stale: a consumer might skip some (2.9 does).
 
         Args:
-            batch: how many are asked for at a time where no other server could answer than the leader.
+            batch: how many are asked for at a time where the stream itself answers, and no replica or mirror.
             after: only what follows this sequence.
             leader: one by one from the leader, whatever the bucket allows.
+            ways: as of :meth:`leader_read`.
         """
-        cursor = after
+        cursor, size = after, batch
         try:
-            while self.direct_meta and self.batches and not leader:
-                left = 0
-                request = self.js.get_batch(self.stream, subject=subject, seq=cursor + 1, batch=batch)
+            while self.direct_meta and self.can_batch and not leader:
+                left, doubtful = 0, False
+                request = self.js.get_batch(self.stream, subject=subject, seq=cursor + 1, batch=size)
+                size = min(2 * size, batch)
                 try:
                     async with aclosing(request) as answers:
                         async for message in answers:
                             if message.num_pending is None:
                                 self.batches = False  # one message, and nothing that tells of the rest
                                 break
+                            if doubtful := self.is_copy(message.header):
+                                break
                             cursor, left = message.seq, message.num_pending
                             yield message
+                except MessageNotFoundError:
+                    break  # unless a mirror says so
+                except PermissionsViolationError as exc:
+                    if not self.note_refusal(exc):
+                        raise
                 except NatsError as exc:
                     if not retryable(exc):
                         raise
-                    message = await self._following(subject, cursor)  # waits until there is a leader again
-                    cursor, left = message.seq, 1
-                    yield message
-                if self.batches and not left:
+                    doubtful = True
+                if doubtful:
+                    size = 1  # the server sends all that was asked for, and the next one may be alike
+                    # The leader tells what comes next, as soon as there is one; then batches may go on.
+                    next_one = await self.first_after(subject, cursor, ways)
+                    if next_one is None:
+                        return
+                    cursor, left = next_one.seq, 1
+                    yield next_one
+                if self.direct_meta and self.can_batch and not left:
                     return
-            while True:
-                message = await self._following(subject, cursor)
-                cursor = message.seq
-                yield message
-        except MessageNotFoundError:
-            return
+            while (next_one := await self.first_after(subject, cursor, ways)) is not None:
+                cursor = next_one.seq
+                yield next_one
         except NatsError as exc:
             raise self.translate(exc) from None
 
-    async def _following(self, subject: str, seq: int) -> StoredMessage:
-        read = partial(self.js.get_message, self.stream, seq=seq + 1, next_by_subject=subject)
-        return await self.retrying(read)
-
-    async def first_after(self, subject: str, seq: int) -> StoredMessage | None:
+    async def first_after(
+        self, subject: str, seq: int, ways: tuple[str, ...] | None = None
+    ) -> StoredMessage | None:
         """The first message of ``subject`` after a sequence from the leader, or ``None``."""
-        try:
-            return await self._following(subject, seq)
-        except MessageNotFoundError:
-            return None
+        return await self.retrying(lambda: self.leader_read(subject, after=seq, ways=ways).wait())
 
-    async def stored_chunks(self, nuid: str) -> int:
-        """How many chunks of a nuid the leader has."""
-        subject = chunk_subject(self.name, nuid)
-        counts = await self.retrying(lambda: self.js.stream_subjects(self.stream, subject))
-        return counts.get(subject, 0)
+    async def stored_chunks(self, nuid: str, wanted: int = 1) -> int:
+        """How many chunks of a nuid the leader has.
+
+        Args:
+            wanted: so many are believed at once, fewer only from a leader that is one.
+        """
+        return await count_messages(self, chunk_subject(self.name, nuid), wanted)
 
     # -- chunks -----------------------------------------------------------------------------------
 
@@ -639,25 +709,6 @@ class Bucket:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))
             except APIError:
                 pass  # gone already, or not allowed
-
-    async def discard_chunks(self, info: ObjectInfo, why: str) -> None:
-        """Purge the chunks of a meta that was replaced; a failure is reported, the caller's work stands.
-
-        They are older than the meta. What is newer on their nuid was stored since: an upload goes on with it.
-        """
-        if info.is_link or not info.nuid:
-            return
-        try:
-            await self.purge_chunks(info.nuid, before=info.revision)
-        except (NatsError, IntegrityError) as exc:
-            log.warning(
-                "%s: chunks %r of %r in bucket %r are left behind: %s",
-                why,
-                info.nuid,
-                info.name,
-                self.name,
-                exc,
-            )
 
     async def shielded(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
@@ -703,11 +754,6 @@ class Bucket:
         await pause(self.client, wait, deadline)
 
 
-def last_of(subject: str) -> bytes:
-    """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
-    return b'{"last_by_subj":%b}' % dumps_str(subject)
-
-
 def domain_of(info: StreamInfo) -> str | None:
     """The JetStream domain that holds a stream, as its leader says; ``None`` = none."""
     domain = info.raw.get("domain")
@@ -733,7 +779,8 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     name = stream_name(check_bucket(bucket))
     try:
         budget = min(BIND_BUDGET, js.client._options.retry_budget)
-        return await retrying(js.client, lambda: js.stream_info(name), budget)
+        patience = min(BIND_PATIENCE, js.timeout)
+        return await retrying(js.client, lambda: js.stream_info(name, timeout=patience), budget)
     except StreamNotFoundError:
         raise missing(bucket) from None
 

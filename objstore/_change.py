@@ -9,56 +9,35 @@ from functools import partial
 
 from natsproto.errors import NatsError
 from natsproto.jetstream.api.codec import parse_time
-from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StreamInfo
 
 from ._bucket import RETRY_BUDGET, Bucket, MetaDecodeError, log
 from ._commit import Commit, Conflict, Patience, lost_race
 from ._commit_states import ZERO_WINDOW, AfterFull, Standing, Step, after_full
+from ._discard import discard, free, remove_older
 from ._get import deleted, not_found
 from ._locate import Lookup
 from ._newest import newest_metas
-from ._rename import finish_rename, rename, settle_rename, shares_chunks, unmarked
+from ._rename import UNWRITABLE, marker_of, rename, settle_rename
 from ._renew import ages, moved, renewed
 from ._ttl import remaining
 from .errors import OutcomeUnknownError, StoreFullError
-from .format.codec import encode_meta, meta_fields, tombstone
-from .format.models import ObjectInfo, ObjectMeta
+from .format.codec import encode_meta, meta_fields
+from .format.models import ObjectInfo, ObjectMeta, unmarked
 
 
-async def current_info(bucket: Bucket, name: str) -> tuple[ObjectInfo, Lookup]:
-    """The live object as the leader knows it, and where its metas lie.
+async def current_info(bucket: Bucket, name: str, lookup: Lookup) -> ObjectInfo:
+    """The live object as the leader knows it.
 
     Clients that encode names in another way filed it under another subject: it is changed where it lies.
     """
-    lookup = bucket.start_locating(name)
     message = (await lookup.wait())[1]
     if message is None:
         raise not_found(bucket.name, name)
     info = bucket.decode(message)
     if info.deleted:
         raise deleted(info)
-    return info, lookup
-
-
-async def _free(bucket: Bucket, subject: str, revision: int) -> int | None:
-    """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays.
-
-    Returns:
-        How many; ``None`` when an answer was lost and the next one found nothing.
-    """
-    lost = False
-
-    async def purge() -> int:
-        nonlocal lost
-        try:
-            return await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
-        except NatsError as exc:
-            lost = lost or retryable(exc)
-            raise
-
-    removed = await bucket.retrying(purge)
-    return None if lost and not removed else removed
+    return info
 
 
 async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
@@ -71,18 +50,22 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
     """
     patience = Patience(bucket)
     while True:
+        lookup = bucket.start_locating(name)
         try:
-            info, lookup = await current_info(bucket, name)
+            info = await current_info(bucket, name, lookup)
         except MetaDecodeError as exc:
             if if_revision is not None and if_revision != exc.revision:
                 raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None
-            await _free(bucket, exc.subject, exc.revision)
+            await remove_older(bucket, lookup, None)
+            await free(bucket, exc.subject, exc.revision)
             return
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        await remove_older(bucket, lookup, info)
         try:
-            await finish_rename(bucket, info)
-        except StoreFullError:
+            if await settle_rename(bucket, info, ""):
+                return  # it is a delete marker now, that tells of the rename
+        except (StoreFullError, *UNWRITABLE):
             pass  # then nobody can finish it, and this name is the only one
         conflict = Conflict(info.revision, info)
         try:
@@ -96,22 +79,9 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
         except StoreFullError:
             gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
         if gone:
-            await bucket.outlast(_remove_older(bucket, lookup, info))
             return
         if if_revision is not None or not await patience.again():
             raise lost_race(bucket, name, if_revision, conflict)
-
-
-async def _remove_older(bucket: Bucket, lookup: Lookup, info: ObjectInfo) -> None:
-    """Remove older metas of the name that were filed under other subjects, and what only they name."""
-    for subject, message in lookup.others.items():
-        try:
-            await _free(bucket, subject, message.seq)
-            older = bucket.decode(message)
-            if not older.deleted and older.nuid != info.nuid:
-                await _discard(bucket, older)
-        except (MetaDecodeError, NatsError) as exc:
-            log.warning("an older meta of %r in bucket %r is left behind: %s", info.name, bucket.name, exc)
 
 
 def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:
@@ -119,19 +89,17 @@ def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Co
     return Commit(
         bucket,
         info.name,
-        tombstone(info, mtime=datetime.now(UTC)),
+        marker_of(bucket, info),
         expected=expected,
         nuid=info.nuid,
-        owns=False,
         subject=subject,
         replaces=info if expected else None,
-        discard=partial(_discard, bucket),
+        discard=partial(_discard, bucket, subject),
     )
 
 
-async def _discard(bucket: Bucket, info: ObjectInfo) -> None:
-    if not await shares_chunks(bucket, info):
-        await bucket.discard_chunks(info, "delete")
+async def _discard(bucket: Bucket, subject: str, info: ObjectInfo) -> None:
+    await discard(bucket, info, "delete", subject)
 
 
 async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
@@ -139,7 +107,7 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
 
     Returns whether the object is gone; otherwise another writer has changed it meanwhile.
     """
-    purged = await _free(bucket, subject, info.revision)
+    purged = await free(bucket, subject, info.revision)
     commit = _marker(bucket, info, subject, 0)
     try:
         await commit.run()
@@ -153,7 +121,7 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
         raise commit.unknown()
     if outcome is AfterFull.AGAIN:
         return False
-    await _discard(bucket, info)
+    await _discard(bucket, subject, info)
     if commit.states.step is not Step.REFUSED:
         return True
     second = _marker(bucket, info, subject, 0)  # there is room now: watchers learn of it
@@ -178,18 +146,23 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     change = _change(meta)
     patience = Patience(bucket)
     while True:
-        info, lookup = await current_info(bucket, name)
+        lookup = bucket.start_locating(name)
+        info = await current_info(bucket, name, lookup)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
         if await settle_rename(bucket, info, meta.name):
+            # A delete marker now, unless others go on marking the name.
+            if not await patience.again():
+                raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
             continue
+        await remove_older(bucket, lookup, info)
         changed = replace(change(info), mtime=datetime.now(UTC))
         try:
             if ages(bucket, info):
                 change_it = renewed if meta.name == name else moved
                 return await change_it(bucket, info, replace(changed, name=meta.name))
             if meta.name != name:
-                return await rename(bucket, info, replace(changed, name=meta.name), lookup.newest)
+                return await rename(bucket, info, meta.name, change, lookup.newest)
             commit = Commit(
                 bucket,
                 name,
@@ -242,8 +215,8 @@ async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
         message = (await lookup.wait())[1]
         if message is None or message.seq != info.revision:
             continue  # written to meanwhile
-        await _remove_older(bucket, lookup, info)  # first: without the marker they would come back
-        await _free(bucket, lookup.newest, info.revision)
+        await remove_older(bucket, lookup, info)  # first: without the marker they would come back
+        await free(bucket, lookup.newest, info.revision)
         removed += 1
     return removed
 

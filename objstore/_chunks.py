@@ -17,24 +17,24 @@ from collections import deque
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from natsproto.aio.lifeline import has_ended, lifeline
 from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
-from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
+from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
-from natsproto.nuid import next_nuid
 
-from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket, MetaDecodeError, log
+from ._bucket import FIRST_RETRY, LAST_RETRY, LOOKS, Bucket, MetaDecodeError, log
 from ._budget import LEAST, STALL, Budget
-from ._doubt import Unrepairable, fence, in_vain, may_come_late
+from ._doubt import Unrepairable, delete_own, fence, in_vain, may_come_late
 from ._room import Guard
 from ._source import Source
 from ._ttl import chunk_header
-from .errors import BucketNotFoundError, IntegrityError
+from .errors import BucketNotFoundError, IntegrityError, StoreFullError
 from .format.chunking import Chunker
 from .format.digest import new_hasher
 from .format.models import ObjectInfo
-from .format.naming import chunk_subject
+from .format.naming import chunk_subject, new_nuid
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -44,12 +44,23 @@ if TYPE_CHECKING:
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
 
+NOTICED = 1.0
+"""Seconds in which a server has to notice that a connection was lost, else the put begins on a new nuid."""
+
 LONG = 1.0
-"""Seconds after which a put counts its chunks before it commits: the bucket may have been made anew."""
+"""Seconds after which a put counts its chunks, before it commits and afterwards.
+
+The bucket may have been made anew; or a meta of that name, forged and removed again, has taken them along.
+"""
+
+MOST_FOREIGN = 4096
+"""Messages of others on a put's chunk subject that are read; somebody who sends more wants no end of them."""
 
 
 class ChunkSender:
     """What :class:`objstore._put.Put` does before its meta; that sets the attributes only named here."""
+
+    window_class = PublishWindow
 
     _bucket: Bucket
     _template: ObjectInfo
@@ -63,10 +74,11 @@ class ChunkSender:
     _budget: Budget
     _begun: int
     _repaired: bool
+    _overtaken: bool
 
     def _begin(self) -> None:
         self._begun += 1
-        self._nuid = next_nuid()
+        self._nuid = new_nuid(self._template.name)
         self._subject = chunk_subject(self._bucket.name, self._nuid)
         self._hasher = new_hasher()
         self._size = 0
@@ -74,9 +86,11 @@ class ChunkSender:
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
         self._given_up = self._bucket.client._connection.given_up
+        self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
+        self._lifeline = b""
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
-        window = PublishWindow(
+        window = self.window_class(
             self._bucket.client,
             self._subject.encode(),  # of a bucket's name and a nuid, both checked
             self._bucket.acks,
@@ -86,6 +100,7 @@ class ChunkSender:
             header=chunk_header(self._ttl),
             doubts=self._doubts,
         )
+        self._note_session()
         budget = self._budget
         patience = STALL * budget.seconds if self._begun == 1 else max(LEAST, budget.left)
         window.progress_timeout = min(window.progress_timeout, patience)
@@ -117,15 +132,24 @@ class ChunkSender:
                 for chunk in chunker.push(whole):
                     await self._send(chunk)
                 await self._send_last(chunker)
+        await self._settle()
+        odd = self._doubts or self._repaired or connection.epoch != epoch
+        if self._window is None:
+            return
+        if self._loop.time() - began > LONG:
+            self._overtaken = True
+            odd = True
+        if odd:
+            await self._check_stored()  # what was acknowledged may be gone, or be there twice
+
+    async def _settle(self) -> None:
+        """Wait until all that was sent is acknowledged, or sent again and acknowledged."""
         while self._window is not None:
             try:
                 await self._window.settle()
                 break
             except NatsError as exc:
                 await self._repair(exc)
-        odd = self._doubts or self._repaired or connection.epoch != epoch
-        if self._window is not None and (odd or self._loop.time() - began > LONG):
-            await self._check_stored()  # what was acknowledged may be gone, or be there twice
 
     async def _send_pieces(self, chunker: Chunker) -> None:
         pieces: AsyncIterator[Any] = self._source.pieces()
@@ -149,6 +173,8 @@ class ChunkSender:
             self._guard.admit(self._chunks, len(chunk))
         if self._window is None:
             self._window = self._open_window()
+        if self._session != self._bucket.client._connection.epoch:
+            self._note_session()
         try:
             await self._window.publish(chunk)
         except NatsError as exc:
@@ -213,6 +239,7 @@ class ChunkSender:
                     window.close()
                     await bucket.pause(wait, budget.deadline)
                     await self._check_bucket()
+                    await self._check_session(failure)
                     await fence(bucket, self._subject)
                     self._check_silence(failure)
                     wait = min(wait * 2, LAST_RETRY)
@@ -238,8 +265,26 @@ class ChunkSender:
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None
         if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
-            error = may_come_late(self._template.name, failure)
-            raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
+            self._may_come_late(failure)
+
+    def _note_session(self) -> None:
+        client = self._bucket.client
+        self._session, self._lifeline = client._connection.epoch, lifeline(client)
+
+    async def _check_session(self, failure: NatsError) -> None:
+        """What is under way on a connection that its server still holds is stored when it arrives."""
+        assert self._window is not None
+        client = self._bucket.client
+        if (
+            self._window.unproven
+            and self._session != client._connection.epoch
+            and not await has_ended(client, self._lifeline, NOTICED)
+        ):
+            self._may_come_late(failure)
+
+    def _may_come_late(self, failure: NatsError) -> NoReturn:
+        error = may_come_late(self._template.name, failure)
+        raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
 
     async def _check_bucket(self) -> None:
         """In another bucket of the same name what was acknowledged is not to be found."""
@@ -282,13 +327,22 @@ class ChunkSender:
                 strays.append(seq)
             else:
                 self._doubts.add(seq)
+            if len(strays) + len(self._doubts) > MOST_FOREIGN:
+                raise Unrepairable(self._flooded())
         for stray in strays:
             await self._delete(stray)
         return matched, proven
 
+    def _flooded(self) -> IntegrityError:
+        return IntegrityError(
+            f"somebody else goes on storing chunks of {self._template.name!r}",
+            bucket=self._bucket.name,
+            name=self._template.name,
+        )
+
     async def _delete(self, seq: int) -> None:
         """Delete what this put has stored as ``seq``; anything else that is there stays."""
-        await self._bucket.delete_own(seq, self._is_ours)
+        await delete_own(self._bucket, seq, self._is_ours)
 
     def _is_ours(self, message: StoredMessage) -> bool:
         if message.subject == self._subject:
@@ -300,11 +354,7 @@ class ChunkSender:
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
         """The next message on this put's chunk subject, as the leader has it."""
-        bucket = self._bucket
-        try:
-            return await bucket.js.get_message(bucket.stream, seq=seq + 1, next_by_subject=self._subject)
-        except MessageNotFoundError:
-            return None
+        return await self._bucket.leader_read(self._subject, after=seq).wait()
 
     async def _check_stored(self) -> None:
         """Make sure that the leader has each chunk once, in order; delete copies.
@@ -317,14 +367,17 @@ class ChunkSender:
         """
         bucket = self._bucket
         subject = self._subject
-        counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
-        stored = counts.get(subject, 0)
+        for wait in LOOKS:
+            await asyncio.sleep(wait)
+            stored = await bucket.stored_chunks(self._nuid, self._chunks)
+            if stored >= self._chunks or bucket.limits.rolls:
+                break
         self._budget.progress()
         hints = self._doubts - {0}
         right = stored == self._chunks
         if right and self._doubts and self._window is not None:
-            read = partial(bucket.js.get_message, bucket.stream, last_by_subject=subject)
-            right = (await bucket.retrying(read)).seq == self._window.last_seq
+            last = await bucket.leader_message(subject)
+            right = last is not None and last.seq == self._window.last_seq
         elif not right:
             await bucket.retrying(self._check_bucket)
         copies = stored - self._chunks
@@ -357,6 +410,8 @@ class ChunkSender:
                 continue
             hasher.update(message.data)
             chunks, last = chunks + 1, seq
+            if chunks > self._chunks:
+                return False
         if chunks != self._chunks or hasher.digest() != self._hasher.digest():
             return False
         for copy in copies:
@@ -376,10 +431,17 @@ class ChunkSender:
             log.warning("put of %r: %s", name, bucket.elsewhere(self._window.failure, name, self._nuid))
         try:
             await self._check_stored()
-        except Unrepairable as exc:
+        except (Unrepairable, StoreFullError) as exc:  # 2.9 explains whatever is missing as full
             try:
                 current = await bucket.leader_meta(name)
             except MetaDecodeError:
                 return
-            if current is not None and not current.deleted and current.nuid == self._nuid:
-                raise exc.reason from None  # else it was replaced, or removed, meanwhile
+            if current is None or current.deleted or current.nuid != self._nuid:
+                return  # replaced, or removed, meanwhile
+            if isinstance(exc, Unrepairable):
+                raise exc.reason from None
+            raise IntegrityError(
+                f"{name!r} was stored, and then the stream removed chunks of it to make room",
+                bucket=bucket.name,
+                name=name,
+            ) from exc

@@ -19,7 +19,7 @@ from natsproto.jetstream.api.models import PubAck, StoredMessage
 from natsproto.subjects import check_publish_subject
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket, MetaDecodeError, log
-from ._commit_states import ENDS, CommitStates, Standing, Step
+from ._commit_states import ENDS, CommitStates, Standing, Step, content_of
 from ._room import check_meta_room
 from ._ttl import ttl_line
 from .errors import OutcomeUnknownError, RevisionConflictError
@@ -89,8 +89,9 @@ class Commit:
         subject: where the meta lies, when that is not where this library puts it.
         ttl: how long the meta lives.
         replaces: what stands at ``expected``; its chunks are discarded afterwards.
-        owns: the chunks are this commit's alone: a put's, never an update's.
+        owns: the object whose nuid and chunks are this commit's alone: a put's, never an update's.
         after: sequence of the last one of them.
+        borrows: it names chunks that another meta named before.
         before: awaited with each meta that stands in the way; last writer wins. ``None``: it is a conflict.
         discard: removes the chunks of what was replaced.
     """
@@ -106,8 +107,9 @@ class Commit:
         subject: str | None = None,
         ttl: timedelta | None = None,
         replaces: ObjectInfo | None = None,
-        owns: bool = False,
+        owns: ObjectInfo | None = None,
         after: int = 0,
+        borrows: bool = False,
         before: Callable[[Conflict], Awaitable[bool]] | None = None,
         discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
     ) -> None:
@@ -115,10 +117,10 @@ class Commit:
         self._name = name
         self._payload = payload
         self._nuid = nuid
-        self._own = nuid if owns else ""
+        self._own = "" if owns is None else nuid
         self._subject = subject or bucket.meta_subject(name)
         self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
-        self._after = after
+        self._counts = after > 0 or borrows
         self._ttl = ttl
         self._before = before
         self._discard = discard
@@ -129,7 +131,7 @@ class Commit:
             token_hex(12),
             expected=expected,
             replaced=self._chunks_to_discard(),
-            nuid=self._own,
+            content=None if owns is None else content_of(owns),
             after=after,
             last_writer_wins=before is not None,
             budget=bucket.retry_budget,
@@ -271,13 +273,13 @@ class Commit:
     async def _look(self) -> Standing | None:
         """What stands; ``None`` when another name that this commit changes was changed by somebody else."""
         standing = await self._standing(self._subject)
-        if self._after and not standing.revision and not self.states.expected:
+        if self._counts and not standing.revision and not self.states.expected:
             return Standing(stripped=not await self._bucket.stored_chunks(self._nuid))
         return standing
 
     async def _standing(self, subject: str) -> Standing:
         bucket = self._bucket
-        return standing_of(bucket, await bucket.finish_leader_read(bucket.start_leader_read(subject)))
+        return standing_of(bucket, await bucket.leader_read(subject).wait())
 
     async def _replace(self) -> None:
         standing = self.states.standing or Standing()
@@ -329,13 +331,7 @@ class Commit:
 
     def unknown(self) -> OutcomeUnknownError:
         """The error for an outcome that could not be found out."""
-        return OutcomeUnknownError(
-            f"whether {self._name!r} was stored in bucket {self._bucket.name!r} could not be found out; "
-            f"its chunks ({self._nuid}) are kept",
-            bucket=self._bucket.name,
-            name=self._name,
-            nuid=self._nuid,
-        )
+        return unknown_outcome(self._bucket, self._name, self._nuid)
 
 
 class Patience:
@@ -358,6 +354,17 @@ class Patience:
         if self._longest > 0.002:
             await asyncio.sleep(self._longest * self._random())
         return True
+
+
+def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError:
+    """The error for a commit of which could not be found out whether it stands."""
+    return OutcomeUnknownError(
+        f"whether {name!r} was stored in bucket {bucket.name!r} could not be found out; "
+        f"its chunks ({nuid}) are kept",
+        bucket=bucket.name,
+        name=name,
+        nuid=nuid,
+    )
 
 
 def refused(exc: NatsError) -> bool:

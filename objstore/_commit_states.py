@@ -18,14 +18,16 @@ WAIT               not allowed to publish, only copy                      REFUSE
 WAIT               anything else: silence, a lost connection, 10158,      AMBIGUOUS
                    any refusal of a second copy
 LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
-LOST, AMBIGUOUS    the standing meta has our nuid (somebody updated it)   KEPT
+LOST, AMBIGUOUS    the standing meta has our nuid, size, chunks and       KEPT
+                   digest, and came after the chunks (somebody updated
+                   ours; what only names the nuid is another meta)
 LOST               the revision is the expected one, for up to 2 s        read again: who was in the way is
                                                                           still under way
 LOST, AMBIGUOUS    the revision is the expected one                       pause, SEND (expecting 0: at most
                                                                           20 s after the first);
                                                                           no time: UNKNOWN
-LOST, AMBIGUOUS    nothing stands, as expected, and the chunks of ours    UNKNOWN: whoever removed them has
-                   are gone                                               seen ours stand
+LOST, AMBIGUOUS    nothing stands, as expected, and the chunks that       UNKNOWN: whoever removed them has
+                   ours names are gone                                    seen it, or another one, stand
 LOST, AMBIGUOUS    the revision is smaller, or nothing stands, and the    read again; no time: UNKNOWN
                    leader's last sequence < expected: it is behind
 LOST               another meta, or none any more; last writer wins       SEND the same id and nuid, its
@@ -68,7 +70,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .format.models import ObjectInfo
+    from .format.models import ObjectInfo, ObjectLink
 
 ZERO_WINDOW = 20.0
 """Seconds between the first and the last copy of a commit that expects no meta."""
@@ -98,7 +100,19 @@ class Step(Enum):
     UNKNOWN = auto()
 
 
-ENDS = frozenset((Step.DONE, Step.KEPT, Step.CONFLICT, Step.REFUSED, Step.UNKNOWN))
+Content = tuple[str, int, int, str, "ObjectLink | None"]
+"""Nuid, size, chunks, digest and link of an object: what an update of its meta keeps."""
+
+
+def content_of(info: ObjectInfo) -> Content | None:
+    """What a meta says of the bytes, or where it links to; ``None``: it is a delete marker, or names none."""
+    if info.deleted or not info.nuid:
+        return None
+    link = None if info.options is None else info.options.link
+    return info.nuid, info.size, info.chunks, info.digest, link
+
+
+ENDS = (Step.DONE, Step.KEPT, Step.CONFLICT, Step.REFUSED, Step.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,11 @@ class Standing:
     stripped: bool = False
 
     @property
+    def content(self) -> Content | None:
+        """:func:`content_of` what stands."""
+        return None if self.info is None else content_of(self.info)
+
+    @property
     def nuid(self) -> str:
         """The chunks it names."""
         return "" if self.info is None or self.info.deleted else self.info.nuid
@@ -130,7 +149,7 @@ class CommitStates:
         msg_id: the random id that all copies carry.
         expected: revision of V.
         replaced: nuid of V's chunks, if they are to be removed afterwards; ``""`` = none.
-        nuid: of chunks that only this commit names; ``""`` when V's stay (update, delete, rename).
+        content: with chunks that only this commit names; ``None`` when V's stay (update, delete, rename).
         after: sequence of the last chunk: the meta comes later in the stream.
         last_writer_wins: a newer meta is replaced instead.
         budget: seconds for finding out, from the first copy on.
@@ -150,6 +169,7 @@ class CommitStates:
         "_after",
         "_behind",
         "_budget",
+        "_content",
         "_deadline",
         "_denied",
         "_first",
@@ -160,7 +180,6 @@ class CommitStates:
         "expected",
         "last_writer_wins",
         "msg_id",
-        "nuid",
         "removes",
         "replaced",
         "revision",
@@ -174,13 +193,13 @@ class CommitStates:
         *,
         expected: int,
         replaced: str = "",
-        nuid: str = "",
+        content: Content | None = None,
         after: int = 0,
         last_writer_wins: bool = False,
         budget: float = 20.0,
     ) -> None:
         self.msg_id = msg_id
-        self.nuid = nuid
+        self._content = content
         self._after = after
         self.last_writer_wins = last_writer_wins
         self.standing: Standing | None = None
@@ -288,7 +307,7 @@ class CommitStates:
             self._end(Step.REFUSED, revision)
         elif self._acked:
             self._prove(standing, now)
-        elif self.nuid and standing.nuid == self.nuid:
+        elif self._content is not None and standing.content == self._content and revision > self._after:
             self._end(Step.KEPT, revision)
         elif revision == self.expected:
             in_time = self._in_time(now) and not standing.stripped

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from natsproto.errors import NatsError, RequestTimeoutError, StaleConnectionError
+from collections.abc import Callable
+
+from natsproto.errors import (
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
+from natsproto.jetstream.api.models import StoredMessage
 
 from ._bucket import Bucket
 from ._budget import Budget
@@ -33,17 +41,30 @@ async def fence(bucket: Bucket, subject: str) -> None:
     msg = await bucket.client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
     if bucket.replicated:
         ack = bucket.own_ack(msg.payload)
-        await bucket.delete_own(ack.seq, lambda stored: stored.subject == subject and not stored.data)
+        await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)
+
+
+async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool]) -> None:
+    """:meth:`Bucket.delete_own`, for what must not stay between the chunks.
+
+    Raises:
+        Unrepairable: the user may not delete messages.
+    """
+    try:
+        await bucket.delete_own(seq, ours)
+    except PermissionsViolationError as exc:
+        raise Unrepairable(exc) from None
 
 
 def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
-    """Chunks went to a server that fell silent: it may store them at any time, after the commit even.
+    """Chunks went to a server that may store them at any time, after the commit even.
 
     A process that was stopped reads, when it goes on, what its sockets hold, although the client has left
-    long ago. So they must not be sent once more on the same nuid, whose object they would damage.
+    long ago; and what a relay holds is read by a server that has not noticed that the client has left. So
+    they must not be sent once more on the same nuid, whose object they would damage.
     """
     return StaleConnectionError(
-        f"a server fell silent that may still store chunks of {name!r}: {failure}", silent=True
+        f"a connection was lost whose server may still store chunks of {name!r}: {failure}", silent=True
     )
 
 

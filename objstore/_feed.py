@@ -11,7 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
-from natsproto.errors import APIError, NatsError, RequestTimeoutError, StaleConnectionError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
 from natsproto.jetstream.api.codec import dumps_str
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
@@ -19,6 +25,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
 from ._budget import Budget
+from ._message_reads import ANY_WAY, CONSUMER, LEADER
 from ._parts import Missing, Part, Sink, WrongPlace
 from .format.assembly import Unfit
 from .format.models import ObjectInfo
@@ -96,7 +103,7 @@ class ChunkFeed:
         """
         bucket = self._bucket
         try:
-            if bucket.direct and bucket.batches and (self._part is None or bucket.batches_count):
+            if bucket.direct and bucket.can_batch and (self._part is None or bucket.batches_count):
                 try:
                     await self._read_batches()
                 finally:
@@ -150,14 +157,11 @@ class ChunkFeed:
     async def _read_single(self) -> None:
         """The last message, which must be the first as well; when it is not, the consumer sees why."""
         bucket = self._bucket
-        try:
-            message = await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, last_by_subject=self._subject)
-            )
-        except MessageNotFoundError:
+        message = await bucket.retrying(lambda: bucket.leader_read(self._subject, ways=ANY_WAY).wait())
+        if message is None:
             if bucket.skips_live:
                 return  # 2.9 finds no last message of a subject when the one after it was deleted
-            raise Missing from None
+            raise Missing
         if len(message.data) == self._info.size:
             self._accept(message.data, message.seq, 0)
             self._check()
@@ -185,6 +189,8 @@ class ChunkFeed:
                 if window.taken:
                     budget.progress(ago=window._waited)
                     wait = FIRST_RETRY
+                if isinstance(exc, PermissionsViolationError) and bucket.note_refusal(exc):
+                    return
                 if isinstance(exc, APIError) and not retryable(exc):
                     bucket.batches = False  # a request this server does not understand
                     return
@@ -275,9 +281,14 @@ class ChunkFeed:
         deadline, wait = self._loop.time() + self._bucket.retry_budget, FIRST_RETRY
         while True:
             before = self._messages
+            singly = not self._bucket.allowed(CONSUMER)
             try:
-                await self._read_consumer()
+                await (self._read_singly() if singly else self._read_consumer())
                 return
+            except PermissionsViolationError as exc:
+                if singly or not self._bucket.note_refusal(exc):
+                    raise
+                continue
             except Missing:
                 if not await self._stored():
                     raise
@@ -291,18 +302,35 @@ class ChunkFeed:
             await self._bucket.pause(wait, deadline)
             wait = min(wait * 2, LAST_RETRY)
 
+    async def _read_singly(self) -> None:
+        """Chunk by chunk from the leader, for a user who may not create consumers: a round trip each."""
+        if self._part is not None and self._part.seq_of is None:
+            raise WrongPlace  # how many messages follow would tell which chunk it is, and here nothing does
+        while not self._done:
+            await self._sink.drained()
+            message = await self._bucket.first_after(self._subject, self._cursor, ANY_WAY)
+            if message is not None:
+                # Whether one more follows, only the next question tells.
+                self._accept(message.data, message.seq, 1 if self._part is None else -1)
+                self._check()
+            elif self._sink.complete:
+                self._after = 0
+            else:
+                raise Missing
+
     async def _stored(self) -> bool:
         """Whether the leader has what is missing here: as many chunks as there must be, one after the cursor.
 
         By its sequence, where that is known: that of a chunk that was removed is never another one's.
         """
         bucket, part = self._bucket, self._part
-        following = await bucket.first_after(self._subject, self._cursor)
-        if following is None:
-            return False
-        if part is not None and part.seq_of is not None:
-            return following.seq == part.seq_of(self._messages)
-        return await bucket.stored_chunks(self._info.nuid) >= self._info.chunks
+        if bucket.allowed(LEADER):
+            following = await bucket.first_after(self._subject, self._cursor, ANY_WAY)
+            if following is None:
+                return False
+            if part is not None and part.seq_of is not None:
+                return following.seq == part.seq_of(self._messages)
+        return await bucket.stored_chunks(self._info.nuid, self._info.chunks) >= self._info.chunks
 
     async def _read_consumer(self) -> None:
         bucket = self._bucket
@@ -423,7 +451,14 @@ class _Window:
         bucket = feed._bucket
         connection = bucket.client._connection
         connection.check_open()
-        slot = self._slot = BatchSlot(bucket._direct_subject, self._on_message, self._on_end, self._place)
+        slot = self._slot = BatchSlot(
+            bucket._direct_subject,
+            self._on_message,
+            self._on_end,
+            self._place,
+            most=self.batch,
+            max_bytes=feed._window,
+        )
         connection.mux.open(slot)
         document = b'{"seq":%d,"next_by_subj":%b,"batch":%d,"max_bytes":%d}' % (
             self.seq,

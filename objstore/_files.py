@@ -7,15 +7,17 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from contextlib import aclosing
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
-from ._get import again, changed, copy_blocks, drain, in_thread, nothing, resolve
+from ._get import FollowLinks, again, changed, copy_blocks, drain, in_thread, nothing, resolve
 from ._range import Layout, find_part, prove
 from ._sinks import BlockSink
 from .errors import IntegrityError, ObjectChangedError
 from .format.assembly import Assembly
+from .format.models import shown
 from .format.naming import is_safe_nuid
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 NAME_MAX = 255
 """Bytes of a file name where the system does not say."""
+
+PRIVATE = 0o600
+"""Permissions of a file that is being filled: nobody else sees bytes before they were verified."""
+
+SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+HASHED = 256 * 1024
+"""Bytes of a begun file that are hashed at a time, however large its chunks are said to be."""
 
 DIGITS = 16
 """Hexadecimal ones of the digest that stands for the end of a long name."""
@@ -40,10 +50,11 @@ async def get_file(
     progress: Progress | None = None,
     resume: bool = False,
     window: int = DEFAULT_WINDOW,
+    follow: FollowLinks = "all",
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
     mode = await in_thread(_target_mode, path)
-    bucket, info = await resolve(bucket, name)
+    bucket, info = await resolve(bucket, name, follow)
     # The nuid tells one put from the next: what is left of another one is never continued.
     mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
     temporary = await in_thread(_temporary, path, mark)
@@ -67,7 +78,7 @@ async def get_file(
         if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
             _remove(temporary)
         raise
-    return info
+    return shown(info)
 
 
 async def _continue(
@@ -84,13 +95,18 @@ async def _continue(
     assembly = Assembly(info, verify=verify)
     have = min(file.seek(0, os.SEEK_END), info.size)
     if have and info.chunks:
-        await prove(bucket, info, layout)
+        try:
+            await prove(bucket, info, layout)
+        except (Missing, IntegrityError) as exc:
+            raise changed(await again(bucket, info, exc)) from None
         first = info.chunks if have == info.size else layout.index_of(have)
         done = info.size if have == info.size else layout.offset_of(first)
     else:
         first = done = 0
-    lengths = [layout.length_of(index) for index in range(first)]
-    await in_thread(_hash_again, file, lengths, assembly)
+    given_up = threading.Event()
+    await in_thread(_hash_again, file, done, assembly, given_up, give_up=given_up.set)
+    empty = layout.empty_before(first)
+    assembly.accept_run(b"", first - empty, empty)
     if assembly.complete:
         assembly.finish()
         return
@@ -114,12 +130,19 @@ async def _continue(
                 raise changed(await again(bucket, info, exc)) from None
 
 
-def _hash_again(file: BinaryIO, lengths: list[int], assembly: Assembly) -> None:
-    """Take in the chunks the file has, and cut off what is no whole chunk."""
+def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threading.Event) -> None:
+    """Take in the bytes of the chunks the file has, and cut off what is no whole chunk."""
     file.seek(0)
-    for length in lengths:
-        assembly.accept(file.read(length))
-    file.truncate(sum(lengths))
+    left = size
+    while left:
+        if given_up.is_set():
+            return
+        block = file.read(min(left, HASHED))
+        if not block:
+            raise OSError(errno.EIO, "the file was cut short while it was read")
+        assembly.accept_run(block, 0)
+        left -= len(block)
+    file.truncate(size)
     file.seek(0, os.SEEK_END)
 
 
@@ -128,19 +151,30 @@ def _reopen(path: str) -> BinaryIO:
 
     Raises:
         BlockingIOError: another process is filling it.
+        PermissionError: it is not a file of ours alone. Whoever may write to the directory can have put it
+            there, to read what we write into it.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    file = os.fdopen(os.open(path, flags, 0o666), "r+b")
+    flags = os.O_RDWR | os.O_CREAT | SAFE | getattr(os, "O_NONBLOCK", 0)  # no pipe may keep us
+    descriptor = os.open(path, flags, PRIVATE)
     try:
-        import fcntl
-    except ImportError:
-        return file  # no such locks here
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        found = os.fstat(descriptor)
+        ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        if not (ours and stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+            raise PermissionError(
+                errno.EPERM, "not continued, as it is no file of this user alone: remove it", path
+            )
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, PRIVATE)
+        try:
+            import fcntl
+        except ImportError:
+            pass  # no such locks here
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
         raise
-    return file
+    return os.fdopen(descriptor, "r+b")
 
 
 def _temporary(path: str, mark: str) -> str:
@@ -167,12 +201,14 @@ def _temporary(path: str, mark: str) -> str:
 
 def _create(path: str) -> BinaryIO:
     """Create a file; never follows or reuses what is there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, PRIVATE), "wb")
 
 
 def _target_mode(path: str) -> int | None:
-    """The mode of the file that will be replaced; ``None`` when there is none.
+    """The permissions of the file that will be replaced; ``None`` when there is none of this user.
+
+    Without set-user-ID, set-group-ID and sticky: they were given to what is replaced, not to an object. A
+    link is replaced itself, and lends nothing of what it leads to; nor does what others have put there.
 
     Raises:
         OSError: something that is no file has that name, or nothing can be created there.
@@ -180,21 +216,44 @@ def _target_mode(path: str) -> int | None:
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(path))
     try:
-        found = os.stat(path)
+        found, itself = os.stat(path), os.lstat(path)
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file: it would be replaced by one", path)
-    return stat.S_IMODE(found.st_mode)
+    if stat.S_ISLNK(itself.st_mode) or (hasattr(os, "geteuid") and itself.st_uid != os.geteuid()):
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777
+
+
+def _new_mode(temporary: str) -> int:
+    """The permissions that the user's umask gives to new files.
+
+    Asking for the umask would change it for a moment, for all threads: the kernel tells, or a file does.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return 0o666 & ~int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    probe = f"{temporary[:-1]}~"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        _remove(probe)
 
 
 def _finish(file: BinaryIO, temporary: str, path: str, mode: int | None) -> None:
     """On disk first, then under its name, then the name on disk."""
     file.flush()
-    if mode is not None:
-        os.fchmod(file.fileno(), mode)
+    if hasattr(os, "fchmod"):
+        os.fchmod(file.fileno(), _new_mode(temporary) if mode is None else mode)
     os.fsync(file.fileno())
     os.replace(temporary, path)
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from natsproto.errors import NatsError, StaleConnectionError
+from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
 
-from ._bucket import Bucket, last_of
+from ._bucket import LOOKS, Bucket
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing
-from ._range import read_range
+from ._message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, MessageRead, last_of
+from ._range import damaged, read_range
 from ._sinks import BlockSink, WholeSink
 from ._ttl import expired
 from .errors import (
@@ -39,11 +40,11 @@ MAX_LINKS = 8
 DEFAULT_MAX_SIZE = 1 << 30
 """Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
 
-LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4)
-"""Seconds between the looks at an object before it is called damaged."""
-
 SMALL = DEFAULT_CHUNK_SIZE
 """Up to this size the only chunk of an object is asked for by itself, not as a batch."""
+
+FEW_CHUNKS = 64
+"""So many small chunks are copied without a look whether as many are stored."""
 
 Payload = bytes | bytearray | memoryview
 
@@ -82,7 +83,7 @@ async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> Objec
     Raises:
         ObjectNotFoundError, ObjectDeletedError.
     """
-    info = await (bucket.leader_meta(name) if leader else bucket.read_meta(name))
+    info = await (bucket.leader_meta(name, ANY_WAY) if leader else bucket.read_meta(name))
     if info is None:
         raise not_found(bucket.name, name)
     if info.deleted:
@@ -90,12 +91,32 @@ async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> Objec
     return info
 
 
-async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
+FollowLinks = Literal["all", "same-bucket", "none"]
+"""Which links a read follows: whoever may write to a bucket decides where its links lead."""
+
+
+def check_follow_links(follow: FollowLinks) -> FollowLinks:
+    """The value, checked.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if follow not in get_args(FollowLinks):
+        raise ValueError(
+            f"follow_links is one of {', '.join(map(repr, get_args(FollowLinks)))}, not {follow!r}"
+        )
+    return follow
+
+
+async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tuple[Bucket, ObjectInfo]:
     """The object a name stands for, with links followed, and the bucket it lies in.
+
+    Args:
+        follow: which of them; others are errors.
 
     Raises:
         ObjectNotFoundError, ObjectDeletedError: the name itself.
-        LinkError: a bucket link, a link that leads nowhere, in a circle, or too far.
+        LinkError: a bucket link, or one that leads nowhere, in a circle, too far, or where it may not.
     """
     info = await live_info(bucket, name)
     if not info.is_link:
@@ -118,6 +139,10 @@ async def resolve(bucket: Bucket, name: str) -> tuple[Bucket, ObjectInfo]:
 
         if link.name is None:
             raise broken(f"is a link to the bucket {link.bucket!r}: open that bucket instead")
+        if follow == "none" or (follow == "same-bucket" and link.bucket != first.bucket):
+            raise broken(
+                f"leads to {link.bucket}/{link.name}, and follow_links={follow!r} does not allow that"
+            )
         if (link.bucket, link.name) in seen:
             raise broken("leads in a circle")
         if len(seen) > MAX_LINKS:
@@ -158,7 +183,7 @@ async def again(
             return fresh
         if isinstance(exc, DigestMismatchError):
             break
-        if await bucket.stored_chunks(info.nuid) == info.chunks:
+        if await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
             if retry:
                 return fresh
             if odd:
@@ -191,9 +216,11 @@ async def get_bytes(
     verify: bool,
     progress: Progress | None = None,
     window: int = DEFAULT_WINDOW,
+    follow: FollowLinks = "all",
 ) -> tuple[ObjectInfo, bytes]:
     """Read a whole object; replaced while being read, it is read once more."""
-    bucket, info = await resolve(bucket, name)
+    asked = bucket
+    bucket, info = await resolve(asked, name, follow)
     for last in (False, True):
         if info.size > max_size:
             raise ObjectTooLargeError(
@@ -220,7 +247,7 @@ async def get_bytes(
             if last:
                 raise changed(info) from None
             if info.is_link:
-                bucket, info = await resolve(bucket, name)
+                bucket, info = await resolve(asked, name, follow)
         except MemoryError as exc:
             raise no_room(info, info.size, max_size) from exc
         finally:
@@ -236,18 +263,26 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         expected = parse_digest(info.digest)
-        msg = await bucket.client.request_frame(
-            bucket._direct_subject, last_of(subject), b"", bucket.js.timeout
-        )
+        if bucket.allowed(DIRECT):  # of the answer only the bytes count: no need to read its headers
+            data = (
+                await bucket.client.request_frame(
+                    bucket._direct_subject, last_of(subject), b"", bucket.js.timeout
+                )
+            ).payload
+        else:
+            message = await MessageRead(bucket, subject, ways=DIRECT_FIRST).wait()
+            data = b"" if message is None else message.data
+    except PermissionsViolationError as exc:
+        bucket.note_refusal(exc)
+        return None
     except (NatsError, ValueError):
         return None
-    data = msg.payload
     if len(data) != info.size or new_hasher(data).digest() != expected:
         return None
     return data if type(data) is bytes else bytes(data)
 
 
-async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
+async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: FollowLinks = "all") -> bytes:
     """Bytes ``start`` to ``end`` of an object; replaced meanwhile, the new one is read."""
     if (
         not (isinstance(start, int) and isinstance(end, int))
@@ -257,7 +292,8 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
         raise TypeError("start and end are integers")
     if not 0 <= start <= end:
         raise ValueError(f"a range needs 0 <= start <= end, got {start} and {end}")
-    bucket, info = await resolve(bucket, name)
+    asked = bucket
+    bucket, info = await resolve(asked, name, follow)
     for last in (False, True):
         if start > info.size:
             raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
@@ -271,10 +307,35 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int) -> bytes:
             if last:
                 raise changed(info) from None
             if info.is_link:
-                bucket, info = await resolve(bucket, name)
+                bucket, info = await resolve(asked, name, follow)
         except MemoryError as exc:
             raise no_room(info, stop - start, 0) from exc
     raise AssertionError("unreachable")
+
+
+async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | None:
+    """The chunk size for a copy of an object; ``None`` = the default.
+
+    Never below what its chunks have on average: a meta that claims less would make millions of them. Nor are
+    many small ones made unless as many are stored.
+
+    Raises:
+        ObjectChangedError, IntegrityError, LookupError, NatsError: as :func:`blocks`; not as many are stored.
+    """
+    if info.options is None:
+        return None
+    average = -(-info.size // info.chunks) if info.chunks else 0
+    size = min(max(info.options.max_chunk_size, average), limit)
+    if info.chunks > FEW_CHUNKS and size < DEFAULT_CHUNK_SIZE:
+        stored = await bucket.stored_chunks(info.nuid, info.chunks)
+        if not info.chunks <= stored <= info.chunks + 1:  # some writers end objects with an empty one
+            exc: Missing | IntegrityError = Missing()
+            if stored > info.chunks:
+                exc = damaged(info, f"{stored} chunks are stored, {info.chunks} recorded")
+            fresh = await again(bucket, info, exc, retry=True)
+            if fresh.nuid != info.nuid:
+                raise changed(info)
+    return size
 
 
 def no_room(info: ObjectInfo, size: int, max_size: int) -> ObjectTooLargeError:
@@ -365,12 +426,20 @@ async def copy_blocks(
                 progress(done, info.size)
 
 
-async def in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run ``function`` in a thread; a cancellation waits for it: what it uses is reused or removed next."""
+async def in_thread(
+    function: Callable[..., T], *args: object, give_up: Callable[[], object] | None = None
+) -> T:
+    """Run ``function`` in a thread; a cancellation waits for it: what it uses is reused or removed next.
+
+    Args:
+        give_up: called when cancelled, to make the function return early.
+    """
     future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if give_up is not None:
+            give_up()
         await asyncio.wait([future])
         if not future.cancelled():
             future.exception()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from natsproto.nuid import next_nuid
-
 from ._bucket import Bucket, MetaDecodeError, bind
 from ._commit import Commit, Conflict, Patience, lost_race
+from ._discard import remove_older
 from ._get import live_info
 from .errors import LinkError, ObjectAlreadyExists
 from .format.codec import encode_meta
 from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
-from .format.naming import check_bucket
+from .format.naming import check_bucket, new_nuid
 
 
 async def check_target(bucket: Bucket, link: ObjectLink) -> None:
@@ -70,7 +69,8 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
                 name=name,
                 revision=current.revision,
             )
-        info = replace(template, nuid=next_nuid())
+        await remove_older(bucket, lookup, current)
+        info = replace(template, nuid=new_nuid(name))
         expected = 0 if current is None else current.revision
         try:
             commit = Commit(
@@ -80,7 +80,7 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
                 expected=expected,
                 nuid=info.nuid,
                 subject=subject,
-                owns=True,
+                owns=info,
             )
             revision = await commit.run()
         except Conflict as conflict:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import NatsError, NoRespondersError, StaleConnectionError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    NoRespondersError,
+    PermissionsViolationError,
+    StaleConnectionError,
+)
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, retryable
 from natsproto.jetstream.consumer import PullConsumer
-from natsproto.jetstream.ordered import DELETE_TIMEOUT
-from natsproto.nuid import secret_name
+from natsproto.jetstream.ordered import DELETE_TIMEOUT, forget_consumers
+from natsproto.subjects import secret_name
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
+from ._message_reads import ANY_WAY
 from ._newest import (
     PROOF,
     Goal,
@@ -30,6 +36,7 @@ from ._newest import (
     read_stored,
     warn_invalid,
 )
+from .format.models import shown
 from .format.naming import all_meta_subject, decode_meta_name
 
 if TYPE_CHECKING:
@@ -38,8 +45,14 @@ if TYPE_CHECKING:
 
     from .format.models import ObjectInfo
 
+PAGE_BYTES = 8 * 1024 * 1024
+"""Bytes of a page, unless it is a single meta: what an iteration holds in memory."""
+
 PAGE = 500
-"""Metas fetched at a time: what an iteration holds in memory."""
+"""Metas fetched at a time."""
+
+FIRST_PAGE = 8
+"""Metas fetched before it is known how large they are."""
 
 WHOLE = 10_000
 """So many names of a bucket with replicas are read before the first one is told of. Of a larger one, a name
@@ -48,6 +61,9 @@ that was replaced just before the call may be told of twice: as it was, and as i
 ROUNDS = 10
 """How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
 them, in the moment between; without a bound an iteration would last as long as others write."""
+
+FEW_ROUNDS = 2
+"""The same where all names are known, and one server has all metas: what is lacking then is asked for."""
 
 IDLE = 10_000_000_000
 """Nanoseconds a page may be looked at before the server forgets the consumer; then another one goes on."""
@@ -92,13 +108,33 @@ async def iterate(
         return info is not None and info.name.startswith(prefix) and (include_deleted or not info.deleted)
 
     subjects = await meta_subjects(bucket)
-    if bucket.skips_live or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE):
-        # Consumers of old servers lose their place when a meta is replaced meanwhile; and one whose server is
-        # behind tells of what was replaced before the call, which nobody can take back: read all at once.
+    # Consumers of old servers lose their place when a meta is replaced meanwhile; and one whose server is
+    # behind tells of what was replaced before the call, which nobody can take back: read all at once.
+    whole = bucket.skips_live or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
+    if not whole:
+        told = False
+        try:
+            async with aclosing(_paged(bucket, wanted, subjects, on_invalid)) as metas:
+                async for info in metas:
+                    told = True
+                    yield shown(info)
+        except PermissionsViolationError as exc:
+            if told or not bucket.note_refusal(exc):
+                raise
+            whole = True  # a list needs fewer rights
+    if whole:
         for info in await newest_metas(bucket, on_invalid):
             if wanted(info):
-                yield info
-        return
+                yield shown(info)
+
+
+async def _paged(
+    bucket: Bucket,
+    wanted: Callable[[ObjectInfo | None], bool],
+    subjects: dict[str, int] | None,
+    on_invalid: OnInvalid | None,
+) -> AsyncGenerator[ObjectInfo, None]:
+    """:func:`iterate` by one consumer after the other."""
     report = on_invalid or warn_invalid
     read = meta_reader(bucket, report)
     several = _filed_twice(subjects or {})
@@ -106,12 +142,13 @@ async def iterate(
     async def newest(info: ObjectInfo) -> bool:
         if info.name not in several:
             return True
-        message = (await bucket.locate(info.name))[1]
+        message = (await bucket.locate(info.name, ANY_WAY))[1]
         return message is None or message.seq <= info.revision
 
+    lacking = set(subjects or ())
     goal = Goal(bucket)
     pages = _Pages(bucket)
-    rounds = ROUNDS
+    rounds = ROUNDS if subjects is None or bucket.replicated else FEW_ROUNDS
     try:
         while rounds:
             while page := await pages.next():
@@ -119,6 +156,7 @@ async def iterate(
                 for msg in page:
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
                         continue  # comes later
+                    lacking.discard(msg.subject)
                     found = read(msg._msg._frame, msg.metadata)
                     if found is not None and wanted(found) and await newest(found):
                         yield found
@@ -132,17 +170,26 @@ async def iterate(
                     proof.close()
             for _ in range(PROOF):
                 if message is None:
-                    return
+                    rounds = 0
+                    break
                 pages.cursor = message.seq
-                latest = await bucket.leader_message(message.subject)
+                latest = await bucket.leader_message(message.subject, ANY_WAY)
                 replaced = latest is not None and latest.seq > message.seq  # as in _newer()
+                if not replaced:
+                    lacking.discard(message.subject)
                 found = None if replaced else read_stored(bucket, message, report)
                 if found is not None and wanted(found) and await newest(found):
                     yield found
                 if await goal.reached(pages.cursor):
                     rounds -= 1
                     break
-                message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor)
+                message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor, ANY_WAY)
+        # Nothing in what a consumer delivers tells of what it has left out.
+        async with aclosing(each_newest(bucket, list(lacking))) as answers:
+            async for _, message in answers:
+                found = None if message is None else read_stored(bucket, message, report)
+                if found is not None and wanted(found) and await newest(found):
+                    yield found
     except NatsError as exc:
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)
@@ -176,8 +223,16 @@ def _filed_twice(subjects: dict[str, int]) -> set[str]:
     return {name for name, times in Counter(found).items() if times > 1}
 
 
+def _size(msg: JetStreamMsg) -> int:
+    frame = msg._msg._frame
+    return len(frame.payload) + len(frame.header or b"") + 1
+
+
 class _Pages:
     """Pages of metas in stream order, from one consumer after the other.
+
+    They end with as many metas as there were at the beginning, or after the last :meth:`close`: what comes
+    beyond was stored meanwhile, and may go on for as long as others write.
 
     Attributes:
         cursor: sequence of the last meta handed out.
@@ -193,6 +248,8 @@ class _Pages:
         self._names: list[str] = []  # of all consumers there may be
         self._received = 0  # consumer sequence of the last message
         self._left = 0
+        self._due = -1  # metas to hand out before the next close; -1 = not known
+        self._batch = min(FIRST_PAGE, PAGE)
         self._since = 0.0  # when the consumer was made
 
     async def next(self) -> list[JetStreamMsg]:
@@ -209,13 +266,30 @@ class _Pages:
                 if self._consumer is None:
                     await self._open()
                 assert self._consumer is not None
-                if not self._left:
+                if not self._left or not self._due:
                     return []
-                page = await self._consumer.fetch(PAGE, timeout=bucket.js.timeout, no_wait=True)
+                batch = self._batch
+                page = await self._consumer.fetch(
+                    batch,
+                    timeout=bucket.js.timeout,
+                    max_bytes=PAGE_BYTES if batch > 1 else None,
+                    no_wait=True,
+                )
                 taken = self._take(page)
+                if len(page) < batch and self._left:
+                    # The bytes may have been too many. Where the newest metas only are asked for, the server
+                    # (2.15) goes on behind the one that did not fit: it is another consumer's first.
+                    self.give_up()
+                if page:
+                    # Half of the bytes: the next ones may be larger.
+                    self._batch = max(1, min(PAGE, PAGE_BYTES // 2 // max(map(_size, page))))
                 if taken or not page:
                     return taken
             except NatsError as exc:
+                if isinstance(exc, APIError) and exc.code == 409 and self._batch > 1:
+                    self.give_up()  # as above: the first one alone was too large
+                    self._batch = 1
+                    continue
                 # A consumer just made is not known everywhere at once; one that was known is gone.
                 starting = isinstance(exc, NoRespondersError | ConsumerNotFoundError)
                 if not (starting or retryable(exc)) or loop.time() + wait > deadline:
@@ -244,6 +318,7 @@ class _Pages:
             self._left = delivery.num_pending
             if delivery.stream_seq > self.cursor:  # else from a server that is behind the one before
                 self.cursor = delivery.stream_seq
+                self._due = max(0, self._due - 1)
                 taken.append(msg)
         return taken
 
@@ -260,8 +335,8 @@ class _Pages:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        self.resumed = self.cursor > 0
-        if self.resumed:
+        resumed = self.cursor > 0
+        if resumed:
             config["opt_start_seq"] = self.cursor + 1
         self._names.append(name)
         # A cancelled creation goes on at the server: close() waits for its end, to delete what it made.
@@ -271,6 +346,10 @@ class _Pages:
         self._creating = None
         self._consumer = PullConsumer(bucket.js, info)
         self._received, self._left = 0, info.num_pending
+        # One that goes on after the first also counts what was replaced and is still stored.
+        known = self._due >= 0 and self.resumed
+        self._due = min(self._due, info.num_pending) if known else info.num_pending
+        self.resumed = resumed
         self._since = asyncio.get_running_loop().time()
 
     def give_up(self) -> None:
@@ -279,21 +358,25 @@ class _Pages:
         self._received = 0
 
     async def close(self) -> None:
-        """Delete the consumers; what fails expires by itself. The next page comes from a new one."""
+        """Delete the consumers, in 2 s; what fails expires by itself. The next page comes from a new one."""
         self.give_up()
+        self._due = -1
         if self._creating is not None and not self._creating.done():
             await asyncio.wait([self._creating])
+        names, self._names = self._names, []  # a cancelled close goes on beside the next one
+        try:
+            async with asyncio.timeout(DELETE_TIMEOUT):
+                while names:
+                    await self._delete(names[-1])
+                    names.pop()
+        except (NatsError, TimeoutError):
+            forget_consumers(self._bucket.js, self._bucket.stream, names)
+
+    async def _delete(self, name: str) -> None:
         bucket = self._bucket
-        while self._names:
-            delete = partial(
-                bucket.js.request,
-                f"CONSUMER.DELETE.{bucket.stream}.{self._names.pop()}",
-                timeout=min(DELETE_TIMEOUT, bucket.js.timeout),
-            )
-            try:
-                await bucket.retrying(delete, DELETE_TIMEOUT)
-            except NatsError:
-                pass
+        subject = f"CONSUMER.DELETE.{bucket.stream}.{name}"
+        with suppress(ConsumerNotFoundError):
+            await bucket.retrying(lambda: bucket.js.request(subject), DELETE_TIMEOUT)
 
 
 async def list_dirs(bucket: Bucket, prefix: str, delimiter: str) -> DirListing:
@@ -307,5 +390,5 @@ async def list_dirs(bucket: Bucket, prefix: str, delimiter: str) -> DirListing:
         if found:
             prefixes.add(prefix + head + delimiter)
         else:
-            objects.append(info)
+            objects.append(shown(info))
     return DirListing(sorted(prefixes), sorted(objects, key=lambda info: info.name))

@@ -15,10 +15,10 @@ from natsproto.jetstream.api.errors import retryable
 from .format.naming import meta_subjects
 
 if TYPE_CHECKING:
-    from natsproto.aio.client import PendingRequest
     from natsproto.jetstream.api.models import StoredMessage
 
     from ._bucket import Bucket
+    from ._message_reads import MessageRead
 
 
 class Lookup:
@@ -32,18 +32,19 @@ class Lookup:
         others: after :meth:`wait`, the older messages of the name under other subjects, by subject.
     """
 
-    def __init__(self, bucket: Bucket, name: str) -> None:
+    def __init__(self, bucket: Bucket, name: str, ways: tuple[str, ...] | None = None) -> None:
         self._bucket = bucket
+        self._ways = ways
         self.subjects = meta_subjects(bucket.name, name)
         self.newest = self.subjects[0]
         self.others: dict[str, StoredMessage] = {}
-        self._pending: list[PendingRequest] = []
+        self._pending: list[MessageRead] = []
         self._ask()
 
     def _ask(self) -> None:
         try:
             for subject in self.subjects:
-                self._pending.append(self._bucket.start_leader_read(subject))
+                self._pending.append(self._bucket.leader_read(subject, ways=self._ways))
         except BaseException:
             self.close()
             raise
@@ -57,7 +58,7 @@ class Lookup:
         bucket = self._bucket
         try:
             if bucket.miscounts:
-                found = [await bucket.leader_message(subject) for subject in self.subjects]
+                found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
             else:
                 try:
                     found = await self._answers()
@@ -80,7 +81,7 @@ class Lookup:
         return self.newest, message
 
     async def _answers(self) -> list[StoredMessage | None]:
-        return [await self._bucket.finish_leader_read(pending) for pending in self._pending]
+        return [await pending.wait() for pending in self._pending]
 
     async def _again(self) -> list[StoredMessage | None]:
         self.close()

@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from natsproto.errors import NatsError, StaleConnectionError
+from natsproto.errors import (
+    ConnectionClosedError,
+    NatsError,
+    PermissionsViolationError,
+    StaleConnectionError,
+)
 
-from ._bucket import Bucket, MetaDecodeError, log
-from ._get import LOOKS, blocks
-from ._newest import newest_metas
-from ._rename import RENAMING, complete
+from ._bucket import LOOKS, Bucket, MetaDecodeError, log
+from ._change import server_time
+from ._collect import Collector
+from ._get import blocks
+from ._message_reads import ANY_WAY, CONSUMER
+from ._newest import each_newest, newest_metas, subjects_at_once
+from ._numbered import GONE, numbered
+from ._references import References
+from ._rename import complete
 from ._ttl import expired
-from .errors import IntegrityError, ObjectChangedError
-from .format.models import InvalidMeta
-from .format.naming import all_chunks_subject, all_meta_subject, chunk_subject, is_safe_nuid
+from .errors import (
+    BucketNotFoundError,
+    BucketSealedError,
+    ForeignBucketError,
+    IntegrityError,
+    ObjectChangedError,
+)
+from .format.models import RENAMING, InvalidMeta
+from .format.naming import all_chunks_subject, chunk_subject, is_safe_nuid
 
 if TYPE_CHECKING:
+    from natsproto.jetstream.api.delivery import Delivery
+    from natsproto.jetstream.api.models import StoredMessage
+    from natsproto.wire import Msg as WireMsg
+
     from .format.models import ObjectInfo
 
 DEFAULT_AGE = timedelta(hours=24)
 """Chunks younger than this may belong to a put in progress, or to a paused upload."""
+
+
+CHUNKS_AT_ONCE = 4
+"""Reads of chunks that are under way at once: the leader sends them whole."""
+
+
+WHOLE_BUCKET = (ConnectionClosedError, BucketNotFoundError, BucketSealedError, ForeignBucketError)
+"""What ends a collection. Anything else may be due to one name: others write what they like into its meta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +127,52 @@ class GcReport:
     unreadable: list[InvalidMeta] = field(default_factory=list)
 
 
-async def _chunk_counts(bucket: Bucket) -> dict[str, int]:
-    subjects = await bucket.retrying(
-        lambda: bucket.js.stream_subjects(bucket.stream, all_chunks_subject(bucket.name))
-    )
+async def _chunk_counts(bucket: Bucket) -> dict[str, int] | None:
+    """How many chunks each nuid has; ``None`` when somebody's subjects are too long to be told at once."""
+    subjects = await subjects_at_once(bucket, all_chunks_subject(bucket.name), look=True)
+    if subjects is None:
+        return None
     start = len(f"$O.{bucket.name}.C.")
     return {subject[start:]: count for subject, count in subjects.items()}
+
+
+async def _chunk_nuids(bucket: Bucket) -> set[str]:
+    """The nuids of the chunks, read from the messages. Some may be lacking that were stored meanwhile."""
+    nuids: set[str] = set()
+    subject = all_chunks_subject(bucket.name)
+
+    def add(subject: str) -> None:
+        nuid = subject[len(f"$O.{bucket.name}.C.") :]
+        if is_safe_nuid(nuid):  # others nobody asks for, and they may be long
+            nuids.add(nuid)
+
+    if bucket.allowed(CONSUMER):
+        try:
+            await _read_headers(bucket, subject, add)
+            return nuids
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
+        except NatsError as exc:
+            raise bucket.translate(exc) from exc
+    async with aclosing(bucket.messages(subject, ways=ANY_WAY)) as messages:
+        async for message in messages:
+            add(message.subject)
+    return nuids
+
+
+async def _read_headers(bucket: Bucket, subject: str, add: Callable[[str], None]) -> None:
+    """Have a consumer tell the subjects of the last messages, without what is in them."""
+    last = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        add(msg.subject.decode("utf-8", "replace"))
+        if delivery.num_pending == 0 or delivery.stream_seq >= last:
+            reading.finish()
+
+    async with Collector(bucket, subject, on_message, "last_per_subject", headers_only=True) as reading:
+        if (await reading.start()).num_pending:
+            await reading.ended
 
 
 # -- verify -----------------------------------------------------------------------------------------------
@@ -121,6 +190,8 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
     live = [info for info in infos if not info.deleted]
     objects = [info for info in live if not info.is_link]
     by_nuid = {info.nuid: info.name for info in objects}
+    if counts is None:
+        counts = {nuid: await bucket.stored_chunks(nuid) for nuid in by_nuid if is_safe_nuid(nuid)}
     suspects = {info.name: info for info in objects if _check_counts(info, counts) is not None}
     confirmed: dict[str, Problem] = {}
     for wait in LOOKS:
@@ -166,16 +237,16 @@ def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
 
 async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
     """Look again: the object may have been changed between the two answers the counts came from."""
-    newest = (await bucket.locate(info.name))[1]
+    newest = (await bucket.locate(info.name, ANY_WAY))[1]
     if newest is None or newest.seq != info.revision:
         return None  # the next run sees it
     if not is_safe_nuid(info.nuid):
         return _check_counts(info, {})
     subject = chunk_subject(bucket.name, info.nuid)
-    stored = await bucket.stored_chunks(info.nuid)
+    stored = await bucket.stored_chunks(info.nuid, info.chunks)
     if stored == info.chunks + 1:
         # Some writers end an object with an empty message that they do not count.
-        last = await bucket.leader_message(subject)
+        last = await bucket.leader_message(subject, ANY_WAY)
         if last is None:
             return None  # removed meanwhile: the next run sees what became of it
         if not last.data:
@@ -209,118 +280,82 @@ async def _check_content(bucket: Bucket, info: ObjectInfo, *, again: bool = True
 # -- gc ---------------------------------------------------------------------------------------------------
 
 
-class _References:
-    """Every nuid that a standing meta names, and the text of those that cannot be read.
-
-    A meta that has a newer one on its subject names nothing any more (writers that do not roll up leave it,
-    and a server that was killed may bring it back), unless the newer one cannot be read.
-    """
-
-    def __init__(self) -> None:
-        self.unreadable: list[InvalidMeta] = []
-        self._raw: list[bytes] = []
-        self._kept: set[str] = set()  # named by metas that an unreadable one has superseded
-        self._standing: dict[str, ObjectInfo] = {}
-        self._nuids: set[str] | None = None
-        self._cursor = 0
-
-    async def read_on(self, bucket: Bucket) -> None:
-        """Read the metas that follow those that were read, in order.
-
-        Nothing may be taken for an orphan by mistake.
-
-        Raises:
-            NatsError: they could not be read to their end.
-        """
-        subject = all_meta_subject(bucket.name)
-        async with aclosing(bucket.messages(subject, 1000, after=self._cursor)) as messages:
-            async for message in messages:
-                self._cursor = message.seq
-                self._nuids = None
-                try:
-                    info = bucket.decode(message)
-                except MetaDecodeError as exc:
-                    self.unread(InvalidMeta(message.subject, message.seq, exc), message.data)
-                else:
-                    self.read(info, message.subject)
-
-    def read(self, info: ObjectInfo, subject: str) -> None:
-        """Take the next meta of a subject."""
-        self._standing[subject] = info
-
-    def unread(self, invalid: InvalidMeta, data: bytes) -> None:
-        """Take one that cannot be read."""
-        self.unreadable.append(invalid)
-        self._raw.append(data)
-        before = self._standing.pop(invalid.subject, None)
-        if before is not None and not before.deleted:
-            self._kept.add(before.nuid)
-
-    @property
-    def marked(self) -> list[ObjectInfo]:
-        """The metas of renames that were begun."""
-        return [info for info in self._standing.values() if not info.deleted and RENAMING in info.metadata]
-
-    def named(self, nuid: str) -> bool:
-        if self._nuids is None:
-            standing = self._standing.values()
-            self._nuids = self._kept.union(info.nuid for info in standing if not info.deleted)
-        return nuid in self._nuids or any(nuid.encode() in text for text in self._raw)
-
-
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
     """See :meth:`ObjectStore.gc`."""
-    # Counts first: whatever is committed after them is seen in the metas.
+    stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+    bucket.learn(stream)
+    # Chunks first: whatever is committed after them is seen in the metas.
     counts = await _chunk_counts(bucket)
-    references = _References()
+    nuids = await _chunk_nuids(bucket) if counts is None else counts
+    references = References()
     await references.read_on(bucket)
-    before = datetime.now(UTC) - older_than
+    before = server_time(stream) - older_than
+    # Whoever goes on with an upload relies on what it has.
+    uploads = before if older_than <= timedelta(0) else min(before, server_time(stream) - GONE)
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
-    for nuid, count in sorted(counts.items()):
-        if not is_safe_nuid(nuid) or references.named(nuid):
-            continue
-        stored = await _last_stored(bucket, nuid)
-        if stored is None:
-            continue  # gone meanwhile
-        if stored > before:
+    nameless = [nuid for nuid in sorted(nuids) if is_safe_nuid(nuid) and not references.named(nuid)]
+    last = {}
+    subjects = {chunk_subject(bucket.name, nuid): nuid for nuid in nameless}
+    async with aclosing(each_newest(bucket, list(subjects), CHUNKS_AT_ONCE, bucket.proofs)) as answers:
+        async for subject, message in answers:
+            if message is not None:  # else gone meanwhile
+                last[subjects[subject]] = message
+    for nuid, message in last.items():
+        limit = uploads if numbered(message) else before
+        if message.time > limit:
             report.recent.append(nuid)
             continue
         removed = False
+        count = await bucket.stored_chunks(nuid) if counts is None else counts[nuid]
         if not dry_run:
             try:
-                removed = await bucket.retrying(partial(_remove_orphan, bucket, references, nuid, before))
+                removed = await bucket.retrying(partial(_remove_orphan, bucket, references, nuid, limit))
                 if not removed:
                     continue
+            except PermissionsViolationError:
+                raise
             except NatsError as exc:
                 log.warning("orphan chunks %r in bucket %r stay: %s", nuid, bucket.name, exc)
-        report.orphans.append(Orphan(nuid, count, stored, removed))
-    for info in references.marked:
-        if info.mtime > before:
+        report.orphans.append(Orphan(nuid, count, message.time, removed))
+    for name in references.marked:
+        try:
+            info = await bucket.leader_meta(name, ANY_WAY)
+        except MetaDecodeError:
             continue
-        new_name = await complete(bucket, info, dry_run=dry_run)
+        if info is None or info.mtime > before:
+            continue
+        try:
+            new_name = await complete(bucket, info, dry_run=dry_run)
+        except WHOLE_BUCKET:
+            raise
+        except NatsError as exc:
+            log.warning("a rename of %r in bucket %r is not completed: %s", info.name, bucket.name, exc)
+            continue
         if new_name is not None:
             report.renames.append((info.name, new_name))
     return report
 
 
-async def _remove_orphan(bucket: Bucket, references: _References, nuid: str, before: datetime) -> bool:
+async def _remove_orphan(bucket: Bucket, references: References, nuid: str, before: datetime) -> bool:
     """Look once more, and purge; false when an upload has gone on with it, or was committed, meanwhile.
 
-    Once more before each try: what is repeated after a lost answer may come much later.
+    Once more before each try: what is repeated after a lost answer may come much later. And what is stored
+    after that look stays, however late the purge comes.
     """
-    await references.read_on(bucket)
-    stored = await _last_stored(bucket, nuid)
-    if stored is None:
+    last = await _last_stored(bucket, nuid)
+    if last is None:
         return True  # by the try before, whose answer was lost
-    if references.named(nuid) or stored > before:
+    if last.time > before:
+        return False
+    await references.read_on(bucket)  # last: an upload whose chunks are all there adds nothing but its meta
+    if references.named(nuid):
         return False
     if bucket.miscounts:
-        await bucket.purge_chunks(nuid)
+        await bucket.purge_chunks(nuid, before=last.seq + 1)
     else:
-        await bucket.purge_once(nuid)
+        await bucket.purge_once(nuid, before=last.seq + 1)
     return True
 
 
-async def _last_stored(bucket: Bucket, nuid: str) -> datetime | None:
-    message = await bucket.leader_message(chunk_subject(bucket.name, nuid))
-    return None if message is None else message.time
+async def _last_stored(bucket: Bucket, nuid: str) -> StoredMessage | None:
+    return await bucket.leader_message(chunk_subject(bucket.name, nuid))

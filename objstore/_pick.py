@@ -14,21 +14,20 @@ are in the stream; so every sequence between them holds a chunk. Chunks never mo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.aio.request_mux import ReplySlot
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, PermissionsViolationError
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import api_error
-from natsproto.jetstream.direct_get import header_bytes, header_int, reply_status, stored_message
+from natsproto.jetstream.direct_get import header_bytes, header_int
 
 from ._feed import DEFAULT_WINDOW, PROGRESS
+from ._message_reads import ANY_WAY, DIRECT_FIRST, MessageRead
 from .format.memory import BytesTarget
 from .format.naming import chunk_subject
 
 if TYPE_CHECKING:
-    from natsproto.aio.client import PendingRequest
-    from natsproto.jetstream.api.models import StoredMessage
     from natsproto.wire import Msg as WireMsg
 
     from ._bucket import Bucket
@@ -72,7 +71,9 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
             layout.locate(begin)
             if layout.seq_of(first) != guess:
                 data = await _Pick(bucket, info, layout, start, end).read()
-    except NatsError:
+    except NatsError as exc:
+        if isinstance(exc, PermissionsViolationError):
+            bucket.note_refusal(exc)
         data = None  # the feed knows what can be retried
     finally:
         if proof is not None:
@@ -123,13 +124,9 @@ class _Proof:
         self._bucket = bucket
         self._info = info
         self._subject = subject = chunk_subject(bucket.name, info.nuid)
-        first = {"seq": 1, "next_by_subj": subject}
-        self._first = bucket.start_leader_request(first) if bucket.replicated else self._direct(first)
-        self._last = (
-            bucket.start_leader_read(subject)
-            if bucket.replicated
-            else self._direct({"last_by_subj": subject})
-        )
+        ways = ANY_WAY if bucket.replicated else DIRECT_FIRST
+        self._first = MessageRead(bucket, subject, after=0, ways=ways)
+        self._last = MessageRead(bucket, subject, ways=ways)
         self._count = bucket.client.start_request(
             bucket.js.subject(f"STREAM.INFO.{bucket.stream}"),
             dumps({"subjects_filter": subject}),
@@ -137,22 +134,13 @@ class _Proof:
             bucket.js.timeout,
         )
 
-    def _direct(self, document: dict[str, Any]) -> PendingRequest:
-        bucket = self._bucket
-        return bucket.client.start_request(bucket._direct_subject, dumps(document), b"", bucket.js.timeout)
-
     async def begin(self, layout: Layout) -> int | None:
         """The sequence of the first chunk, 0 when it is not so, ``None`` when that was not found out.
 
         Raises:
             NatsError: likewise.
         """
-        if self._bucket.replicated:
-            first = await self._bucket.finish_leader_read(self._first)
-            last = await self._bucket.finish_leader_read(self._last)
-        else:
-            first = _message(await self._first.wait())
-            last = _message(await self._last.wait())
+        first, last = await self._first.wait(), await self._last.wait()
         answer = loads((await self._count.wait()).payload)
         if "error" in answer:
             raise api_error(answer["error"])
@@ -167,16 +155,12 @@ class _Proof:
         if total == chunks and len(last.data) == layout.length_of(chunks - 1):
             return first.seq
         # A trailing empty message, not counted by its writer, hides the last chunk from this proof.
-        return first.seq if layout.proven and total == chunks + 1 and not last.data else 0
+        return first.seq if layout.even and total == chunks + 1 and not last.data else 0
 
     def close(self) -> None:
         """Forget the requests; late answers are dropped."""
         for request in (self._first, self._last, self._count):
             request.close()
-
-
-def _message(msg: WireMsg) -> StoredMessage | None:
-    return None if reply_status(msg) is not None else stored_message(msg)
 
 
 class _Pick(ReplySlot):
@@ -285,6 +269,9 @@ class _Pick(ReplySlot):
         self._left.remove(index)
         if not self._left:
             self._ended.set_result(True)
+
+    def under_way(self) -> int:
+        return len(self._left)
 
     def on_lost(self, exc: BaseException) -> None:
         if not self._ended.done():

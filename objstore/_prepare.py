@@ -47,11 +47,13 @@ def prepare(
             bucket=bucket.name,
             name=name,
         )
-    limit = bucket.max_message - room
     if ttl is not None:
         check_ttl(bucket, ttl)
-        limit -= len(chunk_header(ttl))
-    whose = "max_msg_size of the bucket's stream," if bucket.limits_messages else "the server's max_payload"
+        room += len(chunk_header(ttl))
+    limit = bucket.max_message - room
+    whose = "max_msg_size of the bucket's stream" if bucket.limits_messages else "the server's max_payload"
+    if room:
+        whose += f" less {room} bytes for headers"
     size = resolve_chunk_size(
         requested_chunk_size(options) if chunk_size is None else chunk_size, limit, whose
     )

@@ -18,14 +18,15 @@ from natsproto.jetstream.publisher import DEFAULT_WINDOW
 from ._atomic import AtomicPut, check_atomic
 from ._bucket import About, Bucket, MetaDecodeError, log
 from ._budget import HURRY, PURGE, SPENT, Budget
-from ._callbacks import check_callback
 from ._chunks import SETTLE, ChunkSender
 from ._commit import Commit, Conflict, Patience, lost_race, standing_of
 from ._commit_states import Step
+from ._discard import discard, remove_older
 from ._doubt import Unrepairable
 from ._locate import Lookup
+from ._operation import check_callback
 from ._prepare import prepare
-from ._rename import finish_rename, shares_chunks
+from ._rename import finish_rename
 from ._room import Guard
 from ._source import ObjectData, Source, open_source
 from ._ttl import chunk_header
@@ -40,7 +41,7 @@ from .format.digest import hex_digest
 from .format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
 
 if TYPE_CHECKING:
-    from natsproto.aio.client import PendingRequest
+    from ._message_reads import MessageRead
 
 Progress = Callable[[int, "int | None"], None]
 
@@ -71,7 +72,10 @@ class Put(ChunkSender):
     """
 
     counts_afterwards = False
-    """Whether :meth:`_discard` has work even if nothing was replaced."""
+    """Whether the chunks are counted after every commit."""
+
+    header_room = 0
+    """Bytes of further headers that each chunk has."""
 
     def __init__(
         self,
@@ -97,13 +101,16 @@ class Put(ChunkSender):
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
         self._loop = bucket.client._connection._loop
-        self._guard = Guard(bucket, template, source.size, chunk_size, len(chunk_header(ttl)))
+        header = len(chunk_header(ttl)) + self.header_room
+        self._guard = Guard(bucket, template, source.size, chunk_size, header)
         self._budget = Budget(bucket.retry_budget)
         self._begun = 0
         self._repaired = False
         self._hurry = False
         self._patience: Patience | None = None
+        self._overtaken = False  # the name may have been written after our first chunk
         self._meta_subject: str | None = None  # where the commit goes, when it is not the name's own
+        self._located: Lookup | None = None  # where else the name is filed
 
     async def run(self) -> ObjectInfo:
         """Store the object; returns its info with the revision the server gave it."""
@@ -130,6 +137,8 @@ class Put(ChunkSender):
             if previous is None:
                 previous = await self._previous(reading)
                 bucket.new_names = 0 if previous[0] else bucket.new_names + 1
+                # Asked before the first chunk, and answered after it.
+                self._overtaken |= self._window is not None and previous[0] > self._window.first_seq
         except BaseException as exc:
             if reading is not None:
                 reading.close()
@@ -164,6 +173,8 @@ class Put(ChunkSender):
             self._check_condition(previous)
             expected, old = previous
             await finish_rename(bucket, old)
+            if self._located is not None:
+                await remove_older(bucket, self._located, old)
             before = self._stand_back if self._if_revision is None else None
             commit = whole.commit(expected, old, before, self._discard, self._meta_subject)
             revision = await commit.run()
@@ -180,22 +191,23 @@ class Put(ChunkSender):
 
     # -- meta -------------------------------------------------------------------------------------
 
-    def _start_reading(self) -> PendingRequest | Lookup:
+    def _start_reading(self) -> MessageRead | Lookup:
         """Ask what is there; a condition is about the name, wherever other clients may have filed it."""
         name = self._template.name
         if self._if_revision is not None:
             return self._bucket.start_locating(name)
-        return self._bucket.start_leader_read(self._bucket.meta_subject(name))
+        return self._bucket.leader_read(self._bucket.meta_subject(name))
 
-    async def _previous(self, reading: PendingRequest | Lookup | None) -> tuple[int, ObjectInfo | None]:
+    async def _previous(self, reading: MessageRead | Lookup | None) -> tuple[int, ObjectInfo | None]:
         """Revision and meta of what the put replaces; the meta is ``None`` when there is none to read."""
         bucket = self._bucket
         if isinstance(reading, Lookup):
             self._meta_subject, message = await reading.wait()
+            self._located = reading
         else:
             assert reading is not None
             try:
-                message = await bucket.finish_leader_read(reading)
+                message = await reading.wait()
             except NatsError as exc:
                 if not retryable(exc):
                     raise
@@ -244,6 +256,8 @@ class Put(ChunkSender):
         try:
             if old is not None:
                 await finish_rename(bucket, old)
+            if self._located is not None:
+                await remove_older(bucket, self._located, old)
             commit = Commit(
                 bucket,
                 info.name,
@@ -253,7 +267,7 @@ class Put(ChunkSender):
                 subject=self._meta_subject,
                 ttl=self._ttl,
                 replaces=old,
-                owns=True,
+                owns=info,
                 after=self._last_chunk,
                 before=self._stand_back if self._if_revision is None else None,
                 discard=self._discard,
@@ -270,7 +284,7 @@ class Put(ChunkSender):
             raise  # the chunks may be needed
         except asyncio.CancelledError:
             # The commit has seen to the chunks, but for those that came twice.
-            if commit.states.step in (Step.DONE, Step.KEPT) and (self.counts_afterwards or self._doubts):
+            if commit.states.step in (Step.DONE, Step.KEPT) and self._counts():
                 await self._tidy()
             raise
         except BaseException as exc:
@@ -279,7 +293,7 @@ class Put(ChunkSender):
         if revision <= self._last_chunk:
             await bucket.shielded(self._retract(commit))
             raise self._made_anew()
-        if self.counts_afterwards or self._doubts:
+        if self._counts():
             await bucket.shielded(self._committed())
         kept = commit.kept
         if kept is not None:
@@ -299,6 +313,8 @@ class Put(ChunkSender):
     async def _stand_back(self, conflict: Conflict) -> bool:
         """The last writer wins: get ready to replace what came in between; false when it has been enough."""
         self._bucket.new_names = 0
+        if self._begun:  # else all is one batch
+            self._overtaken |= self._chunks > 1 or 0 < self._last_chunk < conflict.revision
         if self._patience is None:
             self._patience = Patience(self._bucket)
         if not await self._patience.again():
@@ -327,9 +343,15 @@ class Put(ChunkSender):
         task = self._bucket.client._connection.spawn(tidy(), "objstore-tidy", due=True)
         await asyncio.wait([task], timeout=1.0)
 
+    def _counts(self) -> bool:
+        """Whether a commit leaves the chunks in doubt.
+
+        The answers to copies have come, at the latest, before the meta's. And where the name was written
+        after the chunks, and a forged meta names them, somebody may have taken them for a renamed object's.
+        """
+        return bool(self.counts_afterwards or self._doubts or self._overtaken)
+
     async def _committed(self) -> None:
-        if not self._doubts:  # the answers to copies have come, at the latest, before the meta's
-            return
         try:
             await self._check_again()
         except IntegrityError:
@@ -339,8 +361,7 @@ class Put(ChunkSender):
 
     async def _discard(self, old: ObjectInfo) -> None:
         """Remove the chunks of exactly the revision that was replaced."""
-        if not await shares_chunks(self._bucket, old):
-            await self._bucket.discard_chunks(old, "put")
+        await discard(self._bucket, old, "put", self._meta_subject)
 
     async def _abandon(self, why: BaseException) -> None:
         """Remove the chunks of a put that failed; runs to its end even when cancelled (again).

@@ -16,15 +16,17 @@ import asyncio
 from array import array
 from bisect import bisect_right
 from contextlib import aclosing
+from operator import eq
 from typing import TYPE_CHECKING
 
-from natsproto.errors import APIError, NatsError, RequestTimeoutError
-from natsproto.headers import header_value
-from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError, retryable
-from natsproto.jetstream.ordered import OrderedConsumer
+from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
+from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
+from natsproto.jetstream.direct_get import header_bytes
 
 from ._bucket import FIRST_RETRY, LAST_RETRY, Bucket
-from ._feed import HEARTBEAT, ChunkFeed, Missing, Part, WrongPlace
+from ._collect import Collector
+from ._feed import ChunkFeed, Missing, Part, WrongPlace
+from ._message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
 from ._pick import begin_at_leader, pick
 from .errors import IntegrityError
 from .format.assembly import Unfit
@@ -87,6 +89,11 @@ class Layout:
         """The sequence of every chunk is known."""
         return self._begin > 0 or self._seqs is not None
 
+    @property
+    def known(self) -> bool:
+        """Every chunk was measured."""
+        return self._seqs is not None
+
     def measured(self, offsets: array[int], seqs: array[int]) -> None:
         """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
         self._offsets, self._seqs = offsets, seqs
@@ -96,7 +103,16 @@ class Layout:
     def locate(self, begin: int) -> None:
         """Regular, and in one piece from the sequence ``begin`` on; 0: that is not known."""
         self._begin = begin
-        self.proven = begin > 0 or self._info.chunks * self._chunk_size == self._info.size
+        self.proven = begin > 0
+
+    @property
+    def even(self) -> bool:
+        """The size is a multiple of the chunk size.
+
+        Then the number of messages proves that the object is regular. It has to be looked at: some writers
+        end such an object with an empty message, which they do not count.
+        """
+        return self._info.chunks * self._chunk_size == self._info.size
 
     def index_of(self, offset: int) -> int:
         """The index of the chunk that holds the byte at ``offset``."""
@@ -115,6 +131,12 @@ class Layout:
         if self._offsets is not None:
             return self._offsets[index + 1] - self._offsets[index]
         return min(self._chunk_size, self._info.size - index * self._chunk_size)
+
+    def empty_before(self, index: int) -> int:
+        """How many of the chunks before that one are empty: only such as were measured."""
+        if self._offsets is None:
+            return 0
+        return sum(map(eq, self._offsets[:index], self._offsets[1 : index + 1]))
 
     def seq_of(self, index: int) -> int:
         """The sequence of a chunk, or a guess.
@@ -135,8 +157,11 @@ class Layout:
         return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known)
 
     def proven_by(self, start: int, end: int) -> bool:
-        """True when reading these bytes proves regularity: the last chunk is among them."""
-        return self.proven or end == self._info.size
+        """True when reading these bytes proves regularity.
+
+        The last chunk is among them; or the first one, and how many follow is all that is to be known.
+        """
+        return self.proven or end == self._info.size or (self.even and start < self._chunk_size)
 
 
 class RangeSink:
@@ -217,7 +242,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     proof: asyncio.Task[bool] | None = None
     if not layout.proven_by(start, end):
         proof = asyncio.get_running_loop().create_task(
-            _last_fits(bucket, layout, info), name="objstore-proof"
+            _is_regular(bucket, layout, info), name="objstore-proof"
         )
     try:
         try:
@@ -229,7 +254,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
         await measure(bucket, info, layout)
         return await _read(bucket, info, layout, start, end)
     except Irregular:
-        raise _damaged(info, "its chunks do not add up") from None
+        raise damaged(info, "its chunks do not add up") from None
     finally:
         if proof is not None:
             proof.cancel()
@@ -266,6 +291,9 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
             return await _search(bucket, info, layout, start, end)
         except Missing:
             pass
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
     await place(bucket, info, layout)
     return layout.part(start, end)
 
@@ -294,7 +322,7 @@ async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, 
 
 async def _left(bucket: Bucket, subject: str, seq: int) -> int:
     """How many messages of the subject lie at ``seq`` or beyond."""
-    if bucket.direct and bucket.batches and bucket.batches_count:
+    if bucket.direct and bucket.can_batch and bucket.batches_count:
         try:
             batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
             async with aclosing(batch) as messages:
@@ -304,6 +332,9 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
             bucket.batches = False
         except MessageNotFoundError:
             return 0
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
         except NatsError as exc:
             if not retryable(exc):
                 raise
@@ -319,14 +350,13 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
     }
     try:
         info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
-        try:
-            return info.num_pending
-        finally:
-            await bucket.js.delete_consumer(bucket.stream, info.name)
-    except ConsumerNotFoundError:
-        return info.num_pending
     except APIError as exc:
         raise bucket.translate(exc) from None
+    try:
+        await bucket.js.delete_consumer(bucket.stream, info.name)
+    except NatsError:
+        pass  # it expires by itself
+    return info.num_pending
 
 
 async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
@@ -360,26 +390,20 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         await place(bucket, info, layout)
     elif layout.proven:
         return
-    elif layout.plausible and await _last_fits(bucket, layout, info):
+    elif layout.plausible and await _is_regular(bucket, layout, info):
         layout.proven = True
     else:
         await measure(bucket, info, layout)
 
 
-async def _last_fits(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
-    """Whether the last chunk has the length that only a regular object gives it."""
+async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
+    """Whether there are as many messages, or the last one is as long, as only a regular object has it."""
+    if layout.even:
+        return await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
     subject = chunk_subject(bucket.name, info.nuid)
-    try:
-        if bucket.direct:
-            message = await bucket.retrying(
-                lambda: bucket.js.direct_get(bucket.stream, last_by_subject=subject)
-            )
-        else:
-            message = await bucket.retrying(
-                lambda: bucket.js.get_message(bucket.stream, last_by_subject=subject)
-            )
-    except MessageNotFoundError:
-        raise Missing from None
+    message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
+    if message is None:
+        raise Missing
     return len(message.data) == layout.length_of(info.chunks - 1)
 
 
@@ -397,9 +421,11 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     while True:
         before = len(seqs)
         await _measure(bucket, info, offsets, seqs)
+        if _exceeded(info, offsets):
+            break
         if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
             break
-        stored = await bucket.stored_chunks(info.nuid)
+        stored = await bucket.stored_chunks(info.nuid, info.chunks)
         if stored < info.chunks or not stored:
             raise Missing
         if len(seqs) >= stored:
@@ -415,62 +441,62 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         await bucket.pause(wait, deadline)
         wait = min(wait * 2, LAST_RETRY)
     if offsets[-1] != info.size:
-        raise _damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
+        raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
     if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
-        raise _damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
+        raise damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
     layout.measured(offsets, seqs)
 
 
-async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
-    """Go on with what the server of one consumer has."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
+    """More than there can be, a trailing empty one included: who goes on storing them is not waited for."""
+    return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
 
-    def finish(exc: BaseException | None = None) -> None:
-        if not ended.done():
-            if exc is None:
-                ended.set_result(None)
-            else:
-                ended.set_exception(exc)
+
+async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
+    """Go on with what the server of one consumer has, or with what is read chunk by chunk."""
+    if not bucket.allowed(CONSUMER):
+        subject = chunk_subject(bucket.name, info.nuid)
+        stored = await bucket.stored_chunks(info.nuid, info.chunks)
+        while len(seqs) < stored:
+            message = await bucket.first_after(subject, seqs[-1] if seqs else 0, ANY_WAY)
+            if message is None:
+                return
+            seqs.append(message.seq)
+            offsets.append(offsets[-1] + len(message.data))
+            if _exceeded(info, offsets):
+                return
+        return
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        if ended.done():
+        if reading.over:
             return
-        size = None if msg.header is None else header_value(msg.header, b"Nats-Msg-Size")
+        # The last one is the server's: the chunk's writer may have given it such a header, too.
+        size = None if msg.header is None else header_bytes(msg.header, b"Nats-Msg-Size")
         length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
         seqs.append(delivery.stream_seq)
         offsets.append(offsets[-1] + length)
-        if delivery.num_pending == 0:
-            finish()
+        if delivery.num_pending == 0 or len(seqs) == end or _exceeded(info, offsets):
+            reading.finish()
 
-    consumer = OrderedConsumer(
-        bucket.js,
-        bucket.stream,
-        chunk_subject(bucket.name, info.nuid),
-        on_message=on_message,
-        on_failure=finish,
-        on_idle=finish,  # nothing is due; whether something is missing is judged by the caller
-        deliver_policy="by_start_sequence" if seqs else "all",
-        start_seq=seqs[-1] + 1 if seqs else None,
-        heartbeat=HEARTBEAT,
-        headers_only=True,
-        created=bucket.created,
-        patience=bucket.patience,
-        retry_budget=bucket.retry_budget,
-    )
     before = len(seqs)
+    end = -1  # what comes beyond was stored meanwhile, and may go on for as long as others write
+    subject = chunk_subject(bucket.name, info.nuid)
     try:
-        if (await bucket.retrying(consumer.start)).num_pending == 0 and len(seqs) == before:
-            finish()
-        await ended
+        async with Collector(
+            bucket, subject, on_message, "all", after=seqs[-1] if seqs else None, headers_only=True
+        ) as reading:
+            end = before + (await reading.start()).num_pending
+            if len(seqs) >= end:
+                reading.finish()
+            await reading.ended  # whether something is missing is judged by the caller
+    except PermissionsViolationError as exc:
+        if not bucket.note_refusal(exc):
+            raise
+        await _measure(bucket, info, offsets, seqs)
     except NatsError as exc:
         raise bucket.translate(exc, info.name) from None
-    finally:
-        ended.cancel()
-        if not ended.cancelled():
-            ended.exception()
-        await consumer.stop()
 
 
-def _damaged(info: ObjectInfo, what: str) -> IntegrityError:
+def damaged(info: ObjectInfo, what: str) -> IntegrityError:
+    """The error for an object whose chunks are not what its meta says."""
     return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

@@ -13,11 +13,12 @@ from natsproto.errors import ConnectionClosedError
 from ._bucket import Bucket
 from ._dropped import end_dropped
 from ._feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
-from ._get import again, changed, no_room, nothing
-from ._range import Irregular, Layout, find_part, measure, prove
+from ._get import FollowLinks, again, changed, no_room, nothing
+from ._range import Irregular, Layout, damaged, find_part, measure, prove
 from ._sinks import BlockSink
 from .errors import IntegrityError
 from .format.assembly import Assembly
+from .format.models import shown
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -239,6 +240,8 @@ class ObjectReader:
         """The guess where the part lies, or the assumption how it is cut, was wrong: nothing was read yet."""
         await self._stop()
         if isinstance(exc, Irregular):
+            if self._layout.known:
+                raise damaged(self.info, "its chunks do not add up")
             await measure(self._bucket, self.info, self._layout)
             self._run_part(self._layout.part(self._position, self.info.size))
         else:
@@ -319,9 +322,12 @@ def _writable(buffer: bytearray | memoryview) -> memoryview:
 class OpenReader:
     """What :meth:`ObjectStore.open_reader` returns: use it with ``async with``, or await it and close it."""
 
-    __slots__ = ("_bucket", "_hold", "_name", "_reader", "_verify", "_window")
+    __slots__ = ("_bucket", "_follow", "_hold", "_name", "_reader", "_verify", "_window")
 
-    def __init__(self, bucket: Bucket, name: str, *, verify: bool, window: int) -> None:
+    def __init__(
+        self, bucket: Bucket, name: str, *, verify: bool, window: int, follow: FollowLinks = "all"
+    ) -> None:
+        self._follow = follow
         self._bucket = bucket
         self._name = name
         self._verify = verify
@@ -333,8 +339,8 @@ class OpenReader:
         from ._get import resolve
 
         with self._bucket.client._connection.operation():
-            bucket, info = await resolve(self._bucket, self._name)
-        return ObjectReader(bucket, info, verify=self._verify, window=self._window)
+            bucket, info = await resolve(self._bucket, self._name, self._follow)
+        return ObjectReader(bucket, shown(info), verify=self._verify, window=self._window)
 
     def __await__(self) -> Generator[Any, None, ObjectReader]:
         return self._open().__await__()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._commit import Conflict
-from ._get import buffers
+from ._get import buffers, chunk_size_of
 from ._put import Put
 from ._source import open_source
 from ._ttl import remaining
@@ -50,19 +50,23 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
     from ._change import delete
 
     new = await _copy(bucket, old, changed, 0, must_not_exist=True)
-    try:
-        await delete(bucket, old.name, old.revision)
-    except (RevisionConflictError, LookupError) as exc:
-        await delete(bucket, new.name, new.revision)
-        raise Conflict(getattr(exc, "current", 0), None) from exc
-    return new
+
+    async def finish() -> ObjectInfo:
+        try:
+            await delete(bucket, old.name, old.revision)
+        except (RevisionConflictError, LookupError) as exc:
+            await delete(bucket, new.name, new.revision)
+            raise Conflict(getattr(exc, "current", 0), None) from exc
+        return new
+
+    return await bucket.outlast(finish())  # who cancels it must not leave two names behind
 
 
 async def _copy(
     bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, revision: int, *, must_not_exist: bool = False
 ) -> ObjectInfo:
     limit = bucket.client.max_payload
-    size = resolve_chunk_size(min(old.options.max_chunk_size, limit) if old.options else None, limit)
+    size = resolve_chunk_size(await chunk_size_of(bucket, old, limit), limit)
     return await Put(
         bucket,
         replace(changed, nuid="", revision=0),

@@ -8,10 +8,12 @@ import inspect
 import io
 import os
 import stat
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, BinaryIO, Protocol, Union
 
-from ._callbacks import gives_awaitables
+from ._operation import gives_awaitables
 from .errors import SourceChangedError
 
 READ_BLOCK = 1024 * 1024
@@ -286,6 +288,33 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
         )
 
 
+def _in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a call that may block for ever in a thread of its own, which no end of the program waits for."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def tell(setter: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            setter(value)
+
+    def run() -> None:
+        try:
+            found = call()
+        except StopIteration:  # a future takes none
+            told = partial(tell, result.set_exception, RuntimeError("read() raised StopIteration"))
+        except BaseException as exc:
+            told = partial(tell, result.set_exception, exc)
+        else:
+            told = partial(tell, result.set_result, found)
+        try:
+            loop.call_soon_threadsafe(told)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to tell
+
+    threading.Thread(target=run, name="objstore-read", daemon=True).start()
+    return result
+
+
 async def _file(
     opener: Callable[[], Any], start: int | None, *, own: bool, size: int | None = None
 ) -> AsyncIterator[Any]:
@@ -316,7 +345,9 @@ async def _file(
         if own and file is not None:
             file.close()
 
-    reading = loop.run_in_executor(None, first)
+    # A pool's thread is waited for when the program ends: one that reads a silent pipe would keep it alive.
+    run = _in_daemon if size is None else partial(loop.run_in_executor, None)
+    reading = run(first)
     try:
         while True:
             piece = await asyncio.shield(reading)
@@ -328,7 +359,7 @@ async def _file(
                 _check_size(file, size, done, ended=not piece)
             if not piece:
                 return
-            reading = loop.run_in_executor(None, file.read, READ_BLOCK)
+            reading = run(partial(file.read, READ_BLOCK))
             yield piece
     finally:
         if not reading.done():

@@ -9,30 +9,25 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from natsproto.nuid import next_nuid
+from natsproto.errors import PermissionsViolationError
 
+from . import _numbered, _resumed
 from ._bucket import Bucket, MetaDecodeError, log
-from ._callbacks import check_callback
-from ._chunks import SETTLE
-from ._doubt import Unrepairable
 from ._newest import newest_metas
-from ._operation import operation
+from ._numbered import NUMBER_ROOM
+from ._operation import check_callback, operation
 from ._prepare import prepare
-from ._put import Put
+from ._rename import was_moved
+from ._resumed import ResumedPut, same_content, standing
 from ._source import open_source
-from .errors import BadObjectMetaError, OutcomeUnknownError, StoreFullError
+from .errors import BadObjectMetaError, OutcomeUnknownError
 from .format.chunking import resolve_chunk_size
-from .format.digest import hex_digest
-from .format.naming import chunk_subject, is_safe_nuid
+from .format.models import RENAMING
+from .format.naming import chunk_subject, is_safe_nuid, new_nuid
 
 if TYPE_CHECKING:
-    from natsproto.errors import NatsError
-    from natsproto.jetstream.api.models import StoredMessage
-
-    from ._commit import Conflict
     from ._put import Progress
     from ._source import ObjectData
     from .format.models import ObjectInfo
@@ -45,7 +40,7 @@ class Upload:
     """An upload that can be continued, in this process or another; made by ``begin_upload``.
 
     A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was
-    added for longer than its ``older_than`` (24 hours).
+    added for longer than its ``older_than`` (24 hours) and for 13 hours.
 
     Attributes:
         name: the object's name.
@@ -63,10 +58,7 @@ class Upload:
     @operation
     async def stored(self) -> int:
         """How many chunks are stored so far."""
-        bucket = self._bucket
-        subject = chunk_subject(bucket.name, self.nuid)
-        counts = await bucket.retrying(lambda: bucket.js.stream_subjects(bucket.stream, subject))
-        return counts.get(subject, 0)
+        return await self._bucket.stored_chunks(self.nuid)
 
     @operation
     async def send(
@@ -75,8 +67,14 @@ class Upload:
         """Send the whole object, or what of it is missing; then commit it.
 
         A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
-        had been committed already, that is found out and nothing is stored twice (if it was renamed since,
-        ``data`` is not compared with it). One ``send`` of a token at a time: of two at least one fails.
+        had been committed already, that is found out and nothing is stored twice, also when it was renamed
+        since (as long as the delete marker of its old name is there, and not in a bucket with a ``ttl``).
+        Chunks to which none was added for 13 hours are removed, and stored anew under the same token. Where
+        the object has to be stored on chunks that the token does not know (a warning is logged), a later
+        ``send`` cannot continue those, and stores the object again.
+
+        One ``send`` of a token at a time. Of two at once, of the same bytes, each returns what was committed,
+        or fails; what one of them has committed stays as it is.
 
         Args:
             data: the whole object from its beginning, as :meth:`ObjectStore.put`.
@@ -84,21 +82,35 @@ class Upload:
             progress: called with ``(bytes done, total or None)``.
 
         Raises:
+            OutcomeUnknownError: also when another ``send`` of the token has changed what is stored, and the
+                source cannot be read again to compare.
             As :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
         check_callback("progress", progress)
         source = open_source(data)
         holder = await self._holder() if await self.stored() else None
+        nuid: str | None = self.nuid
         if holder is not None and holder.name != self.name:
-            return holder  # committed, and renamed since
+            if await self._renamed(holder) and await same_content(source, holder):
+                return holder  # committed, and renamed since
+            if not source.restartable:
+                raise self._held(holder, "and its source cannot be read again: begin another one")
+            nuid = None  # somebody else's meta names these chunks: they are left to it
+        elif holder is None and not await self._usable():
+            log.warning(
+                "the upload of %r is stored on new chunks, which its token does not know: those it has are "
+                "old, and somebody may still be going on with them",
+                self.name,
+            )
+            nuid = None
         about = (
             document.get("description"),
             document.get("filename"),
             document.get("headers"),
             document.get("metadata"),
         )
-        template, size = prepare(bucket, self.name, about, None, document["chunk_size"], None)
+        template, size = prepare(bucket, self.name, about, None, document["chunk_size"], None, NUMBER_ROOM)
         work = ResumedPut(
             bucket,
             template,
@@ -106,17 +118,30 @@ class Upload:
             chunk_size=size,
             if_revision=if_revision,
             progress=progress,
-            nuid=self.nuid,
+            nuid=nuid,
         )
         return await work.run()
 
     @operation
     async def abort(self) -> None:
-        """Give the upload up for good: its chunks are removed. Does nothing once it has been committed."""
+        """Give the upload up for good: its chunks are removed. Does nothing once it has been committed.
+
+        Not while another process sends with the same token: what that commits in the same moment may be lost.
+
+        Raises:
+            OutcomeUnknownError: another object names the chunks: renamed long ago, or by a forged meta. They
+                are kept.
+        """
         bucket = self._bucket
-        # The list of all may come from a replica that is behind; the leader knows of the likeliest one.
-        if await standing(bucket, self.name, self.nuid) is None and await self._holder() is None:
+        holder = await self._holder()
+        # The list of all may come from a replica that is behind; the leader knows of the likeliest one. It is
+        # asked last, as another process may be sending.
+        if await standing(bucket, self.name, self.nuid) is not None:
+            return
+        if holder is None:
             await bucket.purge_chunks(self.nuid)
+        elif holder.name != self.name and not await self._renamed(holder):
+            raise self._held(holder, "they are kept")
 
     async def _holder(self) -> ObjectInfo | None:
         """The live object that has these chunks, under whatever name; reads every meta."""
@@ -125,31 +150,67 @@ class Upload:
             for info in await newest_metas(self._bucket, lambda invalid: None)
             if info.nuid == self.nuid and not info.deleted
         ]
-        # In the middle of a rename there are two of them.
-        return next((info for info in found if info.name != self.name), found[0] if found else None)
+        own = next((info for info in found if info.name == self.name), None)
+        other = next((info for info in found if info.name != self.name), None)
+        # In the middle of a rename there are two of them; else the other one is forged.
+        renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
+        return other if renamed else own
+
+    async def _usable(self) -> bool:
+        """Whether to go on under this nuid. Chunks that have become too old are removed first.
+
+        That a ``gc`` is about to remove what is there, or another sender to commit it, is not to be seen: so
+        nobody goes on with what is older than GOES_ON, and removes only what is older than GONE.
+        """
+        bucket = self._bucket
+        last = await bucket.leader_message(chunk_subject(bucket.name, self.nuid))
+        if last is None:
+            return True
+        old = await _resumed.age(bucket, last.time)
+        if old <= _numbered.GOES_ON or await standing(bucket, self.name, self.nuid) is not None:
+            return True
+        if old <= _numbered.GONE:
+            return False
+        log.warning("the upload of %r begins anew: what is stored is too old", self.name)
+        try:
+            await bucket.purge_chunks(self.nuid, before=last.seq + 1)
+        except PermissionsViolationError:
+            return False
+        return True
+
+    async def _renamed(self, holder: ObjectInfo) -> bool:
+        """Whether ``holder`` is this upload, renamed since, or about to be: the old name says so."""
+        bucket = self._bucket
+        try:
+            own = await bucket.leader_meta(self.name)
+        except MetaDecodeError:
+            return False
+        if own is None or not (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted)):
+            return False
+        return await bucket.stored_chunks(self.nuid, holder.chunks) == holder.chunks
+
+    def _held(self, holder: ObjectInfo, so: str) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"object {holder.name!r} in bucket {self._bucket.name!r} names the chunks of the upload of "
+            f"{self.name!r}, {so}",
+            bucket=self._bucket.name,
+            name=self.name,
+            nuid=self.nuid,
+        )
 
     def __repr__(self) -> str:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
 
 
-async def standing(bucket: Bucket, name: str, nuid: str) -> ObjectInfo | None:
-    """The live object ``name``, for the leader, if it has the chunks ``nuid``."""
-    try:
-        info = await bucket.leader_meta(name)
-    except MetaDecodeError:
-        return None
-    return None if info is None or info.deleted or info.nuid != nuid else info
-
-
 def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
     """A new upload; nothing is sent."""
     values = (about.get("description"), about.get("filename"), about.get("headers"), about.get("metadata"))
-    template, size = prepare(bucket, name, values, None, chunk_size, None)
+    template, size = prepare(bucket, name, values, None, chunk_size, None, NUMBER_ROOM)
     document = {
         "version": VERSION,
         "bucket": bucket.name,
         "name": name,
-        "nuid": next_nuid(),
+        "nuid": new_nuid(name),
         "chunk_size": size,
         "description": template.description,
         "headers": None if template.headers is None else template.headers.as_wire(),
@@ -182,184 +243,3 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
             name=name,
         )
     return upload
-
-
-class _Superseded(Exception):
-    """An earlier commit of the chunks may have been replaced already; or they are wrong, for a ``reason``."""
-
-    def __init__(self, reason: NatsError | None = None) -> None:
-        super().__init__()
-        self.reason = reason
-
-
-class ResumedPut(Put):
-    """A put on a nuid that may have chunks already, and that keeps them when it fails.
-
-    An earlier one may have been committed, and replaced since: whoever replaced it is about to remove the
-    chunks, and a meta that names them again would destroy what stands. Or its commit may still be on its way,
-    and would name what is changed now. So
-
-    * when it stands, nothing is committed again;
-    * not one of the chunks that are there is replaced or removed;
-    * when all of them are there, they are committed only in place of a meta that is older than the last one:
-      then no earlier commit has landed, and no other one does, as the revision is no longer what it expects;
-    * when some were lacking, no commit was sent; or they were all removed, after one: a removal that comes
-      late removes only what is older than the meta that it is about.
-
-    Else the object is stored anew, on another nuid.
-    """
-
-    counts_afterwards = True
-
-    def __init__(self, *args: Any, nuid: str, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._fixed: str | None = nuid
-        self._restartable = self._source.restartable
-        self._source.restartable = False  # the token would not know the other nuid: only where it must be
-        self._stored: AsyncGenerator[StoredMessage, None] | None = None
-        self._last_seq = 0
-
-    async def run(self) -> ObjectInfo:
-        """As :meth:`Put.run`."""
-        try:
-            return await super().run()
-        except _Superseded as exc:
-            if not self._restartable:
-                raise exc.reason or self._unknown() from None
-            reason = exc.reason or "those that are there may have been committed before"
-            log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
-        self._fixed = None
-        self._source.restartable = True
-        self._guard.partial = False
-        self._budget.progress()
-        return await super().run()
-
-    def _unknown(self) -> OutcomeUnknownError:
-        bucket, name = self._bucket.name, self._template.name
-        return OutcomeUnknownError(
-            f"whether the upload of {name!r} to bucket {bucket!r} was stored before could not be found out, "
-            f"and its source cannot be read again: begin another one; its chunks ({self._nuid}) are kept",
-            bucket=bucket,
-            name=name,
-            nuid=self._nuid,
-        )
-
-    def _begin(self) -> None:
-        super()._begin()
-        if self._fixed is not None:
-            self._nuid = self._fixed
-            self._subject = chunk_subject(self._bucket.name, self._nuid)
-
-    def _expects_new(self) -> bool:
-        return False  # what stands has to be read
-
-    def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
-        if not self._ours(previous[1]):
-            super()._check_condition(previous)
-
-    async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
-        revision, old = previous
-        if old is not None and self._ours(old):
-            if old.digest != hex_digest(self._hasher.digest()):
-                raise _Superseded  # it is damaged, and these are other bytes
-            return old
-        if self._all_there and not 0 < revision <= self._last_seq:
-            raise _Superseded
-        info = await super()._commit(previous)
-        if self._fixed is not None and info.digest != hex_digest(self._hasher.digest()):
-            raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
-        return info
-
-    async def _stand_back(self, conflict: Conflict) -> bool:
-        if self._all_there:
-            raise _Superseded
-        return await super()._stand_back(conflict)
-
-    def _ours(self, info: ObjectInfo | None) -> bool:
-        return self._fixed is not None and info is not None and not info.deleted and info.nuid == self._nuid
-
-    @property
-    def _all_there(self) -> bool:
-        """An earlier one may have been as far as its commit: no chunk was lacking."""
-        return self._fixed is not None and self._window is None and self._chunks > 0
-
-    @property
-    def _last_chunk(self) -> int:
-        return self._last_seq if self._window is None else self._window.last_seq
-
-    async def _send_chunks(self) -> None:
-        if self._fixed is None:
-            await super()._send_chunks()
-            return
-        self._stored = self._bucket.messages(self._subject)
-        self._guard.partial = True
-        try:
-            await super()._send_chunks()
-            await self._check_strays(None)
-            if self._chunks:
-                await self._check_stored()  # another process may be sending with the same token
-        except Unrepairable as exc:
-            raise _Superseded(exc.reason) from exc
-        except StoreFullError as exc:
-            if self._all_there:  # on 2.9 this is how missing chunks are explained; none was sent
-                raise _Superseded(exc) from exc
-            raise
-        finally:
-            if self._stored is not None:
-                await self._stored.aclose()
-
-    async def _send(self, chunk: memoryview) -> None:
-        if self._stored is not None:
-            message = await anext(self._stored, None)
-            if message is not None and message.data == chunk:
-                self._last_seq = message.seq
-                self._count(chunk)
-                return
-            await self._check_strays(message)
-            await self._check_uncommitted()
-            self._window = self._open_window(self._chunks, self._last_seq)
-        await super()._send(chunk)
-
-    async def _check_strays(self, message: StoredMessage | None) -> None:
-        """Whatever is stored beyond what agrees with the source is of another one.
-
-        Args:
-            message: the first of that, if it was read already.
-        """
-        stored, self._stored = self._stored, None
-        if stored is None:
-            return
-        if message is None:
-            message = await anext(stored, None)
-        await stored.aclose()
-        if message is not None:
-            await self._check_uncommitted()
-            raise _Superseded
-
-    async def _check_uncommitted(self) -> None:
-        """The chunks of an object that stands, whole, are not those of another one.
-
-        Raises:
-            BadObjectMetaError: they are.
-        """
-        bucket = self._bucket
-        whose = await standing(bucket, self._template.name, self._nuid)
-        if whose is not None and await bucket.stored_chunks(self._nuid) == whose.chunks:
-            raise BadObjectMetaError(
-                f"the upload of {self._template.name!r} was committed already, with other content: begin "
-                "another one",
-                bucket=bucket.name,
-                name=self._template.name,
-            )
-
-    async def _committed(self) -> None:
-        await super()._committed()
-        if self._chunks:
-            await self._check_again()
-
-    async def _cleanup(self) -> None:
-        if self._fixed is None:
-            await super()._cleanup()
-        elif self._window is not None:
-            await self._window.quiesce(SETTLE)
-            self._window.close()

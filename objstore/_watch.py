@@ -13,7 +13,9 @@ from natsproto.errors import ConnectionClosedError, NatsError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ._bucket import Bucket, log
+from ._message_reads import ANY_WAY
 from ._newest import Goal, OnInvalid, meta_reader, warn_invalid
+from .format.models import shown
 from .format.naming import all_meta_subject
 
 if TYPE_CHECKING:
@@ -237,7 +239,7 @@ class _Watch:
         try:
             if not await goal.reached(consumer.stream_seq):
                 subject = all_meta_subject(bucket.name)
-                if await bucket.first_after(subject, consumer.stream_seq) is not None:
+                if await bucket.first_after(subject, consumer.stream_seq, ANY_WAY) is not None:
                     return  # it is on its way, or the next heartbeat asks again
         except NatsError as exc:
             log.debug("whether a watch of bucket %r has caught up is not known yet: %s", bucket.name, exc)
@@ -250,7 +252,7 @@ class _Watch:
         if info.name.startswith(self._prefix):
             self._pending.pop(info.name, None)  # an older state of the name, not read yet
             if not (info.deleted and self._ignore_deletes):
-                self._pending[info.name] = info
+                self._pending[info.name] = shown(info)
                 self._wake()
 
     def _set_caught_up(self) -> None:

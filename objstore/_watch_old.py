@@ -8,12 +8,13 @@ has changed, no more; the metas are read one after the other from the leader, wh
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
-from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from . import _watch
+from ._message_reads import ANY_WAY
 from ._newest import newest_metas, read_stored
 from .format.naming import all_meta_subject
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN = 1.0
 """Seconds after which a change is noticed that the consumer was not told of at all."""
+
+
+CATCH_UP = 5.0
+"""Seconds a watch may take to begin, when names are written again while it reads them."""
 
 
 class ReadingWatch(_watch._Watch):
@@ -65,7 +70,7 @@ class ReadingWatch(_watch._Watch):
                     if info.revision <= began:
                         self._offer(info)
             if not self._updates_only:
-                await self._read_all()
+                await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
         except BaseException as exc:
             self._fail(exc)
             raise
@@ -100,21 +105,17 @@ class ReadingWatch(_watch._Watch):
         finally:
             self._reading = None
 
-    async def _read_all(self) -> None:
+    async def _read_all(self, deadline: float = math.inf) -> None:
+        time = asyncio.get_running_loop().time
         while not self._stopped and (message := await self._following()) is not None:
             self._cursor = message.seq
             self._take(message)
+            if time() > deadline:
+                break
 
     async def _following(self) -> StoredMessage | None:
         bucket = self._bucket
-        try:
-            return await bucket.retrying(
-                lambda: bucket.js.get_message(
-                    bucket.stream, seq=self._cursor + 1, next_by_subject=all_meta_subject(bucket.name)
-                )
-            )
-        except MessageNotFoundError:
-            return None
+        return await bucket.first_after(all_meta_subject(bucket.name), self._cursor, ANY_WAY)
 
     def _take(self, message: StoredMessage) -> None:
         info = read_stored(self._bucket, message, self._on_invalid)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -78,22 +79,45 @@ async def create_bucket(
         BadBucketError: a configuration that cannot work, here or in the server's words.
         BucketAlreadyExistsError: it exists with another configuration.
         StoreFullError: the server or account has not that much room.
-        UnsupportedFeatureError: the server dropped something asked for. A bucket that was not there before,
-            and is empty, is removed again; any other one stays as it is.
+        UnsupportedFeatureError: the server does not know something asked for. Where that is known before,
+            nothing is created; else (an older server behind the one connected to) the bucket stays as that
+            one has made it: others may use it by now.
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
-    stream = document["name"]
-    # A server that drops a field would find such a bucket "the same": it must not be taken for ours.
-    droppable = FIELD_MINIMUM_VERSION.keys() & document.keys() - {"allow_direct"}
-    existed = not droppable or await _exists(js, stream)  # or nobody knows: the answer does not tell
-    info = await _apply(js, wanted.bucket, lambda: js.create_stream(document), "created")
+    if _answers_itself(js) and (unknown := _unknown_to(js.client.server_info, document)):
+        raise _unsupported(js, wanted.bucket, unknown)
+    try:
+        info = await _apply(js, wanted.bucket, lambda: js.create_stream(document), "created")
+    except BucketAlreadyExistsError:
+        if wanted.mirror is None or "mirror_direct" in document:
+            raise
+        # As earlier versions, or an origin that allows direct reads, have made it: the same bucket.
+        with_direct = {**document, "mirror_direct": True}
+        info = await _apply(js, wanted.bucket, lambda: js.create_stream(with_direct), "created")
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
-        if not existed and not info.messages:  # else another client was faster
-            await js.delete_stream(stream)
-        raise _unsupported(js, wanted.bucket, dropped)
+        raise _unsupported(js, wanted.bucket, dropped, "; the bucket is there, without it")
     return await _opened(js, wanted.bucket, info)
+
+
+def _answers_itself(js: JetStreamContext) -> bool:
+    """Whether JetStream is that of the server connected to, and not one behind it."""
+    near = js.client.server_info
+    return js.prefix == "$JS.API" and near.get("jetstream") is True
+
+
+def _unknown_to(server: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """The fields of a stream's configuration that such a server would drop."""
+    version = [int(part) for part in re.findall(r"\d+", str(server.get("version")))[:3]]
+    return [
+        field
+        for field, minimum in FIELD_MINIMUM_VERSION.items()
+        if field in document
+        and (field not in ("mirror", "sources") or "subject_transforms" in str(document[field]))
+        and version < [int(part) for part in minimum.split(".")]
+        and version
+    ]
 
 
 async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> ObjectStore:
@@ -102,7 +126,7 @@ async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> Object
     Nobody is asked where the server connected to answers by itself and has none.
     """
     near = js.client._connection.info
-    may_have = js.prefix != "$JS.API" or "domain" in near or near.get("jetstream") is not True
+    may_have = not _answers_itself(js) or "domain" in near
     if may_have and domain_of(info) is None:
         info = await bind_info(js, bucket)
     return ObjectStore(Bucket(js, bucket, info))
@@ -176,14 +200,6 @@ def _budget(js: JetStreamContext) -> float:
     return min(CREATE_BUDGET, js.client._options.retry_budget)
 
 
-async def _exists(js: JetStreamContext, stream: str) -> bool:
-    try:
-        await retrying(js.client, lambda: js.stream_info(stream), _budget(js))
-    except StreamNotFoundError:
-        return False
-    return True
-
-
 async def _apply(
     js: JetStreamContext, bucket: str, call: Callable[[], Awaitable[StreamInfo]], what: str
 ) -> StreamInfo:
@@ -212,12 +228,14 @@ async def _apply(
         raise BadBucketError(f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket) from exc
 
 
-def _unsupported(js: JetStreamContext, bucket: str, dropped: list[str]) -> UnsupportedFeatureError:
+def _unsupported(
+    js: JetStreamContext, bucket: str, dropped: list[str], state: str = ""
+) -> UnsupportedFeatureError:
     versions = (FIELD_MINIMUM_VERSION.get(field, "2.10.0") for field in dropped)
     return UnsupportedFeatureError(
         f"{' and '.join(dropped)} of bucket {bucket!r}",
         max(versions, key=lambda version: [int(part) for part in version.split(".")]),
-        f"this server is {js.client.server_info.get('version', 'unknown')}",
+        f"this server is {js.client.server_info.get('version', 'unknown')}{state}",
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ._callbacks import check_callback
-from ._operation import operation
+from ._operation import check_callback, operation
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
 from .store_reads import FilePath, StoreReads, text_path
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
+    from ._get import FollowLinks
     from ._maintain import GcReport
     from ._put import Progress
     from ._source import ObjectData
@@ -279,7 +279,7 @@ class ObjectStore(StoreReads):
             BadObjectMetaError, InvalidNameError: nothing was sent.
         """
         from . import _change
-        from .format.models import ObjectMeta
+        from .format.models import ObjectMeta, shown
 
         if not isinstance(meta, ObjectMeta):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
@@ -295,7 +295,7 @@ class ObjectStore(StoreReads):
                     "a link cannot be made and renamed at once", bucket=bucket.name, name=name
                 )
             return await self._add_link(meta, link)
-        return await _change.update(bucket, name, meta, if_revision)
+        return shown(await _change.update(bucket, name, meta, if_revision))
 
     @operation
     async def rename(self, name: str, new_name: str, *, if_revision: int | None = None) -> ObjectInfo:
@@ -323,6 +323,7 @@ class ObjectStore(StoreReads):
         chunk_size: int | None = None,
         if_revision: int | None = None,
         progress: Progress | None = None,
+        follow_links: FollowLinks = "all",
     ) -> ObjectInfo:
         """Copy an object, here or into another store (of this or another client).
 
@@ -335,6 +336,7 @@ class ObjectStore(StoreReads):
             to: the store to copy into; default: this one.
             chunk_size: another chunk size for the copy.
             if_revision: as :meth:`put`, for the copy.
+            follow_links: as :meth:`get`.
 
         Raises:
             What :meth:`get_file` and :meth:`put` raise.
@@ -342,11 +344,12 @@ class ObjectStore(StoreReads):
         from . import _get
 
         check_callback("progress", progress)
-        bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name))
+        follow = _get.check_follow_links(follow_links)
+        bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name), follow)
         target = self if to is None else to
-        if chunk_size is None and info.options is not None:
+        if chunk_size is None:
             limit = min(target._bucket.max_message, MAX_CHUNK_SIZE)
-            chunk_size = min(info.options.max_chunk_size, limit)
+            chunk_size = await _get.chunk_size_of(bucket, info, limit)
         return await target.put(
             new_name,
             _get.buffers(bucket, info),
@@ -425,10 +428,12 @@ class ObjectStore(StoreReads):
 
         Chunks whose newest is younger than ``older_than`` are left alone, so a put in progress is never
         touched. A paused upload (:meth:`begin_upload`) looks like an orphan and is collected when it has been
-        paused for longer.
+        paused for longer, and for 13 hours at least. Ages are by the server's clock (by this machine's before
+        nats-server 2.10).
 
         Args:
-            older_than: default 24 hours.
+            older_than: default 24 hours. ``timedelta(0)`` removes everything that no meta names, what uploads
+                and puts in progress have stored, too: only while nobody writes.
             dry_run: only report.
         """
         from . import _maintain

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Self, Union
 from natsproto import _values
 from natsproto.aio.options import check_seconds
 
-from ._callbacks import check_callback
-from ._operation import operation
+from ._operation import check_callback, operation
 
 if TYPE_CHECKING:
     import builtins
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from natsproto.jetstream.context import JetStreamContext
 
     from ._bucket import Bucket
+    from ._get import FollowLinks
     from ._list import DirListing
     from ._maintain import VerifyReport
     from ._newest import OnInvalid
@@ -84,6 +84,7 @@ class StoreReads:
         verify: bool = True,
         progress: Progress | None = None,
         window: int | None = None,
+        follow_links: FollowLinks = "all",
     ) -> bytes:
         """Return the whole object: size, number of chunks and SHA-256 have been checked (ADR-20 §Get).
 
@@ -95,11 +96,13 @@ class StoreReads:
             progress: called with ``(bytes received, total)``; must not block.
             window: bytes of one batch request (4 MiB); two are under way. For direct get with nats-server
                 2.11; the consumer that is used elsewhere has the server's flow control.
+            follow_links: ``"same-bucket"`` refuses links into other buckets, ``"none"`` every link;
+                who writes to a bucket decides where its links lead.
 
         Raises:
-            ValueError: a ``window`` that is no positive number.
+            ValueError: a ``window`` that is no positive number, another ``follow_links``.
             ObjectNotFoundError, ObjectDeletedError: no such object.
-            LinkError: a link that leads nowhere, in a circle or to a bucket.
+            LinkError: a link that leads nowhere, in a circle, to a bucket, or where ``follow_links`` forbids.
             ObjectTooLargeError: more than ``max_size`` bytes.
             IntegrityError, DigestMismatchError: what is stored is not what was put.
             ObjectChangedError: replaced again and again while being read.
@@ -116,10 +119,18 @@ class StoreReads:
             verify=verify,
             progress=progress,
             window=_get.reading_window(window),
+            follow=_get.check_follow_links(follow_links),
         )
         return data
 
-    def open_reader(self, name: str, *, verify: bool = True, window: int | None = None) -> OpenReader:
+    def open_reader(
+        self,
+        name: str,
+        *,
+        verify: bool = True,
+        window: int | None = None,
+        follow_links: FollowLinks = "all",
+    ) -> OpenReader:
         """Open an object for reading: ``async with store.open_reader(name) as reader``.
 
         Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
@@ -127,19 +138,21 @@ class StoreReads:
         Args:
             verify: ``False`` skips the digest at the end.
             window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
+            follow_links: as for :meth:`get`.
 
         Raises:
-            ValueError: a ``window`` that is no positive number.
+            ValueError: a ``window`` that is no positive number, another ``follow_links``.
             ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
         """
-        from ._get import reading_window
+        from ._get import check_follow_links, reading_window
         from ._reader import OpenReader
 
         name = self._bucket.check_name(name)
-        return OpenReader(self._bucket, name, verify=verify, window=reading_window(window))
+        follow = check_follow_links(follow_links)
+        return OpenReader(self._bucket, name, verify=verify, window=reading_window(window), follow=follow)
 
     @operation
-    async def get_range(self, name: str, start: int, end: int) -> bytes:
+    async def get_range(self, name: str, start: int, end: int, *, follow_links: FollowLinks = "all") -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
 
         Takes the same requests wherever the range lies and however large the object is: one or two round
@@ -147,13 +160,17 @@ class StoreReads:
         short chunks is measured first (headers only), and so is one between whose chunks others lie in a
         bucket with replicas. Lengths are checked; the digest is of the whole object and cannot be.
 
+        Args:
+            follow_links: as for :meth:`get`.
+
         Raises:
-            ValueError: negative, reversed, or ``start`` beyond the end.
+            ValueError: negative, reversed, or ``start`` beyond the end; another ``follow_links``.
             ObjectNotFoundError, ObjectDeletedError, LinkError, IntegrityError, ObjectChangedError.
         """
         from . import _get
 
-        return await _get.get_range(self._bucket, self._bucket.check_name(name), start, end)
+        name, follow = self._bucket.check_name(name), _get.check_follow_links(follow_links)
+        return await _get.get_range(self._bucket, name, start, end, follow)
 
     @operation
     async def get_file(
@@ -165,6 +182,7 @@ class StoreReads:
         progress: Progress | None = None,
         resume: bool = False,
         window: int | None = None,
+        follow_links: FollowLinks = "all",
     ) -> ObjectInfo:
         """Read an object into a file, which appears verified and complete or not at all.
 
@@ -178,6 +196,7 @@ class StoreReads:
             resume: keep what was read when this fails (beside the target, hidden), and continue there next
                 time if the object is still the same; what is there is hashed again.
             window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
+            follow_links: as for :meth:`get`.
 
         Returns:
             The info of the object that was read (the link's target for a link).
@@ -197,6 +216,7 @@ class StoreReads:
             progress=progress,
             resume=resume,
             window=_get.reading_window(window),
+            follow=_get.check_follow_links(follow_links),
         )
 
     @operation
@@ -209,14 +229,15 @@ class StoreReads:
             MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
         """
         from . import _get
+        from .format.models import shown
 
         name = self._bucket.check_name(name)
         if not show_deleted:
-            return await _get.live_info(self._bucket, name)
+            return shown(await _get.live_info(self._bucket, name))
         info = await self._bucket.read_meta(name)
         if info is None:
             raise _get.not_found(self._bucket.name, name)
-        return info
+        return shown(info)
 
     @operation
     async def exists(self, name: str) -> bool:
@@ -240,9 +261,10 @@ class StoreReads:
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
         from ._newest import newest_metas
+        from .format.models import shown
 
         check_callback("on_invalid", on_invalid)
-        infos = await newest_metas(self._bucket, on_invalid)
+        infos = map(shown, await newest_metas(self._bucket, on_invalid))
         return [
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
         ]

@@ -12,12 +12,13 @@ from argparse import Namespace
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from natsproto._values import printable
+
 from .connection import Session, check_connection, session
 from .maintain import gc, verify
 from .output import (
     CommandError,
     Output,
-    escape,
     human_size,
     human_time,
     is_terminal,
@@ -61,7 +62,7 @@ def check(args: Namespace) -> None:
 def _confirm(question: str) -> None:
     if not is_terminal(sys.stdin):
         raise CommandError("rm: nobody can be asked, standard input is no terminal: pass -f to delete", 2)
-    print(escape(question), end="", file=sys.stderr, flush=True)
+    print(printable(question), end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("rm: nothing was deleted", 1)
 
@@ -82,8 +83,8 @@ async def _list_objects(store: ObjectStore, args: Namespace, out: Output) -> Non
     infos = sorted(await store.list(on_invalid=invalid), key=lambda info: info.name)
     if out.json:
         out.document([info.name if args.names else object_document(info) for info in infos])
-    elif args.names:
-        out.lines([info.name for info in infos])
+    elif args.names or args.null:
+        out.lines([info.name for info in infos], null=args.null)
     elif infos:
         rows = [(_shown_name(info), human_size(info.size), human_time(info.mtime)) for info in infos]
         out.table(("NAME", "SIZE", "MODIFIED"), rows, right=(1,))
@@ -109,12 +110,12 @@ async def _list_buckets(link: Session, args: Namespace, out: Output) -> None:
         except BadBucketError:
             return None
 
-    if args.names:
+    if args.names or args.null:
         names = sorted(filter(None, map(bucket_of, await link.steady(link.js.stream_names))))
         if out.json:
             out.document(names)
         else:
-            out.lines(names)
+            out.lines(names, null=args.null)
         return
     streams = {bucket_of(info.config.name): info for info in await link.steady(link.js.streams)}
     streams.pop(None, None)

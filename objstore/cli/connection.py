@@ -73,11 +73,13 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     Raises:
         CommandError: a file or context that cannot be used; exit code 2.
     """
-    from .contexts import load_context, selected_context
+    from .contexts import context_path, load_context, selected_context
 
     url = args.server or environ.get("NATS_URL")
     name = args.context or (None if url else selected_context(environ))
     context = {} if name is None else load_context(name, environ)
+    if name is not None and (context.keys() & {"password", "token"} or "@" in context.get("url", "")):
+        check_private(context_path(name, environ), f"context {name!r} with a password or token in it,", out)
     if args.context:
         url = args.server or context.get("url") or environ.get("NATS_URL")
     options = _timeouts(args, environ)
@@ -86,6 +88,7 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
         args.tlsca or environ.get("NATS_CA") or context.get("ca"),
         args.tlscert or environ.get("NATS_CERT") or context.get("cert"),
         args.tlskey or environ.get("NATS_KEY") or context.get("key"),
+        out,
     )
     if tls is not None:
         options["tls"] = tls
@@ -99,8 +102,10 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
         jetstream["domain"] = domain
     elif context.get("jetstream_api_prefix"):
         jetstream["prefix"] = context["jetstream_api_prefix"]
-    if args.server and "@" in args.server and ":" in args.server.partition("://")[2].partition("@")[0]:
-        out.warn("a password on the command line can be read by everybody on this machine: use NATS_URL")
+    user, at, _ = (args.server or "").rpartition("@")
+    if at:
+        what = "password" if ":" in user.rpartition("//")[2] else "token"
+        out.warn(f"a {what} on the command line can be read by everybody on this machine: use NATS_URL")
     return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
 
 
@@ -148,7 +153,7 @@ def _credentials(
     if password is not None:
         raise CommandError("a password needs --user or NATS_USER", 2)
     if given.get("creds"):
-        _check_private(given["creds"], "credentials file", out)
+        check_private(given["creds"], "credentials file", out)
         return {"creds": given["creds"]}
     if given.get("nkey"):
         return {"nkey_seed": _secret(given["nkey"], "NKey file", out)}
@@ -163,7 +168,24 @@ def _ask_password(user: str) -> str:
     return getpass(f"Password of {user!r}: ", stream=sys.stderr)
 
 
-def _check_private(path: str, what: str, out: Output) -> None:
+def _check_path(path: str, what: str) -> None:
+    from natsproto.aio.auth import looks_secret
+
+    if looks_secret(path):
+        raise CommandError(
+            f"the {what} is given by its path, and what was given looks like its content: write it to a file "
+            "that only you can read (and if others could see it here, replace the key)",
+            2,
+        )
+
+
+def check_private(path: str, what: str, out: Output) -> None:
+    """Warn when others can read a file with secrets.
+
+    Raises:
+        CommandError: there is no such file, or its content was given instead; exit code 2.
+    """
+    _check_path(path, what)
     try:
         mode = os.stat(path).st_mode
     except OSError as exc:
@@ -173,23 +195,32 @@ def _check_private(path: str, what: str, out: Output) -> None:
 
 
 def _secret(path: str, what: str, out: Output) -> str:
-    _check_private(path, what, out)
+    check_private(path, what, out)
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(1 << 16).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = (exc.strerror or "").lower() if isinstance(exc, OSError) else "not text"
-        raise CommandError(f"{what} {path!r}: {reason}", 2) from None
+        with open(path, "rb") as file:
+            raw = file.read(1 << 16)
+    except OSError as exc:
+        raise CommandError(f"{what} {path!r}: {(exc.strerror or '').lower()}", 2) from None
+    text = raw.decode("utf-8", "replace").rstrip("\r\n")  # an error would carry all of it
+    if "\ufffd" in text:
+        raise CommandError(f"{what} {path!r}: not text", 2)
+    return text
 
 
-def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
+def _tls_context(ca: str | None, cert: str | None, key: str | None, out: Output) -> ssl.SSLContext | None:
     if not (ca or cert or key):
         return None
     import ssl
 
+    for path in filter(None, (ca, cert)):
+        _check_path(path, "certificate file")
+    if key:
+        check_private(key, "private key", out)
+
     try:
         context = ssl.create_default_context(cafile=ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False
         if cert:
             context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails, instead of a prompt
     except (OSError, ValueError) as exc:
@@ -234,12 +265,12 @@ async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
             from .local import LocalDirectory
 
             options = _timeouts(args, os.environ)
-            async with (
-                LocalDirectory(args.local) as directory,
-                directory.connect(name=NAME, **options) as client,
-            ):
-                timeout = options.get("request_timeout", REQUEST_TIMEOUT)
-                yield Session(client, client.jetstream(timeout=timeout), patient=True)
+            async with LocalDirectory(args.local) as directory:
+                if directory.exposed:
+                    out.warn(f"{directory.directory!r} {directory.exposed}")
+                async with directory.connect(name=NAME, **options) as client:
+                    timeout = options.get("request_timeout", REQUEST_TIMEOUT)
+                    yield Session(client, client.jetstream(timeout=timeout), patient=True)
             return
         import natsproto
 

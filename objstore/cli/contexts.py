@@ -42,6 +42,11 @@ def selected_context(environ: Mapping[str, str]) -> str | None:
         return None
 
 
+def context_path(name: str, environ: Mapping[str, str]) -> str:
+    """The file of a context."""
+    return os.path.join(context_directory(environ), "context", f"{name}.json")
+
+
 def load_context(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the fields of a context that this command knows: non-empty texts, paths expanded.
 
@@ -52,7 +57,7 @@ def load_context(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
     if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
         raise CommandError(f"{name!r} is no name of a context", 2)
-    path = os.path.join(context_directory(environ), "context", f"{name}.json")
+    path = context_path(name, environ)
     document = _read(name, path)
     fields: dict[str, str] = {}
     for key in (*_TEXTS, *_PATHS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -12,8 +13,10 @@ from argparse import Namespace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from natsproto._values import printable
+
 from .connection import check_connection
-from .output import CommandError, Output, escape, human_size, human_time, object_document
+from .output import CommandError, Output, human_size, human_time, object_document
 
 if TYPE_CHECKING:
     from natsproto.server import LocalServer
@@ -43,11 +46,12 @@ async def demo(args: Namespace, out: Output) -> None:
     from natsproto.server import LocalServer
 
     report = Report(out)
-    async with LocalServer() as server:
+    token = secrets.token_hex(16)  # the file that is shown is not for the other users of the machine
+    async with LocalServer(token=token, monitoring=False) as server:
         path = args.file or _own_file(server)
         pid, store_dir = server.pid, server.store_dir
         report.server(server)
-        await _show(server, path, report)
+        await _show(server, token, path, report)
     report.cleaned_up(pid, store_dir)
     report.next_steps(path)
     if out.json:
@@ -60,12 +64,16 @@ def _own_file(server: LocalServer) -> str:
     return binary if os.path.getsize(binary) >= 1 << 20 else os.path.realpath(sys.executable)
 
 
-async def _show(server: LocalServer, path: str, report: Report) -> None:
+async def _show(server: LocalServer, token: str, path: str, report: Report) -> None:
     import natsproto
     from objstore.errors import ObjectDeletedError
 
+    from .local import check_peer
+
     name = os.path.basename(path)
-    async with natsproto.connect(server.url, name="objstore demo") as client:
+    connecting = natsproto.connect(server.url, token=token, name="objstore demo")
+    connecting._options.check_peer = lambda transport: check_peer(transport, lambda: server.running)
+    async with connecting as client:
         store = await client.jetstream().create_object_store(bucket=BUCKET)
         async with store.watch(updates_only=True) as watcher:
             start = perf_counter()
@@ -124,7 +132,7 @@ class Report:
 
     def _line(self, what: str, text: str) -> None:
         if self._plain:
-            print(f"{what:<9} {escape(text)}", flush=True)
+            print(f"{what:<9} {printable(text)}", flush=True)
 
     def server(self, server: LocalServer) -> None:
         binary = server.binary
@@ -185,7 +193,7 @@ class Report:
         self.document["next"] = steps
         if self._plain:
             for step in steps:
-                print(f"  {escape(step)}", flush=True)
+                print(f"  {printable(step)}", flush=True)
 
 
 def _measured(size: int, took: float) -> dict[str, float]:

@@ -3,8 +3,9 @@
 The first command starts the server and holds a lock (``flock``) on ``DIR/objstore.lock`` for as long as it
 runs; the file tells the others where the server is. The lock goes with the process, however that one ends, so
 it cannot be left behind. The server ends with the command that started it. Commands that still run then
-compete for the lock, and the winner starts the server again on the same port with the same token, where the
-others find it by reconnecting.
+compete for the lock, and the winner starts the server again on the same port with a new token, where the
+others find it by reconnecting. In between any user of the machine may listen there: nothing is sent before it
+is proven that our own user is at the other end of the connection.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import asyncio
 import os
 import secrets
 import signal
+import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from natsproto.errors import AuthorizationError, NatsError, ServerProcessError
+from natsproto._owner import peer_user
+from natsproto.errors import AuthorizationError, NatsError, ServerProcessError, StaleConnectionError
 
 from .output import CommandError
 
 if TYPE_CHECKING:
     from natsproto.aio.client import Client
     from natsproto.server import LocalServer
+    from natsproto.transport import Transport
 
 LOCK_NAME = "objstore.lock"
 JOIN = 30.0
@@ -50,10 +54,14 @@ class LockFile:
         Raises:
             CommandError: it is somebody else's, who could send us to any server.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(self.path, flags, 0o600)
-        if os.fstat(self._fd).st_uid != os.geteuid():
+        found = os.fstat(self._fd)
+        if found.st_uid != os.geteuid():
             raise CommandError(f"{self.path!r} belongs to another user: use a directory of your own", 2)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise CommandError(f"{self.path!r} is no lock file of ours: use a directory of your own", 2)
+        os.fchmod(self._fd, 0o600)  # the token of the server is in it
 
     def try_lock(self) -> bool:
         """Take the lock if nobody has it. A file that was removed meanwhile is made anew."""
@@ -125,11 +133,16 @@ def process_mark(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    import subprocess
+
     try:
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return "alive"
+        ps = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # what cannot be told from a later process is not ended
+    state, _, began = ps.stdout.strip().partition(" ")
+    return None if state.startswith("Z") else began.strip() or None
 
 
 class LocalDirectory:
@@ -144,9 +157,13 @@ class LocalDirectory:
         self.lock = LockFile(self.directory)
         self.server: LocalServer | None = None
         self.url = ""
+        self._token = ""
+        self._refused: Refused | None = None  # why the last one who answered was told nothing
 
     async def __aenter__(self) -> Self:
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        for path in (self.directory, os.path.join(self.directory, "jetstream")):
+            _check_link(path)
         self.lock.open()
         return self
 
@@ -155,19 +172,41 @@ class LocalDirectory:
             if self.server is not None:
                 server, self.server = self.server, None
                 await server.__aexit__(None, None, None)
-                # The address stays: who still runs, or comes next, starts the server there.
-                self.lock.write({"url": self.url, "pid": 0})
+                # The port stays: who still runs, or comes next, starts the server there.
+                self.lock.write({"url": f"nats://127.0.0.1:{server.port}", "pid": 0})
         finally:
             self.lock.close()
+
+    @property
+    def exposed(self) -> str:
+        """Why others can read or replace what is in the directory; ``""`` when they cannot."""
+        found = os.stat(self.directory)
+        if found.st_uid != os.geteuid():
+            return "belongs to another user, who can read and replace what is in it"
+        others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid != os.getegid() else 0)
+        if found.st_mode & others:
+            return "may be written to by other users, who can replace what is in it (chmod go-w)"
+        return ""
 
     @asynccontextmanager
     async def connect(self, **options: Any) -> AsyncIterator[Client]:
         """Connect to the directory's server, which is started if there is none.
 
         Raises:
-            CommandError: none was found or started in time.
+            CommandError: none was found or started in time; or another user listens in its place, or the
+                system does not tell who does.
             ServerProcessError: it cannot be started.
         """
+        try:
+            async with self._connected(options) as client:
+                yield client
+        except NatsError as exc:
+            if self._refused is None:
+                raise
+            raise CommandError(f"{self.directory!r}: {self._refused}", 5) from exc
+
+    @asynccontextmanager
+    async def _connected(self, options: dict[str, Any]) -> AsyncIterator[Client]:
         lost = asyncio.Event()
         client = await self._join(disconnected_cb=lost.set, reconnect_wait_max=0.25, **options)
         guard = asyncio.create_task(self._guard(client, lost), name="objstore-local")
@@ -180,21 +219,49 @@ class LocalDirectory:
                 guard.exception()
             await client.close()
 
-    async def _join(self, **options: Any) -> Client:
+    async def _connect(self, options: dict[str, Any]) -> Client:
         import natsproto
 
+        port = urlsplit(self.url).port
+        connecting = natsproto.connect(f"nats://127.0.0.1:{port}", token=lambda: self._token, **options)
+        connecting._options.check_peer = self._check_peer
+        return await connecting
+
+    def _check_peer(self, transport: Transport) -> None:
+        """Let only the server be told the token that the lock file speaks of, each time we connect.
+
+        Raises:
+            Refused: it is not proven to be that one.
+            StaleConnectionError: it ends, or is not announced yet.
+        """
+        there = self.lock.read()
+        try:
+            # Where the system does not tell: a server of our own listens for as long as it runs. On systems
+            # other than Linux that has to do for another command's, too.
+            check_peer(transport, lambda: self.server is not None or sys.platform != "linux")
+        except Refused as exc:
+            self._refused = exc
+            raise
+        self._refused = None
+        if not _runs(there):
+            raise StaleConnectionError("the server ends, or was started just now")
+        self._token = urlsplit(str(there.get("url"))).username or ""
+
+    async def _join(self, **options: Any) -> Client:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + JOIN
         while True:
             if await self.try_start():
-                return await natsproto.connect(self.url, **options)
+                return await self._connect(options)
             there = self.lock.read()
             if isinstance(there.get("url"), str) and _runs(there):
                 self.url = there["url"]
                 try:
-                    return await natsproto.connect(self.url, **options)
+                    return await self._connect(options)
                 except (ConnectionError, TimeoutError, AuthorizationError):
-                    pass  # it is ending, and its starter about to give the lock back
+                    if self._refused is not None and (self._refused.for_good or loop.time() > deadline):
+                        raise
+                    # Otherwise it is ending, and its starter about to give the lock back.
             if loop.time() > deadline:
                 raise CommandError(
                     f"another process (pid {there.get('starter', 'unknown')}) holds {self.lock.path!r} "
@@ -214,7 +281,7 @@ class LocalDirectory:
         try:
             before = self.lock.read()
             await _end_stale(before)
-            self.server = await self._start(before)
+            self.server = await self._start(_port(before))
             self._announce(self.server)
         except BaseException:
             if self.server is None:
@@ -227,13 +294,15 @@ class LocalDirectory:
         pid = server.pid
         self.lock.write({"url": self.url, "pid": pid, "mark": process_mark(pid), "starter": os.getpid()})
 
-    async def _start(self, before: dict[str, Any]) -> LocalServer:
+    async def _start(self, port: int | None) -> LocalServer:
         from natsproto.server import LocalServer, find_server
 
         binary = find_server().path
-        port, token = _address(before)
+        token = secrets.token_hex(16)  # a new one each time: one that was overheard opens nothing later
         for wanted in dict.fromkeys((port, None)):
-            server = LocalServer(binary=binary, store_dir=self.directory, port=wanted, token=token)
+            server = LocalServer(
+                binary=binary, store_dir=self.directory, port=wanted, token=token, monitoring=False
+            )
             try:
                 await server.__aenter__()
             except ServerProcessError:
@@ -261,15 +330,63 @@ class LocalDirectory:
                 await asyncio.sleep(POLL)
 
 
-def _address(before: dict[str, Any]) -> tuple[int | None, str]:
-    """Port and token of the server before; a new token when there was none."""
+def _port(before: dict[str, Any]) -> int | None:
+    """Port of the server before."""
     try:
-        parts = urlsplit(str(before.get("url", "")))
-        if parts.port and parts.username:
-            return parts.port, parts.username
+        return urlsplit(str(before.get("url", ""))).port or None
     except ValueError:
-        pass
-    return None, secrets.token_hex(16)
+        return None
+
+
+def _check_link(path: str) -> None:
+    """Not into what somebody else's link leads to: a directory of our user, perhaps.
+
+    Raises:
+        CommandError: it is such a link.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode) and found.st_uid != os.geteuid():
+        raise CommandError(f"{path!r} is another user's link: name the directory itself", 2)
+
+
+class Refused(ConnectionError):
+    """Nothing was sent to who listens on the server's port. ``for_good``: trying again does not help."""
+
+    def __init__(self, text: str, *, for_good: bool = False) -> None:
+        super().__init__(text)
+        self.for_good = for_good
+
+
+def check_peer(transport: Transport, otherwise: Callable[[], bool]) -> None:
+    """Refuse a connection whose other end is not proven to be held by a process of our own user.
+
+    Args:
+        transport: the connection, over which INFO has come: so it was accepted.
+        otherwise: the proof that has to do where the system does not tell.
+
+    Raises:
+        Refused: there is no proof.
+    """
+    local, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    try:
+        user = peer_user(local, peer)
+    except OSError:
+        if otherwise():
+            return
+        raise Refused(
+            f"this system does not tell whose server listens on port {peer[1]} (/proc/self/net/tcp cannot be "
+            "read): run one command at a time, or start a nats-server yourself and name it with --server",
+            for_good=True,
+        ) from None
+    if user is None:
+        raise Refused(f"the server on port {peer[1]} is gone, or another user was in its place: try again")
+    if user != os.geteuid():
+        raise Refused(
+            f"another user of this machine listens on port {peer[1]}, where the server was: try again"
+        )
 
 
 def _runs(there: dict[str, Any]) -> bool:
@@ -301,4 +418,4 @@ async def _end_stale(before: dict[str, Any]) -> None:
         raise CommandError(f"the server of a command that died (pid {before['pid']}) cannot be ended", 5)
 
 
-__all__ = ["LocalDirectory", "LockFile", "process_mark"]
+__all__ = ["LocalDirectory", "LockFile", "Refused", "check_peer", "process_mark"]

@@ -48,11 +48,11 @@ class Parser(argparse.ArgumentParser):
             (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
-        from .output import escape
+        from natsproto._values import printable
 
         name, _, command = self.prog.partition(" ")
         where = f"{command}: " if command else ""
-        self.exit(2, escape(f"{name}: {where}{message}. See: {self.prog} --help") + "\n")
+        self.exit(2, printable(f"{name}: {where}{message}. See: {self.prog} --help") + "\n")
 
 
 def _shared(*, top: bool) -> Parser:
@@ -159,6 +159,9 @@ def build_parser() -> Parser:
     ls = command("ls", "list buckets, or the objects of one")
     ls.add_argument("bucket", metavar="BUCKET", nargs="?")
     ls.add_argument("-n", "--names", action="store_true", help="names only")
+    ls.add_argument(
+        "-0", "--null", action="store_true", help="names only, each followed by a NUL: for xargs -0"
+    )
 
     info = command("info", "show what is known of a bucket or an object")
     info.add_argument("bucket", metavar="BUCKET")

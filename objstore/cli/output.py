@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from natsproto._values import printable
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
@@ -28,20 +30,6 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-def escape(text: str) -> str:
-    """Return ``text`` on one line and without anything a terminal would act on.
-
-    Control characters, line and paragraph separators, direction marks, lone surrogates: all that is not
-    printable is written as ``\\xNN`` or ``\\uNNNN``.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
 
 
 def human_size(size: int) -> str:
@@ -162,7 +150,7 @@ class Output:
     def _say(self, text: str) -> None:
         self.end_progress()
         if sys.stderr is not None:  # closed by who started us
-            print(escape(text), file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def progress(self, label: str) -> Callable[[int, int | None], None] | None:
         """A progress callback for a transfer; ``None`` where no line is wanted or nobody would see it."""
@@ -170,7 +158,7 @@ class Output:
             return None
         from time import monotonic
 
-        label = escape(label)
+        label = printable(label)
         start = shown = monotonic()
 
         def show(done: int, total: int | None) -> None:
@@ -203,15 +191,15 @@ class Output:
         self.end_progress()
         print(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
 
-    def lines(self, texts: Sequence[str]) -> None:
-        """One text a line; raw where no terminal reads them."""
+    def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
+        """One text a line, or each followed by a NUL; raw where no terminal reads them."""
         tame = is_terminal(sys.stdout)
         for text in texts:
-            print(escape(text) if tame else text)
+            print(printable(text) if tame else text, end="\0" if null else "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """Columns under a head; those in ``right`` are set to the right."""
-        cells = [[escape(cell) for cell in row] for row in (head, *rows)]
+        cells = [[printable(cell) for cell in row] for row in (head, *rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
         for row in cells:
             texts = (
@@ -224,7 +212,7 @@ class Output:
         """Name and value, one a line."""
         width = max(len(key) for key, _ in facts)
         for key, value in facts:
-            print(f"{key.rjust(width)}  {escape(value)}")
+            print(f"{key.rjust(width)}  {printable(value)}")
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -12,13 +12,17 @@ MAX_NAME_BYTES = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
 
+_REORDERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that change the order in which others are shown: ``exe`` may look like ``pdf``."""
+
 
 def output_name(name: str) -> str:
     """Return the file name under which ``get`` stores an object when no ``-O`` was given.
 
     It is the base name of the object's name. Refused is what could reach outside of the current directory or
-    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, names that Windows
-    keeps for devices, trailing dots and spaces, leading dashes, nothing at all, and too much.
+    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, those that turn
+    text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
+    nothing at all, and too much.
 
     Raises:
         CommandError: exit code 2; it says to name the file with ``-O``.
@@ -33,6 +37,8 @@ def output_name(name: str) -> str:
         raise refused("contains a backslash")
     if any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in name):
         raise refused("contains control characters")
+    if _REORDERS.search(name):
+        raise refused("contains characters that change the order of others")
     if name.startswith("/"):
         raise refused("is an absolute path")
     parts = name.split("/")
@@ -47,6 +53,8 @@ def output_name(name: str) -> str:
         raise refused("ends in a dot or a space")
     if base[0] == "-":
         raise refused("gives a file name that begins with a dash")
+    if base[0] == ".":
+        raise refused("gives a hidden file, which a shell or a tool may read as its own")
     if _DEVICE.fullmatch(base.partition(".")[0].rstrip(" ")):
         raise refused("is a reserved device name")
     try:

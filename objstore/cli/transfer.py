@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import stat
@@ -105,7 +106,8 @@ async def get(args: Namespace, out: Output) -> None:
     from .paths import output_name
 
     target = output_name(args.name) if args.output is None else args.output
-    stream = target == "-" or _is_stream(target)
+    # Only where the user says so: what lies there under an object's name may have been put there by others.
+    stream = target == "-" or (args.output is not None and _is_stream(target))
     if not stream:
         _check_target(target, force=args.force)
     async with session(args, out) as link:
@@ -125,14 +127,22 @@ async def get(args: Namespace, out: Output) -> None:
         out.end_progress()
 
 
+def _is_device(path: str) -> bool:
+    """Whether it is in the system's own folders, where links are the system's own, too."""
+    path = os.path.abspath(path)
+    return path.startswith(("/dev/", "/proc/")) and not path.startswith(("/dev/shm/", "/dev/mqueue/"))
+
+
 def _is_stream(path: str) -> bool:
     """Whether it is there and cannot be replaced by a file: a device, a pipe, a descriptor."""
+    device = _is_device(path)
     try:
-        mode = os.stat(path).st_mode
+        mode = (os.stat if device else os.lstat)(path).st_mode
     except OSError:
         return False
-    special = not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-    return special or (os.path.abspath(path).startswith(("/dev/", "/proc/")) and stat.S_ISREG(mode))
+    if stat.S_ISLNK(mode):
+        return False
+    return not stat.S_ISDIR(mode) and (device or not stat.S_ISREG(mode))
 
 
 def _check_target(path: str, *, force: bool) -> None:
@@ -183,7 +193,7 @@ async def _to_stream(
     bucket = store._bucket
     bucket.check_name(name)
     bucket, info = await _get.resolve(bucket, name)
-    file = sys.stdout.buffer if target == "-" else open(target, "wb", 0)  # noqa: ASYNC230 SIM115
+    file = sys.stdout.buffer if target == "-" else _open_stream(target)
     try:
         await _get.copy_blocks(
             bucket, info, lambda block: _write_all(file, block), verify=True, progress=show
@@ -193,6 +203,27 @@ async def _to_stream(
         if target != "-":
             file.close()
     return info
+
+
+def _open_stream(path: str) -> Any:
+    """Open what is there, at once: a pipe that nobody reads is an error.
+
+    Somebody may have put a link or a file there since it was looked at: neither is followed or overwritten.
+    """
+    device = _is_device(path)
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    flags |= os.O_TRUNC if device else os.O_NOFOLLOW  # /dev/stdout may be a file
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            raise CommandError(f"get: nobody reads the pipe {path!r}", 1) from None
+        raise
+    if not device and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _exists(path)
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "wb", 0)
 
 
 def _write_all(file: Any, block: list[Any]) -> None:

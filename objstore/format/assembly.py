@@ -94,11 +94,13 @@ class Assembly:
         payload is used up: its view is released.
 
         Raises:
-            IntegrityError: more bytes than the object has.
+            IntegrityError: more bytes, or more messages, than the object has.
         """
         size = len(payload)
         if not size:
             self.empty_chunks += 1
+            if self.chunks + self.empty_chunks > self.info.chunks + 1:
+                raise self._error(f"more than {self.info.chunks} chunks are stored")
             return
         offset = self.received
         if offset + size > self.info.size:
@@ -109,6 +111,25 @@ class Assembly:
         self.chunks += 1
         if self._places is not None:
             self._places.store(payload)
+
+    def accept_run(self, payload: bytes | bytearray | memoryview, chunks: int, empty: int = 0) -> None:
+        """Take bytes of the object that are not cut into its chunks; only without a target.
+
+        Args:
+            payload: the next bytes.
+            chunks: how many chunks end with them, empty ones left out.
+            empty: how many empty ones do.
+
+        Raises:
+            IntegrityError: as :meth:`accept`.
+        """
+        if self.received + len(payload) > self.info.size:
+            raise self._error(f"more than {self.info.size} bytes are stored")
+        if self._hasher is not None:
+            self._hasher.update(payload)
+        self.received += len(payload)
+        self.chunks += chunks
+        self.empty_chunks += empty
 
     @property
     def complete(self) -> bool:

@@ -108,7 +108,8 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
         if config.sources:
             raise bad("a mirror takes from one bucket only: sources and mirror exclude each other")
         doc["mirror"] = _encode_source(bucket, config.mirror, bad)
-        doc["mirror_direct"] = config.allow_direct
+        if config.allow_direct and "subject_transforms" not in doc["mirror"]:
+            doc["mirror_direct"] = True  # it answers for its origin, too: only where it knows its subjects
         del doc["subjects"]  # a mirror listens to nothing
         del doc["allow_rollup_hdrs"]
     if isinstance(config.sources, str) or not isinstance(config.sources, Sequence):

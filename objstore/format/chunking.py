@@ -37,7 +37,7 @@ def resolve_chunk_size(
     if explicit > MAX_CHUNK_SIZE:
         raise BadObjectMetaError(f"the chunk size must not be above {MAX_CHUNK_SIZE}, got {explicit}")
     if 0 < max_payload < explicit:
-        raise BadObjectMetaError(f"the chunk size {explicit} is above {whose} {max_payload}")
+        raise BadObjectMetaError(f"the chunk size {explicit} is above {whose}: {max_payload}")
     return explicit
 
 

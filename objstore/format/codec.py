@@ -7,6 +7,7 @@ list-valued headers exist in this module only.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from natsproto import _values
 from objstore.errors import BadObjectMetaError, IntegrityError
 from objstore.format import digest as _digest
 from objstore.format.models import (
+    MOVED,
+    MOVED_TO,
     InfoDraft,
     ObjectHeaders,
     ObjectInfo,
@@ -28,6 +31,7 @@ from objstore.format.naming import (
     DEFAULT_CHUNK_SIZE,
     MAX_NAME_BYTES,
     decode_meta_name,
+    is_safe_nuid,
 )
 
 MAX_META_BYTES = 1024 * 1024
@@ -66,10 +70,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # written again it would be what is no JSON
+        raise ValueError(f"{text[:80]} is out of range")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _quote = json.encoder.encode_basestring  # as _ENCODE quotes
-_ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -231,7 +241,7 @@ def _encode_plain(info: ObjectInfo, digest: bytes | None) -> bytes | None:
         or options is None
         or options.link is not None
         or options.chunk_size is not None
-        or len(info.name) > MAX_NAME_BYTES
+        or len(info.name) + len(info.nuid) + len(info.digest) > 2 * MAX_NAME_BYTES
     ):
         return None
     wire_digest = info.wire_digest if digest is None else _digest.wire_digest(digest)
@@ -264,11 +274,9 @@ def _encode_options(info: ObjectInfo) -> dict[str, Any]:
 
 def _dump(doc: dict[str, Any], info: ObjectInfo) -> bytes:
     try:
-        try:
-            return _ENCODE(doc).encode()
-        except UnicodeEncodeError:
-            # Only text read from somebody else's meta can hold lone surrogates: \uXXXX keeps them.
-            return _ENCODE_ASCII(doc).encode()
+        # Only text read from somebody else's meta can hold lone surrogates: \uXXXX keeps them. The rest is
+        # not escaped, or it might be three times as long as it was.
+        return _ENCODE(doc).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError) as exc:
         raise BadObjectMetaError(
             f"the metadata of {info.name!r} cannot be written as JSON: {exc}",
@@ -282,17 +290,39 @@ def tombstone_info(info: ObjectInfo, *, mtime: datetime | None = None) -> Object
     return replace(info, deleted=True, size=0, chunks=0, digest="", mtime=mtime or info.mtime)
 
 
-def tombstone(info: ObjectInfo, *, mtime: datetime | None = None) -> bytes:
+def tombstone(info: ObjectInfo, *, mtime: datetime | None = None, limit: int = MAX_META_BYTES) -> bytes:
     """Return the delete marker of an object (ADR-20, "Deleting an Object").
+
+    Whatever could be read can be deleted: where everything together does not fit, the marker says no more
+    than is needed.
 
     Args:
         info: the object as it is, deleted or not.
         mtime: the writer's clock; ``info.mtime`` when not given.
-
-    Raises:
-        BadObjectMetaError: as :func:`encode_meta`.
+        limit: bytes it may take; the shortest one may take more, where the name does.
     """
-    return encode_meta(tombstone_info(info, mtime=mtime))
+    gone = tombstone_info(info, mtime=mtime)
+    try:
+        payload = encode_meta(gone)
+        if len(payload) <= limit:
+            return payload
+    except BadObjectMetaError:
+        pass
+    return encode_meta(_shortest(gone))
+
+
+def _shortest(gone: ObjectInfo) -> ObjectInfo:
+    """A delete marker without what anybody may have said at length; it still tells of a rename."""
+    marks = {key: gone.metadata[key] for key in (MOVED, MOVED_TO) if key in gone.metadata}
+    return replace(
+        gone,
+        description=None,
+        headers=None,
+        metadata={key: text for key, text in marks.items() if len(text) <= MAX_NAME_BYTES},
+        nuid=gone.nuid if is_safe_nuid(gone.nuid) else "",
+        options=None if gone.is_link else gone.options,
+        extra={},
+    )
 
 
 # --- meta messages: reading -------------------------------------------------------------------------------
@@ -303,6 +333,10 @@ _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')  # or strings, to p
 DEEPEST = 200
 """Levels a meta message may be nested. Left to Python, it would depend on its version and on how deep the
 caller's own stack is whether a message is read, and whether it can be written again."""
+
+GROWTH = 4
+"""So many times as long, at most, is a meta message that is written again: ``1e15`` is written in full."""
+_SURELY_WRITABLE = MAX_META_BYTES // GROWTH
 
 
 class _Invalid(Exception):
@@ -333,17 +367,19 @@ def decode_meta(
 
     Raises:
         MetaDecodeError: above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON, not an object, no
-            name or another name than the subject's, a value of the wrong type or out of range.
+            name or another name than the subject's, a value of the wrong type or out of range; or it would be
+            above 1 MiB when written again, whatever a caller makes of description, headers and metadata.
     """
     try:
         return _decode(payload, bucket, subject, revision, timestamp)
     except _Invalid as exc:
-        reason, cause = str(exc), exc.__cause__
-    except RecursionError as exc:
-        reason, cause = f"nested more than {DEEPEST} levels deep", exc
+        reason = str(exc)
+    except RecursionError:
+        reason = f"nested more than {DEEPEST} levels deep"
     except ValueError as exc:  # UnicodeDecodeError, JSONDecodeError, integers of too many digits
-        reason, cause = f"not JSON: {exc}", exc
-    raise MetaDecodeError(reason, bucket=bucket, subject=subject or "", revision=revision) from cause
+        reason = f"not JSON: {exc}"
+    # Not chained: a decoder's error holds the whole text, which may have a megabyte.
+    raise MetaDecodeError(reason, bucket=bucket, subject=subject or "", revision=revision) from None
 
 
 def _decode(
@@ -401,7 +437,16 @@ def _decode(
     draft.extra = extra
     draft.__class__ = ObjectInfo
     info: ObjectInfo = draft
+    if len(payload) > _SURELY_WRITABLE:
+        _check_writable(info)
     return info
+
+
+def _check_writable(info: ObjectInfo) -> None:
+    try:
+        encode_meta(replace(info, description=None, headers=None, metadata={}))
+    except BadObjectMetaError:
+        raise _Invalid(f"written again it would be above the limit of {MAX_META_BYTES} bytes") from None
 
 
 def _too_deep(text: str) -> bool:

@@ -7,7 +7,6 @@ Users see ``SHA-256=<64 lowercase hex digits>``, as ``nats object info`` prints 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING
 
@@ -56,17 +55,6 @@ def parse_digest(text: str) -> bytes:
     if len(raw) != 32:
         raise ValueError(f"malformed SHA-256 digest: {text[:80]!r}")
     return raw
-
-
-def digests_equal(a: str | bytes, b: str | bytes) -> bool:
-    """Compare two digests, each in either form or as its 32 bytes, in constant time.
-
-    Raises:
-        ValueError: a digest given as text is not a SHA-256 digest.
-    """
-    left = parse_digest(a) if isinstance(a, str) else a
-    right = parse_digest(b) if isinstance(b, str) else b
-    return hmac.compare_digest(left, right)
 
 
 def to_hex(text: str) -> str:

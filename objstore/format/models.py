@@ -6,7 +6,7 @@ All are frozen; ``dataclasses.replace`` makes changed copies. Additions are keyw
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -438,3 +438,25 @@ class InvalidMeta:
     subject: str
     revision: int
     error: Exception
+
+
+# -- the marks that a rename leaves in the metadata of both names; see _rename.py --------------------------
+
+RENAMING = "natsproto.renaming"
+RENAMING_AT = "natsproto.renaming-at"
+RENAMED_FROM = "natsproto.renamed-from"
+MOVED = "natsproto.moved"
+"""In the delete marker of an old name: the nuid of the chunks that have another name since."""
+MOVED_TO = "natsproto.moved-to"
+"""There, too: that name."""
+MARKS = frozenset({RENAMING, RENAMING_AT, RENAMED_FROM, MOVED, MOVED_TO})
+
+
+def unmarked(info: ObjectInfo) -> dict[str, str]:
+    """The metadata without our marks."""
+    return {key: value for key, value in info.metadata.items() if key not in MARKS}
+
+
+def shown(info: ObjectInfo) -> ObjectInfo:
+    """What callers are told: the marks are nobody's metadata."""
+    return info if MARKS.isdisjoint(info.metadata) else replace(info, metadata=unmarked(info))

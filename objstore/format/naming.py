@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from binascii import a2b_base64
 from functools import lru_cache
 
 from natsproto import _values
 from natsproto.errors import InvalidNameError
+from natsproto.subjects import MAX_LINE
 from objstore.errors import BadBucketError, IntegrityError
+from objstore.format.digest import new_hasher
 
 DEFAULT_CHUNK_SIZE = 128 * 1024
 """Chunk size in bytes when the caller names none."""
@@ -32,11 +35,13 @@ and gateways need to prepend an account and a longer reply to the same subject.
 
 _BUCKET = re.compile(VALID_BUCKET_RE)
 _NUID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+NUID_LENGTH = 24
+"""Characters of the nuids that are made here."""
 
 # `HPUB <subject> <reply> <header> <total>\r\n`: the longest line a meta message is written on.
-_REPLY_LENGTH = 80
+_REPLY_LENGTH = 80  # of other clients, too, with their own prefixes
 _SIZE_DIGITS = 10
-_LINE_OVERHEAD = len("HPUB ") + 1 + _REPLY_LENGTH + 1 + _SIZE_DIGITS + 1 + _SIZE_DIGITS + len("\r\n")
+_LINE_OVERHEAD = len("HPUB ") + 1 + 1 + _SIZE_DIGITS + 1 + _SIZE_DIGITS + len("\r\n")
 
 
 def check_bucket(name: str) -> str:
@@ -72,6 +77,11 @@ def all_chunks_subject(bucket: str) -> str:
     return f"$O.{bucket}.C.>"
 
 
+def all_subject(bucket: str) -> str:
+    """Return the subject filter that matches everything of the bucket."""
+    return f"$O.{bucket}.>"
+
+
 def all_meta_subject(bucket: str) -> str:
     """Return the subject filter that matches every meta message of the bucket."""
     return f"$O.{bucket}.M.>"
@@ -104,11 +114,6 @@ def meta_subjects(bucket: str, name: str) -> list[str]:
     return [f"$O.{bucket}.M.{encoded}" for encoded in _encodings(name)]
 
 
-def alternative_meta_subjects(bucket: str, name: str) -> list[str]:
-    """Return the subjects of :func:`meta_subjects` but for :func:`meta_subject`; the list may be empty."""
-    return meta_subjects(bucket, name)[1:]
-
-
 def decode_meta_name(subject: str) -> str | None:
     """Return the object name a meta subject stands for, or ``None`` if it stands for none.
 
@@ -121,11 +126,41 @@ def decode_meta_name(subject: str) -> str | None:
     if "-" in encoded or "_" in encoded:
         encoded = encoded.replace("-", "+").replace("_", "/")
     try:
-        name = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True).decode()
+        raw = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+        name = raw.decode()
     except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         return None
     # Surplus bits, half a padding, both alphabets at once: a subject where nobody would look for the name.
-    return name if name and tokens[3] in _encodings(name) else None
+    if name and (tokens[3] == urlsafe_b64encode(raw).decode("ascii") or tokens[3] in _encodings(name)):
+        return name
+    return None
+
+
+def new_nuid(name: str) -> str:
+    """Return a new nuid for chunks of an object: 24 characters of ``[0-9A-Za-z_-]`` that name nothing else.
+
+    72 random bits, and 72 bits of the SHA-256 of these and the name: so a meta of another name that names the
+    same chunks is known for what it is (:func:`is_nuid_of`). Other clients' nuids have 22 characters.
+    """
+    return _nuid(os.urandom(9), name)
+
+
+def is_own_nuid(nuid: str) -> bool:
+    """Tell whether a nuid may come from :func:`new_nuid`, for whatever name."""
+    return len(nuid) == NUID_LENGTH and is_safe_nuid(nuid)
+
+
+def is_nuid_of(nuid: str, name: str) -> bool:
+    """Tell whether :func:`new_nuid` has made this nuid for this name.
+
+    False says nothing: other clients make nuids that have nothing to do with the name, and a renamed object
+    keeps its own.
+    """
+    return is_own_nuid(nuid) and nuid == _nuid(urlsafe_b64decode(nuid)[:9], name)
+
+
+def _nuid(drawn: bytes, name: str) -> str:
+    return urlsafe_b64encode(drawn + new_hasher(drawn + name.encode()).digest()[:9]).decode("ascii")
 
 
 def is_safe_nuid(nuid: str) -> bool:
@@ -151,7 +186,9 @@ def chunk_subject(bucket: str, nuid: str) -> str:
     return f"$O.{bucket}.C.{nuid}"
 
 
-def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -> str:
+def check_object_name(
+    name: str, bucket: str, *, max_control_line: int = MAX_LINE, reply_length: int = 0
+) -> str:
     """Return the text of the object name if it can be used.
 
     Any non-empty string that can be written as UTF-8 can, as long as the control line of its meta message
@@ -161,6 +198,7 @@ def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -
         name: the object's name.
         bucket: the bucket it is for; its length counts.
         max_control_line: the server's limit in bytes.
+        reply_length: bytes of the client's reply subjects; it counts from 80 on.
 
     Raises:
         InvalidNameError: empty, not a string, not encodable (lone surrogates), or too long.
@@ -174,7 +212,8 @@ def check_object_name(name: str, bucket: str, *, max_control_line: int = 4096) -
         size = len(name.encode())
     except UnicodeEncodeError as exc:
         raise InvalidNameError(f"the object name cannot be written as UTF-8: {name[:80]!r}") from exc
-    room = max_control_line - _LINE_OVERHEAD - len("$O..M.") - len(bucket)
+    reply = max(reply_length, _REPLY_LENGTH)
+    room = max_control_line - _LINE_OVERHEAD - reply - len("$O..M.") - len(bucket)
     limit = min(MAX_NAME_BYTES, max(room, 0) // 4 * 3)
     if size > limit:
         raise InvalidNameError(
