@@ -9,6 +9,7 @@ the range.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import uuid
@@ -48,6 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
         aio_options.DEFAULT_TRANSPORT = transport  # type: ignore[assignment]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What pytest and the tests' modules hold is no garbage: no test's collection looks at it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     server = find_server()
     return [
@@ -72,6 +79,17 @@ def localhost() -> Iterator[None]:
             patch.setattr(socket, "getaddrinfo", known)
             yield
     else:
+        yield
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server on a busy machine is not a silent one, unless a test is about silence."""
+    defaults: dict[str, Any] = natsproto.connect.__kwdefaults__
+    # A patch of its own: what a test patches must be undone before the fixtures that it uses are.
+    with pytest.MonkeyPatch.context() as patch:
+        if "cluster" not in request.keywords and "unit" not in request.path.parts:
+            patch.setitem(defaults, "connect_timeout", 10.0)
         yield
 
 

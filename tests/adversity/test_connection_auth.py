@@ -74,6 +74,8 @@ async def test_nkey(make: ServerMaker) -> None:
     server = make(config=f"authorization {{ users: [ {{nkey: {key.public}}} ] }}")
     await works(server, nkey_seed=key.seed)
     await works(server, nkey_seed=key.seed.encode())
+    await works(server, nkey=key.public, signature_cb=lambda nonce: key.sign(nonce.encode()))
+    await refused(server, nkey=key.public, signature_cb=lambda nonce: bytes(64))
     await refused(server)
     await refused(server, nkey_seed=other.seed)
 
@@ -106,6 +108,7 @@ async def test_credentials_file_and_jwt(make: ServerMaker, tmp_path: Path) -> No
     await works(server, creds=path)
     await works(server, creds=str(path))
     await works(server, jwt=token, nkey_seed=user.seed)
+    await works(server, jwt=lambda: token, nkey_seed=user.seed)
     await works(server, jwt=token, signature_cb=lambda nonce: user.sign(nonce.encode()))
     await refused(server, jwt=token, nkey_seed=stranger.seed)
     await refused(server)

@@ -11,6 +11,9 @@ import pytest
 
 import natsproto
 from natsproto import Client
+from natsproto.aio import callbacks
+from natsproto.aio.callbacks import MAX_UNDER_WAY, Callbacks
+from natsproto.errors import PermissionsViolationError
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
@@ -63,6 +66,65 @@ async def test_a14_callbacks_that_misbehave(
             await nc.close()
         logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert len(logged) >= 2 if callback in (raising, raising_later) else logged == []
+
+
+async def test_a_flood_of_errors_runs_only_so_many_callbacks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is left out, with one record; what comes when those have ended is told again."""
+    monkeypatch.setattr(callbacks, "MAX_WAITING", 10)
+    told: list[str] = []
+    go = asyncio.Event()
+
+    async def slow(exc: BaseException) -> None:
+        assert isinstance(exc, PermissionsViolationError)
+        told.append(exc.subject)
+        await go.wait()
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        for topic in ("first", "second"):
+            await conn.expect(topic)
+            for n in range(1000):
+                await conn.err(f'Permissions Violation for Publish to "{topic}.{n}"')
+            request = await conn.expect("done")
+            await conn.msg(request.reply.decode())
+        await conn.serve()
+
+    async with ScriptedServer(script) as server, natsproto.connect(server.url, error_cb=slow) as nc:
+        for topic, records in (("first", 1), ("second", 2)):
+            await nc.publish(topic)
+            await nc.request("done")
+            await asyncio.sleep(0)  # callbacks run a turn later
+            assert told == [f"{topic}.{n}" for n in range(MAX_UNDER_WAY)]
+            dropped = [record for record in caplog.records if "left out" in record.getMessage()]
+            assert len(dropped) == records
+            assert len(asyncio.all_tasks()) < MAX_UNDER_WAY + 20
+            go.set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert told == [f"{topic}.{n}" for n in range(MAX_UNDER_WAY + 10)]
+            await asyncio.sleep(0.01)
+            go.clear()
+            told.clear()
+
+
+async def test_callbacks_that_end_at_once_are_all_told() -> None:
+    calls = Callbacks()
+    told: list[int] = []
+
+    async def quick(n: int) -> None:
+        told.append(n)
+
+    for callback in (told.append, quick):
+        for n in range(MAX_UNDER_WAY):
+            calls.tell(callback, n)
+        await calls.finish()
+        for n in range(MAX_UNDER_WAY, 2 * MAX_UNDER_WAY):
+            calls.tell(callback, n)
+        await calls.finish()
+        assert told == list(range(2 * MAX_UNDER_WAY))
+        told.clear()
 
 
 @pytest.mark.parametrize("where", ["disconnected_cb", "reconnected_cb", "error_cb", "closed_cb"])
@@ -286,3 +348,23 @@ async def test_a15_cancelled_while_the_network_is_full() -> None:
             await asyncio.wait([task])
             go.set()
             await nc.flush()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_no_waiting_call_outlives_the_client(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait have their turn while there is time; none begins when it is over."""
+    monkeypatch.setattr(callbacks, "FINISH_TIMEOUT", 0.2)
+    told = 0
+
+    async def call() -> None:
+        nonlocal told
+        told += 1
+        await (asyncio.sleep(0) if ends else asyncio.Event().wait())
+
+    calls = Callbacks()
+    for _ in range(500):
+        calls.tell(call)
+    await calls.finish()
+    await asyncio.sleep(0)
+    assert told == (500 if ends else MAX_UNDER_WAY)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -19,7 +19,7 @@ from natsproto.errors import (
 from natsproto.server import LocalServer
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from natsproto.wire import Pub, Sub
+from natsproto.wire import Connect, Pub, Sub
 from support.calls import Calls
 
 
@@ -87,7 +87,7 @@ async def test_a3_errors_with_end_of_stream(line: bytes) -> None:
         errors, back = Calls(), Calls()
         async with natsproto.connect(server.url, error_cb=errors, reconnected_cb=back) as nc:
             with pytest.raises(StaleConnectionError):
-                await asyncio.wait_for(nc.request("service", timeout=60), 2)
+                await asyncio.wait_for(nc.request("service", timeout=60), 7)
             await back.until(1)
             await nc.flush()
             if b"x" not in line[-2:]:
@@ -102,6 +102,7 @@ async def test_a3_expired_credentials_end_the_client_after_two_refusals() -> Non
 
     async def refusing(conn: ScriptedConnection) -> None:
         await conn.info(auth_required=True)
+        await conn.expect(Connect)
         await conn.err("Authorization Violation")
 
     async with ScriptedServer(first, refusing) as server:
@@ -118,6 +119,31 @@ async def test_a3_expired_credentials_end_the_client_after_two_refusals() -> Non
         await nc.close()
 
 
+async def test_a3_credentials_that_come_late_are_not_refused() -> None:
+    """A server that waits no longer for CONNECT says nothing of the credentials: that is tried on."""
+
+    async def late(conn: ScriptedConnection) -> None:
+        await conn.info(auth_required=True)
+        await conn.expect(Connect)
+        await conn.err("Authentication Timeout")
+
+    async def first(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        await conn.expect(Sub)
+
+    async def last(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        await conn.serve()
+
+    async with ScriptedServer(first, late, late, late, last) as server:
+        back = Calls()
+        async with natsproto.connect(server.url, reconnected_cb=back, reconnect_wait=0.01) as nc:
+            await nc.subscribe("x")
+            await back.until(1)
+            await nc.flush()
+        assert len(server.connections) == 5
+
+
 @pytest.mark.parametrize("how", ["request", "request of two"])
 async def test_a3_a_refused_request_fails_at_once(how: str) -> None:
     async def script(conn: ScriptedConnection) -> None:
@@ -129,7 +155,7 @@ async def test_a3_a_refused_request_fails_at_once(how: str) -> None:
     async with ScriptedServer(script) as server, natsproto.connect(server.url) as nc:
         other = asyncio.create_task(nc.request("allowed", timeout=60)) if how != "request" else None
         with pytest.raises(PermissionsViolationError) as info:
-            await asyncio.wait_for(nc.request("forbidden", timeout=60), 2)
+            await asyncio.wait_for(nc.request("forbidden", timeout=60), 7)
         assert (info.value.subject, info.value.operation) == ("forbidden", "publish")
         assert isinstance(info.value, PermissionError)
         if other is not None:
@@ -299,7 +325,7 @@ async def test_a3_permissions_of_real_servers(which: str, request: pytest.Fixtur
         errors = Calls()
         async with natsproto.connect(server.url, user="limited", password="pw", error_cb=errors) as nc:
             with pytest.raises(PermissionsViolationError):
-                await asyncio.wait_for(nc.request("deny.x", timeout=60), 2)
+                await asyncio.wait_for(nc.request("deny.x", timeout=60), 7)
             sub = await nc.subscribe("deny.y")
             with pytest.raises(PermissionsViolationError):
                 await sub.next_msg(timeout=2)

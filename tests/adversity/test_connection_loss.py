@@ -25,7 +25,7 @@ from natsproto.errors import (
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from natsproto.wire import Ping, Pub, Sub, Unsub
+from natsproto.wire import Connect, Ping, Pub, Sub, Unsub
 from support.calls import Calls
 
 FAST = {"reconnect_wait": 0.02, "reconnect_wait_max": 0.1}
@@ -58,7 +58,7 @@ async def test_a4_kill_and_restart_again_and_again(own_server: LocalServer) -> N
             assert (await asked.next_msg(timeout=2)).data == b"%d" % n
             own_server.kill()
             with pytest.raises(StaleConnectionError):
-                await asyncio.wait_for(request, 2)
+                await asyncio.wait_for(request, 7)
             await lost.until(n + 1)
             await nc.publish("s", b"kept %d" % n)
             own_server.start()
@@ -155,6 +155,45 @@ async def test_publish_while_disconnected_is_kept_in_order_after_the_subscriptio
                 await nc.publish("a", b"3" * 20_000)
             assert nc.stats.out_msgs == 3
             again.set()
+            await nc.flush()
+
+
+@pytest.mark.parametrize("room", [3000, 10_000])
+@pytest.mark.parametrize("end", ["time-out", "cancelled"])
+async def test_a_request_that_was_given_up_is_not_sent_later(end: str, room: int) -> None:
+    """Its caller was told that it failed: a purge would hit what was stored since. It takes no room."""
+
+    async def first(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        await conn.expect("go")
+
+    async def second(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        asked = await conn.expect(Pub)
+        assert asked.payload == b"waited for"
+        await conn.msg(asked.reply.decode(), b"done")
+        assert (await conn.expect(Pub)).payload == b"published"
+        await conn.serve()
+
+    async with ScriptedServer(first, second) as server:
+        lost = Calls()
+        async with natsproto.connect(
+            server.url, disconnected_cb=lost, reconnect_buffer_size=room, **FAST
+        ) as nc:
+            server.refuse()
+            await nc.publish("go")
+            await lost.until(1)
+            given_up = asyncio.ensure_future(nc.request("a", b"x" * 2000, timeout=0.05))
+            await asyncio.sleep(0)
+            if end == "cancelled":
+                given_up.cancel()
+            await asyncio.wait([given_up])
+            waited_for = asyncio.ensure_future(nc.request("a", b"waited for", timeout=5))
+            await asyncio.sleep(0)
+            await nc.publish("b", b"published")
+            await nc.publish("b", b"y" * 1500)
+            server.refuse(False)
+            assert (await waited_for).data == b"done"
             await nc.flush()
 
 
@@ -477,6 +516,7 @@ async def test_a11_two_refusals_end_the_client_with_the_reason() -> None:
 
     async def refusing(conn: ScriptedConnection) -> None:
         await conn.info(auth_required=True)
+        await conn.expect(Connect)
         await conn.err("Authorization Violation")
 
     async with ScriptedServer(first, refusing) as server:
@@ -532,7 +572,7 @@ async def test_close_while_reconnecting() -> None:
         (await server.connection()).abort()
         await lost.until(1)
         waiting = asyncio.create_task(nc.flush(60))
-        await asyncio.wait_for(nc.close(), 2)
+        await asyncio.wait_for(nc.close(), 7)
         with pytest.raises(ConnectionClosedError):
             await waiting
 
@@ -547,7 +587,7 @@ async def test_close_in_the_middle_of_a_new_handshake() -> None:
         nc = await natsproto.connect(server.url, connect_timeout=60)
         (await server.connection()).abort()
         await server.connection(1)
-        await asyncio.wait_for(nc.close(), 2)
+        await asyncio.wait_for(nc.close(), 7)
         assert nc.is_closed
         await server.finished(2)
         assert nc.is_closed

@@ -20,10 +20,11 @@ from natsproto.errors import (
     RequestTimeoutError,
 )
 from natsproto.server import LocalServer
+from natsproto.subjects import MAX_LINE, MAX_NAMES
 from natsproto.testing import FaultProxy, ScriptedServer
-from natsproto.testing.proxy import HOLD
+from natsproto.testing.proxy import DROP, HOLD, Action
 from natsproto.testing.scripted import ScriptedConnection
-from natsproto.wire import Msg, Pub, Sub, Unsub
+from natsproto.wire import Event, Msg, Pub, Sub, Unsub
 from support.calls import Calls
 
 
@@ -104,6 +105,46 @@ async def _received(nc: Client) -> natsproto.Msg:
     return await sub.next_msg(timeout=2)
 
 
+@pytest.mark.parametrize("headers", [None, {"Content-Type": "application/json"}])
+async def test_a_reply_subject_costs_nobody_the_connection(
+    server: LocalServer, nc: Client, headers: dict[str, str] | None
+) -> None:
+    """The line of a request fits into what the server reads, and that of its answer would not."""
+    async with natsproto.connect(server.url) as fellow:
+        requests = await nc.subscribe("service")
+        await nc.flush()
+        session = fellow._connection.session
+        assert session is not None
+        session.write(b"PUB service " + b"r" * (MAX_LINE - len(b"PUB service  0\r\n")) + b" 0\r\n\r\n")
+        await fellow.flush()
+        with pytest.raises(BadSubjectError, match="too long"):
+            await (await requests.next_msg(timeout=2)).respond(bytes(20_000), headers=headers)
+        await nc.flush()
+        assert nc.stats.reconnects == nc.stats.errors == 0
+
+
+async def test_the_longest_names(nc: Client) -> None:
+    """Longer ones are refused before anything is sent: the server would close the connection."""
+    name = "n" * (MAX_NAMES - 10)
+    sub = await nc.subscribe(name, queue="q" * 10)
+    await nc.publish(name, b"1", reply="r" * 10, headers={"k": "v"})
+    msg = await sub.next_msg(timeout=2)
+    assert (msg.subject, msg.reply) == (name, "r" * 10)
+    handlers = len(nc._connection.handlers)
+    for refused in (
+        nc.subscribe(name, queue="q" * 11),
+        nc.publish(name, b"", reply="r" * 11),
+        nc.publish(name + "r" * 11),
+        nc.publish(name, bytes(100_000), reply="r" * 11),
+        nc.request(name, b""),
+    ):
+        with pytest.raises(BadSubjectError, match="too long"):
+            await refused
+    await nc.flush()
+    assert nc.stats.reconnects == nc.stats.errors == len(nc._connection.mux) == 0
+    assert len(nc._connection.handlers) == handlers + 1  # the inbox of requests
+
+
 async def test_late_replies_are_dropped(server: LocalServer) -> None:
     """S18: a reply after its request's timeout reaches nobody, least of all the next request."""
     async with (
@@ -127,6 +168,37 @@ async def test_late_replies_are_dropped(server: LocalServer) -> None:
         assert (await request).data == b"second"
 
 
+async def test_a_lost_unsub_is_said_again(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the server goes on believing that somebody listens, and a consumer there lives on."""
+    monkeypatch.setattr("natsproto.aio.session.UNSUB_AGAIN", 0.2)
+    said: list[bytes] = []
+
+    def lossy(event: Event, raw: bytes) -> Action | None:
+        if not isinstance(event, Unsub):
+            return None
+        said.append(event.sid)
+        return DROP if len(said) == 1 else None
+
+    async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as nc:
+        proxy.to_server = lossy
+        sub = await nc.subscribe("a")
+        await sub.unsubscribe()
+        async with asyncio.timeout(10):
+            while nc.stats.in_msgs < 3:  # they come although nobody wants them
+                await nc.publish("a")
+                await nc.flush()
+            while len(said) < 2:
+                await nc.publish("a")
+                await asyncio.sleep(0.05)
+            await nc.flush()
+        heard = nc.stats.in_msgs
+        await nc.publish("a")
+        await nc.flush()
+        assert nc.stats.in_msgs == heard
+        assert set(said) == {said[0]}
+        assert len(said) <= 3
+
+
 async def test_auto_unsubscribe(server: LocalServer, nc: Client) -> None:
     sub = await nc.subscribe("a", max_msgs=3)
     for n in range(6):
@@ -145,14 +217,14 @@ async def test_auto_unsubscribe_counts_what_came_before(nc: Client) -> None:
     await sub.unsubscribe(max_msgs=6)
     for _ in range(5):
         await nc.publish("a")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         assert len([msg async for msg in sub]) == 6
     other = await nc.subscribe("b")
     for _ in range(5):
         await nc.publish("b")
     await nc.flush()
     await other.unsubscribe(max_msgs=3)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         assert len([msg async for msg in other]) == 5
 
 
@@ -193,7 +265,7 @@ async def test_auto_unsubscribe_across_a_reconnect() -> None:
             await back.until(1)
             await b.next_msg(timeout=2)
             await b.unsubscribe(max_msgs=5)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(7):
                 assert len([msg async for msg in a]) == 3
                 assert len([msg async for msg in b]) == 2
     assert limits == [5, 3, 3]  # a; the rest of a; b: one of 5 - 2 came in this session already
@@ -271,12 +343,12 @@ async def test_drain_of_a_dead_connection_is_bounded() -> None:
         nc = await natsproto.connect(server.url, drain_timeout=0.1)
         sub = await nc.subscribe("a")
         with pytest.raises(RequestTimeoutError):
-            await asyncio.wait_for(sub.drain(0.05), 2)
+            await asyncio.wait_for(sub.drain(0.05), 7)
         with pytest.raises(ConnectionClosedError):
-            await asyncio.wait_for(sub.next_msg(), 1)
+            await asyncio.wait_for(sub.next_msg(), 6)
         await nc.subscribe("b")
         with pytest.raises(RequestTimeoutError):
-            await asyncio.wait_for(nc.drain(), 2)
+            await asyncio.wait_for(nc.drain(), 7)
         assert nc.is_closed
 
 

@@ -61,10 +61,10 @@ async def test_a17_bad_links_work(server: LocalServer, fault: str) -> None:
         else:
             proxy.latency = 0.05
         lost = Calls()
-        async with natsproto.connect(proxy.url, disconnected_cb=lost, ping_interval=0.2) as nc:
+        async with natsproto.connect(proxy.url, disconnected_cb=lost, ping_interval=1.0) as nc:
             sub = await nc.subscribe("s.*", queue="q")
             await nc.publish("s.a", payload, headers={"K": "v"})
-            msg = await sub.next_msg(timeout=5)
+            msg = await sub.next_msg(timeout=20)
             assert msg.data == payload
             assert msg.headers is not None
             assert msg.headers["K"] == "v"
@@ -84,8 +84,8 @@ async def test_a17_large_payloads_split_anyhow(new_server: LocalServer) -> None:
             payload = bytes(n * 7 & 255 for n in range(size))
             await nc.publish("s", payload)
             await nc.publish("s", b"small")
-            assert (await sub.next_msg(timeout=5)).data == payload
-            assert (await sub.next_msg(timeout=5)).data == b"small"
+            assert (await sub.next_msg(timeout=20)).data == payload
+            assert (await sub.next_msg(timeout=20)).data == b"small"
 
 
 async def test_a17_ping_waits_behind_data_on_a_slow_uplink(new_server: LocalServer) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 import natsproto
 from natsproto.errors import NatsError, NoServersError, SecureConnectionRequiredError
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from natsproto.wire import Connect, Ping
+from natsproto.wire import Connect, Ping, Sub
 from support.calls import Calls
 from support.certs import Certs, make_certs
+from support.nkeys import USER, Key
 
 ServerMaker = Callable[..., LocalServer]
 
@@ -232,6 +237,259 @@ async def test_a9_a_certificate_swapped_at_a_restart(
         other.stop()
         make(certs, port=port)
         await nc.flush()
+
+
+async def test_a_common_name_alone_is_no_name(make: ServerMaker, tmp_path: Path) -> None:
+    certs = make_certs(tmp_path, hosts=(), name="localhost")
+    server = make(certs)
+    mine = ssl.create_default_context(cafile=certs.ca_file)
+    with pytest.raises(SecureConnectionRequiredError, match="alternative name"):
+        await natsproto.connect(url(server), tls=mine)
+    mine.check_hostname = False  # who asks for no name gets none checked
+    async with natsproto.connect(url(server), tls=mine) as nc:
+        await nc.flush()
+
+
+async def test_a_common_name_alone_at_a_server_that_listens_first(tmp_path: Path) -> None:
+    certs = make_certs(tmp_path, hosts=(), name="localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.start_tls(tls)
+        await conn.info()
+        await conn.expect_eof()  # no CONNECT
+
+    mine = ssl.create_default_context(cafile=certs.ca_file)
+    async with ScriptedServer(script) as server:
+        with pytest.raises(SecureConnectionRequiredError, match="alternative name"):
+            await natsproto.connect(f"tls://localhost:{server.port}", tls=mine, tls_first=True)
+        await server.finished()
+
+
+OTHER_KINDS = [
+    x509.IPAddress(ip_address("10.9.8.7")),
+    x509.RFC822Name("eve@example.org"),
+    x509.UniformResourceIdentifier("https://eve.example.org"),
+    x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4")),
+    x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])),
+    x509.OtherName(x509.ObjectIdentifier("1.2.3.4"), b"\x0c\x09localhost"),
+]
+
+
+@pytest.mark.parametrize("how", ["upgrade", "first", "websocket"])
+@pytest.mark.parametrize("other", OTHER_KINDS, ids=lambda one: type(one).__name__)
+async def test_a_common_name_beside_names_of_other_kinds_is_no_name(
+    other: x509.GeneralName, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL goes back to the common name for as long as there is no DNS name."""
+    websockets = pytest.importorskip("websockets.utils") if how == "websocket" else None
+    certs = make_certs(tmp_path, hosts=(other,), name="localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def script(conn: ScriptedConnection) -> None:
+        if how == "upgrade":
+            await conn.info(tls_required=True)
+        await conn.start_tls(tls)
+        if how == "first":
+            await conn.info()
+        if how == "websocket":
+            request = await conn._reader.readuntil(b"\r\n\r\n")
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
+            assert key is not None
+            accept = websockets.accept_key(key[1].decode())
+            await conn.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+            )
+        await conn.expect_eof()  # no CONNECT
+
+    async def impostor(conn: ScriptedConnection) -> None:
+        """Refused within the handshake."""
+        if how == "upgrade":
+            await conn.info(tls_required=True)
+        with pytest.raises(OSError):
+            await conn.start_tls(tls)
+
+    async def connect(port: int, **options: Any) -> None:
+        scheme = "wss" if how == "websocket" else "tls"
+        where = f"{scheme}://localhost:{port}"
+        async with natsproto.connect(where, tls_first=how == "first", user="u", password="p", **options):
+            pytest.fail("connected")
+
+    mine = ssl.create_default_context(cafile=certs.ca_file)
+    async with ScriptedServer(script) as server:
+        with pytest.raises(SecureConnectionRequiredError, match="alternative name"):
+            await connect(server.port, tls=mine)
+        await server.finished()
+    assert mine.hostname_checks_common_name  # it is the caller's
+    monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
+    async with ScriptedServer(impostor) as server:
+        with pytest.raises(NoServersError, match="certificate not accepted"):
+            await connect(server.port)
+        await server.finished()
+
+
+@pytest.mark.parametrize(
+    ("hostname", "hosts", "accepted"),
+    [
+        ("127.0.0.1", ("127.0.0.1",), True),
+        ("::1", ("::1",), True),
+        ("localhost", ("10.9.8.7", "localhost"), True),
+        ("127.0.0.1", ("localhost",), False),
+        ("127.0.0.1", ("10.9.8.7",), False),
+        ("localhost", ("127.0.0.1",), False),
+        ("fe80::1%eth0", ("fe80::1",), False),  # to OpenSSL no address, so the common name would do
+        ("127.0.0.01", ("127.0.0.2",), False),
+    ],
+)
+async def test_names_and_addresses_have_their_own_alternative_names(
+    hostname: str, hosts: tuple[str, ...], accepted: bool, make: ServerMaker, tmp_path: Path
+) -> None:
+    certs = make_certs(tmp_path, hosts=hosts, name=hostname)
+    server = make(certs)
+    mine = ssl.create_default_context(cafile=certs.ca_file)
+    if accepted:
+        async with natsproto.connect(url(server), tls=mine, tls_hostname=hostname) as nc:
+            await nc.flush()
+    else:
+        with pytest.raises(NatsError, match="certificate"):
+            await natsproto.connect(url(server), tls=mine, tls_hostname=hostname)
+
+
+async def test_an_info_in_clear_takes_no_headers_away(certs: Certs, context: ssl.SSLContext) -> None:
+    """Whoever is on the network for one handshake would break every JetStream call after it."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True, headers=False)
+        await conn.start_tls(tls)
+        await conn.serve()
+
+    async with ScriptedServer(script) as server:
+        where = server.url.replace("nats://127.0.0.1", "tls://localhost")
+        async with natsproto.connect(where, tls=context):
+            assert server.connections[0].connect["headers"] is True
+
+
+@pytest.mark.parametrize("signed", [True, False])
+async def test_a_nonce_in_clear_may_have_been_altered(
+    signed: bool, certs: Certs, context: ssl.SSLContext
+) -> None:
+    """What was signed fits no more, and the honest server says so: no reason to give it up."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def first(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True, nonce="abcdefghijk")
+        await conn.start_tls(tls)
+        await conn.expect(Connect)
+        await conn.expect(Ping)
+        await conn.send(b"PONG\r\n")
+        await conn.expect(Sub)
+
+    async def refusing(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True, nonce="altered")
+        await conn.start_tls(tls)
+        assert ("sig" in (await conn.expect(Connect)).data) is signed
+        await conn.err("Authorization Violation")
+
+    async def last(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True, nonce="abcdefghijk")
+        await conn.start_tls(tls)
+        await conn.serve()
+
+    seed = Key(USER, bytes(range(32))).seed
+    who: dict[str, Any] = {"nkey_seed": seed} if signed else {"user": "u", "password": "CANARY"}
+    async with ScriptedServer(first, refusing, refusing, refusing, last) as server:
+        where = server.url.replace("nats://127.0.0.1", "tls://localhost")
+        back, closed = Calls(), Calls()
+        nc = await natsproto.connect(
+            where, tls=context, reconnect_wait=0.01, reconnected_cb=back, closed_cb=closed, **who
+        )
+        await nc.subscribe("x")
+        await (back if signed else closed).until(1)
+        assert nc.is_closed is not signed
+        await nc.close()
+
+
+async def test_encryption_that_was_there_is_not_given_up(
+    make: ServerMaker, certs: Certs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the server demanded it. Whoever can answer in its place for a moment gets no password."""
+    monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
+    first = make(certs)
+    port = first.port
+
+    async def impostor(conn: ScriptedConnection) -> None:
+        await conn.info()
+        await conn.expect_eof()  # no CONNECT, which has the password
+
+    lost = Calls()
+    async with natsproto.connect(
+        url(first, "nats"),
+        user="u",
+        password="CANARY",
+        disconnected_cb=lost,
+        reconnect_wait=0.02,
+        reconnect_wait_max=0.05,
+    ) as nc:
+        first.stop()
+        await lost.until(1)
+        async with ScriptedServer(impostor, port=port) as there:
+            with pytest.raises(NatsError):
+                await nc.flush(0.5)
+            assert not nc.is_connected
+            assert isinstance(nc.last_error, SecureConnectionRequiredError)
+            await there.finished()
+        make(certs, port=port)
+        await nc.flush()
+
+
+async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_clear(
+    certs: Certs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are given as nats://, and only the first server's demand brings TLS about."""
+    monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def impostor(conn: ScriptedConnection) -> None:
+        await conn.info()
+        await conn.expect_eof()  # no CONNECT, which has the password
+
+    async with ScriptedServer(impostor) as other:
+
+        async def first(conn: ScriptedConnection) -> None:
+            await conn.info(tls_required=True)
+            await conn.start_tls(tls)
+            await conn.expect(Connect)
+            await conn.expect(Ping)
+            await conn.pong()
+            await conn.info(tls_required=True, connect_urls=[f"localhost:{other.port}"])
+            await conn.expect("go")
+
+        async with ScriptedServer(first, impostor) as server:
+            lost = Calls()
+            async with natsproto.connect(
+                [f"nats://localhost:{server.port}", f"nats://localhost:{other.port}"],
+                user="u",
+                password="CANARY",
+                randomize=False,
+                disconnected_cb=lost,
+                reconnect_wait=0.02,
+                reconnect_wait_max=0.05,
+            ) as nc:
+                await nc.publish("go")
+                await lost.until(1)
+                with pytest.raises(NatsError):
+                    await nc.flush(0.5)
+                assert not nc.is_connected
+                assert isinstance(nc.last_error, SecureConnectionRequiredError)
+            assert other.connections
+            await other.finished()
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import natsproto
+from natsproto.aio.connection import Connection
+from natsproto.aio.options import Options
 from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
 from natsproto.server import LocalServer
 from support.calls import Calls
@@ -296,6 +298,22 @@ async def test_s1_a_websocket_in_clear_is_not_tls() -> None:
     async with PeerServer(plain) as server:
         with pytest.raises((SecureConnectionRequiredError, NatsError)):
             await natsproto.connect(server.url, tls=True, connect_timeout=0.5)
+
+
+async def test_a_websocket_once_announced_through_tls_is_encrypted_from_its_first_byte() -> None:
+    first = asyncio.get_running_loop().create_future()
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.set_result(await reader.read(1))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(record, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        connection = Connection(Options(f"ws://127.0.0.1:{port}", user="u", password="CANARY"))
+        connection.pool.servers[0].secured = True
+        with pytest.raises(NatsError):
+            await connection.open()
+        assert await first == b"\x16", "a TLS record"
 
 
 async def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def refused(home: Home) -> list[str]:
 
     async def call(name: str) -> None:
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(7):
                 result = await CALLS[name](home)
         except ConnectionClosedError as exc:
             if "another event loop or thread" not in str(exc):

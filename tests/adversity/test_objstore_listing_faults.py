@@ -14,11 +14,13 @@ import natsproto
 from natsproto.errors import NatsError, NoRespondersError, RequestTimeoutError, StaleConnectionError
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, TemporarilyUnavailableError
 from natsproto.jetstream.consumer import JetStreamMsg, PullConsumer
+from natsproto.jetstream.ordered import DELETE_TIMEOUT
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, FaultProxy
 from natsproto.testing.proxy import HookResult
 from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectStore
+from objstore._list import _Pages
 from objstore.format.naming import meta_subject
 from support.objects import read_raw, stream, write_raw
 
@@ -179,6 +181,45 @@ async def test_an_iteration_whose_consumer_never_answers(
         with pytest.raises(NoRespondersError):
             await anext(filled.iter())
     await no_consumer(filled)
+
+
+async def test_the_end_of_an_iteration_is_bounded(
+    filled: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many consumers it has made, and whatever does not answer: they expire by themselves."""
+    sent: list[bytes] = []
+    connection = filled.js.client._connection
+
+    async def silent(suffix: str, document: object = None, **options: object) -> dict[str, object]:
+        await asyncio.sleep(3600)
+        return {}
+
+    pages = _Pages(filled._bucket)
+    pages._names = [f"c{number}" for number in range(40)]
+    monkeypatch.setattr(filled.js, "request", silent)
+    monkeypatch.setattr(connection, "publish", lambda subject, payload, reply: sent.append(subject))
+    async with asyncio.timeout(DELETE_TIMEOUT + 5):
+        await pages.close()
+    assert len(sent) == 40
+    assert pages._names == []
+
+
+async def test_an_iteration_is_closed_again_while_it_is_closed(
+    filled: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled close goes on in the background."""
+    deleted: list[str] = []
+
+    async def slow(suffix: str, document: object = None, **options: object) -> dict[str, object]:
+        await asyncio.sleep(0.01)
+        deleted.append(suffix)
+        return {}
+
+    pages = _Pages(filled._bucket)
+    pages._names = [f"c{number}" for number in range(5)]
+    monkeypatch.setattr(filled.js, "request", slow)
+    await asyncio.gather(pages.close(), pages.close(), pages.close())
+    assert sorted(deleted) == [f"CONSUMER.DELETE.{stream(filled)}.c{number}" for number in range(5)]
 
 
 async def names(store: ObjectStore) -> None:

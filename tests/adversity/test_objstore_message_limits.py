@@ -114,9 +114,9 @@ async def test_unfinished_upload_after_a_reconnect(replaced: Replaced, store: Ob
     upload = await store.begin_upload("a")
 
     async def source() -> AsyncIterator[bytes]:
-        yield DATA[: 2 * CHUNK]
+        yield DATA[:CHUNK]
         await asyncio.to_thread(replaced.replace, 64 * KIB)
-        yield DATA[2 * CHUNK :]
+        yield DATA[CHUNK:]  # a whole chunk among it: the last one might fit
 
     async with asyncio.timeout(25):
         with pytest.raises(MaxPayloadError):

@@ -33,7 +33,12 @@ def other_place(raw: bytes) -> bytes:
 
 def other_object(raw: bytes) -> bytes:
     """A chunk of another object."""
-    return re.sub(rb"(Nats-Subject: \$O\.\S+\.C\.)\w", rb"\1_", other_payload(raw), count=1)
+    return re.sub(
+        rb"(Nats-Subject: \$O\.\S+\.C\.)(.)",
+        lambda found: found[1] + (b"B" if found[2] == b"A" else b"A"),
+        other_payload(raw),
+        count=1,
+    )
 
 
 def shorter(raw: bytes) -> bytes:

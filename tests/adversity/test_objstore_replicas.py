@@ -205,10 +205,10 @@ async def test_a_leader_that_was_cut_off(cluster: LocalCluster, monkeypatch: pyt
         true = Bucket.leader_meta
         answers = [old, old]
 
-        async def stale(bucket: Bucket, name: str) -> ObjectInfo | None:
+        async def stale(bucket: Bucket, name: str, *_: object) -> ObjectInfo | None:
             return answers.pop() if answers else await true(bucket, name)
 
-        async def before(bucket: Bucket, name: str) -> ObjectInfo | None:
+        async def before(bucket: Bucket, name: str, *_: object) -> ObjectInfo | None:
             return old
 
         for read in (at.reader.get("a"), at.reader.get_range("a", 0, 300)):

@@ -20,7 +20,6 @@ from natsproto import wire
 from natsproto.errors import (
     APIError,
     BadSubjectError,
-    InvalidNameError,
     LocalProtocolError,
     MaxPayloadError,
     RemoteProtocolError,
@@ -34,7 +33,6 @@ from natsproto.subjects import (
     check_publish_subject,
     check_queue,
     check_subscribe_subject,
-    check_token,
     subject_matches,
 )
 from natsproto.wire import Connect, Event, Info, Limits, Msg, Parser, Pub, Sub
@@ -42,7 +40,14 @@ from objstore import _upload
 from objstore._bucket import Bucket
 from objstore._prepare import prepare
 from objstore.errors import BadObjectMetaError, IntegrityError
-from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
+from objstore.format.codec import (
+    GROWTH,
+    MAX_META_BYTES,
+    MetaDecodeError,
+    decode_meta,
+    encode_meta,
+    tombstone,
+)
 from objstore.format.limits import limits_of
 from objstore.format.models import ObjectInfo
 from objstore.format.naming import chunk_subject, decode_meta_name, is_safe_nuid, meta_subject
@@ -220,7 +225,9 @@ def meta(data: bytes) -> None:
         try:
             again = write(found)
         except BadObjectMetaError:
-            continue  # what is read, and not written: half a surrogate pair, for example
+            assert write is encode_meta
+            assert len(payload) > MAX_META_BYTES // GROWTH
+            continue
         second = decode_meta(again, subject=meta_subject("b", found.name), **known)
         if write is encode_meta:
             assert encode_meta(second) == again, (found, second)
@@ -296,7 +303,6 @@ def subjects(data: bytes) -> None:
         (check_publish_subject, BadSubjectError),
         (check_subscribe_subject, BadSubjectError),
         (check_queue, BadSubjectError),
-        (check_token, InvalidNameError),
     ):
         try:
             check(first)  # type: ignore[operator]
@@ -312,8 +318,6 @@ def subjects(data: bytes) -> None:
             assert Parser("server").feed(b"".join(wire.pub(first, b"x"))) == [Pub(raw, None, None, b"x")]
             assert subject_matches(first, first)
             assert subject_matches(">", first)
-        if check is check_token:
-            assert not set(first) & set(".*>/\\")
     if first.count(".") < 100:
         assert subject_matches(first, second) == matches(first.split("."), second.split("."))
     name = decode_meta_name(first)
@@ -341,7 +345,9 @@ class _Bucket:
     max_message = 1 << 20
     limits_messages = False
     check_original = Bucket.check_original
-    client = SimpleNamespace(max_payload=1 << 20, _connection=SimpleNamespace(check_open=lambda: None))
+    client = SimpleNamespace(
+        max_payload=1 << 20, reply_length=80, _connection=SimpleNamespace(check_open=lambda: None)
+    )
     check_name = Bucket.check_name
     check_writable = Bucket.check_writable
     template = Bucket.template

@@ -20,6 +20,8 @@ from bench.targets import Targets
 from natsproto.server import LocalServer
 from support.skips import left_out, missing
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 120.0
 

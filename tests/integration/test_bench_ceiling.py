@@ -19,6 +19,8 @@ from natsproto.testing import FaultProxy
 from natsproto.wire import Event, Info, Pong
 from objstore import ObjectStore
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [0, 1, 128 * 1024, 3 * 1024 * 1024 + 1]
 HASHING = pytest.mark.parametrize("hashing", [(), ("--no-hash",)], ids=["hashed", "not-hashed"])

@@ -174,6 +174,8 @@ def test_tables(command: Command, bucket: str) -> None:
     assert lines[1].startswith("evil\\x1b[2J\\nname  2.0 KiB  20")
     assert len(lines) == 2
     assert command("ls", bucket, "-n") == b"evil\x1b[2J\nname\n"
+    assert command("ls", bucket, "-0") == b"evil\x1b[2J\nname\0"
+    assert bucket.encode() in command("ls", "-0").split(b"\0")
     assert [bucket, "1"] in [line.split()[:2] for line in command("ls").decode().splitlines()]
     assert b"evil\\x1b[2J\\nname" in command("info", bucket, "evil\x1b[2J\nname")
     command("info", bucket)

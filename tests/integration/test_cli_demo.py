@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from objstore.cli import local
 from objstore.cli.local import process_mark
+from objstore.cli.main import main
 
 WAIT = 60.0
 
@@ -109,3 +111,17 @@ def test_a_file_that_is_not_there(environment: dict[str, str], tmp_path: Path) -
     done = run(environment, tmp_path, "demo", "missing")
     assert done.returncode == 1
     assert done.stderr == "objstore: demo: 'missing' is no file\n"
+
+
+def test_who_took_the_servers_place_is_shown_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each connection is looked at before it is used."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(local, "peer_user", lambda *ends: os.geteuid() + 1)
+    file = tmp_path / "private"
+    file.write_text("private")
+    assert main(["demo", str(file)]) == 5
+    shown = capfd.readouterr()
+    assert "another user of this machine listens" in shown.err
+    assert "digest" not in shown.out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,11 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from objstore.cli.local import LOCK_NAME, process_mark
+from objstore.cli import local as cli_local
+from objstore.cli.local import LOCK_NAME, LocalDirectory, LockFile, process_mark
 from objstore.cli.main import main
+from objstore.cli.output import CommandError
+from support.sockets import listening
 
 WAIT = 30.0
 
@@ -104,6 +110,14 @@ def lock(directory: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return document
+
+
+def test_the_server_tells_other_users_nothing(
+    directory: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """No monitoring: it would name buckets and inboxes, and before 2.10 the token."""
+    held(start())
+    assert listening(lock(directory)["pid"]).keys() == {urlsplit(lock(directory)["url"]).port}
 
 
 def test_one_after_another(directory: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -228,6 +242,126 @@ def test_the_server_wants_the_token(start: Callable[..., subprocess.Popen[bytes]
     assert main(["-s", url, "-q", "ls"]) == 6
     assert main(["-s", lock(directory)["url"], "-q", "ls"]) == 0
     finish(starter, b"\n")
+
+
+async def test_the_token_is_not_told_to_another_user(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two servers everybody may listen there. Here it is our user that has become another one."""
+    closed = asyncio.Event()
+    async with LocalDirectory(str(directory)) as local:
+        with pytest.raises(CommandError, match=r"another user of this machine listens on port \d+, where"):
+            async with local.connect(closed_cb=closed.set, max_reconnects=3) as client:
+                assert local.server is not None
+                monkeypatch.setattr(cli_local, "peer_user", lambda *ends: os.geteuid() + 1)
+                local.server.kill()
+                await asyncio.wait_for(closed.wait(), WAIT)
+                await client.flush()
+        assert client.stats.reconnects == 0
+
+
+@pytest.mark.parametrize("way", ["v4", "v6", "closes by half", "resets", "wants TLS"])
+async def test_who_listens_in_the_servers_place_is_told_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whatever he does to look as if nobody was there. Our user becomes another one once more."""
+    monkeypatch.setattr(cli_local, "JOIN", 2.0)
+    told: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls = b', "tls_required": true' if way == "wants TLS" else b""
+        writer.write(b'INFO {"version": "2.12.0", "max_payload": 1048576, "headers": true' + tls + b"}\r\n")
+        if way == "closes by half":
+            writer.write_eof()
+        elif way == "resets":
+            await writer.drain()
+            writer.transport.abort()
+        try:
+            told.append(await reader.read())
+        except ConnectionError:
+            told.append(b"")
+        ended.set()
+        writer.close()
+
+    ended = asyncio.Event()
+    family = socket.AF_INET6 if way == "v6" else socket.AF_INET
+    with socket.create_server(
+        ("::" if way == "v6" else "127.0.0.1", 0), family=family, dualstack_ipv6=way == "v6"
+    ) as sock:
+        server = await asyncio.start_server(answer, sock=sock)
+        directory.mkdir()
+        holder = LockFile(str(directory))
+        holder.open()
+        assert holder.try_lock()
+        url = f"nats://secret@127.0.0.1:{sock.getsockname()[1]}"
+        holder.write({"url": url, "pid": os.getpid(), "mark": process_mark(os.getpid())})
+        async with LocalDirectory(str(directory)) as local:
+            monkeypatch.setattr(os, "geteuid", lambda: 4242)
+            with pytest.raises(CommandError):
+                async with local.connect():
+                    pass
+        monkeypatch.undo()
+        holder.close()
+        await asyncio.wait_for(ended.wait(), 10)
+        server.close()
+    assert set(told) == {b""}
+
+
+async def test_a_server_that_is_not_announced_is_told_nothing(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its token is another one than that of the server before, which it would refuse for good."""
+    async with LocalDirectory(str(directory)) as local, local.connect() as client:
+        announced = local.lock.read()
+        local.lock.write({**announced, "pid": 0})
+        session = client._connection.session
+        assert session is not None
+        assert session.transport is not None
+        session.transport.abort()
+        await asyncio.to_thread(until, lambda: "started just now" in caplog.text, "nothing was refused")
+        assert not client.is_connected
+        local.lock.write(announced)
+        await asyncio.wait_for(client.flush(timeout=WAIT), WAIT)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+async def test_where_the_system_does_not_tell_who_listens(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    """The starter knows its own server. Who joins is refused on Linux; elsewhere the lock file has to do."""
+
+    def untold(*ends: object) -> int | None:
+        raise PermissionError
+
+    monkeypatch.setattr(cli_local, "peer_user", untold)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(cli_local, "process_mark", lambda pid: "began")  # there may be no ps here
+    async with LocalDirectory(str(directory)) as first, first.connect() as client:
+        await client.flush()
+        async with LocalDirectory(str(directory)) as second:
+            if platform == "linux":
+                with pytest.raises(CommandError, match=r"does not tell whose server .* --server"):
+                    async with second.connect():
+                        pass
+            else:
+                async with second.connect() as other:
+                    await other.flush()
+
+
+def test_the_token_of_a_server_that_ended_opens_nothing(
+    directory: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    tokens = set()
+    for _ in range(2):
+        starter = start()
+        url, _, _ = held(starter)
+        assert [main(["-s", url.replace("//", f"//{token}@"), "-q", "ls"]) for token in tokens] == [
+            6 for _ in tokens
+        ]
+        tokens.add(urlsplit(lock(directory)["url"]).username)
+        finish(starter, b"\n")
+        assert urlsplit(lock(directory)["url"]).username is None
+    assert len(tokens) == 2
 
 
 def test_a_server_that_crashes_is_started_again(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto.nuid import next_nuid
 from natsproto.server import LocalServer
+from natsproto.subjects import secret_name
 from objstore import ObjectStore
 from objstore.cli.main import main
 from objstore.format.naming import meta_subject
@@ -89,7 +89,7 @@ async def damage_a_chunk(store: ObjectStore) -> None:
 
 
 async def orphan(store: ObjectStore) -> str:
-    nuid = next_nuid()
+    nuid = secret_name()
     for _ in range(3):
         await store.js.publish(f"$O.{store.bucket}.C.{nuid}", b"nobody's")
     return nuid

@@ -62,6 +62,32 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+async def test_services_survive_what_a_peer_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request of an example comes after messages that get no answer, on the same subject."""
+    request = natsproto.Client.request
+    served = 0
+
+    async def after_others(self: natsproto.Client, subject: str, *args: Any, **options: Any) -> Any:
+        nonlocal served
+        session = self._connection.session
+        assert session is not None
+        for reply in (b"", b"$JS.API.STREAM.PURGE.OBJ_docs", b"a..b", b"a.*", b"r.\xff\xfe", b"r" * 4075):
+            session.write(b"PUB %b %b 0\r\n\r\n" % (subject.encode(), reply))
+        answer = await request(self, subject, *args, **options)
+        served += 1
+        return answer
+
+    monkeypatch.setattr(natsproto.Client, "request", after_others)
+    for page in TEXTS:
+        for line, source in blocks(page, "python"):
+            if ".respond(" in source:
+                served = 0
+                async with LocalServer() as server, natsproto.connect(server.url) as nc:
+                    await run(source, {"nc": nc, "url": server.url}, page, line)
+                    assert served, f"{page.name}:{line} asks its service nothing"
+                    assert nc.stats.reconnects == nc.stats.errors == 0
+
+
 @titled(PAGES, testing=pytest.mark.cluster)
 async def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

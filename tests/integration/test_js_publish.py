@@ -64,7 +64,7 @@ async def test_compare_and_set(js: JetStreamContext, name: str) -> None:
 
 
 async def test_no_stream(js: JetStreamContext) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         with pytest.raises(NoRespondersError):
             await js.publish("nobody.is.here", b"x")
 
@@ -188,7 +188,7 @@ async def test_the_window_and_permissions() -> None:
         js = nc.jetstream()
         await js.create_stream(StreamConfig(name="S", subjects=["s.*"], storage="memory"))
         window = js.publish_window("s.secret", "S")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(6):
             await window.publish(b"x")
             with pytest.raises(PermissionsViolationError):
                 await window.settle()

@@ -165,7 +165,7 @@ async def test_direct_get_not_allowed(js: JetStreamContext) -> None:
     try:
         await js.publish("nodirect", b"")
         for name in ("nodirect", "no-such-stream"):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(7):
                 with pytest.raises((NoRespondersError, RequestTimeoutError)):
                     await JetStreamContext(js.client, timeout=0.5).direct_get(name, seq=1)
     finally:
@@ -224,7 +224,7 @@ async def test_sealed(js: JetStreamContext, stream: StreamInfo) -> None:
 
 async def test_jetstream_is_off() -> None:
     async with LocalServer(jetstream=False) as server, natsproto.connect(server.url) as nc:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(6):
             with pytest.raises(JetStreamNotEnabledError):
                 await nc.jetstream().account_info()
             with pytest.raises(NoRespondersError):
@@ -250,7 +250,7 @@ async def test_accounts() -> None:
         natsproto.connect(server.url, user="without", password="p") as without,
         natsproto.connect(server.url, user="imports", password="p") as imports,
     ):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(6):
             with pytest.raises((JetStreamNotEnabledError, NoRespondersError)):
                 await without.jetstream().account_info()
         js = owner.jetstream()
@@ -275,6 +275,6 @@ async def test_domain() -> None:
         await message.ack_sync()
         assert (await js.consumer_info("S", "c")).raw["num_ack_pending"] == 0
         wrong = nc.jetstream(domain="elsewhere", timeout=1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(7):
             with pytest.raises(NatsError):
                 await wrong.account_info()

@@ -10,7 +10,6 @@ from uuid import uuid4
 import pytest
 
 import natsproto
-from natsproto.aio.client import PendingRequest
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.server import LocalServer
 from objstore import (
@@ -20,7 +19,7 @@ from objstore import (
     RevisionConflictError,
     UnsupportedFeatureError,
 )
-from objstore._bucket import Bucket
+from objstore._message_reads import MessageRead
 
 DATA = bytes(range(256)) * 4000
 
@@ -49,6 +48,17 @@ async def test_put_and_replace(atomic: ObjectStore) -> None:
     await atomic.put("a", b"", atomic=True)
     assert await atomic.get("a") == b""
     assert await chunk_subjects(atomic) == {}
+
+
+async def test_the_largest_chunk(atomic: ObjectStore) -> None:
+    limit = atomic.client.max_payload
+    for options, room in (({"atomic": True}, 128), ({"ttl": timedelta(seconds=60)}, 29)):
+        with pytest.raises(
+            BadObjectMetaError, match=rf"max_payload less {room} bytes for headers: {limit - room}"
+        ):
+            await atomic.put("a", b"x", chunk_size=limit, **options)  # type: ignore[arg-type]
+        await atomic.put("a", bytes(2_000_000), chunk_size=limit - room, **options)  # type: ignore[arg-type]
+        assert await atomic.get("a") == bytes(2_000_000)
 
 
 async def test_most_chunks(atomic: ObjectStore) -> None:
@@ -90,18 +100,19 @@ async def test_lost_race_leaves_nothing(atomic: ObjectStore, monkeypatch: pytest
     await atomic.put("a", b"previous")
     before = await chunk_subjects(atomic)
     revision = (await atomic.get_info("a")).revision
-    real = Bucket.finish_leader_read
+    real = MessageRead.wait
 
-    async def overtaken(bucket: Bucket, pending: PendingRequest) -> StoredMessage | None:
+    async def overtaken(reading: MessageRead) -> StoredMessage | None:
         """Another writer commits between the look and the batch."""
-        message = await real(bucket, pending)
+        message = await real(reading)
         if message is None:
             return None  # another subject the name might be filed under
+        bucket = reading._bucket
         await bucket.js.publish(bucket.meta_subject("a"), message.data, headers={"Nats-Rollup": "sub"})
         return message
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "finish_leader_read", overtaken)
+        patch.setattr(MessageRead, "wait", overtaken)
         with pytest.raises(RevisionConflictError):
             await atomic.put("a", DATA, if_revision=revision, atomic=True)
     assert await chunk_subjects(atomic) == before

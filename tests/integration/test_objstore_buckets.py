@@ -111,7 +111,7 @@ async def test_stream_on_the_wire(js: JetStreamContext, bucket_name: str) -> Non
 
 
 async def test_replicas_on_one_server(js: JetStreamContext, bucket_name: str) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         with pytest.raises(BadBucketError):
             await js.create_object_store(bucket=bucket_name, replicas=3)
 
@@ -219,7 +219,7 @@ async def test_message_size_limit(js: JetStreamContext, bucket_name: str) -> Non
     store = await js.create_object_store(bucket=bucket_name)
     info = await js.stream_info(stream(store))
     await js.update_stream({**info.config.to_json(), "max_msg_size": 64 * KIB})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         with pytest.raises(APIError):
             await store.put("a", pattern(3 * CHUNK))
     assert await chunk_counts(store) == {}
@@ -244,7 +244,7 @@ async def test_unreachable_and_wrong_password() -> None:
 async def test_jetstream_off() -> None:
     async with LocalServer(jetstream=False) as server, natsproto.connect(server.url) as client:
         js = client.jetstream()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(7):
             for call in (
                 js.object_store("b"),
                 js.create_object_store(bucket="b"),
@@ -302,7 +302,7 @@ async def test_permissions() -> None:
         for user in denied:
             async with natsproto.connect(server.url, user=user, password="p") as client:
                 theirs = await client.jetstream().object_store("b")
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(6):
                     if user == "purge":
                         await theirs.put("other", b"1")
                         await theirs.put("other", b"2")

@@ -526,3 +526,14 @@ async def test_configuration_costs_no_round_trip(js: JetStreamContext, name: str
     sent = js.client.stats.out_msgs
     await store.put("more", b"1")
     assert js.client.stats.out_msgs - sent <= 3
+
+
+async def test_an_open_handle_learns_of_changes(js: JetStreamContext, name: str) -> None:
+    """With its time to live an object gets new chunks when its meta changes: they have one age then."""
+    store = await make(js, name)
+    info = await store.put("a", b"1")
+    await change(store, max_age=3_600_000_000_000, allow_direct=False)
+    await store.gc()
+    assert (await store.update_meta("a", ObjectMeta("a", "new"))).nuid != info.nuid
+    assert not store._bucket.direct
+    await assert_kept(store, {"a": b"1"})

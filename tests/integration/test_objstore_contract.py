@@ -178,7 +178,7 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
     """Another client frees space and changes the meta in the middle: never a live meta without chunks."""
     from objstore import _change
 
-    real, calls = _change._free, []
+    real, calls = _change.free, []
 
     async def free(bucket: object, subject: str, revision: int) -> int | None:
         if not calls:
@@ -187,7 +187,7 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
             await tight.update_meta("a", ObjectMeta("a", "changed"))
         return await real(bucket, subject, revision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_change, "_free", free)
+    monkeypatch.setattr(_change, "free", free)
     await tight.delete("a")
     assert calls
     assert not await tight.exists("a")

@@ -147,9 +147,10 @@ async def test_the_nearer_one_answers_first(linked: Linked, context: dict[str, s
         if write is create and name == "both":
             continue
         async with asyncio.timeout(LIMIT):
-            with pytest.raises(ForeignBucketError) as caught:
-                await write(far, name, pattern(size, 50))
-        exc = caught.value
+            exc = await foreign(write(far, name, pattern(size, 50)))
+        if exc is None:  # the hub was quicker for once: then the object is there, and what follows is no more
+            assert await far.get(name) == pattern(size, 50)
+            return
         assert isinstance(exc, WrongStreamError)
         assert (exc.bucket, exc.name, exc.stream, exc.domain) == ("files", name, "OBJ_files", "leaf")
         assert exc.expected_domain == "hub"
@@ -191,14 +192,23 @@ async def test_gc_of_the_other_side_finds_what_was_left(linked: Linked) -> None:
 
 async def test_publish(linked: Linked) -> None:
     near, far = linked.here.js, linked.here.js.client.jetstream(domain="hub")
-    assert (await near.publish("$O.files.C.x", b"1")).domain == "leaf"
-    with pytest.raises(WrongStreamError, match=r"'leaf'.*'hub'"):
+    assert "leaf" in {(await near.publish("$O.files.C.x", b"1")).domain for _ in range(20)}
+
+    async def in_a_window() -> None:
+        window = far.publish_window("$O.files.C.x", "OBJ_files")
+        try:
+            await window.publish(b"1")
+            await window.settle()
+        finally:
+            window.close()
+
+    async def by_itself() -> None:
         await far.publish("$O.files.C.x", b"1")
-    window = far.publish_window("$O.files.C.x", "OBJ_files")
-    await window.publish(b"1")
-    with pytest.raises(WrongStreamError):
-        await window.settle()
-    window.close()
+
+    for publish in (by_itself, in_a_window):
+        with pytest.raises(WrongStreamError, match=r"'leaf'.*'hub'"):
+            for _ in range(20):  # the nearer one answers first, on a busy machine only nearly always
+                await publish()
 
 
 # -- how the domain becomes known -------------------------------------------------------------------------

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from natsproto.nuid import next_nuid
+from natsproto.subjects import secret_name
 from objstore import (
     ObjectAlreadyExists,
+    ObjectDeletedError,
     ObjectLink,
     ObjectMeta,
     ObjectMetaOptions,
@@ -17,7 +18,7 @@ from objstore import (
     _change,
 )
 from objstore.format.codec import encode_meta
-from objstore.format.naming import alternative_meta_subjects
+from objstore.format.naming import meta_subjects
 from support.objects import chunk_counts
 
 NAMES = ["a?>.bin", "taken.txt2", "ÿÿ~~", "x/y?>"]
@@ -26,11 +27,11 @@ NAMES = ["a?>.bin", "taken.txt2", "ÿÿ~~", "x/y?>"]
 async def file_elsewhere(store: ObjectStore, name: str, data: bytes, which: int = 0) -> str:
     """Store an object under the name's other subject; returns its nuid."""
     info = await store.put("template", data)
-    nuid = next_nuid()
+    nuid = secret_name()
     await store.js.publish(f"$O.{store.bucket}.C.{nuid}", data)
     from dataclasses import replace
 
-    subject = alternative_meta_subjects(store.bucket, name)[which]
+    subject = meta_subjects(store.bucket, name)[1:][which]
     payload = encode_meta(replace(info, name=name, nuid=nuid))
     await store.js.publish(subject, payload, headers={"Nats-Rollup": "sub"})
     await store.delete("template")
@@ -109,3 +110,56 @@ async def test_a_link_never_replaces_it(store: ObjectStore, name: str) -> None:
     assert await store.get(name) == b"other"
     assert (await listed(store, name))[:4] == [1] * 4
     assert (await store.verify(deep=True)).ok
+
+
+async def rewritten(store: ObjectStore, name: str) -> int:
+    """An object of this library, and what another client has stored under its own subject since."""
+    await store.put(name, b"ours")
+    await file_elsewhere(store, name, b"newer")
+    (info,) = await store.list()
+    return info.revision
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_replaced_at_the_revision_that_list_tells(store: ObjectStore, name: str) -> None:
+    """What is acknowledged is what is read, whichever subject the reader asks first."""
+    revision = await rewritten(store, name)
+    await store.put(name, b"acknowledged", if_revision=revision)
+    assert await store.get(name) == b"acknowledged"
+    assert len(await chunk_counts(store)) == 1
+    assert await listed(store, name) == [1] * 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_changed_while_an_older_one_is_here(store: ObjectStore, name: str) -> None:
+    await rewritten(store, name)
+    await store.update_meta(name, ObjectMeta(name, description="new"))
+    info = await store.get_info(name)
+    assert (info.description, info.size) == ("new", 5)
+    assert await store.get(name) == b"newer"
+    await store.rename(name, "plain")
+    assert not await store.exists(name)
+    assert await store.get("plain") == b"newer"
+    assert len(await chunk_counts(store)) == 1
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+async def test_deleted_while_an_older_one_is_here(store: ObjectStore, name: str, readable: bool) -> None:
+    await rewritten(store, name)
+    if not readable:
+        await store.js.publish(meta_subjects(store.bucket, name)[1:][0], b"{")
+    await store.delete(name)
+    assert not await store.exists(name)
+    assert name not in [info.name for info in await store.list()]
+    with pytest.raises((ObjectNotFoundError, ObjectDeletedError)):
+        await store.delete(name)
+
+
+@pytest.mark.parametrize("name", ["a?>.bin", "ÿÿ~~", "??>>"])
+async def test_the_newest_in_either_alphabet_is_read(store: ObjectStore, name: str) -> None:
+    """nats.java writes the other one, today."""
+    await rewritten(store, name)
+    assert await store.get(name) == b"newer"
+    await store.put(name, b"ours again")
+    assert await store.get(name) == b"ours again"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -22,7 +23,9 @@ from objstore import (
     ObjectNotFoundError,
     ObjectStore,
     ObjectTooLargeError,
+    _range,
 )
+from objstore._feed import ChunkFeed
 from support.objects import (
     CHUNK,
     assert_exact,
@@ -350,6 +353,76 @@ async def test_links_that_lead_nowhere(store: ObjectStore, target: tuple[str, st
     assert {info.name for info in await store.list()} == set(names)
     for name in names:
         await store.delete(name)
+
+
+async def test_links_a_reader_does_not_follow(
+    store: ObjectStore, js: JetStreamContext, tmp_path: Path
+) -> None:
+    """Who writes to a bucket decides where its links lead: also into one that only the reader may read."""
+    other = await js.create_object_store(bucket=f"{store.bucket}-other")
+    data = pattern(3 * CHUNK)
+    await store.put("here", data)
+    await other.put("there", data)
+    await store.add_link("near", await store.get_info("here"))
+    await store.add_link("far", await other.get_info("there"))
+    await store.add_link("over", await store.get_info("here"))
+    await other.add_link("back", await store.get_info("here"))
+
+    async def read(name: str, follow: Any) -> bytes:
+        async with store.open_reader(name, follow_links=follow) as reader:
+            return await reader.read()
+
+    async def file(name: str, follow: Any) -> bytes:
+        await store.get_file(name, tmp_path / "out", follow_links=follow)
+        return (tmp_path / "out").read_bytes()
+
+    async def copy(name: str, follow: Any) -> bytes:
+        await store.copy(name, "copy", follow_links=follow)
+        return await store.get("copy")
+
+    ways: list[Callable[[str, Any], Awaitable[bytes]]] = [
+        copy,
+        lambda name, follow: store.get(name, follow_links=follow),
+        lambda name, follow: store.get_range(name, 0, len(data), follow_links=follow),
+        read,
+        file,
+    ]
+    for way in ways:
+        for name, follow in (("here", "none"), ("near", "same-bucket"), ("near", "all"), ("far", "all")):
+            assert await way(name, follow) == data
+        for name, follow in (("near", "none"), ("far", "none"), ("far", "same-bucket")):
+            with pytest.raises(LinkError, match="follow_links") as info:
+                await way(name, follow)
+            assert info.value.name == name
+        for wrong in ("same bucket", "", None, True, 1):
+            with pytest.raises(ValueError, match="follow_links"):
+                await way("here", wrong)
+    await js.delete_object_store(other.bucket)
+
+
+@pytest.mark.parametrize("part", [False, True])
+async def test_the_target_becomes_a_link_while_it_is_read(
+    store: ObjectStore, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch, part: bool
+) -> None:
+    """What is looked up again is what was asked for, not its name in the bucket that the link leads to."""
+    other = await js.create_object_store(bucket=f"{store.bucket}-other")
+    target = await other.put("x", pattern(3 * CHUNK), chunk_size=CHUNK)
+    await other.put("y", b"right")
+    await other.put("link", b"wrong")
+    await store.add_link("link", target)
+    run = ChunkFeed.run
+
+    async def replaced(self: ChunkFeed) -> None:
+        monkeypatch.setattr(ChunkFeed, "run", run)
+        await other.delete("x")
+        await other.add_link("x", await other.get_info("y"))
+        await run(self)
+
+    monkeypatch.setattr(ChunkFeed, "run", replaced)
+    monkeypatch.setattr(_range, "pick", AsyncMock(return_value=None))
+    read = store.get_range("link", 0, 5) if part else store.get("link")
+    assert await read == b"right"
+    await js.delete_object_store(other.bucket)
 
 
 async def test_long_chain_of_links(store: ObjectStore) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from natsproto.errors import NatsError
-from objstore import IntegrityError, ObjectStore
-from support.objects import CHUNK, forge, pattern, wire_digest
+from natsproto.jetstream.context import JetStreamContext
+from objstore import IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore, _files
+from objstore._feed import DEFAULT_WINDOW
+from objstore.cli.main import main
+from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
 
 DATA = pattern(3 * CHUNK + 5)
 HUGE = 1 << 62
@@ -78,8 +82,28 @@ async def ranged(store: ObjectStore, path: Path, size: int) -> Any:
     return await store.get_range("a", 0, size)
 
 
+async def command(store: ObjectStore, *words: str) -> None:
+    code = await asyncio.to_thread(main, ["--server", store.client.connected_url or "", "-q", *words])
+    if code:
+        assert code in (1, 7), code
+        raise IntegrityError(f"exit code {code}")
+
+
+async def command_get(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "get", store.bucket, "a", "-O", str(path / "out"))
+
+
+async def command_output(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "get", store.bucket, "a", "-O", "-")
+
+
+async def command_verify(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "verify", store.bucket, "--deep")
+
+
 Way = Callable[[ObjectStore, Path, int], Awaitable[Any]]
 WAYS: list[Way] = [get, get_file, resumed, read, read_whole, iterated, filled, copied, verified]
+WAYS += [command_get, command_output, command_verify]
 
 LIES: dict[str, tuple[bytes, dict[str, Any]]] = {
     "nothing, and another digest": (b"", {"digest": wire_digest(b"x")}),
@@ -132,3 +156,160 @@ async def test_what_does_not_lie(store: ObjectStore, tmp_path: Path) -> None:
             if way is copied:
                 await store.delete("b")
             (tmp_path / "out").unlink(missing_ok=True)
+
+
+# -- chunks of a byte each, says the meta -----------------------------------------------------------------
+
+
+async def claim_bytes(store: ObjectStore, name: str) -> None:
+    """As many chunks as bytes: all of it adds up."""
+    size = (await store.get_info(name)).size
+    await forge(store, name, chunks=size, options={"max_chunk_size": 1})
+
+
+CHANGES: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
+    "copy": lambda store: store.copy("a", "b"),
+    "update_meta": lambda store: store.update_meta("a", ObjectMeta("a", description="x")),
+    "rename": lambda store: store.rename("a", "b"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_copy_makes_no_more_chunks_than_there_are(
+    js: JetStreamContext, bucket_name: str, change: str
+) -> None:
+    store = await js.create_object_store(bucket=bucket_name, ttl=timedelta(hours=1))
+    await store.put("a", bytes(2 * DEFAULT_WINDOW + 1))  # the first block goes out before the end is read
+    await claim_bytes(store, "a")
+    held = await chunk_counts(store)
+    before = (await js.stream_info(stream(store))).last_seq
+    async with asyncio.timeout(2 + 5):
+        with pytest.raises((IntegrityError, ObjectNotFoundError), match=r"damaged|expired"):
+            await CHANGES[change](store)
+    assert (await js.stream_info(stream(store))).last_seq == before
+    assert await chunk_counts(store) == held
+    assert not await store.exists("b")
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+async def test_a_copy_of_many_small_chunks(store: ObjectStore, more: int) -> None:
+    """Who wrote them so gets them so; one empty message at the end is some writers' habit."""
+    data = DATA[:200]
+    info = await store.put("a", data, chunk_size=1)
+    for _ in range(more):
+        await store.js.publish(chunk_subject(store, info.nuid), b"")
+    if more < 2:
+        assert (await store.copy("a", "b")).chunks == 200
+        assert await store.get("b") == data
+    else:
+        with pytest.raises(IntegrityError, match="202 chunks are stored, 200 recorded"):
+            await store.copy("a", "b")
+        assert list(await chunk_counts(store)) == [info.nuid]
+
+
+class Watched:
+    """A file that tells of its reads."""
+
+    def __init__(self, file: BinaryIO, on_read: Callable[[], None]) -> None:
+        self._file = file
+        self._on_read = on_read
+
+    def read(self, size: int) -> bytes:
+        self._on_read()
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+async def begin(store: ObjectStore, path: Path, data: bytes) -> Path:
+    """What an interrupted ``get_file`` has left."""
+    begun = path / f".out.{(await store.get_info('a')).nuid}.part"
+    begun.write_bytes(data)
+    return begun
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+@pytest.mark.parametrize("left", [0, 505])
+async def test_a_begun_file_is_not_hashed_byte_by_byte(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, claimed: bool
+) -> None:
+    """Nor at all, where the meta only says that each byte is a chunk, and as many are not stored."""
+    reads = 0
+
+    def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    reopen = _files._reopen
+    monkeypatch.setattr(_files, "_reopen", lambda path: Watched(reopen(path), count))
+    data = DATA[:2000]
+    await store.put("a", data, chunk_size=CHUNK if claimed else 1)
+    await begin(store, tmp_path, data[: len(data) - left])
+    if claimed:
+        await claim_bytes(store, "a")
+        with pytest.raises(IntegrityError):
+            await store.get_file("a", tmp_path / "out", resume=True)
+        assert os.listdir(tmp_path) == []
+        assert reads == 0
+    else:
+        await store.get_file("a", tmp_path / "out", resume=True)
+        assert (tmp_path / "out").read_bytes() == data
+        assert 0 < reads < 10
+
+
+@pytest.mark.parametrize("changes", [{"chunks": 3}, {"chunks": 5}, {"size": HUGE}])
+async def test_a_begun_file_of_an_object_that_is_damaged(
+    store: ObjectStore, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    await store.put("a", DATA)
+    await begin(store, tmp_path, DATA[:CHUNK])
+    await forge(store, "a", **changes)
+    with pytest.raises(IntegrityError):
+        await store.get_file("a", tmp_path / "out", resume=True)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_hashing_a_begun_file_can_be_given_up(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there stays, to be continued."""
+    reads = 0
+    loop = asyncio.get_running_loop()
+
+    def cancel() -> None:
+        nonlocal reads
+        reads += 1
+        if reads == 3:
+            loop.call_soon_threadsafe(task.cancel)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+
+    reopen = _files._reopen
+    monkeypatch.setattr(_files, "HASHED", 1000)
+    monkeypatch.setattr(_files, "_reopen", lambda path: Watched(reopen(path), cancel))
+    await store.put("a", DATA, chunk_size=1000)
+    begun = await begin(store, tmp_path, DATA[:200_500])
+    task = asyncio.create_task(store.get_file("a", tmp_path / "out", resume=True))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reads < 10
+    assert begun.read_bytes() == DATA[:200_500]
+    monkeypatch.undo()
+    await store.get_file("a", tmp_path / "out", resume=True)
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+async def test_a_begun_file_of_chunks_of_all_lengths(store: ObjectStore, tmp_path: Path) -> None:
+    """Empty ones between them included, as long as all add up."""
+    pieces = [b"ab", b"", b"cde", b"", b"", b"f", b"gh", b""]
+    data = b"".join(pieces)
+    info = await store.put("a", data)
+    await store.js.purge_stream(stream(store), subject=chunk_subject(store, info.nuid))
+    for piece in pieces:
+        await store.js.publish(chunk_subject(store, info.nuid), piece)
+    for chunks in (len(pieces), len(pieces) - 1):
+        await forge(store, "a", chunks=chunks)
+        for size in range(len(data) + 1):
+            await begin(store, tmp_path, data[:size])
+            await store.get_file("a", tmp_path / "out", resume=True)
+            assert (tmp_path / "out").read_bytes() == data

@@ -64,7 +64,7 @@ async def take(watcher: Watcher, count: int) -> list[ObjectInfo]:
 
 
 async def test_list(store: ObjectStore) -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         assert await store.list() == []
     for name in ("a", "b", "ab", "c"):
         await store.put(name, name.encode())
@@ -87,7 +87,7 @@ async def test_list_of_deleted_ones(store: ObjectStore) -> None:
     for name in ("a", "b"):
         await store.put(name, b"")
         await store.delete(name)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         assert await store.list() == []
     assert (await store.status()).count == 0
 
@@ -254,7 +254,7 @@ async def test_watch_stop(store: ObjectStore) -> None:
     waiting = asyncio.ensure_future(anext(watcher, None))
     catching_up = asyncio.ensure_future(watcher._watch.wait_caught_up())
     await asyncio.sleep(0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await asyncio.gather(watcher.stop(), watcher.stop())
         assert await waiting is None
         await asyncio.wait([catching_up])
@@ -263,7 +263,7 @@ async def test_watch_stop(store: ObjectStore) -> None:
     for n in range(50):
         await store.put(str(n), b"")
     watcher = await store.watch()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         async for _ in watcher:
             await watcher.stop()  # from within, with a full queue
 
@@ -323,7 +323,7 @@ async def test_watch_client_closed(server: LocalServer, store: ObjectStore) -> N
         watcher = await mine.watch()
         waiting = asyncio.ensure_future(anext(watcher))
         await client.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(6):
             with pytest.raises(ConnectionError):
                 await waiting
             await watcher.stop()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from natsproto import Client
+from natsproto.jetstream.consumer import JetStreamMsg, PullConsumer
 from objstore import InvalidMeta, ObjectInfo, ObjectStore
-from objstore._list import PAGE
+from objstore._list import PAGE, _Pages
+from objstore._newest import each_newest
 from objstore.format.naming import meta_subject
 
 TREE = ["a.txt", "dir/b.txt", "dir/sub/c.txt", "dir/sub/d.txt", "other/e.txt", "dirx"]
@@ -59,6 +63,52 @@ async def test_iter(store: ObjectStore) -> None:
     assert len([info async for info in store.iter(include_deleted=True)]) == count
     assert [info.name async for info in store.iter(prefix="n0000")].count("n00001") == 1
     assert {info.name for info in found} == {info.name for info in await store.list()}
+
+
+async def test_iter_of_large_metas(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, and no more of them at once than a page has bytes, whatever comes after what."""
+    monkeypatch.setattr("objstore._list.PAGE_BYTES", 20_000)
+    fetch, pages = PullConsumer.fetch, []
+
+    async def look(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:
+        page = await fetch(self, batch, **options)
+        pages.append([len(msg.data) for msg in page])
+        return page
+
+    monkeypatch.setattr(PullConsumer, "fetch", look)
+    sizes = [9_000] * 6 + [0] * 30 + [6_000] * 9 + [30_000, 0, 0, 30_000, 30_000] + [0] * 20 + [19_000] * 2
+    for number, size in enumerate(sizes):
+        await store.put(f"n{number:03}", b"", metadata={"k": "v" * size})
+    for prefix in ("", "n"):
+        async with asyncio.timeout(20):
+            found = [info.name async for info in store.iter(prefix=prefix)]
+        assert found == [f"n{number:03}" for number in range(len(sizes))]
+    assert all(len(page) == 1 or sum(page) <= 20_000 for page in pages if page)
+
+
+async def test_a_consumer_that_leaves_something_out(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its numbers do not tell: what there was at the beginning does."""
+    revisions = [(await store.put(f"n{number:02}", b"")).revision for number in range(20)]
+    lost = {revisions[3], revisions[12], revisions[13]}
+    fetch, behind = PullConsumer.fetch, 0
+
+    async def some(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:
+        nonlocal behind
+        kept = []
+        for msg in await fetch(self, batch, **options):
+            if msg.seq in lost:
+                behind += 1
+            else:
+                msg.metadata.consumer_seq -= behind
+                kept.append(msg)
+        return kept
+
+    monkeypatch.setattr(PullConsumer, "fetch", some)
+    monkeypatch.setattr(_Pages, "give_up", lambda pages: None)  # one that does not even come short
+    found = [info.name async for info in store.iter()]
+    assert sorted(found) == [f"n{number:02}" for number in range(20)]
 
 
 async def test_iter_left_early_leaves_no_consumer(store: ObjectStore) -> None:
@@ -158,3 +208,18 @@ async def test_watch_from_a_revision(store: ObjectStore) -> None:
     for bad in ({"from_revision": 0}, {"from_revision": 5, "updates_only": True}):
         with pytest.raises(ValueError, match="from_revision"):
             store.watch(**bad)
+
+
+async def test_a_meta_on_a_subject_that_is_no_text(store: ObjectStore, nc: Client) -> None:
+    """It is nobody's name, and JSON cannot hold it: everything else is listed all the same."""
+    await store.put("a", b"1")
+    nc._connection.publish(b"$O.%b.M.\xff" % store.bucket.encode(), b'{"name": "evil"}')
+    await nc.flush()
+    await store.put("b", b"2")
+    async with asyncio.timeout(5 + 5):
+        assert [info.name for info in await store.list(on_invalid=lambda invalid: None)] == ["a", "b"]
+        assert [info.name async for info in store.iter(on_invalid=lambda invalid: None)] == ["a", "b"]
+        assert await store.names() == ["a", "b"]
+        assert [
+            name async for name, answer in each_newest(store._bucket, ["$O.b.M.\udcff", "$O.b.M.\ufffd"])
+        ] == []

@@ -56,6 +56,17 @@ async def test_one_flight(store: ObjectStore, name: str) -> None:
     assert len(store.js.client._connection.mux) == 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_readers_ask_once(store: ObjectStore, name: str) -> None:
+    """One request, or one for each alphabet and padding: not a second one because nothing is found there."""
+    await store.put(name, b"")
+    sent = store.js.client.stats.out_msgs
+    await store.get_info(name)
+    subjects = meta_subjects(store.bucket, name)
+    wanted = len(subjects) if set("-_") & set(subjects[0].rpartition(".")[2]) else 1
+    assert store.js.client.stats.out_msgs - sent == wanted
+
+
 async def test_given_up(store: ObjectStore) -> None:
     lookup = store._bucket.start_locating("??>>~ü")
     lookup.close()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from natsproto.nuid import next_nuid
-from objstore import ObjectInfo, ObjectMeta, ObjectStore
-from objstore._rename import RENAMING, RENAMING_AT
+from natsproto import Client
+from natsproto.jetstream.api.models import StreamInfo
+from natsproto.subjects import secret_name
+from objstore import ObjectInfo, ObjectMeta, ObjectStore, _newest
+from objstore._bucket import Bucket
+from objstore._message_reads import CONSUMER
 from objstore.format.codec import encode_meta
+from objstore.format.models import RENAMING, RENAMING_AT
 from objstore.format.naming import meta_subject
 
 DATA = bytes(range(256)) * 2000
@@ -109,7 +114,7 @@ async def test_changes_meanwhile_are_no_problems(store: ObjectStore) -> None:
 
 async def test_orphans(store: ObjectStore) -> None:
     live = await store.put("a", DATA)
-    nuid = next_nuid()
+    nuid = secret_name()
     await publish_chunks(store, nuid)
     young = await store.gc()
     assert (young.orphans, young.recent) == ([], [nuid])
@@ -125,7 +130,7 @@ async def test_orphans(store: ObjectStore) -> None:
 
 async def test_nothing_named_is_an_orphan(store: ObjectStore) -> None:
     """Not by metas that cannot be read, nor by what such a meta has superseded: that can still be saved."""
-    kept, doubted = next_nuid(), next_nuid()
+    kept, doubted = secret_name(), secret_name()
     await publish_chunks(store, kept)
     await publish_chunks(store, doubted)
     template = await store.put("a", b"x")
@@ -142,7 +147,7 @@ async def test_nothing_named_is_an_orphan(store: ObjectStore) -> None:
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_superseded_metas_name_nothing(store: ObjectStore, deleted: bool) -> None:
     """A writer that does not roll up leaves them, and so does a server that forgot a purge."""
-    superseded = next_nuid()
+    superseded = secret_name()
     await publish_chunks(store, superseded)
     template = await store.put("a", DATA)
     subject = meta_subject(store.bucket, "several")
@@ -231,8 +236,115 @@ async def test_mark_whose_new_name_was_changed(store: ObjectStore) -> None:
 
 async def test_many_metas(store: ObjectStore) -> None:
     await asyncio.gather(*(store.put(f"n{number}", b"x") for number in range(1203)))
-    nuid = next_nuid()
+    nuid = secret_name()
     await publish_chunks(store, nuid)
     report = await store.gc(older_than=NOW)
     assert [orphan.nuid for orphan in report.orphans] == [nuid]
     assert (await store.verify()).objects == 1203
+
+
+async def test_many_unreadable_metas_and_orphans(store: ObjectStore, nc: Client) -> None:
+    """What may be a nuid in a text that cannot be read is looked up, not searched for once a nuid."""
+    await store.put("kept", b"x" * 100)
+    info = await store.get_info("kept")
+    text = b'{"name": broken, "nuid": "' + info.nuid.encode() + b'", "x": "' + b"y " * 200_000 + b'"}'
+    for number in range(20):
+        await nc.request(f"$O.{store.bucket}.M.{number}", text)
+    for number in range(200):
+        await nc.publish(f"$O.{store.bucket}.C.orphan{number}", b"1")
+    await nc.flush()
+    await nc.request(f"$O.{store.bucket}.C.{info.nuid}x", b"1")
+    await store.js.delete_message(f"OBJ_{store.bucket}", info.revision)  # only the broken ones name it now
+    began = time.process_time()
+    report = await store.gc(older_than=timedelta(0), dry_run=True)
+    assert time.process_time() - began < 5
+    assert len(report.orphans) == 201
+    assert info.nuid not in {orphan.nuid for orphan in report.orphans}
+    assert len(report.unreadable) == 20
+    assert all(each.error.__cause__ is None and each.error.__context__ is None for each in report.unreadable)
+
+
+# -- subjects that no message holds -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def crowded(store: ObjectStore) -> ObjectStore:
+    """Whoever may store chunks has stored empty ones: a page of their subjects is above 64 MiB."""
+    for number in range(18_000):
+        publish = store.client.publish if number % 200 else store.js.publish  # one that waits
+        await publish(f"$O.{store.bucket}.C.{'x' * 3900}{number}", b"")
+    return store
+
+
+async def healthy_but_for(store: ObjectStore) -> str:
+    """Two objects, one that lacks a chunk, and an orphan, whose nuid is returned."""
+    await store.put("a", DATA)
+    await store.put("b", DATA, chunk_size=100_000)
+    gone = await store.put("c", DATA)
+    await store.js.purge_stream(stream(store), subject=f"$O.{store.bucket}.C.{gone.nuid}")
+    await publish_chunks(store, nuid := secret_name())
+    return nuid
+
+
+async def check_both(store: ObjectStore, orphan: str) -> None:
+    report = await store.verify()
+    assert [(each.kind, each.name) for each in report.problems] == [("missing chunks", "c")]
+    dry = await store.gc(older_than=NOW, dry_run=True)
+    assert [(each.nuid, each.chunks, each.removed) for each in dry.orphans] == [(orphan, 3, False)]
+    found = await store.gc(older_than=NOW)
+    assert [(each.nuid, each.chunks, each.removed) for each in found.orphans] == [(orphan, 3, True)]
+    assert (await store.gc(older_than=NOW)).orphans == []
+    assert await store.get("a") == await store.get("b") == DATA
+
+
+async def test_subjects_too_long_to_be_told(crowded: ObjectStore) -> None:
+    orphan = await healthy_but_for(crowded)
+    epoch = crowded.client._connection.epoch
+    await check_both(crowded, orphan)
+    assert await crowded.names() == ["a", "b", "c"]
+    assert crowded.client._connection.epoch == epoch, "the connection was lost"
+
+
+async def test_subjects_too_long_that_do_not_look_it(
+    crowded: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content beside them hides it. The connection is lost once a call, not for as long as the budget is."""
+    monkeypatch.setattr(_newest, "LONGEST", 1)
+    monkeypatch.setattr(crowded.js, "timeout", 60.0)  # a busy server needs more than 5 s, and is asked again
+    orphan = await healthy_but_for(crowded)
+    epoch = crowded.client._connection.epoch
+    await check_both(crowded, orphan)
+    assert 1 <= crowded.client._connection.epoch - epoch <= 4
+
+
+async def test_chunks_that_are_not_told_at_once_without_consumers(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_newest, "_fit", lambda info: False)
+    monkeypatch.setattr(Bucket, "allowed", lambda self, way: way != CONSUMER)
+    await check_both(store, await healthy_but_for(store))
+
+
+async def test_no_chunks_that_are_not_told_at_once(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_newest, "_fit", lambda info: False)
+    assert (await store.gc(older_than=NOW)).orphans == []
+    assert (await store.verify()).ok
+
+
+@pytest.mark.parametrize(
+    ("subjects", "size", "fit"),
+    [
+        (10, 10 << 40, True),
+        (1_000_000, 60_000_000, True),
+        (16_000, 100 << 20, True),  # of 4 KiB at most
+        (18_000, 70_000_000, False),
+        (10_000_000, 500_000_000, False),
+        (40_000, 5 << 30, True),  # mostly content
+    ],
+)
+def test_whether_subjects_fit(subjects: int, size: int, fit: bool) -> None:
+    state = {"num_subjects": subjects, "bytes": size}
+    info = StreamInfo.from_json({"config": {"name": "S"}, "created": "2024-01-01T00:00:00Z", "state": state})
+    assert _newest._fit(info) == fit

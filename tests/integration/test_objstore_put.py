@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 
+import natsproto
 from natsproto.errors import InvalidNameError
+from natsproto.server import LocalServer
 from objstore import (
     BadObjectMetaError,
+    IntegrityError,
     ObjectAlreadyExists,
     ObjectLink,
     ObjectMetaOptions,
     ObjectStore,
     RevisionConflictError,
 )
+from objstore._bucket import Bucket
 from support.objects import CHUNK, KIB, assert_exact, chunk_counts, pattern, read_raw, wire_digest
 
 
@@ -266,6 +270,23 @@ async def test_unusable_names(store: ObjectStore, name: Any) -> None:
     await store.put("a", b"the connection is alive")
 
 
+@pytest.mark.parametrize("prefix", ["p" * 150, "p" * 180, "p" * 1000])
+async def test_long_names_with_a_long_inbox(server: LocalServer, store: ObjectStore, prefix: str) -> None:
+    """The reply subject is on the same line: what does not fit is refused, and costs no connection."""
+    async with natsproto.connect(server.url, inbox_prefix=prefix) as client:
+        same = await client.jetstream().object_store(store.bucket)
+        stored = 0
+        for size in (2900, 2850, 2000):
+            try:
+                await same.put("n" * size, b"x")
+                stored += 1
+                assert await same.get("n" * size) == b"x"
+            except InvalidNameError:
+                pass
+        assert stored
+        assert client.stats.reconnects == 0
+
+
 async def test_refused_before_any_byte(store: ObjectStore) -> None:
     sent = store.js.client.stats.out_msgs
     for size in (0, -1, 1024 * KIB + 1, True, 1.5, "1"):
@@ -400,3 +421,27 @@ async def test_progress_raises(store: ObjectStore) -> None:
     with pytest.raises(Breaks):
         await store.put("a", pattern(2 * CHUNK), progress=progress)
     await assert_exact(store)
+
+
+async def test_a_count_that_is_behind_is_taken_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that is not one any more answers until it notices; what it lacks is not missing."""
+    behind = [0, 1]
+    real = Bucket.stored_chunks
+
+    async def stored_chunks(bucket: Bucket, nuid: str, wanted: int = 1) -> int:
+        return behind.pop() if behind else await real(bucket, nuid, wanted)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield pattern(3 * CHUNK)
+
+    monkeypatch.setattr(Bucket, "stored_chunks", stored_chunks)
+    monkeypatch.setattr("objstore._chunks.LONG", -1.0)  # count always
+    await store.put("a", once())
+    assert behind == []
+    assert await store.get("a") == pattern(3 * CHUNK)
+    behind[:] = [2] * 9
+    with pytest.raises(IntegrityError, match="2 chunks are stored where 3 were sent"):
+        await store.put("a", once())
+    assert await store.get("a") == pattern(3 * CHUNK)

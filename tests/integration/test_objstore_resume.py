@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from natsproto.errors import APIError
 from objstore import (
     BadObjectMetaError,
     DigestMismatchError,
+    IntegrityError,
     ObjectInfo,
     ObjectStore,
     OutcomeUnknownError,
@@ -22,7 +24,9 @@ from objstore import (
     Upload,
 )
 from objstore import _maintain as maintain
-from objstore._upload import ResumedPut
+from objstore._bucket import Bucket
+from objstore._discard import discard
+from objstore._resumed import ResumedPut
 from support.objects import meta_subject, read_raw, write_raw
 
 DATA = os.urandom(3_000_017)
@@ -209,7 +213,7 @@ async def superseded(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> tup
     upload = await store.begin_upload("a", chunk_size=CHUNK)
     info = await upload.send(DATA)
     with monkeypatch.context() as patch:
-        patch.setattr("objstore._bucket.Bucket.discard_chunks", AsyncMock())
+        patch.setattr(Bucket, "purge_chunks", AsyncMock())
         await store.put("a", b"what stands")
     return await store.begin_upload("a", token=upload.token), info
 
@@ -219,7 +223,7 @@ async def test_sent_again_after_it_was_replaced(store: ObjectStore, monkeypatch:
     upload, info = await superseded(store, monkeypatch)
     again = await upload.send(DATA)
     assert again.nuid != info.nuid
-    await store._bucket.discard_chunks(info, "put")
+    await discard(store._bucket, info, "put")
     assert await store.get("a") == DATA
     assert await chunk_counts(store) == {f"$O.{store.bucket}.C.{again.nuid}": again.chunks}
 
@@ -238,10 +242,10 @@ async def test_sent_again_after_its_chunks_were_removed(
 ) -> None:
     """A removal that is repeated, or comes late, is about the chunks of that meta, and those are older."""
     upload, info = await superseded(store, monkeypatch)
-    await store._bucket.discard_chunks(info, "put")
+    await discard(store._bucket, info, "put")
     again = await upload.send(DATA)
     assert again.nuid == info.nuid
-    await store._bucket.discard_chunks(info, "put")
+    await discard(store._bucket, info, "put")
     assert await store.get("a") == DATA
 
 
@@ -253,12 +257,12 @@ async def test_sent_again_after_its_name_was_purged(
     await upload.send(DATA)
     moved = await store.rename("a", "b")
     with monkeypatch.context() as patch:
-        patch.setattr("objstore._bucket.Bucket.discard_chunks", AsyncMock())
+        patch.setattr(Bucket, "purge_chunks", AsyncMock())
         await store.delete("b")
     for name in "ab":
         await store.js.purge_stream(stream(store), subject=meta_subject(store, name))
     again = await (await store.begin_upload("a", token=upload.token)).send(DATA)
-    await store._bucket.discard_chunks(moved, "delete")
+    await discard(store._bucket, moved, "delete")
     assert await store.get("a") == DATA
     assert (await store.get_info("a")).nuid == again.nuid != moved.nuid
 
@@ -317,6 +321,59 @@ async def test_an_earlier_commit_lands_while_the_rest_is_sent(
     monkeypatch.setattr(ResumedPut, "_check_stored", and_it_lands)
     again = await (await store.begin_upload("a", token=upload.token)).send(DATA)
     assert again.nuid != info.nuid
+    assert await store.get("a") == DATA
+
+
+def after_commit(monkeypatch: pytest.MonkeyPatch, event: Callable[[], Awaitable[Any]]) -> None:
+    """What others do between the commit of an upload and its last look at the chunks."""
+    look = ResumedPut._check_again
+
+    async def check_again(self: ResumedPut) -> None:
+        await event()
+        await look(self)
+
+    monkeypatch.setattr(ResumedPut, "_check_again", check_again)
+
+
+@pytest.fixture(params=["new", "old"])
+async def either(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
+    """A bucket that refuses what it has no room for, and one that makes room."""
+    config = (await store.js.stream_info(stream(store))).config.to_json()
+    await store.js.update_stream({**config, "max_bytes": 64 << 20, "discard": request.param})
+    return await store.js.object_store(store.bucket)
+
+
+async def test_replaced_right_after_its_commit(either: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chunks are gone because it was replaced, not because the bucket is full."""
+    upload = await either.begin_upload("a", chunk_size=CHUNK)
+    after_commit(monkeypatch, lambda: either.put("a", b"newer"))
+    info = await upload.send(DATA)
+    assert info.size == len(DATA)
+    assert await either.get("a") == b"newer"
+
+
+async def test_loses_a_chunk_right_after_its_commit(
+    either: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands, so this is damage: "full" would say that nothing was stored."""
+    upload = await either.begin_upload("a", chunk_size=CHUNK)
+    subject = f"$O.{either.bucket}.C.{upload.nuid}"
+    after_commit(monkeypatch, lambda: either.js.purge_stream(stream(either), subject=subject, keep=1))
+    with pytest.raises(IntegrityError):
+        await upload.send(DATA)
+    assert (await either.get_info("a")).nuid == upload.nuid
+
+
+async def test_refused_right_after_its_commit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No error that says that nothing was stored."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+
+    async def refuse() -> None:
+        monkeypatch.setattr(Bucket, "stored_chunks", AsyncMock(side_effect=APIError(400, 10052, "no")))
+
+    after_commit(monkeypatch, refuse)
+    with pytest.raises(OutcomeUnknownError, match="could not be found out"):
+        await upload.send(DATA)
     assert await store.get("a") == DATA
 
 
@@ -413,6 +470,25 @@ async def test_abort(store: ObjectStore) -> None:
     assert await store.get("a") == DATA, "a committed upload cannot be aborted"
 
 
+async def test_abort_of_chunks_that_another_object_names(store: ObjectStore) -> None:
+    upload = await store.begin_upload("film", chunk_size=CHUNK)
+    await upload.send(DATA)
+    document = await read_raw(store, "film")
+    await store.js.purge_stream(stream(store), subject=meta_subject(store, "film"))
+    await write_raw(store.js, meta_subject(store, "mine"), {**document, "name": "mine"})
+    with pytest.raises(OutcomeUnknownError, match=r"'mine'.* names the chunks of .* 'film', they are"):
+        await upload.abort()
+    assert await store.get("mine") == DATA
+
+
+async def test_abort_after_a_rename(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+    await store.rename("a", "b")
+    await upload.abort()
+    assert await store.get("b") == DATA
+
+
 async def test_gc_leaves_a_young_upload_alone(store: ObjectStore) -> None:
     token = await begun(store)
     report = await store.gc()
@@ -437,3 +513,32 @@ async def test_bad_tokens(store: ObjectStore) -> None:
         await store.begin_upload("b", token=upload.token)
     with pytest.raises(BadObjectMetaError):
         await store.begin_upload("a", chunk_size=0)
+
+
+async def test_a_forged_meta_names_its_chunks(store: ObjectStore) -> None:
+    """An upload was interrupted before its commit; somebody's meta says that they are another object's."""
+    upload = await store.begin_upload("film", chunk_size=CHUNK)
+    info = await upload.send(DATA)
+    document = await read_raw(store, "film")
+    await store.js.purge_stream(stream(store), subject=meta_subject(store, "film"))
+    await write_raw(store.js, meta_subject(store, "mine"), {**document, "name": "mine"})
+    with pytest.raises(OutcomeUnknownError, match=r"'mine'.* names the chunks of the upload of 'film'"):
+        await upload.send(iter([DATA]))
+    again = await upload.send(DATA)
+    assert (again.name, again.digest) == ("film", info.digest)
+    assert again.nuid != info.nuid
+    assert await store.get("film") == DATA
+    assert await store.get("mine") == DATA
+
+
+async def test_renamed_since_and_other_bytes(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+    moved = await store.rename("a", "b")
+    again = await store.begin_upload("a", token=upload.token)
+    assert (await again.send(DATA)).name == "b"
+    assert (await again.send(iter([DATA]))).name == "b"
+    other = await again.send(DATA[1:])
+    assert (other.name, other.size) == ("a", len(DATA) - 1)
+    assert other.nuid != moved.nuid
+    assert await store.get("b") == DATA

@@ -98,7 +98,7 @@ async def test_a_guess_in_a_bucket_that_is_gone(
 ) -> None:
     """Found out as soon as with a question."""
     await js.delete_object_store(guessing.bucket)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(8):
         with pytest.raises(BucketNotFoundError):
             await guessing.put("a", bytes(size))
     await js.create_object_store(bucket=guessing.bucket)

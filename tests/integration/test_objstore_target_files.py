@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,3 +109,94 @@ async def test_disk_full_and_continued(store: ObjectStore, disk: Path) -> None:
     await store.get_file("a", target, resume=True)
     assert os.listdir(disk) == ["t"]
     assert target.read_bytes() == DATA
+
+
+# -- permissions ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o000], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["new", "resume"])
+@pytest.mark.parametrize("told", [True, False], ids=["the kernel tells", "a file tells"])
+async def test_nobody_else_reads_what_is_not_verified(
+    store: ObjectStore, tmp_path: Path, umask: int, resume: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put("a", DATA)
+    if not told:
+        monkeypatch.setattr("objstore._files.open", lambda *_: io.BytesIO(), raising=False)
+    modes: list[int] = []
+    look = at(1, lambda: modes.extend(mode(path) for path in tmp_path.glob(".*.part")))
+    await store.get_file("a", tmp_path / "new", progress=look, resume=resume)
+    assert set(modes) == {0o600}
+    assert mode(tmp_path / "new") == 0o666 & ~umask
+    for there, expected in ((0o640, 0o640), (0o7755, 0o755), (0o2600, 0o600), (0o400, 0o400)):
+        (tmp_path / "new").chmod(there)
+        modes.clear()
+        await store.get_file("a", tmp_path / "new", progress=look, resume=resume)
+        assert set(modes) == {0o600}
+        assert mode(tmp_path / "new") == expected
+    assert os.listdir(tmp_path) == ["new"]
+
+
+async def test_only_a_file_of_our_own_is_continued(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = await store.put("a", DATA)
+    part, other = tmp_path / f".out.{info.nuid}.part", tmp_path / "other"
+
+    async def refused(kind: type[OSError]) -> None:
+        with pytest.raises(kind):
+            async with asyncio.timeout(5 + 5):
+                await store.get_file("a", tmp_path / "out", resume=True)
+        assert not (tmp_path / "out").exists()
+        assert other.read_bytes() == b"theirs"
+
+    other.write_bytes(b"theirs")
+    part.symlink_to(other)
+    await refused(OSError)
+    part.unlink()
+    os.link(other, part)
+    await refused(PermissionError)
+    part.unlink()
+    os.mkfifo(part)
+    await refused(PermissionError)
+    part.unlink()
+    part.write_bytes(DATA[:CHUNK])
+    if not os.geteuid():
+        os.chown(part, 12345, -1)
+        await refused(PermissionError)
+        assert part.read_bytes() == DATA[:CHUNK]
+        os.chown(part, 0, -1)
+    part.chmod(0o666)
+    await store.get_file("a", tmp_path / "out", resume=True)
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+async def test_what_others_put_there_lends_no_permissions(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put("a", DATA)
+    target, open_to_all = tmp_path / "out", tmp_path / "theirs"
+    open_to_all.write_bytes(b"")
+    open_to_all.chmod(0o666)
+    before = os.umask(0o077)
+    try:
+        target.symlink_to(open_to_all)
+        await store.get_file("a", target)
+        assert (mode(target), target.is_symlink(), open_to_all.read_bytes()) == (0o600, False, b"")
+        target.chmod(0o666)
+        if not os.geteuid():
+            os.chown(target, 12345, -1)
+            await store.get_file("a", target)
+            assert mode(target) == 0o600
+    finally:
+        os.umask(before)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import natsproto
 from natsproto.errors import PermissionsViolationError
-from natsproto.server import LocalServer
-from objstore import ObjectStore
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalCluster, LocalServer
+from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
+from objstore._message_reads import LEADER
 from support.objects import MIB, pattern
 
 DATA = pattern(40 * MIB)
@@ -20,12 +25,16 @@ DATA = pattern(40 * MIB)
 
 
 @pytest.fixture(params=["new", "old"])
-def rights(request: pytest.FixtureRequest) -> LocalServer:
+def any_binary(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(f"{request.param}_server").binary.path)
+
+
+@pytest.fixture
+def rights(any_binary: Path) -> LocalServer:
     """A server whose user ``few`` may publish anything but flow control."""
     users = """users: [ { user: all, password: p }
         { user: few, password: p, permissions: { publish: { deny: ["$JS.FC.>"] } } } ]"""
-    binary = request.getfixturevalue(f"{request.param}_server").binary.path
-    return LocalServer(binary=binary, config=f"accounts {{ A {{ jetstream: enabled, {users} }} }}")
+    return LocalServer(binary=any_binary, config=f"accounts {{ A {{ jetstream: enabled, {users} }} }}")
 
 
 @pytest.fixture
@@ -66,3 +75,459 @@ async def test_without_the_right_to_flow_control(
     assert caught.value.operation == "publish"
     assert not (tmp_path / "out").exists()
     assert await few.js.consumer_names("OBJ_b") == []
+
+
+# -- the page -----------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "permissions.md").read_text()
+SETS = {
+    match[1]: re.findall(r"`([^`]+)`", match[2])
+    for match in re.finditer(r"^\| \*\*(\w+)\*\* \| (.*) \|$", PAGE, re.MULTILINE)
+}
+BYTES = pattern(300_000)
+
+
+class Case(NamedTuple):
+    """One call with one of the sets of rights that the page says will do."""
+
+    call: str
+    sets: tuple[str, ...]
+    one_of: tuple[str, ...]  # what was chosen from
+
+    @property
+    def id(self) -> str:
+        return f"{self.call}-{'-'.join(self.sets)}"
+
+    def rights(self, bucket: str, *, without: str = "") -> list[str]:
+        subjects = [subject for name in self.sets for subject in SETS[name] if subject != without]
+        # An empty list would allow everything.
+        return [subject.replace("BUCKET", bucket) for subject in subjects] or ["nothing"]
+
+
+def with_few(*names: str, bucket: str = "b") -> str:
+    """A server's configuration with the users ``all`` and ``few``, who has those sets of rights."""
+    allowed = ", ".join(f'"{subject.replace("BUCKET", bucket)}"' for name in names for subject in SETS[name])
+    few = f'{{ user: few, password: p, permissions: {{ publish: [{allowed}], subscribe: "_INBOX.>" }} }}'
+    return f"accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: p }}, {few} ] }} }}"
+
+
+def cases() -> list[Case]:
+    found = []
+    for calls, rights in re.findall(r"^\| (`[a-z_]+`.*) \| (\*\*.*) \|$", PAGE, re.MULTILINE):
+        needed, _, choice = rights.partition("one of ")
+        sets = tuple(re.findall(r"\*\*(\w+)\*\*", needed))
+        one_of = tuple(re.findall(r"\*\*(\w+)\*\*", choice))
+        for call in re.findall(r"`(\w+)`", calls):
+            found += [Case(call, (*sets, chosen), one_of) for chosen in one_of]
+            if not one_of:
+                found.append(Case(call, sets, ()))
+    return found
+
+
+CASES = cases()
+
+
+async def call_iter(store: ObjectStore, path: Path) -> None:
+    assert [info.name async for info in store.iter()] == ["o", "s"]
+
+
+async def call_watch(store: ObjectStore, path: Path) -> None:
+    async with store.watch() as watcher:
+        async for info in watcher:
+            assert info is not None
+            return
+
+
+async def call_get(store: ObjectStore, path: Path) -> None:
+    assert await store.get("o") == BYTES
+    assert await store.get("s") == b"small"
+
+
+async def call_get_file(store: ObjectStore, path: Path) -> None:
+    await store.get_file("o", path / "out")
+    assert (path / "out").read_bytes() == BYTES
+
+
+async def call_open_reader(store: ObjectStore, path: Path) -> None:
+    async with store.open_reader("o") as reader:
+        assert await reader.read() == BYTES
+
+
+async def call_get_range(store: ObjectStore, path: Path) -> None:
+    assert await store.get_range("o", 1000, 200_000) == BYTES[1000:200_000]
+    assert await store.get_range("o", 0, 10) == BYTES[:10]
+
+
+async def call_exists(store: ObjectStore, path: Path) -> None:
+    assert await store.exists("o")
+    assert not await store.exists("no such name")
+
+
+async def call_verify(store: ObjectStore, path: Path) -> None:
+    assert (await store.verify(deep=True)).ok
+
+
+async def call_put(store: ObjectStore, path: Path) -> None:
+    await store.put("n", BYTES)
+    await store.put("n", b"2")
+    info = await store.get_info("n")
+    await store.put("n", b"3", if_revision=info.revision)
+
+
+async def call_put_file(store: ObjectStore, path: Path) -> None:
+    (path / "in").write_bytes(BYTES)
+    await store.put_file("n", path / "in")
+
+
+async def call_open_writer(store: ObjectStore, path: Path) -> None:
+    async with store.open_writer("n") as writer:
+        await writer.write(BYTES)
+
+
+async def call_begin_upload(store: ObjectStore, path: Path) -> None:
+    upload = await store.begin_upload("n")
+    await upload.send(BYTES)
+
+
+async def call_add_link(store: ObjectStore, path: Path) -> None:
+    await store.add_link("n", await store.get_info("o"))
+
+
+async def call_rename(store: ObjectStore, path: Path) -> None:
+    await store.rename("o", "n")
+    await store.rename("n", "o")
+
+
+async def call_delete(store: ObjectStore, path: Path) -> None:
+    await store.delete("o")
+    assert not await store.exists("o")
+
+
+async def call_gc(store: ObjectStore, path: Path) -> None:
+    assert (await store.gc(older_than=timedelta(0))).orphans[0].removed
+
+
+async def call_purge_deleted(store: ObjectStore, path: Path) -> None:
+    await store.purge_deleted(older_than=timedelta(0))
+
+
+CALLS: dict[str, Callable[[ObjectStore, Path], Awaitable[Any]]] = {
+    "object_store": lambda store, path: store.client.flush(),
+    "names": lambda store, path: store.names(),
+    "count": lambda store, path: store.count(),
+    "exists": call_exists,
+    "get_info": lambda store, path: store.get_info("o"),
+    "list": lambda store, path: store.list(),
+    "iter": call_iter,
+    "list_dirs": lambda store, path: store.list_dirs(),
+    "status": lambda store, path: store.status(),
+    "get": call_get,
+    "get_file": call_get_file,
+    "open_reader": call_open_reader,
+    "get_range": call_get_range,
+    "verify": call_verify,
+    "watch": call_watch,
+    "put": call_put,
+    "put_file": call_put_file,
+    "create": lambda store, path: store.create("n", BYTES),
+    "open_writer": call_open_writer,
+    "begin_upload": call_begin_upload,
+    "update_meta": lambda store, path: store.update_meta("o", ObjectMeta(name="o", description="d")),
+    "rename": call_rename,
+    "add_link": call_add_link,
+    "add_bucket_link": lambda store, path: store.add_bucket_link("n", "elsewhere"),
+    "delete": call_delete,
+    "copy": lambda store, path: store.copy("o", "n"),
+    "purge_deleted": call_purge_deleted,
+    "gc": call_gc,
+    "seal": lambda store, path: store.seal(),
+}
+"""Calls of an opened bucket."""
+
+MANAGED: dict[str, Callable[[JetStreamContext, str], Awaitable[Any]]] = {
+    "create_object_store": lambda js, bucket: js.create_object_store(bucket=bucket),
+    "update_object_store": lambda js, bucket: js.update_object_store(bucket=bucket, description="d"),
+    "delete_object_store": lambda js, bucket: js.delete_object_store(bucket),
+    "object_store_names": lambda js, bucket: js.object_store_names(),
+    "object_store_statuses": lambda js, bucket: js.object_store_statuses(),
+}
+"""Calls without one."""
+
+
+def test_every_call_has_a_row() -> None:
+    assert {case.call for case in CASES} == CALLS.keys() | MANAGED.keys()
+    assert all(name in SETS for case in CASES for name in case.sets)
+
+
+class Lacking(NamedTuple):
+    """A user who lacks one right of those a call needs, or all of those it could choose from."""
+
+    case: Case
+    right: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.case.call}-{'-'.join(self.case.sets)}-without-{self.right or 'any'}"
+
+
+def lacking() -> list[Lacking]:
+    found, seen = [], set()
+    for case in CASES:
+        needed = case.sets[: len(case.sets) - bool(case.one_of)]
+        if case.one_of and (case.call, "") not in seen:
+            found.append(Lacking(case._replace(sets=needed), ""))
+        for right in [SETS[name][0] for name in needed]:
+            # What purge_deleted() would remove has to be older than a test lasts.
+            if (case.call, right) not in seen and case.call != "purge_deleted":
+                found.append(Lacking(case, right))
+            seen.add((case.call, right))
+        seen.add((case.call, ""))
+    return found
+
+
+LACKING = lacking()
+
+
+@pytest.fixture(scope="module", params=["new", "old"])
+def guarded(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
+    """A server with a user and a bucket for each of the above."""
+    users = ["{ user: all, password: p }"]
+    sets = [("c", i, case.rights(f"c{i}")) for i, case in enumerate(CASES)]
+    sets += [("x", i, each.case.rights(f"x{i}", without=each.right)) for i, each in enumerate(LACKING)]
+    for kind, index, rights in sets:
+        allowed = ", ".join(f'"{subject}"' for subject in rights)
+        users.append(
+            f"{{ user: {kind}{index}, password: p, permissions: "
+            f'{{ publish: {{ allow: [{allowed}] }}, subscribe: "_INBOX.>" }} }}'
+        )
+    binary = request.getfixturevalue(f"{request.param}_server").binary.path
+    config = f"accounts {{ A {{ jetstream: enabled, users: [ {', '.join(users)} ] }} }}"
+    with LocalServer(binary=binary, config=config) as server:
+        yield server
+
+
+async def act(guarded: LocalServer, user: str, case: Case, path: Path) -> None:
+    url = guarded.url
+    async with natsproto.connect(url, user="all", password="p") as owner:
+        if case.call != "create_object_store":
+            store = await owner.jetstream().create_object_store(bucket=user)
+            await store.put("o", BYTES)
+            await store.put("s", b"small")
+            if case.call == "gc":
+                await owner.request(f"$O.{user}.C.orphan", b"nobody's")
+    async with asyncio.timeout(5 + 5), natsproto.connect(url, user=user, password="p") as client:
+        js = client.jetstream()
+        if case.call in MANAGED:
+            await MANAGED[case.call](js, user)
+        else:
+            await CALLS[case.call](await js.object_store(user), path)
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[case.id for case in CASES])
+async def test_the_rights_on_the_page_are_enough(guarded: LocalServer, tmp_path: Path, index: int) -> None:
+    await act(guarded, f"c{index}", CASES[index], tmp_path)
+
+
+@pytest.mark.parametrize("index", range(len(LACKING)), ids=[each.id for each in LACKING])
+async def test_each_right_on_the_page_is_needed(guarded: LocalServer, tmp_path: Path, index: int) -> None:
+    case, right = LACKING[index]
+    user = f"x{index}"
+    wanted = [right] if right else [SETS[name][0] for name in case.one_of]
+    with pytest.raises(PermissionsViolationError, match=r"docs/permissions\.md") as caught:
+        await act(guarded, user, case, tmp_path)
+    assert caught.value.operation == "publish"
+    stems = [subject.replace("BUCKET", user).removesuffix(">") for subject in wanted]
+    assert any(caught.value.subject.startswith(stem) for stem in stems), caught.value.subject
+
+
+async def test_the_example_on_the_page(any_binary: Path) -> None:
+    config = PAGE.partition("## An example")[2].split("```")[1]
+    with LocalServer(binary=any_binary, config=config) as server:
+        async with (
+            natsproto.connect(server.url, user="owner", password="o") as owner,
+            natsproto.connect(
+                server.url, user="writer", password="w", inbox_prefix="_INBOX_writer"
+            ) as writer,
+            natsproto.connect(
+                server.url, user="reader", password="r", inbox_prefix="_INBOX_reader"
+            ) as reader,
+        ):
+            store = await owner.jetstream().create_object_store(bucket="photos")
+            ours, theirs = [await each.jetstream().object_store("photos") for each in (writer, reader)]
+            await ours.put("a", BYTES)
+            await ours.put("a", BYTES[:1000])
+            for subject in ("_INBOX_reader.>", "_INBOX.>", "$O.photos.C.>"):
+                with pytest.raises(PermissionsViolationError):  # what the others read is not seen
+                    await (await writer.subscribe(subject)).next_msg(timeout=5)
+            assert (await ours.get_info("a")).size == 1000
+            assert await theirs.get("a") == BYTES[:1000]
+            assert (await store.gc(older_than=timedelta(0))).orphans == []
+            for refused in (ours.get("a"), theirs.put("a", b"x"), theirs.delete("a")):
+                with pytest.raises(PermissionsViolationError):
+                    await refused
+            assert await theirs.get("a") == BYTES[:1000]
+            assert (await store.verify(deep=True)).ok
+
+
+async def test_one_refusal_of_many_is_told_once(guarded: LocalServer) -> None:
+    """What asks for several messages at once is refused as often, and has failed with the first."""
+    case = next(case for case in CASES if case.call == "exists" and case.sets[-1] == "consumer")
+    told: list[BaseException] = []
+    user = f"c{CASES.index(case)}"
+    url = guarded.url
+    async with natsproto.connect(url, user="all", password="p") as owner:
+        await (await owner.jetstream().create_or_update_object_store(bucket=user)).put("o", BYTES)
+    async with natsproto.connect(url, user=user, password="p", error_cb=told.append) as client:
+        store = await client.jetstream().object_store(user)
+        assert (await asyncio.gather(*(store.exists(name) for name in "onmlk")))[0]
+        await client.flush()
+        assert told == []
+
+
+async def test_on_replicas_nothing_is_removed_without_the_leader() -> None:
+    """A replica may be behind: reads are allowed to be, what removes chunks is not."""
+    config = with_few("open", "direct", "consumer", "metas", "chunks", "purge")
+    async with LocalCluster(3, config=config) as cluster:
+        urls = [server.url for server in cluster.servers]
+        async with (
+            natsproto.connect(urls, user="all", password="p") as owner,
+            natsproto.connect(urls, user="few", password="p") as client,
+        ):
+            await (await owner.jetstream().create_object_store(bucket="b", replicas=3)).put("o", BYTES)
+            store = await client.jetstream().object_store("b")
+            assert await store.get("o") == BYTES
+            assert await store.get_range("o", 1000, 200_000) == BYTES[1000:200_000]
+            assert [info.name for info in await store.list()] == ["o"]
+            upload = await store.begin_upload("u")
+            changes: list[Callable[[], Awaitable[Any]]] = [
+                lambda: store.put("o", b"1"),
+                lambda: store.put("n", b"1"),
+                lambda: store.create("n", b"1"),
+                lambda: store.rename("o", "m"),
+                lambda: store.update_meta("o", ObjectMeta(name="o", description="d")),
+                lambda: store.delete("o"),
+                lambda: store.gc(older_than=timedelta(0)),
+                lambda: upload.send(BYTES),
+                upload.abort,
+            ]
+            for change in changes * 2:
+                with pytest.raises(PermissionsViolationError, match=r"replicas.*STREAM\.MSG\.GET\.OBJ_b"):
+                    await change()
+            assert await store.get("o") == BYTES
+            assert await (await owner.jetstream().object_store("b")).names() == ["o"]
+
+
+async def test_a_mirror_makes_the_leader_necessary(new_server: LocalServer) -> None:
+    """As replicas do; the error says why what has worked before does no longer.
+
+    (With 2.9.10 it took more than 20 s until a mirror answered for its origin.)
+    """
+    config = with_few("open", "direct", "metas", "chunks", "purge")
+    async with (
+        LocalServer(binary=new_server.binary.path, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        await owner.jetstream().create_object_store(bucket="b")
+        store = await client.jetstream().object_store("b")
+        await store.put("o", b"1")
+        mirror = {"name": "M", "mirror": {"name": "OBJ_b"}, "allow_direct": True, "mirror_direct": True}
+        await owner.jetstream().create_stream(mirror)
+        answered_by = None
+        async with asyncio.timeout(20):
+            while answered_by != "M":  # it begins once it has caught up
+                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":1}', timeout=5)
+                answered_by = msg.headers and msg.headers.get("Nats-Stream")
+            with pytest.raises(PermissionsViolationError, match=r"a mirror.*STREAM\.MSG\.GET\.OBJ_b;"):
+                while True:  # until it is the one that is asked
+                    with suppress(OutcomeUnknownError):
+                        await store.put("o", b"2")
+
+
+@pytest.mark.parametrize("way", ["direct", "subject"])
+async def test_what_a_mirror_lacks_is_not_missing(new_server: LocalServer, way: str) -> None:
+    """The leader counts for everybody, also for those who may not read there."""
+    config = with_few("open", way)
+    async with (
+        LocalServer(binary=new_server.binary.path, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        whole = await owner.jetstream().create_object_store(bucket="b")
+        await whole.put("before", b"1")
+        store = await client.jetstream().object_store("b")
+        # It answers for its origin, and has no metas.
+        mirror = {"name": "OBJ_b", "filter_subject": "$O.b.C.>"}
+        await owner.jetstream().create_stream(
+            {"name": "M", "mirror": mirror, "allow_direct": True, "mirror_direct": True}
+        )
+        answered_by = None
+        async with asyncio.timeout(20):
+            while answered_by != "M":
+                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":2}', timeout=5)
+                answered_by = "M" if msg.status == 404 else None
+        for number in range(20):
+            await whole.put(f"n{number}", b"1")
+            assert await store.exists(f"n{number}")
+            assert (await store.get_info(f"n{number}")).size == 1
+        assert not await store.exists("nothing")
+
+
+async def test_a_consumer_is_no_proof(any_binary: Path) -> None:
+    """It may leave messages out: enough to read by, not to replace or remove by."""
+    config = with_few("open", "consumer", "metas", "chunks", "purge")
+    async with (
+        LocalServer(binary=any_binary, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        await (await owner.jetstream().create_object_store(bucket="b")).put("o", BYTES)
+        store = await client.jetstream().object_store("b")
+        assert await store.get("o") == BYTES
+        for change in (
+            lambda: store.put("o", b"1"),
+            lambda: store.delete("o"),
+            lambda: store.gc(older_than=timedelta(0)),
+        ):
+            with pytest.raises(PermissionsViolationError, match=r"STREAM\.MSG\.GET\.OBJ_b"):
+                await change()
+        assert await store.get("o") == BYTES
+
+
+async def test_objects_whose_chunks_lie_between_others(any_binary: Path, tmp_path: Path) -> None:
+    """Without consumers nothing counts what follows: the leader tells of each chunk."""
+    config = with_few("open", "leader")
+    data = {"a": pattern(2 * MIB + 1, 1), "b": pattern(2 * MIB + 2, 2)}
+    async with (
+        LocalServer(binary=any_binary, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        full = await owner.jetstream().create_object_store(bucket="b")
+        await asyncio.gather(*(full.put(name, each, chunk_size=65536) for name, each in data.items()))
+        store = await client.jetstream().object_store("b")
+        for name, each in data.items():
+            assert await store.get(name) == each
+            assert await store.get_range(name, MIB - 3, MIB + 70_000) == each[MIB - 3 : MIB + 70_000]
+            async with store.open_reader(name) as reader:
+                await reader.seek(MIB + 5)
+                assert await reader.read() == each[MIB + 5 :]
+
+
+async def test_rights_that_were_given_later(
+    tmp_path: Path, new_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is believed for a while, and not beyond the connection."""
+    monkeypatch.setattr("objstore._bucket.REFUSED_FOR", 0.2)
+    async with (
+        LocalServer(binary=new_server.binary.path, config=with_few("open", "direct")) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        await (await owner.jetstream().create_object_store(bucket="b")).put("o", BYTES)
+        store = await client.jetstream().object_store("b")
+        assert (await store.list())[0].name == "o"
+        assert not store._bucket.allowed(LEADER)
+        assert store._bucket.can_batch
+        await asyncio.sleep(0.3)
+        assert store._bucket.allowed(LEADER)

@@ -26,7 +26,10 @@ def soak(*words: str, code: int) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", *words], capture_output=True, text=True, cwd=ROOT, timeout=200
     )
-    assert done.returncode == code, (done.stdout[-4000:], done.stderr[-4000:])
+    if done.returncode != code:  # pytest shortens what an assertion compares
+        pytest.fail(
+            f"exit code {done.returncode}:\n{done.stdout[-16000:]}\n{done.stderr[-4000:]}", pytrace=False
+        )
     return done.stdout, done.stderr
 
 

@@ -186,7 +186,7 @@ async def test_empty_object_of_net(store: ObjectStore) -> None:
     document = {key: value for key, value in BASE.items() if key not in ("size", "chunks")}
     await store.js.publish(chunk_subject(store, BASE["nuid"]), b"")
     await store_raw(store, meta_subject(store, "n"), {**document, "digest": digest, "mtime": ISO})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(7):
         assert await store.get("n") == b""
         await store.delete("n")
     # The writer did not count it; what it names is removed with the object nevertheless.

@@ -26,7 +26,7 @@ HANGS = 300
 def prepare(folder: Path) -> None:
     """A copy of what is tested, and of its tests."""
     unwanted = shutil.ignore_patterns("__pycache__", "corpus")
-    for name in ("natsproto", "objstore", "tests"):
+    for name in ("natsproto", "objstore", "tests", "docs"):  # some tests read the documentation
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", folder)
 

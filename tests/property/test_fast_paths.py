@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +14,8 @@ from natsproto.aio.connection import LARGE
 from natsproto.errors import NatsError, RemoteProtocolError
 from natsproto.jetstream.api.codec import dumps, dumps_str, loads, parse_time
 from natsproto.jetstream.publisher import _parse_any_ack, parse_pub_ack, plain_ack_head, plain_ack_seq
-from natsproto.nuid import _BASE, _DIGITS, _MIN_STEP, _SEQUENCES, Nuid
 from natsproto.wire import Msg, Parser, Pub, serializer
-from objstore._bucket import last_of
+from objstore._message_reads import last_of
 from support.fake_session import FakeServer
 
 # --- acknowledgements ---------------------------------------------------------------------------------
@@ -168,25 +166,6 @@ async def test_publish(subject: str, size: int) -> None:
         stats = server.client.stats
         results.append((failure, server.pubs, stats.out_msgs, stats.out_bytes))
     assert results[0] == results[1]
-
-
-# --- names --------------------------------------------------------------------------------------------
-
-
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 2000))
-def test_nuids(seed: int, count: int) -> None:
-    rng = random.Random(seed)
-    prefix = "".join(_DIGITS[rng.randrange(_BASE)] for _ in range(12))
-    step = _MIN_STEP + rng.randrange(300)
-    start = rng.randrange(_SEQUENCES - count * step)
-    numbers = iter([*map(_DIGITS.index, prefix), step - _MIN_STEP, start])
-    source = Nuid(rng=lambda limit: next(numbers))
-    for number in range(start, start + count * step, step):
-        value = source.next()
-        assert value[:12] == prefix
-        assert (
-            sum(_DIGITS.index(digit) * _BASE**at for at, digit in enumerate(reversed(value[12:]))) == number
-        )
 
 
 # --- lines whose numbers were seen before ---------------------------------------------------------------

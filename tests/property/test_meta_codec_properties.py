@@ -13,7 +13,7 @@ from natsproto.errors import InvalidNameError
 from objstore.errors import IntegrityError
 from objstore.format.assembly import Assembly
 from objstore.format.chunking import Chunker
-from objstore.format.codec import MetaDecodeError, decode_meta, encode_meta, tombstone
+from objstore.format.codec import GROWTH, MetaDecodeError, decode_meta, encode_meta, tombstone
 from objstore.format.digest import hex_digest, parse_digest, wire_digest
 from objstore.format.memory import BytesTarget
 from objstore.format.models import (
@@ -26,12 +26,12 @@ from objstore.format.models import (
     plain_info,
 )
 from objstore.format.naming import (
-    alternative_meta_subjects,
     check_object_name,
     chunk_subject,
     decode_meta_name,
     is_safe_nuid,
     meta_subject,
+    meta_subjects,
 )
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -153,6 +153,39 @@ def test_any_payload_is_an_info_or_a_decode_error(payload):
         tombstone(info)
 
 
+NUMBER = st.from_regex(r"\A-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,5})?([eE][+-]?[0-9]{1,4})?\Z")
+STRING = TEXT.map(lambda text: json.dumps(text, ensure_ascii=False))
+STRING |= st.text(st.characters(), max_size=5).map(json.dumps)  # half surrogate pairs among them
+RAW = st.recursive(
+    NUMBER | STRING | st.sampled_from(["null", "true"]),
+    lambda inner: (
+        st.lists(inner, max_size=9).map(lambda items: f"[{','.join(items)}]")
+        | st.dictionaries(STRING, inner, max_size=4).map(
+            lambda pairs: "{" + ",".join(f"{key}:{value}" for key, value in pairs.items()) + "}"
+        )
+    ),
+    max_leaves=30,
+)
+
+
+VALUES = dict.fromkeys(["description", "nuid", "digest"], STRING) | dict.fromkeys(["mtime", "x", "y"], RAW)
+
+
+@given(st.fixed_dictionaries({}, optional=VALUES), st.booleans())
+def test_what_is_read_can_be_written(values, link):
+    """Whatever way its numbers and strings are written; and it is not much longer."""
+    values |= {"name": '"n"'} | ({"options": '{"link":{"bucket":"b"}}'} if link else {})
+    payload = "{" + ",".join(f'"{key}":{value}' for key, value in values.items()) + "}"
+    try:
+        info = decode_meta(payload.encode(), bucket="b", revision=1, timestamp=NOW)
+    except MetaDecodeError:
+        return
+    again = encode_meta(info)
+    assert len(again) <= GROWTH * len(payload.encode()) + 200
+    assert decode_meta(again, bucket="b", revision=1, timestamp=NOW).extra == info.extra
+    tombstone(info)
+
+
 @given(infos(), st.sampled_from(KNOWN), JSON)
 def test_any_value_in_any_key_is_an_info_or_a_decode_error(info, key, value):
     doc = json.loads(encode_meta(info)) | {key: value}
@@ -171,7 +204,7 @@ def test_any_value_in_any_key_is_an_info_or_a_decode_error(info, key, value):
 
 @given(NAME)
 def test_names_round_trip_in_every_encoding(name):
-    for subject in [meta_subject("b", name), *alternative_meta_subjects("b", name)]:
+    for subject in [meta_subject("b", name), *meta_subjects("b", name)[1:]]:
         assert decode_meta_name(subject) == name
         assert subject.count(".") == 3
         assert not set(subject) & set(" \t\r\n*>")
@@ -221,8 +254,10 @@ def test_chunks_depend_on_the_bytes_only(pieces, size):
 @given(PIECES, st.integers(1, 30), st.integers(0, 6), st.data())
 def test_assembly_restores_any_chunks_placed_or_not(pieces, place_from, lag, data):
     whole = b"".join(pieces)
+    # A writer counts its empty messages, or adds one at the end that it does not count.
+    uncounted = bool(pieces) and not pieces[-1] and data.draw(st.booleans())
     info = ObjectInfo(
-        "n", None, None, len(whole), sum(1 for piece in pieces if piece),
+        "n", None, None, len(whole), len(pieces) - uncounted,
         hex_digest(hashlib.sha256(whole).digest()), False, NOW, "N", "b",
     )  # fmt: skip
     target = BytesTarget(len(whole))

@@ -189,10 +189,14 @@ def _difference(got: list[Any], wanted: list[Any]) -> str:
     )
 
 
+UNHEARD = "nobody listens"
+"""Of a consumer that its server should have removed long ago: the client has let go of it."""
+
+
 async def consumers_left(
     js: JetStreamContext, bucket: str, watchers: int, replicated: bool
 ) -> tuple[list[str], float]:
-    """Wait until only the watchers' consumers are left; what the others are, and after how long."""
+    """Wait until only the watchers' consumers are left; what all of them are, and after how long."""
     began = time.monotonic()
     stream = f"OBJ_{bucket}"
     while True:
@@ -206,9 +210,17 @@ async def consumers_left(
     kinds = []
     for name in names:
         try:
-            config = (await js.consumer_info(stream, name)).raw["config"]
+            raw = (await js.consumer_info(stream, name)).raw
         except NatsError:
             continue
-        way = "pushed" if config.get("deliver_subject") else "pulled"
-        kinds.append(f"{name} ({way}, idle {config.get('inactive_threshold', 0) / 1e9:g} s)")
+        config = raw["config"]
+        pushed = "deliver_subject" in config
+        if pushed and not raw.get("push_bound"):
+            way = UNHEARD
+        else:
+            way = "pushed" if pushed else "pulled"
+        kinds.append(
+            f"{name} ({way}, of {config.get('filter_subject')} {config.get('deliver_policy')}, "
+            f"idle {config.get('inactive_threshold', 0) / 1e9:g} s, made {raw.get('created')})"
+        )
     return kinds, took

@@ -301,6 +301,9 @@ class BucketCheck:
             expected = None  # it is the old name's
         if expected:
             between = [known for known in before if known.version.revision > expected]
+            if op.verb == "put":  # its own, and updates of it, before it learnt that it was committed
+                own = item.known[revision].version.nuid
+                between = [known for known in between if known.version.nuid != own]
             if between:
                 self._bad(
                     "two winners",
@@ -471,6 +474,7 @@ class BucketCheck:
                 item,
                 f"{op.id} saw revision {version.revision}, when {floor} was in place already",
                 op,
+                since=item.floor.since(version.revision),
             )
         known = item.known.get(version.revision)
         if known is not None and known.writer is not None and known.writer.begin > op.end:
@@ -484,7 +488,9 @@ class BucketCheck:
         fit = sorted(
             known.version.revision
             for known in item.known.values()
-            if known.version.body in seen.bodies and not known.version.deleted
+            if known.version.body in seen.bodies
+            and not known.version.deleted
+            and not self._begun_after(known, op)  # bodies of a few bytes are the same by chance
         )
         current = [revision for revision in fit if revision >= floor]
         if current:
@@ -507,13 +513,17 @@ class BucketCheck:
         author = self._by_id.get(body.rpartition(":")[0])
         if fit:
             text = f"{op.id} read {body} of revision {fit[-1]}, when {floor} was in place already"
-            self._bad("stale or lost", item, text, op, author)
+            self._bad("stale or lost", item, text, op, author, since=item.floor.since(fit[-1]))
         elif author is not None and author.outcome == FAIL:
             self._bad(
                 "a failed write took effect", item, f"{op.id} read the bytes of {author.id}", op, author
             )
         else:
             self._bad("wrong bytes", item, f"{op.id} read {body}, which never had that name", op, author)
+
+    def _begun_after(self, known: _Known, op: Op) -> bool:
+        writer = known.writer or self._by_id.get(known.version.tag)
+        return writer is not None and writer.begin > op.end
 
     @staticmethod
     def _may_carry(item: _Name, op: Op, bodies: frozenset[str], fit: list[int]) -> bool:
@@ -559,12 +569,12 @@ class BucketCheck:
 
     # -- words ------------------------------------------------------------------------------------
 
-    def _bad(self, kind: str, item: _Name, text: str, *ops: Op | None) -> None:
+    def _bad(self, kind: str, item: _Name, text: str, *ops: Op | None, since: float = -math.inf) -> None:
         chosen = [op for op in ops if op is not None]
         around = self._around(item, chosen[0] if chosen else None)
         shown = {op.id: op for op in sorted([*chosen, *around], key=lambda op: op.begin)}
         self.violations.append(
-            Violation(kind, self.bucket, item.name, text, [str(op) for op in shown.values()])
+            Violation(kind, self.bucket, item.name, text, [str(op) for op in shown.values()], since)
         )
 
     @staticmethod

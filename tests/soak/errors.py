@@ -1,11 +1,14 @@
-"""Which errors may be, and when. Pure."""
+"""Which errors and stale answers may be, and when. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 
+from objstore._counts import STEPS_DOWN
+
 from .checker import Violation
+from .effects import WRITES
 from .history import FAIL, OK, UNKNOWN, Op
 
 ALWAYS = frozenset({
@@ -60,3 +63,19 @@ def _judge(op: Op, faults: Faults, tolerated: Faults, full: frozenset[str]) -> s
     if op.error == "StoreFullError" and op.bucket in full:
         return ""
     return "" if faults(op.begin - AFTERMATH, end) else "an error without a fault"
+
+
+def by_one_cut_off(violation: Violation, op: Op, cut_off: Faults) -> bool:
+    """Whether a leader may have answered a read that the others did not reach any more.
+
+    It notices within :data:`STEPS_DOWN`, in which another one may be elected and take writes.
+
+    Args:
+        cut_off: whether servers did not reach each other at some time between two.
+    """
+    return (
+        violation.kind == "stale or lost"
+        and op.verb not in WRITES
+        and violation.since > op.begin - STEPS_DOWN
+        and cut_off(op.begin - STEPS_DOWN, op.end)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 
@@ -16,6 +17,11 @@ class Floor:
         if not self._values or value > self._values[-1]:
             self._times.append(time)
             self._values.append(value)
+
+    def since(self, value: float) -> float:
+        """When something newer than ``value`` was known first."""
+        known = zip(self._times, self._values, strict=True)
+        return next((time for time, newest in known if newest > value), math.inf)
 
     def at(self, time: float) -> float:
         """What was known strictly before ``time``; 0 when nothing was."""

@@ -36,6 +36,8 @@ CLUSTER = ("step-down", "rolling", "partition", "partition-leader", "one-way", "
 BUCKET = ("consumer-delete",)
 EVERY = (*SERVER, *NETWORK, *CLIENT, *CLUSTER, *BUCKET)
 
+CUT_OFF = frozenset({"partition", "partition-leader", "one-way", "pair", "stop"})
+"""After which there may be two servers for a while that take themselves for the leader."""
 TOLERATED = frozenset({"corrupt", "delay", "swap"})
 """Frames changed or reordered on the way, which TCP never does: readers may get typed errors then."""
 

@@ -149,8 +149,8 @@ class PartitionableCluster(LocalCluster):
             for number, peer in enumerate(self._nodes):
                 self.routes.targets[number] = peer.route_port
                 if peer is not node:
-                    direct = f"nats://127.0.0.1:{peer.route_port}"
-                    config = config.replace(direct, f"nats://127.0.0.1:{self.routes.ports[number]}")
+                    direct = f"@127.0.0.1:{peer.route_port}"
+                    config = config.replace(direct, f"@127.0.0.1:{self.routes.ports[number]}")
                 else:
                     listen = f'  listen: "127.0.0.1:{peer.route_port}"'
                     own = f'  advertise: "127.0.0.1:{self.routes.ports[number]}"'

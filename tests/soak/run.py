@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import stage as stages
-from .audit import audit, consumers_left
+from .audit import UNHEARD, audit, consumers_left
 from .checker import LEAD, Violation, check_bucket
 from .clients import Clients
-from .errors import judge_errors
-from .history import History, Version, read
-from .nemesis import BUCKET, CLIENT, CLUSTER, EVERY, NETWORK, SERVER, TOLERATED, Nemesis
+from .errors import by_one_cut_off, judge_errors
+from .history import History, Op, Version, read
+from .nemesis import BUCKET, CLIENT, CLUSTER, CUT_OFF, EVERY, NETWORK, SERVER, TOLERATED, Nemesis
 from .report import Report
 from .watched import check_order, missing_from_watch
 
@@ -184,7 +184,10 @@ class Soak:
             watchers = self.plan.processes * self.plan.connections
             extra, took = await consumers_left(stage.js, bucket, watchers, stage.routes is not None)
             self.report.consumers_took = max(self.report.consumers_took, took)
-            if extra:
+            unheard = sum(UNHEARD in kind for kind in extra)
+            if unheard:
+                self.report.tolerated["a consumer that its server kept although nobody listened"] += unheard
+            if len(extra) - unheard > watchers:
                 text = f"{watchers} watchers in {bucket}, {len(extra)} consumers after {took:.0f} s"
                 self.bad("consumers left", f"{text}: {' '.join(extra)}")
             history.ops += found.ops
@@ -211,7 +214,7 @@ class Soak:
             since = self._since.get(bucket, float("-inf"))
             self._violations(
                 self._without_the_servers_part(
-                    check_bucket(bucket, ops, initial, since, history.told, lead), nemesis, history
+                    check_bucket(bucket, ops, initial, since, history.told, lead), stage, nemesis, history
                 )
             )
             final = [op for op in ops if op.id == f"audit-{number}"][-1]
@@ -229,26 +232,25 @@ class Soak:
         wrong = judge_errors(history.ops, faults, tolerated, full)
         by_id = {op.id: op for op in history.ops}
         for violation in wrong:
-            op = by_id[violation.text.partition(":")[0]]
-            about = [
-                str(window)
-                for window in nemesis.windows
-                if op.begin - 10 < window.end and window.begin < op.end
-            ]
-            violation.ops += about
+            violation.ops += _faults_about(by_id[violation.text.partition(":")[0]], nemesis)
         self._violations(wrong)
         self.report.add_history(history, tolerated)
 
     def _without_the_servers_part(
-        self, violations: list[Violation], nemesis: Nemesis, history: History
+        self, violations: list[Violation], stage: stages.Stage, nemesis: Nemesis, history: History
     ) -> list[Violation]:
         """Leave out what is no fault of the library.
 
         Of a part of an object only the length can be checked: bits flipped on the way are not noticed. And a
-        server that was killed may have forgotten a roll-up, as it may forget a purge.
+        server that was killed may have forgotten a roll-up, as it may forget a purge. And a leader that the
+        others do not reach answers reads until it notices; that is said in docs/reliability.md.
         """
         ops = {op.id: op for op in history.ops}
         kept = []
+
+        def cut_off(begin: float, end: float) -> bool:
+            return bool(nemesis.overlapping(begin, end, CUT_OFF))
+
         for violation in violations:
             op = ops.get(violation.text.partition(" ")[0])
             if (
@@ -266,7 +268,11 @@ class Soak:
             ):
                 # Then the older meta, perhaps of an earlier epoch, shows when the newer one expires.
                 self.report.tolerated["a roll-up that a killed server forgot"] += 1
+            elif stage.routes is not None and op is not None and by_one_cut_off(violation, op, cut_off):
+                self.report.tolerated["read from a leader that was cut off"] += 1
             else:
+                if op is not None:
+                    violation.ops += _faults_about(op, nemesis)
                 kept.append(violation)
         return kept
 
@@ -321,3 +327,8 @@ class Soak:
             watcher = violation.text.partition(" ")[0]
             version = next(item for item in final if item.name == violation.name)
             self._told.setdefault(watcher, {})[violation.name] = version.revision
+
+
+def _faults_about(op: Op, nemesis: Nemesis) -> list[str]:
+    """The faults that were on during an operation, and just before it."""
+    return [str(window) for window in nemesis.windows if op.begin - 15 < window.end and window.begin < op.end]

@@ -15,6 +15,9 @@ from objstore import ObjectInfo, OutcomeUnknownError
 
 from .history import FAIL, OK, UNKNOWN, Log, Version
 
+LONG = ("gc", "verify")
+"""They ask for every object one after the other: three outages in a row are no hang."""
+
 HANG = 60.0
 """Seconds an operation may take in all: budgets of 20 s for chunks, for the commit and for cleaning up."""
 SPARE = 5.0
@@ -130,7 +133,8 @@ class Runner:
             elif how == "timeout":
                 await asyncio.wait([task], timeout=limit)
                 cancelled = 0.0 if task.done() else time.monotonic()
-            await self._watch(task, op_id, began, stalled, cancelled)
+            most = 3 * HANG if verb in LONG else HANG
+            await self._watch(task, op_id, began, stalled, cancelled, most)
         finally:
             self.running.discard(task)
         return self._outcome(task, op_id, began, stalled, cancelled)
@@ -146,12 +150,18 @@ class Runner:
         return None, ""
 
     async def _watch(
-        self, task: asyncio.Task[Any], op_id: str, began: float, stalled: float, cancelled: float
+        self,
+        task: asyncio.Task[Any],
+        op_id: str,
+        began: float,
+        stalled: float,
+        cancelled: float,
+        most: float,
     ) -> None:
         """Wait for the end; a bound that is passed is a hang."""
         while not task.done():
             lost = self.stalls.total - stalled
-            bound = (cancelled + 2 * CANCEL if cancelled else began + HANG) + SPARE + lost
+            bound = (cancelled + 2 * CANCEL if cancelled else began + most) + SPARE + lost
             await asyncio.wait([task], timeout=max(0.05, bound - time.monotonic()))
             lost = self.stalls.total - stalled
             if not task.done() and time.monotonic() > bound - 0.01 + (self.stalls.total - stalled - lost):

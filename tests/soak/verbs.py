@@ -48,6 +48,9 @@ WEIGHTS = {
     "ttl": 1,
 }
 
+LARGEST_CHUNK = (1 << 20) - 1024
+"""Bytes: within the server's max_payload also where chunks have headers (``ttl``, ``atomic``)."""
+
 
 class Verbs:
     """What one task of a client does."""
@@ -93,7 +96,7 @@ class Verbs:
         return draw_size(self.rng, largest)
 
     def chunk_size(self, size: int) -> int | None:
-        wanted = min(max(512, size // self.rng.randint(1, 24)), 1 << 20)
+        wanted = min(max(512, size // self.rng.randint(1, 24)), LARGEST_CHUNK)
         return self.rng.choice([None, None, wanted]) if size else None
 
     async def info_of(self, store: ObjectStore, name: str) -> ObjectInfo | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ class Violation:
         bucket, name: where; the name is ``""`` for the whole bucket.
         text: what was seen and what was expected.
         ops: what the verdict rests on, and what else happened to the name then.
+        since: of something that was read: when it was certainly replaced.
     """
 
     kind: str
@@ -24,6 +26,7 @@ class Violation:
     name: str
     text: str
     ops: list[str] = field(default_factory=list)
+    since: float = -math.inf
 
     def __str__(self) -> str:
         where = f"{self.bucket}/{self.name}" if self.name else self.bucket

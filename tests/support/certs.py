@@ -24,13 +24,18 @@ class Certs(NamedTuple):
 
 
 def make_certs(
-    directory: Path, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1"), valid: int = 1
+    directory: Path,
+    *,
+    hosts: tuple[str | x509.GeneralName, ...] = ("localhost", "127.0.0.1", "::1"),
+    name: str = "server",
+    valid: int = 1,
 ) -> Certs:
     """Make a CA and two certificates signed by it.
 
     Args:
         directory: where the files go; created if need be.
-        hosts: names and addresses the server certificate is for.
+        hosts: names and addresses the server certificate is for (subject alternative names), or others.
+        name: its common name.
         valid: days from now until all of them expire; negative: the server's expired that long ago.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,9 @@ def make_certs(
             .not_valid_before(start)
         )
 
-    def alternative(host: str) -> x509.GeneralName:
+    def alternative(host: str | x509.GeneralName) -> x509.GeneralName:
+        if isinstance(host, x509.GeneralName):
+            return host
         try:
             return x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
@@ -90,8 +97,10 @@ def make_certs(
     )
     ca = ca_builder.sign(ca_key, hashes.SHA256())
     server_key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName([alternative(host) for host in hosts])
-    server = certificate("server", server_key).not_valid_after(end).add_extension(names, critical=False)
+    server = certificate(name, server_key).not_valid_after(end)
+    if hosts:
+        names = x509.SubjectAlternativeName([alternative(host) for host in hosts])
+        server = server.add_extension(names, critical=False)
     client_key = ec.generate_private_key(ec.SECP256R1())
     client = certificate("client", client_key).not_valid_after(now + datetime.timedelta(days=abs(valid)))
     return Certs(

@@ -22,6 +22,7 @@ from objstore._commit_states import (
     Standing,
     Step,
     after_full,
+    content_of,
 )
 
 LATE = 1e9
@@ -41,6 +42,15 @@ class Info(NamedTuple):
 
     nuid: str
     deleted: bool
+    size: int = 1
+    chunks: int = 1
+    digest: str = ""
+    options: None = None
+
+
+def own_info(nuid: str) -> Any:
+    """The meta of a put's own object."""
+    return Info(nuid, False)
 
 
 class Meta(NamedTuple):
@@ -276,7 +286,7 @@ class Search:
             f"i{number}.{writer.tries}" if writer.op not in ("put", "putif") else f"i{number}",
             expected=expected,
             replaced=replaced,
-            nuid=writer.own,
+            content=content_of(own_info(writer.own)) if writer.own else None,
             last_writer_wins=writer.op == "put",
         )
 

@@ -24,7 +24,10 @@ class FakeSession:
         self.connection = connection
         self.server = connection.pool.servers[0]
         self.info: dict[str, Any] = {"max_payload": 1 << 20, "jetstream": True, "headers": True}
+        self.secure = self.info_in_clear = False
+        self.echoes: dict[str, int] = {}
         self.congested = False
+        self.lifeline = b""
         self.reads = 0
         self.transport = None
         self.lost: BaseException | None = None
@@ -72,6 +75,7 @@ class FakeSession:
         for waiter in self._pings:
             if not waiter.done():
                 waiter.set_exception(self.lost)
+                waiter.exception()  # who waited may have gone
 
 
 class FakeServer:

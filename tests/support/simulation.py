@@ -13,6 +13,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import math
 import selectors
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,9 +95,10 @@ class Stream:
         self.ids: dict[str, int] = {}
         self.proposals: list[Proposal] = []
         self.batches: dict[str, list[tuple[str, bytes, bytes]]] = {}
-        self.landed: list[dict[str, Any]] = []
+        self.metas: dict[int, dict[str, Any]] = {}
         self.wrong: list[str] = []
         self.full = False
+        self.doubles = True
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class Stream:
             if fields.get("Nats-Rollup") == "sub":
                 for old in [each.seq for each in self.messages.values() if each.subject == subject]:
                     del self.messages[old]
-                self.landed.append(json.loads(payload))
+                self.metas[self.seq] = json.loads(payload)
             self.messages[self.seq] = Stored(self.seq, subject, header, fields, payload, self.loop.time())
             if "Nats-Msg-Id" in fields:
                 self.ids[fields["Nats-Msg-Id"]] = self.seq
@@ -274,6 +276,11 @@ def not_found() -> dict[str, Any]:
 class LivelySession(FakeSession):
     """Bytes keep coming: no PING is needed to see that it lives."""
 
+    cut_off = False
+    released = 0.0  # when what was under way comes out, once it is cut off
+    ended = math.inf  # when the server has closed it
+    order = 0
+
     @property
     def reads(self) -> int:  # type: ignore[override]
         self._reads = getattr(self, "_reads", 0) + 1
@@ -293,24 +300,32 @@ class Link:
         self.bucket = Bucket(self.server.client.jetstream(timeout=5.0), "b", StreamInfo.from_json(document))
         self.store = ObjectStore(self.bucket)
         self.dead = False
+        self.sessions: list[LivelySession] = []
+        self.peers = [self]  # whose processes may go on with an upload of this one
         self.attach()
 
     def attach(self) -> None:
-        self.session: FakeSession = self.server.session
-        self.session.__class__ = LivelySession
+        session: Any = self.server.session
+        session.__class__ = LivelySession
+        self.session: LivelySession = session
+        self.sessions.append(session)
         self.clear = self.loop.time()
-        session = self.session
         self.session.on_pub = lambda pub: self.sent(session, pub)
 
-    def sent(self, session: FakeSession, pub: Pub) -> None:
+    def sent(self, session: LivelySession, pub: Pub) -> None:
         self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
         frame = Pub(pub.subject, pub.reply, pub.header, bytes(pub.payload))
         self.loop.call_at(self.clear, self.arrives, session, frame)
-        if pub.subject.startswith(b"$O.b.M.") and self.chance.random() < 0.05:
+        if self.stream.doubles and pub.subject.startswith(b"$O.b.M.") and self.chance.random() < 0.05:
             self.loop.call_at(self.clear, self.arrives, session, frame)  # it comes twice
 
-    def arrives(self, session: FakeSession, pub: Pub) -> None:
-        if session is not self.session and (self.chance.random() < 0.5 or not self.may_be_late(pub)):
+    def arrives(self, session: LivelySession, pub: Pub) -> None:
+        now = self.loop.time()
+        if session.cut_off and now < session.released:  # a relay holds it
+            session.order += 1
+            self.loop.call_at(session.released + session.order * 1e-6, self.arrives, session, pub)
+            return
+        if now > session.ended:
             return  # lost with the connection that was cut
 
         def answer(document: Any) -> None:
@@ -323,28 +338,32 @@ class Link:
         if subject.startswith("$JS.API."):
             verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
             answer(self.stream.request(verb, json.loads(bytes(pub.payload) or b"{}")))
+        elif subject.startswith("_INBOX."):
+            if not any(each.lifeline == pub.subject and now <= each.ended for each in self.sessions):
+                self.loop.call_later(0.0001, self.answered, session, pub, b"", b"NATS/1.0 503\r\n\r\n")
         else:
             self.stream.publish(subject, bytes(pub.header or b""), bytes(pub.payload), answer)
 
-    def may_be_late(self, pub: Pub) -> bool:
-        """Whether a frame of a cut connection may arrive when the next one has begun.
-
-        A meta always may: that is what its commit is for. A chunk would be stored twice then, which a put
-        finds by counting as long as it is under way, and nobody afterwards: the documentation says so.
-        """
-        return self.server.connection.session is None or not pub.subject.startswith(b"$O.b.C.")
-
-    def answered(self, session: FakeSession, pub: Pub, payload: bytes) -> None:
+    def answered(self, session: FakeSession, pub: Pub, payload: bytes, header: bytes | None = None) -> None:
         if session is self.session and not self.dead and self.server.connection.session is session:
-            self.server.reply(pub, payload)
+            self.server.reply(pub, payload, header)
 
     def cut(self) -> None:
         """Lose the connection; it comes back after a moment."""
         if self.dead or self.server.connection.session is None:
             return
-        self.session = FakeSession(self.server.connection)  # frames of the old one are from another life
+        self.cut_off()
         self.server.lose()
         self.loop.call_later(self.chance.choice((0.01, 0.5, 3.0)), self.back)
+
+    def cut_off(self) -> None:
+        """The server notices at once, or a relay holds what is under way, and the connection, for a while."""
+        session = self.session
+        session.cut_off = True
+        session.released = session.ended = self.loop.time()
+        if self.chance.random() < 0.5:
+            session.released += self.chance.choice((0.0, 0.05, 1.0, 4.0, 30.0))
+            session.ended = session.released + 1
 
     def back(self) -> None:
         if not self.dead and self.server.connection.session is None:
@@ -354,6 +373,6 @@ class Link:
     def die(self) -> None:
         """The process is gone; what it sent may still arrive."""
         self.dead = True
-        self.session = FakeSession(self.server.connection)
+        self.cut_off()
         if self.server.connection.session is not None:
             self.server.lose()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
 
 from natsproto.server import find_server
 from support.skips import left_out, missing
@@ -57,6 +58,25 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
         "=",
         "objstore.cli.main:main",
     ]
+
+
+def test_wheel_is_reproducible(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """The same sources give the same bytes, whenever and wherever they lie, and whatever the umask."""
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for name in ("natsproto", "objstore"):
+        shutil.copytree(ROOT / name, copy / name, copy_function=shutil.copyfile)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, copy / name)
+    for path in copy.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    before = os.umask(0o077)
+    try:
+        (again,) = WheelBuilder(str(copy)).build(directory=str(tmp_path / "out"), versions=["standard"])
+    finally:
+        os.umask(before)
+    assert wheel.filename is not None
+    assert Path(again).read_bytes() == Path(wheel.filename).read_bytes()
 
 
 def test_size(wheel: zipfile.ZipFile) -> None:
@@ -144,3 +164,18 @@ def test_extras_are_declared_as_decided() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == []
     assert project["scripts"] == {"objstore": "objstore.cli.main:main"}
+
+
+def test_the_lock_file_covers_what_is_needed() -> None:
+    """Each dependency of the extras is pinned there, with hashes, to a version that they allow."""
+    lock = (ROOT / "tests" / "requirements.lock").read_text()
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock, re.MULTILINE))
+    assert len(pinned) == lock.count("==")
+    assert all(
+        re.search(rf"^{name}=={re.escape(found)} \\\n +--hash=sha256:[0-9a-f]{{64}}", lock, re.MULTILINE)
+        for name, found in pinned.items()
+    )
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for needed in {item for items in extras.values() for item in items if not item.startswith("natsproto")}:
+        requirement = Requirement(needed)
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), needed

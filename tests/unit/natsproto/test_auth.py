@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import base64
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from natsproto.aio.auth import Credentials, connect_document, decode_seed, encode_public_key, read_credentials
+import natsproto
+from natsproto.aio.auth import (
+    Credentials,
+    connect_document,
+    decode_seed,
+    encode_public_key,
+    looks_secret,
+    read_credentials,
+)
 from natsproto.aio.server_pool import parse_url
 from natsproto.errors import AuthorizationError, ConfigError, MissingExtraError
 from support.nkeys import ACCOUNT, OPERATOR, USER, Key, creds_text, encode_seed
@@ -22,6 +32,13 @@ SERVER = parse_url("nats://h")
 
 def fields(server: str = "nats://h", nonce: str | None = "nonce", **options: object) -> dict[str, object]:
     return Credentials(**options).connect_fields(parse_url(server), nonce)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ours", [{"user": "u", "password": "p"}, {"token": "t"}, {"nkey_seed": SEED}])
+def test_a_server_with_its_own_credentials_gets_no_others(ours: dict[str, object]) -> None:
+    """Servers of one list may belong to different people."""
+    assert fields("nats://a:b@h", **ours) == {"user": "a", "pass": "b"}
+    assert fields("nats://a@h", **ours) == {"auth_token": "a"}
 
 
 def test_published_vector() -> None:
@@ -79,6 +96,96 @@ def test_signing_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fields(jwt="J", signature_cb=lambda nonce: b"sig " + nonce.encode())["sig"] == "c2lnIG5vbmNl"
 
 
+SECRETS = {
+    "seed": SEED,
+    "credentials": creds_text("eyJhbGciOiJlZDI1NTE5LW5rZXkifQ.body.sig", SEED),
+    "jwt": "eyJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJYIn0.sig",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_a_secret_where_a_path_belongs(secret: str) -> None:
+    """It must show nowhere: not in the message, not in the chain."""
+    for given in (secret, f"  {secret}\n", Path(secret)):
+        with pytest.raises(ConfigError, match="path of a credentials file") as info:
+            natsproto.connect(creds=given)
+        text = "".join(traceback.format_exception(info.value))
+        assert not any(line in text for line in secret.split() if len(line) > 12)
+
+
+def test_paths_are_no_secrets(tmp_path: Path) -> None:
+    for name in ("user.creds", "SUnny.creds", "eyJ.creds", "a b ü.creds", "SYSTEM_ACCOUNT_CREDENTIALS.creds"):
+        assert not looks_secret(tmp_path / name)
+
+
+class Spilled(Exception):
+    """Tells a secret."""
+
+
+@pytest.mark.parametrize("what", ["token", "jwt", "signature_cb"])
+def test_what_a_callable_raises_is_not_quoted(what: str) -> None:
+    def spill(*_: str) -> str:
+        raise Spilled("CANARY")
+
+    options: dict[str, Any] = {what: spill}
+    if what == "jwt":
+        options["signature_cb"] = lambda nonce: b"sig"
+    if what == "signature_cb":
+        options["nkey"] = PUBLIC
+    with pytest.raises(ConfigError, match=f"{what}= raised Spilled") as info:
+        fields(**options)
+    assert "CANARY" not in "".join(traceback.format_exception(info.value))
+
+
+async def coroutine() -> str:
+    return "CANARY"
+
+
+@pytest.mark.parametrize("result", [b"CANARY", None, 1, coroutine])
+def test_what_a_callable_returns(result: Any) -> None:
+    def told(*_: str) -> Any:
+        return result() if result is coroutine else result
+
+    for options in ({"token": told}, {"jwt": told, "nkey_seed": SEED}):
+        with pytest.raises(ConfigError, match="not a str") as info:
+            fields(**options)
+        assert "CANARY" not in str(info.value)
+    if not isinstance(result, bytes):
+        with pytest.raises(ConfigError, match="not bytes"):
+            fields(nkey=PUBLIC, signature_cb=lambda nonce: result)
+
+
+def test_a_public_key_for_a_callback() -> None:
+    result = fields(nkey=PUBLIC, signature_cb=lambda nonce: b"sig " + nonce.encode())
+    assert result == {"nkey": PUBLIC, "sig": "c2lnIG5vbmNl"}
+    assert fields(jwt=lambda: "fresh", nkey_seed=SEED)["jwt"] == "fresh"
+    with pytest.raises(AuthorizationError, match="no nonce"):
+        fields(nkey=PUBLIC, signature_cb=lambda nonce: b"sig", nonce=None)
+    for wrong in (
+        "",
+        "U",
+        PUBLIC[:-1],
+        PUBLIC[:-2] + "ZY",
+        encode_seed(ACCOUNT, bytes(32)),
+        SEED,
+        1,
+        "ü" * 56,
+    ):
+        with pytest.raises(ConfigError, match="nkey") as info:
+            Credentials(nkey=wrong, signature_cb=lambda nonce: b"")  # type: ignore[arg-type]
+        assert not wrong or str(wrong) == "U" or wrong == 1 or str(wrong) not in str(info.value)
+
+
+def test_a_file_of_dashes(tmp_path: Path) -> None:
+    path = tmp_path / "dashes"
+    for text in ("-" * (1 << 20), "---BEGIN " * 100_000, "-----BEGIN x\n" * 80_000):
+        path.write_text(text)
+        began = time.process_time()
+        with pytest.raises(ConfigError, match="no credentials file"):
+            read_credentials(path)
+        assert time.process_time() - began < 5
+
+
 def test_no_nonce() -> None:
     with pytest.raises(AuthorizationError, match="no nonce"):
         fields(nkey_seed=SEED, nonce=None)
@@ -99,13 +206,17 @@ def test_user_password_token() -> None:
         {"user": "u"},
         {"password": "p"},
         {"jwt": "j"},
+        {"signature_cb": lambda nonce: b""},
+        {"nkey": PUBLIC},
+        {"nkey": PUBLIC, "nkey_seed": SEED},
+        {"nkey": PUBLIC, "jwt": "j", "signature_cb": lambda nonce: b""},
         {"creds": "f", "jwt": "j"},
         {"creds": "f", "nkey_seed": SEED},
     ],
 )
-def test_contradictions(options: dict[str, str]) -> None:
+def test_contradictions(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Credentials(**options)  # type: ignore[arg-type]
+        Credentials(**options)
 
 
 def test_credentials_file(tmp_path: Path) -> None:
@@ -137,6 +248,19 @@ def test_unusable_credentials_file(tmp_path: Path, text: str) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError):
         read_credentials(path)
+
+
+@pytest.mark.parametrize("end", [b"\xff", b""])
+def test_a_byte_that_is_no_text_tells_nothing_of_the_seed(tmp_path: Path, end: bytes) -> None:
+    """It costs nothing outside of the blocks; and no error, or cause of one, carries what was read."""
+    path = tmp_path / "x.creds"
+    path.write_bytes(creds_text("jwt", SEED).encode() + end)
+    assert read_credentials(path) == ("jwt", SEED)
+    path.write_bytes(SEED.encode() + end)
+    with pytest.raises(ConfigError) as info:
+        read_credentials(path)
+    assert info.value.__cause__ is info.value.__context__ is None
+    assert SEED not in repr(info.value)
 
 
 def test_a_bad_seed_in_a_credentials_file(tmp_path: Path) -> None:

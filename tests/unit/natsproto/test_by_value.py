@@ -6,7 +6,7 @@ from natsproto import wire
 from natsproto.errors import BadSubjectError, InvalidNameError, LocalProtocolError
 from natsproto.headers import Headers, encode_headers
 from natsproto.jetstream.api.errors import check_name
-from natsproto.subjects import check_publish_subject, check_queue, check_subscribe_subject, check_token
+from natsproto.subjects import check_publish_subject, check_queue, check_subscribe_subject
 from objstore.format.models import ObjectHeaders, ObjectLink, ObjectMeta
 from objstore.format.naming import check_bucket, check_object_name
 from support.hostile import AnyCase, HostileBytes, HostileStr, enum_of
@@ -14,7 +14,6 @@ from support.hostile import AnyCase, HostileBytes, HostileStr, enum_of
 TEXTS = pytest.mark.parametrize("make", [HostileStr, enum_of, AnyCase], ids=["hostile", "enum", "any case"])
 CHECKS = [check_publish_subject, check_subscribe_subject, check_queue]
 NAMES = [
-    check_token,
     lambda name: check_name("stream", name),
     check_bucket,
     lambda name: check_object_name(name, "b"),

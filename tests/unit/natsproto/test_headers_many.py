@@ -16,7 +16,7 @@ from natsproto.headers import Headers, encode_headers, parse_headers
 
 MANY = 50_000
 BOUND = 10.0
-"""Seconds; linear work takes less than one, quadratic work more than a minute."""
+"""Seconds of the processor; linear work takes less than one, quadratic work more than a minute."""
 
 
 class Model:
@@ -174,6 +174,6 @@ def test_linear(access: Callable[[Headers], Any], form: str) -> None:
     name = "k{}" if form == "many names" else "K"
     lines = "".join(f"{name.format(i)}: v\r\n" for i in range(MANY))
     headers = parse_headers(b"NATS/1.0\r\n" + lines.encode() + b"\r\n").headers
-    began = time.monotonic()
+    began = time.process_time()
     access(headers)
-    assert time.monotonic() - began < BOUND
+    assert time.process_time() - began < BOUND

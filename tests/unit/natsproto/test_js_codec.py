@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -40,10 +41,47 @@ def test_loads_refuses(payload: bytes) -> None:
 
 
 def test_loads_refuses_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "MAX_DOCUMENT", 10)
+    monkeypatch.setattr(codec, "MAX_ANSWER", 10)
     assert codec.loads(b'{"a":1}') == {"a": 1}
     with pytest.raises(RemoteProtocolError, match="11 bytes"):
         codec.loads(b'{"a":10000}')
+    assert codec.loads(b'{"a":10000}', 11) == {"a": 10000}
+    with pytest.raises(RemoteProtocolError, match="12 bytes"):
+        codec.loads(b'{"a":100000}', 11)
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "0", '""', '{"a":0}', "[[[0]]]", '"\\\\"', '"\\"",0'])
+def test_loads_counts_values(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind strings that look like the end of one."""
+    monkeypatch.setattr(codec, "FEW", 0)
+    monkeypatch.setattr(codec, "MAX_VALUES", 1000)
+    few, many = (f'{{"a":[{",".join([value] * count)}]}}'.encode() for count in (200, 1000))
+    assert codec.loads(few)["a"]
+    with pytest.raises(RemoteProtocolError, match="too many values"):
+        codec.loads(many)
+
+
+def test_loads_takes_a_page_of_any_subjects() -> None:
+    subjects = {f'{number},,,{{{{[["\\",[{{' * 5: 1 for number in range(100_000)}
+    document = {"state": {"subjects": subjects}}
+    assert codec.loads(codec.dumps(document), codec.MAX_DOCUMENT) == document
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text('\\",[{a'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('\\",[{a'), inner),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(st.text('\\",[{a'), VALUES, max_size=6))
+def test_no_value_is_missed(document: dict[str, Any]) -> None:
+    def count(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + sum(map(count, inner))
+
+    text = codec.dumps(document)
+    assert count(document) - 1 <= codec._values(text) <= 2 * count(document)
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +132,51 @@ async def test_illegal_names_are_refused_before_any_byte(
         await CALLS[call](js, name)
     assert server.pubs == []
     assert server.connection._mux is None or len(server.connection.mux) == 0
+
+
+BOMB = b'{"a":[' + b"[]," * (3 << 20) + b"[]]}"  # 9 MiB, and 200 as objects
+OTHER_CALLS: list[Callable[[JetStreamContext, str], Any]] = [
+    lambda js, name: js.account_info(),
+    lambda js, name: js.stream_names(),
+    lambda js, name: js.streams(),
+    lambda js, name: js.publish(name, b""),
+]
+
+
+@pytest.mark.parametrize("call", [*CALLS, *OTHER_CALLS])
+async def test_an_answer_of_many_values_takes_no_memory(
+    server: FakeServer, js: JetStreamContext, call: Callable[[JetStreamContext, str], Any]
+) -> None:
+    server.session.on_pub = lambda pub: server.reply(pub, BOMB)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            await call(js, "S")
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(BOMB)
+    finally:
+        tracemalloc.stop()
+
+
+async def test_large_answers(server: FakeServer, js: JetStreamContext) -> None:
+    """The pages of listings and messages may be large, others only if the caller says so."""
+    large = {"more": "x" * (5 << 20)}
+    message = {"subject": "a", "seq": 1, "time": "2024-01-01T00:00:00Z"}
+    answering(
+        server,
+        {"state": {"subjects": {"a": 1}}, **large},
+        {"streams": ["S"], **large},
+        {"streams": [], **large},
+        {"message": message, **large},
+        large,
+        large,
+    )
+    assert await js.stream_subjects("S") == {"a": 1}
+    assert await js.stream_names() == ["S"]
+    assert await js.streams() == []
+    assert (await js.get_message("S", seq=1)).seq == 1
+    assert await js.request("STREAM.OTHER", limit=6 << 20) == large
+    with pytest.raises(RemoteProtocolError, match="bytes is refused"):
+        await js.request("STREAM.OTHER")
 
 
 async def test_illegal_subjects_are_refused_before_any_byte(server: FakeServer, js: JetStreamContext) -> None:

@@ -15,6 +15,7 @@ from natsproto.errors import (
     ConnectionClosedError,
     NoRespondersError,
     PermissionsViolationError,
+    RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
 )
@@ -97,6 +98,20 @@ async def test_fetch(pulled: Pulled) -> None:
     assert body(pulled.requests[1]) == {"batch": 2, "no_wait": True}
     assert len(pulled.server.connection.mux) == 0
     assert len(pulled.server.connection.handlers) == 1
+
+
+async def test_no_more_bytes_than_were_asked_for(pulled: Pulled) -> None:
+    """But for the last message: what the server counts of it is its own affair."""
+
+    def on_next(pub: Pub) -> None:
+        for seq in range(1, 6):
+            pulled.message(pub, seq)
+
+    pulled.on_next = on_next
+    assert len(await pulled.consumer.fetch(5, max_bytes=10)) == 5
+    assert len(await pulled.consumer.fetch(2, max_bytes=3)) == 2
+    with pytest.raises(RemoteProtocolError, match="more comes from consumer 'c' than was asked for"):
+        await pulled.consumer.fetch(5, max_bytes=3)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +238,30 @@ async def test_forged_deliveries_are_dropped(pulled: Pulled) -> None:
 
     pulled.on_next = on_next
     assert [m.data for m in await pulled.consumer.fetch(1)] == [b"m1"]
+
+
+async def test_ends_before_their_time_do_not_make_a_busy_loop(
+    pulled: Pulled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sees a request may answer it."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def skip(delay: float) -> None:
+        pauses.append(delay)
+        await sleep(0)
+
+    def on_next(pub: Pub) -> None:
+        if len(pulled.requests) in (10, 12):
+            pulled.message(pub, len(pulled.requests))
+        pulled.status(pub, b"404 No Messages")
+
+    monkeypatch.setattr(asyncio, "sleep", skip)
+    pulled.on_next = on_next
+    async for message in pulled.consumer.messages():
+        if message.seq == 12:
+            break
+    assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0, 0.01]
 
 
 async def test_words_of_acknowledgement(pulled: Pulled) -> None:

@@ -121,6 +121,7 @@ async def test_flow_control(stream: Stream) -> None:
         "$JS.API.STREAM.DELETE.S",
         "$JS.FC.S.{other}.1",
         "$JS.FC.T.{name}.1",
+        "$JS.FC.S.{name}." + "1" * 4050,
         "$JS.FC.S.{name}",
         "$JS.FC.S.{name}.1.2",
         "$JS.FC.d.S.{name}.1",
@@ -261,7 +262,7 @@ async def test_silence_of_the_application_is_none_of_the_server(stream: Stream) 
         waiter.set_result(None)
 
     session.ping = ping  # type: ignore[method-assign]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await asked.wait()
     await turns()
     assert (len(stream.configs), reader.restarts) == (1, 0)
@@ -380,7 +381,7 @@ async def test_gaps_without_end_are_given_up(stream: Stream) -> None:
     reader = Reader(stream, retry_budget=0.3)
     await reader.consumer.start()
     seen = 0
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(8):
         while not reader.failures:
             if len(stream.configs) > seen:
                 seen = len(stream.configs)

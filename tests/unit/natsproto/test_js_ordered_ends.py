@@ -126,7 +126,7 @@ async def test_stop_while_making_anew(stream: Stream) -> None:
     await reader.consumer.start()
     stream.heartbeat(1)
     await turns()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await finish(stream, reader)
     assert reader.failures == []
 
@@ -163,7 +163,7 @@ async def test_stop_with_a_server_that_does_not_answer(stream: Stream) -> None:
     reader = Reader(stream)
     await reader.consumer.start()
     reader.consumer._js.timeout = 0.02
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await reader.consumer.stop()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from natsproto.errors import (
     APIError,
+    BadSubjectError,
     ConnectionClosedError,
     MaxPayloadError,
     NatsError,
@@ -23,6 +24,7 @@ from natsproto.errors import (
 from natsproto.jetstream import publisher
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow, parse_pub_ack
+from natsproto.subjects import MAX_NAMES
 from support.fake_session import FakeServer, turns, until
 
 
@@ -255,7 +257,7 @@ async def test_answers_after_the_loss_do_not_count(server: FakeServer) -> None:
     for n, inbox in enumerate(inboxes):
         assert inbox is not None
         server.reply_to(inbox, {"stream": "S", "seq": n + 1})
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await window.quiesce(60)
     assert isinstance(window.failure, StaleConnectionError)
     assert sorted(window.unproven) == [0, 1, 2]
@@ -353,7 +355,7 @@ async def test_progress_timeout(server: FakeServer) -> None:
         await window.settle()
     assert server.session._pings, "the server was not asked whether it is alive"
     assert list(window.unproven) == [0]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await window.quiesce(60)
     ack(server, 0, 1)  # too late
     assert list(window.unproven) == [0]
@@ -467,7 +469,7 @@ async def test_cancelled_while_settling(server: FakeServer) -> None:
 async def test_quiesce_is_bounded(server: FakeServer) -> None:
     window = make(server)
     await window.publish(b"x")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(6):
         await window.quiesce(0.01)
     window.close()
 
@@ -546,3 +548,16 @@ async def test_publish_does_not_retry_anything_else(server: FakeServer) -> None:
     assert len(server.pubs) == 2
     await until(lambda: server.connection._liveness._probe_timer is None)
     assert len(server.connection.mux) == 0
+
+
+async def test_a_subject_that_leaves_no_room_for_the_replies() -> None:
+    """Known before anything is under way, which would wait for its answer."""
+    server = FakeServer()
+    with pytest.raises(BadSubjectError, match="too long"):
+        PublishWindow(server.client, b"s" * (MAX_NAMES - 52), "S")
+    assert len(server.connection.mux) == 0
+    window = PublishWindow(server.client, b"s" * (MAX_NAMES - 53), "S")
+    await window.publish(b"1")
+    ack(server, 0, 1)
+    await window.settle()
+    window.close()

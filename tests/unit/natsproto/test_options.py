@@ -40,6 +40,8 @@ from natsproto.errors import ConfigError
         {"inbox_prefix": "a.*"},
         {"inbox_prefix": ""},
         {"inbox_prefix": "x\r\nPUB y 0\r\n"},
+        {"inbox_prefix": "x" * 1001},
+        {"inbox_prefix": "x" * 5000},
         {"name": 7},
         {"user": "u"},
         {"tls": False, "tls_first": True},

@@ -47,6 +47,15 @@ def reply(subject: bytes, payload: bytes = b"x", header: bytes | None = None) ->
     return msg
 
 
+async def test_the_length_of_reply_subjects() -> None:
+    """The longest is that of a publish window's last message."""
+    server = FakeServer()
+    slot = Slot()
+    server.connection.mux.open(slot)
+    assert len(b"%b.%d" % (slot.inbox, 9_999_999_999)) == server.client.reply_length
+    assert len(server.client.new_inbox()) < server.client.reply_length
+
+
 async def test_s18_the_inbox_cannot_be_guessed() -> None:
     """Neither from another inbox nor from the nuids of objects, which everybody sees."""
     server = FakeServer()
@@ -233,10 +242,13 @@ async def test_deadlines_are_met_in_order() -> None:
 async def test_deadlines_that_passed_while_the_loop_stood_still() -> None:
     mux = RequestMux(b"_INBOX.p")
     log = Timeouts(3)
-    tokens = [armed(mux, log, seconds).token for seconds in (0.003, 0.001, 0.002)]
+    slots = [armed(mux, log, seconds) for seconds in (0.003, 0.001, 0.002)]
+    in_order = [
+        slot.token for slot in sorted(slots, key=lambda slot: slot.deadline)
+    ]  # by when each was armed
     time.sleep(0.01)
     await log.wait()
-    assert log.tokens == [tokens[1], tokens[2], tokens[0]]
+    assert log.tokens == in_order
     mux.on_end(None)
 
 

@@ -26,6 +26,7 @@ from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_serve
 from natsproto.server._process import Ports
 from support.certs import make_certs
 from support.servers import old_binary
+from support.sockets import listening
 
 ROOT = Path(__file__).parents[3]
 
@@ -129,7 +130,7 @@ def test_ready_when_start_returns(server: LocalServer) -> None:
     assert server.running
     assert greeting(server)["version"] == server.version
     assert greeting(server)["jetstream"] is True
-    assert server.healthz()
+    assert server.healthz(timeout=6)
     assert server.healthz(js_enabled_only=True)
     assert server.varz()["port"] == server.port
     assert server.jsz()["config"]["max_storage"] == 1 << 40
@@ -157,18 +158,12 @@ def test_nothing_is_left_after_stop(binary: str) -> None:
         _ = server.pid
     server.stop()
     with server:  # again, with other ports and an empty store
-        assert server.healthz()
+        assert server.healthz(timeout=6)
 
 
 def test_listens_on_loopback_only(server: LocalServer) -> None:
-    listening = set()
-    for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            fields = line.split()
-            address, port = fields[1].split(":")
-            if fields[3] == "0A" and int(port, 16) in (server.port, server.monitor_port):
-                listening.add(address)
-    assert listening == {"0100007F"}
+    loopback = "0100007F"
+    assert listening(server.pid) == {server.port: loopback, server.monitor_port: loopback}
 
 
 def test_restart_and_kill_keep_ports_and_store(server: LocalServer) -> None:
@@ -186,8 +181,24 @@ def test_restart_and_kill_keep_ports_and_store(server: LocalServer) -> None:
     server.kill()
     server.start()
     assert server.url == url
-    assert server.healthz()
+    assert server.healthz(timeout=6)
     assert marker.exists()
+
+
+def test_who_has_the_port_of_a_dead_server_is_not_asked(server: LocalServer) -> None:
+    """He might send one byte a second, or a thousand million of them."""
+    port = server.monitor_port
+    server.kill()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+        sock.setblocking(False)
+        assert not server.healthz()
+        with pytest.raises(ConnectionRefusedError, match="does not run"):
+            server.varz()
+        with pytest.raises(BlockingIOError):
+            sock.accept()
 
 
 def test_ports_of_a_dead_server_are_not_given_away(server: LocalServer) -> None:
@@ -216,7 +227,7 @@ def test_a_named_store_is_kept(binary: str, tmp_path: Path) -> None:
     assert "Server is ready" in (tmp_path / "log").read_text()
     assert "Server is ready" in server.log()
     with LocalServer(binary=binary, store_dir=tmp_path / "store") as server:
-        assert server.healthz()
+        assert server.healthz(timeout=6)
 
 
 def test_pause_and_resume(server: LocalServer) -> None:
@@ -252,7 +263,7 @@ def test_lame_duck(binary: str) -> None:
         assert server.wait(10) == 0
         assert not server.running
         server.start()
-        assert server.healthz()
+        assert server.healthz(timeout=6)
 
 
 def test_wait(server: LocalServer) -> None:
@@ -337,7 +348,7 @@ def test_other_ports_when_one_was_taken(binary: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Ports, "__init__", losing)
     with LocalServer(binary=binary) as server:
         assert server.port != taken[0].getsockname()[1]
-        assert server.healthz()
+        assert server.healthz(timeout=6)
     taken[0].close()
 
 
@@ -400,6 +411,23 @@ def test_monitoring_pages_take_parameters(server: LocalServer) -> None:
     assert server.connz(limit=1)["limit"] == 1
     with pytest.raises(ServerProcessError, match="404"):
         server.monitor("nonsense")
+
+
+def test_without_monitoring(binary: str) -> None:
+    """Every user of the machine could read it, and 2.9 tells the token there."""
+    with LocalServer(binary=binary, token="t", monitoring=False) as server:
+        assert greeting(server)["jetstream"] is True
+        assert server.monitor_port == 0
+        with pytest.raises(ServerProcessError, match="no monitoring"):
+            server.varz()
+        with pytest.raises(ServerProcessError, match="no monitoring"):
+            _ = server.monitor_url
+        port = server.port
+        server.restart()
+        assert server.port == port
+        assert listening(server.pid).keys() == {port}
+    with pytest.raises(ConfigError, match="needs monitoring"):
+        LocalCluster(monitoring=False)
 
 
 def test_tls(binary: str, tmp_path: Path) -> None:
@@ -530,7 +558,7 @@ def test_works_without_the_watchdog(server: LocalServer) -> None:
     server._watchdog._shell.kill()
     server._watchdog._shell.wait()
     server.restart()
-    assert server.healthz()
+    assert server.healthz(timeout=6)
     server.stop()
     assert not server.running
 

@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 
+from natsproto.aio import server_pool
 from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, backoff, parse_url
 from natsproto.errors import ConfigError
 
@@ -29,7 +30,7 @@ from natsproto.errors import ConfigError
         ("nats://u:@h:1", "nats://h:1", "u", "", None),
         ("nats://[::1]:1", "nats://[::1]:1", None, None, None),
         ("nats://[::1]", "nats://[::1]:4222", None, None, None),
-        ("nats://h:1/ignored", "nats://h:1", None, None, None),
+        ("nats://h:1/", "nats://h:1", None, None, None),
     ],
 )
 def test_parse_url(text: str, url: str, user: str | None, password: str | None, token: str | None) -> None:
@@ -48,11 +49,85 @@ def test_bad_urls(text: str) -> None:
         parse_url(text)
 
 
-@pytest.mark.parametrize("text", ["nats://u:CANARY/x@h", "nats://CANARY:pa/CANARY@h:1", "http://u:CANARY@h"])
+@pytest.mark.parametrize(
+    "text",
+    ["nats://u:CANARY/x@h", "nats://CANARY:pa/CANARY@h:1", "http://u:CANARY@h", "CANARY://x@h"],
+)
 def test_a_bad_url_is_never_quoted(text: str) -> None:
     with pytest.raises(ConfigError) as info:
         parse_url(text)
+    assert "canary" not in str(info.value).lower()
     assert "CANARY" not in "".join(traceback.format_exception(info.value, chain=True)).replace(text, "")
+    assert info.value.__cause__ is None
+    assert info.value.__context__ is None, "what is hidden only is shown by error trackers"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nats://h/x", "nats://h:1/x", "nats://h?x", "nats://h:1#x", "ws://h/p?x", "wss://h#x", "h/x",
+     "nats://token/CANARY@h", "nats://u:CANARY/x@h", "nats://u:CANARY?x@h", "tls://u:CANARY#x@h:1",
+     "ws://u:1234/CANARY@h", "wss://CANARY/x@h:1", "ws://u/CANARY@h/p"],
+)  # fmt: skip
+def test_what_follows_the_port_is_refused(text: str) -> None:
+    """Of an unescaped password only the beginning would count, and as a host, even."""
+    with pytest.raises(ConfigError) as info:
+        parse_url(text)
+    assert "CANARY" not in str(info.value)
+
+
+@pytest.mark.parametrize("text", ["nats://ada:2024,CANARY@h:1", "nats://h:1,CANARY@h:2"])
+def test_a_comma_in_a_password_splits_nothing(text: str) -> None:
+    """Half of it would be looked up as a host, the other be sent as a token."""
+    with pytest.raises(ConfigError, match="%2C") as info:
+        ServerPool(text)
+    assert "CANARY" not in str(info.value)
+    assert ServerPool("nats://ada:2024%2Cx@h:1").servers[0].password == "2024,x"
+    assert len(ServerPool("h:1,token@h:2").servers) == 2
+
+
+def test_encryption_sticks() -> None:
+    pool = pool_of("a:1", "z:1")
+    a, z = pool.servers
+    pool.connected(a)
+    pool.discover(["b:1"], via=a)
+    (b,) = pool.servers[2:]
+    assert [a.secured, b.secured] == [False, False]
+    pool.connected(a, secure=True)
+    (c,) = pool.discover(["b:1", "c:1"], via=a, secure=True)
+    pool.connected(a)  # what a connection without it would say
+    pool.discover(["b:1", "c:1"], via=a)
+    assert [server.secured for server in (a, b, c, z)] == [True, True, True, False]
+
+
+def test_encryption_sticks_to_servers_that_were_given() -> None:
+    """The user named b as well; through TLS it was announced, so nobody gets its credentials in clear."""
+    pool = pool_of("a:1", "b:1", "z:1")
+    a, b, z = pool.servers
+    pool.connected(a)
+    pool.discover(["b:1"], via=a)
+    assert [server.secured for server in (a, b, z)] == [False, False, False]
+    pool.connected(a, secure=True)
+    assert pool.discover(["b:1"], via=a, secure=True) == []
+    assert [server.secured for server in (a, b, z)] == [True, True, False]
+    assert (b.scheme, b.tls_name, b.discovered) == ("nats", None, False), "it is still the user's"
+    pool.discover([], via=a)
+    pool.discover(["b:1"], via=a)
+    assert b.secured
+    assert pool.servers == [a, b, z]
+
+
+def test_only_so_many_addresses_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would be parsed, and the event loop stand still, for seconds."""
+    pool = pool_of("a:1")
+    parsed: list[str] = []
+
+    def count(text: str) -> server_pool.Server:
+        parsed.append(text)
+        return parse_url(text)
+
+    monkeypatch.setattr(server_pool, "parse_url", count)
+    assert pool.discover(["h:port"] * 90_000, via=pool.servers[0]) == []
+    assert len(parsed) == server_pool.MAX_ANNOUNCED
 
 
 def test_list_of_servers() -> None:
@@ -71,6 +146,13 @@ def test_shuffled_once_by_the_given_source() -> None:
     assert order == [s.host for s in ServerPool(urls, rng=random.Random(1)).servers]
     assert order != [s.host for s in ServerPool(urls, rng=random.Random(2)).servers]
     assert sorted(order) == sorted(url[7:] for url in urls)
+
+
+def test_an_unknown_scheme_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match="unknown scheme 'http' in a server URL: use one of nats, tls, ws, wss"
+    ):
+        parse_url("http://h")
 
 
 def pool_of(*hosts: str) -> ServerPool:
@@ -146,6 +228,36 @@ def test_an_info_in_clear_cannot_name_the_certificate() -> None:
     assert next_one.tls_name == "evil.example"
 
 
+def test_encryption_sticks_to_servers_that_were_forgotten() -> None:
+    """A server without TLS withdraws the address, and announces it again."""
+    pool = pool_of("a", "c")
+    a, c = pool.servers
+    pool.discover(["b:1"], via=c, secure=True)
+    pool.discover([], via=a, secure=False)
+    assert pool.servers == [a, c]
+    (b,) = pool.discover(["b:1"], via=a, secure=False)
+    assert (b.scheme, b.secured) == ("tls", True)
+    pool.connected(c, secure=True)
+    assert pool.discover(["d:1"], via=a, secure=False)[0].scheme == "nats"
+
+
+def test_an_info_in_clear_cannot_put_the_honest_server_last() -> None:
+    """Hundreds of silent addresses would take minutes, after every outage."""
+    pool = pool_of("a.example", "b.example")
+    a, b = pool.servers
+    pool.connected(a, secure=True)
+    evil = pool.discover(["x:1", "y:1"], via=a, secure=True, trusted=False)
+    assert pool.round() == [b, a, *evil]
+    pool.discover(["x:1", "y:1"], via=a, secure=True)
+    assert pool.round() == [b, *evil, a], "announced again over TLS"
+    pool.discover(["x:1", "z:1"], via=a, secure=True, trusted=False)
+    last = pool.servers[-1]
+    assert pool.round()[-1] is last
+    pool.connected(last, secure=True)
+    assert pool.round()[-1] is last, "proven by its certificate, and current"
+    assert not last.doubtful
+
+
 def test_the_scheme_never_gets_weaker() -> None:
     for url, secure, scheme in [
         ("tls://a", True, "tls"),
@@ -182,6 +294,17 @@ def test_hostile_announcements() -> None:
     assert len(pool) <= MAX_POOL + 1
     pool.discover([f"g{n}:1" for n in range(100_000)], via=via)
     assert len(pool) <= MAX_POOL + 1
+
+
+def test_long_addresses_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing a thousand of a thousand characters takes 0.1 s, and INFO may come again and again."""
+    pool = pool_of("a")
+    parsed: list[str] = []
+    monkeypatch.setattr(server_pool, "parse_url", lambda text: parsed.append(text) or parse_url(text))
+    name = "h" * 253
+    pool.discover([f"{name}h:1" * 2, f"{name}:1"], via=pool.servers[0])
+    assert parsed == [f"nats://{name}:1"]
+    assert pool.servers[1].host == name
 
 
 def test_backoff_doubles_with_jitter_up_to_the_ceiling() -> None:

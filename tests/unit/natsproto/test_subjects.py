@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from natsproto.errors import BadSubjectError, InvalidNameError
+from natsproto.errors import BadSubjectError
 from natsproto.subjects import (
+    MAX_LINE,
+    MAX_NAMES,
+    check_names,
     check_publish_subject,
     check_queue,
     check_subscribe_subject,
-    check_token,
     subject_matches,
 )
+from natsproto.wire import pub_line
 
 GOOD = [
     "a",
@@ -53,6 +56,28 @@ def test_bad(subject: str) -> None:
                 check(subject)
 
 
+def test_names_longer_than_a_control_line() -> None:
+    """A server ends the connection of whoever sends one."""
+    longest = "ä" * (MAX_NAMES // 2)
+    for check in (check_publish_subject, check_subscribe_subject, check_queue):
+        assert check(longest) == longest.encode()
+        with pytest.raises(BadSubjectError, match=f"{MAX_NAMES + 1} bytes") as caught:
+            check(longest + "x")
+        assert len(str(caught.value)) < 300
+    check_names(b"s" * 66, b"r" * (MAX_NAMES - 66))
+    with pytest.raises(BadSubjectError, match="too long"):
+        check_names(b"s" * 67, b"r" * (MAX_NAMES - 66))
+    line = pub_line(b"s" * 66, b"r" * (MAX_NAMES - 66), 9_999_999_999, 0)
+    assert len(line) == MAX_LINE
+
+
+def test_errors_quote_the_beginning_of_a_long_name() -> None:
+    for bad in ("a." * 2000, "*." * 1000 + "a", "\ud800" * 1000, " " * 3000):
+        with pytest.raises(BadSubjectError) as caught:
+            check_publish_subject(bad)
+        assert len(str(caught.value)) < 700
+
+
 @pytest.mark.parametrize("subject", [">.a", "a.>.b", ">.>"])
 def test_full_wildcard_only_at_the_end(subject: str) -> None:
     with pytest.raises(BadSubjectError, match="last token"):
@@ -64,13 +89,6 @@ def test_queue() -> None:
     for name in UNSAFE:
         with pytest.raises(BadSubjectError):
             check_queue(name)
-
-
-def test_token() -> None:
-    assert check_token("OBJ_files-1", "stream name") == "OBJ_files-1"
-    for name in [*UNSAFE, "a.b", "*", "a*", ">", "a/b", "a\\b"]:
-        with pytest.raises(InvalidNameError, match="stream name"):
-            check_token(name, "stream name")
 
 
 @pytest.mark.parametrize(

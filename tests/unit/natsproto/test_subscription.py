@@ -70,9 +70,18 @@ async def test_order_and_accounting() -> None:
     for n in range(100):
         sub.deliver(frame(b"%d" % n, b"NATS/1.0\r\n\r\n" if n % 2 else None))
     assert sub.pending_msgs == 100
-    assert sub.pending_bytes == sum(len(b"%d" % n) for n in range(100)) + 50 * 12
+    assert sub.pending_bytes == sum(len(b"s.a" + b"%d" % n) for n in range(100)) + 50 * 12
     assert [(await sub.next_msg()).data for _ in range(100)] == [b"%d" % n for n in range(100)]
     assert (sub.pending_msgs, sub.pending_bytes, sub.dropped) == (0, 0, 0)
+
+
+async def test_long_subjects_count() -> None:
+    """Whoever publishes chooses them, and the reply subject, too."""
+    sub, _ = make(size=10_000)
+    for _ in range(100):
+        msg = Msg(b"s." + b"x" * 500, b"1", b"y" * 498)
+        sub.deliver(msg)
+    assert (sub.pending_msgs, sub.pending_bytes, sub.dropped) == (10, 10_000, 90)
 
 
 @pytest.mark.parametrize("limit", ["msgs", "bytes", "header bytes"])
@@ -131,7 +140,7 @@ async def test_a_cancelled_reader_passes_its_wake_up_on() -> None:
     first.cancel()  # … which is cancelled before it runs
     await asyncio.wait([first])
     assert first.cancelled()
-    assert (await asyncio.wait_for(second, 1)).data == b"only"
+    assert (await asyncio.wait_for(second, 6)).data == b"only"
 
 
 async def test_timeout() -> None:
@@ -179,7 +188,7 @@ async def test_drain_waits_until_the_queue_is_read() -> None:
         await asyncio.sleep(0)
         assert not drain.done()
         await sub.next_msg()
-    await asyncio.wait_for(drain, 1)
+    await asyncio.wait_for(drain, 6)
     await sub.drain()
     assert [msg async for msg in sub] == []
 
@@ -202,7 +211,7 @@ async def test_drain_ends_when_the_client_is_closed() -> None:
     await asyncio.sleep(0)
     client.close()
     with pytest.raises(ConnectionClosedError, match="1 messages"):
-        await asyncio.wait_for(drain, 1)
+        await asyncio.wait_for(drain, 6)
 
 
 async def test_context_manager_unsubscribes_once() -> None:

@@ -54,7 +54,7 @@ class Recorder:
         self._changed.set()
 
     async def until(self, condition: object) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(8):
             while not condition():  # type: ignore[operator]
                 self._changed.clear()
                 await self._changed.wait()
@@ -114,7 +114,7 @@ async def test_bytes_both_ways(kind: TransportKind, peer: Peer) -> None:
     sock = transport.get_extra_info("socket")
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     transport.close()
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
     assert receiver.losses == [None]
 
 
@@ -138,7 +138,7 @@ async def test_lost_exactly_once(kind: TransportKind, peer: Peer, how: str) -> N
             transport.close()
             transport.abort()
     await receiver.until(lambda: receiver.losses)
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
     assert len(receiver.losses) == 1
     assert receiver.after == 0
     transport.write(b"into the void")
@@ -155,7 +155,7 @@ async def test_close_sends_what_is_buffered(kind: TransportKind, peer: Peer) -> 
     while data := await reader.read(1 << 20):
         received += len(data)
     assert received == len(payload)
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 async def test_parts_keep_their_order(
@@ -203,7 +203,7 @@ async def test_parts_to_a_peer_that_does_not_read(kind: TransportKind, peer: Pee
     assert transport.congested
     for _ in range(4):
         assert await reader.readexactly(len(block) + 2) == b"a" + block + b"z"
-    await asyncio.wait_for(transport.drain(), 2)
+    await asyncio.wait_for(transport.drain(), 7)
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "reset"])
@@ -219,7 +219,7 @@ async def test_parts_after_the_end_go_nowhere(
         getattr(transport, how)()
     monkeypatch.setattr(os, "writev", lambda *args: pytest.fail("written"))
     transport.write_parts((b"a", b"b"))
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
     transport.write_parts((b"a", b"b"))
 
 
@@ -246,17 +246,17 @@ async def test_drain_always_wakes(kind: TransportKind, peer: Peer, wake: str) ->
     assert not any(task.done() for task in drains)
     if wake == "space":
         await reader.readexactly(count << 20)
-        await asyncio.wait_for(asyncio.gather(*drains), 2)
+        await asyncio.wait_for(asyncio.gather(*drains), 7)
         assert not transport.congested
     else:
         if wake == "loss":
             writer.transport.abort()
         else:
             transport.abort()
-        for result in await asyncio.wait_for(asyncio.gather(*drains, return_exceptions=True), 2):
+        for result in await asyncio.wait_for(asyncio.gather(*drains, return_exceptions=True), 7):
             assert isinstance(result, StaleConnectionError)
     transport.abort()
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 async def test_cancelled_drain(kind: TransportKind, peer: Peer) -> None:
@@ -271,9 +271,9 @@ async def test_cancelled_drain(kind: TransportKind, peer: Peer) -> None:
     drain.cancel()
     await asyncio.wait([drain])
     await reader.readexactly(count << 20)
-    await asyncio.wait_for(other, 2)
+    await asyncio.wait_for(other, 7)
     transport.abort()
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -284,7 +284,7 @@ async def test_a_receiver_that_raises_is_told_of_the_loss(kind: TransportKind, p
     writer.write(b"x")
     await receiver.until(lambda: receiver.losses)
     assert receiver.losses == [receiver.fail]
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 async def test_pause_reading(kind: TransportKind, peer: Peer) -> None:
@@ -296,7 +296,7 @@ async def test_pause_reading(kind: TransportKind, peer: Peer) -> None:
         await asyncio.sleep(0)
     assert receiver.data == b""
     transport.abort()
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 LARGE = module.LARGE_PLACE + 1
@@ -308,7 +308,7 @@ async def arrive(transport: Any, writer: asyncio.StreamWriter, size: int) -> Non
     await writer.drain()
     sock = transport.get_extra_info("socket")
     unread = bytearray(4)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(8):
         while int.from_bytes(unread, sys.byteorder) < size:
             await asyncio.sleep(0)
             fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
@@ -343,7 +343,7 @@ async def test_a_turn_of_the_loop_takes_what_is_there(peer: Peer, act: str, plac
     if act == "nothing":
         await receiver.until(lambda: len(receiver.data) == size)
     transport.abort()
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
     assert (receiver.losses, receiver.after) == ([None], 0)
 
 
@@ -373,7 +373,7 @@ async def test_the_end_right_after_a_full_place(
     await receiver.until(lambda: receiver.losses)
     assert receiver.pieces == [LARGE]
     assert isinstance(receiver.losses[0], ConnectionResetError if how == "reset" else type(None))
-    await asyncio.wait_for(transport.wait_closed(), 2)
+    await asyncio.wait_for(transport.wait_closed(), 7)
 
 
 async def test_refused(kind: TransportKind) -> None:

@@ -59,6 +59,16 @@ def test_trailing_empty_chunk_counted_or_not(counted):
     assembly.finish()
 
 
+def test_empty_chunks_without_end():
+    """Each would cost a round trip: one of them is the most that any writer adds."""
+    assembly = Assembly(make_info())
+    for part in split(DATA, 256):
+        assembly.accept(part)
+    assembly.accept(b"")
+    with pytest.raises(IntegrityError, match="more than 4 chunks"):
+        assembly.accept(b"")
+
+
 def test_more_bytes_than_recorded_fail_at_once():
     assembly = Assembly(make_info(size=300, chunks=2))
     assembly.accept(DATA[:256])
@@ -336,3 +346,24 @@ def test_memory_is_one_object():
         tracemalloc.stop()
     assert value == data
     assert peak < size + (1 << 20)
+
+
+def test_a_run_of_chunks():
+    assembly = Assembly(make_info(chunks=6))
+    assembly.accept_run(DATA[:300], 1, 1)
+    assembly.accept_run(DATA[300:768], 2)
+    assert (assembly.received, assembly.chunks, assembly.empty_chunks) == (768, 3, 1)
+    assert not assembly.complete
+    assembly.accept(b"")
+    with pytest.raises(IntegrityError, match="more than 1024 bytes"):
+        assembly.accept_run(DATA[768:] + b"x", 1)
+    assembly.accept_run(DATA[768:], 1)
+    assert assembly.complete
+    assembly.finish()
+
+
+def test_a_run_of_other_bytes():
+    assembly = Assembly(make_info())
+    assembly.accept_run(DATA[::-1], 4)
+    with pytest.raises(DigestMismatchError):
+        assembly.finish()

@@ -193,3 +193,4 @@ def test_tls_files_demand_tls(environ: dict[str, str]) -> None:
     result = found(environ, "--tlsca", bundle)
     assert isinstance(result.options["tls"], ssl.SSLContext)
     assert result.options["tls"].check_hostname
+    assert not result.options["tls"].hostname_checks_common_name

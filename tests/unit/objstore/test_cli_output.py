@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natsproto._values import printable
 from objstore.cli.output import (
     Output,
-    escape,
     human_size,
     human_time,
     object_document,
@@ -51,12 +51,12 @@ class Terminal(io.StringIO):
     ],
 )
 def test_escape(text: str, expected: str) -> None:
-    assert escape(text) == expected
+    assert printable(text) == expected
 
 
 @given(st.text())
 def test_escaped_text_is_printable(text: str) -> None:
-    assert escape(text).isprintable()
+    assert printable(text).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,9 @@ def test_names_are_raw_in_a_pipe_and_escaped_on_a_terminal(monkeypatch: pytest.M
         monkeypatch.setattr(sys, "stdout", stream)
         Output().lines(["a\x1bb"])
         assert stream.getvalue() == expected
+        stream.truncate(stream.seek(0))
+        Output().lines(["a\x1bb"], null=True)
+        assert stream.getvalue() == expected.replace("\n", "\0")
 
 
 def test_json_on_a_terminal_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:

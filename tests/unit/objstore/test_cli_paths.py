@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objstore.cli import transfer
 from objstore.cli.output import CommandError
 from objstore.cli.paths import output_name
 
@@ -19,10 +21,7 @@ SAFE = {
     "a/./x": "x",
     "with space": "with space",
     "ünïcode-名前.txt": "ünïcode-名前.txt",
-    "...x": "...x",
-    "..x": "..x",
     "x..y": "x..y",
-    ".hidden": ".hidden",
     "console": "console",
     "com10": "com10",
     "null": "null",
@@ -39,6 +38,10 @@ SAFE = {
 }
 
 UNSAFE = [
+    ".hidden",
+    "a/.bashrc",
+    "...x",
+    "..x",
     "",
     ".",
     "..",
@@ -101,6 +104,9 @@ UNSAFE = [
     "x" * 256,
     "ü" * 128,
     "\ud800",
+    "doc\u202egpj.exe",
+    "\u2067a",
+    "a\u200f",
 ]
 
 
@@ -132,3 +138,30 @@ def test_never_leaves_the_directory(name: str) -> None:
     path = os.path.abspath(os.path.join(root, found))
     assert os.path.commonpath([root, path]) == root
     assert os.path.dirname(path) == root
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_pipe_that_was_exchanged_is_not_followed(kind: str, tmp_path: Path) -> None:
+    """It was a pipe when it was looked at, and is something of somebody else's when it is opened."""
+    target, other = tmp_path / "target", tmp_path / "other"
+    other.write_bytes(b"theirs")
+    os.mkfifo(target)
+    assert transfer._is_stream(str(target))
+    target.unlink()
+    if kind == "link":
+        target.symlink_to(other)
+    else:
+        target.write_bytes(b"theirs")
+    with pytest.raises((OSError, CommandError)) as caught:
+        transfer._open_stream(str(target))
+    if kind == "file":
+        assert "--force" in str(caught.value)
+    assert target.read_bytes() == other.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("path", "device"),
+    [("/dev/null", True), ("/proc/self/fd/1", True), ("/dev/../tmp/x", False), ("/dev/shm/x", False)],
+)
+def test_where_links_are_the_systems_own(path: str, device: bool) -> None:
+    assert transfer._is_device(path) == device

@@ -22,12 +22,15 @@ from objstore._commit_states import (
 ID, OWN, V = "id", "OWN", "V"
 EXPECTED, AFTER, OURS = 5, 9, 11
 NOW, BUDGET = 100.0, 50.0
+CONTENT = (OWN, 3, 1, "d", None)
 LATE = NOW + BUDGET + 1
 
 
-def standing(revision: int, msg_id: str = "", nuid: str = "", *, deleted: bool = False) -> Standing:
-    info: Any = SimpleNamespace(nuid=nuid, deleted=deleted) if nuid else None
-    return Standing(revision, msg_id, info)
+def standing(
+    revision: int, msg_id: str = "", nuid: str = "", *, deleted: bool = False, size: int = 3
+) -> Standing:
+    info: Any = SimpleNamespace(nuid=nuid, deleted=deleted, size=size, chunks=1, digest="d", options=None)
+    return Standing(revision, msg_id, info if nuid else None)
 
 
 STANDING_V = standing(EXPECTED, "v", V)
@@ -37,7 +40,7 @@ NOTHING = Standing()
 
 def fresh(**kwargs: Any) -> CommitStates:
     """A put that replaces V, its chunks sent."""
-    options = {"expected": EXPECTED, "replaced": V, "nuid": OWN, "after": AFTER, "budget": BUDGET}
+    options = {"expected": EXPECTED, "replaced": V, "content": CONTENT, "after": AFTER, "budget": BUDGET}
     return CommitStates(ID, **{**options, **kwargs})
 
 
@@ -189,9 +192,18 @@ def test_our_nuid_stands(make: Make) -> None:
 
 @open_states
 def test_without_chunks_of_its_own_no_nuid_is_ours(make: Make) -> None:
-    states = make(nuid="")
+    states = make(content=None)
     states.stands(standing(12, "other", ""), NOW, 12)
     assert states.step in (Step.CONFLICT, Step.UNKNOWN)
+
+
+@open_states
+@pytest.mark.parametrize("forged", [standing(OURS + 1, "x", OWN, size=0), standing(AFTER, "x", OWN)])
+def test_what_names_our_chunks_is_not_ours(make: Make, forged: Standing) -> None:
+    """An update of ours says the same of the bytes, and comes after them. A nuid can be named by anybody."""
+    states = make()
+    states.stands(forged, NOW, OURS)
+    assert states.step is (Step.CONFLICT if states._lost else Step.UNKNOWN)
 
 
 @open_states
@@ -251,7 +263,7 @@ def test_lost_and_the_last_writer_wins() -> None:
     states.stands(ANOTHER, NOW)
     assert (states.step, states.revision) == (Step.REPLACE, 12)
     states.replace("OTHER")
-    assert (states.step, states.msg_id, states.nuid) == (Step.SEND, ID, OWN)
+    assert (states.step, states.msg_id, states._content) == (Step.SEND, ID, CONTENT)
     assert (states.expected, states.replaced, states.copies) == (12, "OTHER", 0)
     send(states)
     states.lost()

@@ -44,8 +44,6 @@ def test_empty_object():
 )
 def test_read_in_every_form_written_by_anyone(text):
     assert digest.parse_digest(text) == RAW
-    assert digest.digests_equal(text, RAW)
-    assert digest.digests_equal(WIRE, text)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +54,5 @@ def test_read_in_every_form_written_by_anyone(text):
 def test_refused_but_kept_as_it_is(text):
     with pytest.raises(ValueError):
         digest.parse_digest(text)
-    with pytest.raises(ValueError):
-        digest.digests_equal(text, RAW)
     assert digest.to_hex(text) == text
     assert digest.to_wire(text) == text
-
-
-def test_different_digests_differ():
-    assert not digest.digests_equal(WIRE, bytes(32))

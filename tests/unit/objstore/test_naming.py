@@ -1,8 +1,11 @@
 import base64
+import re
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natsproto.errors import InvalidNameError
 from objstore.errors import BadBucketError, IntegrityError
@@ -45,12 +48,12 @@ def test_meta_subject_is_padded_urlsafe_base64(name):
 def test_other_clients_encodings_are_read():
     name = "??>>~~"  # hits both characters in which the alphabets differ
     canonical = naming.meta_subject("b", name)
-    others = naming.alternative_meta_subjects("b", name)
+    others = naming.meta_subjects("b", name)[1:]
     assert canonical not in others
     assert len(set(others)) == len(others)
     assert "$O.b.M." + base64.b64encode(name.encode()).decode() in others
     for name in ("?>?", "a?>~", "x", "xy", "xyz", "~~~~~"):
-        for subject in naming.alternative_meta_subjects("b", name):
+        for subject in naming.meta_subjects("b", name)[1:]:
             assert naming.decode_meta_name(subject) == name
 
 
@@ -80,8 +83,8 @@ def test_nobody_encodes_like_this(encoded):
 
 
 def test_no_alternatives_where_all_encodings_agree():
-    assert naming.alternative_meta_subjects("b", "abc") == []
-    assert naming.alternative_meta_subjects("b", "abcd") == ["$O.b.M.YWJjZA"]
+    assert naming.meta_subjects("b", "abc")[1:] == []
+    assert naming.meta_subjects("b", "abcd")[1:] == ["$O.b.M.YWJjZA"]
 
 
 @pytest.mark.parametrize(
@@ -120,10 +123,11 @@ def test_object_names_refused(name):
 
 @pytest.mark.parametrize("bucket", ["b", "x" * 112, "x" * 200, "x" * 251])
 @pytest.mark.parametrize("limit", [256, 1024, 4096, 65536])
-def test_longest_name_fits_the_control_line(bucket, limit):
+@pytest.mark.parametrize("reply", [0, 80, 150, 1047])
+def test_longest_name_fits_the_control_line(bucket, limit, reply):
     def accepted(size):
         try:
-            naming.check_object_name("n" * size, bucket, max_control_line=limit)
+            naming.check_object_name("n" * size, bucket, max_control_line=limit, reply_length=reply)
         except InvalidNameError:
             return False
         return True
@@ -131,9 +135,10 @@ def test_longest_name_fits_the_control_line(bucket, limit):
     sizes = [size for size in range(1, 3100) if accepted(size)]
     assert sizes == list(range(1, len(sizes) + 1))
     if not sizes:
-        assert limit == 256
+        assert limit == 256 or (limit, reply) == (1024, 1047)
         return
-    line = f"HPUB {naming.meta_subject(bucket, 'n' * sizes[-1])} {'r' * 80} {'1' * 10} {'1' * 10}\r\n"
+    inbox = "r" * max(reply, 80)
+    line = f"HPUB {naming.meta_subject(bucket, 'n' * sizes[-1])} {inbox} {'1' * 10} {'1' * 10}\r\n"
     assert len(line) <= limit
     assert sizes[-1] == naming.MAX_NAME_BYTES or len(line) + 4 > limit
 
@@ -144,3 +149,23 @@ def test_format_imports_no_io():
         "bad = {'asyncio', 'socket', 'ssl', 'logging'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_a_nuid_tells_whose_it_is(name, other):
+    nuid = naming.new_nuid(name)
+    assert re.fullmatch("[0-9A-Za-z_-]{24}", nuid)
+    assert naming.is_nuid_of(nuid, name)
+    assert naming.is_nuid_of(nuid, other) == (name == other)
+    assert not naming.is_nuid_of(nuid[:-1], name)
+    changed = ("A" if nuid[0] != "A" else "B") + nuid[1:]
+    assert not naming.is_nuid_of(changed, name)
+
+
+@pytest.mark.parametrize("nuid", ["", ">", "é" * 24, "A" * 24, "A" * 23 + "B", "A" * 22, "+" * 24, "=" * 24])
+def test_nuids_of_other_clients(nuid):
+    assert not naming.is_nuid_of(nuid, "a")
+
+
+def test_nuids_have_nothing_in_common():
+    assert len({naming.new_nuid("a") for _ in range(1000)}) == 1000

@@ -9,7 +9,12 @@ import functools
 import gzip
 import io
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +22,8 @@ from typing import Any
 import pytest
 
 from objstore import SourceChangedError, _source
-from objstore._callbacks import check_callback
-from objstore._source import open_source
+from objstore._operation import check_callback
+from objstore._source import RELEASE, open_source
 from objstore.format.chunking import Chunker, flat_view
 
 DATA = bytes(range(256)) * 10
@@ -432,6 +437,68 @@ async def test_a_named_pipe(tmp_path: Path) -> None:
     writing = asyncio.create_task(asyncio.to_thread(path.write_bytes, DATA))
     assert b"".join([bytes(piece) async for piece in source.pieces()]) == DATA
     await writing
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["path", "file"])
+async def test_a_pipe_that_stays_silent(tmp_path: Path, opened: bool) -> None:
+    """Whoever gives up waiting for it need not wait for its next byte."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    keep = os.open(path, os.O_RDWR) if opened else -1
+    file = path.open("rb") if opened else None
+    reading = asyncio.create_task(read(path if file is None else file))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    async with asyncio.timeout(RELEASE + 5):
+        await asyncio.wait([reading])
+    assert reading.cancelled()
+    if file is None:
+        keep = os.open(path, os.O_RDWR)  # its opener goes on, reads the end, and closes it
+    os.close(keep)
+    for thread in threading.enumerate():
+        if thread.name == "objstore-read":
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
+    await asyncio.sleep(0)
+    if file is not None:
+        file.close()
+
+
+@pytest.mark.parametrize("how", ["path", "file"])
+def test_one_interrupt_ends_the_program(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    keep = os.open(path, os.O_RDWR) if how == "file" else -1
+    program = f"""if True:
+        import asyncio, pathlib, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
+        from objstore._source import open_source
+        path = pathlib.Path({str(path)!r})
+
+        async def main():
+            source = open_source(path if {how!r} == "path" else path.open("rb"))
+            print("reading", flush=True)
+            async for piece in source.pieces():
+                pass
+
+        asyncio.run(main())
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reading\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=RELEASE + 10)
+    finally:
+        process.kill()
+        process.wait()
+        if keep >= 0:
+            os.close(keep)
+    assert b"KeyboardInterrupt" in err
+    assert b"Fatal" not in err
 
 
 # -- callbacks -----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from natsproto.jetstream.api.models import StoredMessage
 from objstore import ObjectMeta, OutcomeUnknownError, _change
 from objstore._chunks import ChunkSender
 from objstore._commit import Conflict
-from objstore._rename import RENAMED_FROM, RENAMING, _Both, _commit
+from objstore._rename import _Both, _commit
+from objstore.format.models import RENAMED_FROM, RENAMING
 from support.simulation import Link, Stream, VirtualLoop
 
 META = "$O.b.M.YQ=="
@@ -150,9 +151,9 @@ def test_a_full_bucket_is_freed_up_to_what_was_read() -> None:
         store = world.link.store
         read = await store.put("a", b"old")
         newer = await store.put("a", b"newer")
-        assert await _change._free(world.link.bucket, META, read.revision) == 0
+        assert await _change.free(world.link.bucket, META, read.revision) == 0
         assert (await store.get_info("a")).revision == newer.revision
-        assert await _change._free(world.link.bucket, META, newer.revision) == 1
+        assert await _change.free(world.link.bucket, META, newer.revision) == 1
 
     run(history)
 
@@ -230,9 +231,10 @@ def test_chunks_of_a_half_done_rename_stay() -> None:
         info = await store.get_info("a")
         await _commit(bucket, replace(info, metadata={RENAMING: "b"}), info.revision)
         await _commit(bucket, replace(info, name="b", metadata={RENAMED_FROM: "a"}), 0)
-        half = await store.get_info("a")
+        half = await bucket.leader_meta("a")
+        assert half is not None
         assert half.nuid == old.nuid
-        await _change._discard(bucket, half)
+        await _change._discard(bucket, bucket.meta_subject("a"), half)
         assert world.stream.of(CHUNKS + old.nuid)
 
     run(history)

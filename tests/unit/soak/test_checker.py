@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from objstore._counts import STEPS_DOWN
 from tests.soak.checker import BucketCheck, check_bucket
 from tests.soak.content import body_id, digest, make
+from tests.soak.errors import by_one_cut_off
 from tests.soak.floor import Floor
 from tests.soak.history import FAIL, OK, UNKNOWN, Op, Told, Version
 from tests.soak.watched import check_order, missing_from_watch
@@ -108,6 +111,21 @@ class TestNothingWrong:
         assert story.kinds(lead=8.0) == []
         story.read(first, "n", 12, 13)  # too long after it was told
         assert story.kinds(lead=8.0) == ["stale or lost"]
+
+    def test_a_stale_answer_tells_since_when_it_is_one(self, story: Story) -> None:
+        first = story.write("n", 0, 1, 10)
+        story.write("n", 20, 21, 20)
+        story.read(first, "n", 25, 26)
+        (violation,) = check_bucket(BUCKET, story.ops)
+        assert violation.since == 21
+        read = next(op for op in story.ops if op.begin == 25)
+        asked: list[tuple[float, float]] = []
+        assert by_one_cut_off(violation, read, lambda begin, end: not asked.append((begin, end)))
+        assert asked == [(25 - STEPS_DOWN, 26)]
+        assert not by_one_cut_off(violation, read, lambda begin, end: False)
+        assert not by_one_cut_off(replace(violation, since=13), read, lambda begin, end: True), "too long ago"
+        assert not by_one_cut_off(replace(violation, kind="wrong bytes"), read, lambda begin, end: True)
+        assert not by_one_cut_off(violation, replace(read, verb="update"), lambda begin, end: True)
 
     def test_concurrent_reads_see_either(self, story: Story) -> None:
         first = story.write("n", 1, 2, 10)
@@ -324,6 +342,27 @@ class TestWrong:
         story.write("n", 3, 6, 20, expected=10)
         story.write("n", 3, 6, 21, expected=10)
         assert story.kinds() == ["two winners"]
+
+    def test_an_object_that_was_updated_before_its_writer_knew(self, story: Story) -> None:
+        story.write("n", 1, 2, 10)
+        put = story.write("n", 3, 8, expected=10)
+        story.info(story.version(put, "n", 20), 4, 5)
+        update = story.op("update", "n", 5, 6, expected=20)
+        now = story.version(put, "n", 21, tag=update.id)
+        update.result["info"] = put.result["info"] = now.row()
+        assert story.kinds() == []
+
+    def test_bytes_that_are_written_once_more_later(self, story: Story) -> None:
+        """A read of what an unknown change left is no read of the same few bytes that come after it."""
+        first = story.write("n", 1, 2, 10)
+        update = story.op("update", "n", 3, 4)  # its answer tells no revision; what it left was never seen
+        story.read(first, "n", 5, 6)
+        story.write("n", 7, 8, 15)
+        again = story.write("n", 9, 10, 20)
+        again.args["digest"] = first.args["digest"]
+        again.result["info"][4] = first.args["digest"]
+        assert update.outcome == OK
+        assert story.kinds() == []
 
     def test_two_creators(self, story: Story) -> None:
         story.write("n", 1, 4, 10, verb="create")

@@ -175,8 +175,8 @@ BAD_CLIENT_LINES = [
     b'INFO {"connect_urls":[1]}',
     b'INFO {"nonce":5}',
     b'INFO {"ldm":1}',
-    b"INFO " + b"[" * 100_000,
-    b'INFO {"a":' * 50_000,
+    b"INFO " + b"[" * 10_000,
+    b'INFO {"a":' * 5_000,
 ]
 
 BAD_NUMBERS = [b"+5", b"-1", b"1_0", b"5x", b"", b"\xb2", b"0x1", b"1.0", b"12345678901", b"9" * 5000, b"\r"]

@@ -88,6 +88,16 @@ def test_bytes_subjects_pass_the_same_check(subject: bytes) -> None:
         wire.pub(subject)
 
 
+def test_lines_that_a_server_would_not_read() -> None:
+    for call in (
+        lambda: wire.pub("s" * 4067),
+        lambda: wire.pub("s" * 67, reply="r" * 4000),
+        lambda: wire.sub("s" * 67, 1, queue="q" * 4000),
+    ):
+        with pytest.raises(BadSubjectError, match="too long"):
+            call()
+
+
 @pytest.mark.parametrize("sid", [-1, 10**10, b"", b"x", b"+1", b"1_0", b"01234567890", b"\xb2"])
 def test_sid(sid: Any) -> None:
     with pytest.raises(BadSubjectError):

@@ -18,7 +18,7 @@ def test_doc_examples() -> None:
 
 def test_no_input_or_output_is_imported() -> None:
     code = (
-        "import natsproto.wire, natsproto.headers, natsproto.nuid, sys;"
+        "import natsproto.wire, natsproto.headers, natsproto.subjects, sys;"
         "print([m for m in ('asyncio', 'socket', 'ssl', 'logging', 'secrets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,123 @@
+"""The command and secrets: what was given for a path is not shown, what others can read is told of."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from natsproto.server import LocalServer
+from objstore.cli import local
+from objstore.cli.main import main
+from support.nkeys import ACCOUNT, USER, Key, creds_text
+
+KEY = Key(USER, b"k" * 32)
+CREDS = creds_text(Key(ACCOUNT, b"a" * 32).jwt(KEY, "user"), KEY.seed)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("NATS_") and name != "NATS_SERVER_BIN"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.mark.parametrize(
+    "secret", [KEY.seed, CREDS, CREDS.encode().hex() + "\n" + KEY.seed], ids=["seed", "creds", "both"]
+)
+@pytest.mark.parametrize("place", ["--nkey", "--creds", "--tlskey", "NATS_NKEY", "NATS_CREDS", "NATS_KEY"])
+def test_a_secret_for_a_path(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str, secret: str
+) -> None:
+    words = []
+    if place == "--tlskey":
+        words = ["--tlscert", "cert.pem"]
+    if place.startswith("--"):
+        words += [place, secret]
+    else:
+        monkeypatch.setenv(place, secret)
+    assert main(["--server", "nats://127.0.0.1:1", *words, "ls"]) == 2
+    out, err = capfd.readouterr()
+    assert "given by its path" in err
+    assert err.count("\n") == 1
+    for line in (word for word in secret.split() if len(word) > 12):
+        assert line not in out + err
+
+
+def test_what_others_can_read(
+    server: LocalServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def warned(*words: str) -> str:
+        main([*words, "ls"])
+        return capfd.readouterr().err
+
+    seed, creds, key = tmp_path / "seed", tmp_path / "creds", tmp_path / "key"
+    seed.write_text(KEY.seed)
+    creds.write_text(CREDS)
+    key.write_text("no key")
+    contexts = tmp_path / "config" / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (contexts / "c.json").write_text(json.dumps({"url": server.url, "token": "t"}))
+    (contexts / "plain.json").write_text(json.dumps({"url": server.url}))
+    here = ("--server", server.url)
+    cases: list[tuple[Path, tuple[str, ...]]] = [
+        (seed, (*here, "--nkey", str(seed))),
+        (creds, (*here, "--creds", str(creds))),
+        (key, (*here, "--tlscert", str(key), "--tlskey", str(key))),
+        (contexts / "c.json", ("--context", "c")),
+    ]
+    for path, words in cases:
+        path.chmod(0o644)
+        assert "can be read by others (mode 0644): chmod 600 it" in warned(*words)
+        path.chmod(0o600)
+        assert "can be read by others" not in warned(*words)
+    (contexts / "plain.json").chmod(0o644)
+    assert "warning" not in warned("--context", "plain")
+    for url in ("token@", "user:password@"):
+        assert "command line" in warned("--server", server.url.replace("//", f"//{url}"))
+        monkeypatch.setenv("NATS_URL", server.url.replace("//", f"//{url}"))
+        assert "command line" not in warned()
+        monkeypatch.delenv("NATS_URL")
+
+
+def test_a_directory_of_somebody_else(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = tmp_path / "d"
+    assert main(["--local", str(directory), "ls"]) == 0
+    assert "warning" not in capfd.readouterr().err
+    real = os.stat
+
+    def somebody(path: Any, **options: Any) -> Any:
+        found = real(path, **options)
+        if path != str(directory):
+            return found
+        return SimpleNamespace(st_uid=found.st_uid + 1, st_gid=found.st_gid, st_mode=found.st_mode)
+
+    monkeypatch.setattr(local.os, "stat", somebody)
+    main(["--local", str(directory), "ls"])
+    assert "belongs to another user" in capfd.readouterr().err
+    monkeypatch.undo()
+    directory.chmod(0o777)
+    main(["--local", str(directory), "ls"])
+    assert "may be written to by other users" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="left out: only root can make another user's links")
+@pytest.mark.parametrize("link", ["d", "d/jetstream"])
+def test_local_directory_that_another_user_links_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], link: str
+) -> None:
+    elsewhere = tmp_path / "private"
+    elsewhere.mkdir()
+    path = tmp_path / link
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(elsewhere)
+    os.lchown(path, 65534, 65534)
+    assert main(["--local", str(tmp_path / "d"), "ls"]) == 2
+    assert "another user's link" in capfd.readouterr().err
+    assert list(elsewhere.iterdir()) == []

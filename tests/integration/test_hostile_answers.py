@@ -1,0 +1,235 @@
+"""Answers of the API with a field of another type: typed errors, whatever the call, and nothing harmed.
+
+Real answers of a real server, of which one field at a time is replaced before the library sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import natsproto
+from natsproto import Client, JetStreamContext
+from natsproto.errors import NatsError, RemoteProtocolError
+from natsproto.jetstream import context
+from natsproto.jetstream.api import codec, paging
+from natsproto.testing import ScriptedServer
+from natsproto.testing.scripted import ScriptedConnection
+from objstore import ObjectMeta, ObjectStore, _bucket, _message_reads, _pick
+from support.objects import pattern
+
+DATA = pattern(300_000)
+VALUES: list[Any] = [None, "x", [1], {"a": 1}, 10**30]
+GONE = object()
+
+Path = tuple[Any, ...]
+
+
+def paths(document: Any, prefix: Path = ()) -> Iterator[Path]:
+    """The way to every value of a document; of a list only to its first."""
+    items: list[tuple[Any, Any]] = []
+    if isinstance(document, dict):
+        items = list(document.items())
+    elif isinstance(document, list):
+        items = list(enumerate(document[:1]))
+    for key, value in items:
+        yield (*prefix, key)
+        yield from paths(value, (*prefix, key))
+
+
+class Liar:
+    """Stands in for ``loads``, and changes one value of one answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Any] | None = []
+        self.lie: tuple[int, Path, Any] | None = None
+        self.count = 0
+        for module in (context, _bucket, _message_reads, _pick):
+            monkeypatch.setattr(module, "loads", self.loads)
+
+    def loads(self, payload: Any, limit: int | None = None) -> Any:
+        document = codec.loads(payload, limit)
+        if self.seen is not None:
+            self.seen.append(copy.deepcopy(document))
+        elif self.lie is not None and self.lie[0] == self.count:
+            _, path, value = self.lie
+            place: Any = document
+            try:
+                for key in path[:-1]:
+                    place = place[key]
+                if value is GONE:
+                    del place[path[-1]]
+                else:
+                    place[path[-1]] = value
+            except (KeyError, IndexError, TypeError):
+                pass  # this answer has no such place
+        self.count += 1
+        return document
+
+
+@pytest.fixture
+async def two(js: JetStreamContext, bucket_name: str) -> AsyncIterator[list[ObjectStore]]:
+    """A bucket that is read from the leader, and one with direct get."""
+    stores = []
+    for direct in (False, True):
+        store = await js.create_object_store(
+            bucket=f"{bucket_name}-{direct}",
+            ttl=timedelta(hours=1),
+            allow_direct=direct,
+        )
+        await store.put("o", DATA)
+        await store.put("gone", b"x")
+        await store.delete("gone")
+        stores.append(store.with_options(retry_budget=0.2))
+    yield stores
+    for store in stores:
+        await js.delete_object_store(store.bucket)
+
+
+async def iterated(store: ObjectStore) -> None:
+    async for _ in store.iter():
+        pass
+
+
+Call = Callable[[ObjectStore], Awaitable[Any]]
+
+CALLS: dict[str, Call] = {
+    "open": lambda store: store.js.object_store(store.bucket),
+    "status": lambda store: store.status(),
+    "statuses": lambda store: store.js.object_store_statuses(),
+    "bucket names": lambda store: store.js.object_store_names(),
+    "create": lambda store: store.js.create_object_store(bucket=store.bucket),
+    "get": lambda store: store.get("o"),
+    "range": lambda store: store.get_range("o", 1000, 200_000),
+    "info": lambda store: store.get_info("o"),
+    "list": lambda store: store.list(),
+    "iter": iterated,
+    "names": lambda store: store.names(),
+    "verify": lambda store: store.verify(deep=True),
+    "gc": lambda store: store.gc(older_than=timedelta(0), dry_run=True),
+    "put": lambda store: store.put("p", b"1"),
+    "update": lambda store: store.update_meta("o", ObjectMeta(name="o", description="d")),
+    "purge_deleted": lambda store: store.purge_deleted(),
+    "consumers": lambda store: store.js.consumer_names(f"OBJ_{store.bucket}"),
+    "account": lambda store: store.js.account_info(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_field_of_another_type(
+    two: list[ObjectStore], js: JetStreamContext, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    liar = Liar(monkeypatch)
+    js.timeout = 0.5
+    for store in two:
+        liar.seen = []
+        try:
+            await CALLS[name](store)
+        except NatsError:
+            assert name == "create"  # it exists, with another configuration
+        answers, liar.seen = liar.seen, None
+        shapes = set()
+        for number, answer in enumerate(answers):
+            shape = str(sorted(answer))
+            if shape in shapes:
+                continue
+            shapes.add(shape)
+            for path in paths(answer):
+                for value in (*VALUES, GONE):
+                    liar.lie, liar.count = (number, path, value), 0
+                    try:
+                        async with asyncio.timeout(5 + 5):
+                            await CALLS[name](store)
+                    except NatsError:
+                        pass
+    liar.lie = None
+    for store in two:
+        fresh = await js.object_store(store.bucket)
+        assert await fresh.get("o") == DATA
+        assert (await fresh.verify()).ok
+
+
+@pytest.mark.parametrize("change", [{"subject": "$O.x.M.eA=="}, {"seq": 1}], ids=["subject", "sequence"])
+async def test_an_answer_to_another_question(
+    two: list[ObjectStore], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """What is removed may depend on it."""
+    store = two[0]
+    real = _message_reads._leader_message
+
+    def other(answer: dict[str, Any]) -> Any:
+        return real({**answer, "message": {**answer["message"], **change}})
+
+    monkeypatch.setattr(_message_reads, "_leader_message", other)
+    with pytest.raises(RemoteProtocolError, match="asked for"):
+        await store._bucket.first_after(f"$O.{store.bucket}.M.>", 1)
+
+
+# -- listings that do not end -----------------------------------------------------------------------------
+
+
+class Pages:
+    """Answers every request with the next page of a listing, as ``page`` makes it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, page: Callable[[int, int], dict[str, Any]]) -> None:
+        self.asked = 0
+        self._page = page
+        monkeypatch.setattr(JetStreamContext, "request", self._request)
+
+    async def _request(self, suffix: str, document: dict[str, Any], **_: Any) -> dict[str, Any]:
+        self.asked += 1
+        return self._page(self.asked, document["offset"])
+
+
+PAGES: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "the same page": lambda number, offset: {"streams": ["a"], "total": 9, "offset": offset},
+    "backwards": lambda number, offset: {"streams": [f"s{number}"], "total": 9, "offset": max(0, offset - 1)},
+    "for ever": lambda number, offset: {"streams": [f"s{number}"], "total": number + 1, "offset": offset},
+}
+
+
+@pytest.mark.parametrize("how", PAGES)
+async def test_a_listing_without_an_end(nc: Client, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(paging, "MAX_PAGES", 50)
+    pages = Pages(monkeypatch, PAGES[how])
+    with pytest.raises(RemoteProtocolError, match=r"backwards|do not end"):
+        await nc.jetstream().stream_names()
+    assert pages.asked <= 51
+
+    def subjects(number: int, offset: int) -> dict[str, Any]:
+        page = PAGES[how](number, offset)
+        return {"state": {"subjects": dict.fromkeys(page.pop("streams"), 1)}, **page}
+
+    pages = Pages(monkeypatch, subjects)
+    with pytest.raises(RemoteProtocolError, match=r"backwards|do not end"):
+        await nc.jetstream().stream_subjects("S")
+    assert pages.asked <= 51
+
+
+# -- PING without end ----------------------------------------------------------------------------------------
+
+
+async def test_answers_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many PONGs are kept; then the connection is given up."""
+    monkeypatch.setattr("natsproto.aio.session.MAX_UNREAD_PONGS", 100)
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        while True:  # and reads nothing
+            await conn.send(b"PING\r\n" * 1000)
+            await asyncio.sleep(0.001)
+
+    async with ScriptedServer(script) as server, natsproto.connect(server.url, reconnect=False) as nc:
+        session = nc._connection.session
+        assert session is not None
+        async with asyncio.timeout(10 + 5):
+            while session.lost is None:
+                session.write(b"PUB a 1000000\r\n" + bytes(1_000_000) + b"\r\n")
+                await asyncio.sleep(0.01)
+        assert isinstance(session.lost, RemoteProtocolError)
+        assert session._unread_pongs == 101

@@ -1,0 +1,105 @@
+"""Counting messages by the word of a server that still leads the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+
+from natsproto.errors import RemoteProtocolError
+from objstore import _counts
+from objstore._counts import count_messages, leads
+
+T = TypeVar("T")
+
+
+def replica(seconds: float, **more: Any) -> dict[str, Any]:
+    return {"name": "n", "current": True, "active": int(seconds * 1e9), **more}
+
+
+def answer(count: Any, *seconds: float) -> dict[str, Any]:
+    info: dict[str, Any] = {"state": {"subjects": {"s": count}}}
+    if seconds:
+        info["cluster"] = {"leader": "a", "replicas": [replica(each) for each in seconds]}
+    return info
+
+
+@pytest.mark.parametrize(
+    ("replicas", "expected"),
+    [
+        ([replica(0.1), replica(1.4)], True),
+        ([replica(0.1), replica(9)], True),
+        ([replica(8), replica(9)], False),
+        ([replica(0.1, offline=True), replica(9)], False),
+        ([replica(0.1), replica(0.1), replica(9), replica(9)], True),
+        ([replica(0.1), replica(9), replica(9), replica(9)], False),
+        ([replica(-1), {"active": "x"}, None, 5], False),
+        ([], True),
+    ],
+)
+def test_a_leader_has_heard_of_a_majority(replicas: list[Any], expected: bool) -> None:
+    assert leads({"cluster": {"leader": "a", "replicas": replicas}}) is expected
+
+
+@pytest.mark.parametrize("info", [{}, {"cluster": None}, {"cluster": {"leader": "a"}}])
+def test_one_server_leads_itself(info: dict[str, Any]) -> None:
+    assert leads(info)
+
+
+class Asked:
+    """A bucket whose stream gives these answers, the last one again and again."""
+
+    def __init__(self, *answers: dict[str, Any], budget: float = 20.0) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        self.stream = "OBJ_b"
+        self.retry_budget = budget
+        self.js = SimpleNamespace(request=self.request)
+
+    async def request(self, suffix: str, document: dict[str, Any]) -> dict[str, Any]:
+        assert (suffix, document["subjects_filter"]) == ("STREAM.INFO.OBJ_b", "s")
+        self.asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await call()
+
+
+async def count(bucket: Asked, wanted: int = 1) -> int:
+    return await count_messages(bucket, "s", wanted)  # type: ignore[arg-type]
+
+
+async def test_a_leader_that_was_cut_off_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_counts, "PAUSE", 0.001)
+    bucket = Asked(answer(0, 8, 8), answer(0, 9, 9), answer(1, 0.1, 0.1))
+    assert await count(bucket) == 1
+    assert bucket.asked == 3
+
+
+async def test_enough_is_believed_from_anybody() -> None:
+    bucket = Asked(answer(3, 8, 8))
+    assert await count(bucket, 3) == 3
+    assert bucket.asked == 1
+
+
+async def test_who_leads_is_believed_when_there_are_none() -> None:
+    bucket = Asked({"state": {}, "cluster": {"replicas": [replica(0.1), replica(9)]}})
+    assert await count(bucket, 3) == 0
+    assert bucket.asked == 1
+
+
+async def test_a_majority_that_stays_away_is_not_waited_for_longer_than_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_counts, "PAUSE", 0.001)
+    monkeypatch.setattr(_counts, "STEPS_DOWN", 0.05)
+    assert await count(Asked(answer(0, 8, 8))) == 0
+    monkeypatch.setattr(_counts, "STEPS_DOWN", 60.0)
+    assert await count(Asked(answer(0, 8, 8), budget=0.05)) == 0
+
+
+async def test_a_count_that_is_none() -> None:
+    with pytest.raises(RemoteProtocolError, match="something else than a number"):
+        await count(Asked(answer("many")))
