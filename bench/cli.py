@@ -22,6 +22,7 @@ UNITS = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 OTHERS = {
     "capabilities": "ranges, names, iteration, verification",
     "basics": "memory of files, leftovers, import time",
+    "tls": "what TLS costs",
     "micro": "parts by themselves, with pytest-benchmark (takes pytest's options)",
 }
 EPILOG = """\
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         "capabilities", help="ranges, names, iteration, verification", add_help=False
     )
     command = commands.add_parser("basics", help="memory of files, leftovers, import time", add_help=False)
+    command = commands.add_parser("tls", help="what TLS costs", add_help=False)
     command = commands.add_parser("micro", help="parts by themselves, with pytest-benchmark", add_help=False)
     return parser
 

@@ -44,8 +44,7 @@ def about(result: dict[str, Any]) -> list[str]:
     clients: dict[str, str] = {}
     for row in result["rows"]:
         for label, found in row["clients"].items():
-            slow = ", built without optimisation" if found.get("optimized") is False else ""
-            clients.setdefault(label, f"{label} {found['version']} (Python {found['python']}{slow})")
+            clients.setdefault(label, f"{label} {found['version']} (Python {found['python']})")
     servers = sorted({row["server"]["version"] for row in result["rows"]})
     return [
         f"revision {revision}, {machine['date'][:10]}, {result['runs']} rounds",

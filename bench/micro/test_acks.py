@@ -54,7 +54,9 @@ class Connection:
         self.replies.append(reply)
 
     def window(self, size: int) -> PublishWindow:
-        client: Any = SimpleNamespace(_connection=self, _check_size=lambda header, size: None)
+        client: Any = SimpleNamespace(
+            _connection=self, _check_size=lambda header, size: None, reply_length=80
+        )
         return PublishWindow(client, b"$O.bucket.C.x", "OBJ_bucket", max_bytes=size * COUNT)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from objstore.format.digest import digests_equal, hex_digest, new_hasher, parse_digest, wire_digest
+from objstore.format.digest import hex_digest, new_hasher, parse_digest, wire_digest
 
 SIZES = [0, 16, 128, 1024, 128 * 1024, 1024 * 1024]
 COUNT = 1000
@@ -43,7 +43,3 @@ def test_parse(measure: Any, text: str) -> None:
 def test_write(measure: Any) -> None:
     found = measure(lambda: [(wire_digest(RAW), hex_digest(RAW)) for _ in range(COUNT)], count=COUNT)
     assert found[-1] == (WIRE, HEX)
-
-
-def test_compare(measure: Any) -> None:
-    assert all(measure(lambda: [digests_equal(WIRE, RAW) for _ in range(COUNT)], count=COUNT))

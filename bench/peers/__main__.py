@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import sys
-import sysconfig
 from typing import Any
 
 from . import works
@@ -23,7 +22,6 @@ async def serve(client: str, url: str, requests: Any, answers: Any) -> None:
     hello = {
         "version": peer.version(),
         "python": sys.version.split()[0],
-        "optimized": "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")),
         "loop": type(loop).__module__,
     }
     print(json.dumps(hello), file=answers, flush=True)
