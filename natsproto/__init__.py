@@ -18,7 +18,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import errors
-    from .aio.client import Client, connect
+    from .aio.client import Client
+    from .aio.connect import connect
     from .aio.msg import Msg
     from .aio.subscription import Subscription
     from .errors import NatsError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .jetstream.context import JetStreamContext
 
 _WHERE = {
-    "connect": "aio.client",
+    "connect": "aio.connect",
     "Client": "aio.client",
     "Msg": "aio.msg",
     "Subscription": "aio.subscription",

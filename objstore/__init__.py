@@ -20,12 +20,6 @@ from typing import TYPE_CHECKING, Any
 from natsproto._version import __version__
 
 if TYPE_CHECKING:
-    from ._list import DirListing
-    from ._maintain import GcReport, Orphan, Problem, VerifyReport
-    from ._reader import ObjectReader
-    from ._upload import Upload
-    from ._watch import Watcher
-    from ._writer import ObjectWriter
     from .errors import (
         BadBucketError,
         BadObjectMetaError,
@@ -69,16 +63,22 @@ if TYPE_CHECKING:
         OBJ_STREAM_TEMPLATE,
         VALID_BUCKET_RE,
     )
+    from .listing.pages import DirListing
+    from .listing.watcher import Watcher
+    from .maintenance.reports import GcReport, Orphan, Problem, VerifyReport
+    from .read.reader import ObjectReader
     from .store import ObjectStore
+    from .write.upload import Upload
+    from .write.writer import ObjectWriter
 
 _WHERE = {
     "store": ("ObjectStore",),
-    "_list": ("DirListing",),
-    "_maintain": ("GcReport", "Orphan", "Problem", "VerifyReport"),
-    "_reader": ("ObjectReader",),
-    "_upload": ("Upload",),
-    "_watch": ("Watcher",),
-    "_writer": ("ObjectWriter",),
+    "listing.pages": ("DirListing",),
+    "maintenance.reports": ("GcReport", "Orphan", "Problem", "VerifyReport"),
+    "read.reader": ("ObjectReader",),
+    "write.upload": ("Upload",),
+    "listing.watcher": ("Watcher",),
+    "write.writer": ("ObjectWriter",),
     "format.models": (
         "BucketSource",
         "InvalidMeta",

@@ -19,7 +19,9 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from ._bucket import Bucket, bind, bind_info, domain_of, missing, retrying
+from .bucket.bucket import Bucket, bind, bind_info, domain_of
+from .bucket.refusals import missing
+from .bucket.retry import retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
 from .format.buckets import (
     FIELD_MINIMUM_VERSION,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ._operation import check_callback, operation
+from .bucket.operation import check_callback, operation
 from .errors import BadObjectMetaError
 from .format.naming import MAX_CHUNK_SIZE
 from .store_reads import FilePath, StoreReads, text_path
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
-    from ._get import FollowLinks
-    from ._maintain import GcReport
-    from ._put import Progress
-    from ._source import ObjectData
-    from ._upload import Upload
-    from ._writer import ObjectWriter
+    from .bucket.operation import Progress
     from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
+    from .maintenance.reports import GcReport
+    from .read.links import FollowLinks
+    from .write.source import ObjectData
+    from .write.upload import Upload
+    from .write.writer import ObjectWriter
 
     Headers = Mapping[str, str | Sequence[str]]
 
@@ -102,10 +102,10 @@ class ObjectStore(StoreReads):
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
         """
-        from . import _put
+        from .write import put
 
         _check_revision(if_revision)
-        return await _put.put(
+        return await put.put(
             self._bucket,
             name,
             data,
@@ -141,9 +141,9 @@ class ObjectStore(StoreReads):
         Raises:
             ObjectAlreadyExists: it does; of several at once exactly one succeeds.
         """
-        from . import _put
+        from .write import put
 
-        return await _put.put(
+        return await put.put(
             self._bucket,
             name,
             data,
@@ -171,7 +171,7 @@ class ObjectStore(StoreReads):
         It appears, complete, when the block is left without an exception; otherwise nothing of it stays.
         Arguments as :meth:`put`.
         """
-        from ._writer import ObjectWriter
+        from .write.writer import ObjectWriter
 
         self._bucket.check_writable()
         name = self._bucket.check_name(name)
@@ -202,7 +202,7 @@ class ObjectStore(StoreReads):
         Raises:
             OSError: the file cannot be read; what :meth:`put` raises.
         """
-        from ._source import GivenPath
+        from .write.source import GivenPath
 
         text = text_path(path)
         if filename is None:
@@ -233,13 +233,13 @@ class ObjectStore(StoreReads):
         Raises:
             BadObjectMetaError, InvalidNameError: bad arguments, or not a token of this object.
         """
-        from . import _upload
+        from .write import upload
 
         name = self._bucket.check_name(name)
         if token is not None:
-            return _upload.resume(self._bucket, name, token)
+            return upload.resume(self._bucket, name, token)
         about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
-        return _upload.begin(self._bucket, name, about, chunk_size)
+        return upload.begin(self._bucket, name, about, chunk_size)
 
     @operation
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
@@ -256,11 +256,11 @@ class ObjectStore(StoreReads):
             RevisionConflictError: ``if_revision`` was not met.
             BucketSealedError, OutcomeUnknownError.
         """
-        from . import _change
+        from .change.delete import delete
 
         self._bucket.check_writable()
         _check_revision(if_revision)
-        await _change.delete(self._bucket, self._bucket.check_name(name), if_revision)
+        await delete(self._bucket, self._bucket.check_name(name), if_revision)
         return True
 
     @operation
@@ -278,7 +278,7 @@ class ObjectStore(StoreReads):
             RevisionConflictError: ``if_revision`` was not met.
             BadObjectMetaError, InvalidNameError: nothing was sent.
         """
-        from . import _change
+        from .change import update
         from .format.models import ObjectMeta, shown
 
         if not isinstance(meta, ObjectMeta):
@@ -295,7 +295,7 @@ class ObjectStore(StoreReads):
                     "a link cannot be made and renamed at once", bucket=bucket.name, name=name
                 )
             return await self._add_link(meta, link)
-        return shown(await _change.update(bucket, name, meta, if_revision))
+        return shown(await update.update(bucket, name, meta, if_revision))
 
     @operation
     async def rename(self, name: str, new_name: str, *, if_revision: int | None = None) -> ObjectInfo:
@@ -341,18 +341,18 @@ class ObjectStore(StoreReads):
         Raises:
             What :meth:`get_file` and :meth:`put` raise.
         """
-        from . import _get
+        from .read import get, links
 
         check_callback("progress", progress)
-        follow = _get.check_follow_links(follow_links)
-        bucket, info = await _get.resolve(self._bucket, self._bucket.check_name(name), follow)
+        follow = links.check_follow_links(follow_links)
+        bucket, info = await links.resolve(self._bucket, self._bucket.check_name(name), follow)
         target = self if to is None else to
         if chunk_size is None:
             limit = min(target._bucket.max_message, MAX_CHUNK_SIZE)
-            chunk_size = await _get.chunk_size_of(bucket, info, limit)
+            chunk_size = await get.chunk_size_of(bucket, info, limit)
         return await target.put(
             new_name,
-            _get.buffers(bucket, info),
+            get.buffers(bucket, info),
             info.description,
             None,
             info.headers,
@@ -374,10 +374,10 @@ class ObjectStore(StoreReads):
         """
         from datetime import timedelta
 
-        from . import _change
+        from .maintenance.purge_deleted import purge_deleted
 
         self._bucket.check_writable()
-        return await _change.purge_deleted(self._bucket, timedelta(0) if older_than is None else older_than)
+        return await purge_deleted(self._bucket, timedelta(0) if older_than is None else older_than)
 
     # -- links ------------------------------------------------------------------------------------
 
@@ -415,10 +415,10 @@ class ObjectStore(StoreReads):
         return await self._add_link(ObjectMeta(name, description), ObjectLink(bucket))
 
     async def _add_link(self, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
-        from . import _links
+        from .change import links
 
         self._bucket.check_writable()
-        return await _links.add_link(self._bucket, meta, link)
+        return await links.add_link(self._bucket, meta, link)
 
     # -- the bucket itself ------------------------------------------------------------------------
 
@@ -436,11 +436,11 @@ class ObjectStore(StoreReads):
                 and puts in progress have stored, too: only while nobody writes.
             dry_run: only report.
         """
-        from . import _maintain
+        from .maintenance import gc
 
         self._bucket.check_original()
-        age = _maintain.DEFAULT_AGE if older_than is None else older_than
-        return await _maintain.gc(self._bucket, older_than=age, dry_run=dry_run)
+        age = gc.DEFAULT_AGE if older_than is None else older_than
+        return await gc.gc(self._bucket, older_than=age, dry_run=dry_run)
 
     @operation
     async def seal(self) -> bool:

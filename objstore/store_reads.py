@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, Union
 from natsproto import _values
 from natsproto.aio.options import check_seconds
 
-from ._operation import check_callback, operation
+from .bucket.operation import check_callback, operation
 
 if TYPE_CHECKING:
     import builtins
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from natsproto.aio.client import Client
     from natsproto.jetstream.context import JetStreamContext
 
-    from ._bucket import Bucket
-    from ._get import FollowLinks
-    from ._list import DirListing
-    from ._maintain import VerifyReport
-    from ._newest import OnInvalid
-    from ._put import Progress
-    from ._reader import OpenReader
-    from ._watch import Watcher
+    from .bucket.bucket import Bucket
+    from .bucket.operation import Progress
     from .format.models import ObjectInfo, ObjectStoreStatus
+    from .listing.metas import OnInvalid
+    from .listing.pages import DirListing
+    from .listing.watcher import Watcher
+    from .maintenance.reports import VerifyReport
+    from .read.links import FollowLinks
+    from .read.reader import OpenReader
 
 
 FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -107,19 +107,19 @@ class StoreReads:
             IntegrityError, DigestMismatchError: what is stored is not what was put.
             ObjectChangedError: replaced again and again while being read.
         """
-        from . import _get
+        from .read import get, links
 
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
-        limit = _get.DEFAULT_MAX_SIZE if max_size is None else max_size
-        _, data = await _get.get_bytes(
+        limit = get.DEFAULT_MAX_SIZE if max_size is None else max_size
+        _, data = await get.get_bytes(
             self._bucket,
             name,
             max_size=limit,
             verify=verify,
             progress=progress,
-            window=_get.reading_window(window),
-            follow=_get.check_follow_links(follow_links),
+            window=get.reading_window(window),
+            follow=links.check_follow_links(follow_links),
         )
         return data
 
@@ -144,8 +144,9 @@ class StoreReads:
             ValueError: a ``window`` that is no positive number, another ``follow_links``.
             ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
         """
-        from ._get import check_follow_links, reading_window
-        from ._reader import OpenReader
+        from .read.get import reading_window
+        from .read.links import check_follow_links
+        from .read.reader import OpenReader
 
         name = self._bucket.check_name(name)
         follow = check_follow_links(follow_links)
@@ -167,10 +168,10 @@ class StoreReads:
             ValueError: negative, reversed, or ``start`` beyond the end; another ``follow_links``.
             ObjectNotFoundError, ObjectDeletedError, LinkError, IntegrityError, ObjectChangedError.
         """
-        from . import _get
+        from .read import get, links
 
-        name, follow = self._bucket.check_name(name), _get.check_follow_links(follow_links)
-        return await _get.get_range(self._bucket, name, start, end, follow)
+        name, follow = self._bucket.check_name(name), links.check_follow_links(follow_links)
+        return await get.get_range(self._bucket, name, start, end, follow)
 
     @operation
     async def get_file(
@@ -206,17 +207,17 @@ class StoreReads:
         """
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
-        from . import _files, _get
+        from .read import files, get, links
 
-        return await _files.get_file(
+        return await files.get_file(
             self._bucket,
             name,
             text_path(path),
             verify=verify,
             progress=progress,
             resume=resume,
-            window=_get.reading_window(window),
-            follow=_get.check_follow_links(follow_links),
+            window=get.reading_window(window),
+            follow=links.check_follow_links(follow_links),
         )
 
     @operation
@@ -228,15 +229,15 @@ class StoreReads:
             ObjectDeletedError: it was deleted, and ``show_deleted`` is false.
             MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
         """
-        from . import _get
         from .format.models import shown
+        from .read import lookup
 
         name = self._bucket.check_name(name)
         if not show_deleted:
-            return shown(await _get.live_info(self._bucket, name))
+            return shown(await lookup.live_info(self._bucket, name))
         info = await self._bucket.read_meta(name)
         if info is None:
-            raise _get.not_found(self._bucket.name, name)
+            raise lookup.not_found(self._bucket.name, name)
         return shown(info)
 
     @operation
@@ -260,8 +261,8 @@ class StoreReads:
             include_deleted: delete markers as well.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
-        from ._newest import newest_metas
         from .format.models import shown
+        from .listing.metas import newest_metas
 
         check_callback("on_invalid", on_invalid)
         infos = map(shown, await newest_metas(self._bucket, on_invalid))
@@ -280,10 +281,10 @@ class StoreReads:
         acknowledged before the iteration began is in it, also when a replica is behind.
         Arguments as :meth:`list`.
         """
-        from . import _list
+        from .listing import pages
 
         check_callback("on_invalid", on_invalid)
-        return _list.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
+        return pages.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
 
     @operation
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
@@ -293,9 +294,9 @@ class StoreReads:
             prefix: only names that begin with it.
             live: leave out the deleted ones; that reads every meta and costs what :meth:`list` costs.
         """
-        from . import _list
+        from .listing import pages
 
-        return await _list.names(self._bucket, prefix, live=live)
+        return await pages.names(self._bucket, prefix, live=live)
 
     @operation
     async def count(self, prefix: str = "", *, live: bool = False) -> int:
@@ -312,11 +313,11 @@ class StoreReads:
             prefix: the level, usually ending in the delimiter.
             delimiter: what separates levels, not empty.
         """
-        from . import _list
+        from .listing import pages
 
         if not delimiter:
             raise ValueError("the delimiter must not be empty")
-        return await _list.list_dirs(self._bucket, prefix, delimiter)
+        return await pages.list_dirs(self._bucket, prefix, delimiter)
 
     def watch(
         self,
@@ -337,7 +338,7 @@ class StoreReads:
             prefix: only names that begin with it.
             on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
         """
-        from ._watch import Watcher
+        from .listing.watcher import Watcher
 
         check_callback("on_invalid", on_invalid)
         return Watcher(
@@ -358,8 +359,8 @@ class StoreReads:
         ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
         meta message: it costs what :meth:`list` costs.
         """
-        from ._newest import newest_metas
         from .format.buckets import store_status
+        from .listing.metas import newest_metas
 
         bucket = self._bucket
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
@@ -376,9 +377,9 @@ class StoreReads:
         Args:
             deep: read every object and compare its size and digest.
         """
-        from . import _maintain
+        from .maintenance.verify import verify
 
-        return await _maintain.verify(self._bucket, deep=deep)
+        return await verify(self._bucket, deep=deep)
 
 
 def text_path(path: FilePath) -> str:

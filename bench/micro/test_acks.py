@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from natsproto.aio.operations import home_of
-from natsproto.aio.request_mux import RequestMux
-from natsproto.jetstream.api.delivery import parse_ack_subject
-from natsproto.jetstream.publisher import PublishWindow, parse_pub_ack
+from natsproto.aio.requests import RequestMux
+from natsproto.jetstream.api.acks import parse_ack_subject, parse_pub_ack
+from natsproto.jetstream.publisher import PublishWindow
 from natsproto.wire import Msg
 
 COUNT = 1000

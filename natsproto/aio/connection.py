@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .._values import brief, seconds
+from ..backoff import jittered
 from ..errors import (
     AuthorizationError,
     ConnectionClosedError,
@@ -23,18 +24,16 @@ from ..errors import (
 from ..subjects import HALF_ROOM, check_names, secret_name
 from ..wire import serializer
 from .callbacks import BoundedLog, Callbacks
+from .handlers import Handler
 from .liveness import Liveness
 from .operations import Hold, Operation, Operations, check_loop, home_of
 from .reconnect_buffer import ReconnectBuffer
-from .request_mux import RequestMux
-from .server_pool import Server, ServerPool, backoff
+from .requests import RequestMux
+from .server_pool import Server, ServerPool
 from .session import Session, summary
-from .subscription import Handler
 
 if TYPE_CHECKING:
     from ..transport import Buffer
-    from ..wire import Msg as WireMsg
-    from ..wire import Target
     from .options import Options
 
 log = logging.getLogger("natsproto")
@@ -145,7 +144,7 @@ class Connection:
     async def _pause(self, attempt: int) -> None:
         options = self.options
         await asyncio.sleep(
-            backoff(
+            jittered(
                 attempt, first=options.reconnect_wait, ceiling=options.reconnect_wait_max, rng=self.pool.rng
             )
         )
@@ -518,10 +517,9 @@ class Connection:
         return b"%d" % self._sid
 
     def _send_sub(self, session: Session, handler: Handler) -> None:
-        queue = b"" if handler.queue is None else handler.queue + b" "
-        session.write(b"SUB " + handler.subject + b" " + queue + handler.sid + b"\r\n")
+        session.write(serializer.sub_line(handler.subject, handler.queue, handler.sid))
         if handler.max_msgs:
-            session.write(b"UNSUB %b %d\r\n" % (handler.sid, handler.max_msgs - handler.base))
+            session.write(serializer.unsub_line(handler.sid, handler.max_msgs - handler.base))
 
     def unsubscribe(self, handler: Handler, max_msgs: int = 0) -> None:
         """Unsubscribe now, or after ``max_msgs`` deliveries in all."""
@@ -530,11 +528,11 @@ class Connection:
         if max_msgs > handler.delivered:
             handler.max_msgs = max_msgs
             if self.session is not None:
-                self.session.write(b"UNSUB %b %d\r\n" % (handler.sid, max_msgs - handler.base))
+                self.session.write(serializer.unsub_line(handler.sid, max_msgs - handler.base))
             return
         del self.handlers[handler.sid]
         if self.session is not None:
-            self.session.write(b"UNSUB " + handler.sid + b"\r\n")
+            self.session.write(serializer.unsub_line(handler.sid))
         handler.on_end(None)
 
     def complete(self, handler: Handler) -> None:
@@ -548,18 +546,13 @@ class Connection:
             return
         try:
             if self.session is not None:
-                self.session.write(b"UNSUB " + handler.sid + b"\r\n")
+                self.session.write(serializer.unsub_line(handler.sid))
                 await self.ping()
         except (StaleConnectionError, ConnectionClosedError):
             pass
         finally:
             if self.handlers.pop(handler.sid, None) is not None:
                 handler.on_end(None)
-
-    def place(self, msg: WireMsg, size: int) -> Target:
-        """The parser's question where a large payload belongs."""
-        handler = self.handlers.get(msg.sid)
-        return None if handler is None else handler.place(msg, size)
 
     @property
     def mux(self) -> RequestMux:

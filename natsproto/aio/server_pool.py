@@ -296,11 +296,3 @@ class ServerPool:
 
 def _is_address(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
-
-
-def backoff(attempt: int, *, first: float, ceiling: float, rng: random.Random) -> float:
-    """Seconds to wait before round ``attempt`` (0 = none): doubling, with full jitter on the upper half."""
-    if attempt <= 0:
-        return 0.0
-    limit = min(ceiling, first * 2.0 ** min(attempt - 1, 30))
-    return limit / 2 + rng.random() * limit / 2

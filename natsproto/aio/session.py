@@ -16,12 +16,15 @@ from ..errors import (
     StaleConnectionError,
 )
 from ..transport import Buffer, Transport, open_transport
+from ..transport.base import MAX_UNREAD_PONGS
 from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
+    from ..wire import Target
     from .connection import Connection
     from .server_pool import Server
 
@@ -30,9 +33,6 @@ LIMITS = Limits(header_block=64 * 1024 * 1024)
 
 FLUSH_AT = 64 * 1024
 """Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
-
-MAX_UNREAD_PONGS = 10_000
-"""Answers that are kept for a peer that asks and does not read: 60 kB. A server asks every two minutes."""
 
 UNSUB_AGAIN = 1.0
 """Seconds between two repetitions of UNSUB, see :meth:`Session._stray`."""
@@ -112,7 +112,7 @@ class Session:
         self._new_parser()
 
     def _new_parser(self) -> None:
-        self.parser = Parser("client", limits=LIMITS, place=self.connection.place)
+        self.parser = Parser("client", limits=LIMITS, place=_placer(self.connection))
         self._parser_get_buffer = self.parser.get_buffer
         self._parser_updated = self.parser.buffer_updated
 
@@ -216,7 +216,7 @@ class Session:
         now = self._loop.time()
         if now >= self._unsub_again and sid.isdigit():
             self._unsub_again = now + UNSUB_AGAIN
-            self.write(b"UNSUB " + sid + b"\r\n")
+            self.write(serializer.unsub_line(sid))
 
     def _internal_error(self, exc: Exception) -> None:
         self.connection.unexpected(exc)
@@ -247,7 +247,7 @@ class Session:
             self._error(event.text)
 
     def _pong(self) -> None:
-        self.write(b"PONG\r\n")
+        self.write(serializer.PONG)
         self.flush()
         self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
         if self._unread_pongs > MAX_UNREAD_PONGS:
@@ -316,7 +316,7 @@ class Session:
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
         """Send PING; ``waiter`` is completed by its PONG, or failed by the loss of the connection."""
         self._pongs.append(waiter)
-        self.write(b"PING\r\n")
+        self.write(serializer.PING)
         self.flush()
 
     # -- life -------------------------------------------------------------------------------------
@@ -333,10 +333,16 @@ class Session:
         )
         context = options.ssl_context() if immediate else None
         if scheme in ("ws", "wss"):
-            from .websocket import open_websocket
+            from ..transport.websocket import open_websocket
 
             self.transport = await open_websocket(
-                self, server, options.transport, ssl_context=context, server_hostname=hostname
+                options.transport,
+                self,
+                server.host,
+                server.port,
+                server.path or "/",
+                ssl_context=context,
+                server_hostname=hostname,
             )
         else:
             self.transport = await open_transport(
@@ -487,6 +493,16 @@ class Session:
         except asyncio.CancelledError:
             transport.abort()
             raise
+
+
+def _placer(connection: Connection) -> Callable[[Msg, int], Target]:
+    """What the parser asks for the destination of a large payload: its handler knows."""
+
+    def place(msg: Msg, size: int) -> Target:
+        handler = connection.handlers.get(msg.sid)
+        return None if handler is None else handler.place(msg, size)
+
+    return place
 
 
 def _is_address(hostname: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
 from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
+from .handlers import Handler
 from .msg import Msg
 from .operations import check_loop
 
@@ -17,46 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..wire import Msg as WireMsg
-    from ..wire import Target
     from .client import Client
-
-
-class Handler:
-    """One server-side subscription. Layers above subclass it to see frames without queue or task.
-
-    All methods are called synchronously from the reading side and must neither block nor raise.
-    """
-
-    __slots__ = ("base", "delivered", "max_msgs", "queue", "sid", "subject")
-
-    def __init__(self, subject: bytes, queue: bytes | None = None) -> None:
-        self.subject = subject
-        self.queue = queue
-        self.sid = b""
-        self.max_msgs = 0
-        self.delivered = 0
-        self.base = 0
-        """``delivered`` when this session began: the server counts from there."""
-
-    def deliver(self, msg: WireMsg) -> None:
-        """A message for this subscription."""
-
-    def place(self, msg: WireMsg, size: int) -> Target:
-        """Name the place for a large payload, or ``None``."""
-        return None
-
-    def on_disconnect(self, exc: BaseException) -> None:
-        """The connection was lost; it may come back."""
-
-    def on_reconnect(self) -> None:
-        """Connected again; the subscription has been restored."""
-
-    def on_refused(self, subject: bytes, exc: BaseException) -> int:
-        """What was published to ``subject`` was refused; returns how many of this one's messages that was."""
-        return 0
-
-    def on_end(self, exc: BaseException | None) -> None:
-        """No further message will come: unsubscribed (``None``), refused, or closed for good."""
 
 
 def _size(msg: WireMsg) -> int:

@@ -21,12 +21,13 @@ from ..errors import (
 )
 from ..headers import Headers, encode_headers
 from ..subjects import check_publish_subject, check_subscribe_subject, secret_name
+from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
 from .api.codec import MAX_DOCUMENT, dumps, loads, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
 from .api.paging import Paging
 from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
-from .publisher import ANY_DOMAIN, DEFAULT_PROGRESS, DEFAULT_WINDOW, AckCheck, PublishWindow, parse_pub_ack
+from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow
 
 if TYPE_CHECKING:
     from objstore import ObjectStore
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ..aio.client import Client
     from ..transport import Buffer
     from ..wire import Msg as WireMsg
-    from .consumer import PullConsumer
+    from .pull import PullConsumer
 
 PUBLISH_RETRIES = 2
 PUBLISH_RETRY_WAIT = 0.25
@@ -498,7 +499,7 @@ class JetStreamContext:
         config: ConsumerConfig | Mapping[str, Any] | None = None,
     ) -> PullConsumer:
         """Bind to a pull consumer: an existing one by name, or one created from ``config``."""
-        from .consumer import PullConsumer
+        from .pull import PullConsumer
 
         if (consumer is None) == (config is None):
             raise ConfigError("give the name of a consumer or the configuration of a new one")
@@ -519,9 +520,9 @@ class JetStreamContext:
             BucketNotFoundError: no such bucket (it is never created here).
             BadBucketError: not a bucket name.
         """
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.open_bucket(self, bucket)
+        return await object_stores.open_bucket(self, bucket)
 
     async def create_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Any
@@ -537,9 +538,9 @@ class JetStreamContext:
             BucketAlreadyExistsError: it exists with another configuration.
             UnsupportedFeatureError: the server is too old for something asked for.
         """
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.create_bucket(self, config, params)
+        return await object_stores.create_bucket(self, config, params)
 
     async def update_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Any
@@ -553,29 +554,29 @@ class JetStreamContext:
             BadBucketError: a change that cannot be made.
             UnsupportedFeatureError: the server is too old for something asked for.
         """
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.update_bucket(self, config, params)
+        return await object_stores.update_bucket(self, config, params)
 
     async def create_or_update_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Any
     ) -> ObjectStore:
         """Create an object store, or change the existing one to that configuration."""
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.create_or_update_bucket(self, config, params)
+        return await object_stores.create_or_update_bucket(self, config, params)
 
     async def object_store_names(self) -> list[str]:
         """Names of all object stores, mirrors included; one round trip per 1024 streams."""
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.bucket_names(self)
+        return await object_stores.bucket_names(self)
 
     async def object_store_statuses(self) -> list[ObjectStoreStatus]:
         """Status of all object stores; one round trip per 256 streams. ``count`` is -1: nobody counted."""
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.bucket_statuses(self)
+        return await object_stores.bucket_statuses(self)
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete an object store and all its objects; returns ``True``.
@@ -583,9 +584,9 @@ class JetStreamContext:
         Raises:
             BucketNotFoundError: no such bucket.
         """
-        from . import _objstore_bridge
+        from . import object_stores
 
-        return await _objstore_bridge.delete_bucket(self, bucket)
+        return await object_stores.delete_bucket(self, bucket)
 
 
 def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, Any]:

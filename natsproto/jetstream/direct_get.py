@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from ..aio.request_mux import ReplySlot
+from ..aio.handlers import ReplySlot
 from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
 from ..headers import status_of
 from ..wire import Msg as WireMsg

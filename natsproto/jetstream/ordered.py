@@ -25,11 +25,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._values import seconds
-from ..aio.subscription import Handler
+from ..aio.handlers import Handler
+from ..backoff import Backoff
 from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
 from ..headers import header_value, status_of
 from ..subjects import secret_name
-from .api.delivery import Delivery, is_flow_control, parse_ack_subject
+from .api.acks import Delivery, is_flow_control, parse_ack_subject
 from .api.errors import StreamNotFoundError, check_name, retryable
 from .api.models import ConsumerInfo
 
@@ -199,7 +200,7 @@ class OrderedConsumer:
         self._task: asyncio.Task[None] | None = None
         self._leftover: list[str] = []  # consumers still to be deleted on the server
         self._deadline: float | None = None  # of the attempts since the last sign of progress
-        self._wait = 0.0
+        self._backoff = Backoff()
         self.stream_seq = max(0, start_seq - 1) if start_seq is not None else 0
         self.restarts = 0
 
@@ -439,14 +440,15 @@ class OrderedConsumer:
         while not self._stopped:
             self._drop()
             if self._deadline is None:
-                self._deadline, self._wait = self._loop.time() + self._budget, 0.05
+                self._deadline = self._loop.time() + self._budget
+                self._backoff.reset()
             elif self._loop.time() > self._deadline:
                 raise failure or RequestTimeoutError(
                     f"a consumer of stream {self._stream!r} made no progress within {seconds(self._budget)} s"
                 )
             else:
-                await asyncio.sleep(self._wait)
-                self._wait = min(self._wait * 2, 1.0)
+                await asyncio.sleep(self._backoff.seconds)
+                self._backoff.grow()
             self.restarts += 1
             limit = max(self._deadline, self._loop.time() + LAST_ATTEMPT)
             try:

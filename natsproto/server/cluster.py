@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from ..errors import ConfigError, ServerProcessError
-from . import _config
-from ._process import Ports
+from . import configuration
 from .local import LocalServer, _in_thread
+from .process import Ports
 
 _POLL: Final = 0.02
 _ROUTE_USER: Final = "route"
@@ -38,7 +38,7 @@ class _Node(LocalServer):
         )
         block = [
             "cluster {",
-            f"  name: {_config.quote(self.cluster_name)}",
+            f"  name: {configuration.quote(self.cluster_name)}",
             f'  listen: "127.0.0.1:{self.route_port}"',
             f"  routes: [{routes}]",
             f'  authorization {{ user: "{_ROUTE_USER}", password: "{self.route_password}" }}',

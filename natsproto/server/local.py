@@ -18,9 +18,9 @@ from typing import Any, Final, Self
 from .._owner import peer_user
 from .._values import seconds
 from ..errors import ConfigError, ServerProcessError
-from . import _config
-from ._binary import ServerBinary, find_server
-from ._process import Ports, Watchdog
+from . import configuration
+from .binary import ServerBinary, find_server
+from .process import Ports, Watchdog
 
 _POLL: Final = 0.004  # a start takes a few hundredths of a second
 _STOP_TIMEOUT: Final = 5.0  # SIGTERM to SIGKILL
@@ -116,7 +116,7 @@ class LocalServer:
         self._args = list(args)
         self._credentials = (user, password, token)
         self._max_payload = max_payload
-        self._tls = _config.check_tls(tls)
+        self._tls = configuration.check_tls(tls)
         self._start_timeout = start_timeout
         self._log_path = "" if log_file is None else os.path.abspath(os.fspath(log_file))
         self._own_log = log_file is None
@@ -149,7 +149,7 @@ class LocalServer:
     def url(self) -> str:
         """Address for clients, without credentials; ``tls://`` where TLS is on."""
         host = _ANY_ADDRESS.get(self.host, self.host)
-        return f"{'tls' if self._tls else 'nats'}://{_config.address(host, self._known(self.port))}"
+        return f"{'tls' if self._tls else 'nats'}://{configuration.address(host, self._known(self.port))}"
 
     @property
     def monitor_url(self) -> str:
@@ -387,20 +387,20 @@ class LocalServer:
 
     def _config_text(self) -> str:
         blocks = [
-            f"server_name: {_config.quote(self.name)}",
-            f"listen: {_config.quote(_config.address(self.host, self.port))}",
+            f"server_name: {configuration.quote(self.name)}",
+            f"listen: {configuration.quote(configuration.address(self.host, self.port))}",
             f'http: "127.0.0.1:{self.monitor_port}"' if self._monitoring else "",
-            f"pid_file: {_config.quote(os.path.join(self._private, 'pid'))}",
-            f"ports_file_dir: {_config.quote(self._private)}",
-            f"store_dir: {_config.quote(self.store_dir)}",  # outside of the block, which config= may replace
+            f"pid_file: {configuration.quote(os.path.join(self._private, 'pid'))}",
+            f"ports_file_dir: {configuration.quote(self._private)}",
+            f"store_dir: {configuration.quote(self.store_dir)}",  # not in the block: config= may replace that
         ]
         if self._max_payload is not None:
             blocks.append(f"max_payload: {self._max_payload}")
         if self._jetstream:
-            blocks.append(_config.jetstream_block(self._domain))
+            blocks.append(configuration.jetstream_block(self._domain))
         if self._tls:
-            blocks.append(_config.tls_block(self._tls, self.binary))
-        blocks += [_config.authorization_block(*self._credentials), self._extra]
+            blocks.append(configuration.tls_block(self._tls, self.binary))
+        blocks += [configuration.authorization_block(*self._credentials), self._extra]
         return "\n".join(blocks) + "\n"
 
     def _spawn(self) -> None:
@@ -475,7 +475,7 @@ class LocalServer:
             assert self._process is not None
             return bool(glob(os.path.join(escape(self._private), f"*_{self._process.pid}.ports")))
         if user not in (None, os.geteuid()):
-            place = _config.address(self.host, self.port)
+            place = configuration.address(self.host, self.port)
             raise self._failure(f"found another user at {place}, address already in use")
         return user is not None
 

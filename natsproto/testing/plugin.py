@@ -67,7 +67,7 @@ def nats_url(request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture
 async def nc(nats_url: str) -> AsyncIterator[Client]:
     """A connection to the server."""
-    from ..aio.client import connect
+    from ..aio.connect import connect
 
     async with connect(nats_url) as client:
         yield client

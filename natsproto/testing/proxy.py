@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from .. import _values
 from ..errors import ConfigError, RemoteProtocolError
 from ..wire import Event, Limits, Msg, Parser, Pub
-from ._listener import Listener, abort, reset
+from .listener import Listener, abort, reset
 
 Side = Literal["client", "server"]
 

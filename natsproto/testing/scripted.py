@@ -12,7 +12,7 @@ from .._values import seconds
 from ..errors import NatsError
 from ..subjects import subject_matches
 from ..wire import Connect, Event, Parser, Ping, Pub, Sub, Unsub
-from ._listener import Listener, abort, reset
+from .listener import Listener, abort, reset
 
 Script = Callable[["ScriptedConnection"], Awaitable[None]]
 Wanted = type[Any] | bytes | str | Event | Callable[[Event], bool]

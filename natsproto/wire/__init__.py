@@ -18,7 +18,6 @@ and the serializer writes one::
     b'PUB greet.joe 5\\r\\nhello\\r\\n'
 """
 
-from ._limits import Limits
 from .events import (
     OK_EVENT,
     PING_EVENT,
@@ -36,6 +35,7 @@ from .events import (
     Sub,
     Unsub,
 )
+from .limits import Limits
 from .parser import Parser, Place, Role, Target
 from .serializer import Buffers, connect, err, info, msg, ok, ping, pong, pub, pub_line, sub, unsub
 

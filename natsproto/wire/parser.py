@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from ..errors import RemoteProtocolError
-from ._limits import Limits
-from ._lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, may_begin, operation
-from ._room import Room
+from .control_lines import CLIENT_OPS, SERVER_OPS, LineError, could_be, may_begin, operation
 from .events import Event, Msg, Pub
+from .limits import Limits
+from .memory import Room
 
 Role = Literal["client", "server"]
 Target = bytearray | memoryview | tuple[memoryview, memoryview] | None

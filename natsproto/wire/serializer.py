@@ -99,11 +99,17 @@ def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = N
             or ``sid`` is not 1 to 10 digits.
     """
     checked = check_subscribe_subject(_text(subject))
+    group = None if queue is None else check_queue(_text(queue))
+    if group is not None:
+        check_names(checked, group)
+    return [sub_line(checked, group, _sid(sid))]
+
+
+def sub_line(subject: bytes, queue: bytes | None, sid: bytes) -> bytes:
+    """``SUB`` of parts that were checked."""
     if queue is None:
-        return [b"SUB %b %b\r\n" % (checked, _sid(sid))]
-    group = check_queue(_text(queue))
-    check_names(checked, group)
-    return [b"SUB %b %b %b\r\n" % (checked, group, _sid(sid))]
+        return b"SUB %b %b\r\n" % (subject, sid)
+    return b"SUB %b %b %b\r\n" % (subject, queue, sid)
 
 
 def unsub(sid: bytes | int, *, max_msgs: int | None = None) -> Buffers:
@@ -114,23 +120,32 @@ def unsub(sid: bytes | int, *, max_msgs: int | None = None) -> Buffers:
         LocalProtocolError: ``max_msgs`` is negative or has more than 10 digits.
     """
     if max_msgs is None:
-        return [b"UNSUB %b\r\n" % _sid(sid)]
+        return [unsub_line(_sid(sid))]
     if not 0 <= max_msgs < 10**10:
         raise LocalProtocolError(f"max_msgs is out of range: {max_msgs}")
-    return [b"UNSUB %b %d\r\n" % (_sid(sid), max_msgs)]
+    return [unsub_line(_sid(sid), max_msgs)]
+
+
+def unsub_line(sid: bytes, max_msgs: int | None = None) -> bytes:
+    """``UNSUB`` of parts that were checked."""
+    return b"UNSUB %b\r\n" % sid if max_msgs is None else b"UNSUB %b %d\r\n" % (sid, max_msgs)
 
 
 # --- both roles -----------------------------------------------------------------------------------
 
 
+PING = b"PING\r\n"
+PONG = b"PONG\r\n"
+
+
 def ping() -> Buffers:
     """``PING``."""
-    return [b"PING\r\n"]
+    return [PING]
 
 
 def pong() -> Buffers:
     """``PONG``."""
-    return [b"PONG\r\n"]
+    return [PONG]
 
 
 # --- server role ----------------------------------------------------------------------------------

@@ -135,10 +135,10 @@ async def _status(
     link: Session, name: str, info: StreamInfo, counting: asyncio.Semaphore
 ) -> ObjectStoreStatus | None:
     """A bucket's status; ``None`` when it was deleted meanwhile."""
-    from objstore._bucket import Bucket
-    from objstore._newest import newest_metas
+    from objstore.bucket.bucket import Bucket
     from objstore.errors import BucketNotFoundError
     from objstore.format.buckets import store_status
+    from objstore.listing.metas import newest_metas
 
     async with counting:
         try:

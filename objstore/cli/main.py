@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import arguments
+from ..cli import arguments
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -249,12 +249,12 @@ def _run(args: argparse.Namespace, out: Output) -> None:
     """Find the handler and run it in an event loop."""
     handler: Callable[[argparse.Namespace, Output], Coroutine[Any, Any, None]]
     if args.command == "demo":
-        from . import demo
+        from ..cli import demo
 
         demo.check(args)
         handler = demo.demo
     else:
-        from . import commands
+        from ..cli import commands
 
         commands.check(args)
         handler = commands.HANDLERS[args.command]

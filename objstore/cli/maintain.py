@@ -9,7 +9,7 @@ from .connection import session
 from .output import CommandError, Output, human_size, human_time
 
 if TYPE_CHECKING:
-    from objstore._maintain import GcReport, VerifyReport
+    from objstore.maintenance.reports import GcReport, VerifyReport
 
 
 async def verify(args: Namespace, out: Output) -> None:

@@ -188,16 +188,14 @@ async def _to_stream(
     store: ObjectStore, name: str, target: str, show: Callable[[int, int | None], None] | None
 ) -> ObjectInfo:
     """Write block by block; a mismatch found at the end cannot take back what was written."""
-    from objstore import _get
+    from objstore.read import get, links
 
     bucket = store._bucket
     bucket.check_name(name)
-    bucket, info = await _get.resolve(bucket, name)
+    bucket, info = await links.resolve(bucket, name)
     file = sys.stdout.buffer if target == "-" else _open_stream(target)
     try:
-        await _get.copy_blocks(
-            bucket, info, lambda block: _write_all(file, block), verify=True, progress=show
-        )
+        await get.copy_blocks(bucket, info, lambda block: _write_all(file, block), verify=True, progress=show)
         file.flush()
     finally:
         if target != "-":

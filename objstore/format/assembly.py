@@ -10,9 +10,7 @@ import hmac
 
 from objstore.errors import DigestMismatchError, IntegrityError
 from objstore.format.digest import hex_digest, new_hasher, parse_digest
-from objstore.format.memory import BytesTarget
 from objstore.format.models import ObjectInfo
-from objstore.format.places import Places
 
 
 class Unfit(Exception):
@@ -22,33 +20,26 @@ class Unfit(Exception):
 class Assembly:
     """Take the chunks of one object in order, count and hash them, and judge the result.
 
-    Without a target the payloads are only checked, and the caller passes each on after :meth:`accept`. With
-    one, every payload ends at its offset in the target, and :meth:`place` lets a parser receive payloads
-    right where they belong (:class:`Places`).
+    The payloads are only checked: the caller keeps each of them, or passes it on, after :meth:`accept`.
 
     Args:
         info: a live object that is not a link.
         verify: check the SHA-256. Size and number of chunks are checked in any case.
-        target: where the whole object goes; its size must be ``info.size``.
 
     Raises:
         DigestMismatchError: ``verify`` and the meta message has no digest, or one of an unknown algorithm.
-        ValueError: the target has another size.
     """
 
     __slots__ = (
         "_expected",
         "_hasher",
-        "_places",
         "chunks",
         "empty_chunks",
         "info",
         "received",
     )
 
-    def __init__(self, info: ObjectInfo, *, verify: bool = True, target: BytesTarget | None = None) -> None:
-        if target is not None and target.size != info.size:
-            raise ValueError(f"a target of {target.size} bytes for an object of {info.size} bytes")
+    def __init__(self, info: ObjectInfo, *, verify: bool = True) -> None:
         self.info = info
         self.received = 0
         self.chunks = 0
@@ -66,32 +57,11 @@ class Assembly:
                     expected=info.digest,
                 ) from exc
             self._hasher = new_hasher()
-        self._places = None if target is None else Places(target)
-
-    def place(self, size: int) -> memoryview | None:
-        """As :meth:`Places.place`; ``None`` without a target."""
-        return None if self._places is None else self._places.place(size)
-
-    def place_with_room(self) -> memoryview | None:
-        """As :meth:`Places.place_with_room`."""
-        assert self._places is not None
-        return self._places.place_with_room()
-
-    def forget_places(self) -> None:
-        """As :meth:`Places.forget`."""
-        if self._places is not None:
-            self._places.forget()
-
-    def release(self) -> None:
-        """As :meth:`Places.release`."""
-        if self._places is not None:
-            self._places.release()
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in stream order.
 
-        Zero-length ones are counted apart and otherwise ignored: some writers end objects with one. A placed
-        payload is used up: its view is released.
+        Zero-length ones are counted apart and otherwise ignored: some writers end objects with one.
 
         Raises:
             IntegrityError: more bytes, or more messages, than the object has.
@@ -109,11 +79,9 @@ class Assembly:
             self._hasher.update(payload)
         self.received = offset + size
         self.chunks += 1
-        if self._places is not None:
-            self._places.store(payload)
 
     def accept_run(self, payload: bytes | bytearray | memoryview, chunks: int, empty: int = 0) -> None:
-        """Take bytes of the object that are not cut into its chunks; only without a target.
+        """Take bytes of the object that are not cut into its chunks.
 
         Args:
             payload: the next bytes.

@@ -27,12 +27,7 @@ from objstore.format.models import (
     ObjectMetaOptions,
     plain_options,
 )
-from objstore.format.naming import (
-    DEFAULT_CHUNK_SIZE,
-    MAX_NAME_BYTES,
-    decode_meta_name,
-    is_safe_nuid,
-)
+from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_NAME_BYTES, decode_meta_name, is_safe_nuid
 
 MAX_META_BYTES = 1024 * 1024
 """Longest meta message that is read or written; checked before any parsing."""

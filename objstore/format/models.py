@@ -13,7 +13,7 @@ from typing import Any
 
 from natsproto import _values
 from objstore.format import digest as _digest
-from objstore.format.naming import DEFAULT_CHUNK_SIZE, stream_name
+from objstore.format.naming import DEFAULT_CHUNK_SIZE, is_nuid_of, stream_name
 
 
 def _by_value(target: Any, *names: str) -> None:
@@ -440,7 +440,7 @@ class InvalidMeta:
     error: Exception
 
 
-# -- the marks that a rename leaves in the metadata of both names; see _rename.py --------------------------
+# -- the marks that a rename leaves in the metadata of both names; see commit/renames.py ---------------------
 
 RENAMING = "natsproto.renaming"
 RENAMING_AT = "natsproto.renaming-at"
@@ -460,3 +460,8 @@ def unmarked(info: ObjectInfo) -> dict[str, str]:
 def shown(info: ObjectInfo) -> ObjectInfo:
     """What callers are told: the marks are nobody's metadata."""
     return info if MARKS.isdisjoint(info.metadata) else replace(info, metadata=unmarked(info))
+
+
+def was_moved(marker: ObjectInfo, nuid: str) -> bool:
+    """Whether it is the delete marker of the name for which those chunks were stored, left by a rename."""
+    return marker.deleted and marker.metadata.get(MOVED) == nuid and is_nuid_of(nuid, marker.name)

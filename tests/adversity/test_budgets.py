@@ -16,7 +16,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import DROP, FaultProxy
 from natsproto.wire import Pub
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore._bucket import BIND_BUDGET
+from objstore.bucket.bucket import BIND_BUDGET
 from support.objects import CHUNK, assert_exact, pattern
 
 BUDGET = 1.0
@@ -247,7 +247,7 @@ async def test_budget_of_one_call(proxy: FaultProxy, store: ObjectStore) -> None
 
 
 async def test_links_are_followed_with_the_same_budget(store: ObjectStore, bucket_name: str) -> None:
-    from objstore._get import resolve
+    from objstore.read.links import resolve
 
     other = await store.js.create_object_store(bucket=bucket_name + "2")
     await store.add_link("link", await other.put("a", b"x"))

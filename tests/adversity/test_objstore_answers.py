@@ -50,8 +50,8 @@ async def faulty(
 ) -> AsyncIterator[ObjectStore]:
     """The bucket of ``store`` with other objects in it, through the proxy, with short patience."""
     monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.2)
-    monkeypatch.setattr("objstore._chunks.SETTLE", 0.5)
-    monkeypatch.setattr("objstore._put.SETTLE", 0.5)
+    monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.5)
+    monkeypatch.setattr("objstore.write.put.SETTLE", 0.5)
     for name, data in OTHERS.items():
         await store.put(name, data)
     await store.put("a", OLD)

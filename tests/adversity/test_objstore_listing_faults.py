@@ -13,15 +13,16 @@ import pytest
 import natsproto
 from natsproto.errors import NatsError, NoRespondersError, RequestTimeoutError, StaleConnectionError
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, TemporarilyUnavailableError
-from natsproto.jetstream.consumer import JetStreamMsg, PullConsumer
+from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.ordered import DELETE_TIMEOUT
+from natsproto.jetstream.pull import PullConsumer
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, FaultProxy
 from natsproto.testing.proxy import HookResult
 from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectStore
-from objstore._list import _Pages
 from objstore.format.naming import meta_subject
+from objstore.listing.pages import _Pages
 from support.objects import read_raw, stream, write_raw
 
 NAMES = [f"n{number:02}" for number in range(40)]
@@ -63,7 +64,7 @@ async def test_an_iteration_that_resumes_tells_of_nothing_replaced(
 
     A consumer that goes on after a lost one is given it; the first one never is.
     """
-    monkeypatch.setattr("objstore._list.PAGE", 3)
+    monkeypatch.setattr("objstore.listing.pages.PAGE", 3)
     for name in (NAMES[30], NAMES[35], "gone"):
         for number in range(3):
             document = await read_raw(filled, NAMES[0])

@@ -409,8 +409,8 @@ async def test_rename(
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.3)
-    monkeypatch.setattr("objstore._put.SETTLE", 0.3)
-    monkeypatch.setattr("objstore._chunks.SETTLE", 0.3)
+    monkeypatch.setattr("objstore.write.put.SETTLE", 0.3)
+    monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.3)
 
 
 def interrupted(action: Callable[[], Any], size: int = 6) -> AsyncIterator[bytes]:

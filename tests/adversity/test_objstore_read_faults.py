@@ -22,8 +22,10 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy, corrupt
 from natsproto.wire import Msg
-from objstore import IntegrityError, ObjectInfo, ObjectStore, _get, _maintain
-from objstore._bucket import LOOKS
+from objstore import IntegrityError, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import LOOKS
+from objstore.maintenance import verify as _verify
+from objstore.read import get as _get
 from support.objects import CHUNK, MIB, pattern, stream
 
 LIMIT = 10.0
@@ -53,8 +55,8 @@ async def faulty(
     proxy: FaultProxy, plain: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
     """The same bucket through the proxy, with short patience."""
-    monkeypatch.setattr("objstore._feed.PROGRESS", 0.5)
-    monkeypatch.setattr("objstore._feed.HEARTBEAT", 0.2)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
         yield await client.jetstream(timeout=0.5).object_store(plain.bucket)
         proxy.to_server = proxy.to_client = None
@@ -136,7 +138,7 @@ async def test_a_copy_of_a_chunk_that_is_removed_meanwhile(
     """A chunk that came twice is there until its writer hears of it: nothing is damaged."""
     for module in (
         _get,
-        _maintain,
+        _verify,
     ):  # on a busy machine that may take a while
         monkeypatch.setattr(module, "LOOKS", (*LOOKS, 1.0, 2.0, 4.0))
     js, name = plain.js, stream(plain)

@@ -16,7 +16,7 @@ import pytest
 import natsproto
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectInfo, ObjectStore
-from objstore._bucket import Bucket
+from objstore.bucket.bucket import Bucket
 from support.clusters import SERVERS, client_each, cluster_of, leader_of
 from support.objects import CHUNK, pattern
 

@@ -26,9 +26,9 @@ async def bucket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ObjectStore]:
     """Read in batches or through a consumer; heartbeats so often that a pause is many of them long."""
-    monkeypatch.setattr("objstore._feed.HEARTBEAT", 0.1)
-    monkeypatch.setattr("objstore._feed.PROGRESS", 0.5)
-    monkeypatch.setattr("objstore._feed.SILENCE", 0.3)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.1)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.feed.SILENCE", 0.3)
     store = await js.create_object_store(bucket=bucket_name, allow_direct=request.param == "direct")
     yield store
     assert await js.consumer_names(stream(store)) == []
@@ -98,7 +98,7 @@ async def test_a_disk_slower_than_the_server(
     """The writing thread holds every block back; the loop goes on."""
     import time
 
-    from objstore import _get
+    from objstore.read import get as _get
 
     data = pattern(SIZE, 3)
     await bucket.put("a", data)

@@ -66,11 +66,11 @@ async def faulty(
     proxy: FaultProxy, js: JetStreamContext, bucket_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
     """A bucket with ``a`` in it, through the proxy; short patience, small windows where none can be given."""
-    from objstore._feed import ChunkFeed
+    from objstore.read.feed import ChunkFeed
 
-    monkeypatch.setattr("objstore._feed.PROGRESS", 0.5)
-    monkeypatch.setattr("objstore._feed.HEARTBEAT", 0.2)
-    monkeypatch.setattr("objstore._range.pick", unpicked)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
+    monkeypatch.setattr("objstore.read.ranges.pick", unpicked)
     monkeypatch.setitem(ChunkFeed.__init__.__kwdefaults__, "window", WINDOW)
     await (await js.create_object_store(bucket=bucket_name)).put("a", DATA)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:

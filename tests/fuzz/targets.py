@@ -25,10 +25,9 @@ from natsproto.errors import (
     RemoteProtocolError,
 )
 from natsproto.headers import encode_headers, header_value, parse_headers, status_of
+from natsproto.jetstream.api.acks import parse_ack_subject, parse_pub_ack, plain_ack_head, plain_ack_seq
 from natsproto.jetstream.api.codec import loads, parse_time
-from natsproto.jetstream.api.delivery import parse_ack_subject
 from natsproto.jetstream.api.errors import retryable
-from natsproto.jetstream.publisher import parse_pub_ack, plain_ack_head, plain_ack_seq
 from natsproto.subjects import (
     check_publish_subject,
     check_queue,
@@ -36,22 +35,15 @@ from natsproto.subjects import (
     subject_matches,
 )
 from natsproto.wire import Connect, Event, Info, Limits, Msg, Parser, Pub, Sub
-from objstore import _upload
-from objstore._bucket import Bucket
-from objstore._prepare import prepare
+from objstore.bucket.bucket import Bucket
 from objstore.errors import BadObjectMetaError, IntegrityError
-from objstore.format.codec import (
-    GROWTH,
-    MAX_META_BYTES,
-    MetaDecodeError,
-    decode_meta,
-    encode_meta,
-    tombstone,
-)
+from objstore.format.codec import GROWTH, MAX_META_BYTES, MetaDecodeError, decode_meta, encode_meta, tombstone
 from objstore.format.limits import limits_of
 from objstore.format.models import ObjectInfo
 from objstore.format.naming import chunk_subject, decode_meta_name, is_safe_nuid, meta_subject
 from objstore.format.plain_meta import plain_reader
+from objstore.write import upload as _upload
+from objstore.write.checks import prepare
 
 LIMITS = Limits(control_line=300, info_line=1000, header_block=200, message=500)
 TIME = datetime(2026, 11, 22, tzinfo=UTC)

@@ -22,7 +22,7 @@ import pytest
 import natsproto
 import natsproto as nats
 import objstore
-from natsproto.aio.client import connect
+from natsproto.aio.connect import connect
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStore, ObjectStoreConfig

@@ -20,7 +20,10 @@ from natsproto.jetstream import context
 from natsproto.jetstream.api import codec, paging
 from natsproto.testing import ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
-from objstore import ObjectMeta, ObjectStore, _bucket, _message_reads, _pick
+from objstore import ObjectMeta, ObjectStore
+from objstore.bucket import bucket as _bucket
+from objstore.bucket import message_reads as _message_reads
+from objstore.read import by_sequence as _by_sequence
 from support.objects import pattern
 
 DATA = pattern(300_000)
@@ -49,7 +52,7 @@ class Liar:
         self.seen: list[Any] | None = []
         self.lie: tuple[int, Path, Any] | None = None
         self.count = 0
-        for module in (context, _bucket, _message_reads, _pick):
+        for module in (context, _bucket, _message_reads, _by_sequence):
             monkeypatch.setattr(module, "loads", self.loads)
 
     def loads(self, payload: Any, limit: int | None = None) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 import natsproto
 from natsproto.errors import NatsError
-from natsproto.jetstream.api.delivery import Delivery
+from natsproto.jetstream.api.acks import Delivery
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StreamConfig
 from natsproto.jetstream.context import JetStreamContext

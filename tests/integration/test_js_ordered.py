@@ -13,7 +13,7 @@ import pytest
 
 import natsproto
 from natsproto.aio.client import Client
-from natsproto.jetstream.api.delivery import Delivery
+from natsproto.jetstream.api.acks import Delivery
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.api.models import StreamConfig
 from natsproto.jetstream.context import JetStreamContext

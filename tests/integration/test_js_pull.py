@@ -14,8 +14,8 @@ from natsproto.aio.client import Client
 from natsproto.errors import APIError, PermissionsViolationError
 from natsproto.jetstream.api.errors import ConsumerExistsError, ConsumerNotFoundError
 from natsproto.jetstream.api.models import ConsumerConfig, StreamConfig
-from natsproto.jetstream.consumer import PullConsumer
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.pull import PullConsumer
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
 
@@ -151,7 +151,7 @@ async def test_deleted_while_waiting(js: JetStreamContext, name: str, pull: Pull
 async def test_missing(
     js: JetStreamContext, name: str, pull: PullConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 0.1)
+    monkeypatch.setattr("natsproto.jetstream.pull.GRACE", 0.1)
     await pull.delete()
     async with asyncio.timeout(LIMIT):
         with pytest.raises(ConsumerNotFoundError):

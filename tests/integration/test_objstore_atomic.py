@@ -19,7 +19,7 @@ from objstore import (
     RevisionConflictError,
     UnsupportedFeatureError,
 )
-from objstore._message_reads import MessageRead
+from objstore.bucket.message_reads import MessageRead
 
 DATA = bytes(range(256)) * 4000
 

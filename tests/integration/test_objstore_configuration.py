@@ -19,9 +19,9 @@ from objstore import (
     ObjectMeta,
     ObjectStore,
     StoreFullError,
-    _bucket,
 )
-from objstore._room import check_meta_room
+from objstore.bucket import bucket as _bucket
+from objstore.bucket.capacity import check_meta_room
 from support.objects import CHUNK, KIB, MIB, assert_exact, chunk_counts, pattern, stream
 
 CALLS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {

@@ -121,7 +121,7 @@ async def test_last_writer_wins_without_a_conflict(store: ObjectStore) -> None:
 
 async def test_bucket_made_anew_under_a_slow_put(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sequences go on rising, and nothing breaks: only counting tells that chunks are gone."""
-    from objstore import _chunks
+    from objstore.write import chunks as _chunks
 
     monkeypatch.setattr(_chunks, "LONG", 0.0)
     js = store.js
@@ -176,9 +176,9 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
     tight: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another client frees space and changes the meta in the middle: never a live meta without chunks."""
-    from objstore import _change
+    from objstore.change import delete as _delete
 
-    real, calls = _change.free, []
+    real, calls = _delete.free, []
 
     async def free(bucket: object, subject: str, revision: int) -> int | None:
         if not calls:
@@ -187,7 +187,7 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
             await tight.update_meta("a", ObjectMeta("a", "changed"))
         return await real(bucket, subject, revision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_change, "free", free)
+    monkeypatch.setattr(_delete, "free", free)
     await tight.delete("a")
     assert calls
     assert not await tight.exists("a")

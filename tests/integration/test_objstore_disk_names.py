@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from objstore import ObjectStore
-from objstore._files import _temporary
+from objstore.read.files import _temporary
 from support.objects import pattern
 
 DATA = pattern(300_000)

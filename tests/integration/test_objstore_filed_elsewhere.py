@@ -15,10 +15,10 @@ from objstore import (
     ObjectMetaOptions,
     ObjectNotFoundError,
     ObjectStore,
-    _change,
 )
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subjects
+from objstore.maintenance import purge_deleted as _purge_deleted
 from support.objects import chunk_counts
 
 NAMES = ["a?>.bin", "taken.txt2", "ÿÿ~~", "x/y?>"]
@@ -52,7 +52,7 @@ async def listed(store: ObjectStore, name: str) -> list[int]:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_one_object(store: ObjectStore, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_change, "settled_after", lambda stream: timedelta(0))
+    monkeypatch.setattr(_purge_deleted, "settled_after", lambda stream: timedelta(0))
     old = await file_elsewhere(store, name, b"old")
     assert await store.get(name) == b"old"
     with pytest.raises(ObjectAlreadyExists):

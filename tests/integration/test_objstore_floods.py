@@ -14,8 +14,8 @@ import pytest
 
 import natsproto
 from natsproto.jetstream.api.models import StoredMessage
-from natsproto.jetstream.consumer import JetStreamMsg
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.message import JetStreamMsg
 from natsproto.server import LocalServer
 from natsproto.subjects import secret_name
 from objstore import (
@@ -26,13 +26,13 @@ from objstore import (
     ObjectMeta,
     ObjectStore,
     RevisionConflictError,
-    _list,
 )
-from objstore import _newest as newest
-from objstore._bucket import Bucket
-from objstore._references import References
+from objstore.bucket.bucket import Bucket
+from objstore.commit.references import References
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject
+from objstore.listing import metas as newest
+from objstore.listing import pages as _pages
 from support.objects import forge
 
 NOW = timedelta(0)
@@ -67,7 +67,7 @@ async def test_a_name_that_is_marked_again_and_again(
         turns += 1
         return True
 
-    monkeypatch.setattr("objstore._change.settle_rename", settled)
+    monkeypatch.setattr("objstore.change.update.settle_rename", settled)
     async with natsproto.connect(server.url, retry_budget=0.5) as client:
         same = await client.jetstream().object_store(store.bucket)
         with pytest.raises(RevisionConflictError):
@@ -150,9 +150,9 @@ async def test_an_iteration_whose_objects_are_changed_as_it_tells_of_them(
     count = 20
     for number in range(count):
         await store.put(f"n{number}", b"")
-    following = _list._Pages.next
+    following = _pages._Pages.next
 
-    async def with_another_one(pages: _list._Pages) -> list[JetStreamMsg]:
+    async def with_another_one(pages: _pages._Pages) -> list[JetStreamMsg]:
         pages.give_up()
         return await following(pages)
 
@@ -160,11 +160,11 @@ async def test_an_iteration_whose_objects_are_changed_as_it_tells_of_them(
         return None
 
     if consumer != "one":
-        monkeypatch.setattr(_list._Pages, "next", with_another_one)
+        monkeypatch.setattr(_pages._Pages, "next", with_another_one)
     if names != "known":
-        monkeypatch.setattr(_list, "meta_subjects", too_many)
-    monkeypatch.setattr(_list, "PAGE", 3)
-    monkeypatch.setattr(_list, "ROUNDS", 3)
+        monkeypatch.setattr(_pages, "meta_subjects", too_many)
+    monkeypatch.setattr(_pages, "PAGE", 3)
+    monkeypatch.setattr(_pages, "ROUNDS", 3)
     told: list[str] = []
     async with asyncio.timeout(2 + 5):
         async for info in store.iter():
@@ -215,7 +215,7 @@ def test_whole_words_that_may_be_nuids(around: tuple[bytes, bytes]) -> None:
 
 def test_too_many_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then everything is taken for named, and none of them is kept."""
-    monkeypatch.setattr("objstore._references.MOST_WORDS", 10)
+    monkeypatch.setattr("objstore.commit.references.MOST_WORDS", 10)
     few = words_of(b" ".join(b"w%d" % number for number in range(10)))
     assert few.named("w9")
     assert not few.named("w10")
@@ -272,8 +272,8 @@ async def test_chunks_that_are_stored_while_they_are_measured(
         await store.js.publish(f"$O.{store.bucket}.C.{info.nuid}", b"x")
         return await first_after(bucket, subject, seq, ways)
 
-    monkeypatch.setattr("objstore._get.LOOKS", (0.0,))
-    monkeypatch.setattr("objstore._range.Collector", Endless)
+    monkeypatch.setattr("objstore.read.get.LOOKS", (0.0,))
+    monkeypatch.setattr("objstore.read.ranges.Collector", Endless)
     if way == "singly":
         monkeypatch.setattr(Bucket, "first_after", slower)
         monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != newest.CONSUMER)

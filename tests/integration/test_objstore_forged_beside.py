@@ -23,11 +23,11 @@ from objstore import (
     ObjectMeta,
     ObjectStore,
     RevisionConflictError,
-    _chunks,
-    _rename,
 )
-from objstore._commit import Commit
+from objstore.change import rename as _rename
+from objstore.commit.commit import Commit
 from objstore.format.digest import hex_digest, new_hasher, to_wire
+from objstore.write import chunks as _chunks
 from support.objects import chunk_counts, chunk_subject, meta_subject, pattern, read_raw, write_raw
 
 DATA = pattern(120)
@@ -308,7 +308,7 @@ async def test_gc_ends_while_somebody_writes(store: ObjectStore, monkeypatch: py
 
 
 async def test_a_flood_ends_an_upload(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("objstore._resumed.MOST_FOREIGN", 5)
+    monkeypatch.setattr("objstore.write.resumed.MOST_FOREIGN", 5)
     upload = await store.begin_upload("a")
     commit = Commit.run
 
@@ -333,7 +333,7 @@ async def half_done(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict
     class Dead(Exception):
         pass
 
-    real = _rename._commit
+    real = _rename.commit_meta
 
     async def dies(bucket: Any, info: ObjectInfo, *args: Any) -> int:
         if info.name == "b":
@@ -341,7 +341,7 @@ async def half_done(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict
         return await real(bucket, info, *args)
 
     with monkeypatch.context() as patch, pytest.raises(Dead):
-        patch.setattr(_rename, "_commit", dies)
+        patch.setattr(_rename, "commit_meta", dies)
         await store.rename("a", "b")
     marked = await read_raw(store, "a")
     assert marked["metadata"]["natsproto.renaming"] == "b"
@@ -382,7 +382,7 @@ async def test_a_rename_that_somebody_else_finishes_with_something_else(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = await store.put("a", DATA)
-    real = _rename._commit
+    real = _rename.commit_meta
 
     async def beaten(bucket: Any, new: ObjectInfo, *args: Any) -> int:
         if new.name == "b":
@@ -390,6 +390,6 @@ async def test_a_rename_that_somebody_else_finishes_with_something_else(
         return await real(bucket, new, *args)
 
     with monkeypatch.context() as patch, pytest.raises(ObjectAlreadyExists):
-        patch.setattr(_rename, "_commit", beaten)
+        patch.setattr(_rename, "commit_meta", beaten)
         await store.rename("a", "b")
     assert await store.get("a") == DATA

@@ -13,9 +13,10 @@ import pytest
 
 from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
-from objstore import IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore, _files
-from objstore._feed import DEFAULT_WINDOW
+from objstore import IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore
 from objstore.cli.main import main
+from objstore.read import files as _files
+from objstore.read.feed import DEFAULT_WINDOW
 from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
 
 DATA = pattern(3 * CHUNK + 5)
@@ -25,7 +26,7 @@ HUGE = 1 << 62
 @pytest.fixture(autouse=True)
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is putting anything in order here."""
-    for module in ("_get", "_maintain"):
+    for module in ("read.get", "maintenance.verify"):
         monkeypatch.setattr(f"objstore.{module}.LOOKS", (0.0, 0.01))
 
 

@@ -301,7 +301,7 @@ async def test_watch_bucket_deleted(
     js: JetStreamContext, bucket_name: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never silence: the heartbeats stop, and the watcher says why."""
-    monkeypatch.setattr("objstore._watch.WATCH_HEARTBEAT", 0.3)
+    monkeypatch.setattr("objstore.listing.watch.WATCH_HEARTBEAT", 0.3)
     store = await js.create_object_store(bucket=bucket_name)
     await store.put("a", b"")
     async with store.watch() as watcher:
@@ -333,7 +333,7 @@ async def test_watch_client_closed(server: LocalServer, store: ObjectStore) -> N
 
 async def test_watch_consumer_deleted(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """C4, D4: the missing heartbeats lead to a new consumer, which goes on where the old one was."""
-    monkeypatch.setattr("objstore._watch.WATCH_HEARTBEAT", 0.2)
+    monkeypatch.setattr("objstore.listing.watch.WATCH_HEARTBEAT", 0.2)
     await store.put("a", b"")
     for updates_only in (False, True):
         async with store.watch(updates_only=updates_only) as watcher:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from natsproto import Client
-from natsproto.jetstream.consumer import JetStreamMsg, PullConsumer
+from natsproto.jetstream.message import JetStreamMsg
+from natsproto.jetstream.pull import PullConsumer
 from objstore import InvalidMeta, ObjectInfo, ObjectStore
-from objstore._list import PAGE, _Pages
-from objstore._newest import each_newest
 from objstore.format.naming import meta_subject
+from objstore.listing.metas import each_newest
+from objstore.listing.pages import PAGE, _Pages
 
 TREE = ["a.txt", "dir/b.txt", "dir/sub/c.txt", "dir/sub/d.txt", "other/e.txt", "dirx"]
 
@@ -67,7 +68,7 @@ async def test_iter(store: ObjectStore) -> None:
 
 async def test_iter_of_large_metas(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, and no more of them at once than a page has bytes, whatever comes after what."""
-    monkeypatch.setattr("objstore._list.PAGE_BYTES", 20_000)
+    monkeypatch.setattr("objstore.listing.pages.PAGE_BYTES", 20_000)
     fetch, pages = PullConsumer.fetch, []
 
     async def look(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:

@@ -13,10 +13,11 @@ import natsproto
 from natsproto.errors import NatsError, RequestTimeoutError, StaleConnectionError
 from natsproto.server import LocalServer
 from objstore import BadObjectMetaError, ObjectInfo, ObjectMeta, ObjectStore
-from objstore import _look as looking
-from objstore import _references as reading
-from objstore._bucket import Bucket
-from objstore._references import References
+from objstore.bucket.bucket import Bucket
+from objstore.commit import references as reading
+from objstore.commit import scan as looking
+from objstore.commit.references import References
+from objstore.commit.scan import Scan
 from support.objects import assert_exact, chunk_counts, chunk_subject, meta_subject, read_raw, write_raw
 
 NAMES = 60
@@ -111,8 +112,8 @@ async def test_a_meta_that_was_removed_without_a_newer_one(many: ObjectStore) ->
     await names_it(many, "second", nuid)
     await foreign(many, "g")
     await many.delete("g")
-    assert many._bucket.look._references is not None
-    assert many._bucket.look._references.named(nuid)
+    assert many._bucket.remembered(Scan)._references is not None
+    assert many._bucket.remembered(Scan)._references.named(nuid)
     await many.js.purge_stream(f"OBJ_{many.bucket}", subject=meta_subject(many, "second"))
     await many.delete("f")
     assert nuid not in await chunk_counts(many)
@@ -125,7 +126,7 @@ async def test_what_need_not_hold_any_more_is_read_again(many: ObjectStore, why:
     await many.delete("first")
     nuid = await foreign(many, "f")
     await names_it(many, "other", nuid)
-    look = many._bucket.look
+    look = many._bucket.remembered(Scan)
     assert look._references is not None
     epoch, created, leader = look._of
     look._references.cursor = (await many.js.stream_info(f"OBJ_{many.bucket}")).last_seq
@@ -144,7 +145,7 @@ async def test_a_marker_that_is_gone_tells_nothing(
     await foreign(many, "f")
     await many.delete("f")
     await many.js.purge_stream(f"OBJ_{many.bucket}", subject=meta_subject(many, "old"))
-    many._bucket.look._moved.clear()  # another client would not have known of it
+    many._bucket.remembered(Scan)._moved.clear()  # another client would not have known of it
     await many.delete("new")
     assert info.nuid in await chunk_counts(many)
     assert "a put may be about to name them" in caplog.text
@@ -161,7 +162,7 @@ async def test_another_handle_knows_what_was_renamed(store: ObjectStore) -> None
 
 async def test_the_leader_changes_meanwhile(spread: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one may have known less: all is read again."""
-    look, read_on = spread._bucket.look, References.read_on
+    look, read_on = spread._bucket.remembered(Scan), References.read_on
     read: list[References] = []
 
     async def elsewhere(self: References, bucket: Bucket) -> None:
@@ -193,10 +194,10 @@ async def test_who_asks_meanwhile_shares_the_next_look(
     monkeypatch.setattr(References, "read_on", held)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         bucket = store._bucket
-        first = group.create_task(bucket.look.latest(bucket))
+        first = group.create_task(bucket.remembered(Scan).latest(bucket))
         await began.wait()
         began.clear()
-        others = [group.create_task(bucket.look.latest(bucket)) for _ in range(5)]
+        others = [group.create_task(bucket.remembered(Scan).latest(bucket)) for _ in range(5)]
         await asyncio.sleep(0)
         rounds[0].set()
         await first
@@ -219,7 +220,7 @@ async def test_a_look_that_failed_serves_nobody(store: ObjectStore, monkeypatch:
     monkeypatch.setattr(References, "read_on", failing)
     bucket = store._bucket
     one, other = await asyncio.gather(
-        bucket.look.latest(bucket), bucket.look.latest(bucket), return_exceptions=True
+        bucket.remembered(Scan).latest(bucket), bucket.remembered(Scan).latest(bucket), return_exceptions=True
     )
     assert isinstance(one, StaleConnectionError)
     assert isinstance(other, References)
@@ -319,7 +320,7 @@ async def test_more_names_than_are_remembered(many: ObjectStore, long: bool) -> 
 
 async def test_a_look_is_forgotten(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is full not so soon: it would fill up again."""
-    bucket, look = store._bucket, store._bucket.look
+    bucket, look = store._bucket, store._bucket.remembered(Scan)
     await look.latest(bucket)
     for full in (False, True):
         references = await look.latest(bucket)
@@ -338,7 +339,7 @@ async def test_renamed_back_without_a_look(
     new_server: LocalServer, atomic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The delete marker of the old name shows that nobody else has the chunks."""
-    monkeypatch.setattr(looking, "look_for", None)
+    monkeypatch.setattr(looking, "scan_for", None)
     async with natsproto.connect(new_server.url) as client:
         js = client.jetstream()
         store = await js.create_object_store(bucket=f"back-{atomic}", allow_atomic=atomic)
@@ -375,7 +376,7 @@ async def test_renamed_back_and_not_found_out_in_time(
     await store.rename("a", "b")
     await changed(store)
     with monkeypatch.context() as patched:
-        patched.setattr(looking, "LOOK_TIME", 0.1)
+        patched.setattr(looking, "SCAN_TIME", 0.1)
         patched.setattr(References, "read_on", silent)
         with pytest.raises(RequestTimeoutError, match=r"not found out within 0\.1 s.*try again"):
             await store.rename("b", "a")

@@ -12,12 +12,13 @@ import pytest
 from natsproto import Client
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.subjects import secret_name
-from objstore import ObjectInfo, ObjectMeta, ObjectStore, _newest
-from objstore._bucket import Bucket
-from objstore._message_reads import CONSUMER
+from objstore import ObjectInfo, ObjectMeta, ObjectStore
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.message_reads import CONSUMER
 from objstore.format.codec import encode_meta
 from objstore.format.models import RENAMING, RENAMING_AT
 from objstore.format.naming import meta_subject
+from objstore.listing import metas as _metas
 
 DATA = bytes(range(256)) * 2000
 NOW = timedelta(0)
@@ -309,7 +310,7 @@ async def test_subjects_too_long_that_do_not_look_it(
     crowded: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Content beside them hides it. The connection is lost once a call, not for as long as the budget is."""
-    monkeypatch.setattr(_newest, "LONGEST", 1)
+    monkeypatch.setattr(_metas, "LONGEST", 1)
     monkeypatch.setattr(crowded.js, "timeout", 60.0)  # a busy server needs more than 5 s, and is asked again
     orphan = await healthy_but_for(crowded)
     epoch = crowded.client._connection.epoch
@@ -320,7 +321,7 @@ async def test_subjects_too_long_that_do_not_look_it(
 async def test_chunks_that_are_not_told_at_once_without_consumers(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_newest, "_fit", lambda info: False)
+    monkeypatch.setattr(_metas, "_fit", lambda info: False)
     monkeypatch.setattr(Bucket, "allowed", lambda self, way: way != CONSUMER)
     await check_both(store, await healthy_but_for(store))
 
@@ -328,7 +329,7 @@ async def test_chunks_that_are_not_told_at_once_without_consumers(
 async def test_no_chunks_that_are_not_told_at_once(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_newest, "_fit", lambda info: False)
+    monkeypatch.setattr(_metas, "_fit", lambda info: False)
     assert (await store.gc(older_than=NOW)).orphans == []
     assert (await store.verify()).ok
 
@@ -347,4 +348,4 @@ async def test_no_chunks_that_are_not_told_at_once(
 def test_whether_subjects_fit(subjects: int, size: int, fit: bool) -> None:
     state = {"num_subjects": subjects, "bytes": size}
     info = StreamInfo.from_json({"config": {"name": "S"}, "created": "2024-01-01T00:00:00Z", "state": state})
-    assert _newest._fit(info) == fit
+    assert _metas._fit(info) == fit

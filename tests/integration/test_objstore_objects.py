@@ -23,9 +23,9 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
     UnsupportedFeatureError,
-    _change,
-    _ttl,
 )
+from objstore.bucket import ttl as _ttl
+from objstore.maintenance import purge_deleted as _purge_deleted
 
 DATA = bytes(range(256)) * 2000
 
@@ -167,7 +167,7 @@ async def test_a_meta_that_is_back_after_its_time(
         found = before(header, stored)
         return None if found is None else found - timedelta(hours=3)
 
-    monkeypatch.setattr("objstore._bucket.expiry", long_ago)
+    monkeypatch.setattr("objstore.bucket.bucket.expiry", long_ago)
     with pytest.raises(ObjectNotFoundError, match="expired"):
         await ttl_store.get("a")
     assert (await ttl_store.verify()).ok
@@ -208,7 +208,7 @@ async def test_young_delete_markers_stay(store: ObjectStore) -> None:
 
 
 async def test_purge_deleted(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_change, "settled_after", lambda stream: timedelta(0))
+    monkeypatch.setattr(_purge_deleted, "settled_after", lambda stream: timedelta(0))
     for name in ("a", "b", "c"):
         await store.put(name, name.encode())
     await store.delete("a")

@@ -12,10 +12,10 @@ import pytest
 
 from natsproto.subjects import secret_name
 from objstore import ObjectInfo, ObjectStore, Upload
-from objstore import _change as change
-from objstore import _maintain as maintain
-from objstore import _numbered as numbered
-from objstore._resumed import ResumedPut
+from objstore.bucket import numbered
+from objstore.change import update as change
+from objstore.maintenance import gc as maintain
+from objstore.write.resumed import ResumedPut
 from support.objects import assert_exact, chunk_counts, chunk_subject, stream
 
 CHUNK = 50_000

@@ -25,7 +25,7 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
 )
-from objstore._bucket import Bucket
+from objstore.bucket.bucket import Bucket
 from support.objects import CHUNK, KIB, assert_exact, chunk_counts, pattern, read_raw, wire_digest
 
 
@@ -437,7 +437,7 @@ async def test_a_count_that_is_behind_is_taken_again(
         yield pattern(3 * CHUNK)
 
     monkeypatch.setattr(Bucket, "stored_chunks", stored_chunks)
-    monkeypatch.setattr("objstore._chunks.LONG", -1.0)  # count always
+    monkeypatch.setattr("objstore.write.chunks.LONG", -1.0)  # count always
     await store.put("a", once())
     assert behind == []
     assert await store.get("a") == pattern(3 * CHUNK)

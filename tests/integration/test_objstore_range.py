@@ -23,6 +23,7 @@ from objstore import (
 )
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
+from objstore.read.by_sequence import Begins
 from support.objects import chunk_subject, forge, stream
 
 RNG = random.Random(7)
@@ -144,7 +145,7 @@ async def test_trailing_empty_message(
 ) -> None:
     """T10: nats.net does not count it. A chunk lies one message before where counts from the end have it."""
     if not direct:  # all ranges as those that have many chunks
-        monkeypatch.setattr("objstore._range.pick", AsyncMock(return_value=None))
+        monkeypatch.setattr("objstore.read.ranges.pick", AsyncMock(return_value=None))
     chunks = [*(RNG.randbytes(1000) for _ in range(count - 1)), RNG.randbytes(last)]
     info, data = await raw_object(store, "net", [*chunks, b""]), b"".join(chunks)
     await check(store, "net", data)
@@ -284,7 +285,7 @@ async def test_regularity_is_not_remembered_for_what_lies_elsewhere(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """As many chunks and bytes as before, cut at other offsets; read one by one, and as too many for that."""
-    monkeypatch.setattr("objstore._pick.MOST", most)
+    monkeypatch.setattr("objstore.read.by_sequence.MOST", most)
     chunks = [RNG.randbytes(size) for size in (1000, 1000, 1000, 1000, 1000, 500)]
     data = b"".join(chunks)
     info = await raw_object(store, "recut", chunks)
@@ -300,14 +301,14 @@ async def test_regularity_is_not_remembered_for_what_lies_elsewhere(
 
 
 async def test_memory_of_places_is_bounded(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("objstore._pick.REMEMBERED", 3)
+    monkeypatch.setattr("objstore.read.by_sequence.REMEMBERED", 3)
     for _ in range(2):
         for number in range(5):
             data = DATA[number : number + 5000]
             if not await store.exists(f"o{number}"):
                 await store.put(f"o{number}", data, chunk_size=1000)
             assert await store.get_range(f"o{number}", 1500, 3500) == data[1500:3500]
-            assert 1 <= len(store._bucket.places) <= 3
+            assert 1 <= len(store._bucket.remembered(Begins)) <= 3
 
 
 @pytest.mark.parametrize("lies", [[20, 10, 30], [1, 1, 58]])

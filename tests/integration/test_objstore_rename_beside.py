@@ -10,7 +10,9 @@ import pytest
 
 from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
-from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError, StoreFullError, _rename
+from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError, StoreFullError
+from objstore.change import rename as _rename
+from objstore.commit import renames as _renames
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
 DATA = pattern(3 * CHUNK)
@@ -35,15 +37,15 @@ class Held:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> None:
         self.marked = asyncio.Event()
         self.go_on = asyncio.Event()
-        real = _rename._commit
+        real = _rename.commit_meta
 
         async def commit(bucket: Any, info: Any, expected: int, subject: str | None = None) -> int:
-            if bucket is store._bucket and info.name == "new" and _rename.RENAMED_FROM in info.metadata:
+            if bucket is store._bucket and info.name == "new" and _renames.RENAMED_FROM in info.metadata:
                 self.marked.set()
                 await self.go_on.wait()
             return await real(bucket, info, expected, subject)
 
-        monkeypatch.setattr(_rename, "_commit", commit)
+        monkeypatch.setattr(_rename, "commit_meta", commit)
 
 
 @pytest.mark.parametrize("change", ["delete", "put"])
@@ -61,7 +63,7 @@ async def test_the_old_name_is_changed_before_the_new_one_is_there(
         return StoreFullError("full", bucket=store.bucket)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_rename, "_refusal", refuse)
+        patched.setattr(_renames, "refusal_to_bring_back", refuse)
         await (other.delete("old") if change == "delete" else other.put("old", b"another"))
     held.go_on.set()
     assert (await renaming).name == "new"

@@ -23,10 +23,10 @@ from objstore import (
     RevisionConflictError,
     Upload,
 )
-from objstore import _maintain as maintain
-from objstore._bucket import Bucket
-from objstore._discard import discard
-from objstore._resumed import ResumedPut
+from objstore.bucket.bucket import Bucket
+from objstore.commit.discard import discard
+from objstore.maintenance import gc as maintain
+from objstore.write.resumed import ResumedPut
 from support.objects import meta_subject, read_raw, write_raw
 
 DATA = os.urandom(3_000_017)
@@ -66,13 +66,13 @@ async def interrupted(store: ObjectStore, path: Path, at: int) -> None:
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few chunks, so that a transfer can stop in between."""
-    import objstore._feed
-    import objstore._sinks
+    import objstore.read.feed
+    import objstore.read.sinks
 
     monkeypatch.setattr(
-        objstore._feed.ChunkFeed.__init__, "__kwdefaults__", {"window": 500_000, "part": None}
+        objstore.read.feed.ChunkFeed.__init__, "__kwdefaults__", {"window": 500_000, "part": None}
     )
-    monkeypatch.setattr(objstore._sinks.BlockSink.__init__, "__kwdefaults__", {"window": 500_000})
+    monkeypatch.setattr(objstore.read.sinks.BlockSink.__init__, "__kwdefaults__", {"window": 500_000})
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -11,9 +11,9 @@ import pytest
 import natsproto
 from natsproto.server import LocalServer
 from objstore import BadObjectMetaError, IntegrityError, ObjectInfo, ObjectStore
-from objstore import _discard as discarding
-from objstore import _look as looking
-from objstore._references import References
+from objstore.commit import discard as discarding
+from objstore.commit import scan as looking
+from objstore.commit.references import References
 from objstore.format.naming import is_nuid_of
 from support.objects import (
     CHUNK,
@@ -162,7 +162,7 @@ async def test_an_upload_that_is_paused(store: ObjectStore, monkeypatch: pytest.
     await forge(store, "forged", nuid=upload.nuid)
     await store.delete("forged")
     assert (await chunk_counts(store))[upload.nuid] == 3
-    monkeypatch.setattr("objstore._numbered.GONE", timedelta(0))
+    monkeypatch.setattr("objstore.bucket.numbered.GONE", timedelta(0))
     await store.put("forged", DATA)
     await forge(store, "forged", nuid=upload.nuid)
     await store.delete("forged")
@@ -185,7 +185,7 @@ async def test_a_look_that_takes_too_long(
         return True
 
     info = await forged(store)
-    monkeypatch.setattr(looking, "LOOK_TIME", 0.1)
+    monkeypatch.setattr(looking, "SCAN_TIME", 0.1)
     monkeypatch.setattr(References, "read_on", silent)
     await store.delete("forged")
     assert "was not found out within 0.1 s" in caplog.text

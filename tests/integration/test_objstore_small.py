@@ -20,7 +20,7 @@ from objstore import (
     ObjectNotFoundError,
     ObjectStore,
 )
-from objstore._put import GUESS_AFTER
+from objstore.write.put import GUESS_AFTER, NewNames
 from support.objects import CHUNK, assert_exact, pattern, stream
 
 LIMIT = 10.0
@@ -81,12 +81,12 @@ async def test_wrong_guesses(guessing: ObjectStore, js: JetStreamContext) -> Non
     await store.add_link("link", await store.get_info("new 1"))
     await js.publish(bucket.meta_subject("broken"), b"{no json", headers={"Nats-Rollup": "sub"})
     for name in ("new 0", "new 1", "link", "broken"):
-        bucket.new_names = GUESS_AFTER
+        bucket.remembered(NewNames).in_a_row = GUESS_AFTER
         info = await store.put(name, b"after")
-        assert bucket.new_names == 0
+        assert bucket.remembered(NewNames).in_a_row == 0
         assert info.revision == (await store.get_info(name)).revision
         assert await store.get(name) == b"after"
-    bucket.new_names = GUESS_AFTER
+    bucket.remembered(NewNames).in_a_row = GUESS_AFTER
     with pytest.raises(ObjectAlreadyExists):
         await store.create("new 1", b"again")
     await assert_exact(store)
@@ -189,7 +189,7 @@ async def test_disturbed_answers(server: LocalServer, store: ObjectStore, action
 
 async def test_removed_between_the_two_requests(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaced meanwhile: the new bytes. Deleted meanwhile: said so."""
-    from objstore import _get
+    from objstore.read import get as _get
 
     original = _get.only_chunk
     await store.put("a", b"old")

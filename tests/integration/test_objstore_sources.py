@@ -14,8 +14,8 @@ import pytest
 import natsproto
 from natsproto.server import LocalServer
 from objstore import ObjectInfo, ObjectStore, SourceChangedError
-from objstore._atomic import AtomicPut
-from objstore._source import open_source
+from objstore.write.atomic import AtomicPut
+from objstore.write.source import open_source
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
 DATA = pattern(2_500_001)

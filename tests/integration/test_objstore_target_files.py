@@ -132,7 +132,7 @@ async def test_nobody_else_reads_what_is_not_verified(
 ) -> None:
     await store.put("a", DATA)
     if not told:
-        monkeypatch.setattr("objstore._files.open", lambda *_: io.BytesIO(), raising=False)
+        monkeypatch.setattr("objstore.read.files.open", lambda *_: io.BytesIO(), raising=False)
     modes: list[int] = []
     look = at(1, lambda: modes.extend(mode(path) for path in tmp_path.glob(".*.part")))
     await store.get_file("a", tmp_path / "new", progress=look, resume=resume)

@@ -14,9 +14,10 @@ import pytest
 import natsproto
 from natsproto.errors import MaxPayloadError, NatsError, RequestTimeoutError
 from natsproto.server import LocalServer
-from objstore import BadObjectMetaError, BucketSealedError, ObjectMeta, ObjectStore, _maintain
+from objstore import BadObjectMetaError, BucketSealedError, ObjectMeta, ObjectStore
 from objstore.format.codec import MAX_META_BYTES, MetaDecodeError
 from objstore.format.models import MOVED, MOVED_TO, RENAMING, RENAMING_AT
+from objstore.maintenance import gc as _gc
 from support.objects import meta_subject, read_raw, write_raw
 
 ALL = timedelta(seconds=-60)
@@ -149,14 +150,14 @@ async def test_what_ends_a_collection(
             meta_subject(store, name),
             {**PLAIN, "name": name, "metadata": {RENAMING: name + "2"}},
         )
-    real = _maintain.complete
+    real = _gc.complete
 
     async def complete(bucket: Any, info: Any, **options: Any) -> str | None:
         if info.name == "b":
             raise failure
         return await real(bucket, info, **options)
 
-    monkeypatch.setattr(_maintain, "complete", complete)
+    monkeypatch.setattr(_gc, "complete", complete)
     if ends:
         with pytest.raises(BucketSealedError):
             await store.gc(older_than=ALL)

@@ -14,9 +14,9 @@ from natsproto.headers import header_value
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.publisher import PublishWindow
 from objstore import IntegrityError, ObjectInfo, ObjectStore, OutcomeUnknownError
-from objstore import _resumed as resumed
-from objstore._numbered import NumberedWindow
-from objstore._resumed import ResumedPut
+from objstore.bucket.numbered import NumberedWindow
+from objstore.write import resumed
+from objstore.write.resumed import ResumedPut
 from support.objects import assert_exact, chunk_subject, stream
 
 CHUNK = 50_000

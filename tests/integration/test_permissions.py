@@ -17,7 +17,7 @@ from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore._message_reads import LEADER
+from objstore.bucket.message_reads import LEADER
 from support.objects import MIB, pattern
 
 DATA = pattern(40 * MIB)
@@ -518,7 +518,7 @@ async def test_rights_that_were_given_later(
     tmp_path: Path, new_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal is believed for a while, and not beyond the connection."""
-    monkeypatch.setattr("objstore._bucket.REFUSED_FOR", 0.2)
+    monkeypatch.setattr("objstore.bucket.bucket.REFUSED_FOR", 0.2)
     async with (
         LocalServer(binary=new_server.binary.path, config=with_few("open", "direct")) as server,
         natsproto.connect(server.url, user="all", password="p") as owner,

@@ -38,7 +38,7 @@ class Mutant(NamedTuple):
     test: str
 
 
-STATES = "objstore/_commit_states.py"
+STATES = "objstore/commit/states.py"
 
 MUTANTS = (
     # -- the table of the commit ------------------------------------------------------------------
@@ -108,7 +108,7 @@ MUTANTS = (
     ),
     Mutant(
         "batch-ends-at-a-broken-header",
-        "objstore/_bucket.py",
+        "objstore/bucket/bucket.py",
         "if doubtful := self.is_copy(message.header):",
         "if self.is_copy(message.header):",
         "no message ends a reading of all metas early",
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "chunks-are-the-object",
-        "objstore/_rename.py",
+        "objstore/commit/renames.py",
         "return content_of(one) is not None and content_of(one) == content_of(other)",
         "return bool(one.nuid) and one.nuid == other.nuid",
         "an old name is given up only for a meta that says the same of the bytes",
@@ -124,15 +124,15 @@ MUTANTS = (
     ),
     Mutant(
         "a-copy-is-the-new-end",
-        "objstore/_rename.py",
-        "return _same_object(new, old) and lasting and new.metadata.get(RENAMED_FROM) == old.name",
-        "return _same_object(new, old)",
+        "objstore/commit/renames.py",
+        "return same_object(new, old) and lasting and new.metadata.get(RENAMED_FROM) == old.name",
+        "return same_object(new, old)",
         "an old name is given up only for what its own rename has made",
         "integration/test_objstore_forged_beside.py::test_what_names_the_chunks_is_not_the_renamed_object",
     ),
     Mutant(
         "elsewhere-is-bound",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         "ours = subject is None or subject == bucket.meta_subject(info.name)",
         "ours = True",
         "chunks go without a look only where a put of that name meets what has taken its place",
@@ -172,7 +172,7 @@ MUTANTS = (
     ),
     Mutant(
         "rename-finished-late",
-        "objstore/_rename.py",
+        "objstore/commit/renames.py",
         "return info.metadata.get(RENAMING_AT, str(revision)) == str(revision)",
         "return True",
         "a rename has failed once its new name was changed",
@@ -180,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "upload-committed-again",
-        "objstore/_resumed.py",
+        "objstore/write/resumed.py",
         "if self._all_there and not 0 < revision <= self._last_seq:",
         "if False:",
         "chunks that were committed once may be about to go",
@@ -188,7 +188,7 @@ MUTANTS = (
     ),
     Mutant(
         "newer-chunks-removed",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         "await bucket.purge_chunks(info.nuid, before=info.revision)",
         "await bucket.purge_chunks(info.nuid)",
         "what is newer than a meta is not its own",
@@ -196,7 +196,7 @@ MUTANTS = (
     ),
     Mutant(
         "gap-in-a-batch",
-        "objstore/_feed.py",
+        "objstore/read/feed.py",
         'if header_int(block, b"Nats-Last-Sequence") not in (None, before):',
         "if False:",
         "a chunk that is lost in the middle of a batch is noticed",
@@ -204,7 +204,7 @@ MUTANTS = (
     ),
     Mutant(
         "replaced-metas-told",
-        "objstore/_list.py",
+        "objstore/listing/pages.py",
         "await _newer(bucket, page) if pages.resumed else {}",
         "{}",
         "an iteration that resumes tells of nothing replaced",
@@ -317,7 +317,7 @@ MUTANTS = (
     # -- the shell around it ----------------------------------------------------------------------
     Mutant(
         "another-id-each",
-        "objstore/_commit.py",
+        "objstore/commit/commit.py",
         "header = meta_header(expected, msg_id, self._ttl)",
         "header = meta_header(expected, token_hex(12), self._ttl)",
         "all copies carry one id",
@@ -325,7 +325,7 @@ MUTANTS = (
     ),
     Mutant(
         "undo-when-unknown",
-        "objstore/_commit.py",
+        "objstore/commit/commit.py",
         "elif states.certain and undo is not None:",
         "elif undo is not None:",
         "a cancelled put removes its chunks only when they are not committed for certain",
@@ -333,7 +333,7 @@ MUTANTS = (
     ),
     Mutant(
         "failure-instead-of-unknown",
-        "objstore/_commit.py",
+        "objstore/commit/commit.py",
         "if failure is not None and (states.certain or isinstance(failure, StreamNotFoundError)):",
         "if failure is not None:",
         "an outcome that is not known is said to be unknown",
@@ -342,7 +342,7 @@ MUTANTS = (
     # -- delete, update, rename -------------------------------------------------------------------
     Mutant(
         "shared-chunks-removed",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         "or await shares_chunks(bucket, info):",
         ":",
         "chunks of a half-done rename belong to both names",
@@ -350,7 +350,7 @@ MUTANTS = (
     ),
     Mutant(
         "forged-nuid-purged",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         'left = "" if bound else await _reason_to_leave(bucket, info)',
         'left = ""',
         "a meta of one name does not take the chunks of another along",
@@ -358,7 +358,7 @@ MUTANTS = (
     ),
     Mutant(
         "purges-what-is-newer",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         "bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)",
         "bucket.js.purge_stream(bucket.stream, subject=subject)",
         "a delete from a full bucket removes nothing newer than what it has read",
@@ -366,7 +366,7 @@ MUTANTS = (
     ),
     Mutant(
         "gravestone-names-chunks",
-        "objstore/_rename.py",
+        "objstore/commit/renames.py",
         "replace(info, nuid=new_nuid(info.name), metadata={**unmarked(info), **marks})",
         "replace(info, metadata=unmarked(info))",
         "the delete marker of an old name does not name the chunks of the new one",
@@ -374,15 +374,15 @@ MUTANTS = (
     ),
     Mutant(
         "rename-onto-a-live-one",
-        "objstore/_rename.py",
-        "if target is not None and not target.deleted and not _is_new_end(target, old):",
+        "objstore/change/rename.py",
+        "if target is not None and not target.deleted and not is_new_end(target, old):",
         "if False:",
         "a rename never replaces a live object",
         "integration/test_objstore_meta.py::test_rename_onto",
     ),
     Mutant(
         "buries-a-stranger",
-        "objstore/_rename.py",
+        "objstore/commit/renames.py",
         "if origin is not None and _half(origin, info):",
         "if origin is not None:",
         "a mark in the metadata is anybody's text: only the other half of a rename is acted upon",
@@ -390,7 +390,7 @@ MUTANTS = (
     ),
     Mutant(
         "batch-half-looked-at",
-        "objstore/_rename.py",
+        "objstore/change/rename.py",
         "return standing if origin.revision == self._old.revision else None",
         "return standing",
         "a batch is a lost race, too, when its other name was changed",
@@ -398,7 +398,7 @@ MUTANTS = (
     ),
     Mutant(
         "link-onto-an-object",
-        "objstore/_links.py",
+        "objstore/change/links.py",
         "if current is not None and not current.deleted and not current.is_link:",
         "if False:",
         "a link never replaces a live object",
@@ -407,7 +407,7 @@ MUTANTS = (
     # -- chunks -----------------------------------------------------------------------------------
     Mutant(
         "deletes-unread",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "if message.subject == self._subject:",
         "if True:",
         "a message is deleted by its sequence only when it is ours",
@@ -415,7 +415,7 @@ MUTANTS = (
     ),
     Mutant(
         "copies-not-hashed",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "if chunks != self._chunks or hasher.digest() != self._hasher.digest():",
         "if chunks != self._chunks:",
         "copies are removed when the rest is exactly what was sent",
@@ -423,7 +423,7 @@ MUTANTS = (
     ),
     Mutant(
         "copies-not-counted",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "right = stored == self._chunks",
         "right = stored >= self._chunks",
         "a chunk that is stored twice is found before the commit",
@@ -431,7 +431,7 @@ MUTANTS = (
     ),
     Mutant(
         "no-fence",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "await fence(bucket, self._subject)",
         "pass",
         "a chunk that is only late is not sent again",
@@ -439,7 +439,7 @@ MUTANTS = (
     ),
     Mutant(
         "fence-deletes-unread",
-        "objstore/_doubt.py",
+        "objstore/write/doubt.py",
         "lambda stored: stored.subject == subject and not stored.data",
         "lambda stored: True",
         "a message is deleted by its sequence only when it is ours",
@@ -448,7 +448,7 @@ MUTANTS = (
     # -- answers ----------------------------------------------------------------------------------
     Mutant(
         "any-domain",
-        "natsproto/jetstream/publisher.py",
+        "natsproto/jetstream/api/acks.py",
         "if ack.stream != self.stream or (ack.domain != self.domain and self.domain != ANY_DOMAIN):",
         "if ack.stream != self.stream:",
         "an acknowledgement counts with the expected domain",
@@ -456,7 +456,7 @@ MUTANTS = (
     ),
     Mutant(
         "any-stream-refuses",
-        "natsproto/jetstream/publisher.py",
+        "natsproto/jetstream/api/acks.py",
         'if isinstance(named, str) and named not in ("", self.stream):',
         "if False:",
         "a refusal by another stream is none",
@@ -473,7 +473,7 @@ MUTANTS = (
     # -- reading ----------------------------------------------------------------------------------
     Mutant(
         "older-meta-counts",
-        "objstore/_locate.py",
+        "objstore/bucket/locate.py",
         "self.newest = max(there, key=lambda subject: there[subject].seq)",
         "self.newest = next(iter(there))",
         "of all metas of a name the newest counts, wherever it is filed",
@@ -505,7 +505,7 @@ MUTANTS = (
     ),
     Mutant(
         "list-without-goal",
-        "objstore/_newest.py",
+        "objstore/listing/metas.py",
         "return seq >= self._seq",
         "return True",
         "a listing gets as far as the leader was",
@@ -513,7 +513,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing-by-a-replica",
-        "objstore/_feed.py",
+        "objstore/read/feed.py",
         "return await bucket.stored_chunks(self._info.nuid, self._info.chunks) >= self._info.chunks",
         "return False",
         "chunks are missing when the leader has not got them",
@@ -521,7 +521,7 @@ MUTANTS = (
     ),
     Mutant(
         "another-chunk-for-it",
-        "objstore/_feed.py",
+        "objstore/read/feed.py",
         "return following.seq == part.seq_of(self._messages)",
         "return True",
         "a chunk whose sequence is known is never another one",
@@ -529,7 +529,7 @@ MUTANTS = (
     ),
     Mutant(
         "measured-too-short",
-        "objstore/_range.py",
+        "objstore/read/ranges.py",
         "if len(seqs) >= stored:",
         "if True:",
         "an object ends where the leader has no more of it",
@@ -537,7 +537,7 @@ MUTANTS = (
     ),
     Mutant(
         "digest-not-compared",
-        "objstore/_get.py",
+        "objstore/read/get.py",
         "if len(data) != info.size or new_hasher(data).digest() != expected:",
         "if len(data) != info.size:",
         "nothing is returned that has another digest than recorded",
@@ -545,7 +545,7 @@ MUTANTS = (
     ),
     Mutant(
         "consumer-as-proof",
-        "objstore/_message_reads.py",
+        "objstore/bucket/message_reads.py",
         "PROOFS = (LEADER, DIRECT, BY_SUBJECT)",
         "PROOFS = ANY_WAY",
         "nothing is changed or removed because of what a consumer delivers",
@@ -553,7 +553,7 @@ MUTANTS = (
     ),
     Mutant(
         "replica-as-proof",
-        "objstore/_bucket.py",
+        "objstore/bucket/bucket.py",
         "return PROOFS[:1] if self.replicated else PROOFS",
         "return PROOFS",
         "nothing is changed or removed because of what a replica has",
@@ -561,7 +561,7 @@ MUTANTS = (
     ),
     Mutant(
         "any-answer-will-do",
-        "objstore/_message_reads.py",
+        "objstore/bucket/message_reads.py",
         "if not fits or message.seq <= (self._after or 0):",
         "if False:",
         "a message is the one that was asked for",
@@ -569,7 +569,7 @@ MUTANTS = (
     ),
     Mutant(
         "fewer-at-first-sight",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "if stored >= self._chunks or bucket.limits.rolls:",
         "if True:",
         "a put looks again before it calls acknowledged chunks missing",
@@ -577,7 +577,7 @@ MUTANTS = (
     ),
     Mutant(
         "mirror-believed",
-        "objstore/_message_reads.py",
+        "objstore/bucket/message_reads.py",
         "doubtful = message is None or bucket.is_copy(message.header)",
         "doubtful = False",
         "what a mirror says, or that it has nothing, is confirmed at the leader",
@@ -585,7 +585,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing-by-a-mirror",
-        "objstore/_bucket.py",
+        "objstore/bucket/bucket.py",
         "break  # unless a mirror says so",
         "return",
         "nothing is removed because a mirror has nothing",
@@ -593,7 +593,7 @@ MUTANTS = (
     ),
     Mutant(
         "any-newer-meta-is-a-rename",
-        "objstore/_rename.py",
+        "objstore/format/models.py",
         "return marker.deleted and marker.metadata.get(MOVED) == nuid and is_nuid_of(nuid, marker.name)",
         "return marker.deleted and marker.metadata.get(MOVED) == nuid",
         "only the delete marker of the name that chunks were stored for tells that they were renamed",
@@ -601,7 +601,7 @@ MUTANTS = (
     ),
     Mutant(
         "look-under-way-counts",
-        "objstore/_look.py",
+        "objstore/commit/scan.py",
         "self._done <= begun",
         "self._done < begun",
         "a look that began before one's own commit does not count",
@@ -609,7 +609,7 @@ MUTANTS = (
     ),
     Mutant(
         "full-after-the-commit",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "except (Unrepairable, StoreFullError) as exc:",
         "except Unrepairable as exc:",
         "what was committed does not report that nothing was stored",
@@ -617,7 +617,7 @@ MUTANTS = (
     ),
     Mutant(
         "older-elsewhere-stays",
-        "objstore/_discard.py",
+        "objstore/commit/discard.py",
         "    if lookup.others:",
         "    if False:",
         "what is older under another subject is gone before the newest is changed",
@@ -633,7 +633,7 @@ MUTANTS = (
     ),
     Mutant(
         "held-and-sent-again",
-        "objstore/_chunks.py",
+        "objstore/write/chunks.py",
         "self._session != client._connection.epoch",
         "False",
         "chunks that a relay may still deliver are not sent again on the same nuid",
@@ -641,7 +641,7 @@ MUTANTS = (
     ),
     Mutant(
         "whoever-answers-leads",
-        "objstore/_counts.py",
+        "objstore/bucket/counts.py",
         "if count >= wanted or leads(info) or loop.time() > deadline:",
         "if True:",
         "missing chunks are believed from a leader that has heard from a majority",
@@ -649,7 +649,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-rest-is-lost",
-        "objstore/_rename.py",
+        "objstore/change/rename.py",
         "while change(current) != replace(current, metadata=unmarked(current)):",
         "while False:",
         "what a rename was to change besides is changed when another has finished it",
@@ -665,7 +665,7 @@ MUTANTS = (
     ),
     Mutant(
         "unwritable-stands-in-the-way",
-        "objstore/_rename.py",
+        "objstore/commit/renames.py",
         "    except UNWRITABLE as exc:",
         "    except () as exc:",
         "a name whose marked rename cannot be written is replaced all the same",
@@ -673,7 +673,7 @@ MUTANTS = (
     ),
     Mutant(
         "collection-ends-at-a-name",
-        "objstore/_maintain.py",
+        "objstore/maintenance/gc.py",
         "        except WHOLE_BUCKET:",
         "        except NatsError:",
         "one name whose rename cannot be completed does not end gc",

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from objstore._commit_states import CommitStates, Standing, Step
+from objstore.commit.states import CommitStates, Standing, Step
 from support.commit_search import Budget, Rules, Search
 
 LIMIT = int(os.environ.get("COMMIT_SEARCH", "0"))

@@ -26,7 +26,7 @@ from objstore import (
     ObjectMeta,
     OutcomeUnknownError,
 )
-from objstore._bucket import Bucket
+from objstore.bucket.bucket import Bucket
 from support.simulation import Link, Stream, VirtualLoop
 
 SEEDS = int(os.environ.get("SIMULATIONS", "40"))
@@ -270,7 +270,7 @@ def simulate(
 ) -> tuple[Stream, list[Operation], list[str]]:
     loop = VirtualLoop()
     try:
-        with patch("objstore._upload.newest_metas", metas):
+        with patch("objstore.write.upload.newest_metas", metas):
             return loop.run_until_complete(history(loop, seed, mix, calm))
     finally:
         for task in asyncio.all_tasks(loop):

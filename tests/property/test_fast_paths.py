@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from natsproto.aio.connection import LARGE
 from natsproto.errors import NatsError, RemoteProtocolError
+from natsproto.jetstream.api.acks import _parse_any_ack, parse_pub_ack, plain_ack_head, plain_ack_seq
 from natsproto.jetstream.api.codec import dumps, dumps_str, loads, parse_time
-from natsproto.jetstream.publisher import _parse_any_ack, parse_pub_ack, plain_ack_head, plain_ack_seq
 from natsproto.wire import Msg, Parser, Pub, serializer
-from objstore._message_reads import last_of
+from objstore.bucket.message_reads import last_of
 from support.fake_session import FakeServer
 
 # --- acknowledgements ---------------------------------------------------------------------------------

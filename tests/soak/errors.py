@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from objstore._counts import STEPS_DOWN
+from objstore.bucket.counts import STEPS_DOWN
 
 from .checker import Violation
 from .effects import WRITES

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-from objstore._commit_states import (
+from objstore.commit.states import (
     ENDS,
     LOST_WAIT,
     AfterFull,

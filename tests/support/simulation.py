@@ -25,7 +25,7 @@ from natsproto.headers import parse_headers
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.wire import Pub
 from objstore import ObjectStore
-from objstore._bucket import Bucket
+from objstore.bucket.bucket import Bucket
 from support.fake_session import FakeServer, FakeSession
 
 STREAM = "OBJ_b"

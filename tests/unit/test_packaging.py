@@ -80,7 +80,7 @@ def test_wheel_is_reproducible(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
 
 
 def test_size(wheel: zipfile.ZipFile) -> None:
-    assert os.path.getsize(str(wheel.filename)) < 400_000
+    assert os.path.getsize(str(wheel.filename)) < 425_000  # a file costs 250 bytes by itself
 
 
 def run_isolated(program: str) -> str:
@@ -94,7 +94,9 @@ def run_isolated(program: str) -> str:
 def test_import_needs_only_the_standard_library() -> None:
     out = run_isolated(
         "import asyncio, natsproto, objstore; natsproto.connect; objstore.ObjectStore\n"
-        "from natsproto.jetstream import context; from objstore import manager, _put, _get, _watch, _change\n"
+        "from natsproto.jetstream import context; from objstore import manager\n"
+        "from objstore.write import put; from objstore.read import get\n"
+        "from objstore.listing import watcher; from objstore.change import update\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     foreign = set(out.split()) - set(sys.stdlib_module_names) - {"natsproto", "objstore", "__main__"}

@@ -9,8 +9,9 @@ import pytest
 
 from natsproto.errors import APIError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream import publisher
+from natsproto.jetstream.api.acks import ANY_DOMAIN, AckCheck
 from natsproto.jetstream.api.errors import StorageFullError
-from natsproto.jetstream.publisher import ANY_DOMAIN, MAX_MESSAGES, AckCheck, OutOfOrderError, PublishWindow
+from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from support.fake_session import FakeServer, turns
 
 NEW = b'{"stream":"S","seq":5}'

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natsproto.jetstream.api.delivery import Delivery, parse_ack_subject
+from natsproto.jetstream.api.acks import Delivery, parse_ack_subject
 
 
 def facts(delivery: Delivery | None) -> tuple[object, ...]:

@@ -23,8 +23,8 @@ from natsproto.jetstream.api.errors import (
     ConsumerNotFoundError,
 )
 from natsproto.jetstream.api.models import ConsumerInfo
-from natsproto.jetstream.consumer import PullConsumer
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.pull import PullConsumer
 from natsproto.wire import Pub
 from support.fake_session import FakeServer, turns, until
 
@@ -158,7 +158,7 @@ async def test_a_fetch_that_is_refused(pulled: Pulled, end: bytes, kind: type) -
 async def test_fetch_from_a_consumer_that_does_not_exist(
     pulled: Pulled, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 0.01)
+    monkeypatch.setattr("natsproto.jetstream.pull.GRACE", 0.01)
     pulled.exists = False
     if says == "503":
         pulled.on_next = lambda pub: pulled.status(pub, b"503")
@@ -167,7 +167,7 @@ async def test_fetch_from_a_consumer_that_does_not_exist(
 
 
 async def test_fetch_from_a_server_that_says_nothing(pulled: Pulled, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 0.01)
+    monkeypatch.setattr("natsproto.jetstream.pull.GRACE", 0.01)
     with pytest.raises(RequestTimeoutError):
         await pulled.consumer.fetch(timeout=0.01)
 

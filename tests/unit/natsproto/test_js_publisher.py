@@ -22,8 +22,9 @@ from natsproto.errors import (
     WrongStreamError,
 )
 from natsproto.jetstream import publisher
+from natsproto.jetstream.api.acks import parse_pub_ack
 from natsproto.jetstream.api.errors import StorageFullError
-from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow, parse_pub_ack
+from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from natsproto.subjects import MAX_NAMES
 from support.fake_session import FakeServer, turns, until
 

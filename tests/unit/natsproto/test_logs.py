@@ -10,9 +10,9 @@ from natsproto._values import brief
 from natsproto.aio import callbacks
 from natsproto.aio.callbacks import MOST_LINES, BoundedLog
 from natsproto.errors import NoRespondersError, PermissionsViolationError, ServerError
-from objstore._newest import warn_invalid
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta
+from objstore.listing.metas import warn_invalid
 from support.fake_session import FakeServer
 
 

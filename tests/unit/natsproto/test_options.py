@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto.aio.client import connect
+from natsproto.aio.connect import connect
 from natsproto.aio.options import Options
 from natsproto.errors import ConfigError
 

@@ -15,7 +15,7 @@ from natsproto import _owner
 from natsproto._owner import peer_user
 from natsproto.errors import ServerProcessError
 from natsproto.server import LocalCluster, LocalServer, find_server, local
-from natsproto.server._process import Ports
+from natsproto.server.process import Ports
 from support.servers import old_binary
 
 STRANGER = 65534

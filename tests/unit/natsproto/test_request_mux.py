@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
-from natsproto.aio import request_mux
-from natsproto.aio.request_mux import GRAIN, ReplySlot, RequestMux, RequestSlot
+from natsproto.aio import requests as request_mux
+from natsproto.aio.handlers import ReplySlot
+from natsproto.aio.requests import GRAIN, RequestMux, RequestSlot
 from natsproto.errors import (
     ConnectionClosedError,
     NoRespondersError,

@@ -11,8 +11,8 @@ import pytest
 
 import natsproto
 from natsproto.wire import Parser
-from natsproto.wire import _room as room_module
-from natsproto.wire._room import Room
+from natsproto.wire import memory as room_module
+from natsproto.wire.memory import Room
 from support.skips import left_out
 
 
@@ -113,7 +113,7 @@ def test_payloads_of_a_parser(way: str, size: int) -> None:
 
 
 def test_nobody_makes_views_that_the_collector_minds() -> None:
-    """The rule of natsproto/wire/_room.py, everywhere."""
+    """The rule of natsproto/wire/memory.py, everywhere."""
     packages = [Path(natsproto.__file__).parent, Path(natsproto.__file__).parent.parent / "objstore"]
     found = [
         f"{path}: {line.strip()}"
@@ -127,12 +127,12 @@ def test_nobody_makes_views_that_the_collector_minds() -> None:
 
 HOLDERS = {
     "room": """
-        from natsproto.wire._room import Room
+        from natsproto.wire.memory import Room
         room = Room(1000)
         held = [room, room.view[10:20], room.view]
     """,
     "slice": """
-        from natsproto.wire._room import Room
+        from natsproto.wire.memory import Room
         held = [Room(1000).view[10:20]]
     """,
     "parser": """
@@ -160,28 +160,28 @@ HOLDERS = {
     """,
     "places": """
         from objstore.format.memory import BytesTarget
-        from objstore.format.places import Places
+        from objstore.format.memory import Places
         places = Places(BytesTarget(10_000))
         held = [places, places.place(100), places.place(100), places.place_with_room()]
         places.store(b"first")
         places.store(held[1])
     """,
     "whole": """
-        from objstore._sinks import WholeSink
+        from objstore.read.sinks import WholeSink
         sink = WholeSink(info, verify=True, progress=None)
         sink.reserve()
         held = [sink, sink.place(5000), sink.place(4000)]
         sink.accept(held[1][0])
     """,
     "blocks": """
-        from objstore._sinks import BlockSink
+        from objstore.read.sinks import BlockSink
         from objstore.format.assembly import Assembly
         sink = BlockSink(info, Assembly(info))
         held = [sink, sink.place(5000), sink.place(4000)]
         sink.accept(held[1][0])
     """,
     "range": """
-        from objstore._range import Layout, RangeSink
+        from objstore.read.ranges import Layout, RangeSink
         layout = Layout(info)
         sink = RangeSink(layout, layout.part(100, 9000), 100, 9000)
         held = [sink, sink.place(4000)]

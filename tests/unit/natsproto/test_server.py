@@ -23,7 +23,7 @@ import pytest
 
 from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeatureError
 from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
-from natsproto.server._process import Ports
+from natsproto.server.process import Ports
 from support.certs import make_certs
 from support.servers import old_binary
 from support.sockets import listening

@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from natsproto.aio import server_pool
-from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, backoff, parse_url
+from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, parse_url
 from natsproto.errors import ConfigError
 
 
@@ -305,17 +305,6 @@ def test_long_addresses_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
     pool.discover([f"{name}h:1" * 2, f"{name}:1"], via=pool.servers[0])
     assert parsed == [f"nats://{name}:1"]
     assert pool.servers[1].host == name
-
-
-def test_backoff_doubles_with_jitter_up_to_the_ceiling() -> None:
-    rng = random.Random(7)
-    assert backoff(0, first=0.1, ceiling=4, rng=rng) == 0
-    for attempt in range(1, 200):
-        limit = min(4, 0.1 * 2 ** (attempt - 1))
-        waits = [backoff(attempt, first=0.1, ceiling=4, rng=rng) for _ in range(20)]
-        assert all(limit / 2 <= wait <= limit for wait in waits)
-        assert len(set(waits)) > 1
-    assert backoff(10**9, first=0.1, ceiling=4, rng=rng) <= 4
 
 
 def test_address_and_url_hold_no_credentials() -> None:

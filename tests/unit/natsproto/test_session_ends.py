@@ -12,7 +12,7 @@ from natsproto.aio.client import Client
 from natsproto.aio.options import Options
 from natsproto.aio.session import Session
 from natsproto.errors import RemoteProtocolError, StaleConnectionError
-from natsproto.wire._room import _writable
+from natsproto.wire.memory import _writable
 
 
 class Wire:

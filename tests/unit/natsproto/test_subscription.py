@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from natsproto.aio.handlers import Handler
 from natsproto.aio.operations import home_of
-from natsproto.aio.subscription import Handler, Subscription
+from natsproto.aio.subscription import Subscription
 from natsproto.errors import (
     ConnectionClosedError,
     PermissionsViolationError,

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from natsproto.testing._listener import Listener
+from natsproto.testing.listener import Listener
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

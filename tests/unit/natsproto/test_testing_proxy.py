@@ -304,7 +304,7 @@ async def test_a_reset_is_passed_on(who: str) -> None:
             wire.conn.abort()
             other = wire.reader
         else:
-            from natsproto.testing._listener import reset
+            from natsproto.testing.listener import reset
 
             reset(wire.writer)
             other = wire.from_client

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from natsproto import transport as module
 from natsproto.errors import ConfigError, StaleConnectionError
-from natsproto.testing._listener import reset
+from natsproto.testing.listener import reset
 from natsproto.transport import Transport, TransportKind, open_transport
+from natsproto.transport import buffered as module
 from support.leaks import no_task_left
 
 nothing_left = pytest.fixture(autouse=True)(no_task_left)

@@ -11,9 +11,9 @@ from websockets.client import ClientProtocol  # noqa: E402
 from websockets.server import ServerProtocol  # noqa: E402
 from websockets.uri import WebSocketURI  # noqa: E402
 
-from natsproto.aio import websocket  # noqa: E402
-from natsproto.aio.websocket import WebSocketTransport  # noqa: E402
 from natsproto.errors import RemoteProtocolError  # noqa: E402
+from natsproto.transport import websocket  # noqa: E402
+from natsproto.transport.websocket import WebSocketTransport  # noqa: E402
 
 LIMIT = 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from objstore._references import _can_be_asked_for
+from objstore.commit.references import _can_be_asked_for
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from objstore.errors import DigestMismatchError, IntegrityError
 from objstore.format.assembly import Assembly
 from objstore.format.memory import BytesTarget
 from objstore.format.models import ObjectInfo
+from objstore.read.sinks import WholeSink
 
 DATA = bytes(range(256)) * 4
 
@@ -32,7 +33,6 @@ def test_whole_object_without_a_target():
         assert (assembly.chunks, assembly.received) == (i + 1, (i + 1) * 256)
     assert assembly.complete
     assembly.finish()
-    assert assembly.place(10) is None
 
 
 def test_empty_object():
@@ -42,9 +42,7 @@ def test_empty_object():
     assembly = Assembly(make_info(b"", 0))
     assembly.accept(b"")  # .NET stores one
     assembly.finish()
-    target = BytesTarget(0)
-    Assembly(make_info(b"", 0), target=target).finish()
-    assert target.getvalue() == b""
+    assert Whole(make_info(b"", 0)).finish() == b""
 
 
 @pytest.mark.parametrize("counted", [4, 5])
@@ -159,9 +157,16 @@ class TestBytesTarget:
         with pytest.raises(ValueError):
             BytesTarget(8).slot(offset, size)
 
-    def test_size_must_be_the_objects(self):
-        with pytest.raises(ValueError):
-            Assembly(make_info(), target=BytesTarget(5))
+
+class Whole(WholeSink):
+    """An object in memory, by frames: the place of each alone, without the slack behind it."""
+
+    def __init__(self, info):
+        super().__init__(info, verify=True, progress=None)
+
+    def place(self, size):
+        found = super().place(size)
+        return found[0] if isinstance(found, tuple) else found
 
 
 class Parser:
@@ -204,8 +209,7 @@ class Parser:
 )
 def test_placed_payloads_end_at_their_offsets(sizes, place_from, lag):
     data = hashlib.shake_128(b"seed").digest(sum(sizes))
-    target = BytesTarget(len(data))
-    assembly = Assembly(make_info(data, len(sizes)), target=target)
+    assembly = Whole(make_info(data, len(sizes)))
     parser = Parser(assembly, place_from, lag)
     at = 0
     for size in sizes:
@@ -215,15 +219,14 @@ def test_placed_payloads_end_at_their_offsets(sizes, place_from, lag):
     assert assembly.complete
     assembly.finish()
     assert (parser.placed > 0) is (place_from < 100)
-    first = target.getvalue()
+    first = assembly._target.getvalue()
     assert first == data
-    assert target.getvalue() is first, "a view of the target was left alive"
+    assert assembly._target.getvalue() is first, "a view of the target was left alive"
 
 
 def test_regular_objects_are_placed_throughout():
-    target = BytesTarget(1000)
     data = DATA[:1000]
-    assembly = Assembly(make_info(data, 10), target=target)
+    assembly = Whole(make_info(data, 10))
     parser = Parser(assembly, 1, 3)
     for part in split(data, 100):
         parser.frame(part)
@@ -233,8 +236,7 @@ def test_regular_objects_are_placed_throughout():
 
 
 def test_accepted_payloads_of_the_caller_stay_usable():
-    target = BytesTarget(len(DATA))
-    assembly = Assembly(make_info(), target=target)
+    assembly = Whole(make_info())
     slot = assembly.place(256)
     mine = memoryview(DATA)[:256]
     slot[:] = DATA[256:512]
@@ -245,11 +247,11 @@ def test_accepted_payloads_of_the_caller_stay_usable():
         assembly.accept(memoryview(part))
     assembly.finish()
     del slot
-    assert target.getvalue() == DATA
+    assert assembly._target.getvalue() == DATA
 
 
 def test_no_place_beyond_the_object_or_for_nothing():
-    assembly = Assembly(make_info(), target=BytesTarget(1024))
+    assembly = Whole(make_info())
     assert assembly.place(0) is None
     assert assembly.place(1025) is None
     assert len(assembly.place(1000)) == 1000
@@ -258,8 +260,7 @@ def test_no_place_beyond_the_object_or_for_nothing():
 
 
 def test_places_of_a_lost_consumer_are_forgotten():
-    target = BytesTarget(1024)
-    assembly = Assembly(make_info(), target=target)
+    assembly = Whole(make_info())
     first, stale, staler = (assembly.place(256) for _ in range(3))
     first[:] = DATA[:256]
     stale[:] = b"\xff" * 256
@@ -271,14 +272,13 @@ def test_places_of_a_lost_consumer_are_forgotten():
         slot[:] = part
         assembly.accept(slot)
     assembly.finish()
-    assert target.getvalue() == DATA
+    assert assembly._target.getvalue() == DATA
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_frame_that_ends_after_it_was_given_up_overwrites_nothing(last):
     """The parser ran ahead: a slot lies where a payload belongs that was parsed before, accepted after it."""
-    target = BytesTarget(1024)
-    assembly = Assembly(make_info(), target=target)
+    assembly = Whole(make_info())
     parts = split(DATA, 256)
     if last:
         while len(parts) > 1:
@@ -293,12 +293,11 @@ def test_a_frame_that_ends_after_it_was_given_up_overwrites_nothing(last):
         slot[:] = part
         assembly.accept(slot)
     assembly.finish()
-    assert target.getvalue() == DATA
+    assert assembly._target.getvalue() == DATA
 
 
 def test_bytes_that_must_be_moved_survive_a_lost_consumer():
-    target = BytesTarget(1024)
-    assembly = Assembly(make_info(), target=target)
+    assembly = Whole(make_info())
     slot, stale = assembly.place(256), assembly.place(256)
     slot[:] = DATA[100:356]
     stale[:] = b"\xff" * 256
@@ -308,18 +307,17 @@ def test_bytes_that_must_be_moved_survive_a_lost_consumer():
     assembly.accept(DATA[356:])
     with pytest.raises(IntegrityError, match="3 chunks"):
         assembly.finish()
-    assert target.getvalue() == DATA
+    assert assembly._target.getvalue() == DATA
 
 
 def test_view_of_a_placed_payload_is_tolerated():
-    target = BytesTarget(1024)
-    assembly = Assembly(make_info(chunks=1), target=target)
+    assembly = Whole(make_info(chunks=1))
     slot = assembly.place(1024)
     slot[:] = DATA
     pinned = PickleBuffer(slot)
     assembly.accept(slot)
     assembly.finish()
-    assert target.getvalue() == DATA
+    assert assembly._target.getvalue() == DATA
     del pinned
 
 
@@ -332,15 +330,14 @@ def test_memory_is_one_object():
     info = make_info(data, 8)
     tracemalloc.start()
     try:
-        target = BytesTarget(size)
-        assembly = Assembly(info, target=target)
+        assembly = Whole(info)
         for part in range(8):
             slot = assembly.place(1 << 20)
             slot[:] = memoryview(data)[part << 20 : (part + 1) << 20]
             assembly.accept(slot)
         del slot
         assembly.finish()
-        value = target.getvalue()
+        value = assembly._target.getvalue()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,9 +10,9 @@ import pytest
 
 from natsproto.errors import NoRespondersError, RequestTimeoutError, StaleConnectionError
 from natsproto.jetstream.api.errors import StreamNotFoundError
-from objstore._bucket import retrying
-from objstore._budget import Budget
-from objstore._doubt import in_vain
+from objstore.bucket.budget import Budget
+from objstore.bucket.retry import retrying
+from objstore.write.doubt import in_vain
 from support.fake_session import FakeServer
 
 

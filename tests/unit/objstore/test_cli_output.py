@@ -12,13 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsproto._values import printable
-from objstore.cli.output import (
-    Output,
-    human_size,
-    human_time,
-    object_document,
-    status_document,
-)
+from objstore.cli.output import Output, human_size, human_time, object_document, status_document
 from objstore.format.models import (
     ObjectHeaders,
     ObjectInfo,

@@ -10,12 +10,7 @@ from objstore.errors import BadObjectMetaError, DigestMismatchError, IntegrityEr
 from objstore.format import codec
 from objstore.format.assembly import Assembly
 from objstore.format.codec import DEEPEST, MetaDecodeError, decode_meta, encode_meta
-from objstore.format.models import (
-    ObjectHeaders,
-    ObjectInfo,
-    ObjectLink,
-    ObjectMetaOptions,
-)
+from objstore.format.models import ObjectHeaders, ObjectInfo, ObjectLink, ObjectMetaOptions
 from objstore.format.naming import chunk_subject, is_safe_nuid, meta_subject, meta_subjects
 
 NOW = datetime(2026, 11, 22, 14, 15, 10, 159027, tzinfo=UTC)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from natsproto.jetstream.api.errors import StreamNotFoundError
-from objstore._bucket import retrying
-from objstore._collect import Collector
+from objstore.bucket.collect import Collector
+from objstore.bucket.retry import retrying
 from support.fake_session import turns, until
 from support.fake_stream import Stream
 

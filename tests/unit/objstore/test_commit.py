@@ -6,8 +6,8 @@ import pytest
 
 from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream.api.models import StreamInfo
-from objstore._bucket import Bucket
-from objstore._commit import Commit
+from objstore.bucket.bucket import Bucket
+from objstore.commit.commit import Commit
 from support.fake_session import FakeServer
 
 CREATED = {"config": {"name": "OBJ_b"}, "state": {}, "created": "2024-01-01T00:00:00Z"}

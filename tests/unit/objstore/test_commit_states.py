@@ -1,4 +1,4 @@
-"""Every row of the table in objstore/_commit_states.py: each event in each state, and what follows."""
+"""Every row of the table in objstore/commit/states.py: each event in each state, and what follows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from objstore._commit_states import (
+from objstore.commit.states import (
     ENDS,
     LOST_WAIT,
     ZERO_WINDOW,

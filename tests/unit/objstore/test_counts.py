@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import pytest
 
 from natsproto.errors import RemoteProtocolError
-from objstore import _counts
-from objstore._counts import count_messages, leads
+from objstore.bucket import counts as _counts
+from objstore.bucket.counts import count_messages, leads
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from natsproto.errors import RequestTimeoutError
-from objstore import _feed
-from objstore._feed import _Window
+from objstore.read import feed as _feed
+from objstore.read.feed import _Window
 
 
 async def window(*, idle: bool, scheme: str) -> tuple[_Window, Any, list[float]]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectInfo, _range
-from objstore._doubt import fence
-from objstore._feed import ChunkFeed
-from objstore._newest import Goal
+from objstore import ObjectInfo
+from objstore.listing.metas import Goal
+from objstore.read import ranges as _ranges
+from objstore.read.feed import ChunkFeed
+from objstore.write.doubt import fence
 from support.simulation import STREAM, Link, Stream
 
 CHUNKS = "$O.b.C.N"
@@ -112,10 +113,10 @@ async def test_measured_by_a_replica_that_is_behind(link: Link, monkeypatch: pyt
         offsets.append(offset)
         seqs.append(seq)
 
-    monkeypatch.setattr(_range, "_measure", behind)
+    monkeypatch.setattr(_ranges, "_measure", behind)
     measured: list[tuple[list[int], list[int]]] = []
     layout: Any = SimpleNamespace(measured=lambda offsets, seqs: measured.append((list(offsets), list(seqs))))
-    await _range.measure(link.bucket, info_of(), layout)
+    await _ranges.measure(link.bucket, info_of(), layout)
     assert measured == [([0, 3, 6], [2, 3])]
 
 
@@ -128,8 +129,8 @@ async def test_ranges_of_replicas_begin_with_the_leader(link: Link, monkeypatch:
     async def place(*_: object) -> None:
         raise Asked
 
-    monkeypatch.setattr(_range, "place", place)
+    monkeypatch.setattr(_ranges, "place", place)
     with pytest.raises(Asked):
-        await _range.read_range(link.bucket, info_of(), 0, 3)
+        await _ranges.read_range(link.bucket, info_of(), 0, 3)
     with pytest.raises(Asked):
-        await _range.prove(link.bucket, info_of(), _range.Layout(info_of()))
+        await _ranges.prove(link.bucket, info_of(), _ranges.Layout(info_of()))

@@ -12,7 +12,7 @@ from natsproto.jetstream.api.errors import (
     api_error,
     retryable,
 )
-from objstore._refusals import translated
+from objstore.bucket.refusals import translated
 from objstore.errors import BucketNotFoundError, BucketSealedError, StoreFullError
 
 

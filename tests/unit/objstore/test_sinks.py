@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from objstore import IntegrityError, ObjectInfo
-from objstore._sinks import ARENAS, BlockSink, WholeSink
 from objstore.format.assembly import Assembly
 from objstore.format.digest import hex_digest, new_hasher
+from objstore.read.sinks import ARENAS, BlockSink, WholeSink
 
 CHUNK = 1000
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from objstore import _source
-from objstore._source import open_source
+from objstore.write import source as _source
+from objstore.write.source import open_source
 
 
 async def read(data: Any) -> bytes:

@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from objstore import SourceChangedError, _source
-from objstore._operation import check_callback
-from objstore._source import RELEASE, open_source
+from objstore import SourceChangedError
+from objstore.bucket.operation import check_callback
 from objstore.format.chunking import Chunker, flat_view
+from objstore.write import source as _source
+from objstore.write.source import RELEASE, open_source
 
 DATA = bytes(range(256)) * 10
 
@@ -472,7 +473,7 @@ def test_one_interrupt_ends_the_program(tmp_path: Path, how: str) -> None:
     program = f"""if True:
         import asyncio, pathlib, signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
-        from objstore._source import open_source
+        from objstore.write.source import open_source
         path = pathlib.Path({str(path)!r})
 
         async def main():

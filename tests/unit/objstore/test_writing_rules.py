@@ -15,11 +15,14 @@ import pytest
 
 from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.api.models import StoredMessage
-from objstore import ObjectMeta, OutcomeUnknownError, _change
-from objstore._chunks import ChunkSender
-from objstore._commit import Conflict
-from objstore._rename import _Both, _commit
+from objstore import ObjectMeta, OutcomeUnknownError
+from objstore.change import delete as _delete
+from objstore.change.rename import _Both
+from objstore.commit import discard as _discard
+from objstore.commit.commit import Conflict
+from objstore.commit.renames import commit_meta
 from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.write.chunks import ChunkSender
 from support.simulation import Link, Stream, VirtualLoop
 
 META = "$O.b.M.YQ=="
@@ -151,9 +154,9 @@ def test_a_full_bucket_is_freed_up_to_what_was_read() -> None:
         store = world.link.store
         read = await store.put("a", b"old")
         newer = await store.put("a", b"newer")
-        assert await _change.free(world.link.bucket, META, read.revision) == 0
+        assert await _discard.free(world.link.bucket, META, read.revision) == 0
         assert (await store.get_info("a")).revision == newer.revision
-        assert await _change.free(world.link.bucket, META, newer.revision) == 1
+        assert await _discard.free(world.link.bucket, META, newer.revision) == 1
 
     run(history)
 
@@ -229,12 +232,12 @@ def test_chunks_of_a_half_done_rename_stay() -> None:
         old = await store.put("a", b"old")
         bucket = world.link.bucket
         info = await store.get_info("a")
-        await _commit(bucket, replace(info, metadata={RENAMING: "b"}), info.revision)
-        await _commit(bucket, replace(info, name="b", metadata={RENAMED_FROM: "a"}), 0)
+        await commit_meta(bucket, replace(info, metadata={RENAMING: "b"}), info.revision)
+        await commit_meta(bucket, replace(info, name="b", metadata={RENAMED_FROM: "a"}), 0)
         half = await bucket.leader_meta("a")
         assert half is not None
         assert half.nuid == old.nuid
-        await _change._discard(bucket, bucket.meta_subject("a"), half)
+        await _delete._discard(bucket, bucket.meta_subject("a"), half)
         assert world.stream.of(CHUNKS + old.nuid)
 
     run(history)

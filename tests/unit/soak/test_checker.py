@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from objstore._counts import STEPS_DOWN
+from objstore.bucket.counts import STEPS_DOWN
 from tests.soak.checker import BucketCheck, check_bucket
 from tests.soak.content import body_id, digest, make
 from tests.soak.errors import by_one_cut_off

@@ -1,0 +1,143 @@
+"""``connect()``: its options, and what it returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .callbacks import Callback
+from .client import Client
+from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from ..transport import TransportKind
+    from .auth import SignatureCallback, TokenSource
+
+
+class _Connecting(Awaitable[Client]):
+    """What :func:`connect` returns: ``await`` it, or use it with ``async with``."""
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._client: Client | None = None
+
+    async def _open(self) -> Client:
+        client = Client(self._options)
+        await client._connection.open()
+        return client
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Client:
+        self._client = await self._open()
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+
+def connect(
+    servers: str | Sequence[str] = DEFAULT_SERVER,
+    *,
+    name: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: TokenSource | None = None,
+    nkey_seed: str | bytes | None = None,
+    nkey: str | None = None,
+    creds: str | os.PathLike[str] | None = None,
+    jwt: TokenSource | None = None,
+    signature_cb: SignatureCallback | None = None,
+    tls: ssl.SSLContext | bool | None = None,
+    tls_hostname: str | None = None,
+    tls_first: bool = False,
+    connect_timeout: float = 2.0,
+    request_timeout: float = 5.0,
+    drain_timeout: float = 30.0,
+    retry_budget: float = DEFAULT_RETRY_BUDGET,
+    ping_interval: float = 20.0,
+    max_outstanding_pings: int = 2,
+    reconnect: bool = True,
+    max_reconnects: int = 60,
+    reconnect_wait: float = 0.1,
+    reconnect_wait_max: float = 4.0,
+    reconnect_buffer_size: int = 8 * 1024 * 1024,
+    retry_on_failed_connect: bool = False,
+    randomize: bool = True,
+    ignore_discovered: bool = False,
+    inbox_prefix: str = "_INBOX",
+    echo: bool = True,
+    pedantic: bool = False,
+    pending_msgs_limit: int = 65536,
+    pending_bytes_limit: int = 64 * 1024 * 1024,
+    transport: TransportKind | None = None,
+    error_cb: Callback | None = None,
+    disconnected_cb: Callback | None = None,
+    reconnected_cb: Callback | None = None,
+    closed_cb: Callback | None = None,
+    discovered_server_cb: Callback | None = None,
+    lame_duck_cb: Callback | None = None,
+) -> _Connecting:
+    """Connect to NATS: ``nc = await connect(url)`` or ``async with connect(url) as nc``.
+
+    The first connect fails at once, with one error, when no server can be reached; afterwards a lost
+    connection is replaced in the background (at once, then with growing, jittered pauses).
+
+    Args:
+        servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
+            ``user:password@`` or ``token@`` before the host; default ``nats://127.0.0.1:4222``.
+        name: shown in the server's connection list.
+        user, password, token: credentials; ``token`` may be a callable. A server whose
+            URL has its own gets those alone.
+        nkey_seed, creds, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
+            ``signature_cb`` signs). ``jwt`` may be a callable, ``creds`` is a path; both are read
+            anew at each attempt to connect.
+        nkey: the public key (``U…``) of ``signature_cb``, where there is no JWT that has it.
+        tls: ``True`` or an ``ssl.SSLContext`` demands TLS; ``False`` forbids it; ``None`` follows the
+            scheme and the server.
+        tls_hostname: the name to verify instead of the host.
+        tls_first: TLS before INFO (server option ``handshake_first``, nats-server 2.10.4).
+        connect_timeout: seconds for one attempt at one server (2).
+        request_timeout: seconds for ``request`` and ``flush`` (5).
+        drain_timeout: seconds for ``drain`` (30); closing comes after it.
+        retry_budget: seconds without progress after which object stores and ordered consumers give up what
+            they have to repeat because a connection or a leader is away (20; an election takes about 7).
+            Of a single call: :meth:`objstore.ObjectStore.with_options`.
+        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
+            are unanswered and no other byte came either. A request that times out is followed by a PING;
+            then 2 s of silence are enough.
+        reconnect: ``False`` closes the client at the first loss.
+        max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
+        reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).
+        reconnect_buffer_size: bytes of publishes kept while disconnected (8 MiB).
+        retry_on_failed_connect: keep trying the first connect as well.
+        randomize: shuffle the server list.
+        ignore_discovered: do not take over servers announced in INFO.
+        inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
+        echo: receive one's own messages.
+        pedantic: let the server check publish subjects.
+        pending_msgs_limit, pending_bytes_limit: default bounds of a subscription's queue.
+        transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
+        error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of
+            a class in a second. 100 calls run at a time and 1,000 wait; further errors are left out, with one
+            line in the log.
+        disconnected_cb, reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without
+            arguments. Callbacks may be coroutine functions; a raising one is logged, never fatal.
+
+    Raises:
+        ConfigError: unusable options (raised by the call itself, before any byte is sent).
+        NoServersError: no server could be reached.
+        AuthorizationError: the credentials were refused.
+        SecureConnectionRequiredError: TLS is wanted by one side only.
+    """
+    return _Connecting(Options(**locals()))

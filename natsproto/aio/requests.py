@@ -1,0 +1,179 @@
+"""Replies: one wildcard inbox for every request of a connection, and one timer for all their deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from math import inf
+from typing import TYPE_CHECKING
+
+from ..errors import NoRespondersError
+from ..headers import status_of
+from ..subjects import secret_name
+from .handlers import Handler, ReplySlot
+
+if TYPE_CHECKING:
+    from ..wire import Msg as WireMsg
+    from ..wire import Target
+
+
+GRAIN = 0.005
+"""Seconds between two looks at the deadlines of open slots: so late a time-out may be, when many are due."""
+
+
+class RequestSlot(ReplySlot):
+    """One request, one reply."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, subject: bytes, future: asyncio.Future[WireMsg]) -> None:
+        self.subject = subject  # not by super(): one is made for every request
+        self.inbox = self.token = b""
+        self.deadline = inf
+        self.future = future
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        future = self.future
+        if not future.done():
+            # A status is only believed on an empty payload: any peer can put one into a header.
+            if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
+                future.set_exception(NoRespondersError(self.subject.decode("utf-8", "replace")))
+            else:
+                future.set_result(msg)
+
+    def on_lost(self, exc: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(exc)
+
+
+TOKEN = 12
+"""Characters of a token: 72 random bits."""
+
+REPLY_REST = len(f".{secret_name()}.{'T' * TOKEN}.9999999999")
+"""Bytes of the longest reply subject after the prefix: inbox, token, an index that tells replies apart."""
+
+STOCK = 64
+"""Tokens made at a time."""
+
+
+class RequestMux(Handler):
+    """Dispatches replies by token. Late and unknown replies are dropped.
+
+    A token is random: whoever sees the reply subject of one request (everybody who may read the subject it
+    goes to) learns nothing of the others, and can answer none of them.
+
+    Deadlines have no timers of their own, which would cost a request more than all the rest of its
+    bookkeeping: one timer looks at every open slot when the first of them can be due, and so at most once in
+    :data:`GRAIN`. Nearly all requests are answered before anybody looks.
+    """
+
+    __slots__ = ("_next_look", "_prefix", "_prefix_length", "_slots", "_timer", "_tokens")
+
+    def __init__(self, prefix: bytes) -> None:
+        super().__init__(prefix + b".>")
+        self._prefix = prefix + b"."
+        self._prefix_length = len(self._prefix)
+        self._slots: dict[bytes, ReplySlot] = {}
+        self._tokens: Iterator[bytes] = iter(())
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_look = inf
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def open(self, slot: ReplySlot) -> None:
+        """Give ``slot`` an inbox and register it until :meth:`close`."""
+        token = next(self._tokens, b"")
+        if not token:
+            self._tokens = tokens = iter(_random_tokens())
+            token = next(tokens)
+        slot.token = token
+        slot.inbox = self._prefix + token
+        self._slots[token] = slot
+
+    def close(self, slot: ReplySlot) -> None:
+        """Forget ``slot``; replies that come later are dropped."""
+        if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
+            del self._slots[slot.token]
+
+    def wanted(self, reply: bytes | None) -> bool:
+        """Whether to send a message with that reply subject: no request, or one that is waited for."""
+        if reply is None or not reply.startswith(self._prefix):
+            return True
+        slot = self._slots.get(reply[self._prefix_length :].partition(b".")[0])
+        return slot is not None and not (isinstance(slot, RequestSlot) and slot.future.done())
+
+    def requests(self) -> list[asyncio.Future[WireMsg]]:
+        """What is done when each of the requests under way is answered or given up."""
+        return [slot.future for slot in self._slots.values() if isinstance(slot, RequestSlot)]
+
+    def arm(self, slot: ReplySlot, seconds: float) -> None:
+        """Call ``slot.on_timeout()`` in ``seconds`` from now, unless the slot is closed or armed anew."""
+        loop = asyncio.get_running_loop()
+        slot.deadline = deadline = loop.time() + seconds
+        if deadline < self._next_look:
+            self._look_at(loop, deadline)
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_look = when
+        self._timer = loop.call_at(when, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = max(loop.time(), self._next_look)
+        self._timer = None
+        self._next_look = inf
+        due = [slot for slot in self._slots.values() if slot.deadline <= now]
+        due.sort(key=lambda slot: slot.deadline)  # in order, also when the loop stood still for a while
+        for slot in due:
+            if slot.deadline <= now:
+                slot.deadline = inf
+                slot.on_timeout()
+        soonest = min((slot.deadline for slot in self._slots.values()), default=inf)
+        if soonest < self._next_look:
+            self._look_at(loop, max(soonest, now + GRAIN))
+
+    def deliver(self, msg: WireMsg) -> None:
+        token = msg.subject[self._prefix_length :]
+        slot = self._slots.get(token)
+        rest = b""
+        if slot is None:
+            token, _, rest = token.partition(b".")
+            slot = self._slots.get(token)
+        if slot is not None:
+            slot.on_reply(rest, msg)
+
+    def place(self, msg: WireMsg, size: int) -> Target:
+        token, _, rest = msg.subject[self._prefix_length :].partition(b".")
+        slot = self._slots.get(token)
+        return None if slot is None else slot.place(rest, msg, size)
+
+    def on_disconnect(self, exc: BaseException) -> None:
+        for slot in list(self._slots.values()):
+            slot.on_lost(exc)
+
+    def on_end(self, exc: BaseException | None) -> None:
+        from ..errors import ConnectionClosedError
+
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._next_look = None, inf
+        reason = exc or ConnectionClosedError("the client was closed")
+        for slot in list(self._slots.values()):
+            slot.on_lost(reason)
+
+    def on_refused(self, subject: bytes, exc: BaseException) -> int:
+        """Fail what was sent to ``subject``; returns how much was waiting there."""
+        hit = [slot for slot in self._slots.values() if slot.subject == subject]
+        count = sum(slot.under_way() for slot in hit)
+        for slot in hit:
+            slot.on_lost(exc)
+        return count
+
+
+def _random_tokens() -> list[bytes]:
+    text = urlsafe_b64encode(os.urandom(STOCK * TOKEN * 3 // 4))
+    return [text[start : start + TOKEN] for start in range(0, len(text), TOKEN)]

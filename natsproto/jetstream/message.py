@@ -1,0 +1,81 @@
+"""A delivered message and its acknowledgement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..aio.msg import Msg
+from ..aio.operations import check_loop
+from ..headers import Headers
+from .api.acks import Delivery
+from .api.codec import dumps
+
+if TYPE_CHECKING:
+    from ..aio.client import Client
+    from ..wire import Msg as WireMsg
+
+
+class JetStreamMsg:
+    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``."""
+
+    __slots__ = ("_client", "_msg", "metadata")
+
+    def __init__(self, frame: WireMsg, client: Client, metadata: Delivery) -> None:
+        self._msg = Msg(frame, client)
+        self._client = client
+        self.metadata = metadata
+
+    @property
+    def subject(self) -> str:
+        """The subject the message was published on."""
+        return self._msg.subject
+
+    @property
+    def data(self) -> bytes:
+        """The payload."""
+        return self._msg.data
+
+    @property
+    def headers(self) -> Headers | None:
+        """The headers, or ``None``."""
+        return self._msg.headers
+
+    @property
+    def seq(self) -> int:
+        """The stream sequence."""
+        return self.metadata.stream_seq
+
+    async def ack(self) -> None:
+        """Processed. Not waited for; see :meth:`ack_sync`."""
+        await self._send(b"+ACK")
+
+    async def ack_sync(self, timeout: float | None = None) -> None:
+        """Processed, and the server has confirmed that it knows."""
+        await self._client.request_frame(self._reply(), b"+ACK", b"", timeout)
+
+    async def nak(self, delay: float | None = None) -> None:
+        """Deliver again, now or after ``delay`` seconds."""
+        await self._send(b"-NAK" if delay is None else b"-NAK " + dumps({"delay": int(delay * 1e9)}))
+
+    async def in_progress(self) -> None:
+        """Still working: restart ``ack_wait``."""
+        await self._send(b"+WPI")
+
+    async def term(self) -> None:
+        """Never deliver again."""
+        await self._send(b"+TERM")
+
+    def _reply(self) -> bytes:
+        reply = self._msg._frame.reply
+        assert reply is not None  # parse_ack_subject() saw it
+        return reply
+
+    async def _send(self, word: bytes) -> None:
+        connection = self._client._connection
+        check_loop(connection.home)
+        connection.publish(self._reply(), word)
+        if connection.congested:
+            await connection.drain()
+
+    def __repr__(self) -> str:
+        return f"<JetStreamMsg {self.subject!r} seq={self.seq}>"

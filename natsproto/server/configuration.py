@@ -1,0 +1,76 @@
+"""The configuration text of a local server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError, UnsupportedFeatureError
+from .binary import ServerBinary
+
+_TLS_KEYS = frozenset({"cert_file", "key_file", "ca_file", "verify", "handshake_first"})
+
+
+def quote(text: str) -> str:
+    """Write a string of the configuration language.
+
+    Raises:
+        ConfigError: it has control characters.
+    """
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ConfigError("control characters in a value for the server's configuration")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def address(host: str, port: int) -> str:
+    """``host:port`` as URLs and the server write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_tls(tls: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Check the keys of the ``tls`` option and make its paths absolute.
+
+    Raises:
+        ConfigError: unknown keys, or no certificate.
+    """
+    if tls is None:
+        return None
+    if unknown := set(tls) - _TLS_KEYS:
+        raise ConfigError(f"unknown tls options {sorted(unknown)}; known are {sorted(_TLS_KEYS)}")
+    if not tls.get("cert_file") or not tls.get("key_file"):
+        raise ConfigError("tls needs cert_file and key_file")
+    checked = dict(tls)
+    for key in ("cert_file", "key_file", "ca_file"):
+        if checked.get(key):
+            checked[key] = os.path.abspath(os.fspath(checked[key]))
+    return checked
+
+
+def tls_block(tls: Mapping[str, Any], binary: ServerBinary) -> str:
+    """The ``tls`` block.
+
+    Raises:
+        UnsupportedFeatureError: ``handshake_first`` before 2.10.4.
+    """
+    if tls.get("handshake_first") and binary.version_info < (2, 10, 4):
+        raise UnsupportedFeatureError("TLS handshake before INFO", "2.10.4", f"this is {binary.version}")
+    lines = [f"  {key}: {quote(tls[key])}" for key in ("cert_file", "key_file", "ca_file") if tls.get(key)]
+    lines += [f"  {key}: true" for key in ("verify", "handshake_first") if tls.get(key)]
+    return "\n".join(["tls {", *lines, "  timeout: 5", "}"])
+
+
+def authorization_block(user: str | None, password: str | None, token: str | None) -> str:
+    """The ``authorization`` block, or nothing."""
+    named = [("user", user), ("password", password), ("token", token)]
+    lines = [f"  {key}: {quote(value)}" for key, value in named if value is not None]
+    return "\n".join(["authorization {", *lines, "}"]) if lines else ""
+
+
+def jetstream_block(domain: str | None) -> str:
+    """JetStream with room on paper: ``max_bytes`` of a stream is reserved against ``max_file_store``."""
+    lines = ["  max_file_store: 1TB"]
+    if domain is not None:
+        lines.append(f"  domain: {quote(domain)}")
+    return "\n".join(["jetstream {", *lines, "}"])

@@ -1,0 +1,146 @@
+"""What both transports share: writing, back-pressure, TLS upgrades, socket options."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StaleConnectionError
+from .base import Buffer
+
+if TYPE_CHECKING:
+    pass
+
+
+SOCKET_BUFFER = 4 * 1024 * 1024
+"""SO_SNDBUF/SO_RCVBUF asked for: a whole window fits the kernel, so ``write`` seldom has to copy."""
+
+
+WRITE_HIGH_WATER = 512 * 1024
+"""Bytes the transport may hold itself before :meth:`Transport.drain` waits."""
+
+
+class WriteGate:
+    """Pause/resume of writing: one future per waiting writer, all woken by space or by loss."""
+
+    __slots__ = ("closed", "lost", "paused", "waiters")
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.lost = False
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        self.paused = False
+        self._wake()
+
+    def lose(self) -> None:
+        self.lost = True
+        self._wake()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _wake(self) -> None:
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        while self.paused and not self.lost:
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if not waiter.done():
+                    waiter.cancel()
+        if self.lost:
+            raise StaleConnectionError("the connection was lost while writing")
+
+
+def tune(transport: asyncio.BaseTransport) -> None:
+    """Ask for large socket buffers; a refusal (other socket kinds, limits) costs only speed."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        except OSError:
+            pass
+
+
+class AsyncioTransport:
+    """What both transports share: an asyncio transport and the write gate in front of it."""
+
+    def __init__(self) -> None:
+        self._gate = WriteGate()
+        self._transport: asyncio.Transport | None = None
+        self._socket: Any = None  # where bytes may be written past asyncio while that has none
+
+    def _attach(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        plain = hasattr(os, "writev") and transport.get_extra_info("sslcontext") is None
+        self._socket = transport.get_extra_info("socket") if plain else None
+
+    @property
+    def _wire(self) -> asyncio.Transport:
+        if self._transport is None:
+            raise StaleConnectionError("the transport is not connected")
+        return self._transport
+
+    def write(self, data: Buffer) -> None:
+        transport = self._transport
+        # A failed asyncio transport warns on standard error of each write until it tells us that it is lost.
+        if transport is not None and not self._gate.lost and not transport.is_closing():
+            transport.write(data)
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        """In one system call, without joining them; what the socket does not take is left to asyncio."""
+        transport = self._transport
+        if transport is None or self._gate.lost or transport.is_closing():
+            return
+        taken = 0
+        if self._socket is not None and not transport.get_write_buffer_size():
+            try:
+                taken = os.writev(self._socket.fileno(), parts)
+            except OSError:
+                pass  # full, or broken: asyncio finds out and tells the receiver
+        for part in parts:
+            if taken < len(part):
+                transport.write(memoryview(part)[taken:] if taken else part)
+            taken = max(0, taken - len(part))
+
+    @property
+    def congested(self) -> bool:
+        return self._gate.paused
+
+    async def drain(self) -> None:
+        await self._gate.wait()
+
+    def pause_reading(self) -> None:
+        self._wire.pause_reading()
+
+    def get_extra_info(self, name: str) -> Any:
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None and not self._gate.lost:
+            try:
+                self._transport.abort()
+            except AttributeError:
+                pass  # asyncio: one that closed after writing its buffer has no loop any more (3.11)
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._gate.closed)

@@ -1,0 +1,83 @@
+"""What a transport and a receiver are to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import ssl
+
+
+MAX_UNREAD_PONGS = 10_000
+"""Answers that are kept for a peer that asks and does not read: 60 kB. A server asks every two minutes."""
+
+TransportKind = Literal["buffered", "streams"]
+
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Receiver(Protocol):
+    """What a transport drives; implemented by the connection."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Name the (never empty) place for the next bytes."""
+        ...
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``nbytes`` were written to the buffer named last."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived by value (``streams`` transport)."""
+        ...
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone; ``exc`` is ``None`` at a plain end of stream."""
+        ...
+
+
+class Transport(Protocol):
+    """A connected byte carrier."""
+
+    def write(self, data: Buffer) -> None:
+        """Hand bytes over; a ``memoryview`` must stay unchanged until they are acknowledged."""
+        ...
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        """Hand over several pieces, none of them empty, as :meth:`write` would one after the other."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """True while more than :data:`WRITE_HIGH_WATER` bytes wait; then await :meth:`drain`."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more; raises ``StaleConnectionError`` when it is gone."""
+        ...
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        """Upgrade in place. Raises what ``ssl`` raises, or ``RemoteProtocolError`` on early bytes."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop taking bytes from the network (used between INFO and the TLS handshake)."""
+        ...
+
+    def get_extra_info(self, name: str) -> Any:
+        """As :meth:`asyncio.BaseTransport.get_extra_info`."""
+        ...
+
+    def close(self) -> None:
+        """Send what is buffered, then close."""
+        ...
+
+    def abort(self) -> None:
+        """Close now; buffered bytes are dropped."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until ``connection_lost`` was delivered."""
+        ...

@@ -1,0 +1,216 @@
+"""NATS over WebSocket (extra ``ws``): a transport that wraps another one.
+
+Framing, masking and the opening handshake are the sans-I/O protocol of the ``websockets`` library; bytes
+travel through :mod:`natsproto.transport` as everything else does. NATS frames and WebSocket frames have
+nothing to do with each other: either side may split and merge as it likes (nats-server, ADR-43).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtraError, RemoteProtocolError, StaleConnectionError
+from .base import MAX_UNREAD_PONGS
+from .open import open_transport
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .base import Buffer, Receiver, Transport, TransportKind
+
+MAX_FRAME = 65 * 1024 * 1024
+"""Largest frame accepted, in bytes: a server sends what waits for a client (64 MiB at the most) as one."""
+
+READ_SIZE = 64 * 1024
+
+
+class WebSocketTransport:
+    """See the module docstring. To the connection a :class:`~natsproto.transport.Transport`, to the
+    transport below it a :class:`~natsproto.transport.Receiver`."""
+
+    def __init__(self, receiver: Receiver, protocol: Any) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._receiver = receiver
+        self._protocol = protocol
+        self._inner: Transport | None = None
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._fragmented = False
+        self._unread_pongs = 0
+        self._failure: RemoteProtocolError | StaleConnectionError | None = None
+
+    def start(self, inner: Transport) -> None:
+        """Send the opening handshake over ``inner``."""
+        self._inner = inner
+        self._protocol.send_request(self._protocol.connect())
+        self._send()
+
+    # -- receiver of the transport below ------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        if self._failure is not None:
+            return
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            self._event(event)
+            if self._failure is not None:
+                return
+        if protocol.parser_exc is not None:
+            self._fail(RemoteProtocolError(f"broken WebSocket frame: {protocol.parser_exc}"))
+        elif protocol.handshake_exc is not None:
+            self._fail(RemoteProtocolError("the peer does not speak HTTP"))
+        else:
+            self._send()  # answers to pings
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        reason = self._failure or exc
+        if not self.opened.done():
+            self.opened.set_exception(reason or StaleConnectionError("closed during the WebSocket handshake"))
+            self.opened.exception()
+        self._receiver.connection_lost(reason)
+
+    def _event(self, event: Any) -> None:
+        from websockets.frames import Opcode
+        from websockets.http11 import Response
+
+        if isinstance(event, Response):
+            if self._protocol.handshake_exc is not None:
+                self._fail(RemoteProtocolError(f"no WebSocket: the server answered {event.status_code}"))
+            elif not self.opened.done():
+                self.opened.set_result(None)
+        elif event.opcode is Opcode.BINARY or (event.opcode is Opcode.CONT and self._fragmented):
+            self._fragmented = not event.fin
+            if event.data:
+                self._receiver.data_received(bytes(event.data))
+        elif event.opcode is Opcode.CLOSE:
+            self._send()
+            close = self._protocol.close_rcvd
+            code = "" if close is None else f" ({close.code})"
+            self._fail(StaleConnectionError(f"the server closed the WebSocket{code}"))
+        elif event.opcode is Opcode.PING:
+            # The protocol has made the answer. As with PING of NATS: only so many wait for who does not read.
+            self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
+            if self._unread_pongs > MAX_UNREAD_PONGS:
+                self._fail(
+                    RemoteProtocolError("the server pings again and again, and does not read the answers")
+                )
+        elif event.opcode is Opcode.TEXT:
+            self._fail(RemoteProtocolError("a text frame on a NATS WebSocket"))
+
+    def _fail(self, exc: RemoteProtocolError | StaleConnectionError) -> None:
+        self._failure = exc
+        self.abort()
+
+    # -- transport ----------------------------------------------------------------------------------
+
+    @property
+    def _below(self) -> Transport:
+        if self._inner is None:
+            raise StaleConnectionError("the transport is not connected")
+        return self._inner
+
+    def _send(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:  # b"" stands for end of stream; the close below says that
+                self._below.write(data)
+
+    def write(self, data: Buffer) -> None:
+        from websockets.protocol import OPEN
+
+        if self._protocol.state is OPEN:
+            self._protocol.send_binary(data)
+            self._send()
+
+    def write_parts(self, parts: Sequence[Buffer]) -> None:
+        self.write(b"".join(parts))
+
+    @property
+    def congested(self) -> bool:
+        return self._below.congested
+
+    async def drain(self) -> None:
+        await self._below.drain()
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        raise RemoteProtocolError("a WebSocket is encrypted from its first byte or not at all: use wss://")
+
+    def pause_reading(self) -> None:
+        self._below.pause_reading()
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._below.get_extra_info(name)
+
+    def close(self) -> None:
+        from websockets.protocol import OPEN
+
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(1000)
+            self._send()
+        self._below.close()
+
+    def abort(self) -> None:
+        if self._inner is not None:
+            self._inner.abort()
+
+    async def wait_closed(self) -> None:
+        await self._below.wait_closed()
+
+
+async def open_websocket(
+    kind: TransportKind,
+    receiver: Receiver,
+    host: str,
+    port: int,
+    path: str,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    server_hostname: str | None,
+) -> Transport:
+    """Connect to ``ws://`` or ``wss://`` and return a transport that drives ``receiver``.
+
+    Args:
+        kind: the transport below, ``"buffered"`` or ``"streams"``.
+        receiver: who is told what arrives.
+        host, port: where to connect to.
+        path: what to ask for there.
+        ssl_context: TLS; ``None`` connects in clear.
+        server_hostname: the name to verify; only with ``ssl_context``.
+
+    Raises:
+        MissingExtraError: the ``websockets`` library is not installed.
+        RemoteProtocolError: the peer is no WebSocket server.
+        OSError: cannot connect, or the TLS handshake failed. Time bounds are the caller's.
+    """
+    try:
+        from websockets.client import ClientProtocol
+        from websockets.uri import WebSocketURI
+    except ImportError:
+        raise MissingExtraError("ws:// and wss:// need the websockets library", "ws") from None
+    uri = WebSocketURI(ssl_context is not None, host, port, path, "")
+    protocol = ClientProtocol(uri, max_size=MAX_FRAME, logger=_quiet())
+    transport = WebSocketTransport(receiver, protocol)
+    inner = await open_transport(
+        kind, transport, host, port, ssl_context=ssl_context, server_hostname=server_hostname
+    )
+    try:
+        transport.start(inner)
+        await transport.opened
+    except BaseException:
+        inner.abort()
+        raise
+    return transport
+
+
+def _quiet() -> Any:
+    """A logger that never logs: at DEBUG the library writes frames, and with them credentials, to its own."""
+    from logging import CRITICAL, Logger
+
+    return Logger("natsproto.websocket", CRITICAL)

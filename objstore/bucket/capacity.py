@@ -1,0 +1,220 @@
+"""What a put does so that the stream keeps what it acknowledges.
+
+A stream's configuration may take messages away again (:mod:`objstore.format.limits`). It is known since
+the bucket was opened, and asked for again beside the chunks, since anybody may change it.
+
+A stream that makes room by removing its oldest messages (``discard: old`` with ``max_bytes`` or
+``max_msgs``; on nats-server 2.9 any with ``max_bytes``) refuses nothing and drops the chunks of objects that
+were acknowledged before. There every put looks at the room first, and reports the bucket as full where the
+server would not. Puts through one handle count on each other; of several clients that write at once to the
+last bit of room nobody can know before, so each counts its own chunks before it commits.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import StoreFullError
+from ..format.codec import largest_meta
+from ..format.limits import RECORD
+from ..format.naming import chunk_subject
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import PendingRequest
+
+    from ..format.models import ObjectInfo
+    from .bucket import Bucket
+
+STREAM_FULL = 10077
+"""The code with which the server refuses what a stream that discards nothing has no room for."""
+
+
+class Ledger:
+    """Room of one bucket, shared by what writes to it through one handle.
+
+    Attributes:
+        bytes: what is free, and not promised to a write under way.
+        messages: likewise.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.messages = 0
+        self._promised = [0, 0]
+        self._arrived = [0, 0]
+
+    async def look(self, bucket: Bucket) -> None:
+        """Find out what is free now.
+
+        What arrived while the answer was under way may be counted in it or not: it is taken off in any case.
+        """
+        arrived = list(self._arrived)
+        info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+        bucket.learn(info)
+        late = [now - then for now, then in zip(self._arrived, arrived, strict=True)]
+        limits = bucket.limits
+        unlimited = 1 << 62
+        self.bytes = (limits.max_bytes or unlimited) - info.bytes - self._promised[0] - late[0]
+        self.messages = (limits.max_msgs or unlimited) - info.messages - self._promised[1] - late[1]
+
+    def fits(self, size: int, messages: int) -> bool:
+        """Whether there is so much."""
+        return size <= self.bytes and messages <= self.messages
+
+    def take(self, size: int, messages: int) -> bool:
+        """Promise so much to a write; false when there is not so much."""
+        if not self.fits(size, messages):
+            return False
+        self.bytes -= size
+        self.messages -= messages
+        self._promised[0] += size
+        self._promised[1] += messages
+        return True
+
+    def arrive(self, size: int, messages: int) -> None:
+        """What was promised is stored, or will never be."""
+        self._promised[0] -= size
+        self._promised[1] -= messages
+        self._arrived[0] += size
+        self._arrived[1] += messages
+
+
+class Guard:
+    """What one put asks of the stream before and after its chunks.
+
+    Args:
+        bucket: where.
+        template: what is known of the object before its bytes.
+        size: of the object, ``None`` when it is not known.
+        chunk_size: bytes of a chunk.
+        header: bytes of the headers of a chunk.
+
+    Attributes:
+        free: so many chunks need not be asked for with :meth:`admit`.
+        partial: a part of the chunks is stored already.
+
+    Raises:
+        BadBucketError: it has more chunks than the stream keeps.
+    """
+
+    def __init__(
+        self, bucket: Bucket, template: ObjectInfo, size: int | None, chunk_size: int, header: int
+    ) -> None:
+        self._bucket = bucket
+        self._template = template
+        self._name = template.name
+        self._size = size
+        self._chunks = 0 if size is None else -(-size // chunk_size)
+        self._header = header
+        self._overhead = 0
+        self._looking: PendingRequest | None = None
+        self._taken = self._spare = (0, 0)  # bytes and messages
+        self.free = sys.maxsize
+        self.partial = False
+        bucket.check_chunks(self._chunks, template.name)
+
+    async def begin(self) -> None:
+        """Before the first chunk.
+
+        Raises:
+            StoreFullError: there is not so much room; nothing was sent.
+        """
+        bucket = self._bucket
+        self._looking = bucket.look_again(self._size)
+        self.free = bucket.limits.chunks or sys.maxsize
+        if not bucket.limits.rolls:
+            return
+        self.free = 0
+        self._overhead = RECORD + len(chunk_subject(bucket.name, "x" * 22)) + self._header
+        await bucket.ledger.look(bucket)
+        size, messages = (0, 0) if self.partial else (self._size or 0, self._chunks)
+        total = size + messages * self._overhead
+        meta = largest_meta(self._template) + len(bucket.meta_subject(self._name)) + RECORD
+        self._take(total + meta, messages + 1)
+        self._spare = total, messages
+
+    def admit(self, chunks: int, size: int) -> None:
+        """Ask for one more chunk of ``size`` bytes after ``chunks`` of them.
+
+        Raises:
+            BadBucketError: the stream does not keep so many.
+            StoreFullError: there is no room; it must not be sent.
+        """
+        bucket = self._bucket
+        bucket.check_chunks(chunks + 1, self._name)
+        if not bucket.limits.rolls:
+            return
+        size += self._overhead
+        spare, messages = self._spare
+        if spare >= size and messages:
+            self._spare = spare - size, messages - 1
+        else:
+            self._take(size, 1)
+
+    def _take(self, size: int, messages: int) -> None:
+        if not self._bucket.ledger.take(size, messages):
+            raise stream_full(self._bucket, self._name)
+        self._taken = self._taken[0] + size, self._taken[1] + messages
+
+    async def end(self, chunks: int) -> bool:
+        """After the last chunk: whether the chunks have to be counted before the commit.
+
+        Raises:
+            BucketSealedError, BadBucketError: the configuration has changed; nothing may be committed.
+        """
+        if self._looking is not None:
+            await self._bucket.looked(self._looking)
+        self.check(chunks)
+        return self._bucket.limits.rolls
+
+    def check(self, chunks: int) -> None:
+        """Refuse what the stream, by what is known of it now, does not keep."""
+        self._bucket.check_writable()
+        self._bucket.check_chunks(chunks, self._name)
+
+    def explain(self, stored: int, chunks: int) -> None:
+        """Raise what explains that fewer chunks are stored; nothing when the stream does not."""
+        if self._bucket.limits.rolls and stored < chunks:
+            raise stream_full(self._bucket, self._name)
+
+    def close(self) -> None:
+        """Everything admitted is stored, or will never be. Idempotent."""
+        if self._looking is not None:
+            self._looking.close()
+            self._looking = None
+        if self._taken[1]:
+            self._bucket.ledger.arrive(*self._taken)
+            self._taken = 0, 0
+
+
+async def check_meta_room(bucket: Bucket, name: str, size: int) -> None:
+    """Refuse a meta message that the stream would take only by removing other objects' messages.
+
+    For whatever changes a meta without chunks: one more request where the stream makes room by itself, and
+    nothing elsewhere.
+
+    Args:
+        size: bytes of the message, headers included.
+
+    Raises:
+        StoreFullError: there is no room; it must not be sent.
+    """
+    if not bucket.limits.rolls:
+        return
+    await bucket.ledger.look(bucket)
+    if not bucket.ledger.fits(size + len(bucket.meta_subject(name)) + RECORD, 1):
+        raise stream_full(bucket, name)
+
+
+def stream_full(bucket: Bucket, name: str) -> StoreFullError:
+    """The error for what such a stream would take only at the cost of other objects."""
+    limits = bucket.limits
+    held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
+    return StoreFullError(
+        f"bucket {bucket.name!r} is full: its stream has {held} and would remove chunks of other objects "
+        f"(discard 'old', or nats-server 2.9) to take {name!r}: delete objects, or raise that limit",
+        bucket=bucket.name,
+        name=name,
+        err_code=STREAM_FULL,
+    )

@@ -1,0 +1,62 @@
+"""How many messages a subject has, by the word of a server that leads the stream.
+
+A leader that was cut off from the others goes on answering until it notices, and lacks what was stored since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from natsproto.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from .bucket import Bucket
+
+STEPS_DOWN = 11.0
+"""Seconds after which a leader that hears from no majority is none any more (nats-server: 10)."""
+
+HEARD = 3.0
+"""Seconds since a follower that is one was last heard: an idle stream has a heartbeat each second or two."""
+
+PAUSE = 0.5
+"""Seconds between two questions."""
+
+
+async def count_messages(bucket: Bucket, subject: str, wanted: int) -> int:
+    """See :meth:`Bucket.stored_chunks`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + min(STEPS_DOWN, bucket.retry_budget)
+    document = {"subjects_filter": subject, "offset": 0}
+    while True:
+        info = await bucket.retrying(lambda: bucket.js.request(f"STREAM.INFO.{bucket.stream}", document))
+        count = _count(info, subject)
+        if count >= wanted or leads(info) or loop.time() > deadline:
+            return count
+        await asyncio.sleep(PAUSE)
+
+
+def _count(info: dict[str, Any], subject: str) -> int:
+    state = info.get("state")
+    subjects = state.get("subjects") if isinstance(state, dict) else None
+    count = subjects.get(subject, 0) if isinstance(subjects, dict) else 0
+    if not isinstance(count, int):
+        raise RemoteProtocolError("an API answer counts messages with something else than a number")
+    return count
+
+
+def leads(info: dict[str, Any]) -> bool:
+    """Whether the answer to ``STREAM.INFO`` shows that a majority has been heard from lately."""
+    cluster = info.get("cluster")
+    replicas = cluster.get("replicas") if isinstance(cluster, dict) else None
+    if not isinstance(replicas, list):
+        return True  # a stream with one replica
+    heard = sum(map(_heard, replicas))
+    return 2 * (heard + 1) > len(replicas) + 1
+
+
+def _heard(replica: Any) -> bool:
+    if not isinstance(replica, dict) or replica.get("offline"):
+        return False
+    active = replica.get("active")
+    return isinstance(active, int) and 0 <= active < HEARD * 1e9

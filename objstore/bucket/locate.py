@@ -1,0 +1,95 @@
+"""Where the meta of a name lies.
+
+Clients file a name under subjects of their own (:func:`objstore.format.naming.meta_subjects`). It is one
+object all the same: of all messages under these subjects the one with the highest sequence says what the name
+is, and the others are what it has replaced. Writers look at all of them before they write, at the leader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import retryable
+
+from ..format.naming import meta_subjects
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from .bucket import Bucket
+    from .message_reads import MessageRead
+
+
+class Lookup:
+    """The question for a name's newest message, on its way; must be waited for or closed.
+
+    All subjects are asked at once: it costs one round trip, and for every third name one request.
+
+    Attributes:
+        subjects: under which the name may be filed; this library's is the first.
+        newest: after :meth:`wait`, the subject of the newest message.
+        others: after :meth:`wait`, the older messages of the name under other subjects, by subject.
+    """
+
+    def __init__(self, bucket: Bucket, name: str, ways: tuple[str, ...] | None = None) -> None:
+        self._bucket = bucket
+        self._ways = ways
+        self.subjects = meta_subjects(bucket.name, name)
+        self.newest = self.subjects[0]
+        self.others: dict[str, StoredMessage] = {}
+        self._pending: list[MessageRead] = []
+        self._ask()
+
+    def _ask(self) -> None:
+        try:
+            for subject in self.subjects:
+                self._pending.append(self._bucket.leader_read(subject, ways=self._ways))
+        except BaseException:
+            self.close()
+            raise
+
+    async def wait(self) -> tuple[str, StoredMessage | None]:
+        """The subject and the message; this library's subject and ``None`` when there is none.
+
+        Raises:
+            NatsError: the leader could not be asked, within the budget for retries.
+        """
+        bucket = self._bucket
+        try:
+            if bucket.miscounts:
+                found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
+            else:
+                try:
+                    found = await self._answers()
+                except NatsError as exc:
+                    if not retryable(exc):
+                        raise
+                    found = await bucket.retrying(self._again)
+        finally:
+            self.close()
+        there = {
+            subject: message
+            for subject, message in zip(self.subjects, found, strict=True)
+            if message is not None
+        }
+        if not there:
+            return self.subjects[0], None
+        self.newest = max(there, key=lambda subject: there[subject].seq)
+        message = there.pop(self.newest)
+        self.others = there
+        return self.newest, message
+
+    async def _answers(self) -> list[StoredMessage | None]:
+        return [await pending.wait() for pending in self._pending]
+
+    async def _again(self) -> list[StoredMessage | None]:
+        self.close()
+        self._ask()
+        return await self._answers()
+
+    def close(self) -> None:
+        """Forget the question. Idempotent."""
+        for pending in self._pending:
+            pending.close()
+        self._pending = []

@@ -1,0 +1,268 @@
+"""One stored message, read in whatever way the user may read.
+
+The rights of a NATS user are rights to publish to subjects, and each way to ask for a message has a subject
+of its own. Which ways are refused is known from the first refusal on, and remembered for the bucket: see
+``docs/permissions.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from natsproto._values import brief
+from natsproto.errors import (
+    NoRespondersError,
+    PermissionsViolationError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+)
+from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads, time_from_ns
+from natsproto.jetstream.api.errors import MessageNotFoundError, api_error
+from natsproto.jetstream.api.models import StoredMessage
+from natsproto.jetstream.context import _leader_message
+from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
+
+from .collect import Collector
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import PendingRequest
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+    from .bucket import Bucket
+
+NO_MESSAGE = (
+    b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
+    b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
+)
+"""What the leader says when there is none, letter for letter; other spellings take the long way."""
+
+MISSES = 20
+"""Answers of mirrors that lack what the leader has. The server picks who answers each time anew."""
+
+LEADER = "STREAM.MSG.GET.{}"
+DIRECT = "DIRECT.GET.{}"
+BY_SUBJECT = "DIRECT.GET.{}.>"
+CONSUMER = "CONSUMER.CREATE.{}.>"
+"""The ways to ask for a message: the API subjects that have to be published to, of a stream."""
+
+ANY_WAY = (LEADER, DIRECT, BY_SUBJECT, CONSUMER)
+"""For readers that want what the leader has; a user who may not ask it gets the next best."""
+
+DIRECT_FIRST = (DIRECT, BY_SUBJECT, LEADER, CONSUMER)
+"""For readers, where a direct get is as good."""
+
+PROOFS = (LEADER, DIRECT, BY_SUBJECT)
+"""For whatever is changed or removed because of the answer, where one server has the stream; where several
+have, only :data:`LEADER` will do. A consumer is no proof: it may leave messages out, as 2.9 does."""
+
+AT_LEADER = (LEADER,)
+"""For whatever is removed because nothing was found: that may be what a mirror says, too."""
+
+REFUSED_FOR = 30.0
+"""Seconds after which a way that was refused is tried again: rights may be given without a reconnect."""
+
+
+def last_of(subject: str) -> bytes:
+    """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
+    return b'{"last_by_subj":%b}' % dumps_str(subject)
+
+
+def way_refused(bucket: Bucket, exc: PermissionsViolationError) -> str | None:
+    """Which of the ways it is that the user may not go; ``None`` when it is something else."""
+    if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
+        return None
+    rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")
+    for way in (LEADER, DIRECT):
+        if rest == way.format(bucket.stream):
+            return way
+    if rest.startswith("CONSUMER."):
+        return CONSUMER
+    return BY_SUBJECT if rest.startswith(DIRECT.format(bucket.stream) + ".") else None
+
+
+def no_way(bucket: Bucket, ways: Iterable[str]) -> PermissionsViolationError:
+    """The error for a user who may go none of them."""
+    wanted = [f"{bucket.js.prefix}.{way.format(bucket.stream)}" for way in ways]
+    why = " (it has replicas or a mirror, which may be behind)" if bucket.replicated else ""
+    return PermissionsViolationError(
+        f"this user may not read messages of bucket {bucket.name!r} for that{why}: it needs one of the "
+        f"rights to publish to {', '.join(wanted)}; see docs/permissions.md",
+        subject=wanted[0],
+        operation="publish",
+    )
+
+
+class MessageRead:
+    """A question for one message, on its way; must be waited for or closed.
+
+    Args:
+        bucket: where.
+        subject: whose newest message, or its next one; may have wildcards.
+        after: the next one after this sequence; ``None`` = the newest.
+        ways: which may be gone, in order.
+        timeout: seconds one of them may take; default: the context's.
+
+    Raises:
+        NatsError: it could not be sent.
+    """
+
+    __slots__ = ("_after", "_bucket", "_pending", "_subject", "_timeout", "_way", "_ways")
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        subject: str,
+        *,
+        after: int | None = None,
+        ways: tuple[str, ...],
+        timeout: float | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._subject = subject
+        self._after = after
+        self._ways = ways
+        self._timeout = bucket.js.timeout if timeout is None else timeout
+        self._pending: PendingRequest | None = None
+        self._ask()
+
+    async def wait(self) -> StoredMessage | None:
+        """The message; ``None`` when there is none.
+
+        Raises:
+            PermissionsViolationError: the user may not read it in any way.
+            NatsError: it was not found out.
+        """
+        bucket = self._bucket
+        misses = 0
+        while True:
+            try:
+                if self._way is LEADER:
+                    return self._checked(await self._from_leader())
+                if self._way is CONSUMER:
+                    return self._checked(await self._from_consumer())
+                message = self._checked(await self._direct())
+                # Mirrors answer as well: with what they have, or that there is nothing.
+                doubtful = message is None or bucket.is_copy(message.header)
+                if doubtful and LEADER in self._ways and bucket.allowed(LEADER):
+                    self._ask(LEADER)
+                elif message is None and await self._counted():
+                    misses += 1
+                    if misses == MISSES:
+                        raise RequestTimeoutError(
+                            f"only mirrors of bucket {bucket.name!r} answer, and they do not have it yet"
+                        )
+                    self._ask()
+                else:
+                    return message
+            except PermissionsViolationError as exc:
+                if way_refused(bucket, exc) != self._way:
+                    raise
+                bucket.note_refusal(exc)
+                self._ask()
+
+    async def _counted(self) -> bool:
+        """Whether the leader counts messages of the subject: that much everybody may ask it."""
+        bucket = self._bucket
+        return self._after is None and bool(await bucket.js.stream_subjects(bucket.stream, self._subject))
+
+    def close(self) -> None:
+        """Forget the question; a late answer is dropped. Idempotent."""
+        if self._pending is not None:
+            self._pending.close()
+
+    def _ask(self, way: str | None = None) -> None:
+        bucket = self._bucket
+        way = self._way = way or self._next_way()
+        if way is CONSUMER:
+            self._pending = None
+            return
+        subject = bucket._leader_subject if way is LEADER else bucket._direct_subject
+        if way is BY_SUBJECT:
+            subject, document = b"%b.%b" % (subject, self._subject.encode()), b""
+        elif self._after is None:
+            document = last_of(self._subject)
+        else:
+            document = dumps({"seq": self._after + 1, "next_by_subj": self._subject})
+        self._pending = bucket.client.start_request(subject, document, b"", self._timeout)
+
+    def _next_way(self) -> str:
+        bucket = self._bucket
+        for way in self._ways:
+            if self._can_tell(way) and bucket.allowed(way):
+                return way
+        bucket.forget_refusals()  # the next read tries all of them again
+        raise no_way(bucket, filter(self._can_tell, self._ways))
+
+    def _can_tell(self, way: str) -> bool:
+        """Whether the question can be asked that way at all."""
+        if way is LEADER or way is CONSUMER:
+            return True
+        if way is BY_SUBJECT and (self._after is not None or self._subject.endswith(">")):
+            return False
+        return self._bucket.direct
+
+    def _checked(self, message: StoredMessage | None) -> StoredMessage | None:
+        """Refuse an answer to another question: what is removed may depend on it."""
+        if message is None:
+            return None
+        wanted = self._subject
+        fits = message.subject.startswith(wanted[:-1]) if wanted.endswith(">") else message.subject == wanted
+        if not fits or message.seq <= (self._after or 0):
+            raise RemoteProtocolError(
+                f"asked for {wanted!r} after {self._after or 0}, "
+                f"got {brief(message.subject)} at {message.seq}"
+            )
+        return message
+
+    async def _from_leader(self) -> StoredMessage | None:
+        bucket, pending = self._bucket, self._pending
+        assert pending is not None
+        try:
+            msg = await pending.wait()
+        except NoRespondersError as exc:
+            raise bucket.js._nobody(exc) from None
+        if bucket.moved:
+            await bucket.check_same()
+        if msg.payload == NO_MESSAGE:
+            return None  # before every put of a new name
+        answer = loads(msg.payload, MAX_DOCUMENT)
+        if "error" in answer:
+            error = api_error(answer["error"])
+            if isinstance(error, MessageNotFoundError):
+                return None
+            raise bucket.translate(error)
+        return _leader_message(answer)
+
+    async def _direct(self) -> StoredMessage | None:
+        pending = self._pending
+        assert pending is not None
+        msg = await pending.wait()
+        if self._bucket.moved:
+            await self._bucket.check_same()
+        if reply_status(msg) is None:
+            return stored_message(msg)
+        assert msg.header is not None
+        error = status_error(msg.header, "direct get")
+        if isinstance(error, MessageNotFoundError):
+            return None
+        raise error
+
+    async def _from_consumer(self) -> StoredMessage | None:
+        """The first message a consumer delivers, if there is one."""
+        bucket, after = self._bucket, self._after
+        first: StoredMessage | None = None
+
+        def on_message(msg: WireMsg, delivery: Delivery) -> None:
+            nonlocal first
+            if not reading.over:
+                subject, data = msg.subject.decode("utf-8", "surrogateescape"), bytes(msg.payload)
+                stored = time_from_ns(delivery.time_ns)
+                first = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
+                reading.finish()
+
+        async with Collector(bucket, self._subject, on_message, "last", after=after) as reading:
+            if (await reading.start_once()).num_pending:
+                await reading.ended
+        return first

@@ -1,0 +1,50 @@
+"""What every verb of the object store is, an operation of its client; and what it may be given to call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+Progress = Callable[[int, "int | None"], None]
+"""Called with the bytes done so far, and how many there are (``None`` = unknown)."""
+
+Verb = TypeVar("Verb", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def operation(verb: Verb) -> Verb:
+    """Mark a method as an operation of ``self.client``: drain() lets it end, close() lets it clean up.
+
+    In another event loop or thread than the client's it is refused at once.
+    """
+
+    @functools.wraps(verb)
+    async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.client._connection.operation():
+            return await verb(self, *args, **kwargs)
+
+    return cast(Verb, run)
+
+
+def gives_awaitables(function: Any) -> bool:
+    """Whether a call must be awaited: ``async def``, also behind wrappers, or an object that is called so."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # its kind is asked for, not whether it is there
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def check_callback(what: str, function: Any) -> None:
+    """Refuse what would never run: callbacks are called, not awaited.
+
+    Raises:
+        TypeError: a coroutine function, or nothing that can be called.
+    """
+    if function is None:
+        return
+    if not callable(function):
+        raise TypeError(f"{what} must be a function, not {type(function).__name__}")
+    if gives_awaitables(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{what} must be a plain function: it is called, not awaited")

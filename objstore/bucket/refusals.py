@@ -1,0 +1,73 @@
+"""What a server refuses, in the object store's words."""
+
+from __future__ import annotations
+
+from natsproto.errors import APIError, NatsError
+from natsproto.jetstream.api.errors import StorageFullError, StreamNotFoundError, StreamSealedError
+
+from ..errors import BucketNotFoundError, BucketSealedError, StoreFullError
+
+NO_SPACE = "no space left on device"
+"""In the server's errors on a full disk, where it answers at all."""
+
+LIMIT_OF = {
+    10077: "the limits of its stream (max_bytes, max_msgs)",
+    10002: "the JetStream limits of the account",
+    10028: "the memory that account or server may use",
+    10047: "the storage that account or server may use",
+    10023: "the server's max_file_store or max_memory_store",
+}
+"""Whose limit it is, by the code of the error."""
+
+FIELD_OF: dict[int | str, str] = {
+    10054: "max_msg_size",
+    10111: "allow_rollup_hdrs",
+    10098: "retention",  # a work queue has no readers that take nothing away
+    "stream purge not permitted": "deny_purge",
+    "message delete not permitted": "deny_delete",
+}
+"""The field of the stream's configuration behind a refusal, by its code or (where that says less) text."""
+
+
+def sealed(bucket: str, name: str = "") -> BucketSealedError:
+    """The error for a bucket that is read-only for good."""
+    return BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket, name=name)
+
+
+def missing(bucket: str) -> BucketNotFoundError:
+    """The error for a bucket that is not there."""
+    return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
+
+
+def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
+    """The object store's error for a JetStream one; others are returned unchanged.
+
+    Refusals by the stream's configuration keep their class and name its field: they come only where it was
+    changed after it was looked at.
+    """
+    if isinstance(exc, StreamNotFoundError):
+        return missing(bucket)
+    if isinstance(exc, StreamSealedError):
+        return sealed(bucket, name)
+    if not isinstance(exc, APIError):
+        return exc
+    if isinstance(exc, StorageFullError):
+        return StoreFullError(
+            f"bucket {bucket!r} is full: {exc.description}: delete objects, or raise "
+            + LIMIT_OF.get(exc.err_code, "the limit"),
+            bucket=bucket,
+            name=name,
+            err_code=exc.err_code,
+        )
+    if NO_SPACE in exc.description:
+        return StoreFullError(
+            f"the disk under bucket {bucket!r} is full: {exc.description}", bucket=bucket, name=name
+        )
+    field = FIELD_OF.get(exc.err_code) or FIELD_OF.get(exc.description)
+    if field is None or field in exc.description:
+        return exc
+    return type(exc)(
+        exc.code,
+        exc.err_code,
+        f"{exc.description}: change {field} of the stream of bucket {bucket!r}, and open the bucket again",
+    )

@@ -1,0 +1,71 @@
+"""Idempotent calls are repeated until they succeed, fail for good, or a budget is used up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from natsproto._values import seconds
+from natsproto.aio.client import Client
+from natsproto.aio.options import DEFAULT_RETRY_BUDGET
+from natsproto.backoff import Backoff
+from natsproto.errors import NatsError, RequestTimeoutError
+from natsproto.jetstream.api.errors import retryable
+
+T = TypeVar("T")
+
+RETRY_BUDGET = DEFAULT_RETRY_BUDGET
+"""Seconds without progress that are spent on retries; of a bucket: :attr:`Bucket.retry_budget`."""
+
+
+FIRST_ATTEMPT = 5.0
+"""A budget below this bounds the first attempt of a call as well, which a request's own timeout bounds
+otherwise."""
+
+
+async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:
+    """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up.
+
+    The budget bounds the attempts, not only the pauses between them: one that is still under way when it is
+    used up is given up. Without a budget there is one attempt.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + budget
+    failure: NatsError | None = None
+    if budget >= FIRST_ATTEMPT or not budget:
+        # The usual case: what succeeds at once needs no timer.
+        try:
+            return await call()
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
+            failure = exc
+    backoff = Backoff()
+    bound = asyncio.timeout_at(deadline)
+    try:
+        async with bound:
+            while True:
+                if failure is not None:
+                    if loop.time() + backoff.seconds > deadline:
+                        break
+                    await pause(client, backoff.seconds, deadline)
+                    backoff.grow()
+                try:
+                    return await call()
+                except NatsError as exc:
+                    if not retryable(exc):
+                        raise
+                    failure = exc
+    except TimeoutError as exc:
+        if not bound.expired() or isinstance(exc, NatsError):
+            raise
+    raise failure or RequestTimeoutError(f"no answer within {seconds(budget)} s (retry_budget)") from None
+
+
+async def pause(client: Client, wait: float, deadline: float) -> None:
+    """Wait before a retry, and until there is a connection again."""
+    await asyncio.sleep(wait)
+    connection = client._connection
+    if connection.session is None:
+        await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))

@@ -1,0 +1,1 @@
+"""What is stored is changed: deleted, renamed, linked, described anew."""

@@ -1,0 +1,126 @@
+"""Deleting an object: first its meta, then its chunks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from natsproto.errors import NatsError
+
+from ..bucket.bucket import Bucket, log
+from ..bucket.locate import Lookup
+from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.discard import discard, free, remove_older
+from ..commit.renames import UNWRITABLE, marker_of, settle_rename
+from ..commit.states import AfterFull, Standing, Step, after_full
+from ..errors import OutcomeUnknownError, StoreFullError
+from ..format.codec import MetaDecodeError
+from ..format.models import ObjectInfo
+from ..read.lookup import deleted, not_found
+
+
+async def current_info(bucket: Bucket, name: str, lookup: Lookup) -> ObjectInfo:
+    """The live object as the leader knows it.
+
+    Clients that encode names in another way filed it under another subject: it is changed where it lies.
+    """
+    message = (await lookup.wait())[1]
+    if message is None:
+        raise not_found(bucket.name, name)
+    info = bucket.decode(message)
+    if info.deleted:
+        raise deleted(info)
+    return info
+
+
+async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
+    """Mark an object deleted, then purge its chunks: a crash in between leaves orphans, never a live meta.
+
+    A meta message that cannot be read is removed as such; none of its text is acted upon.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError, RevisionConflictError, OutcomeUnknownError.
+    """
+    patience = Patience(bucket)
+    while True:
+        lookup = bucket.start_locating(name)
+        try:
+            info = await current_info(bucket, name, lookup)
+        except MetaDecodeError as exc:
+            if if_revision is not None and if_revision != exc.revision:
+                raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None
+            await remove_older(bucket, lookup, None)
+            await free(bucket, exc.subject, exc.revision)
+            return
+        if if_revision is not None and if_revision != info.revision:
+            raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        await remove_older(bucket, lookup, info)
+        try:
+            if await settle_rename(bucket, info, ""):
+                return  # it is a delete marker now, that tells of the rename
+        except (StoreFullError, *UNWRITABLE):
+            pass  # then nobody can finish it, and this name is the only one
+        conflict = Conflict(info.revision, info)
+        try:
+            if bucket.miscounts:  # a marker is refused by 2.9 after a full account, whatever it expects
+                gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+            else:
+                await _marker(bucket, info, lookup.newest, info.revision).run()
+                gone = True
+        except Conflict as exc:
+            conflict, gone = exc, False
+        except StoreFullError:
+            gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+        if gone:
+            return
+        if if_revision is not None or not await patience.again():
+            raise lost_race(bucket, name, if_revision, conflict)
+
+
+def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:
+    """The commit of a delete marker for ``info``; replacing it at its own revision takes its chunks along."""
+    return Commit(
+        bucket,
+        info.name,
+        marker_of(bucket, info),
+        expected=expected,
+        nuid=info.nuid,
+        subject=subject,
+        replaces=info if expected else None,
+        discard=partial(_discard, bucket, subject),
+    )
+
+
+async def _discard(bucket: Bucket, subject: str, info: ObjectInfo) -> None:
+    await discard(bucket, info, "delete", subject)
+
+
+async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
+    """The limit is checked before the roll-up: not even a marker fits before the meta's place is free.
+
+    Returns whether the object is gone; otherwise another writer has changed it meanwhile.
+    """
+    purged = await free(bucket, subject, info.revision)
+    commit = _marker(bucket, info, subject, 0)
+    try:
+        await commit.run()
+    except OutcomeUnknownError:
+        raise
+    except (Conflict, StoreFullError):
+        pass
+    standing = commit.states.standing or Standing()
+    outcome = after_full(info.nuid, purged, commit.states.step, standing)
+    if outcome is AfterFull.UNKNOWN:
+        raise commit.unknown()
+    if outcome is AfterFull.AGAIN:
+        return False
+    await _discard(bucket, subject, info)
+    if commit.states.step is not Step.REFUSED:
+        return True
+    second = _marker(bucket, info, subject, 0)  # there is room now: watchers learn of it
+    try:
+        await second.run()
+    except (Conflict, NatsError) as exc:
+        log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
+        # A late copy of the put may have landed once more: then that is deleted as well.
+        return (second.states.standing or Standing()).nuid != info.nuid
+    return True

@@ -1,0 +1,90 @@
+"""Links: metas that point to another object or bucket and have no bytes of their own (ADR-20, "Links")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..bucket.bucket import Bucket, bind
+from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.discard import remove_older
+from ..errors import LinkError, ObjectAlreadyExists
+from ..format.codec import MetaDecodeError, encode_meta
+from ..format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
+from ..format.naming import check_bucket, new_nuid
+from ..read.lookup import live_info
+
+
+async def check_target(bucket: Bucket, link: ObjectLink) -> None:
+    """Refuse a target that is missing, deleted or itself a link; of a bucket link only the name is checked.
+
+    Raises:
+        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError.
+    """
+    check_bucket(link.bucket)
+    if link.name is None:
+        return
+    target_bucket = bucket
+    if link.bucket != bucket.name:
+        target_bucket = await bind(bucket.js, link.bucket)
+    target_bucket.check_name(link.name)
+    target = await live_info(target_bucket, link.name, leader=True)
+    if target.is_link:
+        raise LinkError(
+            f"{link.bucket}/{link.name} is a link itself: link to what it points to",
+            bucket=bucket.name,
+            target_bucket=link.bucket,
+            target_name=link.name,
+        )
+
+
+async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
+    """Store a link. It may replace nothing, a delete marker or another link; never a live object.
+
+    Raises:
+        BucketNotFoundError, ObjectNotFoundError, LinkError: the target cannot be linked to.
+        ObjectAlreadyExists: a live object has the name.
+        RevisionConflictError: lost against other writers again and again.
+    """
+    name = meta.name
+    template = bucket.template(
+        name, (meta.description, meta.filename, meta.headers, meta.metadata), ObjectMetaOptions(link)
+    )
+    await check_target(bucket, link)
+    patience = Patience(bucket)
+    while True:
+        lookup = bucket.start_locating(name)  # wherever it is filed: it is one object all the same
+        try:
+            subject, message = await lookup.wait()
+            current = None if message is None else bucket.decode(message)
+        except MetaDecodeError as exc:
+            raise ObjectAlreadyExists(
+                f"{name!r} in bucket {bucket.name!r} has a meta message that cannot be read; delete it first",
+                bucket=bucket.name,
+                name=name,
+            ) from exc
+        if current is not None and not current.deleted and not current.is_link:
+            raise ObjectAlreadyExists(
+                f"{name!r} in bucket {bucket.name!r} is an object: a link never replaces one",
+                bucket=bucket.name,
+                name=name,
+                revision=current.revision,
+            )
+        await remove_older(bucket, lookup, current)
+        info = replace(template, nuid=new_nuid(name))
+        expected = 0 if current is None else current.revision
+        try:
+            commit = Commit(
+                bucket,
+                name,
+                encode_meta(info),
+                expected=expected,
+                nuid=info.nuid,
+                subject=subject,
+                owns=info,
+            )
+            revision = await commit.run()
+        except Conflict as conflict:
+            if not await patience.again():
+                raise lost_race(bucket, name, expected, conflict) from None
+            continue
+        return replace(info, revision=revision)

@@ -1,0 +1,233 @@
+"""Renaming an object: in one batch, or step by step (see :mod:`objstore.commit.renames`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from secrets import token_hex
+
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.models import PubAck
+from natsproto.subjects import check_publish_subject
+
+from ..bucket.bucket import Bucket
+from ..bucket.ttl import remaining
+from ..commit.batch import Batch
+from ..commit.commit import Commit, Conflict, Unsent, meta_header
+from ..commit.renames import (
+    clear_marks,
+    commit_meta,
+    is_new_end,
+    moved_marker,
+    read_meta,
+    read_target,
+    refusal_to_bring_back,
+    same_object,
+    unmark,
+    write_marker,
+)
+from ..commit.scan import Scan
+from ..commit.states import Standing
+from ..errors import ObjectAlreadyExists, OutcomeUnknownError
+from ..format.codec import encode_meta
+from ..format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, ObjectInfo, unmarked
+from ..format.naming import is_nuid_of
+
+Change = Callable[[ObjectInfo], ObjectInfo]
+"""Makes of a meta what it is to become, apart from its name."""
+
+
+async def rename(
+    bucket: Bucket, old: ObjectInfo, new_name: str, change: Change, subject: str | None = None
+) -> ObjectInfo:
+    """Move ``old`` to ``new_name``, with whatever else ``change`` makes of it.
+
+    Cancelled after the first step, it is finished in the background; that is waited for at most 5 s.
+
+    Args:
+        subject: where the old meta lies, when that is not where this library puts it.
+
+    Returns:
+        What stands under the new name, or stood there before somebody replaced it.
+
+    Raises:
+        ObjectAlreadyExists: a live object has the new name.
+        BadObjectMetaError: it would take another object's chunks along.
+        RequestTimeoutError: whether it would was not found out within 5 s; or as every call. Nothing was
+            renamed.
+        Conflict: somebody changed the old object meanwhile; nothing was renamed.
+        OutcomeUnknownError: both names may be there, and whoever changes one of them finishes the rename; or
+            it has its new name, and the rest of the change may not be there.
+        StoreFullError, other NatsError: refused; the old name is as it was.
+    """
+    target, expected = await read_target(bucket, new_name)
+    if target is not None and not target.deleted and not is_new_end(target, old):
+        raise _taken(bucket, new_name, target.revision)
+    refusal = await refusal_to_bring_back(bucket, old, new_name, target, expected)
+    if refusal is not None:
+        # Another rename of it may be what was seen.
+        message = await bucket.leader_message(subject or bucket.meta_subject(old.name))
+        if message is None or message.seq != old.revision:
+            raise Conflict(0 if message is None else message.seq, None)
+        raise refusal
+    steps = _at_once if bucket.atomic else _steps
+    new = await bucket.outlast(steps(bucket, old, new_name, change, expected, subject))
+    if is_nuid_of(old.nuid, old.name):
+        bucket.remembered(Scan).note_moved(old.nuid)
+    return new
+
+
+async def _steps(
+    bucket: Bucket, old: ObjectInfo, new_name: str, change: Change, expected: int, subject: str | None
+) -> ObjectInfo:
+    marked = replace(old, metadata={**unmarked(old), RENAMING: new_name, RENAMING_AT: str(expected)})
+    marked = replace(marked, revision=await commit_meta(bucket, marked, old.revision, subject))
+    new = _renamed(old, new_name, change)
+    linked = replace(new, metadata={**new.metadata, RENAMED_FROM: old.name})
+    finished = None
+    try:
+        linked = replace(linked, revision=await commit_meta(bucket, linked, expected))
+    except Conflict as conflict:
+        finished = conflict.current
+        if finished is None or finished.deleted or not await _finished(bucket, old, finished):
+            await unmark(bucket, replace(old, revision=marked.revision), subject)
+            raise _taken(bucket, new_name, conflict.revision) from None
+    except OutcomeUnknownError:
+        raise  # the mark stays: whoever comes next finishes it
+    except NatsError:
+        await unmark(bucket, replace(old, revision=marked.revision), subject)
+        raise
+    try:
+        await write_marker(bucket, marked, subject)
+    except NatsError as exc:
+        if isinstance(exc, OutcomeUnknownError):
+            raise
+        raise _half_done(
+            bucket,
+            old,
+            f"has its new name {new_name!r}, and the old one still: "
+            "whoever changes one of them finishes the rename",
+        ) from exc
+    if finished is None:
+        return await clear_marks(bucket, linked)
+    return await _change_finished(bucket, old, finished, change)
+
+
+async def _finished(bucket: Bucket, old: ObjectInfo, new: ObjectInfo) -> bool:
+    """Whether somebody else has finished the rename of ``old`` to ``new``, and maybe taken all marks off."""
+    if not same_object(new, old):
+        return False
+    if is_new_end(new, old):
+        return True
+    marker = await read_meta(bucket, old.name)
+    marks = {} if marker is None or not marker.deleted else marker.metadata
+    return (marks.get(MOVED), marks.get(MOVED_TO)) == (old.nuid, new.name)
+
+
+def _renamed(old: ObjectInfo, new_name: str, change: Change) -> ObjectInfo:
+    new = change(old)
+    return replace(new, name=new_name, metadata=unmarked(new), mtime=datetime.now(UTC))
+
+
+async def _change_finished(
+    bucket: Bucket, old: ObjectInfo, current: ObjectInfo, change: Change
+) -> ObjectInfo:
+    """The rest of a rename that somebody has finished for us: they knew no more than the new name."""
+    while change(current) != replace(current, metadata=unmarked(current)):
+        wanted = _renamed(current, current.name, change)
+        try:
+            if RENAMING not in current.metadata:
+                return replace(wanted, revision=await commit_meta(bucket, wanted, current.revision))
+        except Conflict as conflict:
+            standing = conflict.current
+            if standing is not None and not standing.deleted and same_object(standing, current):
+                current = standing
+                continue
+            if standing is None or standing.metadata.get(MOVED) != current.nuid:
+                return current  # it was replaced, or deleted: there is nothing left to change
+        except OutcomeUnknownError:
+            raise
+        except NatsError as exc:
+            raise _half_done(bucket, old, f"has its new name {current.name!r}, and not {_REST}") from exc
+        raise _half_done(bucket, old, f"was renamed once more, without {_REST}")
+    return current if RENAMING in current.metadata else await clear_marks(bucket, current)
+
+
+_REST = "the rest of what was to change: change it once more"
+
+
+def _half_done(bucket: Bucket, old: ObjectInfo, what: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"{old.name!r} in bucket {bucket.name!r} {what}",
+        bucket=bucket.name,
+        name=old.name,
+        nuid=old.nuid,
+    )
+
+
+class _Both(Commit):
+    """The new meta and the old name's delete marker, as one batch: there is no moment in between."""
+
+    def __init__(
+        self, bucket: Bucket, new: ObjectInfo, expected: int, old: ObjectInfo, subject: str | None
+    ) -> None:
+        super().__init__(
+            bucket,
+            new.name,
+            encode_meta(new),
+            expected=expected,
+            nuid=new.nuid,
+            ttl=remaining(new.expires),
+        )
+        self._old = old
+        self._old_subject = subject or bucket.meta_subject(old.name)
+        self._old_id = token_hex(12)
+
+    async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        batch = Batch(self._bucket, timeout)
+        try:
+            header = meta_header(expected, msg_id, self._ttl)
+            await batch.add(self._wire_subject, self._payload, header)
+        except NatsError as exc:
+            raise Unsent(exc) from exc
+        self.states.sent()
+        ack = await batch.end(
+            check_publish_subject(self._old_subject),
+            moved_marker(self._bucket, self._old, self._name),
+            meta_header(self._old.revision, self._old_id),
+        )
+        # It tells of the last message, and the new meta is the one before.
+        return PubAck(ack.stream, ack.seq - 1, ack.duplicate, ack.domain)
+
+    async def _look(self) -> Standing | None:
+        standing = await self._standing(self._subject)
+        if standing.msg_id == self.states.msg_id:
+            return standing
+        origin = await self._standing(self._old_subject)
+        if origin.msg_id == self._old_id:  # committed, just before it, and the new name was changed since
+            return replace(standing, msg_id=self.states.msg_id, revision=origin.revision - 1)
+        return standing if origin.revision == self._old.revision else None
+
+
+async def _at_once(
+    bucket: Bucket, old: ObjectInfo, new_name: str, change: Change, expected: int, subject: str | None
+) -> ObjectInfo:
+    new = _renamed(old, new_name, change)
+    try:
+        revision = await _Both(bucket, new, expected, old, subject).run()
+    except Conflict:
+        current = await read_meta(bucket, new_name)
+        if current is not None and not current.deleted:
+            raise _taken(bucket, new_name, current.revision) from None
+        raise
+    return replace(new, revision=revision)
+
+
+def _taken(bucket: Bucket, name: str, revision: int) -> ObjectAlreadyExists:
+    return ObjectAlreadyExists(
+        f"cannot rename: {name!r} exists in bucket {bucket.name!r}",
+        bucket=bucket.name,
+        name=name,
+        revision=revision,
+    )

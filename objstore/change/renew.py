@@ -1,0 +1,77 @@
+"""Changes in a bucket with a time to live: meta and chunks must have one age.
+
+A changed meta is a new message with a new age, its chunks are as old as the upload. So the chunks are copied
+to a new nuid, and the change is a put of the object on itself: it costs a download and an upload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..bucket.ttl import remaining
+from ..commit.commit import Conflict
+from ..errors import RevisionConflictError
+from ..format.chunking import resolve_chunk_size
+from ..read.get import buffers, chunk_size_of
+from ..write.put import Put
+from ..write.source import open_source
+from .delete import delete
+
+if TYPE_CHECKING:
+    from ..bucket.bucket import Bucket
+    from ..format.models import ObjectInfo
+
+
+def ages(bucket: Bucket, info: ObjectInfo) -> bool:
+    """Whether a change of ``info`` must renew its chunks."""
+    return bucket.max_age is not None and info.chunks > 0 and not info.is_link
+
+
+async def renewed(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
+    """Store ``changed`` in the place of ``old``, with a copy of its bytes.
+
+    Raises:
+        Conflict: another revision is there; nothing was changed.
+        ObjectNotFoundError: the bytes expired meanwhile.
+    """
+    try:
+        return await _copy(bucket, old, changed, old.revision)
+    except RevisionConflictError as exc:
+        raise Conflict(exc.current or 0, None) from exc
+
+
+async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
+    """Store a copy as ``changed.name``, then delete the old name. Both are whole objects at every moment.
+
+    Raises:
+        ObjectAlreadyExists: a live object has the new name.
+        Conflict: somebody changed the old object meanwhile; nothing was renamed.
+    """
+    new = await _copy(bucket, old, changed, 0, must_not_exist=True)
+
+    async def finish() -> ObjectInfo:
+        try:
+            await delete(bucket, old.name, old.revision)
+        except (RevisionConflictError, LookupError) as exc:
+            await delete(bucket, new.name, new.revision)
+            raise Conflict(getattr(exc, "current", 0), None) from exc
+        return new
+
+    return await bucket.outlast(finish())  # who cancels it must not leave two names behind
+
+
+async def _copy(
+    bucket: Bucket, old: ObjectInfo, changed: ObjectInfo, revision: int, *, must_not_exist: bool = False
+) -> ObjectInfo:
+    limit = bucket.client.max_payload
+    size = resolve_chunk_size(await chunk_size_of(bucket, old, limit), limit)
+    return await Put(
+        bucket,
+        replace(changed, nuid="", revision=0),
+        open_source(buffers(bucket, old)),
+        chunk_size=size,
+        if_revision=revision,
+        must_not_exist=must_not_exist,
+        ttl=remaining(old.expires) if bucket.msg_ttl else None,
+    ).run()

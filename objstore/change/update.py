@@ -1,0 +1,79 @@
+"""Changing what an object's meta says: description, headers, metadata, name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ..bucket.bucket import Bucket
+from ..bucket.ttl import remaining
+from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.discard import remove_older
+from ..commit.renames import settle_rename
+from ..format.codec import encode_meta, meta_fields
+from ..format.models import ObjectInfo, ObjectMeta, unmarked
+from .delete import current_info
+from .rename import rename
+from .renew import ages, moved, renewed
+
+
+async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int | None = None) -> ObjectInfo:
+    """Change description, headers, metadata and, with another ``meta.name``, the name.
+
+    ``None`` keeps what is there; ``""`` and ``{}`` clear it. Size, digest, chunks and chunk size stay.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError, ObjectAlreadyExists, RevisionConflictError,
+        BadObjectMetaError.
+    """
+    change = _applying(meta)
+    patience = Patience(bucket)
+    while True:
+        lookup = bucket.start_locating(name)
+        info = await current_info(bucket, name, lookup)
+        if if_revision is not None and if_revision != info.revision:
+            raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+        if await settle_rename(bucket, info, meta.name):
+            # A delete marker now, unless others go on marking the name.
+            if not await patience.again():
+                raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
+            continue
+        await remove_older(bucket, lookup, info)
+        changed = replace(change(info), mtime=datetime.now(UTC))
+        try:
+            if ages(bucket, info):
+                change_it = renewed if meta.name == name else moved
+                return await change_it(bucket, info, replace(changed, name=meta.name))
+            if meta.name != name:
+                return await rename(bucket, info, meta.name, change, lookup.newest)
+            commit = Commit(
+                bucket,
+                name,
+                encode_meta(changed),
+                expected=info.revision,
+                nuid=info.nuid,
+                subject=lookup.newest,
+                ttl=remaining(info.expires),
+            )
+            return replace(changed, revision=await commit.run())
+        except Conflict as conflict:
+            if if_revision is not None or not await patience.again():
+                raise lost_race(bucket, name, if_revision, conflict) from None
+
+
+def _applying(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
+    description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, None)
+
+    def apply(info: ObjectInfo) -> ObjectInfo:
+        pairs = unmarked(info) if meta.metadata is None else dict(metadata)
+        if meta.filename is not None:
+            pairs = meta_fields(metadata=pairs, filename=meta.filename)[2]
+        return replace(
+            info,
+            description=info.description if meta.description is None else description,
+            headers=info.headers if meta.headers is None else headers,
+            metadata=pairs,
+        )
+
+    return apply

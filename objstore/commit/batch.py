@@ -1,0 +1,86 @@
+"""Several messages as one commit: all of them, or none (ADR-50)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from natsproto.errors import APIError, StaleConnectionError
+from natsproto.jetstream.api.acks import parse_pub_ack
+from natsproto.subjects import secret_name
+
+from ..bucket.bucket import Bucket
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import PubAck
+
+
+PACE = 8 * 1024 * 1024
+"""Bytes after which an answer is waited for: the server stages a batch in memory."""
+
+
+class Batch:
+    """One batch of messages for one stream (ADR-50).
+
+    Args:
+        bucket: where.
+        timeout: seconds for each answer.
+    """
+
+    def __init__(self, bucket: Bucket, timeout: float) -> None:
+        self._bucket = bucket
+        self._timeout = timeout
+        self._id = secret_name().encode()
+        self._count = 0
+        self._unpaced = 0
+        self._epoch = bucket.client._connection.epoch
+
+    def _header(self, header: bytes) -> bytes:
+        self._count += 1
+        return header[:-2] + b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (self._id, self._count)
+
+    async def add(self, subject: bytes, payload: bytes | memoryview, header: bytes) -> None:
+        """Stage a message.
+
+        Raises:
+            AlreadyStored: it is no batch for this server.
+            NatsError: the batch has failed.
+        """
+        client = self._bucket.client
+        connection = client._connection
+        header = self._header(header)
+        client._check_size(len(header), len(payload))
+        self._unpaced += len(payload)
+        if self._count == 1 or self._unpaced > PACE:
+            self._unpaced = 0
+            answer = await client.request_frame(subject, payload, header, self._timeout)
+            if answer.payload:
+                parse_pub_ack(answer.payload)  # raises the refusal
+                raise AlreadyStored
+        else:
+            connection.publish(subject, payload, None, header)
+            if connection.congested:
+                await connection.drain()
+        if connection.epoch != self._epoch:
+            raise StaleConnectionError("the connection was replaced in the middle of a batch")
+
+    async def end(self, subject: bytes, payload: bytes, header: bytes) -> PubAck:
+        """Commit the batch with its last message."""
+        client = self._bucket.client
+        header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
+        client._check_size(len(header), len(payload))
+        answer = await client.request_frame(subject, payload, header, self._timeout)
+        try:
+            return self._bucket.own_ack(answer.payload)
+        except APIError as exc:
+            if exc.err_code in FORGOTTEN:
+                raise StaleConnectionError(f"the server has no such batch any more: {exc}") from exc
+            raise
+
+
+FORGOTTEN = frozenset((10175, 10176, 10201))
+"""Errors for the end of a batch that is not there, or whose id is: a message that came twice may have ended
+it already. The leader knows."""
+
+
+class AlreadyStored(Exception):
+    """The server knows no batches: it has stored the first message as any other."""

@@ -1,0 +1,386 @@
+"""Committing a meta message: the shell around :mod:`objstore.commit.states`, which decides everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from secrets import token_hex
+
+from natsproto.backoff import Backoff
+from natsproto.errors import (
+    APIError,
+    ConnectionClosedError,
+    NatsError,
+    PermissionsViolationError,
+)
+from natsproto.headers import header_value
+from natsproto.jetstream.api.errors import StreamNotFoundError, WrongLastSequenceError, retryable
+from natsproto.jetstream.api.models import PubAck, StoredMessage
+from natsproto.subjects import check_publish_subject
+
+from ..bucket.bucket import Bucket, log
+from ..bucket.capacity import check_meta_room
+from ..bucket.ttl import ttl_line
+from ..errors import OutcomeUnknownError, RevisionConflictError
+from ..format.codec import META_HEADER, MetaDecodeError
+from ..format.models import ObjectInfo
+from .states import ENDS, CommitStates, Standing, Step, content_of
+
+CANCEL_GRACE = 5.0
+"""Seconds a cancelled commit may take to find out what became of it, and to clean up."""
+
+Undo = Callable[[], Awaitable[None]]
+
+
+def meta_header(expected: int, msg_id: str, ttl: timedelta | None = None) -> bytes:
+    """The header block of a meta message that replaces revision ``expected`` (0 = there is none)."""
+    return (
+        b"NATS/1.0\r\nNats-Rollup: sub\r\n"
+        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b\r\n"
+    ) % (expected, msg_id.encode(), ttl_line(ttl))
+
+
+class Conflict(Exception):
+    """The revision was not the expected one; ``current`` is the newest meta (``None`` = none to read)."""
+
+    def __init__(self, revision: int, current: ObjectInfo | None) -> None:
+        super().__init__(revision)
+        self.revision = revision
+        self.current = current
+
+
+class Unsent(Exception):
+    """A copy that was given up before anything of it could be stored; ``reason`` says why."""
+
+    def __init__(self, reason: NatsError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def chunks_of(info: ObjectInfo | None, own: str = "") -> str:
+    """The nuid of chunks that nobody needs when ``info`` is replaced by a meta that names ``own``."""
+    if info is None or info.deleted or info.is_link or not info.chunks or info.nuid == own:
+        return ""
+    return info.nuid
+
+
+def standing_of(bucket: Bucket, message: StoredMessage | None) -> Standing:
+    """What a read of the newest meta tells the state machine."""
+    if message is None:
+        return Standing()
+    header = message.header
+    msg_id = None if header is None else header_value(header, b"Nats-Msg-Id")
+    try:
+        info = bucket.decode(message)
+    except MetaDecodeError:
+        info = None
+    return Standing(message.seq, "" if msg_id is None else msg_id.decode("ascii", "replace"), info)
+
+
+class Commit:
+    """One meta message on its way.
+
+    Args:
+        bucket: where.
+        name: whose meta it is.
+        payload: the encoded meta.
+        expected: sequence the subject's last message must have; 0 = no message.
+        nuid: of the chunks it names, for messages and errors.
+        subject: where the meta lies, when that is not where this library puts it.
+        ttl: how long the meta lives.
+        replaces: what stands at ``expected``; its chunks are discarded afterwards.
+        owns: the object whose nuid and chunks are this commit's alone: a put's, never an update's.
+        after: sequence of the last one of them.
+        borrows: it names chunks that another meta named before.
+        before: awaited with each meta that stands in the way; last writer wins. ``None``: it is a conflict.
+        discard: removes the chunks of what was replaced.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        name: str,
+        payload: bytes,
+        *,
+        expected: int,
+        nuid: str,
+        subject: str | None = None,
+        ttl: timedelta | None = None,
+        replaces: ObjectInfo | None = None,
+        owns: ObjectInfo | None = None,
+        after: int = 0,
+        borrows: bool = False,
+        before: Callable[[Conflict], Awaitable[bool]] | None = None,
+        discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._payload = payload
+        self._nuid = nuid
+        self._own = "" if owns is None else nuid
+        self._subject = subject or bucket.meta_subject(name)
+        self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
+        self._counts = after > 0 or borrows
+        self._ttl = ttl
+        self._before = before
+        self._discard = discard
+        self._replaces = replaces
+        self._loop = bucket.client._connection._loop
+        self._failure: NatsError | None = None
+        self.states = CommitStates(
+            token_hex(12),
+            expected=expected,
+            replaced=self._chunks_to_discard(),
+            content=None if owns is None else content_of(owns),
+            after=after,
+            last_writer_wins=before is not None,
+            budget=bucket.retry_budget,
+        )
+
+    async def run(self, undo: Undo | None = None) -> int:
+        """Publish, remove the chunks of what was replaced, and return the revision.
+
+        Cancellation is held back, at most :data:`CANCEL_GRACE`, until the outcome is known. When nothing was
+        committed for certain, ``undo`` is run within that time. An unknown outcome is logged.
+
+        Returns:
+            The revision: ours, or that of what somebody made of it since.
+
+        Raises:
+            Conflict: another revision is there; nothing was committed.
+            StoreFullError, BucketSealedError, other NatsError: refused; nothing was committed.
+            OutcomeUnknownError: could not be found out; everything is kept.
+        """
+        bucket = self._bucket
+        bucket.client._connection.check_open()
+        if not self._own:  # a put has looked before its chunks
+            await check_meta_room(bucket, self._name, META_HEADER + len(self._payload))
+        try:
+            await self._drive()
+        except asyncio.CancelledError:
+            await bucket.shielded(self._after_cancel(undo))
+            raise
+        states = self.states
+        if states.step is Step.DONE and states.removes:
+            await bucket.shielded(self._remove_replaced())
+        return self._result()
+
+    @property
+    def kept(self) -> ObjectInfo | None:
+        """What somebody has made of ours since, when that is what stands."""
+        states = self.states
+        standing = states.standing
+        if states.step is not Step.KEPT or standing is None or standing.revision != states.revision:
+            return None
+        return standing.info
+
+    async def _drive(self) -> None:
+        """Do what the state machine says until it has come to an end."""
+        states, backoff = self.states, Backoff()
+        while states.step not in ENDS:
+            if states.again:
+                await self._pause(backoff.seconds)
+                backoff.grow()
+            if states.step in ENDS:
+                return  # closed meanwhile
+            if states.step is Step.SEND:
+                await self._send()
+            elif states.step is Step.REPLACE:
+                await self._replace()
+                backoff.reset()
+            else:
+                await self._read()
+
+    async def _pause(self, wait: float) -> None:
+        """Wait, and until there is a connection again; the time that is left bounds both."""
+        try:
+            await self._bucket.pause(wait, self._loop.time() + max(0.0, self.states.left(self._loop.time())))
+        except ConnectionClosedError as exc:
+            self._failure = exc
+            self.states.give_up()
+        except NatsError as exc:
+            self._failure = exc
+
+    async def _send(self) -> None:
+        states, now = self.states, self._loop.time()
+        states.attempt(now)
+        timeout = max(0.1, min(self._bucket.js.timeout, states.left(now)))
+        try:
+            await self._check_same()
+            ack = await self._publish(states.expected, states.msg_id, timeout)
+        except WrongLastSequenceError:
+            states.lost()
+        except Unsent as exc:
+            self._failure = exc.reason
+            if retryable(exc.reason):
+                states.unsent(self._loop.time())
+            else:
+                states.give_up()
+        except NatsError as exc:
+            self._failure = exc
+            if refused(exc):
+                states.refused(surely=not isinstance(exc, APIError))
+            else:
+                states.silent()
+        else:
+            states.acked(ack.seq, ack.duplicate, self._loop.time())
+
+    async def _check_same(self) -> None:
+        """Not a byte goes to a bucket of the same name in another domain."""
+        if self._bucket.moved:
+            try:
+                await self._bucket.check_same(self._name)
+            except NatsError as exc:
+                raise Unsent(exc) from exc
+
+    async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        """One copy; returns the stream's own acknowledgement."""
+        bucket = self._bucket
+        header = meta_header(expected, msg_id, self._ttl)
+        client = bucket.client
+        try:
+            client._check_size(len(header), len(self._payload))
+            client._connection.check_open()
+        except NatsError as exc:
+            raise Unsent(exc) from exc
+        self.states.sent()
+        msg = await client.request_frame(self._wire_subject, self._payload, header, timeout)
+        return bucket.own_ack(msg.payload)
+
+    async def _read(self) -> None:
+        bucket, states = self._bucket, self.states
+        try:
+            async with asyncio.timeout(
+                max(0.5, min(bucket.js.timeout, states.left(self._loop.time()) + 1.0))
+            ):
+                last = None
+                if states.step is Step.READ_WITH_LAST:
+                    last = (await bucket.js.stream_info(bucket.stream)).last_seq
+                standing = await self._look()
+        except (NatsError, TimeoutError) as exc:
+            if isinstance(exc, NatsError):
+                self._failure = exc
+                if not retryable(exc):
+                    states.give_up()
+                    return
+            states.unreadable(self._loop.time())
+        else:
+            if standing is None:
+                states.moved()
+            else:
+                states.stands(standing, self._loop.time(), last)
+
+    async def _look(self) -> Standing | None:
+        """What stands; ``None`` when another name that this commit changes was changed by somebody else."""
+        standing = await self._standing(self._subject)
+        if self._counts and not standing.revision and not self.states.expected:
+            return Standing(stripped=not await self._bucket.stored_chunks(self._nuid))
+        return standing
+
+    async def _standing(self, subject: str) -> Standing:
+        bucket = self._bucket
+        return standing_of(bucket, await bucket.leader_read(subject).wait())
+
+    async def _replace(self) -> None:
+        standing = self.states.standing or Standing()
+        conflict = Conflict(standing.revision, standing.info)
+        if self._before is None or not await self._before(conflict):
+            self.states.concede()
+            return
+        self._replaces = standing.info
+        self.states.replace(self._chunks_to_discard())
+
+    def _chunks_to_discard(self) -> str:
+        return "" if self._discard is None else chunks_of(self._replaces, self._own)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _result(self) -> int:
+        states = self.states
+        if states.step in (Step.DONE, Step.KEPT):
+            return states.revision
+        if states.step is Step.CONFLICT:
+            standing = states.standing or Standing()
+            raise Conflict(standing.revision, standing.info)
+        failure = self._failure
+        if failure is not None and (states.certain or isinstance(failure, StreamNotFoundError)):
+            error = self._bucket.translate(failure, self._name)
+            raise error from (failure if error is not failure else None)
+        raise self.unknown() from failure
+
+    async def _remove_replaced(self) -> None:
+        if self._discard is not None and self._replaces is not None:
+            await self._discard(self._replaces)
+
+    async def _after_cancel(self, undo: Undo | None) -> None:
+        """Find out, clean up, and never take longer than :data:`CANCEL_GRACE`."""
+        states = self.states
+        states.hurry(self._loop.time(), CANCEL_GRACE - 0.5)
+        try:
+            async with asyncio.timeout(CANCEL_GRACE):
+                if states.copies:
+                    await self._drive()
+                if states.step is Step.DONE and states.removes:
+                    await self._remove_replaced()
+                elif states.certain and undo is not None:
+                    await undo()
+        except (TimeoutError, NatsError, Conflict) as exc:
+            log.warning("after a cancelled commit of %r in bucket %r: %s", self._name, self._bucket.name, exc)
+        if states.step not in (Step.DONE, Step.KEPT) and not states.certain:
+            log.warning("%s", self.unknown())
+
+    def unknown(self) -> OutcomeUnknownError:
+        """The error for an outcome that could not be found out."""
+        return unknown_outcome(self._bucket, self._name, self._nuid)
+
+
+class Patience:
+    """Last writer wins: how often, and how long, a newer revision is met before giving up.
+
+    At once at first, then after growing pauses of random length, so that many writers of one name get by each
+    other; for the retry budget in all.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._random = bucket.client._connection.pool.rng.random
+        self._deadline = asyncio.get_running_loop().time() + bucket.retry_budget
+        self._longest = 0.001
+
+    async def again(self) -> bool:
+        """Pause; false when it has been enough."""
+        if asyncio.get_running_loop().time() > self._deadline:
+            return False
+        self._longest = min(self._longest * 1.5, 0.05)
+        if self._longest > 0.002:
+            await asyncio.sleep(self._longest * self._random())
+        return True
+
+
+def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError:
+    """The error for a commit of which could not be found out whether it stands."""
+    return OutcomeUnknownError(
+        f"whether {name!r} was stored in bucket {bucket.name!r} could not be found out; "
+        f"its chunks ({nuid}) are kept",
+        bucket=bucket.name,
+        name=name,
+        nuid=nuid,
+    )
+
+
+def refused(exc: NatsError) -> bool:
+    """True when nothing was stored for certain: an answer that says so, or an error before any byte."""
+    if isinstance(exc, APIError):
+        return not retryable(exc)
+    return isinstance(exc, PermissionsViolationError | ValueError)
+
+
+def lost_race(bucket: Bucket, name: str, expected: int | None, conflict: Conflict) -> RevisionConflictError:
+    """The typed error for a compare-and-set the caller asked for."""
+    return RevisionConflictError(
+        f"{name!r} in bucket {bucket.name!r} is at revision {conflict.revision}, not {expected}",
+        bucket=bucket.name,
+        name=name,
+        expected=expected,
+        current=conflict.revision,
+    )

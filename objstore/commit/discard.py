@@ -1,0 +1,145 @@
+"""Removing the chunks of a meta that was replaced or deleted, unless another object needs them.
+
+Everybody who may write to a bucket may store a meta that names another object's chunks. Whoever replaced or
+deleted that meta would destroy the other object. So chunks are purged on a meta's word only when they were
+stored for its name, which the nuid proves (:func:`new_nuid`). Those of other clients, of older versions and
+of renamed objects prove nothing: then every meta of the bucket is looked at first (``scan.py``). That does
+not show an object whose chunks are stored and whose meta is still on its way: so what this library has stored
+not long ago is left alone, too, unless the delete marker of the name it was stored for says that it was
+renamed since. (Any other newer meta of that name proves nothing: the put may be about to replace it.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import retryable
+
+from ..bucket import numbered
+from ..bucket.bucket import Bucket, log
+from ..errors import IntegrityError
+from ..format.codec import MetaDecodeError
+from ..format.models import ObjectInfo, was_moved
+from ..format.naming import all_subject, chunk_subject, is_nuid_of, is_own_nuid
+from . import scan
+from .renames import shares_chunks
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from ..bucket.locate import Lookup
+
+COMMIT_TIME = timedelta(hours=1)
+"""A meta follows the last chunk within that time: many times the default ``retry_budget`` of 20 s."""
+
+
+async def discard(bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None) -> None:
+    """Purge the chunks of a meta that stands no more; a failure is reported, the caller's work stands.
+
+    They are older than the meta. What is newer on their nuid was stored since: an upload goes on with it.
+
+    Args:
+        bucket: where.
+        info: what the meta said.
+        why: the caller, for the log.
+        subject: where it lay; ``None`` = where this library puts it. A put of that name that is under way
+            meets there what has taken its place, and nothing elsewhere.
+    """
+    if info.is_link or not info.nuid or await shares_chunks(bucket, info):
+        return
+    try:
+        ours = subject is None or subject == bucket.meta_subject(info.name)
+        bound = ours and is_nuid_of(info.nuid, info.name)
+        left = "" if bound else await _reason_to_leave(bucket, info)
+        if not left:
+            await bucket.purge_chunks(info.nuid, before=info.revision)
+            return
+    except (NatsError, IntegrityError) as exc:
+        left = str(exc)
+    log.warning(
+        "%s: chunks %r of %r in bucket %r are left behind: %s", why, info.nuid, info.name, bucket.name, left
+    )
+
+
+async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
+    """Why chunks that need not be the object's own are left to others, or to ``gc``; ``""`` = purge them."""
+    try:
+        async with asyncio.timeout(scan.SCAN_TIME):
+            return await _looked_at(bucket, info)
+    except TimeoutError as exc:
+        return str(exc) or f"whether another object needs them was not found out within {scan.SCAN_TIME:g} s"
+
+
+async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
+    bucket.learn(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))
+    last = await bucket.leader_message(chunk_subject(bucket.name, info.nuid))
+    if last is None:
+        return ""
+    if last.seq > info.revision:
+        return "somebody has stored more of them since"
+    references = await scan.scan_for(bucket, info.nuid)
+    if references is None:
+        return "another object names them"
+    if references.full:
+        return f"whether one of more than {scan.MOST_NAMES} objects needs them, only gc() finds out"
+    if not is_own_nuid(info.nuid):
+        return ""  # another client's
+    if bucket.remembered(scan.Scan).has_moved(info.nuid):
+        return ""  # their own put has been committed, and we have renamed what it stored
+    marker = references.left_by(info.nuid)
+    message = None if marker is None else await bucket.leader_message(marker)
+    if message is not None and was_moved(bucket.decode(message), info.nuid):
+        return ""  # the name they were stored for says that the object was renamed
+    newest = await bucket.leader_message(all_subject(bucket.name))  # its time is the server's
+    if newest is None or newest.time - last.time < (
+        numbered.GONE if numbered.numbered(last) else COMMIT_TIME
+    ):
+        return "a put may be about to name them"
+    return ""
+
+
+async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
+    """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays.
+
+    Returns:
+        How many; ``None`` when an answer was lost and the next one found nothing.
+    """
+    lost = False
+
+    async def purge() -> int:
+        nonlocal lost
+        try:
+            return await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
+        except NatsError as exc:
+            lost = lost or retryable(exc)
+            raise
+
+    removed = await bucket.retrying(purge)
+    return None if lost and not removed else removed
+
+
+async def remove_older(bucket: Bucket, lookup: Lookup, newest: ObjectInfo | None) -> None:
+    """Remove older metas of a name that were filed under other subjects, and what only they name.
+
+    Before the newest one is changed where it lies: who reads asks this library's subject first, and would
+    see there what was replaced long ago. Runs to its end, also when the caller is cancelled.
+    """
+    if lookup.others:
+        await bucket.outlast(_remove_each(bucket, lookup.others, newest))
+
+
+async def _remove_each(
+    bucket: Bucket, others: Mapping[str, StoredMessage], newest: ObjectInfo | None
+) -> None:
+    for subject, message in others.items():
+        try:
+            await free(bucket, subject, message.seq)
+            older = bucket.decode(message)
+            if not older.deleted and (newest is None or older.nuid != newest.nuid):
+                await discard(bucket, older, "older meta", subject)
+        except (MetaDecodeError, NatsError) as exc:
+            log.warning("an older meta in bucket %r is left behind: %s", bucket.name, exc)

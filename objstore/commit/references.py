@@ -1,0 +1,244 @@
+"""Which chunks the metas of a bucket name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from ..bucket.bucket import Bucket
+from ..bucket.message_reads import AT_LEADER
+from ..format.codec import MetaDecodeError
+from ..format.models import MOVED, RENAMING, InvalidMeta, ObjectInfo, was_moved
+from ..format.naming import all_meta_subject, is_safe_nuid
+from ..listing.metas import AT_ONCE, PAGE, each_newest, is_text, metas_so_far, subjects_at_once
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+MOST_WORDS = 1_000_000
+"""Words of unreadable metas that are remembered; beyond, all chunks are taken for named."""
+
+AT_A_STRETCH = 1_000_000
+"""Bytes of metas that are read before others get their turn."""
+
+FEW = 32
+"""Metas that are read one after the other from the leader, before all names are asked for at once."""
+
+BY_NAME = 2
+"""How often they are: who writes all the time is always ahead of us."""
+
+LONG = 200
+"""Characters of a subject that count for one more name."""
+
+# Whole words no longer than a nuid may be: anybody's megabyte without a space would be one word.
+_NUID_LIKE = re.compile(rb"(?<![0-9A-Za-z_-])[0-9A-Za-z_-]{1,64}(?![0-9A-Za-z_-])")
+
+_WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
+
+
+class References:
+    """Every nuid that a standing meta names, and every word of those that cannot be read.
+
+    A meta that has a newer one on its subject names nothing any more (writers that do not roll up leave it,
+    and a server that was killed may bring it back), unless the newer one cannot be read. One that was removed
+    without a newer one after it was read is still taken to stand. No whole metas are kept.
+
+    Args:
+        most: names that are remembered, a long one counts for several; ``None`` = all.
+
+    Attributes:
+        cursor: whatever stands up to this sequence of the stream was read.
+        full: there are more names; nothing is known then, nor kept.
+        unreadable: the newest of each subject that cannot be read, in stream order.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.cursor = 0
+        self.full = False
+        self._most = most
+        self._names = 0
+        self._unreadable: dict[str, InvalidMeta] = {}
+        self._words: set[bytes] = set()  # that unreadable metas may name chunks by
+        self._too_many = False
+        self._kept: set[str] = set()  # named by metas that an unreadable one has superseded
+        self._standing: dict[str, str] = {}  # nuid by subject; "" = names none
+        self._moved: dict[str, str] = {}  # of delete markers that renames have left
+        self._marked: dict[str, str] = {}  # name by subject
+        self._nuids: set[str] | None = None
+        self._lacking: list[str] = []  # subjects that are still to be asked for, when that was interrupted
+        self._end = 0  # the stream's, when they were listed
+
+    async def read_on(self, bucket: Bucket) -> None:
+        """Read the metas that follow those that were read; interrupted, the next call goes on with it.
+
+        Nothing may be taken for an orphan by mistake. What is committed later is judged by the age of its
+        chunks.
+
+        Raises:
+            NatsError: they could not be.
+        """
+        if self.full:
+            return
+        by_name = 0 if bucket.direct_meta and bucket.can_batch else BY_NAME
+        if by_name and (self._lacking or not self.cursor):
+            by_name = by_name - 1 if await self._read_names(bucket) else 0
+        while not (self.full or await self._read_in_order(bucket, FEW if by_name else None)):
+            by_name = by_name - 1 if await self._read_names(bucket) else 0
+
+    async def _read_in_order(self, bucket: Bucket, most: int | None) -> bool:
+        """Read on in stream order; false when there are more than ``most``, or more names than remembered."""
+        if self._most is None:
+            metas = metas_so_far(bucket, 1000, after=self.cursor, ways=AT_LEADER)
+        else:  # its caller does not wait forever
+            metas = bucket.messages(all_meta_subject(bucket.name), 1000, after=self.cursor, ways=AT_LEADER)
+        stretch = count = 0
+        async with aclosing(metas) as messages:
+            async for message in messages:
+                self._take(bucket, message)
+                self.cursor = message.seq
+                count += 1
+                if self.full or count == most:
+                    return False
+                stretch += 1000 + len(message.data)
+                if stretch > AT_A_STRETCH:
+                    stretch = 0
+                    await asyncio.sleep(0)
+        return True
+
+    async def _read_names(self, bucket: Bucket) -> bool:
+        """Ask the leader for the newest meta of each name, many at once; false: that is no way here.
+
+        The subjects are the leader's, too. Whatever is not among them, or has left its place meanwhile, lies
+        beyond the end that the stream had before.
+        """
+        if not self._lacking:
+            end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+            subjects = await subjects_at_once(bucket, all_meta_subject(bucket.name))
+            # Pages are counted from the first subject on: between two of them some may leave their place.
+            if subjects is not None and self._most is not None and len(subjects) > self._most:
+                self._fill()
+                return False
+            if subjects is None or len(subjects) >= PAGE or not all(map(_can_be_asked_for, subjects)):
+                return False
+            self._lacking, self._end = list(subjects), end
+        at_once = AT_ONCE
+        while self._lacking:
+            size = 0
+            part = self._lacking[-at_once:]
+            async with aclosing(each_newest(bucket, part, at_once, AT_LEADER)) as answers:
+                async for subject, message in answers:
+                    if message is None:  # removed, or the leader has forgotten where it is: nothing is proven
+                        self._lacking = []
+                        return False
+                    if message.seq > self.cursor or subject not in self._standing:
+                        self._take(bucket, message)
+                    if subject in self._unreadable:
+                        await self._read_name(bucket, subject)
+                    size += len(message.data)
+            del self._lacking[-len(part) :]
+            if self.full:
+                return False
+            at_once = AT_ONCE if size < AT_A_STRETCH else AT_ONCE // 8
+            await asyncio.sleep(0)
+        self.cursor = max(self.cursor, self._end)
+        return True
+
+    async def _read_name(self, bucket: Bucket, subject: str) -> None:
+        """Read all metas of a name whose newest cannot be read: what that has superseded may be needed.
+
+        Up to the end of this reading: who goes on storing them is met by the next one.
+        """
+        older = bucket.messages(subject, leader=True, ways=AT_LEADER)
+        async with aclosing(older) as messages:
+            async for message in messages:
+                if message.seq > self._end:
+                    return
+                self._take(bucket, message)
+
+    def _take(self, bucket: Bucket, message: StoredMessage) -> None:
+        subject = message.subject
+        if self._most is not None and subject not in self._standing and subject not in self._unreadable:
+            self._names += 1 + len(subject) // LONG
+            if self._names > self._most:
+                self._fill()
+                return
+        try:
+            info = bucket.decode(message)
+        except MetaDecodeError as exc:
+            self.unread(InvalidMeta(subject, message.seq, exc), message.data)
+        else:
+            self.read(info, subject)
+
+    def _fill(self) -> None:
+        self.full, self._nuids, self._lacking = True, None, []
+        for held in (self._standing, self._unreadable, self._moved, self._marked):
+            held.clear()
+        self._words, self._kept = set(), set()
+
+    def read(self, info: ObjectInfo, subject: str) -> None:
+        """Take the next meta of a subject."""
+        self._nuids = None
+        self._standing[subject] = "" if info.deleted else info.nuid
+        self._marked.pop(subject, None)
+        self._moved.pop(subject, None)
+        if not info.deleted and RENAMING in info.metadata:
+            self._marked[subject] = info.name
+        nuid = info.metadata.get(MOVED)
+        if nuid is not None and was_moved(info, nuid):
+            self._moved[subject] = nuid
+
+    def unread(self, invalid: InvalidMeta, data: bytes) -> None:
+        """Take one that cannot be read."""
+        invalid.error.with_traceback(None)  # its frames hold the whole message
+        self._nuids = None
+        self._unreadable.pop(invalid.subject, None)
+        self._unreadable[invalid.subject] = invalid
+        if not self._too_many:
+            self._words.update(_NUID_LIKE.findall(data))
+            self._too_many = len(self._words) > MOST_WORDS
+            if self._too_many:
+                self._words.clear()
+        self._marked.pop(invalid.subject, None)
+        self._moved.pop(invalid.subject, None)
+        before = self._standing.pop(invalid.subject, "")
+        if is_safe_nuid(before):
+            self._kept.add(before)
+
+    @property
+    def unreadable(self) -> list[InvalidMeta]:
+        return sorted(self._unreadable.values(), key=lambda invalid: invalid.revision)
+
+    @property
+    def marked(self) -> list[str]:
+        """The names whose metas say that a rename was begun."""
+        return list(self._marked.values())
+
+    def naming(self, nuid: str) -> list[str]:
+        """The subjects of the metas that name some chunks."""
+        if nuid not in self._named():
+            return []
+        return [subject for subject, named in self._standing.items() if named == nuid]
+
+    def may_name(self, nuid: str) -> bool:
+        """Whether a meta that cannot be read, or one that it has superseded, may name them."""
+        return self._too_many or nuid in self._kept or nuid.encode() in self._words
+
+    def named(self, nuid: str) -> bool:
+        """Whether any meta names them, or may."""
+        return nuid in self._named() or self.may_name(nuid)
+
+    def left_by(self, nuid: str) -> str | None:
+        """The subject of the delete marker that says that they were renamed; ``None`` when there is none."""
+        return next((subject for subject, moved in self._moved.items() if moved == nuid), None)
+
+    def _named(self) -> set[str]:
+        if self._nuids is None:
+            self._nuids = set(self._standing.values())
+        return self._nuids
+
+
+def _can_be_asked_for(subject: str) -> bool:
+    """No name has one of the others; old servers store what is published to wildcards."""
+    return is_text(subject) and _WILDCARD.search(subject) is None

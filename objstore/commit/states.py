@@ -1,0 +1,425 @@
+"""The commit of one meta message as a state machine: what to do next, what may be believed. No I/O, no clock.
+
+Every change of an object goes through it: put, create, update_meta, delete, rename, links, uploads, atomic
+batches. *V* is the meta to be replaced as the leader told it, *expected* its revision (0 = there is none).
+A copy is one publish of the meta. Copies are alike: each carries ``Nats-Rollup: sub``, the expected
+revision and the same random ``Nats-Msg-Id``, the *id*.
+
+=================  =====================================================  ==================================
+state              event                                                  what follows
+=================  =====================================================  ==================================
+SEND                                                                      one more copy; WAIT
+WAIT               PubAck, sequence > expected, and after its chunks      LANDED
+WAIT               ``duplicate``, likewise                                LANDED
+WAIT               ``duplicate``, 0 < sequence <= expected                KEPT
+WAIT               refused by the revision, only copy                     LOST
+WAIT               refused otherwise (full, sealed), only copy            DENIED
+WAIT               not allowed to publish, only copy                      REFUSED
+WAIT               anything else: silence, a lost connection, 10158,      AMBIGUOUS
+                   any refusal of a second copy
+LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
+LOST, AMBIGUOUS    the standing meta has our nuid, size, chunks and       KEPT
+                   digest, and came after the chunks (somebody updated
+                   ours; what only names the nuid is another meta)
+LOST               the revision is the expected one, for up to 2 s        read again: who was in the way is
+                                                                          still under way
+LOST, AMBIGUOUS    the revision is the expected one                       pause, SEND (expecting 0: at most
+                                                                          20 s after the first);
+                                                                          no time: UNKNOWN
+LOST, AMBIGUOUS    nothing stands, as expected, and the chunks that       UNKNOWN: whoever removed them has
+                   ours names are gone                                    seen it, or another one, stand
+LOST, AMBIGUOUS    the revision is smaller, or nothing stands, and the    read again; no time: UNKNOWN
+                   leader's last sequence < expected: it is behind
+LOST               another meta, or none any more; last writer wins       SEND the same id and nuid, its
+                                                                          revision expected, no copy yet
+LOST               another meta, or none any more; otherwise              CONFLICT
+LOST               a batch: another name in it was changed                CONFLICT
+AMBIGUOUS          any of these three                                     UNKNOWN
+DENIED             the standing meta has our id: that was no answer       DONE, remove V's chunks
+DENIED             it has not                                             REFUSED
+LANDED             V has nothing to remove                                DONE
+LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
+LANDED             V still stands                                         read again; no time: UNKNOWN
+LANDED             an older one than V stands, or none                    DONE, remove nothing
+LANDED             another one, older than the acknowledgement            UNKNOWN: the answer was made up
+=================  =====================================================  ==================================
+
+The ends: DONE (committed), KEPT (committed; remove nothing), CONFLICT and REFUSED (not committed, for
+certain), UNKNOWN. **The chunks of a commit are removed only after CONFLICT or REFUSED**, or when no copy
+was ever sent: a refusal says nothing about an earlier copy that may still be on its way. After UNKNOWN
+everything is kept, and ``gc`` finds what is not needed.
+
+Whoever sees the reply subject can make an answer up. So V's chunks are removed only when the leader shows
+that V is replaced, and the commit's own only when it shows that ours does not stand.
+
+Expecting 0, a copy that comes late lands a second time if the first one was deleted, its marker purged,
+and its id forgotten by the server in between. So the copies lie within :data:`ZERO_WINDOW`, and
+``purge_deleted`` leaves markers alone that are not much older. Where there was no room for a marker, the
+missing chunks tell.
+
+The marker of a delete is refused by a full bucket: the limit is checked before the roll-up. Then the meta
+subject is purged up to the revision read, the marker is committed expecting 0, and :func:`after_full` says
+what may be removed. When nothing stands then, the marker is tried once more after that, and if a late copy
+of V has landed in between, that is deleted, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..format.models import ObjectInfo, ObjectLink
+
+ZERO_WINDOW = 20.0
+"""Seconds between the first and the last copy of a commit that expects no meta."""
+
+
+LOST_WAIT = 2.0
+"""Seconds for which the one who was in the way is waited for: another copy makes the outcome doubtful."""
+
+
+class Step(Enum):
+    """What the shell has to do next, or how it ended."""
+
+    SEND = auto()
+    """Publish a copy, then report the answer: :meth:`~CommitStates.acked` and its like."""
+    READ = auto()
+    """Read the newest meta at the leader, then :meth:`~CommitStates.stands`."""
+    READ_WITH_LAST = auto()
+    """The same, after asking for the stream's last sequence."""
+    REPLACE = auto()
+    """Another meta stands and the last writer wins: :meth:`~CommitStates.replace` it."""
+    WAIT = auto()
+    """A copy is on its way."""
+    DONE = auto()
+    KEPT = auto()
+    CONFLICT = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
+
+
+Content = tuple[str, int, int, str, "ObjectLink | None"]
+"""Nuid, size, chunks, digest and link of an object: what an update of its meta keeps."""
+
+
+def content_of(info: ObjectInfo) -> Content | None:
+    """What a meta says of the bytes, or where it links to; ``None``: it is a delete marker, or names none."""
+    if info.deleted or not info.nuid:
+        return None
+    link = None if info.options is None else info.options.link
+    return info.nuid, info.size, info.chunks, info.digest, link
+
+
+ENDS = (Step.DONE, Step.KEPT, Step.CONFLICT, Step.REFUSED, Step.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest meta of a subject, as the leader told it.
+
+    Attributes:
+        revision: its sequence; 0 = there is none.
+        msg_id: the id it was committed with, ``""`` when it has none.
+        info: decoded; ``None`` when there is none, or none that can be read.
+        stripped: nothing stands, and the chunks of the commit are gone as well.
+    """
+
+    revision: int = 0
+    msg_id: str = ""
+    info: ObjectInfo | None = None
+    stripped: bool = False
+
+    @property
+    def content(self) -> Content | None:
+        """:func:`content_of` what stands."""
+        return None if self.info is None else content_of(self.info)
+
+    @property
+    def nuid(self) -> str:
+        """The chunks it names."""
+        return "" if self.info is None or self.info.deleted else self.info.nuid
+
+
+class CommitStates:
+    """One commit; see the table in the module docstring.
+
+    Args:
+        msg_id: the random id that all copies carry.
+        expected: revision of V.
+        replaced: nuid of V's chunks, if they are to be removed afterwards; ``""`` = none.
+        content: with chunks that only this commit names; ``None`` when V's stay (update, delete, rename).
+        after: sequence of the last chunk: the meta comes later in the stream.
+        last_writer_wins: a newer meta is replaced instead.
+        budget: seconds for finding out, from the first copy on.
+
+    Attributes:
+        step: what to do next.
+        again: pause before doing it.
+        expected: the revision the next copy expects.
+        copies: sent since ``expected`` was set.
+        revision: of ours, when DONE; of what stands, when KEPT, CONFLICT or REPLACE.
+        standing: what was read last.
+        removes: V's chunks may be removed.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_after",
+        "_behind",
+        "_budget",
+        "_content",
+        "_deadline",
+        "_denied",
+        "_first",
+        "_lost",
+        "_patient_until",
+        "again",
+        "copies",
+        "expected",
+        "last_writer_wins",
+        "msg_id",
+        "removes",
+        "replaced",
+        "revision",
+        "standing",
+        "step",
+    )
+
+    def __init__(
+        self,
+        msg_id: str,
+        *,
+        expected: int,
+        replaced: str = "",
+        content: Content | None = None,
+        after: int = 0,
+        last_writer_wins: bool = False,
+        budget: float = 20.0,
+    ) -> None:
+        self.msg_id = msg_id
+        self._content = content
+        self._after = after
+        self.last_writer_wins = last_writer_wins
+        self.standing: Standing | None = None
+        self.removes = False
+        self.revision = 0
+        self._budget = budget
+        self._deadline: float | None = None
+        self._expect(expected, replaced)
+
+    def _expect(self, expected: int, replaced: str) -> None:
+        self.expected = expected
+        self.replaced = replaced
+        self.copies = 0
+        self.again = False
+        self._first = 0.0
+        self._lost = False  # LOST rather than AMBIGUOUS
+        self._patient_until: float | None = None
+        self._denied = False  # DENIED
+        self._acked = 0  # LANDED: the sequence that was acknowledged
+        self._behind = False  # the leader was seen to be behind: the next read asks for its last sequence
+        self.step = Step.SEND
+
+    @property
+    def certain(self) -> bool:
+        """True when ours is not committed, and never will be."""
+        return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies
+
+    # -- answers to a copy ------------------------------------------------------------------------
+
+    def attempt(self, now: float) -> None:
+        """A copy is about to leave; the time counts from the first one."""
+        if not self._first:
+            self._first = now
+        self.again = False
+
+    def sent(self) -> None:
+        """It leaves."""
+        self.copies += 1
+        self.step = Step.WAIT
+
+    def unsent(self, now: float) -> None:
+        """It came to nothing: none of it can be stored."""
+        if self.step is Step.WAIT:
+            self.copies -= 1
+        if now - self._first < self._budget:
+            self._retry(Step.SEND)
+        else:
+            self.give_up()
+
+    def acked(self, seq: int, duplicate: bool, now: float) -> None:
+        """The stream's own acknowledgement of this copy."""
+        if seq > max(self.expected, self._after):
+            self._landed(seq, now)
+        elif duplicate and self._after < seq <= self.expected:
+            self._end(Step.KEPT, seq)
+        else:
+            self.silent()  # a sequence that cannot be: the stream was made anew, or the answer made up
+
+    def lost(self) -> None:
+        """The copy was refused because of the revision."""
+        self._doubt()
+        self._lost = self.copies == 1
+
+    def refused(self, *, surely: bool) -> None:
+        """The copy was refused for another reason that does not go away.
+
+        Args:
+            surely: nobody can have made that up: it came from the server itself, or from this client.
+        """
+        only = self.copies == 1
+        if only and surely:
+            self._end(Step.REFUSED, 0)
+        else:
+            self._doubt()
+            self._denied = only
+
+    def silent(self) -> None:
+        """Nothing that tells of this copy's fate came, or will come."""
+        self._doubt()
+
+    def _doubt(self) -> None:
+        self._lost = self._denied = self.again = self._behind = False
+        self.step = Step.READ
+        if self._deadline is None:
+            self._deadline = self._first + self._budget
+
+    def _landed(self, seq: int, now: float) -> None:
+        if not self.replaced:
+            self._end(Step.DONE, seq)
+            return
+        self._acked = seq
+        self.step = Step.READ
+        self._deadline = now + self._budget
+
+    # -- what stands ------------------------------------------------------------------------------
+
+    def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
+        """The leader's newest meta; ``last_seq`` is its last sequence, when it was asked for it before."""
+        self.standing = standing
+        revision = standing.revision
+        if standing.msg_id == self.msg_id:
+            self.removes = bool(self.replaced)
+            self._end(Step.DONE, revision)
+        elif self._denied:
+            self._end(Step.REFUSED, revision)
+        elif self._acked:
+            self._prove(standing, now)
+        elif self._content is not None and standing.content == self._content and revision > self._after:
+            self._end(Step.KEPT, revision)
+        elif revision == self.expected:
+            in_time = self._in_time(now) and not standing.stripped
+            if in_time and self._lost and now < self._lost_until(now):
+                self._retry(Step.READ)
+            elif in_time and (self.expected or now - self._first <= ZERO_WINDOW):
+                self._retry(Step.SEND)
+            else:
+                self._retry(Step.UNKNOWN)
+        elif revision < self.expected and last_seq is None:
+            self.step = Step.READ_WITH_LAST
+            self.again = self._behind
+        elif last_seq is not None and last_seq < self.expected:
+            self._behind = True
+            self._retry(Step.READ_WITH_LAST if self._in_time(now) else Step.UNKNOWN)
+        elif not self._lost:
+            self._end(Step.UNKNOWN, revision)
+        elif self.last_writer_wins:
+            self._end(Step.REPLACE, revision)
+        else:
+            self._end(Step.CONFLICT, revision)
+
+    def _lost_until(self, now: float) -> float:
+        if self._patient_until is None:
+            self._patient_until = now + LOST_WAIT
+        return self._patient_until
+
+    def moved(self) -> None:
+        """Instead of :meth:`stands`: ours does not stand, and another name of the same batch was changed."""
+        self._end(Step.CONFLICT if self._lost else Step.UNKNOWN, 0)
+
+    def unreadable(self, now: float) -> None:
+        """The leader could not be asked."""
+        self._retry(self.step if self._in_time(now) else Step.UNKNOWN)
+
+    def _prove(self, standing: Standing, now: float) -> None:
+        """Acknowledged as ``_acked``; V's chunks are to be removed."""
+        if standing.revision > self._acked and standing.nuid != self.replaced:
+            self.removes = True
+            self._end(Step.DONE, self._acked)
+        elif standing.revision == self.expected:
+            self._retry(Step.READ if self._in_time(now) else Step.UNKNOWN)
+        elif standing.revision < self.expected:
+            self._end(Step.DONE, self._acked)  # behind, or purged meanwhile: what V left is for gc
+        else:
+            self._end(Step.UNKNOWN, 0)  # nothing can stand between V and ours: the answer was made up
+
+    def replace(self, replaced: str) -> None:
+        """Expect what stands now; ``replaced`` is the nuid of its chunks, ``""`` = nothing to remove."""
+        self._deadline = None
+        self._expect(self.revision, replaced)
+
+    def concede(self) -> None:
+        """Do not replace what stands."""
+        self._end(Step.CONFLICT, self.revision)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Nothing more can be sent or read."""
+        self._end(Step.REFUSED if self._denied or not self.copies else Step.UNKNOWN, 0)
+
+    def hurry(self, now: float, seconds: float) -> None:
+        """The caller was cancelled: so much time is left, and nothing new is begun."""
+        self._deadline = now + seconds
+        self._budget = min(self._budget, seconds)
+        self.last_writer_wins = False
+        if self.step is Step.REPLACE:
+            self._end(Step.CONFLICT, self.revision)
+        elif self.step is Step.WAIT:
+            self._doubt()
+
+    def left(self, now: float) -> float:
+        """Seconds left for finding out."""
+        return (self._first + self._budget if self._deadline is None else self._deadline) - now
+
+    def _in_time(self, now: float) -> bool:
+        return self._deadline is None or now < self._deadline
+
+    def _retry(self, step: Step) -> None:
+        self.step = step
+        self.again = True
+
+    def _end(self, step: Step, revision: int) -> None:
+        self.step = step
+        self.revision = revision
+        self.again = False
+
+
+class AfterFull(Enum):
+    """What a delete from a full bucket came to."""
+
+    GONE = auto()
+    """V is deleted: its chunks may be removed."""
+    AGAIN = auto()
+    """V was replaced before it was purged: begin with what stands now."""
+    UNKNOWN = auto()
+
+
+def after_full(replaced: str, purged: int | None, marker: Step, standing: Standing) -> AfterFull:
+    """Say what may be removed after the meta subject was purged up to V, and the marker was tried.
+
+    Args:
+        replaced: nuid of V's chunks.
+        purged: how many messages the purge removed; ``None`` when its answer was lost.
+        marker: how the commit of the marker ended.
+        standing: what the leader showed when it ended.
+    """
+    if marker in (Step.DONE, Step.KEPT):
+        return AfterFull.GONE
+    if marker is Step.UNKNOWN or purged is None:
+        return AfterFull.UNKNOWN
+    if not purged:
+        return AfterFull.AGAIN
+    return AfterFull.GONE if standing.nuid != replaced or not replaced else AfterFull.AGAIN

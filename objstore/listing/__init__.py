@@ -1,0 +1,1 @@
+"""All metas of a bucket: listed, page by page, watched."""

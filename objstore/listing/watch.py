@@ -1,0 +1,212 @@
+"""Watching: the newest meta of every name and what follows, by one ordered consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from ..bucket.bucket import Bucket, log
+from ..bucket.message_reads import ANY_WAY
+from ..format.models import shown
+from ..format.naming import all_meta_subject
+from .metas import Goal, OnInvalid, meta_reader
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+    from ..format.models import ObjectInfo
+
+WATCH_HEARTBEAT = 5.0
+
+
+class Watch:
+    """What runs: one ordered consumer, and the states not read yet."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        updates_only: bool,
+        ignore_deletes: bool,
+        from_revision: int | None,
+        prefix: str,
+        on_invalid: OnInvalid,
+    ) -> None:
+        """Arguments as :class:`Watcher`."""
+        self._bucket = bucket
+        self._updates_only = updates_only
+        self._ignore_deletes = ignore_deletes
+        self._from_revision = from_revision
+        self._prefix = prefix
+        self._on_invalid = on_invalid
+        self._read_meta = meta_reader(bucket, on_invalid)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The first of a dict whose first ones are gone is searched for among those: not so here.
+        self._pending: OrderedDict[str, ObjectInfo] = OrderedDict()
+        self._consumer: OrderedConsumer | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._caught_up = False
+        self._goal: Goal | None = None
+        self._proving: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._failure: BaseException | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._starting is None:
+            if self._stopped:
+                raise ConnectionClosedError("the watcher was stopped")
+            self._loop = asyncio.get_running_loop()
+            self._starting = self._bucket.client._connection.spawn(self._start(), "objstore-watch")
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        bucket = self._bucket
+        consumer = OrderedConsumer(
+            bucket.js,
+            bucket.stream,
+            all_meta_subject(bucket.name),
+            on_message=self._on_message,
+            on_failure=self._fail,
+            on_idle=self._arrived,  # what was left to come may have been replaced or deleted meanwhile
+            deliver_policy=self._policy(),
+            start_seq=self._from_revision,
+            heartbeat=WATCH_HEARTBEAT,
+            created=bucket.created,
+            patience=bucket.patience,
+            retry_budget=bucket.retry_budget,
+        )
+        self._consumer = consumer
+        try:
+            self._goal = Goal(bucket)
+            info = await bucket.retrying(consumer.start)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+        if self._updates_only:
+            self._set_caught_up()
+        elif info.num_pending == 0:
+            self._arrived()
+
+    def _policy(self) -> str:
+        if self._from_revision is not None:
+            return "by_start_sequence"
+        return "new" if self._updates_only else "last_per_subject"
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._pending.clear()
+        self._wake()
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        if self._proving is not None:
+            self._proving.cancel()
+            await asyncio.wait([self._proving])
+        if self._goal is not None:
+            self._goal.close()
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stop()
+
+    def abandon(self) -> None:
+        """The watcher is gone; possibly called from another thread, or after the loop has ended."""
+        if self._stopped or self._loop is None or self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._spawn_stop)
+
+    def _spawn_stop(self) -> None:
+        self._bucket.client._connection.spawn(self.stop(), "objstore-watch-stop")
+
+    # -- the reading side -------------------------------------------------------------------------
+
+    def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
+        info = self._read_meta(msg, delivery)
+        if info is not None:
+            self._offer(info)
+        if delivery.num_pending == 0:
+            self._arrived()
+
+    def _arrived(self) -> None:
+        """The consumer's server has nothing more: in a cluster that is no proof that there is nothing."""
+        if self._caught_up or self._stopped:
+            return
+        if not self._bucket.replicated:
+            self._set_caught_up()
+        elif self._proving is None:
+            self._proving = self._bucket.client._connection.spawn(self._prove(), "objstore-watch-prove")
+
+    async def _prove(self) -> None:
+        """Catch up if the leader had nothing more at the start, or has nothing more now."""
+        bucket, consumer, goal = self._bucket, self._consumer, self._goal
+        assert consumer is not None
+        assert goal is not None
+        try:
+            if not await goal.reached(consumer.stream_seq):
+                subject = all_meta_subject(bucket.name)
+                if await bucket.first_after(subject, consumer.stream_seq, ANY_WAY) is not None:
+                    return  # it is on its way, or the next heartbeat asks again
+        except NatsError as exc:
+            log.debug("whether a watch of bucket %r has caught up is not known yet: %s", bucket.name, exc)
+            return
+        finally:
+            self._proving = None
+        self._set_caught_up()
+
+    def _offer(self, info: ObjectInfo) -> None:
+        if info.name.startswith(self._prefix):
+            self._pending.pop(info.name, None)  # an older state of the name, not read yet
+            if not (info.deleted and self._ignore_deletes):
+                self._pending[info.name] = shown(info)
+                self._wake()
+
+    def _set_caught_up(self) -> None:
+        if not self._caught_up:
+            self._caught_up = True
+            self._wake()
+
+    def _fail(self, exc: BaseException) -> None:
+        if self._failure is None:
+            self._failure = self._bucket.translate(exc) if isinstance(exc, NatsError) else exc
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._waiters:
+            return
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    # -- the application's side -------------------------------------------------------------------
+
+    async def wait_caught_up(self) -> None:
+        await self.start()
+        while not self._caught_up:
+            if self._failure is not None:
+                raise self._failure
+            if self._stopped:
+                raise ConnectionClosedError("the watcher was stopped")
+            await self._wait()
+
+    async def next(self) -> ObjectInfo:
+        if not self._pending and not self._stopped:
+            await self.start()
+        while not self._pending:
+            if self._stopped:
+                raise StopAsyncIteration
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+        return self._pending.popitem(last=False)[1]

@@ -1,0 +1,127 @@
+"""Watching on servers whose consumers skip messages.
+
+A roll-up makes nats-server 2.9 move consumers past everything stored before it, delivered or not: of several
+objects changed within a moment only some are told of. What a consumer delivers is a sign there that something
+has changed, no more; the metas are read one after the other from the leader, which misses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from natsproto.jetstream.ordered import OrderedConsumer
+
+from ..bucket.message_reads import ANY_WAY
+from ..format.naming import all_meta_subject
+from . import watch
+from .metas import newest_metas, read_stored
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.jetstream.api.models import StoredMessage
+    from natsproto.wire import Msg as WireMsg
+
+    from ..format.models import InvalidMeta
+
+
+LOOK_AGAIN = 1.0
+"""Seconds after which a change is noticed that the consumer was not told of at all."""
+
+
+CATCH_UP = 5.0
+"""Seconds a watch may take to begin, when names are written again while it reads them."""
+
+
+class ReadingWatch(watch.Watch):
+    """A watch that reads the metas after its cursor whenever the consumer shows a sign of life."""
+
+    _cursor = 0
+    _due = False
+    _reading: asyncio.Task[None] | None = None
+
+    async def _start(self) -> None:
+        bucket = self._bucket
+        consumer = OrderedConsumer(
+            bucket.js,
+            bucket.stream,
+            all_meta_subject(bucket.name),
+            on_message=self._on_message,
+            on_failure=self._fail,
+            on_idle=self._read_on,
+            deliver_policy="new",
+            heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN),
+            created=bucket.created,
+            patience=bucket.patience,
+            retry_budget=bucket.retry_budget,
+        )
+        self._consumer = consumer
+        try:
+            self._due = True  # signs are remembered until the state at the start has been read
+            await bucket.retrying(consumer.start)
+            self._cursor = began = consumer.first_seq - 1
+            if self._from_revision is not None:
+                self._cursor = self._from_revision - 1
+            elif not self._updates_only:
+                # The names are read one after the other, not all at one moment: what is newer than the start
+                # is left to the reading from the cursor on, which keeps the order and skips none.
+                for info in await newest_metas(bucket, lambda each: self._report(each, began)):
+                    if info.revision <= began:
+                        self._offer(info)
+            if not self._updates_only:
+                await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+        self._set_caught_up()
+        self._due = False
+        self._read_on()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if (reading := self._reading) is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+        await super().stop()
+
+    def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._due or self._stopped:
+            return
+        self._due = True
+        if self._reading is None:
+            self._reading = self._bucket.client._connection.spawn(self._read(), "objstore-watch-read")
+
+    async def _read(self) -> None:
+        try:
+            while self._due:
+                self._due = False
+                await self._read_all()
+        except Exception as exc:
+            self._fail(exc)
+        finally:
+            self._reading = None
+
+    async def _read_all(self, deadline: float = math.inf) -> None:
+        time = asyncio.get_running_loop().time
+        while not self._stopped and (message := await self._following()) is not None:
+            self._cursor = message.seq
+            self._take(message)
+            if time() > deadline:
+                break
+
+    async def _following(self) -> StoredMessage | None:
+        bucket = self._bucket
+        return await bucket.first_after(all_meta_subject(bucket.name), self._cursor, ANY_WAY)
+
+    def _take(self, message: StoredMessage) -> None:
+        info = read_stored(self._bucket, message, self._on_invalid)
+        if info is not None:
+            self._offer(info)
+
+    def _report(self, invalid: InvalidMeta, began: int) -> None:
+        if invalid.revision <= began:
+            self._on_invalid(invalid)

@@ -1,0 +1,115 @@
+"""What ``watch()`` returns: an async iterator over changes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
+
+from natsproto.aio.operations import check_loop
+
+from ..bucket.bucket import Bucket
+from .metas import OnInvalid, warn_invalid
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..format.models import ObjectInfo
+
+
+class Watcher:
+    """An async iterator over changes; also an async context manager, and awaitable (returns itself).
+
+    Yields :class:`ObjectInfo` only: first the current state, then live changes, each revision at most once,
+    in order. When the application is slow, older states of a name are replaced by newer ones, so memory is
+    bounded by the number of names and the last state of every name always comes. It goes on across
+    reconnects; it raises when the bucket is gone or the client closed, and ends after :meth:`stop`.
+
+    A watcher that nobody refers to any more (``async for … in store.watch()`` left by ``break``) stops by
+    itself.
+    """
+
+    __slots__ = ("__weakref__", "_watch")
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        updates_only: bool = False,
+        ignore_deletes: bool = False,
+        from_revision: int | None = None,
+        prefix: str = "",
+        on_invalid: OnInvalid | None = None,
+    ) -> None:
+        kind = Watch
+        if bucket.skips_live:
+            from .watch_2_9 import ReadingWatch
+
+            kind = ReadingWatch
+        self._watch = kind(
+            bucket,
+            updates_only=updates_only,
+            ignore_deletes=ignore_deletes,
+            from_revision=from_revision,
+            prefix=prefix,
+            on_invalid=on_invalid or warn_invalid,
+        )
+        if from_revision is not None and (updates_only or from_revision < 1):
+            raise ValueError("from_revision is 1 or more, and excludes updates_only")
+        # The connection refers to the running watch, the watch not to this object.
+        weakref.finalize(self, self._watch.abandon).atexit = False
+
+    async def start(self) -> Watcher:
+        """Create the consumer. Done by the first use; call it to see errors early.
+
+        Raises:
+            BucketNotFoundError, other NatsError.
+        """
+        self._check_loop()
+        await self._watch.start()
+        return self
+
+    async def stop(self) -> None:
+        """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        self._check_loop()
+        await self._watch.stop()
+
+    @property
+    def caught_up(self) -> _CaughtUp:
+        """Awaitable: the state that existed at the start has been received (not necessarily read)."""
+        return _CaughtUp(self)
+
+    def __aiter__(self) -> AsyncIterator[ObjectInfo]:
+        return self
+
+    async def __anext__(self) -> ObjectInfo:
+        self._check_loop()
+        return await self._watch.next()
+
+    def _check_loop(self) -> None:
+        check_loop(self._watch._bucket.client._connection.home)
+
+    def __await__(self) -> Generator[Any, None, Watcher]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Watcher:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _CaughtUp:
+    """``await watcher.caught_up``; may be awaited any number of times."""
+
+    __slots__ = ("_watcher",)
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._watcher._check_loop()
+        return self._watcher._watch.wait_caught_up().__await__()

@@ -1,0 +1,1 @@
+"""What is stored is checked, and what no meta names is removed."""

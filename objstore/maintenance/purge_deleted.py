@@ -1,0 +1,46 @@
+"""Removing old delete markers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from natsproto.jetstream.api.models import StreamInfo
+
+from ..bucket.bucket import Bucket
+from ..bucket.clock import server_time
+from ..bucket.retry import RETRY_BUDGET
+from ..commit.discard import free, remove_older
+from ..commit.states import ZERO_WINDOW
+from ..listing.metas import newest_metas
+
+
+async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
+    """Remove the delete markers that are older than ``older_than``; returns how many.
+
+    Markers that are younger than the stream's duplicate window, the retry budget and a minute stay: without
+    them, a late copy of a commit that expected nothing would bring a deleted object back.
+    """
+    stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+    before = server_time(stream) - max(older_than, settled_after(stream))
+    removed = 0
+    for info in await newest_metas(bucket, lambda invalid: None):
+        if not info.deleted or info.mtime > before:
+            continue
+        lookup = bucket.start_locating(info.name)
+        message = (await lookup.wait())[1]
+        if message is None or message.seq != info.revision:
+            continue  # written to meanwhile
+        await remove_older(bucket, lookup, info)  # first: without the marker they would come back
+        await free(bucket, lookup.newest, info.revision)
+        removed += 1
+    return removed
+
+
+SETTLED = timedelta(seconds=60)
+"""A delete marker stays so much longer than a copy of an older commit may still arrive."""
+
+
+def settled_after(stream: StreamInfo) -> timedelta:
+    """The age at which no copy of a commit can come late any more."""
+    window = stream.config.duplicate_window or timedelta(minutes=2)
+    return window + timedelta(seconds=max(RETRY_BUDGET, ZERO_WINDOW)) + SETTLED

@@ -1,0 +1,70 @@
+"""Which chunks a bucket has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from natsproto.errors import (
+    NatsError,
+    PermissionsViolationError,
+)
+
+from ..bucket.bucket import Bucket
+from ..bucket.collect import Collector
+from ..bucket.message_reads import ANY_WAY, CONSUMER
+from ..format.naming import all_chunks_subject, is_safe_nuid
+from ..listing.metas import subjects_at_once
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+
+async def chunk_counts(bucket: Bucket) -> dict[str, int] | None:
+    """How many chunks each nuid has; ``None`` when somebody's subjects are too long to be told at once."""
+    subjects = await subjects_at_once(bucket, all_chunks_subject(bucket.name), look=True)
+    if subjects is None:
+        return None
+    start = len(f"$O.{bucket.name}.C.")
+    return {subject[start:]: count for subject, count in subjects.items()}
+
+
+async def chunk_nuids(bucket: Bucket) -> set[str]:
+    """The nuids of the chunks, read from the messages. Some may be lacking that were stored meanwhile."""
+    nuids: set[str] = set()
+    subject = all_chunks_subject(bucket.name)
+
+    def add(subject: str) -> None:
+        nuid = subject[len(f"$O.{bucket.name}.C.") :]
+        if is_safe_nuid(nuid):  # others nobody asks for, and they may be long
+            nuids.add(nuid)
+
+    if bucket.allowed(CONSUMER):
+        try:
+            await _read_headers(bucket, subject, add)
+            return nuids
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
+        except NatsError as exc:
+            raise bucket.translate(exc) from exc
+    async with aclosing(bucket.messages(subject, ways=ANY_WAY)) as messages:
+        async for message in messages:
+            add(message.subject)
+    return nuids
+
+
+async def _read_headers(bucket: Bucket, subject: str, add: Callable[[str], None]) -> None:
+    """Have a consumer tell the subjects of the last messages, without what is in them."""
+    last = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        add(msg.subject.decode("utf-8", "replace"))
+        if delivery.num_pending == 0 or delivery.stream_seq >= last:
+            reading.finish()
+
+    async with Collector(bucket, subject, on_message, "last_per_subject", headers_only=True) as reading:
+        if (await reading.start()).num_pending:
+            await reading.ended

@@ -1,0 +1,127 @@
+"""Does what is stored agree with the metas?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from natsproto.errors import (
+    NatsError,
+    StaleConnectionError,
+)
+
+from ..bucket.bucket import LOOKS, Bucket
+from ..bucket.message_reads import ANY_WAY
+from ..bucket.ttl import expired
+from ..errors import (
+    IntegrityError,
+    ObjectChangedError,
+)
+from ..format.models import RENAMING, InvalidMeta
+from ..format.naming import chunk_subject, is_safe_nuid
+from ..listing.metas import newest_metas
+from ..read.get import blocks
+from .reports import Problem, VerifyReport
+from .stored_chunks import chunk_counts
+
+if TYPE_CHECKING:
+    from ..format.models import ObjectInfo
+
+
+async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
+    """See :meth:`ObjectStore.verify`."""
+    invalid: list[InvalidMeta] = []
+    infos = await newest_metas(bucket, invalid.append)
+    counts = await chunk_counts(bucket)
+    problems = [
+        Problem("unreadable meta", getattr(each.error, "name", ""), str(each.error), each.revision)
+        for each in invalid
+    ]
+    live = [info for info in infos if not info.deleted]
+    objects = [info for info in live if not info.is_link]
+    by_nuid = {info.nuid: info.name for info in objects}
+    if counts is None:
+        counts = {nuid: await bucket.stored_chunks(nuid) for nuid in by_nuid if is_safe_nuid(nuid)}
+    suspects = {info.name: info for info in objects if _check_counts(info, counts) is not None}
+    confirmed: dict[str, Problem] = {}
+    for wait in LOOKS:
+        await asyncio.sleep(wait)
+        found = [await _confirm(bucket, suspects[name]) for name in (confirmed or suspects)]
+        confirmed = {each.name: each for each in found if each is not None}
+        if not confirmed:
+            break
+    for info in objects:
+        problem = confirmed.get(info.name)
+        if problem is None and deep:
+            problem = await _check_content(bucket, info)
+        if problem is not None:
+            problems.append(problem)
+        target = info.metadata.get(RENAMING)
+        if target is not None and by_nuid.get(info.nuid) == target != info.name:
+            problems.append(Problem("half-done rename", info.name, f"to {target!r}", info.revision))
+    return VerifyReport(
+        bucket.name,
+        len(objects),
+        len(live) - len(objects),
+        sum(info.size for info in objects),
+        deep,
+        problems,
+    )
+
+
+def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
+    if not is_safe_nuid(info.nuid):
+        return Problem("unusable nuid", info.name, f"{info.nuid[:80]!r} names no chunks", info.revision)
+    stored = counts.get(info.nuid, 0)
+    detail = f"{stored} stored, {info.chunks} recorded"
+    if stored < info.chunks:
+        return Problem("missing chunks", info.name, detail, info.revision)
+    if stored > info.chunks:
+        return Problem("extra chunks", info.name, detail, info.revision)
+    if bool(info.size) != bool(info.chunks) and not (info.size == 0 and info.chunks == 1):
+        return Problem(
+            "impossible size", info.name, f"{info.size} bytes in {info.chunks} chunks", info.revision
+        )
+    return None
+
+
+async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
+    """Look again: the object may have been changed between the two answers the counts came from."""
+    newest = (await bucket.locate(info.name, ANY_WAY))[1]
+    if newest is None or newest.seq != info.revision:
+        return None  # the next run sees it
+    if not is_safe_nuid(info.nuid):
+        return _check_counts(info, {})
+    subject = chunk_subject(bucket.name, info.nuid)
+    stored = await bucket.stored_chunks(info.nuid, info.chunks)
+    if stored == info.chunks + 1:
+        # Some writers end an object with an empty message that they do not count.
+        last = await bucket.leader_message(subject, ANY_WAY)
+        if last is None:
+            return None  # removed meanwhile: the next run sees what became of it
+        if not last.data:
+            return None
+    if stored < info.chunks and (bucket.max_age is not None or expired(info)):
+        return None  # they have expired, and the meta soon does, or is back since its server was killed
+    return _check_counts(info, {info.nuid: stored})
+
+
+async def _check_content(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> Problem | None:
+    reading = blocks(bucket, info)
+    try:
+        async for _ in reading:
+            pass
+    except IntegrityError as exc:
+        return Problem("damaged", info.name, str(exc), info.revision)
+    except StaleConnectionError:
+        if not again:
+            raise
+    except NatsError as exc:
+        if isinstance(exc, LookupError | ObjectChangedError):
+            return None  # replaced or deleted meanwhile
+        raise
+    else:
+        return None
+    finally:
+        await reading.aclose()
+    return await _check_content(bucket, info, again=False)

@@ -1,0 +1,1 @@
+"""Objects read: whole, as ranges, as a stream, into files."""

@@ -1,0 +1,287 @@
+"""Ranges of objects that lie in one piece: each chunk asked for by its sequence, all of them at once.
+
+A batch request for a subject makes the server count what follows. For that it loads the block of the first
+message, forgets it, and loads it again to read it; and of each block between there and the object's beginning
+(or the stream's end) it needs the index, which it drops after two minutes: then those blocks are loaded
+as well, and the cost depends on the size of the object after all. A message asked for by its sequence costs
+its own block.
+
+No answer to such a request says which chunk it is. That is proven once for all chunks of an object, by three
+facts that the server has at hand: as many messages as lie between the first and the last one, both included,
+are in the stream; so every sequence between them holds a chunk. Chunks never move, so this is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from natsproto.aio.handlers import ReplySlot
+from natsproto.errors import NatsError, PermissionsViolationError
+from natsproto.jetstream.api.codec import dumps, loads
+from natsproto.jetstream.api.errors import api_error
+from natsproto.jetstream.direct_get import header_bytes, header_int
+
+from ..bucket.message_reads import ANY_WAY, DIRECT_FIRST, MessageRead
+from ..format.memory import BytesTarget
+from ..format.naming import chunk_subject
+from .feed import DEFAULT_WINDOW, PROGRESS
+
+if TYPE_CHECKING:
+    from natsproto.wire import Msg as WireMsg
+
+    from ..bucket.bucket import Bucket
+    from ..format.models import ObjectInfo
+    from .ranges import Layout
+
+MOST = 64
+"""Chunks that are asked for one by one; beyond, the windows of a feed cost less."""
+
+REMEMBERED = 1024
+"""Objects of a bucket whose place is remembered."""
+
+
+class Begins(dict[tuple[str, int, int, int], int]):
+    """The first chunk's sequence by nuid, chunks, size and chunk size of an object; 0 = not in one piece."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__()
+
+    def note(self, key: tuple[str, int, int, int], begin: int) -> None:
+        """Remember one, and forget the oldest one where there are too many."""
+        if len(self) >= REMEMBERED:
+            del self[next(iter(self))]
+        self[key] = begin
+
+
+async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes | None:
+    """The bytes from ``start`` to ``end``; ``None`` when the feed has to read them, whatever the reason."""
+    key = (info.nuid, info.chunks, info.size, layout.length_of(0))
+    begins = bucket.remembered(Begins)
+    known = begins.get(key)
+    if known == 0:
+        return None  # not in one piece
+    first, last = layout.index_of(start), layout.index_of(end - 1)
+    count = last - first + 1
+    if count > MOST or (count > 1 and count * layout.length_of(0) > 2 * DEFAULT_WINDOW):
+        return None
+    if known is not None:
+        layout.locate(known)
+    elif not first:
+        return None  # found without a guess, and counted without a load: one batch does it all
+    proof: _Proof | None = None
+    try:
+        if known is None:
+            proof = _Proof(bucket, info)
+        guess = layout.seq_of(first)
+        data = await _Pick(bucket, info, layout, start, end).read()
+        if proof is not None:
+            begin = await proof.begin(layout)
+            if begin is None:
+                return None
+            begins.note(key, begin)
+            if not begin:
+                return None
+            layout.locate(begin)
+            if layout.seq_of(first) != guess:
+                data = await _Pick(bucket, info, layout, start, end).read()
+    except NatsError as exc:
+        if isinstance(exc, PermissionsViolationError):
+            bucket.note_refusal(exc)
+        data = None  # the feed knows what can be retried
+    finally:
+        if proof is not None:
+            proof.close()
+    if data is None:
+        begins.pop(key, None)
+        layout.locate(0)
+    return data
+
+
+async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
+    """The sequence of the first chunk of a regular object in one piece, 0 when it is none.
+
+    Raises:
+        NatsError: that was not found out.
+    """
+    key = (info.nuid, info.chunks, info.size, layout.length_of(0))
+    begins = bucket.remembered(Begins)
+    known = begins.get(key)
+    if known is not None:
+        return known
+    proof = _Proof(bucket, info)
+    try:
+        begin = await proof.begin(layout)
+    finally:
+        proof.close()
+    if begin is None:
+        return 0  # chunks are missing
+    begins.note(key, begin)
+    return begin
+
+
+class _Proof:
+    """Finds out where an object begins, and whether it is regular and in one piece from there on.
+
+    A replica that is behind would know a first chunk or none, but not the last one, nor how many there are:
+    where there are replicas, all of it is asked for at the leader.
+    """
+
+    __slots__ = ("_bucket", "_count", "_first", "_info", "_last", "_subject")
+
+    def __init__(self, bucket: Bucket, info: ObjectInfo) -> None:
+        self._bucket = bucket
+        self._info = info
+        self._subject = subject = chunk_subject(bucket.name, info.nuid)
+        ways = ANY_WAY if bucket.replicated else DIRECT_FIRST
+        self._first = MessageRead(bucket, subject, after=0, ways=ways)
+        self._last = MessageRead(bucket, subject, ways=ways)
+        self._count = bucket.client.start_request(
+            bucket.js.subject(f"STREAM.INFO.{bucket.stream}"),
+            dumps({"subjects_filter": subject}),
+            b"",
+            bucket.js.timeout,
+        )
+
+    async def begin(self, layout: Layout) -> int | None:
+        """The sequence of the first chunk, 0 when it is not so, ``None`` when that was not found out.
+
+        Raises:
+            NatsError: likewise.
+        """
+        first, last = await self._first.wait(), await self._last.wait()
+        answer = loads((await self._count.wait()).payload)
+        if "error" in answer:
+            raise api_error(answer["error"])
+        state = answer.get("state")
+        subjects = state.get("subjects") if isinstance(state, dict) else None
+        total = subjects.get(self._subject) if isinstance(subjects, dict) else None
+        if first is None or last is None or not isinstance(total, int):
+            return None
+        if last.seq - first.seq + 1 != total:
+            return 0
+        chunks = self._info.chunks
+        if total == chunks and len(last.data) == layout.length_of(chunks - 1):
+            return first.seq
+        # A trailing empty message, not counted by its writer, hides the last chunk from this proof.
+        return first.seq if layout.even and total == chunks + 1 and not last.data else 0
+
+    def close(self) -> None:
+        """Forget the requests; late answers are dropped."""
+        for request in (self._first, self._last, self._count):
+            request.close()
+
+
+class _Pick(ReplySlot):
+    """Requests for chunks by their sequences; the answers may come in any order."""
+
+    __slots__ = (
+        "_bucket",
+        "_end",
+        "_ended",
+        "_first",
+        "_last",
+        "_layout",
+        "_left",
+        "_start",
+        "_subject",
+        "_target",
+    )
+
+    def __init__(self, bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> None:
+        super().__init__(bucket._direct_subject)
+        self._bucket = bucket
+        self._subject = chunk_subject(bucket.name, info.nuid).encode()
+        self._layout = layout
+        self._start = start
+        self._end = end
+        self._first, self._last = layout.index_of(start), layout.index_of(end - 1)
+        self._left = set(range(self._first, self._last + 1))
+        self._target = BytesTarget(end - start)
+        self._ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def read(self) -> bytes | None:
+        """The bytes; ``None`` when another message, none, or nothing at all came for one of the chunks.
+
+        Raises:
+            NatsError: the connection was lost or is closed.
+        """
+        connection = self._bucket.client._connection
+        connection.check_open()
+        mux = connection.mux
+        mux.open(self)
+        try:
+            for index in range(self._first, self._last + 1):
+                document = dumps({"seq": self._layout.seq_of(index)})
+                connection.publish(self.subject, document, b"%b.%d" % (self.inbox, index))
+            connection.flush_now()
+            self._target.reserve()
+            return self._target.getvalue() if await self._all() else None
+        finally:
+            mux.close(self)
+            self._target.release()
+
+    async def _all(self) -> bool:
+        """Wait for the answers as long as bytes arrive."""
+        connection = self._bucket.client._connection
+        loop = asyncio.get_running_loop()
+        left, deadline = 0, 0.0
+        while not self._ended.done():
+            if left != len(self._left):
+                left, deadline = len(self._left), loop.time() + PROGRESS
+            session = connection.session
+            reads = None if session is None else session.reads
+            await asyncio.wait({self._ended}, timeout=self._bucket.js.timeout)
+            session = connection.session
+            if not self._ended.done() and (
+                session is None or session.reads == reads or loop.time() > deadline
+            ):
+                connection.probe()
+                return False
+        return self._ended.result()
+
+    def _bounds(self, index: int) -> tuple[int, int, int]:
+        """Offset of a chunk, and which bytes of it are wanted, as offsets in the object."""
+        offset = self._layout.offset_of(index)
+        return offset, max(offset, self._start), min(offset + self._layout.length_of(index), self._end)
+
+    def _index(self, rest: bytes, size: int) -> int | None:
+        index = int(rest) if rest.isdigit() and len(rest) < 12 else -1
+        return index if index in self._left and size == self._layout.length_of(index) else None
+
+    def place(self, rest: bytes, msg: WireMsg, size: int) -> memoryview | None:
+        index = self._index(rest, size)
+        if index is None or self._ended.done():
+            return None
+        _, low, high = self._bounds(index)
+        return self._target.slot(low - self._start, size) if high - low == size else None
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        if self._ended.done():
+            return
+        payload, block = msg.payload, msg.header
+        index = self._index(rest, len(payload))
+        if (
+            index is None
+            or block is None
+            or header_int(block, b"Nats-Sequence") != self._layout.seq_of(index)
+            or header_bytes(block, b"Nats-Subject") != self._subject
+        ):
+            self._ended.set_result(False)
+            return
+        offset, low, high = self._bounds(index)
+        with self._target.slot(low - self._start, high - low) as slot:
+            if not (isinstance(payload, memoryview) and payload.obj is slot.obj):
+                slot[:] = memoryview(payload)[low - offset : high - offset]
+        if isinstance(payload, memoryview):
+            payload.release()
+        self._left.remove(index)
+        if not self._left:
+            self._ended.set_result(True)
+
+    def under_way(self) -> int:
+        return len(self._left)
+
+    def on_lost(self, exc: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(exc)

@@ -1,0 +1,276 @@
+"""Objects into files: complete and verified, or not at all; continued after an interruption if asked to."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import threading
+from contextlib import aclosing
+from typing import TYPE_CHECKING, BinaryIO
+
+from ..errors import IntegrityError, ObjectChangedError
+from ..format.assembly import Assembly
+from ..format.models import shown
+from ..format.naming import is_safe_nuid
+from .feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
+from .get import again, changed, copy_blocks, drain, in_thread, nothing
+from .links import FollowLinks, resolve
+from .ranges import Layout, find_part, prove
+from .sinks import BlockSink
+
+if TYPE_CHECKING:
+    from ..bucket.bucket import Bucket
+    from ..bucket.operation import Progress
+    from ..format.models import ObjectInfo
+
+
+NAME_MAX = 255
+"""Bytes of a file name where the system does not say."""
+
+PRIVATE = 0o600
+"""Permissions of a file that is being filled: nobody else sees bytes before they were verified."""
+
+SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+HASHED = 256 * 1024
+"""Bytes of a begun file that are hashed at a time, however large its chunks are said to be."""
+
+DIGITS = 16
+"""Hexadecimal ones of the digest that stands for the end of a long name."""
+
+
+async def get_file(
+    bucket: Bucket,
+    name: str,
+    path: str,
+    *,
+    verify: bool,
+    progress: Progress | None = None,
+    resume: bool = False,
+    window: int = DEFAULT_WINDOW,
+    follow: FollowLinks = "all",
+) -> ObjectInfo:
+    """Read an object into a file that appears, complete and verified, or not at all."""
+    mode = await in_thread(_target_mode, path)
+    bucket, info = await resolve(bucket, name, follow)
+    # The nuid tells one put from the next: what is left of another one is never continued.
+    mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
+    temporary = await in_thread(_temporary, path, mark)
+    opened: list[BinaryIO] = []
+    try:
+        try:
+            await in_thread(lambda: opened.append(_reopen(temporary) if resume else _create(temporary)))
+            (file,) = opened
+            if resume:
+                await _continue(bucket, info, file, verify=verify, progress=progress, window=window)
+            else:
+                await copy_blocks(
+                    bucket, info, file.writelines, verify=verify, progress=progress, window=window
+                )
+            await in_thread(_finish, file, temporary, path, mode)
+        finally:
+            for file in opened:
+                file.close()
+    except BaseException as exc:
+        # To be continued, unless what is there has turned out to be wrong.
+        if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
+            _remove(temporary)
+        raise
+    return shown(info)
+
+
+async def _continue(
+    bucket: Bucket,
+    info: ObjectInfo,
+    file: BinaryIO,
+    *,
+    verify: bool,
+    progress: Progress | None,
+    window: int,
+) -> None:
+    """Fill a file that may hold a beginning already: that is hashed again, the rest is read."""
+    layout = Layout(info)
+    assembly = Assembly(info, verify=verify)
+    have = min(file.seek(0, os.SEEK_END), info.size)
+    if have and info.chunks:
+        try:
+            await prove(bucket, info, layout)
+        except (Missing, IntegrityError) as exc:
+            raise changed(await again(bucket, info, exc)) from None
+        first = info.chunks if have == info.size else layout.index_of(have)
+        done = info.size if have == info.size else layout.offset_of(first)
+    else:
+        first = done = 0
+    given_up = threading.Event()
+    await in_thread(_hash_again, file, done, assembly, given_up, give_up=given_up.set)
+    empty = layout.empty_before(first)
+    assembly.accept_run(b"", first - empty, empty)
+    if assembly.complete:
+        assembly.finish()
+        return
+    part = layout.part(done, info.size) if first else None
+    while True:
+        sink = BlockSink(info, assembly, window=window)
+        feed = ChunkFeed(bucket, info, sink, window=window, part=part)
+        reading = feed.run() if info.size or info.chunks else nothing()
+        try:
+            async with aclosing(drain(bucket, info, sink, reading)) as source:
+                async for block in source:
+                    await in_thread(file.writelines, block)
+                    done += sum(map(len, block))
+                    if progress is not None:
+                        progress(done, info.size)
+            return
+        except WrongPlace:
+            try:
+                part = await find_part(bucket, info, layout, done, info.size)
+            except Missing as exc:
+                raise changed(await again(bucket, info, exc)) from None
+
+
+def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threading.Event) -> None:
+    """Take in the bytes of the chunks the file has, and cut off what is no whole chunk."""
+    file.seek(0)
+    left = size
+    while left:
+        if given_up.is_set():
+            return
+        block = file.read(min(left, HASHED))
+        if not block:
+            raise OSError(errno.EIO, "the file was cut short while it was read")
+        assembly.accept_run(block, 0)
+        left -= len(block)
+    file.truncate(size)
+    file.seek(0, os.SEEK_END)
+
+
+def _reopen(path: str) -> BinaryIO:
+    """Open or create a file that may have been begun; never follows a link; one process at a time.
+
+    Raises:
+        BlockingIOError: another process is filling it.
+        PermissionError: it is not a file of ours alone. Whoever may write to the directory can have put it
+            there, to read what we write into it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | SAFE | getattr(os, "O_NONBLOCK", 0)  # no pipe may keep us
+    descriptor = os.open(path, flags, PRIVATE)
+    try:
+        found = os.fstat(descriptor)
+        ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        if not (ours and stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+            raise PermissionError(
+                errno.EPERM, "not continued, as it is no file of this user alone: remove it", path
+            )
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, PRIVATE)
+        try:
+            import fcntl
+        except ImportError:
+            pass  # no such locks here
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "r+b")
+
+
+def _temporary(path: str, mark: str) -> str:
+    """The name beside ``path`` under which its content is gathered: hidden, and one for each target.
+
+    A name is bytes to the file system, and as long as there it may be. Where it leaves no room for what is
+    added, its end is replaced by a digest of the whole, so that two targets never share a file.
+    """
+    directory, base = os.path.split(os.fsencode(path))
+    try:
+        room = os.pathconf(directory or b".", "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        room = NAME_MAX
+    tail = f".{mark}.part".encode()
+    room -= len(b"." + tail)
+    if len(base) > room:
+        tail = b"~" + hashlib.sha256(base).hexdigest()[:DIGITS].encode() + tail
+        cut = max(0, room - DIGITS - 1)
+        while cut and base[cut] & 0xC0 == 0x80:  # not within a character: some file systems want whole ones
+            cut -= 1
+        base = base[:cut]
+    return os.fsdecode(os.path.join(directory, b"." + base + tail))
+
+
+def _create(path: str) -> BinaryIO:
+    """Create a file; never follows or reuses what is there."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, PRIVATE), "wb")
+
+
+def _target_mode(path: str) -> int | None:
+    """The permissions of the file that will be replaced; ``None`` when there is none of this user.
+
+    Without set-user-ID, set-group-ID and sticky: they were given to what is replaced, not to an object. A
+    link is replaced itself, and lends nothing of what it leads to; nor does what others have put there.
+
+    Raises:
+        OSError: something that is no file has that name, or nothing can be created there.
+    """
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(path))
+    try:
+        found, itself = os.stat(path), os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file: it would be replaced by one", path)
+    if stat.S_ISLNK(itself.st_mode) or (hasattr(os, "geteuid") and itself.st_uid != os.geteuid()):
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777
+
+
+def _new_mode(temporary: str) -> int:
+    """The permissions that the user's umask gives to new files.
+
+    Asking for the umask would change it for a moment, for all threads: the kernel tells, or a file does.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return 0o666 & ~int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    probe = f"{temporary[:-1]}~"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        _remove(probe)
+
+
+def _finish(file: BinaryIO, temporary: str, path: str, mode: int | None) -> None:
+    """On disk first, then under its name, then the name on disk."""
+    file.flush()
+    if hasattr(os, "fchmod"):
+        os.fchmod(file.fileno(), _new_mode(temporary) if mode is None else mode)
+    os.fsync(file.fileno())
+    os.replace(temporary, path)
+    try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    except OSError:
+        return  # a platform that does not open directories
+    try:
+        os.fsync(directory)
+    except OSError:
+        pass
+    finally:
+        os.close(directory)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

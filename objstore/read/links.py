@@ -1,0 +1,82 @@
+"""Following links (ADR-20, "Links"): how far, and where a read may be led."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from ..bucket.bucket import Bucket
+from ..errors import (
+    LinkError,
+)
+from ..format.models import ObjectInfo
+from .lookup import live_info
+
+MAX_LINKS = 8
+"""How many links in a row are followed; making a link to a link is refused."""
+
+
+FollowLinks = Literal["all", "same-bucket", "none"]
+"""Which links a read follows: whoever may write to a bucket decides where its links lead."""
+
+
+def check_follow_links(follow: FollowLinks) -> FollowLinks:
+    """The value, checked.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if follow not in get_args(FollowLinks):
+        raise ValueError(
+            f"follow_links is one of {', '.join(map(repr, get_args(FollowLinks)))}, not {follow!r}"
+        )
+    return follow
+
+
+async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tuple[Bucket, ObjectInfo]:
+    """The object a name stands for, with links followed, and the bucket it lies in.
+
+    Args:
+        follow: which of them; others are errors.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError: the name itself.
+        LinkError: a bucket link, or one that leads nowhere, in a circle, too far, or where it may not.
+    """
+    info = await live_info(bucket, name)
+    if not info.is_link:
+        return bucket, info
+    first = info
+    seen = {(bucket.name, info.name)}
+    while info.is_link:
+        assert info.options is not None
+        link = info.options.link
+        assert link is not None
+
+        def broken(why: str, link_bucket: str = link.bucket, link_name: str | None = link.name) -> LinkError:
+            return LinkError(
+                f"link {first.name!r} in bucket {first.bucket!r} {why}",
+                bucket=first.bucket,
+                name=first.name,
+                target_bucket=link_bucket,
+                target_name=link_name,
+            )
+
+        if link.name is None:
+            raise broken(f"is a link to the bucket {link.bucket!r}: open that bucket instead")
+        if follow == "none" or (follow == "same-bucket" and link.bucket != first.bucket):
+            raise broken(
+                f"leads to {link.bucket}/{link.name}, and follow_links={follow!r} does not allow that"
+            )
+        if (link.bucket, link.name) in seen:
+            raise broken("leads in a circle")
+        if len(seen) > MAX_LINKS:
+            raise broken(f"leads through more than {MAX_LINKS} links")
+        seen.add((link.bucket, link.name))
+        try:
+            if link.bucket != bucket.name:
+                bucket = await bucket.other(link.bucket)
+            bucket.check_name(link.name)
+            info = await live_info(bucket, link.name)
+        except (LookupError, ValueError) as exc:
+            raise broken(f"leads to {link.bucket}/{link.name}, which is not there: {exc}") from exc
+    return bucket, info

@@ -1,0 +1,40 @@
+"""The live object of a name, or the error that says why there is none."""
+
+from __future__ import annotations
+
+from ..bucket.bucket import Bucket
+from ..bucket.message_reads import ANY_WAY
+from ..errors import (
+    ObjectDeletedError,
+    ObjectNotFoundError,
+)
+from ..format.models import ObjectInfo
+
+
+def not_found(bucket: str, name: str) -> ObjectNotFoundError:
+    """The error for a name without a meta message."""
+    return ObjectNotFoundError(f"no object {name!r} in bucket {bucket!r}", bucket=bucket, name=name)
+
+
+def deleted(info: ObjectInfo) -> ObjectDeletedError:
+    """The error for a delete marker."""
+    return ObjectDeletedError(
+        f"object {info.name!r} in bucket {info.bucket!r} was deleted",
+        bucket=info.bucket,
+        name=info.name,
+        revision=info.revision,
+    )
+
+
+async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> ObjectInfo:
+    """The newest meta of a live object.
+
+    Raises:
+        ObjectNotFoundError, ObjectDeletedError.
+    """
+    info = await (bucket.leader_meta(name, ANY_WAY) if leader else bucket.read_meta(name))
+    if info is None:
+        raise not_found(bucket.name, name)
+    if info.deleted:
+        raise deleted(info)
+    return info

@@ -1,0 +1,502 @@
+"""Parts of an object, without reading what lies before them.
+
+An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
+recorded size. That is proven, not assumed: by the counts alone when the size is a multiple, else by the
+length of the last chunk (no writer makes chunks larger than it records, so nothing else can give the same
+counts).
+The sequence of a chunk is guessed (chunks of one put usually follow each other, and the meta follows them)
+and each answer says which chunk it really is (messages that come after it), so a wrong guess is noticed and
+bisected. Objects of writers that store short chunks are measured once, headers only. Before any of that, some
+chunks of an object in one piece are read by :mod:`.by_sequence`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from bisect import bisect_right
+from contextlib import aclosing
+from operator import eq
+from typing import TYPE_CHECKING
+
+from natsproto.backoff import Backoff
+from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
+from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
+from natsproto.jetstream.direct_get import header_bytes
+
+from ..bucket.bucket import Bucket
+from ..bucket.collect import Collector
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
+from ..errors import IntegrityError
+from ..format.assembly import Unfit
+from ..format.memory import BytesTarget, Places
+from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+from .by_sequence import begin_at_leader, pick
+from .feed import ChunkFeed, Missing, Part, WrongPlace
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.wire import Msg as WireMsg
+    from natsproto.wire import Target
+
+    from ..format.models import ObjectInfo
+
+Payload = bytes | bytearray | memoryview
+
+
+class Irregular(Unfit):
+    """A chunk has not the length that its index demands."""
+
+
+class Layout:
+    """Where the chunks of one object lie: their offsets, and as far as known their sequences.
+
+    Attributes:
+        total: messages in the stream, a trailing empty one included.
+        strict: parts are read by known sequences only; see :func:`place`.
+        searched: a place was looked for by counts; see :func:`find_part`.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_chunk_size",
+        "_info",
+        "_offsets",
+        "_seqs",
+        "proven",
+        "searched",
+        "strict",
+        "total",
+    )
+
+    def __init__(self, info: ObjectInfo) -> None:
+        self._info = info
+        options = info.options
+        self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
+        self.total = info.chunks
+        self.strict = self.searched = False
+        self.locate(0)
+        self._offsets: array[int] | None = None
+        self._seqs: array[int] | None = None
+
+    @property
+    def plausible(self) -> bool:
+        """The counts allow a regular object."""
+        return -(-self._info.size // self._chunk_size) == self._info.chunks
+
+    @property
+    def placed(self) -> bool:
+        """The sequence of every chunk is known."""
+        return self._begin > 0 or self._seqs is not None
+
+    @property
+    def known(self) -> bool:
+        """Every chunk was measured."""
+        return self._seqs is not None
+
+    def measured(self, offsets: array[int], seqs: array[int]) -> None:
+        """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
+        self._offsets, self._seqs = offsets, seqs
+        self.total = len(seqs)
+        self.proven = True
+
+    def locate(self, begin: int) -> None:
+        """Regular, and in one piece from the sequence ``begin`` on; 0: that is not known."""
+        self._begin = begin
+        self.proven = begin > 0
+
+    @property
+    def even(self) -> bool:
+        """The size is a multiple of the chunk size.
+
+        Then the number of messages proves that the object is regular. It has to be looked at: some writers
+        end such an object with an empty message, which they do not count.
+        """
+        return self._info.chunks * self._chunk_size == self._info.size
+
+    def index_of(self, offset: int) -> int:
+        """The index of the chunk that holds the byte at ``offset``."""
+        if self._offsets is not None:
+            return bisect_right(self._offsets, offset) - 1
+        return offset // self._chunk_size
+
+    def offset_of(self, index: int) -> int:
+        """The offset of a chunk's first byte."""
+        if self._offsets is not None:
+            return self._offsets[index]
+        return index * self._chunk_size
+
+    def length_of(self, index: int) -> int:
+        """The length a chunk must have."""
+        if self._offsets is not None:
+            return self._offsets[index + 1] - self._offsets[index]
+        return min(self._chunk_size, self._info.size - index * self._chunk_size)
+
+    def empty_before(self, index: int) -> int:
+        """How many of the chunks before that one are empty: only such as were measured."""
+        if self._offsets is None:
+            return 0
+        return sum(map(eq, self._offsets[:index], self._offsets[1 : index + 1]))
+
+    def seq_of(self, index: int) -> int:
+        """The sequence of a chunk, or a guess.
+
+        The highest it can have, as each later chunk and the meta take one; but for the first chunk the
+        lowest: the server knows from its index where a subject begins and need not look.
+        """
+        if self._seqs is not None:
+            return self._seqs[index]
+        if self._begin or not index:
+            return max(1, self._begin + index)
+        return max(1, self._info.revision - self.total + index)
+
+    def part(self, start: int, end: int, seq: int | None = None) -> Part:
+        """The chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
+        first, last = self.index_of(start), self.index_of(end - 1)
+        known = self.seq_of if self.strict and self.placed else None
+        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known)
+
+    def proven_by(self, start: int, end: int) -> bool:
+        """True when reading these bytes proves regularity.
+
+        The last chunk is among them; or the first one, and how many follow is all that is to be known.
+        """
+        return self.proven or end == self._info.size or (self.even and start < self._chunk_size)
+
+
+class RangeSink:
+    """The bytes of a range, in memory."""
+
+    __slots__ = ("_end", "_index", "_layout", "_part", "_places", "_start", "_target")
+
+    def __init__(self, layout: Layout, part: Part, start: int, end: int) -> None:
+        self._layout = layout
+        self._part = part
+        self._start = start
+        self._end = end
+        self._target = BytesTarget(end - start)
+        self._places = Places(self._target)
+        self._index = part.first  # of the next chunk
+
+    def reserve(self) -> None:
+        self._target.reserve()
+
+    def place(self, size: int) -> Target:
+        return self._places.place(size)
+
+    def accept(self, payload: Payload) -> None:
+        index = self._index
+        if index > self._part.last:
+            return
+        length = self._layout.length_of(index)
+        if len(payload) != length:
+            raise Irregular
+        self._index += 1
+        offset = self._layout.offset_of(index)
+        low, high = max(0, self._start - offset), min(length, self._end - offset)
+        # A part of a chunk is cut out of it: its own bytes, wherever it was received.
+        self._places.store(payload if high - low == length else bytes(payload[low:high]))
+
+    def forget_places(self) -> None:
+        self._places.forget()
+
+    @property
+    def complete(self) -> bool:
+        return self._places.filled == self._target.size
+
+    @property
+    def congested(self) -> bool:
+        return False
+
+    async def drained(self) -> None:
+        return
+
+    def getvalue(self) -> bytes:
+        """The bytes."""
+        return self._target.getvalue()
+
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._places.release()
+
+
+async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
+    """The bytes from ``start`` to ``end`` (exclusive; within the object).
+
+    Raises:
+        Missing: chunks are missing.
+        IntegrityError: the object is not what its meta says.
+        NatsError: as :class:`ChunkFeed`.
+    """
+    layout = Layout(info)
+    if (
+        bucket.direct
+        and layout.plausible
+        and (data := await pick(bucket, info, layout, start, end)) is not None
+    ):
+        return data
+    if bucket.replicated:
+        await place(bucket, info, layout)
+    elif not layout.plausible:
+        await measure(bucket, info, layout)
+    proof: asyncio.Task[bool] | None = None
+    if not layout.proven_by(start, end):
+        proof = asyncio.get_running_loop().create_task(
+            _is_regular(bucket, layout, info), name="objstore-proof"
+        )
+    try:
+        try:
+            data = await _read(bucket, info, layout, start, end)
+            if proof is None or await proof:
+                return data
+        except Irregular:
+            pass
+        await measure(bucket, info, layout)
+        return await _read(bucket, info, layout, start, end)
+    except Irregular:
+        raise damaged(info, "its chunks do not add up") from None
+    finally:
+        if proof is not None:
+            proof.cancel()
+            await asyncio.wait([proof])
+            if not proof.cancelled():
+                proof.exception()
+
+
+async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
+    part = layout.part(start, end)
+    while True:
+        sink = RangeSink(layout, part, start, end)
+        try:
+            await ChunkFeed(bucket, info, sink, part=part).run()
+            return sink.getvalue()
+        except WrongPlace:
+            part = await find_part(bucket, info, layout, start, end)
+        finally:
+            sink.release()
+
+
+async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
+    """Like :meth:`Layout.part`, with the sequence found out: O(log n) requests.
+
+    When what was found was wrong as well, as answers were lost, the leader says where the chunks lie: the
+    part then names their sequences, and no reading of it ends with :class:`WrongPlace`.
+
+    Raises:
+        Missing: there are not as many messages as there must be.
+    """
+    if not layout.searched:
+        layout.searched = True
+        try:
+            return await _search(bucket, info, layout, start, end)
+        except Missing:
+            pass
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
+    await place(bucket, info, layout)
+    return layout.part(start, end)
+
+
+async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
+    subject = chunk_subject(bucket.name, info.nuid)
+    index = layout.index_of(start)
+    total = await _left(bucket, subject, 1)
+    if not info.chunks <= total <= info.chunks + 1:
+        raise Missing
+    layout.total = total  # one more than counted: the trailing empty message of some writers
+    low, high = index + 1, max(1, info.revision - (info.chunks - index))
+    guess = max(1, info.revision - (total - index))
+    while True:
+        found = total - await _left(bucket, subject, guess)
+        if found == index:
+            return layout.part(start, end, guess)
+        if found < index:
+            low = guess + index - found
+        else:
+            high = guess - 1
+        if low > high:
+            raise Missing
+        guess = (low + high) // 2
+
+
+async def _left(bucket: Bucket, subject: str, seq: int) -> int:
+    """How many messages of the subject lie at ``seq`` or beyond."""
+    if bucket.direct and bucket.can_batch and bucket.batches_count:
+        try:
+            batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
+            async with aclosing(batch) as messages:
+                async for message in messages:
+                    if message.num_pending is not None:
+                        return message.num_pending + 1
+            bucket.batches = False
+        except MessageNotFoundError:
+            return 0
+        except PermissionsViolationError as exc:
+            if not bucket.note_refusal(exc):
+                raise
+        except NatsError as exc:
+            if not retryable(exc):
+                raise
+    config = {
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": seq,
+        "filter_subject": subject,
+        "ack_policy": "none",
+        "headers_only": True,
+        "inactive_threshold": 5_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    try:
+        info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
+    except APIError as exc:
+        raise bucket.translate(exc) from None
+    try:
+        await bucket.js.delete_consumer(bucket.stream, info.name)
+    except NatsError:
+        pass  # it expires by itself
+    return info.num_pending
+
+
+async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Learn from the leader which sequence each chunk has, where a replica may be asked for it.
+
+    Counts are no help there: a replica that is behind has fewer, and each chunk is taken for a later one.
+    Of an object in one piece three facts of the leader tell; of others the headers of all chunks, in order.
+
+    Raises:
+        Missing, IntegrityError: chunks are missing, or do not add up.
+    """
+    layout.strict = True
+    if layout.placed:
+        return
+    begin = 0
+    if layout.plausible:
+        begin = await bucket.retrying(lambda: begin_at_leader(bucket, info, layout))
+    if begin:
+        layout.locate(begin)
+    else:
+        await measure(bucket, info, layout)
+
+
+async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Make sure that offsets are known: by proof, or else by measuring.
+
+    Raises:
+        Missing, IntegrityError: chunks are missing, or do not add up.
+    """
+    if bucket.replicated:
+        await place(bucket, info, layout)
+    elif layout.proven:
+        return
+    elif layout.plausible and await _is_regular(bucket, layout, info):
+        layout.proven = True
+    else:
+        await measure(bucket, info, layout)
+
+
+async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
+    """Whether there are as many messages, or the last one is as long, as only a regular object has it."""
+    if layout.even:
+        return await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
+    subject = chunk_subject(bucket.name, info.nuid)
+    message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
+    if message is None:
+        raise Missing
+    return len(message.data) == layout.length_of(info.chunks - 1)
+
+
+async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
+    """Learn the length and sequence of every chunk, headers only.
+
+    Raises:
+        Missing: the leader has fewer chunks than there must be.
+        IntegrityError: they do not add up to the object's size.
+        RequestTimeoutError: the leader has more of them than any server delivered within the retry budget.
+    """
+    loop = asyncio.get_running_loop()
+    offsets, seqs = array("Q", [0]), array("Q")
+    deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
+    while True:
+        before = len(seqs)
+        await _measure(bucket, info, offsets, seqs)
+        if _exceeded(info, offsets):
+            break
+        if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
+            break
+        stored = await bucket.stored_chunks(info.nuid, info.chunks)
+        if stored < info.chunks or not stored:
+            raise Missing
+        if len(seqs) >= stored:
+            break
+        # The consumer's server is behind: the next one may sit elsewhere, and goes on after what came.
+        if len(seqs) > before:
+            deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
+        elif loop.time() > deadline:
+            raise RequestTimeoutError(
+                f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, "
+                f"no server delivered more than {len(seqs)} within {bucket.retry_budget:g} s"
+            )
+        await bucket.pause(backoff.seconds, deadline)
+        backoff.grow()
+    if offsets[-1] != info.size:
+        raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
+    if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
+        raise damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
+    layout.measured(offsets, seqs)
+
+
+def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
+    """More than there can be, a trailing empty one included: who goes on storing them is not waited for."""
+    return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
+
+
+async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
+    """Go on with what the server of one consumer has, or with what is read chunk by chunk."""
+    if not bucket.allowed(CONSUMER):
+        subject = chunk_subject(bucket.name, info.nuid)
+        stored = await bucket.stored_chunks(info.nuid, info.chunks)
+        while len(seqs) < stored:
+            message = await bucket.first_after(subject, seqs[-1] if seqs else 0, ANY_WAY)
+            if message is None:
+                return
+            seqs.append(message.seq)
+            offsets.append(offsets[-1] + len(message.data))
+            if _exceeded(info, offsets):
+                return
+        return
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        if reading.over:
+            return
+        # The last one is the server's: the chunk's writer may have given it such a header, too.
+        size = None if msg.header is None else header_bytes(msg.header, b"Nats-Msg-Size")
+        length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
+        seqs.append(delivery.stream_seq)
+        offsets.append(offsets[-1] + length)
+        if delivery.num_pending == 0 or len(seqs) == end or _exceeded(info, offsets):
+            reading.finish()
+
+    before = len(seqs)
+    end = -1  # what comes beyond was stored meanwhile, and may go on for as long as others write
+    subject = chunk_subject(bucket.name, info.nuid)
+    try:
+        async with Collector(
+            bucket, subject, on_message, "all", after=seqs[-1] if seqs else None, headers_only=True
+        ) as reading:
+            end = before + (await reading.start()).num_pending
+            if len(seqs) >= end:
+                reading.finish()
+            await reading.ended  # whether something is missing is judged by the caller
+    except PermissionsViolationError as exc:
+        if not bucket.note_refusal(exc):
+            raise
+        await _measure(bucket, info, offsets, seqs)
+    except NatsError as exc:
+        raise bucket.translate(exc, info.name) from None
+
+
+def damaged(info: ObjectInfo, what: str) -> IntegrityError:
+    """The error for an object whose chunks are not what its meta says."""
+    return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

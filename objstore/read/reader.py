@@ -1,0 +1,360 @@
+"""Reading an object as a stream: iterate, read, readinto, seek."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
+
+from natsproto.aio.operations import Hold, check_loop
+from natsproto.errors import ConnectionClosedError
+
+from ..bucket.bucket import Bucket
+from ..bucket.dropped import end_dropped
+from ..errors import IntegrityError
+from ..format.assembly import Assembly
+from ..format.models import shown
+from .feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
+from .get import again, changed, no_room, nothing
+from .links import FollowLinks
+from .ranges import Irregular, Layout, damaged, find_part, measure, prove
+from .sinks import BlockSink
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..format.models import ObjectInfo
+    from .feed import Part
+    from .sinks import Judge
+
+Payload = bytes | bytearray | memoryview
+
+
+class PartJudge:
+    """Counts the chunks of a part and checks the length of each; the digest is of the whole object only."""
+
+    __slots__ = ("_index", "_last", "_layout")
+
+    def __init__(self, layout: Layout, part: Part) -> None:
+        self._layout = layout
+        self._index = part.first
+        self._last = part.last
+
+    def accept(self, payload: Payload) -> None:
+        if self._index > self._last:
+            return
+        if len(payload) != self._layout.length_of(self._index):
+            raise Irregular
+        self._index += 1
+
+    @property
+    def complete(self) -> bool:
+        return self._index > self._last
+
+    def finish(self) -> None:
+        return
+
+
+class ObjectReader:
+    """An open object; made by :meth:`ObjectStore.open_reader`, used with ``async with``.
+
+    Reads ahead by at most four windows (16 MiB); when the application does not read, nothing more is asked
+    for. Read from the beginning to the end, the object is verified, and the read that reaches the end raises
+    when it is not what was put: until then, what came may be wrong. After a seek to elsewhere only lengths
+    are checked. A read that is cancelled leaves the position where it was. One task at a time.
+
+    A reader that nobody refers to any more and nobody has closed ends by itself, with a ``ResourceWarning``.
+
+    Attributes:
+        info: the object (a link's target for a link).
+    """
+
+    def __init__(
+        self, bucket: Bucket, info: ObjectInfo, *, verify: bool, window: int = DEFAULT_WINDOW
+    ) -> None:
+        self.info = info
+        self._bucket = bucket
+        self._verify = verify
+        self._window = window
+        self._position = 0
+        self._layout = Layout(info)
+        self._sink: BlockSink | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._buffers: list[memoryview] = []  # of the current block, the next one last
+        self._skip = 0
+        self._closed = False
+
+    # -- position ---------------------------------------------------------------------------------
+
+    def tell(self) -> int:
+        """The offset of the next byte."""
+        return self._position
+
+    async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset, as :meth:`io.IOBase.seek`; costs nothing until the next read.
+
+        Raises:
+            ValueError: before the beginning, or an unknown ``whence``. Beyond the end reads give ``b""``.
+        """
+        self._check_open()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}.get(whence)
+        if base is None:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence!r}")
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset}: before the beginning")
+        if base + offset != self._position:
+            await self._stop()
+            self._position = base + offset
+        return self._position
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def read(self, size: int = -1) -> bytes:
+        """Read ``size`` bytes, fewer only at the end; all that is left for -1.
+
+        Raises:
+            IntegrityError, DigestMismatchError: found out at the end of the object.
+            ObjectChangedError: replaced meanwhile: start again.
+            NatsError: the read could not be resumed.
+        """
+        self._check_open()
+        left = max(0, self.info.size - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        try:
+            data = bytearray(size)
+        except (MemoryError, OverflowError) as exc:
+            raise no_room(self.info, size, 0) from exc
+        try:
+            done = await self.readinto(data)
+        except BaseException:
+            data.clear()  # an error that is kept keeps no memory
+            raise
+        return bytes(data[:done]) if done < size else bytes(data)
+
+    async def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer, less only at the end; returns how many bytes. The cheapest way to read.
+
+        Raises:
+            As :meth:`read`.
+        """
+        self._check_open()
+        view = _writable(buffer)
+        done, began = 0, self._position
+        try:
+            while done < len(view) or not self.info.size:
+                with await self._next(len(view) - done) as piece:
+                    if not piece:
+                        break
+                    view[done : done + len(piece)] = piece
+                    done += len(piece)
+        except asyncio.CancelledError:
+            # What this call had taken is read again by the next one: nothing is skipped.
+            await self._stop()
+            self._position = began
+            raise
+        finally:
+            view.release()
+        return done
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece, of about a chunk."""
+        self._check_open()
+        piece = await self._next(self.info.size)
+        if not piece:
+            raise StopAsyncIteration
+        return bytes(piece)
+
+    async def _next(self, limit: int) -> memoryview:
+        """At most ``limit`` bytes at the position; empty at the end, verified by then."""
+        try:
+            while not self._buffers:
+                if self._sink is None:
+                    if self._position >= max(1, self.info.size):
+                        return memoryview(b"")
+                    await self._start()  # an empty object, too: its meta is judged
+                assert self._sink is not None
+                try:
+                    block = await self._sink.next_block()
+                except (Irregular, WrongPlace) as exc:
+                    await self._other_way(exc)
+                    continue
+                if block is None:
+                    return memoryview(b"")
+                self._buffers = [memoryview(buffer) for buffer in reversed(block)]
+                self._drop(self._skip)
+        except (Missing, IntegrityError) as exc:
+            await self._stop()
+            raise changed(await again(self._bucket, self.info, exc)) from None
+        except MemoryError as exc:
+            await self._stop()
+            raise no_room(self.info, self._window, 0) from exc
+        piece = self._buffers.pop()
+        if len(piece) > limit:
+            self._buffers.append(piece[limit:])
+            piece = piece[:limit]
+        self._position += len(piece)
+        if self._position >= self.info.size:
+            await self._verify_end()
+        return piece
+
+    async def _verify_end(self) -> None:
+        """The last byte is not handed out before the whole is judged."""
+        sink = self._sink
+        if sink is not None and not self._buffers:
+            try:
+                while await sink.next_block() is not None:
+                    pass
+            except (Missing, IntegrityError) as exc:
+                await self._stop()
+                raise changed(await again(self._bucket, self.info, exc)) from None
+
+    def _drop(self, count: int) -> None:
+        """Leave out the bytes of the first chunk that lie before the position."""
+        self._skip = 0
+        while count and self._buffers:
+            first = self._buffers.pop()
+            if len(first) > count:
+                self._buffers.append(first[count:])
+                return
+            count -= len(first)
+
+    # -- the feed ---------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        info = self.info
+        if self._position == 0:
+            self._run(Assembly(info, verify=self._verify), None)
+            return
+        await prove(self._bucket, info, self._layout)
+        part = self._layout.part(self._position, info.size)
+        self._run_part(part)
+
+    def _run_part(self, part: Part) -> None:
+        self._skip = self._position - self._layout.offset_of(part.first)
+        self._run(PartJudge(self._layout, part), part)
+
+    async def _other_way(self, exc: BaseException) -> None:
+        """The guess where the part lies, or the assumption how it is cut, was wrong: nothing was read yet."""
+        await self._stop()
+        if isinstance(exc, Irregular):
+            if self._layout.known:
+                raise damaged(self.info, "its chunks do not add up")
+            await measure(self._bucket, self.info, self._layout)
+            self._run_part(self._layout.part(self._position, self.info.size))
+        else:
+            info = self.info
+            self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
+
+    def _run(self, judge: Judge, part: Part | None) -> None:
+        self._sink = sink = BlockSink(self.info, judge, window=self._window)
+        feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
+        reading = feed.run() if self.info.size or self.info.chunks else nothing()
+        self._task = self._bucket.client._connection.spawn(sink.fill(reading), "objstore-reader")
+
+    def _release(self) -> None:
+        """Give the views back by hand: a collector that finds them in a cycle does it in any order."""
+        buffers, self._buffers = self._buffers, []
+        for view in buffers:
+            view.release()
+
+    async def _stop(self) -> None:
+        sink, self._sink = self._sink, None
+        self._release()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if sink is not None:
+            sink.release()
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        check_loop(self._bucket.client._connection.home)
+        if self._closed:
+            raise ConnectionClosedError("the reader is closed")
+
+    async def aclose(self) -> None:
+        """Stop reading; nothing is left on the server. Idempotent."""
+        check_loop(self._bucket.client._connection.home)
+        self._closed = True
+        await self._stop()
+
+    async def __aenter__(self) -> ObjectReader:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # The reading task knows the sink and not this object.
+        task = getattr(self, "_task", None)
+        if task is not None:
+            self._sink = self._task = None
+            self._release()
+            end_dropped(self, task, "use it with 'async with', or await aclose()")
+
+    def __repr__(self) -> str:
+        return f"<ObjectReader {self.info.bucket}/{self.info.name} at {self._position} of {self.info.size}>"
+
+
+def _writable(buffer: bytearray | memoryview) -> memoryview:
+    """The buffer's bytes, refused before anything is read into them that does not fit.
+
+    Raises:
+        TypeError: read-only, or in pieces that lie apart.
+    """
+    view = memoryview(buffer)
+    if view.readonly:
+        raise TypeError(f"readinto() needs a buffer that can be written to, not {type(buffer).__name__}")
+    if not view.nbytes:
+        return memoryview(bytearray())  # a view with a 0 in its shape cannot be cast
+    if not view.c_contiguous:
+        raise TypeError("readinto() needs a buffer in one piece")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+class OpenReader:
+    """What :meth:`ObjectStore.open_reader` returns: use it with ``async with``, or await it and close it."""
+
+    __slots__ = ("_bucket", "_follow", "_hold", "_name", "_reader", "_verify", "_window")
+
+    def __init__(
+        self, bucket: Bucket, name: str, *, verify: bool, window: int, follow: FollowLinks = "all"
+    ) -> None:
+        self._follow = follow
+        self._bucket = bucket
+        self._name = name
+        self._verify = verify
+        self._window = window
+        self._reader: ObjectReader | None = None
+        self._hold: Hold | None = None
+
+    async def _open(self) -> ObjectReader:
+        from .links import resolve
+
+        with self._bucket.client._connection.operation():
+            bucket, info = await resolve(self._bucket, self._name, self._follow)
+        return ObjectReader(bucket, shown(info), verify=self._verify, window=self._window)
+
+    def __await__(self) -> Generator[Any, None, ObjectReader]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> ObjectReader:
+        self._reader = await self._open()
+        self._hold = self._bucket.client._connection.hold()  # Client.drain() lets it be read to its end
+        return self._reader
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._hold is not None:
+            self._hold.release()
+        if self._reader is not None:
+            await self._reader.aclose()

@@ -1,0 +1,276 @@
+"""Where chunks go: the whole object in memory, or a sequence of blocks with back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from time import thread_time
+from typing import TYPE_CHECKING, Protocol
+
+from natsproto.errors import ConnectionClosedError
+
+from ..format.assembly import Assembly
+from ..format.memory import SPILL, BytesTarget, Places
+from .feed import DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from natsproto.wire import Target
+
+    from ..bucket.operation import Progress
+    from ..format.models import ObjectInfo
+
+ARENAS = 4
+"""Windows of memory a streaming read may hold: one being read, one ready, two being received."""
+
+Payload = bytes | bytearray | memoryview
+
+
+class WholeSink:
+    """The whole object in memory: never congested, payloads received straight into the result."""
+
+    __slots__ = ("_assembly", "_places", "_progress", "_target")
+
+    def __init__(self, info: ObjectInfo, *, verify: bool, progress: Progress | None) -> None:
+        self._target = BytesTarget(info.size, thread_time)
+        self._assembly = Assembly(info, verify=verify)
+        self._places = Places(self._target)
+        self._progress = progress
+
+    def reserve(self) -> None:
+        self._target.reserve()
+
+    def place(self, size: int) -> Target:
+        slot = self._places.place(size)
+        if slot is None:
+            return None
+        roomy = self._places.place_with_room()
+        return slot if roomy is None else (slot, roomy)
+
+    def accept(self, payload: Payload) -> None:
+        self._assembly.accept(payload)
+        if payload:
+            self._places.store(payload)
+        if self._progress is not None:
+            self._progress(self._assembly.received, self._assembly.info.size)
+
+    def forget_places(self) -> None:
+        self._places.forget()
+
+    @property
+    def complete(self) -> bool:
+        return self._assembly.complete
+
+    @property
+    def congested(self) -> bool:
+        return False
+
+    async def drained(self) -> None:
+        return
+
+    def finish(self) -> bytes:
+        """Judge and return the object."""
+        self._assembly.finish()
+        return self._target.getvalue()
+
+    def release(self) -> None:
+        """The read is over: an error that is kept keeps no memory."""
+        self._places.release()
+
+
+class Judge(Protocol):
+    """Who says whether the chunks are those of the object."""
+
+    def accept(self, payload: Payload) -> None:
+        """Take the next one; raises when it cannot belong."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Everything is here."""
+        ...
+
+    def finish(self) -> None:
+        """Judge the whole."""
+        ...
+
+
+class BlockSink:
+    """The object as a sequence of blocks: lists of buffers in order, about one window each.
+
+    Large payloads are received into arenas that are used again once every block that points into them has
+    been read. A block's buffers are valid until the block after it is asked for.
+    """
+
+    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = DEFAULT_WINDOW) -> None:
+        self._judge = judge
+        self._limit = window
+        self._arena_size = min(max(info.size, 1), window)
+        self._arenas: list[_Arena] = []
+        self._arena: _Arena | None = None
+        # Places handed out whose payload was not accepted yet: the parser runs ahead of the reader.
+        self._placed: deque[tuple[memoryview, _Arena]] = deque()
+        self._block = _Block()
+        self._ready: deque[_Block] = deque()
+        self._reading: _Block | None = None
+        self._wake_reader: asyncio.Future[None] | None = None
+        self._wake_feed: asyncio.Future[None] | None = None
+        self._over = False
+        self._failure: BaseException | None = None
+
+    # -- the feed's side --------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        if self._arena is None:
+            self._arena = self._free_arena()
+
+    def place(self, size: int) -> Target:
+        arena = self._arena
+        if arena is None or arena.used + size > self._arena_size:
+            self._arena = arena = self._free_arena()
+            if arena is None or size > self._arena_size:
+                return None
+        view = arena.view[arena.used : arena.used + size]
+        arena.used += size
+        arena.users += 1
+        self._placed.append((view, arena))
+        room = min(SPILL, self._arena_size - arena.used)  # belongs to nobody yet
+        return (view, arena.view[arena.used - size : arena.used + room]) if room else view
+
+    def _free_arena(self) -> _Arena | None:
+        for arena in self._arenas:
+            if arena.users == 0:
+                arena.used = 0
+                return arena
+        if len(self._arenas) == ARENAS:
+            return None
+        arena = _Arena(self._arena_size)
+        self._arenas.append(arena)
+        return arena
+
+    def accept(self, payload: Payload) -> None:
+        self._judge.accept(payload)
+        if not payload:
+            return
+        block = self._block
+        if self._is_placed(payload):
+            block.arenas.append(self._placed.popleft()[1])
+        block.buffers.append(payload)
+        block.size += len(payload)
+        if block.size >= self._limit:
+            self._close_block()
+
+    def _is_placed(self, payload: Payload) -> bool:
+        """Whether the payload lies in the first place; places before it, never accepted, are given up."""
+        if self._placed and self._placed[0][0] is payload:
+            return True
+        if not any(payload is view for view, _ in self._placed):
+            return False
+        while self._placed[0][0] is not payload:
+            self._placed.popleft()[1].users -= 1
+        return True
+
+    def _close_block(self) -> None:
+        if self._block.buffers:
+            self._ready.append(self._block)
+            self._block = _Block()
+            _wake(self._wake_reader)
+
+    def forget_places(self) -> None:
+        while self._placed:
+            self._placed.popleft()[1].users -= 1
+
+    @property
+    def complete(self) -> bool:
+        return self._judge.complete
+
+    @property
+    def congested(self) -> bool:
+        return len(self._ready) >= 2
+
+    async def drained(self) -> None:
+        while self.congested:
+            self._wake_feed = asyncio.get_running_loop().create_future()
+            await self._wake_feed
+
+    async def fill(self, reading: Awaitable[None]) -> None:
+        """Run the feed of this sink; the reader raises whatever it fails with."""
+        try:
+            await reading
+        except asyncio.CancelledError:
+            self._end(ConnectionClosedError("the read was given up"))
+            raise
+        except BaseException as exc:
+            self._end(exc)
+        else:
+            self._close_block()
+            self._end(None)
+
+    def _end(self, failure: BaseException | None) -> None:
+        self._over = True
+        self._failure = failure
+        _wake(self._wake_reader)
+
+    # -- the reader's side ------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """The read is over: only the buffers that the reader still holds keep memory."""
+        self._end_reading()
+        self._arena = None
+        self._block = _Block()
+        for memory in (self._arenas, self._placed, self._ready):
+            memory.clear()
+
+    async def next_block(self) -> list[Payload] | None:
+        """The next block, or ``None`` at the end of the verified object.
+
+        Raises:
+            IntegrityError, DigestMismatchError, NatsError: what went before must not be used.
+        """
+        self._end_reading()
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            if self._over:
+                self._judge.finish()
+                return None
+            self._wake_reader = asyncio.get_running_loop().create_future()
+            await self._wake_reader
+        self._reading = self._ready.popleft()
+        _wake(self._wake_feed)
+        return self._reading.buffers
+
+    def _end_reading(self) -> None:
+        """The block read last is no longer valid; a frame that has it in hand keeps no memory."""
+        if self._reading is not None:
+            self._reading.buffers.clear()
+            for arena in self._reading.arenas:
+                arena.users -= 1
+            self._reading = None
+
+
+class _Arena:
+    """Memory that payloads are received into; ``users`` counts the payloads not yet read."""
+
+    __slots__ = ("used", "users", "view")
+
+    def __init__(self, size: int) -> None:
+        self.view = BytesTarget(size).slot(0, size)  # costs nothing until it is written to
+        self.used = 0
+        self.users = 0
+
+
+class _Block:
+    """A run of payloads, and the arenas they lie in (once per payload)."""
+
+    __slots__ = ("arenas", "buffers", "size")
+
+    def __init__(self) -> None:
+        self.arenas: list[_Arena] = []
+        self.buffers: list[Payload] = []
+        self.size = 0
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

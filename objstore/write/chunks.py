@@ -1,0 +1,449 @@
+"""The chunks of one put: sent through a window of unacknowledged publishes, repaired, and proven.
+
+Chunk buffers are held until acknowledged: the window is the replay buffer. After a failure that a retry can
+mend, what the stream holds is compared with the window, strays are deleted, and the rest is sent again; no
+chunk is ever published twice without looking first.
+
+An answer proves nothing but that a chunk of ours was stored, and that only if it is the first one to it and
+the bucket's own (:class:`natsproto.jetstream.api.acks.AckCheck`). After anything odd what is stored is
+counted, and if need be read, at the leader before the meta is published; what is too much there is deleted
+when the rest is, by its SHA-256, exactly what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from natsproto.aio.lifeline import has_ended, lifeline
+from natsproto.backoff import Backoff
+from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
+from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
+
+from ..bucket.bucket import LOOKS, Bucket, log
+from ..bucket.budget import LEAST, STALL, Budget
+from ..bucket.capacity import Guard
+from ..bucket.ttl import chunk_header
+from ..errors import BucketNotFoundError, IntegrityError, StoreFullError
+from ..format.chunking import Chunker
+from ..format.codec import MetaDecodeError
+from ..format.digest import new_hasher
+from ..format.models import ObjectInfo
+from ..format.naming import chunk_subject, new_nuid
+from .doubt import Unrepairable, delete_own, fence, in_vain, may_come_late
+from .source import Source
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from ..bucket.operation import Progress
+
+SETTLE = 5.0
+"""Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+
+NOTICED = 1.0
+"""Seconds in which a server has to notice that a connection was lost, else the put begins on a new nuid."""
+
+LONG = 1.0
+"""Seconds after which a put counts its chunks, before it commits and afterwards.
+
+The bucket may have been made anew; or a meta of that name, forged and removed again, has taken them along.
+"""
+
+MOST_FOREIGN = 4096
+"""Messages of others on a put's chunk subject that are read; somebody who sends more wants no end of them."""
+
+
+class ChunkSender:
+    """What :class:`objstore.write.put.Put` does before its meta; that sets the attributes only named here."""
+
+    window_class = PublishWindow
+
+    _bucket: Bucket
+    _template: ObjectInfo
+    _source: Source
+    _chunk_size: int
+    _window_bytes: int
+    _progress: Progress | None
+    _ttl: timedelta | None
+    _loop: asyncio.AbstractEventLoop
+    _guard: Guard
+    _budget: Budget
+    _begun: int
+    _repaired: bool
+    _overtaken: bool
+
+    def _begin(self) -> None:
+        self._begun += 1
+        self._nuid = new_nuid(self._template.name)
+        self._subject = chunk_subject(self._bucket.name, self._nuid)
+        self._hasher = new_hasher()
+        self._size = 0
+        self._chunks = 0
+        self._window: PublishWindow | None = None
+        self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
+        self._given_up = self._bucket.client._connection.given_up
+        self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
+        self._lifeline = b""
+
+    def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
+        window = self.window_class(
+            self._bucket.client,
+            self._subject.encode(),  # of a bucket's name and a nuid, both checked
+            self._bucket.acks,
+            max_bytes=self._window_bytes,
+            first=first,
+            last_seq=last_seq,
+            header=chunk_header(self._ttl),
+            doubts=self._doubts,
+        )
+        self._note_session()
+        budget = self._budget
+        patience = STALL * budget.seconds if self._begun == 1 else max(LEAST, budget.left)
+        window.progress_timeout = min(window.progress_timeout, patience)
+        return window
+
+    async def _send_chunks(self) -> None:
+        guard = self._guard
+        try:
+            await guard.begin()
+            await self._send_all()
+            if await guard.end(self._chunks) and self._chunks:
+                await self._check_stored()
+        finally:
+            guard.close()
+
+    async def _send_all(self) -> None:
+        if self._bucket.moved:  # before a byte goes where it does not belong
+            await self._bucket.retrying(self._check_bucket)
+        connection = self._bucket.client._connection
+        epoch, began = connection.epoch, self._loop.time()
+        whole = self._source.whole
+        if type(whole) is bytes and 0 < len(whole) <= self._chunk_size:
+            await self._send(memoryview(whole))
+        else:
+            chunker = Chunker(self._chunk_size, copy=self._source.refills)
+            if whole is None:
+                await self._send_pieces(chunker)
+            else:
+                for chunk in chunker.push(whole):
+                    await self._send(chunk)
+                await self._send_last(chunker)
+        await self._settle()
+        odd = self._doubts or self._repaired or connection.epoch != epoch
+        if self._window is None:
+            return
+        if self._loop.time() - began > LONG:
+            self._overtaken = True
+            odd = True
+        if odd:
+            await self._check_stored()  # what was acknowledged may be gone, or be there twice
+
+    async def _settle(self) -> None:
+        """Wait until all that was sent is acknowledged, or sent again and acknowledged."""
+        while self._window is not None:
+            try:
+                await self._window.settle()
+                break
+            except NatsError as exc:
+                await self._repair(exc)
+
+    async def _send_pieces(self, chunker: Chunker) -> None:
+        pieces: AsyncIterator[Any] = self._source.pieces()
+        try:
+            async for piece in pieces:
+                for chunk in chunker.push(piece):
+                    await self._send(chunk)
+            await self._send_last(chunker)
+        finally:
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def _send_last(self, chunker: Chunker) -> None:
+        last = chunker.finish()
+        if last is not None:
+            await self._send(last)
+
+    async def _send(self, chunk: memoryview) -> None:
+        if self._chunks >= self._guard.free:
+            self._guard.admit(self._chunks, len(chunk))
+        if self._window is None:
+            self._window = self._open_window()
+        if self._session != self._bucket.client._connection.epoch:
+            self._note_session()
+        try:
+            await self._window.publish(chunk)
+        except NatsError as exc:
+            await self._repair(exc, chunk)
+        # Hashed after it was handed to the kernel: the server works while we do.
+        self._count(chunk)
+
+    def _count(self, chunk: memoryview) -> None:
+        self._hasher.update(chunk)
+        self._chunks += 1
+        self._size += len(chunk)
+        if self._progress is not None:
+            self._progress(self._size, self._source.size)
+
+    async def _repair(self, failure: NatsError, refused: memoryview | None = None) -> None:
+        """Make the stream hold exactly the chunks sent so far, and send those it lacks again.
+
+        Args:
+            failure: why the window failed.
+            refused: the chunk that the failed window did not take any more.
+
+        The wait that the window failed after counts towards the budget.
+
+        Raises:
+            NatsError: what cannot be mended, or not within the budget; translated.
+            Unrepairable: the order cannot be restored.
+        """
+        bucket, budget = self._bucket, self._budget
+        backoff = Backoff()
+        assert self._window is not None
+        reached = self._window.acknowledged
+        if reached or self._begun == 1:  # to start over is no progress
+            budget.progress(ago=self._window.silent)
+        queued: deque[Any] = deque(() if refused is None else (refused,))
+        self._repaired = True
+        while True:
+            window = self._window
+            if isinstance(failure, OutOfOrderError):
+                # Swapped on the way, or acknowledged and lost by a server that was killed: what lies before
+                # cannot be trusted any more.
+                await bucket.retrying(self._check_bucket)
+                raise Unrepairable(
+                    IntegrityError(
+                        f"the chunks of {self._template.name!r} were not stored in order: {failure}",
+                        bucket=bucket.name,
+                        name=self._template.name,
+                    )
+                ) from failure
+            if isinstance(failure, WrongStreamError):
+                raise bucket.elsewhere(failure, self._template.name, self._nuid) from failure
+            if not retryable(failure):
+                raise bucket.translate(failure, self._template.name) from failure
+            if window.acknowledged > reached:  # progress: the budget counts from here
+                reached = window.acknowledged
+                budget.progress(ago=window.silent)
+                backoff.reset()
+            if not budget.left:
+                raise bucket.translate(in_vain(failure, budget), self._template.name) from failure
+            try:
+                async with budget.bound():
+                    await window.quiesce(SETTLE)
+                    window.close()
+                    await bucket.pause(backoff.seconds, budget.deadline)
+                    await self._check_bucket()
+                    await self._check_session(failure)
+                    await fence(bucket, self._subject)
+                    self._check_silence(failure)
+                    backoff.grow()
+                    self._check_max_payload()
+                    pending = [*window.unproven.values(), *queued]
+                    stored, last_seq = await self._reconcile(window.last_seq, pending)
+                self._window = window = self._open_window(window.acknowledged + stored, last_seq)
+                patience = window.progress_timeout
+                window.progress_timeout = min(patience, budget.left)
+                queued = deque(pending[stored:])
+                while queued:
+                    await window.publish(queued[0])
+                    queued.popleft()
+                await window.settle()
+                window.progress_timeout = patience
+                return
+            except NatsError as exc:
+                failure = exc
+                self._check_silence(failure)
+            except TimeoutError:
+                window.close()
+
+    def _check_silence(self, failure: NatsError) -> None:
+        assert self._window is not None
+        if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
+            self._may_come_late(failure)
+
+    def _note_session(self) -> None:
+        client = self._bucket.client
+        self._session, self._lifeline = client._connection.epoch, lifeline(client)
+
+    async def _check_session(self, failure: NatsError) -> None:
+        """What is under way on a connection that its server still holds is stored when it arrives."""
+        assert self._window is not None
+        client = self._bucket.client
+        if (
+            self._window.unproven
+            and self._session != client._connection.epoch
+            and not await has_ended(client, self._lifeline, NOTICED)
+        ):
+            self._may_come_late(failure)
+
+    def _may_come_late(self, failure: NatsError) -> NoReturn:
+        error = may_come_late(self._template.name, failure)
+        raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
+
+    async def _check_bucket(self) -> None:
+        """In another bucket of the same name what was acknowledged is not to be found."""
+        await self._bucket.check_same(self._template.name)
+        self._guard.check(self._chunks)
+
+    def _made_anew(self) -> BucketNotFoundError:
+        return self._bucket.made_anew(self._template.name)
+
+    def _check_max_payload(self) -> None:
+        limit = self._bucket.client.max_payload
+        if limit < self._chunk_size:
+            raise MaxPayloadError(
+                f"the server now connected to takes {limit} bytes, the chunks have {self._chunk_size}",
+                size=self._chunk_size,
+                max_payload=limit,
+            )
+
+    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
+        """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
+
+        Returns how many of them are stored, in order, and the sequence of the last of those. Those that are
+        stored beyond are deleted, and so are fences. What is none of them, as a chunk sent before whose copy
+        came late, stays until everything can be compared.
+        """
+        matched = 0
+        proven = last_seq
+        strays: list[int] = []
+        seq = last_seq
+        while True:
+            message = await self._stored_after(seq)
+            if message is None:
+                break
+            seq = message.seq
+            if not strays and matched < len(unproven) and message.data == unproven[matched]:
+                matched += 1
+                proven = seq
+                self._budget.progress()
+            elif not message.data or any(message.data == chunk for chunk in unproven):
+                strays.append(seq)
+            else:
+                self._doubts.add(seq)
+            if len(strays) + len(self._doubts) > MOST_FOREIGN:
+                raise Unrepairable(self._flooded())
+        for stray in strays:
+            await self._delete(stray)
+        return matched, proven
+
+    def _flooded(self) -> IntegrityError:
+        return IntegrityError(
+            f"somebody else goes on storing chunks of {self._template.name!r}",
+            bucket=self._bucket.name,
+            name=self._template.name,
+        )
+
+    async def _delete(self, seq: int) -> None:
+        """Delete what this put has stored as ``seq``; anything else that is there stays."""
+        await delete_own(self._bucket, seq, self._is_ours)
+
+    def _is_ours(self, message: StoredMessage) -> bool:
+        if message.subject == self._subject:
+            return True  # of this put's nuid, which nobody else uses
+        try:
+            return self._bucket.decode(message).nuid == self._nuid
+        except MetaDecodeError:
+            return False
+
+    async def _stored_after(self, seq: int) -> StoredMessage | None:
+        """The next message on this put's chunk subject, as the leader has it."""
+        return await self._bucket.leader_read(self._subject, after=seq).wait()
+
+    async def _check_stored(self) -> None:
+        """Make sure that the leader has each chunk once, in order; delete copies.
+
+        Counted, unless an answer nobody waited for makes the sequences doubtful: then the last one must be
+        where it is thought to be, else everything is read and its SHA-256 taken.
+
+        Raises:
+            Unrepairable: it is not what was sent.
+        """
+        bucket = self._bucket
+        subject = self._subject
+        for wait in LOOKS:
+            await asyncio.sleep(wait)
+            stored = await bucket.stored_chunks(self._nuid, self._chunks)
+            if stored >= self._chunks or bucket.limits.rolls:
+                break
+        self._budget.progress()
+        hints = self._doubts - {0}
+        right = stored == self._chunks
+        if right and self._doubts and self._window is not None:
+            last = await bucket.leader_message(subject)
+            right = last is not None and last.seq == self._window.last_seq
+        elif not right:
+            await bucket.retrying(self._check_bucket)
+        copies = stored - self._chunks
+        if not right:
+            self._guard.explain(stored, self._chunks)
+        if not right and not (0 <= copies <= len(hints) and await self._remove(hints if copies else set())):
+            raise Unrepairable(
+                IntegrityError(
+                    f"{stored} chunks are stored where {self._chunks} were sent"
+                    if copies
+                    else "the chunks that are stored are not those that were sent",
+                    bucket=bucket.name,
+                    name=self._template.name,
+                )
+            )
+        self._doubts.clear()
+
+    async def _remove(self, suspects: set[int]) -> bool:
+        """Delete the ``suspects`` on this put's chunk subject if the rest is exactly what was sent."""
+        hasher = new_hasher()
+        chunks = seq = last = 0
+        copies: list[int] = []
+        while True:
+            message = await self._bucket.retrying(partial(self._stored_after, seq))
+            if message is None:
+                break
+            seq = message.seq
+            if seq in suspects:
+                copies.append(seq)
+                continue
+            hasher.update(message.data)
+            chunks, last = chunks + 1, seq
+            if chunks > self._chunks:
+                return False
+        if chunks != self._chunks or hasher.digest() != self._hasher.digest():
+            return False
+        for copy in copies:
+            await self._delete(copy)
+        if self._window is not None:
+            self._window.last_seq = last
+        return True
+
+    async def _check_again(self) -> None:
+        """:meth:`_check_stored` after the commit, for what has come, or was answered, only now.
+
+        Raises:
+            IntegrityError: the object stands, and not all of its chunks do.
+        """
+        bucket, name = self._bucket, self._template.name
+        if self._window is not None and isinstance(self._window.failure, WrongStreamError):
+            log.warning("put of %r: %s", name, bucket.elsewhere(self._window.failure, name, self._nuid))
+        try:
+            await self._check_stored()
+        except (Unrepairable, StoreFullError) as exc:  # 2.9 explains whatever is missing as full
+            try:
+                current = await bucket.leader_meta(name)
+            except MetaDecodeError:
+                return
+            if current is None or current.deleted or current.nuid != self._nuid:
+                return  # replaced, or removed, meanwhile
+            if isinstance(exc, Unrepairable):
+                raise exc.reason from None
+            raise IntegrityError(
+                f"{name!r} was stored, and then the stream removed chunks of it to make room",
+                bucket=bucket.name,
+                name=name,
+            ) from exc

@@ -1,0 +1,77 @@
+"""Chunks whose fate is unknown: what may still become of them, and when they must not be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from natsproto.errors import (
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
+from natsproto.jetstream.api.models import StoredMessage
+
+from ..bucket.bucket import Bucket
+from ..bucket.budget import Budget
+
+FENCE = b"NATS/1.0\r\nNats-Expected-Last-Sequence: 9007199254740991\r\n\r\n"
+"""The header of a message that no stream stores."""
+
+
+class Unrepairable(Exception):
+    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
+
+    def __init__(self, reason: NatsError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+async def fence(bucket: Bucket, subject: str) -> None:
+    """Wait until what was sent before on this connection has been stored, or was dropped.
+
+    A message that the stream must refuse takes the same way, in the same order. Without it a chunk that is
+    only late would be found missing, and stored twice. A replicated stream refuses before what came earlier
+    is stored, and stores in order: there the message is an empty chunk, removed again.
+
+    Raises:
+        NatsError: no answer; a refusal means that its turn has come.
+    """
+    header = b"" if bucket.replicated else FENCE
+    msg = await bucket.client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
+    if bucket.replicated:
+        ack = bucket.own_ack(msg.payload)
+        await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)
+
+
+async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool]) -> None:
+    """:meth:`Bucket.delete_own`, for what must not stay between the chunks.
+
+    Raises:
+        Unrepairable: the user may not delete messages.
+    """
+    try:
+        await bucket.delete_own(seq, ours)
+    except PermissionsViolationError as exc:
+        raise Unrepairable(exc) from None
+
+
+def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
+    """Chunks went to a server that may store them at any time, after the commit even.
+
+    A process that was stopped reads, when it goes on, what its sockets hold, although the client has left
+    long ago; and what a relay holds is read by a server that has not noticed that the client has left. So
+    they must not be sent once more on the same nuid, whose object they would damage.
+    """
+    return StaleConnectionError(
+        f"a connection was lost whose server may still store chunks of {name!r}: {failure}", silent=True
+    )
+
+
+def in_vain(failure: NatsError, budget: Budget) -> NatsError:
+    """What a put raises that has used up its budget: the last failure, with the whole time."""
+    if isinstance(failure, RequestTimeoutError):
+        return RequestTimeoutError(
+            f"no acknowledgement of a chunk within {budget.seconds:g} s (retry_budget): {failure}"
+        )
+    return failure

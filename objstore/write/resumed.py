@@ -1,0 +1,482 @@
+"""A put that goes on with the chunks of an earlier one, of this process or another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import WrongLastSequenceError
+from natsproto.jetstream.publisher import MAX_MESSAGES
+
+from ..bucket import numbered
+from ..bucket.bucket import Bucket, log
+from ..bucket.budget import HURRY
+from ..bucket.clock import server_time
+from ..bucket.numbered import NUMBER_ROOM, NumberedWindow
+from ..commit.commit import unknown_outcome
+from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, StoreFullError
+from ..format.codec import MetaDecodeError
+from ..format.digest import hex_digest, new_hasher
+from ..format.naming import chunk_subject
+from .chunks import MOST_FOREIGN, SETTLE
+from .doubt import Unrepairable
+from .put import Put
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import StoredMessage
+
+    from ..commit.commit import Conflict
+    from ..format.models import ObjectInfo
+    from .source import Source
+
+PAUSE = 30.0
+"""Seconds without a chunk after which a sender looks whether another one has gone on with the upload."""
+
+
+async def same_content(source: Source, info: ObjectInfo) -> bool:
+    """Whether the source has the bytes that a meta tells of; reads it to its end."""
+    hasher, size, pieces = new_hasher(), 0, source.pieces()
+    try:
+        async for piece in pieces:
+            hasher.update(piece)
+            size += memoryview(piece).nbytes
+    finally:
+        aclose = getattr(pieces, "aclose", None)
+        if aclose is not None:
+            await aclose()
+    return size == info.size and hex_digest(hasher.digest()) == info.digest
+
+
+async def standing(bucket: Bucket, name: str, nuid: str) -> ObjectInfo | None:
+    """The live object ``name``, for the leader, if it has the chunks ``nuid``."""
+    try:
+        info = await bucket.leader_meta(name)
+    except MetaDecodeError:
+        return None
+    return None if info is None or info.deleted or info.nuid != nuid else info
+
+
+async def age(bucket: Bucket, since: datetime) -> timedelta:
+    """How long ago that was, by the server's clock."""
+    stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+    return server_time(stream) - since
+
+
+class _Superseded(Exception):
+    """An earlier commit of the chunks may have been replaced already; or they are wrong, for a ``reason``."""
+
+    def __init__(self, reason: NatsError | None = None) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class _Overtaken(Exception):
+    """Another sender has committed the upload while this one sent: ``info`` stands."""
+
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__()
+        self.info = info
+
+
+class ResumedPut(Put):
+    """A put on a nuid that may have chunks already, and that keeps them when it fails.
+
+    An earlier one may have been committed, and replaced since: whoever replaced it is about to remove the
+    chunks, and a meta that names them again would destroy what stands. Or its commit may still be on its way,
+    and would name what is changed now. So
+
+    * when it stands, nothing is committed again;
+    * not one of the chunks that are there is replaced or removed;
+    * when all of them are there, they are committed only in place of a meta that is older than the last one:
+      then no earlier commit has landed, and no other one does, as the revision is no longer what it expects;
+    * when some were lacking, no commit was sent; or they were all removed, after one: a removal that comes
+      late removes only what is older than the meta that it is about.
+
+    Else the object is stored anew, on another nuid.
+
+    Another process may be sending with the same token, or may have slept and go on at any moment. Therefore
+
+    * who begins to add chunks, or has paused, sends the next one alone, and only if nobody has added one; if
+      somebody has, that is compared, too. Their numbers keep the others from being stored twice;
+    * what was stored is read, not only counted, when a number was known already;
+    * what is newer than the last chunk is not replaced: another one may have committed these before it;
+    * who has committed removes what came after its last chunk, and who finds that another one has committed
+      removes what it has stored itself since.
+    """
+
+    counts_afterwards = True
+    header_room = NUMBER_ROOM
+    window_class = NumberedWindow
+
+    def __init__(self, *args: Any, nuid: str | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._fixed = nuid
+        self._restartable = self._source.restartable
+        if nuid is not None:
+            self._source.restartable = False  # the token would not know the other nuid: only where it must be
+        self._stored: AsyncGenerator[StoredMessage, None] | None = None
+        self._last_time: datetime | None = None  # when the last chunk that was compared was stored
+        self._looked = False  # whether others' chunks were looked for after some of ours
+        self._mine: deque[int] = deque(maxlen=2 * MAX_MESSAGES)  # sequences of windows that are closed
+        self._sent = (0.0, 0.0)
+
+    async def run(self) -> ObjectInfo:
+        """As :meth:`Put.run`."""
+        try:
+            return await super().run()
+        except _Overtaken as exc:
+            info = exc.info
+            same = info.digest == hex_digest(self._hasher.digest()) and info.size == self._size
+            same = same or (self._restartable and await same_content(self._source, info))
+            if same and await self._bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
+                return info
+            if not self._restartable:
+                raise self._unknown() from None
+            reason: object = "another process has committed other content"
+        except _Superseded as exc:
+            if not self._restartable:
+                raise exc.reason or self._unknown() from None
+            reason = exc.reason or "those that are there may have been committed before"
+        log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
+        self._fixed = None
+        self._source.restartable = True
+        self._guard.partial = False
+        self._budget.progress()
+        return await super().run()
+
+    def _unknown(self) -> OutcomeUnknownError:
+        bucket, name = self._bucket.name, self._template.name
+        return OutcomeUnknownError(
+            f"whether the upload of {name!r} to bucket {bucket!r} was stored before could not be found out, "
+            f"and its source cannot be read again: begin another one; its chunks ({self._nuid}) are kept",
+            bucket=bucket,
+            name=name,
+            nuid=self._nuid,
+        )
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._first_seq = self._last_seq = 0
+        self._series = token_hex(8)  # of the number of the first chunk: a second first one is refused anyhow
+        self._round = ""
+        if self._fixed is not None:
+            self._nuid = self._fixed
+            self._subject = chunk_subject(self._bucket.name, self._nuid)
+
+    def _expects_new(self) -> bool:
+        return False  # what stands has to be read
+
+    def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
+        if not self._ours(previous[1]):
+            super()._check_condition(previous)
+
+    async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
+        if self._looked:  # what was read before the chunks is of another time
+            previous = await self._previous(self._start_reading())
+            self._check_condition(previous)
+        revision, old = previous
+        if old is not None and self._ours(old):
+            sent = (self._size, self._chunks, hex_digest(self._hasher.digest()))
+            if (old.size, old.chunks, old.digest) != sent or old.is_link:
+                raise _Superseded  # it is damaged or forged, and these are other bytes
+            return old
+        if self._all_there and not 0 < revision <= self._last_seq:
+            raise _Superseded
+        self._check_replaces(revision)
+        info = await super()._commit(previous)
+        if self._fixed is not None and info.digest != hex_digest(self._hasher.digest()):
+            raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
+        return info
+
+    async def _stand_back(self, conflict: Conflict) -> bool:
+        if conflict.current is not None and self._ours(conflict.current):
+            raise _Overtaken(conflict.current)
+        if self._all_there:
+            raise _Superseded
+        self._check_replaces(conflict.revision)
+        return await super()._stand_back(conflict)
+
+    def _check_replaces(self, revision: int) -> None:
+        """Replace only what is older than the last chunk.
+
+        What is newer may have come after another sender's commit of these chunks: then they are a renamed
+        object's, or about to be removed.
+
+        Raises:
+            _Superseded: it is newer.
+        """
+        if self._fixed is not None and self._chunks and revision > self._last_chunk:
+            raise _Superseded
+
+    def _ours(self, info: ObjectInfo | None) -> bool:
+        return self._fixed is not None and info is not None and not info.deleted and info.nuid == self._nuid
+
+    @property
+    def _all_there(self) -> bool:
+        """An earlier one may have been as far as its commit: no chunk was lacking."""
+        return self._fixed is not None and self._window is None and self._chunks > 0
+
+    @property
+    def _last_chunk(self) -> int:
+        return self._last_seq if self._window is None else self._window.last_seq
+
+    async def _send_chunks(self) -> None:
+        if self._fixed is None:
+            await super()._send_chunks()
+            return
+        self._stored = self._bucket.messages(self._subject)
+        self._guard.partial = True
+        try:
+            await super()._send_chunks()
+            await self._check_strays(None)
+            if self._all_there:
+                await self._check_age()
+            if self._chunks:
+                await self._check_stored()  # another process may be sending with the same token
+        except Unrepairable as exc:
+            raise _Superseded(exc.reason) from exc
+        except StoreFullError as exc:
+            if self._all_there:  # on 2.9 this is how missing chunks are explained; none was sent
+                raise _Superseded(exc) from exc
+            raise
+        finally:
+            if self._stored is not None:
+                await self._stored.aclose()
+
+    async def _send(self, chunk: memoryview) -> None:
+        if self._fixed is None:
+            await super()._send(chunk)
+            return
+        if self._window is not None:
+            if not self._paused():
+                await super()._send(chunk)
+                return
+            await self._look_for_others()
+        refused = False
+        while True:
+            if self._stored is not None:
+                message = await anext(self._stored, None)
+                if message is not None and message.data == chunk:
+                    self._last_seq, self._last_time = message.seq, message.time
+                    self._first_seq = self._first_seq or message.seq
+                    self._count(chunk)
+                    return
+                await self._check_strays(message)
+                await self._check_uncommitted()
+                if refused:  # nobody has added one: those that are known were removed
+                    raise _Superseded
+            if await self._send_alone(chunk):
+                self._count(chunk)
+                return
+            refused = True
+            self._compare_on()
+
+    def _paused(self) -> bool:
+        """Whether so long has passed since the last chunk that its number may be forgotten.
+
+        By both clocks: one stands still while the machine is suspended, the other one may be set.
+        """
+        before, self._sent = self._sent, (self._loop.time(), time.time())
+        return any(abs(now - then) > PAUSE for now, then in zip(self._sent, before, strict=True))
+
+    async def _send_alone(self, chunk: memoryview) -> bool:
+        """Store the next chunk; false when another sender has added one to those that are known."""
+        await self._check_age()
+        if self._chunks >= self._guard.free:
+            self._guard.admit(self._chunks, len(chunk))
+        window = self._window = self._open_window(self._chunks, self._last_seq)
+        window.expected = self._last_seq
+        queued: memoryview | None = chunk
+        try:
+            await window.publish(chunk)
+            queued = None
+            await window.settle()
+        except WrongLastSequenceError:
+            self._close_window()
+            return False
+        except NatsError as exc:
+            await self._repair(exc, queued)
+        if not self._chunks:
+            self._first_seq = self._last_chunk
+        self._close_window()
+        self._window = self._open_window(self._chunks + 1, self._last_seq)
+        self._paused()
+        return True
+
+    async def _look_for_others(self) -> None:
+        """After a pause: go on behind what is stored now.
+
+        Raises:
+            _Overtaken: another sender has committed the upload.
+        """
+        await self._settle()
+        await self._check_standing()
+        self._close_window()
+        self._compare_on()
+
+    async def _check_standing(self) -> None:
+        info = await standing(self._bucket, self._template.name, self._nuid)
+        if info is not None:
+            raise _Overtaken(info)
+
+    def _compare_on(self) -> None:
+        self._looked = True
+        self._stored = self._bucket.messages(self._subject, after=self._last_seq)
+
+    def _open_window(self, first: int = 0, last_seq: int = 0) -> NumberedWindow:
+        if self._window is not None:
+            self._mine.extend(self._window.newest)
+        window = super()._open_window(first, last_seq)
+        assert isinstance(window, NumberedWindow)
+        window.series = f"{self._nuid}.{self._first_seq}{self._round}" if self._first_seq else self._series
+        return window
+
+    def _close_window(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            self._mine.extend(window.newest)
+            self._last_seq = window.last_seq
+            window.close()
+
+    async def _check_age(self) -> None:
+        """Go on only with chunks that no ``gc`` is about to remove.
+
+        Raises:
+            _Superseded: to compare them has taken too long.
+        """
+        bucket, last = self._bucket, self._last_time
+        old = last is not None and await age(bucket, last) > numbered.GOES_ON
+        if old and await standing(bucket, self._template.name, self._nuid) is None:
+            raise _Superseded
+        self._last_time = None
+
+    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
+        """As in a put, but nothing is deleted: what is there may be what another sender has committed.
+
+        Raises:
+            Unrepairable: something else is stored, or one that should be there is lacking.
+            _Overtaken: another sender has committed the upload.
+        """
+        if self._fixed is None:
+            return await super()._reconcile(last_seq, unproven)
+        await self._check_standing()
+        self._sent = (0.0, 0.0)  # as after a pause
+        matched, proven, seq = 0, last_seq, last_seq
+        while matched < len(unproven):
+            message = await self._stored_after(seq)
+            if message is None:
+                break
+            seq = message.seq
+            if message.data == unproven[matched]:
+                matched, proven = matched + 1, seq
+                self._budget.progress()
+            elif message.data:  # else another sender's fence
+                name = self._template.name
+                raise Unrepairable(
+                    IntegrityError(
+                        f"other chunks of {name!r} are stored than were sent",
+                        bucket=self._bucket.name,
+                        name=name,
+                    )
+                )
+        return matched, proven
+
+    async def _delete(self, seq: int) -> None:
+        self._round = f".{token_hex(4)}"  # the server would take the number of what is deleted for known
+        await super()._delete(seq)
+
+    async def _check_stored(self) -> None:
+        if self._fixed is not None and 0 in self._doubts:
+            # A number was known: another sender has stored that chunk. Of the same bytes?
+            if not await self._remove(self._doubts - {0}):
+                raise Unrepairable(
+                    IntegrityError(
+                        "another process has stored other chunks of the same upload",
+                        bucket=self._bucket.name,
+                        name=self._template.name,
+                    )
+                )
+            self._doubts.clear()
+        await super()._check_stored()
+
+    async def _check_strays(self, message: StoredMessage | None) -> None:
+        """Whatever is stored beyond what agrees with the source is of another one.
+
+        Args:
+            message: the first of that, if it was read already.
+        """
+        stored, self._stored = self._stored, None
+        if stored is None:
+            return
+        if message is None:
+            message = await anext(stored, None)
+        await stored.aclose()
+        if message is not None:
+            await self._check_uncommitted()
+            raise _Superseded
+
+    async def _check_uncommitted(self) -> None:
+        """The chunks of an object that stands, whole, are not those of another one.
+
+        Raises:
+            BadObjectMetaError: they are.
+        """
+        bucket = self._bucket
+        whose = await standing(bucket, self._template.name, self._nuid)
+        if whose is not None and await bucket.stored_chunks(self._nuid, whose.chunks) == whose.chunks:
+            raise BadObjectMetaError(
+                f"the upload of {self._template.name!r} was committed already, with other content: begin "
+                "another one",
+                bucket=bucket.name,
+                name=self._template.name,
+            )
+
+    async def _committed(self) -> None:
+        if not self._chunks:
+            return
+        try:
+            if self._fixed is not None:
+                # What another sender had under way and has come since we counted belongs to nobody.
+                after = self._bucket.messages(self._subject, after=self._last_chunk, leader=True)
+                async with aclosing(after):
+                    async for message in after:
+                        self._doubts.add(message.seq)
+                        if len(self._doubts) > MOST_FOREIGN:
+                            raise self._flooded()
+            await self._check_again()
+        except IntegrityError:
+            raise
+        except NatsError as exc:  # it is committed: what failed now does not mean that nothing was stored
+            raise unknown_outcome(self._bucket, self._template.name, self._nuid) from exc
+
+    async def _cleanup(self) -> None:
+        if self._fixed is None:
+            await super()._cleanup()
+            return
+        if self._window is not None:
+            await self._window.quiesce(HURRY / 2 if self._hurry else SETTLE)
+            self._close_window()
+        if self._mine:
+            await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        """Remove what this sender has stored since another one has committed the upload."""
+        bucket = self._bucket
+        try:
+            async with asyncio.timeout(HURRY / 2 if self._hurry else SETTLE):
+                info = await standing(bucket, self._template.name, self._nuid)
+                if info is not None:
+                    for seq in sorted(self._mine):
+                        if seq > info.revision:
+                            await self._delete(seq)
+        except (NatsError, Unrepairable, TimeoutError) as exc:
+            log.warning(
+                "chunks of %r may be stored twice in bucket %r: %s", self._template.name, bucket.name, exc
+            )

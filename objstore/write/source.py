@@ -1,0 +1,371 @@
+"""Where the bytes of a put come from: any buffer, binary file, path, iterable or async iterable."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import io
+import os
+import stat
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, BinaryIO, Protocol, Union
+
+from ..bucket.operation import gives_awaitables
+from ..errors import SourceChangedError
+
+READ_BLOCK = 1024 * 1024
+"""Bytes of one read of a file, made in a thread while the block before is being sent."""
+
+RELEASE = 1.0
+"""Seconds a put that is given up waits for a read of its file that is still going on."""
+
+
+class SupportsRead(Protocol):
+    """A binary file object, as far as a put is concerned."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class SupportsAsyncRead(Protocol):
+    """A stream, an upload, an asynchronous file: nothing but ``async def read(size)`` is needed."""
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
+ObjectData = Union[
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    SupportsRead,
+    SupportsAsyncRead,
+    "os.PathLike[str]",
+    "os.PathLike[bytes]",
+    "Iterable[bytes | bytearray | memoryview]",
+    "AsyncIterable[bytes | bytearray | memoryview]",
+]
+
+
+class GivenPath:
+    """A path that is meant as one, where a ``str`` would be refused."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return self._path
+
+
+class Source:
+    """One pass over the data after another.
+
+    Args:
+        opener: starts a pass; ``None``: all of it is ``whole``.
+
+    Attributes:
+        restartable: whether a second pass gives the same bytes.
+        size: bytes in all, ``None`` when not known.
+        refills: whether a piece's buffer may be written again, or resized, once the next piece is asked for.
+        whole: everything, where it lies in memory in one piece; then there is no need to iterate.
+    """
+
+    __slots__ = ("_open", "refills", "restartable", "size", "whole")
+
+    def __init__(
+        self,
+        opener: Callable[[], AsyncIterator[Any]] | None,
+        *,
+        restartable: bool,
+        size: int | None = None,
+        refills: bool = True,
+        whole: bytes | bytearray | memoryview | None = None,
+    ) -> None:
+        self._open = opener
+        self.whole = whole
+        self.restartable = restartable
+        self.size = size
+        self.refills = refills
+
+    def pieces(self) -> AsyncIterator[Any]:
+        """Start a pass; close it (``aclose``) when it is not read to its end."""
+        return _once(self.whole) if self._open is None else self._open()
+
+
+def open_source(data: Any) -> Source:
+    """Make a source of whatever was given to ``put``.
+
+    Whatever can be read is read from where it stands, and left open.
+
+    Raises:
+        TypeError: ``str`` (text or path? say which), or nothing that gives bytes.
+        OSError, ValueError: a path that is no file, a file that is closed or not open for reading.
+    """
+    if type(data) is bytes:
+        return _whole(data)
+    if isinstance(data, str):
+        raise TypeError(
+            "data must not be str: use put_file(name, path) to store a file, or .encode() to store text"
+        )
+    if isinstance(data, bytes | bytearray | memoryview):
+        return _whole(data)
+    if isinstance(data, os.PathLike):
+        return _path(os.fspath(data))
+    if callable(getattr(data, "read", None)) and not isinstance(data, type):
+        source = _readable(data)
+        if source is not None:
+            return source
+    if isinstance(data, AsyncIterable):
+        return Source(lambda: _async_pieces(data), restartable=False)
+    try:
+        view = memoryview(data)
+    except TypeError:
+        pass
+    else:
+        return _whole(view)
+    if isinstance(data, Iterable):
+        return Source(lambda: _pieces(data), restartable=isinstance(data, list | tuple))
+    raise TypeError(
+        "data must be bytes-like, a binary file, something with an (async) read(size), a path, or an (async) "
+        f"iterable of bytes, not {type(data).__name__}"
+    )
+
+
+def _path(path: str | bytes) -> Source:
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    # What is no regular file (a pipe, a device) has no size that could be known, nor the same bytes again.
+    size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    return Source(
+        lambda: _file(lambda: open(path, "rb", 0), None, own=True, size=size),
+        restartable=size is not None,
+        size=size,
+        refills=False,
+    )
+
+
+def _readable(data: Any) -> Source | None:
+    """A source that calls ``data.read(size)``; ``None`` where iterating is the better or only way."""
+    read = data.read
+    asynchronous = gives_awaitables(read)
+    iterable = isinstance(data, AsyncIterable)
+    if not asynchronous and iterable:
+        return None
+    if not _takes_size(read):  # all at once, and who knows what a second call gives
+        if iterable:
+            return None
+        raise TypeError(
+            f"read() of {type(data).__name__} takes no size: call it and give the bytes, or give an object "
+            "with read(size)"
+        )
+    if isinstance(data, io.TextIOBase) or isinstance(getattr(data, "encoding", None), str):
+        raise TypeError("data must be a binary file: open it with mode 'rb'")
+    if asynchronous:
+        return Source(lambda: _stream(read), restartable=False, refills=False)
+    if getattr(data, "closed", False) is True:
+        raise ValueError("the file is closed")
+    readable = getattr(data, "readable", None)
+    if callable(readable) and not gives_awaitables(readable) and readable() is False:
+        raise io.UnsupportedOperation("the file is not open for reading: open it with mode 'rb'")
+    start = _position(data)
+    size = None if start is None else _known_size(data)
+    if size is not None and start is not None:
+        size = max(0, size - start)
+    return Source(
+        lambda: _file(lambda: data, start, own=False, size=size),
+        restartable=start is not None,
+        size=size,
+        refills=False,
+    )
+
+
+def _takes_size(read: Any) -> bool:
+    try:
+        signature = inspect.signature(read)
+    except (TypeError, ValueError):  # built in: nobody knows its arguments
+        return True
+    try:
+        signature.bind(READ_BLOCK)
+    except TypeError:
+        return False
+    return True
+
+
+def _known_size(file: Any) -> int | None:
+    """The bytes of a file object, where they are what its ``read()`` gives; ``None`` when that is not known.
+
+    Only for the standard library's own: others (compressed files, say) may have the descriptor of one thing
+    and read another.
+    """
+    if type(file).__module__ == "tempfile":
+        file = getattr(file, "file", None) or getattr(file, "_file", None)
+    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+    if type(raw) is io.BytesIO:
+        at, size = raw.tell(), raw.seek(0, io.SEEK_END)
+        raw.seek(at)
+        return size
+    if type(raw) is not io.FileIO:
+        return None
+    found = os.fstat(raw.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _whole(data: bytes | bytearray | memoryview) -> Source:
+    size = len(data) if type(data) is bytes else memoryview(data).nbytes
+    return Source(None, restartable=True, size=size, refills=False, whole=data)
+
+
+async def _once(data: Any) -> AsyncIterator[Any]:
+    yield data
+
+
+async def _pieces(data: Iterable[Any]) -> AsyncIterator[Any]:
+    for piece in data:
+        yield piece
+
+
+async def _async_pieces(data: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for piece in data:
+        yield piece
+
+
+def _position(file: Any) -> int | None:
+    try:
+        return int(file.tell()) if file.seekable() else None
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+
+
+async def _stream(read: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Read what is read asynchronously: sending goes on meanwhile, so nothing need be read ahead."""
+    while piece := _checked(await read(READ_BLOCK)):
+        yield piece
+
+
+def _checked(piece: Any) -> bytes:
+    """What a ``read()`` gave, as ``bytes`` of our own: the next one may fill the same buffer."""
+    if type(piece) is bytes:
+        return piece
+    if piece is None:
+        raise BlockingIOError("a non-blocking file cannot be stored: it had no data ready")
+    try:
+        return memoryview(piece).tobytes()
+    except TypeError:
+        raise TypeError(
+            f"the file's read() gave {type(piece).__name__}, not bytes: open it with mode 'rb'"
+        ) from None
+
+
+def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
+    """Refuse what is not the file that was asked for: cut short it would be a silent prefix.
+
+    Args:
+        size: bytes there were to read when the put began.
+        done: bytes read so far.
+        ended: nothing more came.
+
+    Raises:
+        SourceChangedError: it has shrunk or grown.
+    """
+    if done == size or (done < size and not ended):
+        return
+    # Files of /proc and /sys are no bytes on any disk, and their size is 0 or a page, whatever they hold.
+    try:
+        found = os.fstat(file.fileno())
+        made_up = found.st_blocks == 0 and found.st_size == size and (not size or ended)
+    except (AttributeError, OSError, ValueError):
+        made_up = False
+    if not made_up:
+        raise SourceChangedError(
+            f"the file was changed while it was read: it had {size} bytes, {done} came"
+            + ("" if ended else " and more")
+            + "; nothing was stored"
+        )
+
+
+def _in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a call that may block for ever in a thread of its own, which no end of the program waits for."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def tell(setter: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            setter(value)
+
+    def run() -> None:
+        try:
+            found = call()
+        except StopIteration:  # a future takes none
+            told = partial(tell, result.set_exception, RuntimeError("read() raised StopIteration"))
+        except BaseException as exc:
+            told = partial(tell, result.set_exception, exc)
+        else:
+            told = partial(tell, result.set_result, found)
+        try:
+            loop.call_soon_threadsafe(told)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to tell
+
+    threading.Thread(target=run, name="objstore-read", daemon=True).start()
+    return result
+
+
+async def _file(
+    opener: Callable[[], Any], start: int | None, *, own: bool, size: int | None = None
+) -> AsyncIterator[Any]:
+    """Read in a thread, one block ahead of what is being sent.
+
+    Args:
+        opener: gives the file; called in the thread.
+        start: where to begin; ``None`` = where it stands.
+        own: close it at the end.
+        size: bytes there are to read; ``None`` = not known.
+    """
+    loop = asyncio.get_running_loop()
+    file: Any = None
+    done = 0
+
+    def first() -> Any:
+        nonlocal file
+        file = opener()
+        if start is not None:
+            file.seek(start)
+        return file.read(READ_BLOCK)
+
+    def release(reading: asyncio.Future[Any]) -> None:
+        if not reading.cancelled() and reading.exception() is None:
+            close = getattr(reading.result(), "close", None)  # a coroutine nobody will await
+            if close is not None:
+                close()
+        if own and file is not None:
+            file.close()
+
+    # A pool's thread is waited for when the program ends: one that reads a silent pipe would keep it alive.
+    run = _in_daemon if size is None else partial(loop.run_in_executor, None)
+    reading = run(first)
+    try:
+        while True:
+            piece = await asyncio.shield(reading)
+            if inspect.isawaitable(piece):  # from a plain function: only its result tells
+                piece = await piece
+            piece = _checked(piece)
+            done += len(piece)
+            if size is not None:
+                _check_size(file, size, done, ended=not piece)
+            if not piece:
+                return
+            reading = run(partial(file.read, READ_BLOCK))
+            yield piece
+    finally:
+        if not reading.done():
+            # The thread should be out of the file before somebody closes it, but a pipe may stay silent.
+            await asyncio.wait([reading], timeout=RELEASE)
+        if reading.done():
+            release(reading)
+        else:
+            reading.add_done_callback(release)

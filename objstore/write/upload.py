@@ -1,0 +1,246 @@
+"""Uploads that may be interrupted: the token comes before the first byte, the chunks stay, the rest follows.
+
+On resumption every stored chunk is compared with the source, which is read from its beginning: what is stored
+is never taken on trust, whatever was interrupted and whatever became of the source meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any
+
+from natsproto.errors import PermissionsViolationError
+
+from ..bucket import numbered
+from ..bucket.bucket import Bucket, log
+from ..bucket.numbered import NUMBER_ROOM
+from ..bucket.operation import check_callback, operation
+from ..errors import BadObjectMetaError, OutcomeUnknownError
+from ..format.chunking import resolve_chunk_size
+from ..format.codec import MetaDecodeError
+from ..format.models import RENAMING, was_moved
+from ..format.naming import chunk_subject, is_safe_nuid, new_nuid
+from ..listing.metas import newest_metas
+from . import resumed
+from .checks import prepare
+from .resumed import ResumedPut, same_content, standing
+from .source import open_source
+
+if TYPE_CHECKING:
+    from ..bucket.operation import Progress
+    from ..format.models import ObjectInfo
+    from .source import ObjectData
+
+VERSION = 1
+MAX_TOKEN = 1 << 20
+
+
+class Upload:
+    """An upload that can be continued, in this process or another; made by ``begin_upload``.
+
+    A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was
+    added for longer than its ``older_than`` (24 hours) and for 13 hours.
+
+    Attributes:
+        name: the object's name.
+        token: keep it: :meth:`ObjectStore.begin_upload` takes it to continue.
+    """
+
+    def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
+        self._bucket = bucket
+        self.client = bucket.client
+        self._document = document
+        self.name: str = document["name"]
+        self.nuid: str = document["nuid"]
+        self.token = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+
+    @operation
+    async def stored(self) -> int:
+        """How many chunks are stored so far."""
+        return await self._bucket.stored_chunks(self.nuid)
+
+    @operation
+    async def send(
+        self, data: ObjectData, *, if_revision: int | None = None, progress: Progress | None = None
+    ) -> ObjectInfo:
+        """Send the whole object, or what of it is missing; then commit it.
+
+        A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
+        had been committed already, that is found out and nothing is stored twice, also when it was renamed
+        since (as long as the delete marker of its old name is there, and not in a bucket with a ``ttl``).
+        Chunks to which none was added for 13 hours are removed, and stored anew under the same token. Where
+        the object has to be stored on chunks that the token does not know (a warning is logged), a later
+        ``send`` cannot continue those, and stores the object again.
+
+        One ``send`` of a token at a time. Of two at once, of the same bytes, each returns what was committed,
+        or fails; what one of them has committed stays as it is.
+
+        Args:
+            data: the whole object from its beginning, as :meth:`ObjectStore.put`.
+            if_revision: as :meth:`ObjectStore.put`.
+            progress: called with ``(bytes done, total or None)``.
+
+        Raises:
+            OutcomeUnknownError: also when another ``send`` of the token has changed what is stored, and the
+                source cannot be read again to compare.
+            As :meth:`ObjectStore.put`.
+        """
+        document, bucket = self._document, self._bucket
+        check_callback("progress", progress)
+        source = open_source(data)
+        holder = await self._holder() if await self.stored() else None
+        nuid: str | None = self.nuid
+        if holder is not None and holder.name != self.name:
+            if await self._renamed(holder) and await same_content(source, holder):
+                return holder  # committed, and renamed since
+            if not source.restartable:
+                raise self._held(holder, "and its source cannot be read again: begin another one")
+            nuid = None  # somebody else's meta names these chunks: they are left to it
+        elif holder is None and not await self._usable():
+            log.warning(
+                "the upload of %r is stored on new chunks, which its token does not know: those it has are "
+                "old, and somebody may still be going on with them",
+                self.name,
+            )
+            nuid = None
+        about = (
+            document.get("description"),
+            document.get("filename"),
+            document.get("headers"),
+            document.get("metadata"),
+        )
+        template, size = prepare(bucket, self.name, about, None, document["chunk_size"], None, NUMBER_ROOM)
+        work = ResumedPut(
+            bucket,
+            template,
+            source,
+            chunk_size=size,
+            if_revision=if_revision,
+            progress=progress,
+            nuid=nuid,
+        )
+        return await work.run()
+
+    @operation
+    async def abort(self) -> None:
+        """Give the upload up for good: its chunks are removed. Does nothing once it has been committed.
+
+        Not while another process sends with the same token: what that commits in the same moment may be lost.
+
+        Raises:
+            OutcomeUnknownError: another object names the chunks: renamed long ago, or by a forged meta. They
+                are kept.
+        """
+        bucket = self._bucket
+        holder = await self._holder()
+        # The list of all may come from a replica that is behind; the leader knows of the likeliest one. It is
+        # asked last, as another process may be sending.
+        if await standing(bucket, self.name, self.nuid) is not None:
+            return
+        if holder is None:
+            await bucket.purge_chunks(self.nuid)
+        elif holder.name != self.name and not await self._renamed(holder):
+            raise self._held(holder, "they are kept")
+
+    async def _holder(self) -> ObjectInfo | None:
+        """The live object that has these chunks, under whatever name; reads every meta."""
+        found = [
+            info
+            for info in await newest_metas(self._bucket, lambda invalid: None)
+            if info.nuid == self.nuid and not info.deleted
+        ]
+        own = next((info for info in found if info.name == self.name), None)
+        other = next((info for info in found if info.name != self.name), None)
+        # In the middle of a rename there are two of them; else the other one is forged.
+        renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
+        return other if renamed else own
+
+    async def _usable(self) -> bool:
+        """Whether to go on under this nuid. Chunks that have become too old are removed first.
+
+        That a ``gc`` is about to remove what is there, or another sender to commit it, is not to be seen: so
+        nobody goes on with what is older than GOES_ON, and removes only what is older than GONE.
+        """
+        bucket = self._bucket
+        last = await bucket.leader_message(chunk_subject(bucket.name, self.nuid))
+        if last is None:
+            return True
+        old = await resumed.age(bucket, last.time)
+        if old <= numbered.GOES_ON or await standing(bucket, self.name, self.nuid) is not None:
+            return True
+        if old <= numbered.GONE:
+            return False
+        log.warning("the upload of %r begins anew: what is stored is too old", self.name)
+        try:
+            await bucket.purge_chunks(self.nuid, before=last.seq + 1)
+        except PermissionsViolationError:
+            return False
+        return True
+
+    async def _renamed(self, holder: ObjectInfo) -> bool:
+        """Whether ``holder`` is this upload, renamed since, or about to be: the old name says so."""
+        bucket = self._bucket
+        try:
+            own = await bucket.leader_meta(self.name)
+        except MetaDecodeError:
+            return False
+        if own is None or not (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted)):
+            return False
+        return await bucket.stored_chunks(self.nuid, holder.chunks) == holder.chunks
+
+    def _held(self, holder: ObjectInfo, so: str) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"object {holder.name!r} in bucket {self._bucket.name!r} names the chunks of the upload of "
+            f"{self.name!r}, {so}",
+            bucket=self._bucket.name,
+            name=self.name,
+            nuid=self.nuid,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
+
+
+def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
+    """A new upload; nothing is sent."""
+    values = (about.get("description"), about.get("filename"), about.get("headers"), about.get("metadata"))
+    template, size = prepare(bucket, name, values, None, chunk_size, None, NUMBER_ROOM)
+    document = {
+        "version": VERSION,
+        "bucket": bucket.name,
+        "name": name,
+        "nuid": new_nuid(name),
+        "chunk_size": size,
+        "description": template.description,
+        "headers": None if template.headers is None else template.headers.as_wire(),
+        "metadata": dict(template.metadata),
+    }
+    return Upload(bucket, document)
+
+
+def resume(bucket: Bucket, name: str, token: str) -> Upload:
+    """The upload a token stands for.
+
+    Raises:
+        BadObjectMetaError: no token, or another bucket's or object's.
+    """
+    bucket.check_writable()
+    try:
+        if not isinstance(token, str) or len(token) > MAX_TOKEN:
+            raise ValueError
+        document = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
+        if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
+            raise ValueError
+        resolve_chunk_size(document["chunk_size"], 0)
+        upload = Upload(bucket, document)  # written again: what was just not too deep to be read may be now
+    except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as exc:
+        raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
+    if (document.get("bucket"), document.get("name")) != (bucket.name, name):
+        raise BadObjectMetaError(
+            f"the token is of {document.get('name')!r} in bucket {document.get('bucket')!r}",
+            bucket=bucket.name,
+            name=name,
+        )
+    return upload
