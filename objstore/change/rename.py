@@ -73,7 +73,7 @@ async def rename(
         raise refusal
     steps = _at_once if bucket.atomic else _steps
     new = await bucket.outlast(steps(bucket, old, new_name, change, expected, subject))
-    if is_nuid_of(old.nuid, old.name):
+    if is_nuid_of(old.nuid, old.name) and subject in (None, bucket.meta_subject(old.name)):
         bucket.remembered(Scan).note_moved(old.nuid)
     return new
 

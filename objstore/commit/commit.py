@@ -310,8 +310,13 @@ class Commit:
         raise self.unknown() from failure
 
     async def _remove_replaced(self) -> None:
-        if self._discard is not None and self._replaces is not None:
+        """Whatever becomes of it, ours is committed: no failure of it is the commit's."""
+        if self._discard is None or self._replaces is None:
+            return
+        try:
             await self._discard(self._replaces)
+        except NatsError as exc:
+            log.warning("after a commit of %r in bucket %r: %s", self._name, self._bucket.name, exc)
 
     async def _after_cancel(self, undo: Undo | None) -> None:
         """Find out, clean up, and never take longer than :data:`CANCEL_GRACE`."""

@@ -37,8 +37,10 @@ COMMIT_TIME = timedelta(hours=1)
 """A meta follows the last chunk within that time: many times the default ``retry_budget`` of 20 s."""
 
 
-async def discard(bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None) -> None:
-    """Purge the chunks of a meta that stands no more; a failure is reported, the caller's work stands.
+async def discard(
+    bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None, *, traceless: bool = False
+) -> None:
+    """Purge the chunks of a meta that stands no more; whatever fails is logged, the caller's work stands.
 
     They are older than the meta. What is newer on their nuid was stored since: an upload goes on with it.
 
@@ -48,11 +50,14 @@ async def discard(bucket: Bucket, info: ObjectInfo, why: str, subject: str | Non
         why: the caller, for the log.
         subject: where it lay; ``None`` = where this library puts it. A put of that name that is under way
             meets there what has taken its place, and nothing elsewhere.
+        traceless: nothing has taken its place.
     """
-    if info.is_link or not info.nuid or await shares_chunks(bucket, info):
+    if info.is_link or not info.nuid:
         return
     try:
-        ours = subject is None or subject == bucket.meta_subject(info.name)
+        if await shares_chunks(bucket, info):
+            return
+        ours = not traceless and (subject is None or subject == bucket.meta_subject(info.name))
         bound = ours and is_nuid_of(info.nuid, info.name)
         left = "" if bound else await _reason_to_leave(bucket, info)
         if not left:
@@ -140,6 +145,6 @@ async def _remove_each(
             await free(bucket, subject, message.seq)
             older = bucket.decode(message)
             if not older.deleted and (newest is None or older.nuid != newest.nuid):
-                await discard(bucket, older, "older meta", subject)
+                await discard(bucket, older, "older meta", subject, traceless=True)
         except (MetaDecodeError, NatsError) as exc:
             log.warning("an older meta in bucket %r is left behind: %s", bucket.name, exc)

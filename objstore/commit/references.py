@@ -11,7 +11,7 @@ from ..bucket.bucket import Bucket
 from ..bucket.message_reads import AT_LEADER
 from ..format.codec import MetaDecodeError
 from ..format.models import MOVED, RENAMING, InvalidMeta, ObjectInfo, was_moved
-from ..format.naming import all_meta_subject, is_safe_nuid
+from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.metas import AT_ONCE, PAGE, each_newest, is_text, metas_so_far, subjects_at_once
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ class References:
         if not info.deleted and RENAMING in info.metadata:
             self._marked[subject] = info.name
         nuid = info.metadata.get(MOVED)
-        if nuid is not None and was_moved(info, nuid):
+        # Elsewhere a put of that name, which may be under way, would not meet it.
+        if nuid is not None and was_moved(info, nuid) and subject == meta_subject(info.bucket, info.name):
             self._moved[subject] = nuid
 
     def unread(self, invalid: InvalidMeta, data: bytes) -> None:

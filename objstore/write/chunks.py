@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.aio.lifeline import has_ended, lifeline
@@ -29,6 +30,7 @@ from ..bucket.bucket import LOOKS, Bucket, log
 from ..bucket.budget import LEAST, STALL, Budget
 from ..bucket.capacity import Guard
 from ..bucket.ttl import chunk_header
+from ..commit.discard import COMMIT_TIME
 from ..errors import BucketNotFoundError, IntegrityError, StoreFullError
 from ..format.chunking import Chunker
 from ..format.codec import MetaDecodeError
@@ -64,6 +66,9 @@ class ChunkSender:
 
     window_class = PublishWindow
 
+    idle_limit = COMMIT_TIME.total_seconds() / 2
+    """Seconds between two chunks after which the earlier ones may be taken for those of nobody."""
+
     _bucket: Bucket
     _template: ObjectInfo
     _source: Source
@@ -90,6 +95,7 @@ class ChunkSender:
         self._given_up = self._bucket.client._connection.given_up
         self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
         self._lifeline = b""
+        self._last_sent = time()  # by the clock that goes on while the machine sleeps
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
         window = self.window_class(
@@ -175,6 +181,7 @@ class ChunkSender:
             self._guard.admit(self._chunks, len(chunk))
         if self._window is None:
             self._window = self._open_window()
+        self._check_idle()
         if self._session != self._bucket.client._connection.epoch:
             self._note_session()
         try:
@@ -183,6 +190,22 @@ class ChunkSender:
             await self._repair(exc, chunk)
         # Hashed after it was handed to the kernel: the server works while we do.
         self._count(chunk)
+
+    def _check_idle(self) -> None:
+        """After a long pause others may be about to remove the chunks: better none of them is relied on.
+
+        Where the source cannot be read again they are counted before and after the commit.
+        """
+        idle, self._last_sent = time() - self._last_sent, time()
+        if idle > self.idle_limit and self._chunks and self._source.restartable:
+            name = self._template.name
+            raise Unrepairable(
+                IntegrityError(
+                    f"no chunk of {name!r} was sent for {idle:.0f} s: those before may count as left over",
+                    bucket=self._bucket.name,
+                    name=name,
+                )
+            )
 
     def _count(self, chunk: memoryview) -> None:
         self._hasher.update(chunk)

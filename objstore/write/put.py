@@ -293,7 +293,8 @@ class Put(ChunkSender):
                 await self._tidy()
             raise
         except BaseException as exc:
-            await self._abandon(exc)
+            if commit.states.certain:
+                await self._abandon(exc)
             raise
         if revision <= self._last_chunk:
             await bucket.shielded(self._retract(commit))
@@ -319,7 +320,9 @@ class Put(ChunkSender):
         """The last writer wins: get ready to replace what came in between; false when it has been enough."""
         self._bucket.remembered(NewNames).note(False)
         if self._begun:  # else all is one batch
-            self._overtaken |= self._chunks > 1 or 0 < self._last_chunk < conflict.revision
+            # Where nothing stands any more it was removed just now, with whatever it named.
+            after = self._last_chunk and not 0 < conflict.revision <= self._last_chunk
+            self._overtaken |= bool(self._chunks > 1 or after)
         if self._patience is None:
             self._patience = Patience(self._bucket)
         if not await self._patience.again():

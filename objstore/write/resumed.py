@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from math import inf
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,7 @@ class ResumedPut(Put):
     """
 
     counts_afterwards = True
+    idle_limit = inf
     header_room = NUMBER_ROOM
     window_class = NumberedWindow
 

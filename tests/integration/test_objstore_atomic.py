@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 import natsproto
+from natsproto.errors import RequestTimeoutError
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.server import LocalServer
 from objstore import (
@@ -142,3 +143,15 @@ async def test_server_without_batches_is_noticed(store: ObjectStore, old_server:
         assert await chunk_subjects(old) == {}
         assert not await old.exists("a")
         await js.delete_object_store(old.bucket)
+
+
+async def test_what_follows_the_commit_fails(atomic: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another meta needs the replaced chunks is not found out: the put is no failure."""
+    await atomic.put("a", b"before")
+
+    async def silent(*args: object, **options: object) -> bool:
+        raise RequestTimeoutError("no answer")
+
+    monkeypatch.setattr("objstore.commit.discard.shares_chunks", silent)
+    await atomic.put("a", DATA, atomic=True)
+    assert await atomic.get("a") == DATA

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import RequestTimeoutError
 from objstore import (
     IntegrityError,
     NatsError,
@@ -28,6 +29,7 @@ from objstore.change import rename as _rename
 from objstore.commit.commit import Commit
 from objstore.format.digest import hex_digest, new_hasher, to_wire
 from objstore.write import chunks as _chunks
+from objstore.write.chunks import ChunkSender
 from support.objects import chunk_counts, chunk_subject, meta_subject, pattern, read_raw, write_raw
 
 DATA = pattern(120)
@@ -172,6 +174,41 @@ async def test_another_encoding_of_its_name(store: ObjectStore) -> None:
     elsewhere = meta_subject(store, "reports1").rstrip("=")
     await write_raw(store.js, elsewhere, document(store, "reports1", under_way.nuid, size=3, chunks=1))
     await store.delete("reports1")
+    await under_way.end()
+    assert await store.get("reports1") == DATA
+
+
+async def test_a_delete_marker_under_another_encoding_of_its_name(store: ObjectStore) -> None:
+    """It says that the chunks were renamed, where the put does not look: nobody purges them on its word."""
+    under_way = UnderWay(store, 90)
+    await under_way.begin(lambda source: store.put("reports1", source, chunk_size=PIECE))
+    elsewhere = meta_subject(store, "reports1").rstrip("=")
+    marker = {"deleted": True, "metadata": {"natsproto.moved": under_way.nuid}}
+    await write_raw(store.js, elsewhere, document(store, "reports1", "", **marker))
+    forged = document(store, "forged", under_way.nuid, size=3, chunks=1)
+    await write_raw(store.js, meta_subject(store, "forged"), forged)
+    await store.put("forged", b"honest")
+    await under_way.end()
+    assert await store.get("reports1") == DATA
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "over another one"])
+@pytest.mark.parametrize("verb", ["delete", "update"])
+async def test_what_named_its_chunks_is_removed_without_a_trace(
+    store: ObjectStore, verb: str, before: bool
+) -> None:
+    """Of two metas of a name the older one goes. The put does not learn what stood under its own subject."""
+    if before:
+        await store.put("reports1", b"before")
+    under_way = UnderWay(store, 90)
+    await under_way.begin(lambda source: store.put("reports1", source, chunk_size=PIECE))
+    forged = document(store, "reports1", under_way.nuid, size=3, chunks=1)
+    await write_raw(store.js, meta_subject(store, "reports1"), forged)
+    await write_raw(store.js, meta_subject(store, "reports1").rstrip("="), document(store, "reports1", ""))
+    if verb == "delete":
+        await store.delete("reports1")
+    else:
+        await store.update_meta("reports1", ObjectMeta("reports1", description="honest"))
     await under_way.end()
     assert await store.get("reports1") == DATA
 
@@ -392,4 +429,76 @@ async def test_a_rename_that_somebody_else_finishes_with_something_else(
     with monkeypatch.context() as patch, pytest.raises(ObjectAlreadyExists):
         patch.setattr(_rename, "commit_meta", beaten)
         await store.rename("a", "b")
+    assert await store.get("a") == DATA
+
+
+# -- after the commit -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failing", ["commit.discard.shares_chunks", "write.put.discard", "change.delete.discard"]
+)
+async def test_what_follows_the_commit_fails(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Whether another meta needs the replaced chunks is not found out. They stay, and so does the commit."""
+    await store.put("a", b"before")
+
+    async def silent(*args: Any, **options: Any) -> bool:
+        raise RequestTimeoutError("no answer")
+
+    monkeypatch.setattr(f"objstore.{failing}", silent)
+    if "delete" not in failing:
+        await store.put("a", DATA, chunk_size=PIECE)
+        assert await store.get("a") == DATA
+    await store.delete("a")
+    assert not await store.exists("a")
+
+
+async def test_whatever_comes_after_the_commit_removes_nothing(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are removed only when the leader has shown that their meta does not stand."""
+    await store.put("a", b"before")
+
+    async def broken(*args: Any, **options: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr("objstore.write.put.discard", broken)
+    with pytest.raises(RuntimeError):
+        await store.put("a", DATA, chunk_size=PIECE)
+    assert await store.get("a") == DATA
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["can be read again", "cannot"])
+async def test_a_put_that_has_paused_for_long(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Chunks older than an hour may count as left over: somebody may be about to remove them."""
+    now = 1e9
+    monkeypatch.setattr(_chunks, "time", lambda: now)
+    seen: set[str] = set()
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal now
+        if done == 2 * PIECE and not seen:
+            now += 1801
+            seen.add("paused")
+
+    async def source() -> AsyncIterator[bytes]:
+        for start in range(0, len(DATA), PIECE):
+            yield DATA[start : start + PIECE]
+
+    begun: list[str] = []
+    real = ChunkSender._begin
+
+    def begin(sender: ChunkSender) -> None:
+        real(sender)
+        begun.append(sender._nuid)
+
+    monkeypatch.setattr(ChunkSender, "_begin", begin)
+    info = await store.put("a", DATA if again else source(), chunk_size=PIECE, progress=progress)
+    assert info.nuid == begun[-1]
+    assert len(begun) == (2 if again else 1)
+    assert await chunk_counts(store) == {info.nuid: 4}
     assert await store.get("a") == DATA
