@@ -165,7 +165,7 @@ class ResumedPut(Put):
 
     def _begin(self) -> None:
         super()._begin()
-        self._first_seq = self._last_seq = 0
+        self._first_seq = self._last_seq = self._fence = 0
         self._series = token_hex(8)  # of the number of the first chunk: a second first one is refused anyhow
         self._round = ""
         if self._fixed is not None:
@@ -265,6 +265,9 @@ class ResumedPut(Put):
         while True:
             if self._stored is not None:
                 message = await anext(self._stored, None)
+                while message is not None and not message.data:
+                    self._note_fence(message)
+                    message = await anext(self._stored, None)
                 if message is not None and message.data == chunk:
                     self._last_seq, self._last_time = message.seq, message.time
                     self._first_seq = self._first_seq or message.seq
@@ -280,6 +283,11 @@ class ResumedPut(Put):
             refused = True
             self._compare_on()
 
+    def _note_fence(self, message: StoredMessage) -> None:
+        """An empty message is a fence whose sender never heard that it was stored: it is still there."""
+        self._fence = message.seq
+        self._doubts.add(message.seq)
+
     def _paused(self) -> bool:
         """Whether so long has passed since the last chunk that its number may be forgotten.
 
@@ -294,7 +302,7 @@ class ResumedPut(Put):
         if self._chunks >= self._guard.free:
             self._guard.admit(self._chunks, len(chunk))
         window = self._window = self._open_window(self._chunks, self._last_seq)
-        window.expected = self._last_seq
+        window.expected = max(self._last_seq, self._fence)
         queued: memoryview | None = chunk
         try:
             await window.publish(chunk)
@@ -379,7 +387,9 @@ class ResumedPut(Put):
             if message.data == unproven[matched]:
                 matched, proven = matched + 1, seq
                 self._budget.progress()
-            elif message.data:  # else another sender's fence
+            elif not message.data:
+                self._note_fence(message)
+            else:
                 name = self._template.name
                 raise Unrepairable(
                     IntegrityError(

@@ -264,3 +264,23 @@ async def test_chunks_that_were_removed_under_a_sender(
             await task
     assert await store.get("a") == BEFORE
     assert (await store.js.stream_info(stream(store))).messages >= 2
+
+
+async def test_fences_that_nobody_has_removed(store: ObjectStore) -> None:
+    """With replicas a fence is an empty chunk, and its acknowledgement may be lost. They go at the end."""
+    token = await begun(store)
+    for chunks in (2, 4):
+        sleeper = Sleeper(at=chunks * CHUNK)
+        task = await sleeper.begin(store, token)
+        task.cancel()
+        await asyncio.wait([task])
+        nuid = (await store.begin_upload("a", token=token)).nuid
+        await store.js.publish(chunk_subject(store, nuid), b"")
+
+    async def once() -> AsyncIterator[bytes]:
+        for start in range(0, len(DATA), CHUNK):
+            yield DATA[start : start + CHUNK]
+
+    info = await (await store.begin_upload("a", token=token)).send(once())
+    assert info.nuid == nuid
+    await intact(store, info)
