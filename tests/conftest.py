@@ -24,6 +24,7 @@ from natsproto.aio import options as aio_options
 from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer, find_server
+from natsproto.testing import FaultProxy, ScriptedServer
 from objstore import ObjectStore
 from support.clusters import SERVERS
 from support.servers import find_old_server, old_binary
@@ -84,12 +85,17 @@ def localhost() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def patience(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A server on a busy machine is not a silent one, unless a test is about silence."""
+    """A server or a script on a busy machine is not a silent one, unless a test is about silence."""
     defaults: dict[str, Any] = natsproto.connect.__kwdefaults__
+    scripts: dict[str, Any] = ScriptedServer.__init__.__kwdefaults__
+    waits: dict[str, Any] = FaultProxy.wait_until.__kwdefaults__
     # A patch of its own: what a test patches must be undone before the fixtures that it uses are.
     with pytest.MonkeyPatch.context() as patch:
-        if "cluster" not in request.keywords and "unit" not in request.path.parts:
-            patch.setitem(defaults, "connect_timeout", 10.0)
+        if "unit" not in request.path.parts:
+            patch.setitem(scripts, "timeout", 20.0)
+            patch.setitem(waits, "timeout", 20.0)
+            if "cluster" not in request.keywords:
+                patch.setitem(defaults, "connect_timeout", 10.0)
         yield
 
 

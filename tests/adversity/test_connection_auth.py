@@ -47,7 +47,7 @@ async def refused(server: LocalServer, url: str | None = None, **options: Any) -
     start = time.monotonic()
     with pytest.raises(AuthorizationError) as info:
         await natsproto.connect(url or server.url, **options)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     return info.value
 
 
@@ -121,12 +121,20 @@ async def test_user_expires_while_connected(make: ServerMaker, tmp_path: Path) -
     user = Key(USER, b"u" * 32)
     server = make(config=jwt_config(operator, account, system))
     path = tmp_path / "user.creds"
-    token = account.jwt(user, "user", expires=int(time.time()) + 2, subs=-1, data=-1, payload=-1)
-    path.write_text(creds_text(token, user.seed))
     closed = Calls()
-    nc = await natsproto.connect(
-        server.url, creds=path, closed_cb=closed, error_cb=Calls(), reconnect_wait=0.01
-    )
+
+    async def connect(life: int) -> natsproto.Client:
+        expires = int(time.time()) + life
+        token = account.jwt(user, "user", expires=expires, subs=-1, data=-1, payload=-1)
+        path.write_text(creds_text(token, user.seed))
+        return await natsproto.connect(
+            server.url, creds=path, closed_cb=closed, error_cb=Calls(), reconnect_wait=0.01
+        )
+
+    try:
+        nc = await connect(2)
+    except AuthorizationError:  # on a busy machine it has expired by now
+        nc = await connect(12)
     await closed.until(1)
     assert isinstance(nc.last_error, ConnectionClosedError)
     assert isinstance(nc.last_error.__cause__, AuthorizationError)
@@ -136,14 +144,13 @@ async def test_user_expires_while_connected(make: ServerMaker, tmp_path: Path) -
 async def test_password_revoked_at_a_restart(make: ServerMaker) -> None:
     """A11 on real servers."""
     server = make(user="u", password="old")
-    port = server.port
     closed = Calls()
     nc = await natsproto.connect(
         server.url, user="u", password="old", closed_cb=closed, error_cb=Calls(), reconnect_wait=0.02
     )
     server.kill()
-    server.stop()
-    make(user="u", password="new", port=port)
+    server._credentials = ("u", "new", None)
+    server.start()  # on the same port, which was not free meanwhile
     await closed.until(1)
     with pytest.raises(ConnectionClosedError, match="credentials"):
         await nc.publish("a")

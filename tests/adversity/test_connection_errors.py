@@ -182,12 +182,12 @@ async def test_a3_a_refused_subscription_ends_and_only_that_one() -> None:
             third = await nc.subscribe("s", queue="r")
             await nc.subscribe("t")
             with pytest.raises(PermissionsViolationError):
-                await refused.next_msg(timeout=2)
+                await refused.next_msg(timeout=10)
             with pytest.raises(PermissionsViolationError):
                 async for _ in refused:
                     pass
-            assert (await normal.next_msg(timeout=2)).data == b"plain"
-            assert (await third.next_msg(timeout=2)).data == b"other queue"
+            assert (await normal.next_msg(timeout=10)).data == b"plain"
+            assert (await third.next_msg(timeout=10)).data == b"other queue"
             await refused.unsubscribe()
             assert errors.items == []
 
@@ -213,10 +213,10 @@ async def test_a_refused_inbox_fails_requests_and_a_new_one_is_tried() -> None:
         async def again() -> bytes:
             with pytest.raises(PermissionsViolationError):
                 await nc.request("a", timeout=60)
-            return (await nc.request("b", timeout=5)).data
+            return (await nc.request("b", timeout=10)).data
 
         # The second request of the refused inbox is closed after the new inbox has got its first.
-        assert (await asyncio.wait_for(asyncio.gather(again(), first()), 5))[0] == b"answer"
+        assert (await asyncio.wait_for(asyncio.gather(again(), first()), 10))[0] == b"answer"
 
 
 POISON = [
@@ -248,7 +248,7 @@ async def test_s10_what_a_peer_may_send_is_survived(frame: bytes) -> None:
         lost = Calls()
         async with natsproto.connect(server.url, disconnected_cb=lost) as nc:
             sub = await nc.subscribe(">")
-            while (msg := await sub.next_msg(timeout=2)).data != b"next":
+            while (msg := await sub.next_msg(timeout=10)).data != b"next":
                 assert msg.data == b"hi"
                 assert msg.subject.encode("utf-8", "surrogateescape") in frame
                 repr((msg, msg.reply, msg.headers, msg.status))
@@ -276,7 +276,7 @@ async def test_broken_protocol_means_a_new_session(frame: bytes) -> None:
 
     async with ScriptedServer(broken, second) as server, natsproto.connect(server.url) as nc:
         sub = await nc.subscribe("s")
-        assert [(await sub.next_msg(timeout=2)).data for _ in range(2)] == [b"before", b"after"]
+        assert [(await sub.next_msg(timeout=10)).data for _ in range(2)] == [b"before", b"after"]
 
 
 async def test_a_raising_handler_is_no_zombie() -> None:
@@ -328,10 +328,10 @@ async def test_a3_permissions_of_real_servers(which: str, request: pytest.Fixtur
                 await asyncio.wait_for(nc.request("deny.x", timeout=60), 7)
             sub = await nc.subscribe("deny.y")
             with pytest.raises(PermissionsViolationError):
-                await sub.next_msg(timeout=2)
+                await sub.next_msg(timeout=10)
             queue = await nc.subscribe("q.y", queue="g")
             with pytest.raises(PermissionsViolationError):
-                await queue.next_msg(timeout=2)
+                await queue.next_msg(timeout=10)
             assert errors.items == []
             await nc.publish("deny.z", b"x")
             (error,) = await errors.until(1)

@@ -26,6 +26,7 @@ from natsproto.testing.proxy import DROP, HOLD, Action
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Event, Msg, Pub, Sub, Unsub
 from support.calls import Calls
+from support.clock import Clock
 
 
 async def test_round_trip(nc: Client) -> None:
@@ -37,7 +38,7 @@ async def test_round_trip(nc: Client) -> None:
     for payload in payloads:
         await nc.publish("a.b", payload, reply="r.s")
     for payload in payloads:
-        msg = await sub.next_msg(timeout=2)
+        msg = await sub.next_msg(timeout=10)
         assert msg.data == bytes(payload)
         assert (msg.subject, msg.reply, msg.headers, msg.status) == ("a.b", "r.s", None, None)
     assert nc.stats.in_msgs == nc.stats.out_msgs == len(payloads)
@@ -49,7 +50,7 @@ async def test_headers_round_trip(nc: Client) -> None:
     headers = Headers([*[("A", "1"), ("a", "2"), ("Empty", ""), ("Ünicode-Value", "ä ö")][:3], ("V", "ä ö")])
     await nc.publish("h", b"body", headers=headers)
     await nc.publish("h", b"", headers={"K": ["1", "2"], "Colon": "a: b"})
-    first, second = await sub.next_msg(timeout=2), await sub.next_msg(timeout=2)
+    first, second = await sub.next_msg(timeout=10), await sub.next_msg(timeout=10)
     assert first.headers is not None
     assert first.headers.multi_items() == [("A", "1"), ("a", "2"), ("Empty", ""), ("V", "ä ö")]
     assert first.data == b"body"
@@ -90,7 +91,7 @@ async def test_no_responders_is_known_at_once(nc: Client) -> None:
     start = time.monotonic()
     with pytest.raises(NoRespondersError) as info:
         await nc.request("nobody.is.here", b"x", timeout=60)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     assert info.value.subject == "nobody.is.here"
     await nc.subscribe("silent")
     with pytest.raises(RequestTimeoutError, match="silent"):
@@ -102,7 +103,7 @@ async def test_no_responders_is_known_at_once(nc: Client) -> None:
 async def _received(nc: Client) -> natsproto.Msg:
     sub = await nc.subscribe("plain")
     await nc.publish("plain")
-    return await sub.next_msg(timeout=2)
+    return await sub.next_msg(timeout=10)
 
 
 @pytest.mark.parametrize("headers", [None, {"Content-Type": "application/json"}])
@@ -118,7 +119,7 @@ async def test_a_reply_subject_costs_nobody_the_connection(
         session.write(b"PUB service " + b"r" * (MAX_LINE - len(b"PUB service  0\r\n")) + b" 0\r\n\r\n")
         await fellow.flush()
         with pytest.raises(BadSubjectError, match="too long"):
-            await (await requests.next_msg(timeout=2)).respond(bytes(20_000), headers=headers)
+            await (await requests.next_msg(timeout=10)).respond(bytes(20_000), headers=headers)
         await nc.flush()
         assert nc.stats.reconnects == nc.stats.errors == 0
 
@@ -128,7 +129,7 @@ async def test_the_longest_names(nc: Client) -> None:
     name = "n" * (MAX_NAMES - 10)
     sub = await nc.subscribe(name, queue="q" * 10)
     await nc.publish(name, b"1", reply="r" * 10, headers={"k": "v"})
-    msg = await sub.next_msg(timeout=2)
+    msg = await sub.next_msg(timeout=10)
     assert (msg.subject, msg.reply) == (name, "r" * 10)
     handlers = len(nc._connection.handlers)
     for refused in (
@@ -156,13 +157,13 @@ async def test_late_replies_are_dropped(server: LocalServer) -> None:
         await responder.flush()
         proxy.to_client = lambda event, raw: HOLD if isinstance(event, Msg) else None
         request = asyncio.create_task(nc.request("slow", b"1", timeout=0.1))
-        await (await sub.next_msg(timeout=2)).respond(b"late")
+        await (await sub.next_msg(timeout=10)).respond(b"late")
         with pytest.raises(RequestTimeoutError):
             await request
         await proxy.wait_until(lambda: proxy.held == 1)
         proxy.to_client = None
         request = asyncio.create_task(nc.request("slow", b"2"))
-        msg = await sub.next_msg(timeout=2)
+        msg = await sub.next_msg(timeout=10)
         proxy.release()
         await msg.respond(b"second")
         assert (await request).data == b"second"
@@ -170,7 +171,7 @@ async def test_late_replies_are_dropped(server: LocalServer) -> None:
 
 async def test_a_lost_unsub_is_said_again(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the server goes on believing that somebody listens, and a consumer there lives on."""
-    monkeypatch.setattr("natsproto.aio.session.UNSUB_AGAIN", 0.2)
+    monkeypatch.setattr("natsproto.aio.session.UNSUB_AGAIN", 60.0)
     said: list[bytes] = []
 
     def lossy(event: Event, raw: bytes) -> Action | None:
@@ -183,20 +184,22 @@ async def test_a_lost_unsub_is_said_again(server: LocalServer, monkeypatch: pyte
         proxy.to_server = lossy
         sub = await nc.subscribe("a")
         await sub.unsubscribe()
-        async with asyncio.timeout(10):
+        clock = Clock()
+        async with asyncio.timeout(60 + 20):
             while nc.stats.in_msgs < 3:  # they come although nobody wants them
                 await nc.publish("a")
                 await nc.flush()
+            assert len(said) == 1
+            clock.forward(60)
             while len(said) < 2:
                 await nc.publish("a")
-                await asyncio.sleep(0.05)
+                await nc.flush()
             await nc.flush()
         heard = nc.stats.in_msgs
         await nc.publish("a")
         await nc.flush()
         assert nc.stats.in_msgs == heard
-        assert set(said) == {said[0]}
-        assert len(said) <= 3
+        assert said == [said[0]] * 2
 
 
 async def test_auto_unsubscribe(server: LocalServer, nc: Client) -> None:
@@ -260,10 +263,10 @@ async def test_auto_unsubscribe_across_a_reconnect() -> None:
         async with natsproto.connect(server.url, reconnected_cb=back, reconnect_wait=0.01) as nc:
             a = await nc.subscribe("a", max_msgs=5)
             b = await nc.subscribe("b")
-            assert [(await sub.next_msg(timeout=2)).data for sub in (a, b, a, b)] == [b"first"] * 4
+            assert [(await sub.next_msg(timeout=10)).data for sub in (a, b, a, b)] == [b"first"] * 4
             await nc.publish("go")
             await back.until(1)
-            await b.next_msg(timeout=2)
+            await b.next_msg(timeout=10)
             await b.unsubscribe(max_msgs=5)
             async with asyncio.timeout(7):
                 assert len([msg async for msg in a]) == 3
@@ -328,7 +331,7 @@ async def test_a14_drain_with_a_subscription_nobody_reads(server: LocalServer) -
     assert len([msg async for msg in read]) == 1
     with pytest.raises(RequestTimeoutError, match="1 messages"):
         await drain
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 0.1 + 5
     assert nc.is_closed
     assert stuck.pending_msgs == 1
 
@@ -381,7 +384,7 @@ async def test_close_sends_what_was_published(server: LocalServer, nc: Client) -
         await other.publish("a", b"%d" % n + b"x" * 1000)
     await other.close()
     for n in range(1000):
-        assert (await sub.next_msg(timeout=2)).data.startswith(b"%d" % n)
+        assert (await sub.next_msg(timeout=10)).data.startswith(b"%d" % n)
 
 
 async def test_max_payload_counts_headers(server: LocalServer) -> None:
@@ -394,7 +397,7 @@ async def test_max_payload_counts_headers(server: LocalServer) -> None:
         header = len(b"NATS/1.0\r\nK: v\r\n\r\n")
         for size, headers in [(1000, None), (1000 - header - 10, {"K": "v"})]:
             await nc.publish("a", b"x" * size, headers=headers)
-            assert len((await sub.next_msg(timeout=2)).data) == size
+            assert len((await sub.next_msg(timeout=10)).data) == size
         for size, headers in [(1001, None), (1000, {"K": "v"})]:
             for call in (nc.publish, nc.request):
                 with pytest.raises(MaxPayloadError) as info:

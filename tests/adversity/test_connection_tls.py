@@ -44,16 +44,27 @@ def make(server: LocalServer) -> Iterator[ServerMaker]:
     """Makes TLS servers of either version."""
     made: list[LocalServer] = []
 
-    def start(certs: Certs, *, host: str = "127.0.0.1", port: int | None = None, **tls: Any) -> LocalServer:
+    def start(certs: Certs, *, host: str = "127.0.0.1", **tls: Any) -> LocalServer:
         options = {"cert_file": certs.cert_file, "key_file": certs.key_file, **tls}
-        made.append(
-            LocalServer(binary=server.binary.path, jetstream=False, host=host, port=port, tls=options).start()
-        )
+        made.append(LocalServer(binary=server.binary.path, jetstream=False, host=host, tls=options).start())
         return made[-1]
 
     yield start
     for one in made:
         one.stop()
+
+
+def start_with(server: LocalServer, certs: Certs) -> None:
+    """Start a killed server with other certificates, on its port, which was not free meanwhile."""
+    assert server._tls is not None
+    server._tls = {**server._tls, "cert_file": certs.cert_file, "key_file": certs.key_file}
+    server.start()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def url(server: LocalServer, scheme: str = "tls", host: str = "localhost") -> str:
@@ -69,8 +80,8 @@ async def test_upgrade_by_scheme_context_and_demand(
         payload = bytes(range(256)) * 3000
         await nc.publish("s", payload)
         await nc.publish("s", b"small")
-        assert (await sub.next_msg(timeout=5)).data == payload
-        assert (await sub.next_msg(timeout=5)).data == b"small"
+        assert (await sub.next_msg(timeout=10)).data == payload
+        assert (await sub.next_msg(timeout=10)).data == b"small"
     for where in (url(server, "nats"), url(server, host="127.0.0.1"), url(server, "nats", "127.0.0.1")):
         async with natsproto.connect(where, tls=context) as nc:
             await nc.flush()
@@ -109,7 +120,7 @@ async def not_accepted(where: str, **options: Any) -> None:
     start = time.monotonic()
     with pytest.raises(NoServersError, match="certificate not accepted") as info:
         await natsproto.connect(where, **options)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     assert isinstance(info.value.attempts[0][1], ssl.SSLCertVerificationError)
 
 
@@ -156,7 +167,7 @@ async def test_mtls(make: ServerMaker, certs: Certs, context: ssl.SSLContext) ->
     start = time.monotonic()
     with pytest.raises(NatsError):  # with TLS 1.3 the refusal comes after the handshake
         await natsproto.connect(url(server), tls=context)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     context.load_cert_chain(certs.client_cert_file, certs.client_key_file)
     async with natsproto.connect(url(server), tls=context) as nc:
         await nc.flush()
@@ -204,7 +215,7 @@ async def test_a9_a_handshake_that_fails(script: Any, context: ssl.SSLContext) -
         start, cpu = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
         with pytest.raises(NoServersError):
             await natsproto.connect(server.url, tls=context, connect_timeout=0.4)
-        assert time.monotonic() - start < 0.4 + 0.4
+        assert time.monotonic() - start < 0.4 + 5
         assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu < 0.3
         await server.finished()
 
@@ -214,7 +225,6 @@ async def test_a9_a_certificate_swapped_at_a_restart(
 ) -> None:
     """Reconnecting goes on, with pauses, and without ever sending anything to the impostor."""
     first = make(certs)
-    port = first.port
     lost, errors = Calls(), Calls()
     async with natsproto.connect(
         url(first),
@@ -225,17 +235,17 @@ async def test_a9_a_certificate_swapped_at_a_restart(
         reconnect_wait_max=0.1,
     ) as nc:
         first.kill()
-        first.stop()
         await lost.until(1)
-        other = make(make_certs(tmp_path), port=port)
+        start_with(first, make_certs(tmp_path))
+        await until(lambda: isinstance(nc.last_error, ssl.SSLCertVerificationError))
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         with pytest.raises(NatsError):
             await nc.flush(0.4)
         assert not nc.is_connected
         assert isinstance(nc.last_error, ssl.SSLCertVerificationError)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu < 0.35
-        other.stop()
-        make(certs, port=port)
+        first.kill()
+        start_with(first, certs)
         await nc.flush()
 
 
@@ -421,7 +431,6 @@ async def test_encryption_that_was_there_is_not_given_up(
     """Only the server demanded it. Whoever can answer in its place for a moment gets no password."""
     monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
     first = make(certs)
-    port = first.port
 
     async def impostor(conn: ScriptedConnection) -> None:
         await conn.info()
@@ -436,15 +445,15 @@ async def test_encryption_that_was_there_is_not_given_up(
         reconnect_wait=0.02,
         reconnect_wait_max=0.05,
     ) as nc:
-        first.stop()
+        first.kill()
         await lost.until(1)
-        async with ScriptedServer(impostor, port=port) as there:
+        async with ScriptedServer(impostor, port=first.port) as there:
+            await until(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
             with pytest.raises(NatsError):
-                await nc.flush(0.5)
+                await nc.flush(0.3)
             assert not nc.is_connected
-            assert isinstance(nc.last_error, SecureConnectionRequiredError)
             await there.finished()
-        make(certs, port=port)
+        first.start()
         await nc.flush()
 
 
@@ -484,10 +493,10 @@ async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_c
             ) as nc:
                 await nc.publish("go")
                 await lost.until(1)
+                await until(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
                 with pytest.raises(NatsError):
-                    await nc.flush(0.5)
+                    await nc.flush(0.3)
                 assert not nc.is_connected
-                assert isinstance(nc.last_error, SecureConnectionRequiredError)
             assert other.connections
             await other.finished()
 
@@ -504,7 +513,7 @@ async def test_tls_reconnect(make: ServerMaker, certs: Certs, context: ssl.SSLCo
             proxy.cut() if how == "rst" else proxy.fin()
             await back.until(1)
             await nc.publish("s", bytes(100_000))
-            assert len((await sub.next_msg(timeout=2)).data) == 100_000
+            assert len((await sub.next_msg(timeout=10)).data) == 100_000
 
 
 async def test_tls_through_a_link_that_splits_everything(
@@ -516,15 +525,19 @@ async def test_tls_through_a_link_that_splits_everything(
         async with natsproto.connect(f"tls://localhost:{proxy.port}", tls=context) as nc:
             sub = await nc.subscribe("s")
             await nc.publish("s", bytes(5000))
-            assert len((await sub.next_msg(timeout=5)).data) == 5000
+            assert len((await sub.next_msg(timeout=10)).data) == 5000
 
 
-async def test_tls_close_is_quick(make: ServerMaker, certs: Certs, context: ssl.SSLContext) -> None:
+async def test_tls_close_is_quick(
+    make: ServerMaker, certs: Certs, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the time-out of a peer that says nothing."""
+    monkeypatch.setattr("natsproto.aio.session.CLOSE_TIMEOUT", 60.0)
     server = make(certs)
     nc = await natsproto.connect(url(server), tls=context)
     start = time.monotonic()
     await nc.close()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     tasks = [task for task in asyncio.all_tasks() if "natsproto" in task.get_name()]
     assert tasks == []
 
@@ -543,7 +556,7 @@ async def test_cancelled_tls_connects_leave_nothing(
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait([task], timeout=3)
+        await asyncio.wait([task], timeout=10)
         assert task.done()
         if not task.cancelled():
             assert task.exception() is None

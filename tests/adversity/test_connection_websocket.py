@@ -18,6 +18,7 @@ from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, Se
 from natsproto.server import LocalServer
 from support.calls import Calls
 from support.certs import make_certs
+from support.sockets import reserved_port
 
 websockets = pytest.importorskip("websockets")
 from websockets.frames import Opcode  # noqa: E402
@@ -44,7 +45,7 @@ async def test_real_server(ws_server: LocalServer) -> None:
         for payload in payloads:
             await nc.publish("s.a", payload, headers={"K": "v"})
         for payload in payloads:
-            assert (await sub.next_msg(timeout=5)).data == payload
+            assert (await sub.next_msg(timeout=10)).data == payload
         with pytest.raises(NoRespondersError):
             await nc.request("nobody")
         await nc.flush()
@@ -54,11 +55,12 @@ async def test_real_server(ws_server: LocalServer) -> None:
 
 
 async def test_real_server_restart(ws_server: LocalServer) -> None:
-    async with LocalServer(
-        binary=ws_server.binary.path,
-        jetstream=False,
-        config=f"websocket {{ port: {free_port()}, no_tls: true }}",
-    ) as own:
+    with reserved_port() as port:
+        await restarted(ws_server.binary.path, f"websocket {{ port: {port}, no_tls: true }}")
+
+
+async def restarted(binary: str, config: str) -> None:
+    async with LocalServer(binary=binary, jetstream=False, config=config) as own:
         lost, back = Calls(), Calls()
         async with natsproto.connect(
             f"ws://127.0.0.1:{port_of(own)}", disconnected_cb=lost, reconnected_cb=back, reconnect_wait=0.02
@@ -70,15 +72,7 @@ async def test_real_server_restart(ws_server: LocalServer) -> None:
             await nc.publish("s", b"kept")
             own.start()
             await back.until(1)
-            assert (await sub.next_msg(timeout=2)).data == b"kept"
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+            assert (await sub.next_msg(timeout=10)).data == b"kept"
 
 
 async def test_wss(server: LocalServer, tmp_path: Path) -> None:
@@ -118,7 +112,7 @@ class Peer:
 
     async def event(self) -> object:
         while not self.events:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 data = await self.reader.read(65536)
             if not data:
                 raise ConnectionError
@@ -212,7 +206,7 @@ async def test_frames_split_and_merged_anyhow() -> None:
 
     async with PeerServer(script) as server, natsproto.connect(server.url) as nc:
         sub = await nc.subscribe("s")
-        assert [(await sub.next_msg(timeout=2)).data for _ in range(3)] == [b"abc", b"def", b""]
+        assert [(await sub.next_msg(timeout=10)).data for _ in range(3)] == [b"abc", b"def", b""]
         await nc.flush()
 
 
@@ -229,7 +223,7 @@ async def test_pings_are_answered() -> None:
 
     async with PeerServer(script) as server, natsproto.connect(server.url) as nc:
         sub = await nc.subscribe("s")
-        assert (await sub.next_msg(timeout=2)).data == b"ok"
+        assert (await sub.next_msg(timeout=10)).data == b"ok"
 
 
 def _close(peer: Peer) -> None:
@@ -286,12 +280,16 @@ async def test_no_websocket_server_there(new_server: LocalServer) -> None:
     async def ends(peer: Peer) -> None:
         await peer.event()
 
-    for script, message in [(http, "403"), (silent, "no answer"), (ends, "closed|lost")]:
+    for script, message, limit in [
+        (http, "403", 10),
+        (silent, "no answer", 0.2),
+        (ends, "closed|lost", 10),
+    ]:
         async with PeerServer(script) as server:
             with pytest.raises(NatsError, match=message):
-                await natsproto.connect(server.url, connect_timeout=0.2)
+                await natsproto.connect(server.url, connect_timeout=limit)
     with pytest.raises(NatsError, match="HTTP"):
-        await natsproto.connect(f"ws://127.0.0.1:{new_server.port}", connect_timeout=0.5)
+        await natsproto.connect(f"ws://127.0.0.1:{new_server.port}", connect_timeout=10)
 
 
 async def test_s1_a_websocket_in_clear_is_not_tls() -> None:

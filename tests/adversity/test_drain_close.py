@@ -212,7 +212,7 @@ async def test_a_put_that_cannot_end(server: LocalServer, store: ObjectStore, wr
 
         putting = await ending.start(write() if writer else ending.store.put("a", ending.source()))
         await stored_in_part(store)
-        async with asyncio.timeout(0.3 + 5):
+        async with asyncio.timeout(0.3 + 9 + 5):
             with pytest.raises(RequestTimeoutError, match=r"1 operations .* 0\.3 s"):
                 await client.drain()
         assert client.is_closed
@@ -258,10 +258,10 @@ async def test_close_lets_puts_clean_up(ending: Ending) -> None:
         for n in range(10)
     ]
     await stored_in_part(ending.witness)
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(BOUND):
         await ending.client.close()
     assert ending.client.is_closed
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(BOUND):
         results = await asyncio.gather(*putting, return_exceptions=True)
     assert sum(isinstance(result, ConnectionClosedError) for result in results) >= 5
     assert all(not isinstance(r, BaseException) or isinstance(r, NatsError) for r in results)
@@ -289,7 +289,7 @@ async def test_close_waits_for_a_cancelled_put(ending: Ending) -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     putting.cancel()
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(BOUND):
         await ending.client.close()
     with pytest.raises(asyncio.CancelledError):
         await putting
@@ -352,14 +352,15 @@ async def test_close_with_a_commit_on_its_way(server: LocalServer, store: Object
         return DROP if sent.is_set() and isinstance(event, WireMsg) and b'"seq":' in raw else None
 
     async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as client:
-        faulty = await client.jetstream(timeout=1.0).object_store(store.bucket)
+        faulty = await client.jetstream().object_store(store.bucket)
+        faulty.js.timeout = 1.0
         proxy.to_server, proxy.to_client = to_server, to_client
         putting = asyncio.ensure_future(faulty.put("a", NEW[: 5 * CHUNK]))
         async with asyncio.timeout(BOUND):
             await sent.wait()
         async with asyncio.timeout(5 + 5):
             await client.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             with pytest.raises(NatsError):
                 await putting
         proxy.to_server = proxy.to_client = None
@@ -375,7 +376,7 @@ async def test_close_is_bounded_when_nothing_answers(server: LocalServer, store:
         async with asyncio.timeout(5 + 5):
             await client.close()
         ending.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             with pytest.raises(NatsError):
                 await putting
         proxy.cut()

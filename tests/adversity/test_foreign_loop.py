@@ -56,7 +56,7 @@ class Home:
         self.watcher = await self.store.watch()
         await self.watcher.caught_up
         self.pull = await self.js.pull_consumer(f"OBJ_{self.bucket}", config={"ack_policy": "explicit"})
-        (self.msg,) = await self.pull.fetch(1, timeout=5)
+        (self.msg,) = await self.pull.fetch(1, timeout=10)
 
     async def check(self) -> None:
         """Everything is as it was, and works."""
@@ -66,7 +66,7 @@ class Home:
         await self.writer.write(b"x")
         assert (await self.writer.commit()).size == len(DATA) + 1
         assert (await anext(self.watcher)).name == "a"
-        assert (await self.full.next_msg(5)).data == b"1"
+        assert (await self.full.next_msg(10)).data == b"1"
         assert await self.store.names() == ["a", "b"]
 
     async def end(self) -> None:

@@ -34,7 +34,7 @@ from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 OLD, NEW = pattern(2 * CHUNK, 1), pattern(6 * CHUNK + 1, 2)
 CHUNKS = 7
 OTHERS = {f"other{n}": pattern(100 + n, n) for n in range(8)}
-LIMIT = 15.0
+LIMIT = 40.0
 
 
 @pytest.fixture
@@ -48,16 +48,24 @@ async def proxy(server: LocalServer) -> AsyncIterator[FaultProxy]:
 async def faulty(
     proxy: FaultProxy, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
-    """The bucket of ``store`` with other objects in it, through the proxy, with short patience."""
-    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.2)
+    """The bucket of ``store`` with other objects in it, through the proxy."""
     monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.5)
     monkeypatch.setattr("objstore.write.put.SETTLE", 0.5)
     for name, data in OTHERS.items():
         await store.put(name, data)
     await store.put("a", OLD)
-    async with natsproto.connect(proxy.url, reconnect_wait=0.02, retry_budget=5) as client:
-        yield await client.jetstream(timeout=0.3).object_store(store.bucket)
+    async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
+        same = await client.jetstream().object_store(store.bucket)
+        yield same.with_options(retry_budget=5)
         proxy.to_server = proxy.to_client = None
+
+
+@pytest.fixture
+def hurried(faulty: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The same with short patience, for what is lost: a machine that is busy loses more."""
+    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.3)
+    faulty.js.timeout = 0.4
+    return faulty
 
 
 @pytest.fixture
@@ -156,7 +164,7 @@ async def test_copy_that_comes_late(
 
 @pytest.mark.parametrize("restartable", [True, False])
 async def test_copy_of_an_older_chunk_beside_a_loss(
-    traffic: Traffic, faulty: ObjectStore, store: ObjectStore, restartable: bool
+    traffic: Traffic, hurried: ObjectStore, store: ObjectStore, restartable: bool
 ) -> None:
     """Stored after the last proven chunk, and none of those to be sent again: it is compared at the end."""
     copies: list[bytes] = []
@@ -169,7 +177,7 @@ async def test_copy_of_an_older_chunk_beside_a_loss(
 
     traffic.on_publish(traffic.chunks, 0, keep)
     traffic.on_publish(traffic.chunks, 3, lose)
-    error = await outcome(store, faulty.put("a", source(restartable), window=CHUNK))
+    error = await outcome(store, hurried.put("a", source(restartable), window=CHUNK))
     assert error is None
 
 
@@ -214,7 +222,7 @@ async def test_copy_after_the_last_acknowledgement_of_a_cancelled_put(
 
 @pytest.mark.parametrize("restartable", [True, False])
 async def test_chunk_after_the_time_out(
-    traffic: Traffic, proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, restartable: bool
+    traffic: Traffic, proxy: FaultProxy, hurried: ObjectStore, store: ObjectStore, restartable: bool
 ) -> None:
     """It was taken for lost and sent again; then the first copy comes as well."""
     sent = 0
@@ -230,16 +238,16 @@ async def test_chunk_after_the_time_out(
 
     traffic.on_publish(traffic.chunks, 2, hold)
     traffic.on_publish(traffic.chunks, None, release)
-    error = await outcome(store, faulty.put("a", source(restartable)))
+    error = await outcome(store, hurried.put("a", source(restartable)))
     assert error is None or (not restartable and isinstance(error, IntegrityError))
 
 
 @pytest.mark.parametrize("n", [0, 3, 6])
 async def test_ack_after_the_time_out(
-    traffic: Traffic, faulty: ObjectStore, store: ObjectStore, n: int
+    traffic: Traffic, hurried: ObjectStore, store: ObjectStore, n: int
 ) -> None:
     traffic.on_ack(traffic.chunks, n, lambda event, raw: delay(0.5))
-    assert await outcome(store, faulty.put("a", once(NEW))) is None
+    assert await outcome(store, hurried.put("a", once(NEW))) is None
     assert traffic.deleted == []
 
 
@@ -375,7 +383,7 @@ async def test_everything_twice_by_chance(
 @pytest.mark.parametrize(("seed", "restartable"), [(1, True), (2, False), (4, False)])
 async def test_loss_both_ways(
     traffic: Traffic,
-    faulty: ObjectStore,
+    hurried: ObjectStore,
     store: ObjectStore,
     seed: int,
     restartable: bool,
@@ -391,7 +399,7 @@ async def test_loss_both_ways(
     error: NatsError | None = None
     async with asyncio.timeout(60):
         try:
-            await faulty.put("a", source(restartable, data))
+            await hurried.put("a", source(restartable, data))
         except NatsError as exc:
             error = exc
     traffic.on_all(lambda event, raw: None)

@@ -36,7 +36,7 @@ async def test_no_stale_read(cluster: LocalCluster) -> None:
     try:
         await clients[0].jetstream().create_object_store(bucket="b", replicas=3)
         stores: list[ObjectStore] = [await client.jetstream().object_store("b") for client in clients]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             for n in range(200):
                 data = pattern(1000, n)
                 info = await stores[n % 3].put("a", data)

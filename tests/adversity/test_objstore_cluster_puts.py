@@ -21,7 +21,7 @@ from natsproto.testing import DROP, FaultProxy
 from natsproto.wire import Pub
 from objstore import ObjectStore
 from support.clusters import leader_of
-from support.objects import CHUNK, MIB, assert_exact, chunk_counts, pattern
+from support.objects import CHUNK, MIB, assert_exact, chunk_counts, impatient, pattern
 
 pytestmark = pytest.mark.cluster
 
@@ -48,7 +48,7 @@ async def store(cluster: LocalCluster, bucket_name: str) -> AsyncIterator[Object
 
 async def exact(store: ObjectStore) -> None:
     """Every live object has its chunks, and nothing else has any, once all has been cleaned up."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while tasks := [task for task in asyncio.all_tasks() if task.get_name().startswith("objstore-")]:
             await asyncio.wait(tasks)
     await assert_exact(store)
@@ -68,7 +68,7 @@ async def test_cancelled(cluster: LocalCluster, store: ObjectStore, what: str, l
         FaultProxy(cluster.servers[1].url) as proxy,
         natsproto.connect(proxy.url, ignore_discovered=True) as client,
     ):
-        faulty = await client.jetstream(timeout=0.5).object_store(store.bucket)
+        faulty = await impatient(client, store.bucket, 0.5)
 
         def cancel(event: Any, raw: bytes) -> Any:
             if isinstance(event, Pub) and event.subject.startswith(prefix):
@@ -79,7 +79,7 @@ async def test_cancelled(cluster: LocalCluster, store: ObjectStore, what: str, l
 
         proxy.to_server = cancel
         task = asyncio.ensure_future(faulty.put("a", new))
-        done, _ = await asyncio.wait([task], timeout=5 + 5)
+        done, _ = await asyncio.wait([task], timeout=5 + 10)
         assert done
         assert task.cancelled()
         assert await store.get("a") in ((OLD, new) if what == "meta" else (OLD,))
@@ -93,7 +93,7 @@ import asyncio, sys
 import natsproto
 
 async def main(url, bucket):
-    async with natsproto.connect(url) as client:
+    async with natsproto.connect(url, connect_timeout=10) as client:
         store = await client.jetstream().object_store(bucket)
 
         async def source():
@@ -122,7 +122,7 @@ async def test_client_killed(cluster: LocalCluster, store: ObjectStore) -> None:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             assert await process.stdout.readline() == b"sent\n"
     finally:
         process.kill()

@@ -160,7 +160,7 @@ async def test_chunks_that_are_stored_without_end(store: ObjectStore, server: Lo
     async with natsproto.connect(server.url) as other:
         flooding = asyncio.create_task(store_on(other))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 with pytest.raises(IntegrityError):
                     await store.get_range("a", 0, 10)
         finally:

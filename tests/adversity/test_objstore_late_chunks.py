@@ -102,7 +102,7 @@ async def test_chunks_that_come_after_the_commit(relay: Relay, store: ObjectStor
     """They are on a nuid that was given up: the object is the one that was acknowledged."""
     async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
         through = await client.jetstream().object_store(store.bucket)
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(20 + 10):
             await put(through, NEW)
         relay.release.set()
         await asyncio.wait_for(relay.delivered.wait(), 10)
@@ -119,7 +119,7 @@ async def test_a_source_that_cannot_be_read_again(
     async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
         through = await client.jetstream().object_store(store.bucket)
         with pytest.raises(StaleConnectionError, match="may still store chunks"):
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(20 + 10):
                 await write(through, pieces())
         relay.release.set()
         await asyncio.wait_for(relay.delivered.wait(), 10)
@@ -131,7 +131,7 @@ async def test_a_connection_that_has_ended_costs_no_chunks(relay: Relay, store: 
     relay.release.set()  # it holds nothing back
     async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
         through = await client.jetstream().object_store(store.bucket)
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(20 + 10):
             await put(through, pieces())
     assert await store.get("a") == NEW
     await assert_exact(store)

@@ -23,7 +23,7 @@ from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectStore
 from objstore.format.naming import meta_subject
 from objstore.listing.pages import _Pages
-from support.objects import read_raw, stream, write_raw
+from support.objects import impatient, read_raw, stream, write_raw
 
 NAMES = [f"n{number:02}" for number in range(40)]
 
@@ -49,7 +49,7 @@ async def filled(store: ObjectStore) -> ObjectStore:
 async def faulty(proxy: FaultProxy, filled: ObjectStore) -> AsyncIterator[ObjectStore]:
     """The bucket through the proxy, with short patience."""
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-        yield await client.jetstream(timeout=0.4).object_store(filled.bucket)
+        yield await impatient(client, filled.bucket, 0.4)
         proxy.to_server = proxy.to_client = None
 
 
@@ -103,7 +103,7 @@ async def test_iter_cancelled_at_every_step(filled: ObjectStore) -> None:
         task.cancel()
         await asyncio.wait([task])
         steps += 1 + steps // 8
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while await filled.js.consumer_names(stream(filled)):
                 pass  # of a generator that was dropped: closed by the loop
 
@@ -124,11 +124,11 @@ async def test_iter_cancelled_before_its_consumer_is_there(
     if filled._bucket.skips_live:
         await task  # all metas are read at once there
     else:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await asked.wait()
         task.cancel()
         await asyncio.wait([task])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while await filled.js.consumer_names(stream(filled)):
             pass
 
@@ -161,7 +161,7 @@ async def test_a_consumer_that_is_not_known_yet(
         return await fetch(self, batch, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PullConsumer, "fetch", late)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         assert [info.name async for info in filled.iter()] == NAMES
     await no_consumer(filled)
 
@@ -177,8 +177,8 @@ async def test_an_iteration_whose_consumer_never_answers(
         raise NoRespondersError("x", "no leader")
 
     monkeypatch.setattr(PullConsumer, "fetch", never)
-    filled = filled.with_options(retry_budget=1.0)
-    async with asyncio.timeout(1 + 5):
+    filled = filled.with_options(retry_budget=3.0)
+    async with asyncio.timeout(3 + 5):
         with pytest.raises(NoRespondersError):
             await anext(filled.iter())
     await no_consumer(filled)
@@ -285,7 +285,7 @@ async def test_a_list_whose_metas_are_lost(proxy: FaultProxy, faulty: ObjectStor
         return None
 
     proxy.to_client = hook
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert [info.name for info in await faulty.list()] == NAMES
         assert [info.name async for info in faulty.iter()] == NAMES
 
@@ -303,7 +303,7 @@ async def test_the_last_meta_is_lost(proxy: FaultProxy, faulty: ObjectStore) -> 
         return None
 
     proxy.to_client = hook
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         wanted = [*NAMES, "gone"]
         assert [info.name for info in await faulty.list(include_deleted=True)] == wanted
         assert [info.name async for info in faulty.iter(include_deleted=True)] == wanted
@@ -333,7 +333,7 @@ async def test_names_without_a_leader(
         return await plain(*args)
 
     monkeypatch.setattr(filled.js, "stream_subjects", late)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         assert await filled.names() == sorted([*NAMES, "gone"])
     assert left == -1
 
@@ -370,7 +370,7 @@ async def test_many_states_that_were_not_read(store: ObjectStore) -> None:
             return time.process_time() - began
 
     few = min([await cost(10_000) for _ in range(3)])
-    assert await cost(100_000) < 40 * few
+    assert min([await cost(100_000) for _ in range(2)]) < 40 * few
 
 
 async def test_a_list_costs_no_more_round_trips(store: ObjectStore) -> None:

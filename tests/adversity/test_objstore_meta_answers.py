@@ -15,7 +15,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
 from objstore import ObjectMeta, ObjectStore
 from support.frames import FORGED, Traffic, forged_frame
-from support.objects import CHUNK, pattern
+from support.objects import CHUNK, impatient, pattern
 
 OLD, NEW = pattern(2 * CHUNK, 1), pattern(6 * CHUNK + 1, 2)
 OTHERS = {f"other{n}": pattern(100 + n, n) for n in range(4)}
@@ -33,8 +33,8 @@ async def faulty(proxy: FaultProxy, store: ObjectStore) -> AsyncIterator[ObjectS
     for name, data in OTHERS.items():
         await store.put(name, data)
     await store.put("a", OLD)
-    async with natsproto.connect(proxy.url, reconnect_wait=0.02, retry_budget=3) as client:
-        yield await client.jetstream(timeout=0.3).object_store(store.bucket)
+    async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
+        yield (await impatient(client, store.bucket, 0.3)).with_options(retry_budget=3)
         proxy.to_server = proxy.to_client = None
 
 

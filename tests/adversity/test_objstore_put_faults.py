@@ -28,11 +28,12 @@ from objstore import (
     ObjectStore,
     OutcomeUnknownError,
 )
-from support.objects import CHUNK, KIB, assert_exact, chunk_counts, pattern, stream
+from support.objects import CHUNK, KIB, assert_exact, chunk_counts, impatient, pattern, stream
 from support.steps import cancel_at
 
 OLD, NEW = pattern(2 * CHUNK, 1), pattern(6 * CHUNK + 1, 2)
-LIMIT = 10.0
+LIMIT = 30.0
+"""Seconds: the usual budget, and 10 to spare."""
 
 
 @pytest.fixture
@@ -47,10 +48,10 @@ async def faulty(
     proxy: FaultProxy, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
     """The bucket of ``store`` through the proxy, with short patience."""
-    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.15)
+    monkeypatch.setitem(publisher.PublishWindow.__init__.__kwdefaults__, "progress_timeout", 0.4)
     await store.put("a", OLD)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-        yield await client.jetstream(timeout=0.2).object_store(store.bucket)
+        yield await impatient(client, store.bucket, 0.5)
         proxy.to_server = proxy.to_client = None
         proxy.blackhole(False)
 
@@ -139,7 +140,7 @@ async def test_chunk_ack_lost(proxy: FaultProxy, faulty: ObjectStore, store: Obj
 
 async def test_chunk_ack_late(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     frames = Frames(store)
-    frames.ack(proxy, frames.chunks, 2, delay(0.3))
+    frames.ack(proxy, frames.chunks, 2, delay(0.7))
     assert await outcome(store, faulty.put("a", once(NEW))) is None
 
 
@@ -266,7 +267,7 @@ async def test_server_killed(new_server: LocalServer, when: str) -> None:
 # -- the meta: B3 -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", [DROP, CUT, delay(0.3), DUPLICATE], ids=str)
+@pytest.mark.parametrize("action", [DROP, CUT, delay(0.7), DUPLICATE], ids=str)
 @pytest.mark.parametrize("what", ["publish", "acknowledgement"])
 @pytest.mark.parametrize("verb", ["put", "create", "empty"])
 async def test_meta(
@@ -291,7 +292,7 @@ async def test_meta(
 
 async def test_meta_never_answered(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     """What cannot be found out is said so, and no chunk is purged: the meta may be stored."""
-    faulty = faulty.with_options(retry_budget=0.5)
+    faulty = faulty.with_options(retry_budget=3.0)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
@@ -350,7 +351,7 @@ async def test_client_closed_during_put(proxy: FaultProxy, store: ObjectStore) -
 # -- delete: D8 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", [DROP, CUT, delay(0.3), DUPLICATE], ids=str)
+@pytest.mark.parametrize("action", [DROP, CUT, delay(0.7), DUPLICATE], ids=str)
 @pytest.mark.parametrize("what", ["publish", "acknowledgement"])
 async def test_delete_marker(
     proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, action: Any, what: str
@@ -370,7 +371,7 @@ async def test_delete_marker(
 
 async def test_delete_marker_never_sent(proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore) -> None:
     """The object is there, whole."""
-    faulty = faulty.with_options(retry_budget=0.5)
+    faulty = faulty.with_options(retry_budget=3.0)
     metas = Frames(store).metas
 
     def hook(event: Any, raw: bytes) -> Any:
@@ -494,7 +495,7 @@ async def test_bucket_recreated_before_the_meta(js: JetStreamContext, store: Obj
 # -- cancellation: B4 -----------------------------------------------------------------------------------
 
 
-async def every_step(make: Callable[[], Any], check: Callable[[bool], Any], limit: int = 80) -> int:
+async def every_step(make: Callable[[], Any], check: Callable[[bool], Any], limit: int = 200) -> int:
     """Cancel a fresh call at each await point in turn; returns how many there are."""
     for step in range(1, limit):
         reached, error = await cancel_at(make(), step)
@@ -539,7 +540,7 @@ async def test_put_cancelled_at_every_step(store: ObjectStore, tmp_path: Path, k
 
 async def settled(store: ObjectStore) -> None:
     """The clean-up of a cancelled call runs on in the background: wait for it, then compare."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(LIMIT):
         while tasks := [
             task
             for task in asyncio.all_tasks()
@@ -580,7 +581,7 @@ async def test_rename_cancelled_at_every_step(store: ObjectStore) -> None:
         await store.put("a", OLD)
 
     async def settled_tasks() -> None:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(LIMIT):
             while tasks := [t for t in asyncio.all_tasks() if t.get_name().startswith("objstore-")]:
                 await asyncio.wait(tasks)
 
@@ -603,7 +604,7 @@ async def test_get_cancelled_at_every_step(
     assert await every_step(lambda: store.get("a"), check) >= 2
     assert await every_step(lambda: store.get_file("a", tmp_path / "out"), check) >= 3
     # A deletion may have overtaken the creation that was cancelled: then the server removes it after 5 s.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT):
         while await js.consumer_names(stream(store)):
             pass
     await js.delete_object_store(bucket_name)

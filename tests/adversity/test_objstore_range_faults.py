@@ -12,7 +12,7 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy
 from natsproto.wire import Msg
-from support.objects import CHUNK, pattern
+from support.objects import CHUNK, impatient, pattern
 
 DATA = pattern(40 * CHUNK + 7)
 START, END = 10 * CHUNK + 5, 14 * CHUNK + 9
@@ -79,7 +79,7 @@ async def test_one_answer_is_wrong(
 
     async with FaultProxy(server.url) as proxy:
         async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-            store = await client.jetstream(timeout=0.5).object_store(bucket_name)
+            store = await impatient(client, bucket_name, 0.5)
             if known:
                 assert await store.get_range("a", CHUNK, CHUNK + 1) == DATA[CHUNK : CHUNK + 1]
             proxy.to_client = hook

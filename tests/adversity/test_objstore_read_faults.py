@@ -26,9 +26,9 @@ from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import LOOKS
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
-from support.objects import CHUNK, MIB, pattern, stream
+from support.objects import CHUNK, MIB, impatient, pattern, stream
 
-LIMIT = 10.0
+LIMIT = 30.0
 DATA = pattern(40 * CHUNK + 7)
 
 
@@ -58,7 +58,7 @@ async def faulty(
     monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-        yield await client.jetstream(timeout=0.5).object_store(plain.bucket)
+        yield await impatient(client, plain.bucket, 0.5)
         proxy.to_server = proxy.to_client = None
         proxy.blackhole(False)
 

@@ -166,7 +166,7 @@ CHECKS: list[Check] = [
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_what_was_acknowledged_is_read(cluster: LocalCluster, check: Check, tmp_path: Path) -> None:
     """Also what another client wrote, and through the server that is behind."""
-    async with setting(cluster) as at, asyncio.timeout(60):
+    async with setting(cluster) as at, asyncio.timeout(120):
         for number in range(4):
             await at.behind()
             tmp = tmp_path / str(number)
@@ -184,7 +184,7 @@ async def test_what_is_missing_is_said_at_once(cluster: LocalCluster) -> None:
         info = await at.writer.get_info("a")
         last = await js.get_message(STREAM, last_by_subject=f"$O.b.C.{info.nuid}")
         await js.delete_message(STREAM, last.seq)
-        async with asyncio.timeout(2 + 5):
+        async with asyncio.timeout(15):  # and not the budget of 20 s, three times
             with pytest.raises(natsproto.NatsError, match="damaged"):
                 await at.reader.get("a")
             with pytest.raises(natsproto.NatsError, match="damaged"):
@@ -199,7 +199,7 @@ async def test_what_is_missing_is_said_at_once(cluster: LocalCluster) -> None:
 
 async def test_a_leader_that_was_cut_off(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on answering, with metas older than what others say of the chunks: nothing is damaged."""
-    async with setting(cluster) as at, asyncio.timeout(30):
+    async with setting(cluster) as at, asyncio.timeout(60):
         old = await at.writer.put("a", b"old" * 100)
         await at.writer.put("a", b"new" * 100)
         true = Bucket.leader_meta
@@ -223,7 +223,7 @@ async def test_a_leader_that_was_cut_off(cluster: LocalCluster, monkeypatch: pyt
 async def test_a_chunk_is_never_taken_for_another(cluster: LocalCluster) -> None:
     """Chunks of two objects lie between each other: where one is cannot be computed, only counted."""
     chunk = 4096
-    async with setting(cluster) as at, asyncio.timeout(60):
+    async with setting(cluster) as at, asyncio.timeout(120):
         for number in range(4):
             at.follower.pause()
             try:
@@ -246,7 +246,7 @@ async def test_a_chunk_is_never_taken_for_another(cluster: LocalCluster) -> None
 
 async def test_a_thousand_names(cluster: LocalCluster) -> None:
     """D3: complete, in every way there is, while others are written, and without a consumer left."""
-    async with setting(cluster) as at, asyncio.timeout(90):
+    async with setting(cluster) as at, asyncio.timeout(180):
         names = [f"n{number:04}" for number in range(1000)]
         for part in range(0, 1000, 50):
             await asyncio.gather(*(at.put(name, b"") for name in names[part : part + 50]))

@@ -26,9 +26,9 @@ async def bucket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ObjectStore]:
     """Read in batches or through a consumer; heartbeats so often that a pause is many of them long."""
-    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.1)
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
-    monkeypatch.setattr("objstore.read.feed.SILENCE", 0.3)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.4)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 1.2)
+    monkeypatch.setattr("objstore.read.feed.SILENCE", 1.0)
     store = await js.create_object_store(bucket=bucket_name, allow_direct=request.param == "direct")
     yield store
     assert await js.consumer_names(stream(store)) == []
@@ -58,7 +58,7 @@ async def test_a_reader_that_stops_for_a_while(bucket: ObjectStore, consumers: l
         for stop in (CHUNK + 3, 9 * MIB, SIZE):
             assert await reader.read(stop - position) == data[position:stop]
             position = stop
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(1.6)
     assert len(consumers) <= 1
 
 

@@ -70,7 +70,7 @@ async def consumer_elsewhere(
     store: ObjectStore, cluster: LocalCluster, here: LocalServer, **options: Any
 ) -> tuple[Listener, LocalServer]:
     """A watch whose consumer sits on another server than the one connected to, and that server."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             watcher = await store.watch(**options)
             consumer = watcher._watch._consumer
@@ -104,7 +104,7 @@ async def test_the_server_of_the_consumer_starts_again(cluster: LocalCluster, ki
         try:
             for number in range(30):
                 wanted["hot"] = (await store.put("hot", b"%d" % number)).revision
-            await listener.until(wanted, 10)
+            await listener.until(wanted, 60)
             for round in range(2):
                 await asyncio.to_thread(server.kill)
                 wanted[f"dead{round}"] = (await store.put(f"dead{round}", b"x")).revision
@@ -113,7 +113,7 @@ async def test_the_server_of_the_consumer_starts_again(cluster: LocalCluster, ki
                     name = f"new{round}-{number}"
                     wanted[name] = (await store.put(name, b"x")).revision
                 wanted["hot"] = (await store.put("hot", b"again")).revision
-                await listener.until(wanted, 30)
+                await listener.until(wanted, 60)
         finally:
             await listener.stop()
 
@@ -130,7 +130,7 @@ async def test_nothing_was_told_before_it_starts_again(cluster: LocalCluster) ->
             wanted = {f"dead{n}": (await store.put(f"dead{n}", b"x")).revision for n in range(5)}
             await asyncio.to_thread(server.restart)
             wanted["after"] = (await store.put("after", b"x")).revision
-            await listener.until(wanted, 30)
+            await listener.until(wanted, 60)
         finally:
             await listener.stop()
 
@@ -166,7 +166,7 @@ async def test_rolling_restarts_under_load(cluster: LocalCluster, how: str) -> N
         assert len(wanted) > 20
         changed = {name: revision for name, revision in wanted.items() if name != "before"}
         for number, listener in enumerate(listeners):
-            await listener.until(changed if number % 2 else wanted, 40)
+            await listener.until(changed if number % 2 else wanted, 60)
         for listener in listeners:
             await listener.stop()
 
@@ -184,7 +184,7 @@ async def _disturb(js: JetStreamContext, cluster: LocalCluster, server: LocalSer
     if how == "step down":
         leader = await leader_of(js, cluster, STREAM)
         await js.request(f"STREAM.LEADER.STEPDOWN.{STREAM}")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     if await leader_of(js, cluster, STREAM) is not leader:

@@ -27,11 +27,11 @@ from objstore import (
     OutcomeUnknownError,
     RevisionConflictError,
 )
-from support.objects import assert_exact, meta_subject, pattern
+from support.objects import assert_exact, impatient, meta_subject, pattern
 
 OLD, NEW, OTHER, TARGET = (pattern(size, size) for size in (900, 1000, 1100, 50))
 SIZE = 400
-LIMIT = 15.0
+LIMIT = 30.0
 
 State = dict[str, bytes]
 Hook = Callable[[], Awaitable[None]]
@@ -55,7 +55,7 @@ async def proxy(server: LocalServer) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def faulty(proxy: FaultProxy, store: ObjectStore) -> AsyncIterator[ObjectStore]:
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-        yield await client.jetstream(timeout=0.3).object_store(store.bucket)
+        yield await impatient(client, store.bucket, 0.5)
         proxy.to_server = proxy.to_client = None
 
 

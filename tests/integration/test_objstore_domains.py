@@ -6,7 +6,6 @@ A hub and a leaf node each have the bucket, so every message reaches both, and b
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -36,11 +35,10 @@ def binary(request: pytest.FixtureRequest) -> str | None:
     return old_binary()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 async def fill(client: Client, objects: dict[str, bytes]) -> ObjectStore:
@@ -82,9 +80,8 @@ class Linked:
 
 
 @pytest.fixture
-async def linked(binary: str | None, tmp_path: Path) -> AsyncIterator[Linked]:
+async def linked(binary: str | None, tmp_path: Path, port: int) -> AsyncIterator[Linked]:
     """Each side is filled while the other is away."""
-    port = free_port()
     listen = f'leafnodes {{ listen: "127.0.0.1:{port}" }}'
     remote = f'leafnodes {{ remotes = [ {{ url: "nats://127.0.0.1:{port}" }} ] }}'
     hub = LocalServer(name="hub", domain="hub", binary=binary, config=listen, store_dir=tmp_path)

@@ -18,7 +18,7 @@ from natsproto.testing import DROP, FaultProxy
 from natsproto.wire import Msg as WireMsg
 from natsproto.wire import Pub
 from objstore import ObjectNotFoundError, ObjectStore
-from support.objects import CHUNK, assert_exact, chunk_counts, chunk_sequences, pattern
+from support.objects import CHUNK, assert_exact, chunk_counts, chunk_sequences, impatient, pattern
 
 OLD = pattern(5 * CHUNK, 1)
 NEW = pattern(5 * CHUNK, 2)
@@ -85,7 +85,7 @@ async def test_a_lost_answer_to_a_deletion(proxy: FaultProxy, store: ObjectStore
     info = await store.put("a", OLD)
     seq = (await chunk_sequences(store, info.nuid))[-1]
     async with natsproto.connect(proxy.url) as client:
-        same = await client.jetstream(timeout=0.2).object_store(store.bucket)
+        same = await impatient(client, store.bucket, 0.2)
         subject = f"$JS.API.STREAM.MSG.DELETE.OBJ_{store.bucket}".encode()
         proxy.to_server, proxy.to_client = once_answered(store, subject)
         async with asyncio.timeout(10):

@@ -13,7 +13,7 @@ from natsproto.testing import DROP, FaultProxy
 from natsproto.wire import Msg
 from objstore import ObjectStore
 from objstore.format.naming import meta_subjects
-from support.objects import write_raw
+from support.objects import impatient, write_raw
 
 NAMES = ["abc", "ab", "a", "??>", "??>>~~", "??>>~ü", "~"]
 
@@ -99,7 +99,7 @@ async def test_lost_answers(store: ObjectStore, lost: int) -> None:
         natsproto.connect(proxy.url) as client,
         asyncio.timeout(10),
     ):
-        other = await client.jetstream(timeout=0.2).object_store(store.bucket)
+        other = await impatient(client, store.bucket, 0.2)
         proxy.to_client = lose
         where, message = await other._bucket.locate(name)
         assert message is not None

@@ -21,7 +21,7 @@ from objstore import (
     ObjectStore,
 )
 from objstore.write.put import GUESS_AFTER, NewNames
-from support.objects import CHUNK, assert_exact, pattern, stream
+from support.objects import CHUNK, assert_exact, impatient, pattern, stream
 
 LIMIT = 10.0
 
@@ -163,7 +163,7 @@ async def test_disturbed_answers(server: LocalServer, store: ObjectStore, action
     await store.put("a", data)
     async with FaultProxy(server.url) as proxy:
         async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
-            faulty = await client.jetstream(timeout=0.5).object_store(store.bucket)
+            faulty = await impatient(client, store.bucket, 0.5)
             seen = 0
 
             def hook(event: Any, raw: bytes) -> Any:

@@ -20,7 +20,7 @@ class Calls:
     def __len__(self) -> int:
         return len(self.items)
 
-    async def until(self, count: int = 1, *, timeout: float = 5.0) -> list[Any]:
+    async def until(self, count: int = 1, *, timeout: float = 20.0) -> list[Any]:
         """Wait until there were ``count`` calls."""
         async with asyncio.timeout(timeout):
             while len(self.items) < count:

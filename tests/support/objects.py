@@ -8,6 +8,7 @@ import json
 import random
 from typing import Any
 
+from natsproto.aio.client import Client
 from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.context import JetStreamContext
 from objstore import ObjectStore
@@ -20,6 +21,13 @@ CHUNK = 128 * KIB
 def pattern(size: int, seed: int = 0) -> bytes:
     """Bytes that repeat nowhere, the same for the same seed."""
     return random.Random(seed).randbytes(size)
+
+
+async def impatient(client: Client, bucket: str, timeout: float) -> ObjectStore:
+    """Open a bucket with the usual patience; from then on its requests have ``timeout`` seconds each."""
+    store = await client.jetstream().object_store(bucket)
+    store.js.timeout = timeout
+    return store
 
 
 def stream(store: ObjectStore) -> str:

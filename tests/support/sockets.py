@@ -1,11 +1,25 @@
-"""Which ports a process listens on."""
+"""Which ports a process listens on, and ports for servers to come."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from natsproto.server._process import Ports
+
 _LISTENS = "0A"
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody else gets meanwhile, also while no server listens there."""
+    ports = Ports([("127.0.0.1", 0)])
+    try:
+        yield ports.numbers[0]
+    finally:
+        ports.release()
 
 
 def listening(pid: int) -> dict[int, str]:
