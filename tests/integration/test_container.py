@@ -215,18 +215,29 @@ def test_image_missing(image: None, monkeypatch: pytest.MonkeyPatch) -> None:
         Container().__enter__()
 
 
-def test_not_healthy_in_time(image: None) -> None:
-    container = Container(timeout=0)
-    with pytest.raises(BenchError, match=r"^n0 is not healthy after 0 s; the last line of its log: "):
+@pytest.fixture
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a copy of the compose file and of what it mounts lies, which is used in its place."""
+    for name in ("compose.yaml", "single.conf", "cluster.conf"):
+        shutil.copy(ROOT / "docker" / name, tmp_path)
+    monkeypatch.setattr(container_module, "COMPOSE_FILE", tmp_path / "compose.yaml")
+    return tmp_path
+
+
+def test_not_healthy_in_time(image: None, composed: Path) -> None:
+    """Who is asked for it never answers: it is not, however late the first look comes."""
+    file = composed / "compose.yaml"
+    asked = "http://127.0.0.1:8222/healthz"
+    assert file.read_text().count(asked) == 1
+    file.write_text(file.read_text().replace(asked, "http://127.0.0.1:1/healthz"))
+    container = Container(timeout=1)
+    with pytest.raises(BenchError, match=r"^n0 is not healthy after 1 s; the last line of its log: "):
         container.__enter__()
     assert resources(container._project) == []
 
 
-def test_server_that_ends_at_once(image: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("compose.yaml", "single.conf", "cluster.conf"):
-        shutil.copy(ROOT / "docker" / name, tmp_path)
-    (tmp_path / "single.conf").write_text("port: nonsense\n")
-    monkeypatch.setattr(container_module, "COMPOSE_FILE", tmp_path / "compose.yaml")
+def test_server_that_ends_at_once(image: None, composed: Path) -> None:
+    (composed / "single.conf").write_text("port: nonsense\n")
     container = Container()
     with pytest.raises(BenchError, match=r"^n0 ended at once; its last words: nats-server: .*node\.conf:1"):
         container.__enter__()
