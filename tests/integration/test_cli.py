@@ -25,7 +25,7 @@ from objstore.cli.main import main
 from objstore.format.codec import encode_meta
 from support.skips import left_out, missing
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Command:
@@ -68,6 +68,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the user's environment counts; the working directory is a fresh one."""
     for name in [name for name in os.environ if name.startswith("NATS_") and name != "NATS_SERVER_BIN"]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("NATS_TIMEOUT", "10s")  # a server on a busy machine is not a silent one
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     (tmp_path / "work").mkdir()

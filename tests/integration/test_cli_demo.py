@@ -24,7 +24,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "tmp").mkdir()
     path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NATS_URL")}
-    return {**kept, "PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp")}
+    return {**kept, "PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp"), "NATS_TIMEOUT": "10s"}
 
 
 def run(environment: dict[str, str], tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -22,9 +22,9 @@ from objstore.cli import local as cli_local
 from objstore.cli.local import LOCK_NAME, LocalDirectory, LockFile, process_mark
 from objstore.cli.main import main
 from objstore.cli.output import CommandError
-from support.sockets import listening
+from support.sockets import listening, reserved_port
 
-WAIT = 30.0
+WAIT = 60.0
 
 HOLDER = """
 import asyncio, json, sys
@@ -44,11 +44,19 @@ asyncio.run(hold())
 @pytest.fixture(autouse=True)
 def paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("NATS_TIMEOUT", "10s")  # a server on a busy machine is not a silent one
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where the server will be that is started: not where other tests expect nobody to listen."""
+    with reserved_port() as number:
+        yield number
 
 
 @pytest.fixture
@@ -209,20 +217,23 @@ def test_a_lock_file_left_behind_by_a_crash(
         b"nonsense",
         b"[]",
         b'{"url": 1, "pid": "x"}',
-        b'{"url": "nats://t@127.0.0.1:1", "pid": 999999999, "mark": "1"}',
+        b'{"url": "nats://t@127.0.0.1:PORT", "pid": 999999999, "mark": "1"}',
         b'{"url": "nats://t@127.0.0.1:99999", "pid": 0}',
-        json.dumps({"url": "nats://t@127.0.0.1:1", "pid": os.getpid(), "mark": "0"}).encode(),
+        json.dumps({"url": "nats://t@127.0.0.1:PORT", "pid": os.getpid(), "mark": "0"}).encode(),
     ],
     ids=["empty", "no JSON", "no object", "no values", "no process", "no port", "not a server"],
 )
-def test_what_the_lock_file_says_may_be_nonsense(directory: Path, content: bytes) -> None:
+def test_what_the_lock_file_says_may_be_nonsense(directory: Path, port: int, content: bytes) -> None:
     directory.mkdir()
-    (directory / LOCK_NAME).write_bytes(content)
+    (directory / LOCK_NAME).write_bytes(content.replace(b"PORT", b"%d" % port))
     assert main(["--local", str(directory), "-q", "bucket", "add", "b"]) == 0
 
 
 def test_a_server_that_nobody_ends_is_ended(
-    directory: Path, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    directory: Path,
+    port: int,
+    start: Callable[..., subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The starter and its watchdog are gone, the server still runs: never a second one beside it."""
     from objstore.cli import local
@@ -230,7 +241,8 @@ def test_a_server_that_nobody_ends_is_ended(
     monkeypatch.setattr(local, "LEFT_ALONE", 0.2)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as orphan:
         directory.mkdir()
-        document = {"url": "nats://t@127.0.0.1:1", "pid": orphan.pid, "mark": process_mark(orphan.pid)}
+        url = f"nats://t@127.0.0.1:{port}"
+        document = {"url": url, "pid": orphan.pid, "mark": process_mark(orphan.pid)}
         (directory / LOCK_NAME).write_text(json.dumps(document))
         assert main(["--local", str(directory), "-q", "bucket", "add", "b"]) == 0
         assert orphan.wait(WAIT) == -signal.SIGTERM
@@ -302,7 +314,7 @@ async def test_who_listens_in_the_servers_place_is_told_nothing(
                     pass
         monkeypatch.undo()
         holder.close()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), WAIT)
         server.close()
     assert set(told) == {b""}
 
