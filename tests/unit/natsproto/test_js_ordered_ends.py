@@ -147,11 +147,19 @@ async def test_stop_is_cancelled(stream: Stream) -> None:
     await finish(stream, reader)
 
 
-async def test_stop_while_disconnected_does_not_wait(stream: Stream) -> None:
+def patient(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """A reader that waits for answers for long, if it waits at all."""
+    monkeypatch.setattr("natsproto.jetstream.ordered.DELETE_TIMEOUT", 60.0)
     reader = Reader(stream)
+    reader.consumer._js.timeout = 60.0
+    return reader
+
+
+async def test_stop_while_disconnected_does_not_wait(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = patient(stream, monkeypatch)
     await reader.consumer.start()
     stream.server.lose()
-    async with asyncio.timeout(0.2):
+    async with asyncio.timeout(5):
         await reader.consumer.stop()
     stream.server.connect()
     deletes = [pub for pub in stream.server.pubs if b".CONSUMER.DELETE." in pub.subject]
@@ -167,12 +175,12 @@ async def test_stop_with_a_server_that_does_not_answer(stream: Stream) -> None:
         await reader.consumer.stop()
 
 
-async def test_the_client_is_closed(stream: Stream) -> None:
-    reader = Reader(stream)
+async def test_the_client_is_closed(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = patient(stream, monkeypatch)
     await reader.consumer.start()
     await stream.server.client.close()
     assert [type(exc) for exc in reader.failures] == [ConnectionClosedError]  # at once, by nobody's heartbeat
-    async with asyncio.timeout(0.2):
+    async with asyncio.timeout(5):
         await reader.consumer.stop()
 
 

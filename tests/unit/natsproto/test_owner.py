@@ -17,6 +17,7 @@ from natsproto.errors import ServerProcessError
 from natsproto.server import LocalCluster, LocalServer, find_server, local
 from natsproto.server.process import Ports
 from support.servers import old_binary
+from support.sockets import reserved_port
 
 STRANGER = 65534
 
@@ -85,9 +86,9 @@ def strangers() -> Iterator[Strangers]:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as once:
-        return int(once.getsockname()[1])
+def free_port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 def whose(connection: socket.socket) -> int | None:
@@ -117,7 +118,7 @@ def test_our_own_user_once_it_was_accepted(host: str, to: str) -> None:
 @root
 @pytest.mark.parametrize(("host", "to"), ENDS)
 def test_another_user(strangers: Strangers, host: str, to: str) -> None:
-    with socket.create_connection((to, strangers.listen(host)), timeout=5) as connection:
+    with socket.create_connection((to, strangers.listen(host)), timeout=15) as connection:
         assert connection.recv(100) == b"INFO {}\r\n"
         assert whose(connection) == STRANGER
 
@@ -173,7 +174,7 @@ def test_a_server_finds_another_port(
     monkeypatch.setattr(Ports, "__init__", losing)
     with LocalServer(binary=binary, monitoring=False, token="t") as server:
         assert server.port not in lost
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
             assert b'"server_id"' in connection.recv(4096)
             assert whose(connection) == os.geteuid()
     assert lost

@@ -220,6 +220,6 @@ def test_dead_cycles(holder: str) -> None:
         [sys.executable, "-X", "dev", "-W", "error", "-c", CODE.replace("{body}", body)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")

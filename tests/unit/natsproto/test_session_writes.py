@@ -14,7 +14,7 @@ from natsproto.aio.options import Options
 from natsproto.aio.session import FLUSH_AT, Session
 from support.fake_session import turns
 
-LIMIT = 5.0
+LIMIT = 20.0
 
 
 class Wire:

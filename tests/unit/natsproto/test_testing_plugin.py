@@ -58,7 +58,7 @@ def run(tmp_path: Path, *args: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,7 +79,7 @@ def test_an_outside_server(tmp_path: Path) -> None:
 
 def test_importing_the_tools_does_not_load_pytest() -> None:
     code = "import sys, natsproto.testing; sys.exit('pytest' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 0
 
 

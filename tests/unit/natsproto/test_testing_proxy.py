@@ -430,7 +430,7 @@ async def test_urls_and_misuse() -> None:
 
 
 async def echo(url: str, work: Callable[[nats.NATS], Awaitable[None]], **options: Any) -> None:
-    nc = await nats.connect(url, **options)
+    nc = await nats.connect(url, connect_timeout=10, **options)
     try:
         await work(nc)
     finally:

@@ -42,7 +42,7 @@ async def test_a_client_connects_and_gets_an_answer() -> None:
         await conn.serve()
 
     async with ScriptedServer(script) as server:
-        nc = await nats.connect(server.url)
+        nc = await nats.connect(server.url, connect_timeout=10)
         assert nc.max_payload == 99
         assert (await nc.request("service.x", b"q", timeout=5)).data == b"answer to q"
         await nc.close()
@@ -52,7 +52,7 @@ async def test_a_client_connects_and_gets_an_answer() -> None:
 
 async def test_without_a_script_it_is_a_polite_server() -> None:
     async with ScriptedServer() as server:
-        nc = await nats.connect(server.url)
+        nc = await nats.connect(server.url, connect_timeout=10)
         await nc.flush(5)
         await nc.close()
 
@@ -98,10 +98,11 @@ async def test_expect() -> None:
 
 async def test_expect_has_a_bound_and_tells_what_came_instead() -> None:
     async def script(conn: ScriptedConnection) -> None:
+        await conn.expect("ready")  # what follows has come with it
         await conn.expect("wanted", timeout=0.05)
 
     async with ScriptedServer(script) as server, dial(server.port) as (_, writer):
-        writer.write(b"PUB other 0\r\n\r\n")
+        writer.write(b"PUB ready 0\r\n\r\nPUB other 0\r\n\r\n")
         with pytest.raises(ScriptError, match=r"'wanted' within 0.05 s, got \[Pub\(.*other"):
             await server.finished()
 
@@ -186,7 +187,7 @@ async def test_a_stalled_client_is_noticed() -> None:
             await conn.send(bytes(32 << 20))
 
     async with ScriptedServer(script, timeout=0.2) as server, dial(server.port) as (reader, _):
-        await server.finished(timeout=5)
+        await server.finished(timeout=20)
         del reader
 
 

@@ -14,6 +14,7 @@ from objstore.bucket.budget import Budget
 from objstore.bucket.retry import retrying
 from objstore.write.doubt import in_vain
 from support.fake_session import FakeServer
+from support.simulation import in_virtual_time
 
 
 @pytest.fixture
@@ -22,14 +23,14 @@ async def server() -> FakeServer:
 
 
 async def test_progress_renews_it() -> None:
-    budget = Budget(10)
+    budget = Budget(1000)
     began = budget.deadline
-    assert 9 < budget.left <= 10
-    budget.progress(ago=4)
-    assert 5 < budget.left <= 6
+    assert 900 < budget.left <= 1000
+    budget.progress(ago=400)
+    assert 500 < budget.left <= 600
     budget.progress()
     assert budget.deadline >= began
-    budget.progress(ago=11)
+    budget.progress(ago=1001)
     assert budget.left == 0
 
 
@@ -42,17 +43,20 @@ async def test_a_bound_ends_the_block() -> None:
     assert budget.left == 0
 
 
-async def test_progress_in_a_bound_renews_it() -> None:
-    budget = Budget(0.5)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    for _ in range(3):
-        turn = loop.create_future()
-        loop.call_later(0.2, turn.set_result, None)
-        async with budget.bound():
-            await turn
-            budget.progress()
-    assert loop.time() - began > budget.seconds
+def test_progress_in_a_bound_renews_it() -> None:
+    async def work() -> None:
+        budget = Budget(0.5)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(3):
+            turn = loop.create_future()
+            loop.call_later(0.2, turn.set_result, None)
+            async with budget.bound():
+                await turn
+                budget.progress()
+        assert loop.time() - began > budget.seconds
+
+    in_virtual_time(work)
 
 
 def failing(*answers: Any) -> tuple[Callable[[], Awaitable[Any]], list[Any]]:
@@ -84,11 +88,14 @@ async def test_what_lasts_is_raised_at_once(server: FakeServer, budget: float) -
             await retrying(server.client, call, budget)
 
 
-async def test_the_last_failure_is_told(server: FakeServer) -> None:
-    call, _ = failing(RequestTimeoutError("a"), NoRespondersError("b"))
-    async with asyncio.timeout(5):
-        with pytest.raises(NoRespondersError):
-            await retrying(server.client, call, 0.2)
+def test_the_last_failure_is_told() -> None:
+    async def work() -> None:
+        call, _ = failing(RequestTimeoutError("a"), NoRespondersError("b"))
+        async with asyncio.timeout(5):
+            with pytest.raises(NoRespondersError):
+                await retrying(FakeServer().client, call, 0.2)
+
+    in_virtual_time(work)
 
 
 async def test_an_attempt_is_bounded_as_well(server: FakeServer) -> None:

@@ -448,7 +448,7 @@ async def test_a_pipe_that_stays_silent(tmp_path: Path, opened: bool) -> None:
     keep = os.open(path, os.O_RDWR) if opened else -1
     file = path.open("rb") if opened else None
     reading = asyncio.create_task(read(path if file is None else file))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # so it is at the pipe
     reading.cancel()
     async with asyncio.timeout(RELEASE + 5):
         await asyncio.wait([reading])
