@@ -25,7 +25,7 @@ SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20 * CHUNK + 3]
 @pytest.fixture
 async def peer(server: LocalServer, store: ObjectStore) -> AsyncIterator[Any]:
     """The same bucket, opened by nats-py."""
-    client = await nats.connect(server.url)
+    client = await nats.connect(server.url, connect_timeout=10)
     yield await client.jetstream().object_store(store.bucket)
     await client.close()
     for name in await store.js.consumer_names(stream(store)):  # it leaves them to expire
@@ -33,7 +33,7 @@ async def peer(server: LocalServer, store: ObjectStore) -> AsyncIterator[Any]:
 
 
 async def peer_get(peer: Any, name: str) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         data = (await peer.get(name)).data
     assert isinstance(data, bytes)
     return data
@@ -106,14 +106,14 @@ async def test_lists(store: ObjectStore, peer: Any) -> None:
     await store.delete("c")
     await store.add_link("l", await store.get_info("a"))
     await store.add_bucket_link("bl", "elsewhere")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         theirs = {info.name for info in await peer.list(ignore_deletes=True)}
     assert theirs == {info.name for info in await store.list()} == {"a", "b", "l", "bl"}
 
 
 async def test_watch(store: ObjectStore, peer: Any) -> None:
     await peer.put("a", b"1")
-    async with store.watch() as watcher, asyncio.timeout(10):
+    async with store.watch() as watcher, asyncio.timeout(30):
         assert (await anext(watcher)).name == "a"
         await peer.delete("a")
         info = await anext(watcher)
@@ -143,7 +143,7 @@ async def test_metadata(store: ObjectStore, peer: Any) -> None:
 
 async def test_bucket_of_theirs(server: LocalServer, store: ObjectStore, peer: Any) -> None:
     js = store.js
-    client = await nats.connect(server.url)
+    client = await nats.connect(server.url, connect_timeout=10)
     try:
         name = store.bucket + "-py"
         theirs = await client.jetstream().create_object_store(

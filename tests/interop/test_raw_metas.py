@@ -22,7 +22,7 @@ from support.objects import CHUNK, chunk_counts, chunk_subject, meta_subject, pa
 EVERY_SERVER = True
 NUID = "nuid0123456789abcdefgh"
 ISO = "2026-11-22T14:15:10.159027+00:00"
-LIMIT = 10.0
+LIMIT = 30.0
 
 
 def document(store: ObjectStore, data: bytes, **changes: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ async def test_version_and_flag(nc: natsproto.Client, server: LocalServer, colum
         await js.publish(f"{name}.x", b"1")
         async with await nc.subscribe(inbox) as messages:
             await js.create_consumer(name, {"deliver_subject": inbox, "ack_policy": "none"})
-            reply = (await messages.next_msg(timeout=5)).reply
+            reply = (await messages.next_msg(timeout=10)).reply
     finally:
         await js.delete_stream(name)
     assert reply is not None

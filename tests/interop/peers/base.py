@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-TIMEOUT = 10.0  # seconds; no operation of a test takes a tenth of it
+TIMEOUT = 30.0  # seconds; no operation of a test takes a tenth of it
 
 
 class PeerError(Exception):

@@ -71,7 +71,7 @@ class NatsPy(Peer):
 
     @classmethod
     async def connect(cls, url: str) -> NatsPy:
-        return cls(await nats.connect(url))
+        return cls(await nats.connect(url, connect_timeout=10))
 
     async def create_bucket(self, bucket: str, *, description: str = "", ttl: float = 0) -> None:
         config = api.ObjectStoreConfig(description=description or None, ttl=ttl or None)

@@ -13,7 +13,7 @@ from typing import Any
 import natsrpy
 from natsrpy.js import ObjectStoreConfig
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 def entry(info: Any) -> dict[str, Any]:
