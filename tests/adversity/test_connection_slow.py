@@ -87,7 +87,7 @@ async def test_a17_large_payloads_split_anyhow(new_server: LocalServer) -> None:
 
 
 async def test_a17_ping_waits_behind_data_on_a_slow_uplink() -> None:
-    """256 KiB at 256 KiB/s with messages that are echoed meanwhile: several PING intervals, no false alarm."""
+    """256 KiB at 256 KiB/s, and messages are echoed meanwhile: several PING intervals, no false alarm."""
     count = 64
 
     async def script(conn: ScriptedConnection) -> None:

@@ -32,7 +32,7 @@ async def leader_of(js: JetStreamContext, cluster: LocalCluster) -> LocalServer:
 
 async def test_no_stale_read(cluster: LocalCluster) -> None:
     """C10: what one node acknowledged, every other node reads, at once."""
-    clients = [await natsproto.connect(server.url) for server in cluster.servers]
+    clients = [await natsproto.connect(server.url, connect_timeout=10) for server in cluster.servers]
     try:
         await clients[0].jetstream().create_object_store(bucket="b", replicas=3)
         stores: list[ObjectStore] = [await client.jetstream().object_store("b") for client in clients]

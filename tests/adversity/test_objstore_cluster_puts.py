@@ -66,7 +66,7 @@ async def test_cancelled(cluster: LocalCluster, store: ObjectStore, what: str, l
     task: asyncio.Task[Any]
     async with (
         FaultProxy(cluster.servers[1].url) as proxy,
-        natsproto.connect(proxy.url, ignore_discovered=True) as client,
+        natsproto.connect(proxy.url, ignore_discovered=True, connect_timeout=10) as client,
     ):
         faulty = await impatient(client, store.bucket, 0.5)
 

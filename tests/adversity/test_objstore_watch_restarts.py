@@ -88,7 +88,7 @@ async def consumer_elsewhere(
 async def test_the_server_of_the_consumer_starts_again(cluster: LocalCluster, kind: str) -> None:
     """Its consumer starts over, and nobody says so: the connection is another server's."""
     here = cluster.servers[0]
-    async with natsproto.connect(here.url, ignore_discovered=True) as client:
+    async with natsproto.connect(here.url, ignore_discovered=True, connect_timeout=10) as client:
         js = client.jetstream()
         store = await js.create_object_store(bucket="b", replicas=3)
         wanted: dict[str, int] = {}
@@ -121,7 +121,7 @@ async def test_the_server_of_the_consumer_starts_again(cluster: LocalCluster, ki
 async def test_nothing_was_told_before_it_starts_again(cluster: LocalCluster) -> None:
     """A consumer that has counted nothing cannot be seen to start over: it must begin at the same place."""
     here = cluster.servers[0]
-    async with natsproto.connect(here.url, ignore_discovered=True) as client:
+    async with natsproto.connect(here.url, ignore_discovered=True, connect_timeout=10) as client:
         store = await client.jetstream().create_object_store(bucket="b", replicas=3)
         await store.put("before", b"x")
         listener, server = await consumer_elsewhere(store, cluster, here, updates_only=True)

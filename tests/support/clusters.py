@@ -29,7 +29,9 @@ async def client_each(cluster: LocalCluster) -> AsyncIterator[list[Client]]:
     """A client at each server, which stays there."""
     async with contextlib.AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(natsproto.connect(server.url, ignore_discovered=True))
+            await stack.enter_async_context(
+                natsproto.connect(server.url, ignore_discovered=True, connect_timeout=10)
+            )
             for server in cluster.servers
         ]
 
