@@ -100,7 +100,7 @@ async def test_put_is_read_by_nats_py(server: LocalServer, store: ObjectStore, b
     size = 300_000
     where = ("--bucket", bucket_name, "--name", "object", "--size", str(size))
     ceiling("put", server.url, *where, data=payload(size))
-    peer = await nats.connect(server.url)
+    peer = await nats.connect(server.url, connect_timeout=10)
     try:
         found = await (await peer.jetstream().object_store(bucket_name)).get("object")
     finally:

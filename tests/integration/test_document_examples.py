@@ -109,7 +109,7 @@ async def test_the_page_runs(which: str, request: pytest.FixtureRequest) -> None
         scope["store"] = await js.create_object_store(bucket="docs")
         for block in blocks("python"):
             await run(block, scope)
-        async with asyncio.timeout(10):  # the watcher nobody refers to any more stops by itself
+        async with asyncio.timeout(30):  # the watcher nobody refers to any more stops by itself
             while await js.consumer_names("OBJ_docs"):
                 pass
 
@@ -286,7 +286,7 @@ async def test_watch_needs_no_await(store: ObjectStore) -> None:
             changes.put_nowait((info.name, info.deleted))
 
     watching = asyncio.create_task(watch_objects())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await changes.get() == ("there", False)
         await store.put("new", b"1")
         assert await changes.get() == ("new", False)
@@ -295,7 +295,7 @@ async def test_watch_needs_no_await(store: ObjectStore) -> None:
     watching.cancel()  # such a loop never ends by itself
     with pytest.raises(asyncio.CancelledError):
         await watching
-    async with asyncio.timeout(10):  # the watcher nobody refers to any more stops by itself
+    async with asyncio.timeout(30):  # the watcher nobody refers to any more stops by itself
         while await store.js.consumer_names(f"OBJ_{store.bucket}"):
             pass
 
@@ -303,7 +303,7 @@ async def test_watch_needs_no_await(store: ObjectStore) -> None:
 async def test_watch_may_be_awaited(store: ObjectStore) -> None:
     await store.put("there", b"")
     watcher = await store.watch()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for info in watcher:
             assert info.name == "there"
             break

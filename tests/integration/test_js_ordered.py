@@ -23,7 +23,7 @@ from natsproto.testing import DROP, DUPLICATE, HOLD, FaultProxy
 from natsproto.wire import Msg, Pub
 from support.skips import left_out
 
-LIMIT = 10.0
+LIMIT = 30.0
 CHUNK = 128 * 1024
 
 
@@ -45,7 +45,7 @@ class Reader:
             on_message=self.on_message,
             on_failure=self.on_failure,
             on_idle=self.on_idle,
-            **{"heartbeat": 0.2, **options},
+            **{"heartbeat": 0.5, **options},
         )
 
     def on_message(self, msg: Msg, delivery: Delivery) -> None:
@@ -105,7 +105,7 @@ async def fill(js: JetStreamContext, name: str, count: int, size: int = 1) -> st
 async def test_everything_in_order_with_flow_control(js: JetStreamContext, name: str) -> None:
     """16 MiB are eight times the window the server begins with."""
     wanted = await fill(js, name, 128, CHUNK)
-    reader = Reader(js, name)
+    reader = Reader(js, name, heartbeat=2.0)
     info = await reader.consumer.start()
     assert info.num_pending == 128
     await reader.read(128)
@@ -117,7 +117,7 @@ async def test_everything_in_order_with_flow_control(js: JetStreamContext, name:
 
 async def test_a_slow_reader_holds_the_server_back(js: JetStreamContext, name: str) -> None:
     wanted = await fill(js, name, 128, CHUNK)
-    reader = Reader(js, name)
+    reader = Reader(js, name, heartbeat=5.0)
     reader.then = reader.consumer.pause
     await reader.consumer.start()
     rounds = 0
@@ -214,7 +214,7 @@ async def test_a_message_lost_or_twice_or_late(
 
 async def test_the_consumer_is_deleted(js: JetStreamContext, name: str) -> None:
     await fill(js, name, 3)
-    reader = Reader(js, name)
+    reader = Reader(js, name, heartbeat=1.0)
     await reader.consumer.start()
     await reader.read(3)
     (consumer,) = await js.consumer_names(name)
@@ -317,18 +317,18 @@ async def test_the_stream_goes(js: JetStreamContext, name: str, again: bool) -> 
 async def test_a_pause_of_the_application(js: JetStreamContext, name: str) -> None:
     """An application that does not run for many heartbeats is not a server that went silent."""
     await fill(js, name, 50)
-    reader = Reader(js, name, heartbeat=0.1)
+    reader = Reader(js, name, heartbeat=0.3)
 
     def then() -> None:
         if len(reader.seqs) in (1, 25, 50):
-            time.sleep(0.4)  # the loop stands still, that is the point
+            time.sleep(1.0)  # the loop stands still, that is the point
 
     reader.then = then
     await reader.consumer.start()
     await reader.read(50)
     idle = reader.idle
     await reader.until(lambda: reader.idle > idle)
-    time.sleep(0.4)
+    time.sleep(1.0)
     await fill(js, name, 10)
     await reader.read(60)
     assert reader.consumer.restarts == 0
@@ -393,7 +393,7 @@ async def test_longer_acknowledgement_subjects() -> None:
         await js.create_stream(StreamConfig(name="S", subjects=["S.>"], storage="memory", allow_direct=True))
         wanted = await fill(js, "S", 64, CHUNK)
         replies: list[bytes | None] = []
-        reader = Reader(js, "S")
+        reader = Reader(js, "S", heartbeat=5.0)
         deliver = reader.consumer._on_message
 
         def on_message(msg: Msg, delivery: Delivery) -> None:

@@ -23,7 +23,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import DROP, DUPLICATE, HOLD, FaultProxy
 from natsproto.wire import Msg, Pub
 
-LIMIT = 5.0
+LIMIT = 20.0
 
 
 @pytest.fixture
@@ -121,6 +121,9 @@ async def test_the_window_and_a_lost_connection(server: LocalServer, js: JetStre
         for n in range(3):
             await window.publish(b"%d" % n)
         await nc.flush()
+        async with asyncio.timeout(LIMIT):
+            while (await js.stream_info(name)).messages < 3:  # answers come before what came is stored
+                pass
         settling = asyncio.ensure_future(window.settle())
         proxy.cut()
         async with asyncio.timeout(LIMIT):
@@ -133,7 +136,7 @@ async def test_the_window_and_a_lost_connection(server: LocalServer, js: JetStre
 
 async def test_the_window_and_a_lost_acknowledgement(server: LocalServer, name: str) -> None:
     async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as nc:
-        window = nc.jetstream().publish_window(f"{name}.a", name, progress_timeout=0.1)
+        window = nc.jetstream().publish_window(f"{name}.a", name, progress_timeout=1.5)
         proxy.to_client = lambda event, raw: (
             DROP if isinstance(event, Msg) and event.subject == window.inbox + b".1" else None
         )

@@ -19,7 +19,7 @@ from natsproto.jetstream.pull import PullConsumer
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
 
-LIMIT = 5.0
+LIMIT = 20.0
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_max_bytes_of_the_newest_of_each_subject(js: JetStreamContext, nam
         found, count = 0, -1
         async with asyncio.timeout(LIMIT):
             while count:
-                count = len(await pull.fetch(100, max_bytes=5000, timeout=0.2))
+                count = len(await pull.fetch(100, max_bytes=5000, timeout=1))
                 found += count
         assert (found < 20) is lacking
 
@@ -107,15 +107,15 @@ async def test_acknowledgements(js: JetStreamContext, name: str, pull: PullConsu
     await messages[2].term()
     await messages[3].in_progress()
     await js.client.flush()
-    async with asyncio.timeout(10):  # acknowledgements are worked off later than they arrive
+    async with asyncio.timeout(LIMIT):  # acknowledgements are worked off later than they arrive
         while (await js.consumer_info(name, "c")).raw["num_ack_pending"] != 1:
             pass
     await messages[3].nak()
-    rest = await pull.fetch(7, timeout=3)
+    rest = await pull.fetch(7, timeout=10)
     (again,) = [m for m in rest if m.seq == 4]
     assert (len(rest), again.metadata.delivered) == (7, 2)
     await again.nak(0.05)
-    (later,) = await pull.fetch(1, timeout=3)
+    (later,) = await pull.fetch(1, timeout=10)
     assert (later.seq, later.metadata.delivered) == (4, 3)
 
 
@@ -123,7 +123,7 @@ async def test_redelivery(js: JetStreamContext, name: str) -> None:
     config = ConsumerConfig(durable_name="c", ack_policy="explicit", ack_wait=timedelta(milliseconds=200))
     pull = await js.pull_consumer(name, config=config)
     await pull.fetch(1)
-    found = await pull.fetch(10, timeout=2)
+    found = await pull.fetch(10, timeout=10)
     assert {m.seq for m in found} == set(range(1, 11))
     assert max(m.metadata.delivered for m in found) == 2
 
@@ -195,10 +195,10 @@ async def test_the_connection_comes_back(server: LocalServer, name: str, pull: P
         waiting = asyncio.ensure_future(through.fetch(1, timeout=30))
         await nc.flush()
         proxy.cut()
-        async with asyncio.timeout(LIMIT + 5):
+        async with asyncio.timeout(LIMIT):
             with pytest.raises(ConnectionError):
                 await waiting
-            assert await through.fetch(1, timeout=2) == []  # that long it may take to connect again
+            assert await through.fetch(1, timeout=3) == []  # that long it may take to connect again
 
 
 async def test_not_permitted() -> None:

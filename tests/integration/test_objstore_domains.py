@@ -6,7 +6,7 @@ A hub and a leaf node each have the bucket, so every message reaches both, and b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from objstore import ForeignBucketError, ObjectMeta, ObjectStore
 from support.clusters import SERVERS
 from support.objects import CHUNK, assert_exact, pattern
 from support.servers import old_binary
+from support.sockets import reserved_port
 
 LIMIT = 20.0
 HERE = {f"leaf{n}": pattern(1000 + n, n) for n in range(6)} | {"both": pattern(3 * CHUNK, 7)}

@@ -68,7 +68,7 @@ class UnderWay:
         before = set(await chunk_counts(self._store))
         self._task = asyncio.ensure_future(put(self._pieces()))
         await self._paused.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while sum((await chunk_counts(self._store)).values()) < len(before) + self._sent // PIECE:
                 pass
         (self.nuid,) = set(await chunk_counts(self._store)) - before
@@ -76,7 +76,7 @@ class UnderWay:
     async def end(self) -> ObjectInfo:
         self._go_on.set()
         assert self._task is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._task
 
 
@@ -339,7 +339,7 @@ async def test_gc_ends_while_somebody_writes(store: ObjectStore, monkeypatch: py
     monkeypatch.setattr(
         type(store._bucket), "first_after", lambda self, *args, **options: first_after(*args, **options)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await store.gc(older_than=timedelta(hours=1))
     assert 0 < written < 50
 
@@ -356,7 +356,7 @@ async def test_a_flood_ends_an_upload(store: ObjectStore, monkeypatch: pytest.Mo
         return revision
 
     monkeypatch.setattr(Commit, "run", flooded)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with pytest.raises(IntegrityError, match="goes on storing"):
             await upload.send(DATA)
 

@@ -457,7 +457,7 @@ async def test_overwritten_while_reading(any_store: ObjectStore) -> None:
     first, second = pattern(SIZE, 1), pattern(SIZE, 2)
     await any_store.put("a", first)
     pausing = Pausing(lambda: any_store.put("a", second))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await any_store.get("a", progress=pausing) in (first, second)
         assert pausing.task is not None
         await pausing.task
@@ -468,7 +468,7 @@ async def test_deleted_while_reading(any_store: ObjectStore) -> None:
     first = pattern(SIZE, 1)
     await any_store.put("a", first)
     pausing = Pausing(lambda: any_store.delete("a"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             data = await any_store.get("a", progress=pausing)
         except ObjectDeletedError:
@@ -494,7 +494,7 @@ async def test_bucket_deleted_while_reading(
             await js.create_object_store(bucket=bucket_name, allow_direct=direct)
 
     pausing = Pausing(action)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             data = await store.get("a", progress=pausing)
         except (BucketNotFoundError, ObjectNotFoundError):
@@ -515,7 +515,7 @@ async def test_own_close_while_reading(server: Any, any_store: ObjectStore) -> N
     async with natsproto.connect(server.url) as client:
         reader = await client.jetstream().object_store(any_store.bucket)
         pausing = Pausing(client.close)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             with pytest.raises(ConnectionError):
                 await reader.get("a", progress=pausing)
         assert pausing.task is not None

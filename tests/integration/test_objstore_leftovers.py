@@ -88,7 +88,7 @@ async def test_a_lost_answer_to_a_deletion(proxy: FaultProxy, store: ObjectStore
         same = await impatient(client, store.bucket, 0.2)
         subject = f"$JS.API.STREAM.MSG.DELETE.OBJ_{store.bucket}".encode()
         proxy.to_server, proxy.to_client = once_answered(store, subject)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await same._bucket.delete_own(seq, lambda message: True)
         proxy.to_server = proxy.to_client = None
     assert len(await chunk_sequences(store, info.nuid)) == 4

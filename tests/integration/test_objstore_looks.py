@@ -192,7 +192,7 @@ async def test_who_asks_meanwhile_shares_the_next_look(
         await read_on(self, bucket)
 
     monkeypatch.setattr(References, "read_on", held)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         bucket = store._bucket
         first = group.create_task(bucket.remembered(Scan).latest(bucket))
         await began.wait()

@@ -190,7 +190,7 @@ async def test_a_bucket_of_others_is_never_removed(
 
 
 async def caught_up(store: ObjectStore, names: set[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while {info.name for info in await store.list()} != names:
             pass
 

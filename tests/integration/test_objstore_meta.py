@@ -505,6 +505,6 @@ async def test_no_call_hangs_on_a_missing_bucket(js: JetStreamContext, bucket_na
         "watch": lambda: store.watch().start(),
     }
     for call in calls.values():
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             with pytest.raises(BucketNotFoundError):
                 await call()

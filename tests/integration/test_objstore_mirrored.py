@@ -39,7 +39,7 @@ async def mirrored(
         mirror["subject_transforms"] = [{"src": f"$O.{store.bucket}.>", "dest": f"$O.{store.bucket}-copy.>"}]  # type: ignore[assignment]
     name = f"{stream(store)}-copy"
     await js.create_stream({"name": name, "mirror": mirror, "allow_direct": True, "mirror_direct": True})
-    await asyncio.wait_for(_answers(js, stream(store), name), 10)
+    await asyncio.wait_for(_answers(js, stream(store), name), 60)
     yield store
     await js.delete_stream(name)
 
@@ -48,7 +48,7 @@ async def _answers(js: JetStreamContext, origin: str, mirror: str) -> None:
     """Wait until the mirror has begun to answer: it listens once it has caught up."""
     subject = f"$JS.API.DIRECT.GET.{origin}"
     while True:
-        msg = await js.client.request(subject, b'{"seq":1}', timeout=5)
+        msg = await js.client.request(subject, b'{"seq":1}', timeout=20)
         if msg.status == 404 or (msg.headers and msg.headers.get("Nats-Stream") == mirror):
             return
 

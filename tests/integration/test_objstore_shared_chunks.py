@@ -299,7 +299,7 @@ async def test_a_meta_names_the_chunks_of_a_put_under_way(store: ObjectStore, fo
 
     async def pieces() -> AsyncIterator[bytes]:
         yield DATA
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await sent.wait()
             while 3 not in (stored := await chunk_counts(store)).values():
                 pass  # handed on, and not stored yet

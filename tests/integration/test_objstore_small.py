@@ -23,7 +23,14 @@ from objstore import (
 from objstore.write.put import GUESS_AFTER, NewNames
 from support.objects import CHUNK, assert_exact, impatient, pattern, stream
 
-LIMIT = 10.0
+LIMIT = 30.0
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request more because a machine is busy: what is known is not old, and an answer has time to come."""
+    monkeypatch.setattr("objstore._bucket.CONFIG_AGE", 3600.0)
+    monkeypatch.setattr("objstore._bucket.DIRECT_PATIENCE", 5.0)
 
 
 async def sent(nc: Client, work: Any) -> int:
@@ -98,7 +105,7 @@ async def test_a_guess_in_a_bucket_that_is_gone(
 ) -> None:
     """Found out as soon as with a question."""
     await js.delete_object_store(guessing.bucket)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(15):
         with pytest.raises(BucketNotFoundError):
             await guessing.put("a", bytes(size))
     await js.create_object_store(bucket=guessing.bucket)

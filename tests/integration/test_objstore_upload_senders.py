@@ -42,7 +42,7 @@ class Sleeper:
         upload = await store.begin_upload("a", token=token)
         task = asyncio.create_task(upload.send(self.source()))
         await self.asleep.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await upload.stored() < self.at // CHUNK:
                 pass
         return task
@@ -260,7 +260,7 @@ async def test_chunks_that_were_removed_under_a_sender(
     await (await store.begin_upload("a", token=token)).abort()
     sleeper.awake.set()
     with pytest.raises(OutcomeUnknownError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await task
     assert await store.get("a") == BEFORE
     assert (await store.js.stream_info(stream(store))).messages >= 2

@@ -17,7 +17,8 @@ from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore.bucket.message_reads import LEADER
+from objstore.bucket.message_reads import LEADER, REFUSED_FOR
+from support.clock import Clock
 from support.objects import MIB, pattern
 
 DATA = pattern(40 * MIB)
@@ -69,7 +70,7 @@ async def test_without_the_right_to_flow_control(
     few: ObjectStore, tmp_path: Path, way: Callable[[ObjectStore, Path], Awaitable[Any]]
 ) -> None:
     """The server waits for an answer that never comes, and says nothing: the refusal ends the read."""
-    async with asyncio.timeout(5 + 5):
+    async with asyncio.timeout(14):  # and not 15 s without a byte
         with pytest.raises(PermissionsViolationError, match=r"\$JS\.FC\.OBJ_b\.") as caught:
             await way(few, tmp_path)
     assert caught.value.operation == "publish"
@@ -315,7 +316,7 @@ async def act(guarded: LocalServer, user: str, case: Case, path: Path) -> None:
             await store.put("s", b"small")
             if case.call == "gc":
                 await owner.request(f"$O.{user}.C.orphan", b"nobody's")
-    async with asyncio.timeout(5 + 5), natsproto.connect(url, user=user, password="p") as client:
+    async with asyncio.timeout(15), natsproto.connect(url, user=user, password="p") as client:
         js = client.jetstream()
         if case.call in MANAGED:
             await MANAGED[case.call](js, user)
@@ -358,7 +359,7 @@ async def test_the_example_on_the_page(any_binary: Path) -> None:
             await ours.put("a", BYTES[:1000])
             for subject in ("_INBOX_reader.>", "_INBOX.>", "$O.photos.C.>"):
                 with pytest.raises(PermissionsViolationError):  # what the others read is not seen
-                    await (await writer.subscribe(subject)).next_msg(timeout=5)
+                    await (await writer.subscribe(subject)).next_msg(timeout=10)
             assert (await ours.get_info("a")).size == 1000
             assert await theirs.get("a") == BYTES[:1000]
             assert (await store.gc(older_than=timedelta(0))).orphans == []
@@ -434,9 +435,9 @@ async def test_a_mirror_makes_the_leader_necessary(new_server: LocalServer) -> N
         mirror = {"name": "M", "mirror": {"name": "OBJ_b"}, "allow_direct": True, "mirror_direct": True}
         await owner.jetstream().create_stream(mirror)
         answered_by = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while answered_by != "M":  # it begins once it has caught up
-                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":1}', timeout=5)
+                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":1}', timeout=20)
                 answered_by = msg.headers and msg.headers.get("Nats-Stream")
             with pytest.raises(PermissionsViolationError, match=r"a mirror.*STREAM\.MSG\.GET\.OBJ_b;"):
                 while True:  # until it is the one that is asked
@@ -462,9 +463,9 @@ async def test_what_a_mirror_lacks_is_not_missing(new_server: LocalServer, way: 
             {"name": "M", "mirror": mirror, "allow_direct": True, "mirror_direct": True}
         )
         answered_by = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while answered_by != "M":
-                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":2}', timeout=5)
+                msg = await owner.request("$JS.API.DIRECT.GET.OBJ_b", b'{"seq":2}', timeout=20)
                 answered_by = "M" if msg.status == 404 else None
         for number in range(20):
             await whole.put(f"n{number}", b"1")
@@ -514,11 +515,9 @@ async def test_objects_whose_chunks_lie_between_others(any_binary: Path, tmp_pat
                 assert await reader.read() == each[MIB + 5 :]
 
 
-async def test_rights_that_were_given_later(
-    tmp_path: Path, new_server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_rights_that_were_given_later(tmp_path: Path, new_server: LocalServer) -> None:
     """A refusal is believed for a while, and not beyond the connection."""
-    monkeypatch.setattr("objstore.bucket.bucket.REFUSED_FOR", 0.2)
+    clock = Clock()
     async with (
         LocalServer(binary=new_server.binary.path, config=with_few("open", "direct")) as server,
         natsproto.connect(server.url, user="all", password="p") as owner,
@@ -529,5 +528,5 @@ async def test_rights_that_were_given_later(
         assert (await store.list())[0].name == "o"
         assert not store._bucket.allowed(LEADER)
         assert store._bucket.can_batch
-        await asyncio.sleep(0.3)
+        clock.forward(REFUSED_FOR)
         assert store._bucket.allowed(LEADER)

@@ -48,8 +48,8 @@ def test_ten_seconds_without_faults(server: LocalServer, tmp_path: Path) -> None
     found = json.loads(report.read_text())
     assert found["violations"] == []
     assert found["server"] == server.version
-    assert found["operations"] > 50
-    assert found["watched"] > 50
+    assert found["operations"] > 10
+    assert found["watched"] > 10
     assert found["objects_read_back"] > 0
 
 
@@ -94,6 +94,6 @@ async def test_a_partition_holds_back_and_heals() -> None:
         await asyncio.wait([put], timeout=0.5)
         assert not put.done(), "one server alone committed it"
         servers.routes.cut(set())
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(90):
             await put
         assert await store.get("n") == b"new"

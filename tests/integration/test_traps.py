@@ -15,10 +15,20 @@ from natsproto.server import LocalServer, find_server
 from natsproto.testing import FaultProxy
 from natsproto.wire import Msg, Pub
 from objstore import LinkError, ObjectLink, ObjectMeta, ObjectMetaOptions, ObjectStore
-from support.objects import CHUNK, MIB, chunk_subject, meta_subject, pattern, read_raw, stream, write_raw
+from support.objects import (
+    CHUNK,
+    MIB,
+    chunk_subject,
+    impatient,
+    meta_subject,
+    pattern,
+    read_raw,
+    stream,
+    write_raw,
+)
 from support.skips import left_out
 
-LIMIT = 10.0
+LIMIT = 30.0
 
 
 @pytest.fixture
@@ -162,7 +172,7 @@ async def test_slow_transfers_have_no_deadline(proxy: FaultProxy, store: ObjectS
     patience = 0.5
     loop = asyncio.get_running_loop()
     async with natsproto.connect(proxy.url) as client, asyncio.timeout(LIMIT):
-        mine = await client.jetstream(timeout=patience).object_store(store.bucket)
+        mine = await impatient(client, store.bucket, patience)
         await store.put("a", data)
         proxy.rate = 1_500_000.0
         started = loop.time()
