@@ -261,6 +261,7 @@ with container:
 )
 def test_interrupted(image: None, moment: str, number: signal.Signals, code: int) -> None:
     """Nothing is left behind, also when the signal comes while the containers are being created."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(limit=LIMIT)],
         cwd=ROOT,
