@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import natsproto
 from natsproto.aio.client import Client
@@ -25,12 +26,12 @@ async def cluster_of(end: str) -> AsyncIterator[LocalCluster]:
 
 
 @asynccontextmanager
-async def client_each(cluster: LocalCluster) -> AsyncIterator[list[Client]]:
+async def client_each(cluster: LocalCluster, **options: Any) -> AsyncIterator[list[Client]]:
     """A client at each server, which stays there."""
     async with contextlib.AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                natsproto.connect(server.url, ignore_discovered=True, connect_timeout=10)
+                natsproto.connect(server.url, ignore_discovered=True, connect_timeout=10, **options)
             )
             for server in cluster.servers
         ]
