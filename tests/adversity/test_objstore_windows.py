@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from objstore._feed import HEARTBEAT, PROGRESS
 
 import natsproto
 from natsproto.jetstream.context import JetStreamContext
@@ -17,6 +16,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy, cut_after
 from natsproto.wire import Event, Msg, Pub
 from objstore import IntegrityError, ObjectStore
+from objstore.read.feed import HEARTBEAT, PROGRESS
 from support.objects import CHUNK, impatient, pattern
 
 LIMIT = 30.0
@@ -83,8 +83,8 @@ async def faulty(
 @pytest.fixture
 def patient(faulty: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """The same with the usual patience: nothing is asked for again because a machine is busy."""
-    monkeypatch.setattr("objstore._feed.PROGRESS", PROGRESS)
-    monkeypatch.setattr("objstore._feed.HEARTBEAT", HEARTBEAT)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", PROGRESS)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", HEARTBEAT)
     faulty.js.timeout = 5.0
     return faulty
 

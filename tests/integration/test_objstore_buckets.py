@@ -218,7 +218,7 @@ async def test_message_size_limit(
     js: JetStreamContext, bucket_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B8: max_msg_size on the stream refuses a chunk for good."""
-    monkeypatch.setattr("objstore._bucket.CONFIG_AGE", 3600.0)  # the put does not know of it
+    monkeypatch.setattr("objstore.bucket.bucket.CONFIG_AGE", 3600.0)  # the put does not know of it
     store = await js.create_object_store(bucket=bucket_name)
     info = await js.stream_info(stream(store))
     await js.update_stream({**info.config.to_json(), "max_msg_size": 64 * KIB})

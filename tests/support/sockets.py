@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from natsproto.server._process import Ports
+from natsproto.server.process import Ports
 
 _LISTENS = "0A"
 
