@@ -90,6 +90,7 @@ class ChunkSender:
         self._hasher = new_hasher()
         self._size = 0
         self._chunks = 0
+        self._all_hashed = False  # the source has come to its end: size and digest are the whole object's
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
         self._given_up = self._bucket.client._connection.given_up
@@ -140,6 +141,7 @@ class ChunkSender:
                 for chunk in chunker.push(whole):
                     await self._send(chunk)
                 await self._send_last(chunker)
+        self._all_hashed = True
         await self._settle()
         odd = self._doubts or self._repaired or connection.epoch != epoch
         if self._window is None:

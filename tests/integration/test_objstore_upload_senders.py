@@ -80,6 +80,31 @@ async def test_who_wakes_up_later(store: ObjectStore, monkeypatch: pytest.Monkey
     await intact(store, info)
 
 
+@pytest.mark.parametrize("by", ["a pause", "a lost connection"])
+async def test_what_was_committed_ends_where_it_slept(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The other one's file was shorter: the beginning of a source is not the source."""
+    token, sleeper = await begun(store), Sleeper()
+    task = await sleeper.begin(store, token)
+    info = await sent(store, token, DATA[: sleeper.at])
+    assert (await store.get_info("a")).size == info.size == sleeper.at
+    if by == "a pause":
+        monkeypatch.setattr(resumed, "PAUSE", -1.0)
+    else:
+        publish = NumberedWindow.publish
+
+        async def lost(self: NumberedWindow, payload: bytes) -> None:
+            monkeypatch.setattr(NumberedWindow, "publish", publish)
+            raise StaleConnectionError("gone")
+
+        monkeypatch.setattr(NumberedWindow, "publish", lost)
+    sleeper.awake.set()
+    with pytest.raises(OutcomeUnknownError):
+        await task
+    await intact(store, info, DATA[: sleeper.at])
+
+
 async def test_who_wakes_up_before_the_commit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a pause it compares what the other one has added, and goes on behind that."""
     token, sleeper, other = await begun(store), Sleeper(), Sleeper(at=8 * CHUNK)

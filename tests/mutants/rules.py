@@ -438,6 +438,14 @@ MUTANTS = (
         WRITING + "test_a_chunk_that_is_stored_late_is_not_sent_again",
     ),
     Mutant(
+        "part-is-the-whole",
+        "objstore/write/resumed.py",
+        "                self._all_hashed\n",
+        "                True\n",
+        "what another sender has committed is this one's object only when its source was read to its end",
+        "integration/test_objstore_upload_senders.py::test_what_was_committed_ends_where_it_slept",
+    ),
+    Mutant(
         "fence-deletes-unread",
         "objstore/write/doubt.py",
         "lambda stored: stored.subject == subject and not stored.data",
