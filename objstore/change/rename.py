@@ -14,7 +14,7 @@ from natsproto.subjects import check_publish_subject
 from ..bucket.bucket import Bucket
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
-from ..commit.commit import Commit, Conflict, Unsent, meta_header
+from ..commit.commit import Commit, Conflict, Patience, Unsent, meta_header
 from ..commit.renames import (
     clear_marks,
     commit_meta,
@@ -133,7 +133,11 @@ def _renamed(old: ObjectInfo, new_name: str, change: Change) -> ObjectInfo:
 async def _change_finished(
     bucket: Bucket, old: ObjectInfo, current: ObjectInfo, change: Change
 ) -> ObjectInfo:
-    """The rest of a rename that somebody has finished for us: they knew no more than the new name."""
+    """The rest of a rename that somebody has finished for us: they knew no more than the new name.
+
+    Who changes it again and again has to be got by within the retry budget.
+    """
+    patience = Patience(bucket)
     while change(current) != replace(current, metadata=unmarked(current)):
         wanted = _renamed(current, current.name, change)
         try:
@@ -142,6 +146,10 @@ async def _change_finished(
         except Conflict as conflict:
             standing = conflict.current
             if standing is not None and not standing.deleted and same_object(standing, current):
+                if not await patience.again():
+                    raise _half_done(
+                        bucket, old, f"has its new name {current.name!r}, and not {_REST}"
+                    ) from None
                 current = standing
                 continue
             if standing is None or standing.metadata.get(MOVED) != current.nuid:

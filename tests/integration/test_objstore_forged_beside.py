@@ -23,6 +23,7 @@ from objstore import (
     ObjectInfo,
     ObjectMeta,
     ObjectStore,
+    OutcomeUnknownError,
     RevisionConflictError,
 )
 from objstore.change import rename as _rename
@@ -430,6 +431,33 @@ async def test_a_rename_that_somebody_else_finishes_with_something_else(
         patch.setattr(_rename, "commit_meta", beaten)
         await store.rename("a", "b")
     assert await store.get("a") == DATA
+
+
+async def test_the_new_end_is_forged_again_and_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time as a copy that says something else: the call ends, and says what it has not done."""
+    store = store.with_options(retry_budget=0.3)
+    await store.put("a", DATA)
+    meta = await read_raw(store, "a")
+    real, written = _rename.commit_meta, 0
+
+    async def beaten(bucket: Any, new: ObjectInfo, *args: Any) -> int:
+        nonlocal written
+        if new.name == "b":
+            written += 1
+            mark = {"natsproto.renamed-from": "a"}
+            copy = {**meta, "name": "b", "description": f"forged {written}", "metadata": mark}
+            await write_raw(store.js, meta_subject(store, "b"), copy)
+        return await real(bucket, new, *args)
+
+    monkeypatch.setattr(_rename, "commit_meta", beaten)
+    async with asyncio.timeout(0.3 + 5):
+        with pytest.raises(OutcomeUnknownError, match="has its new name 'b', and not the rest"):
+            await store.update_meta("a", ObjectMeta("b", "mine"))
+    assert written > 3
+    assert await store.get("b") == DATA
+    assert not await store.exists("a")
 
 
 # -- after the commit -------------------------------------------------------------------------------------

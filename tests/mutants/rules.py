@@ -664,6 +664,14 @@ MUTANTS = (
         "property/test_commit_simulation.py::test_renames_that_were_told_wrong",
     ),
     Mutant(
+        "the-rest-without-end",
+        "objstore/change/rename.py",
+        "                if not await patience.again():\n                    raise _half_done(",
+        "                if False:\n                    raise _half_done(",
+        "what others change again and again is given up within the retry budget",
+        "integration/test_objstore_forged_beside.py::test_the_new_end_is_forged_again_and_again",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",
