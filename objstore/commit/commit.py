@@ -366,7 +366,7 @@ def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError
     """The error for a commit of which could not be found out whether it stands."""
     return OutcomeUnknownError(
         f"whether {name!r} was stored in bucket {bucket.name!r} could not be found out; "
-        f"its chunks ({nuid}) are kept",
+        f"its chunks ({nuid[:80]}) are kept",
         bucket=bucket.name,
         name=name,
         nuid=nuid,

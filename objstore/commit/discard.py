@@ -66,7 +66,12 @@ async def discard(
     except (NatsError, IntegrityError) as exc:
         left = str(exc)
     log.warning(
-        "%s: chunks %r of %r in bucket %r are left behind: %s", why, info.nuid, info.name, bucket.name, left
+        "%s: chunks %r of %r in bucket %r are left behind: %s",
+        why,
+        info.nuid[:80],
+        info.name,
+        bucket.name,
+        left,
     )
 
 

@@ -180,7 +180,9 @@ class References:
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Take the next meta of a subject."""
         self._nuids = None
-        self._standing[subject] = "" if info.deleted else info.nuid
+        # What is no nuid names nothing, and anybody may have made it a megabyte long.
+        names_chunks = not info.deleted and is_safe_nuid(info.nuid)
+        self._standing[subject] = info.nuid if names_chunks else ""
         self._marked.pop(subject, None)
         self._moved.pop(subject, None)
         if not info.deleted and RENAMING in info.metadata:
@@ -204,7 +206,7 @@ class References:
         self._marked.pop(invalid.subject, None)
         self._moved.pop(invalid.subject, None)
         before = self._standing.pop(invalid.subject, "")
-        if is_safe_nuid(before):
+        if before:
             self._kept.add(before)
 
     @property

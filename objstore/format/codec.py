@@ -32,6 +32,8 @@ from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_NAME_BYTES, decode_me
 MAX_META_BYTES = 1024 * 1024
 """Longest meta message that is read or written; checked before any parsing."""
 MAX_INTEGER = 2**63 - 1
+LONGEST_REASON = 300
+"""Characters that are said of a meta that cannot be read: reports keep many of them, and logs each one."""
 
 # "revision" is known in order not to be kept: nats.js writes it, and it would be wrong when written back.
 _KNOWN_KEYS = frozenset(("name", "description", "headers", "metadata", "options", "bucket", "nuid", "size"))
@@ -50,6 +52,8 @@ class MetaDecodeError(IntegrityError, ValueError):
     """
 
     def __init__(self, reason: str, *, bucket: str = "", subject: str = "", revision: int = 0) -> None:
+        if len(reason) > LONGEST_REASON:
+            reason = reason[:LONGEST_REASON] + "…"
         where = f" at revision {revision}" if revision else ""
         super().__init__(
             f"unreadable meta message{where}: {reason}",
@@ -136,14 +140,14 @@ def meta_fields(
                 raise BadObjectMetaError("a header name must not be empty")
             _check_text("a header name", key)
             for value in wire_headers.get_all(key):
-                _check_text(f"the value of header {key!r}", value)
+                _check_text(f"the value of header {_values.brief(key)}", value)
     pairs: dict[str, str] = {}
     if metadata is not None:
         if not isinstance(metadata, Mapping):
             raise BadObjectMetaError(f"metadata is a mapping, not {type(metadata).__name__}")
         for key, value in metadata.items():
             key = _check_text("a metadata key", key)
-            pairs[key] = _check_text(f"the value of metadata {key!r}", value)
+            pairs[key] = _check_text(f"the value of metadata {_values.brief(key)}", value)
     if filename is not None:
         filename = _check_text("the filename", filename)
         if filename:
@@ -530,5 +534,5 @@ def _decode_metadata(value: Any) -> dict[str, str]:
         raise _Invalid("'metadata' is not an object")
     for key, item in value.items():
         if type(item) is not str:
-            raise _Invalid(f"metadata {key[:80]!r} is not a string")
+            raise _Invalid(f"metadata {_values.brief(key)} is not a string")
     return value

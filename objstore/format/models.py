@@ -51,11 +51,14 @@ class ObjectHeaders(Mapping[str, str]):
                 continue
             if not isinstance(value, (list, tuple)):
                 raise TypeError(
-                    f"the value of header {key!r} is a str or a list of str, not {type(value).__name__}"
+                    f"the value of header {_values.brief(key)} is a str or a list of str, "
+                    f"not {type(value).__name__}"
                 )
             for item in value:
                 if not isinstance(item, str):
-                    raise TypeError(f"a value of header {key!r} is a str, not {type(item).__name__}")
+                    raise TypeError(
+                        f"a value of header {_values.brief(key)} is a str, not {type(item).__name__}"
+                    )
             if value:
                 stored[key] = tuple(map(_values.text, value))
         self._values = stored

@@ -57,7 +57,7 @@ def check_bucket(name: str) -> str:
         name = _values.text(name)
     if not isinstance(name, str) or _BUCKET.fullmatch(name) is None:
         raise BadBucketError(
-            f"bucket names consist of letters, digits, '_' and '-', got {name!r}",
+            f"bucket names consist of letters, digits, '_' and '-', got {name!r:.80}",
             bucket=name if isinstance(name, str) else "",
         )
     if len(name) > MAX_BUCKET_LENGTH:

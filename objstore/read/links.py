@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from natsproto._values import brief
+
 from ..bucket.bucket import Bucket
 from ..errors import (
     LinkError,
@@ -62,11 +64,9 @@ async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tup
             )
 
         if link.name is None:
-            raise broken(f"is a link to the bucket {link.bucket!r}: open that bucket instead")
+            raise broken(f"is a link to the bucket {brief(link.bucket)}: open that bucket instead")
         if follow == "none" or (follow == "same-bucket" and link.bucket != first.bucket):
-            raise broken(
-                f"leads to {link.bucket}/{link.name}, and follow_links={follow!r} does not allow that"
-            )
+            raise broken(f"leads to {brief(link.target)}, and follow_links={follow!r} does not allow that")
         if (link.bucket, link.name) in seen:
             raise broken("leads in a circle")
         if len(seen) > MAX_LINKS:
@@ -78,5 +78,5 @@ async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tup
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:
-            raise broken(f"leads to {link.bucket}/{link.name}, which is not there: {exc}") from exc
+            raise broken(f"leads to {brief(link.target)}, which is not there: {exc}") from exc
     return bucket, info

@@ -239,7 +239,7 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
         raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
     if (document.get("bucket"), document.get("name")) != (bucket.name, name):
         raise BadObjectMetaError(
-            f"the token is of {document.get('name')!r} in bucket {document.get('bucket')!r}",
+            f"the token is of {document.get('name')!r:.80} in bucket {document.get('bucket')!r:.80}",
             bucket=bucket.name,
             name=name,
         )

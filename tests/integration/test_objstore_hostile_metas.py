@@ -13,8 +13,9 @@ import pytest
 
 from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
-from objstore import IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore
+from objstore import BadBucketError, IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore
 from objstore.cli.main import main
+from objstore.commit.commit import unknown_outcome
 from objstore.read import files as _files
 from objstore.read.feed import DEFAULT_WINDOW
 from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
@@ -314,3 +315,29 @@ async def test_a_begun_file_of_chunks_of_all_lengths(store: ObjectStore, tmp_pat
             await begin(store, tmp_path, data[:size])
             await store.get_file("a", tmp_path / "out", resume=True)
             assert (tmp_path / "out").read_bytes() == data
+
+
+async def test_what_is_said_of_it_is_short(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Errors and log records quote the beginning of what others have made a megabyte long."""
+    long = "\u0378" * 100_000
+    for name in ("nuid", "digest", "link", "bucket link"):
+        await store.put(name, b"x")
+    await forge(store, "nuid", nuid=long)
+    await forge(store, "digest", digest=long)
+    await forge(store, "link", options={"link": {"bucket": store.bucket, "name": long}})
+    await forge(store, "bucket link", options={"link": {"bucket": long}})
+    errors: list[NatsError] = [unknown_outcome(store._bucket, "a", long)]
+    for name in ("nuid", "digest", "link", "bucket link"):
+        for follow in ("all", "none"):
+            with pytest.raises(NatsError) as caught:
+                await store.get(name, follow_links=follow)
+            errors.append(caught.value)
+    with pytest.raises(BadBucketError) as refused:
+        await store.js.object_store(long)
+    errors.append(refused.value)
+    texts = [problem.detail for problem in (await store.verify(deep=True)).problems]
+    await store.put("nuid", b"y")
+    await store.delete("digest")
+    texts += [str(error) for error in errors] + [record.getMessage() for record in caplog.records]
+    assert any("left behind" in text for text in texts)
+    assert [text[:200] for text in texts if len(text) > 2000] == []

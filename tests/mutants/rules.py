@@ -672,6 +672,14 @@ MUTANTS = (
         "integration/test_objstore_forged_beside.py::test_the_new_end_is_forged_again_and_again",
     ),
     Mutant(
+        "whatever-is-called-a-nuid",
+        "objstore/commit/references.py",
+        "names_chunks = not info.deleted and is_safe_nuid(info.nuid)",
+        "names_chunks = not info.deleted",
+        "of the metas of others no more is kept than a nuid may have",
+        "unit/objstore/test_references.py::test_what_is_no_nuid_is_not_kept",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",

@@ -19,6 +19,7 @@ WIRE = "SHA-256=" + base64.urlsafe_b64encode(RAW).decode()
 HEX = "SHA-256=" + RAW.hex()
 MIB = codec.MAX_META_BYTES
 NUID = "AbCdEfGhIjKlMnOpQrStUv"
+LONG = "\u0378" * 300_000  # no character: repr() makes six of each
 
 
 def decode(doc, *, bucket="b", subject=None, revision=7):
@@ -490,6 +491,28 @@ class TestUndecodable:
             decode(b"garbage", subject=meta_subject("b", "thing"))
         assert caught.value.name == "thing"
         assert caught.value.__cause__ is None  # it would hold the whole text
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"headers": {LONG: 1}},
+            {"headers": {LONG: [1]}},
+            {"headers": {"inner": {LONG: 1}}},
+            {"metadata": {LONG: 1}},
+        ],
+        ids=lambda change: "-".join(change),
+    )
+    def test_what_is_long_is_not_repeated(self, change):
+        """Reports keep many of these errors, and a log is written to with each listing."""
+        with pytest.raises(MetaDecodeError, match="…") as caught:
+            decode(json.dumps(GO | change, ensure_ascii=False).encode())
+        assert len(caught.value.reason) < 1000
+        assert len(str(caught.value)) < 1000
+
+    def test_a_reason_is_short(self):
+        error = MetaDecodeError("x" * 1000)
+        assert error.reason == "x" * 300 + "…"
+        assert len(str(error)) < 400
 
     @pytest.mark.parametrize("buffer", [bytearray, memoryview])
     def test_any_buffer(self, buffer):
