@@ -22,20 +22,44 @@ if TYPE_CHECKING:
 CHUNK_GRACE = timedelta(hours=1)
 """How much longer chunks live than the meta that names them; also the longest upload that is safe."""
 
-_PARTS = re.compile(r"(\d{1,12})(h|m|s)")
+LAST = datetime(2262, 4, 11, tzinfo=UTC)
+"""The server counts nanoseconds since 1970 in 63 bits: what is to expire later is mostly gone at once."""
+
+UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a message expires whose time to live is not understood: at any moment, maybe never."""
+
+_MOST_TEXT = 100
+"""Characters of a time to live that are looked at."""
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1e3,
+    "\u00b5s": 1e3,  # the micro sign
+    "\u03bcs": 1e3,  # the Greek letter
+    "ms": 1e6,
+    "s": 1e9,
+    "m": 60e9,
+    "h": 3600e9,
+}
+_PART = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)({'|'.join(_NANOSECONDS)})")
+_DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
 
 
 def check_ttl(bucket: Bucket, ttl: timedelta | None) -> timedelta | None:
     """Refuse a time to live that cannot be had, before any byte is sent.
 
     Raises:
-        BadObjectMetaError: not a ``timedelta`` of at least a second.
+        BadObjectMetaError: not a ``timedelta`` of at least a second, or one that ends after 2262.
         UnsupportedFeatureError: the bucket does not allow it.
     """
     if ttl is None:
         return None
     if not isinstance(ttl, timedelta) or ttl < timedelta(seconds=1):
         raise BadObjectMetaError("ttl must be a timedelta of at least one second", bucket=bucket.name)
+    if ttl > LAST - datetime.now(UTC) - CHUNK_GRACE:
+        raise BadObjectMetaError(
+            "ttl ends after the year 2262, which servers do not count to: leave it out", bucket=bucket.name
+        )
     if not bucket.msg_ttl:
         raise UnsupportedFeatureError(
             "a time to live per object", "2.11.0", f"create bucket {bucket.name!r} with allow_msg_ttl=True"
@@ -58,28 +82,58 @@ def expired(info: ObjectInfo) -> bool:
 
     A server that was killed may bring a meta back that it had removed, and never look at it again.
     """
-    return info.expires is not None and info.expires < datetime.now(UTC)
+    return info.expires is not None and UNKNOWN < info.expires < datetime.now(UTC)
 
 
 def expiry(header: bytes | None, stored: datetime) -> datetime | None:
-    """When a message with this header block, stored at ``stored``, expires; ``None`` = never."""
+    """When a message with this header block, stored at ``stored``, expires; ``None`` = never.
+
+    The server reads what Go reads as a duration, or seconds. Whatever else is there counts as
+    :data:`UNKNOWN`, never as no time to live.
+    """
     value = None if header is None else header_value(header, b"Nats-TTL")
     if value is None:
         return None
-    text = value.decode("ascii", "replace")
-    seconds = 0
-    if text.isdigit() and len(text) < 13:
-        seconds = int(text)
-    elif "".join(match[0] for match in _PARTS.finditer(text)) == text:
-        seconds = sum(int(n) * {"h": 3600, "m": 60, "s": 1}[unit] for n, unit in _PARTS.findall(text))
-    try:
-        return stored + timedelta(seconds=seconds) if seconds else None
-    except OverflowError:
+    seconds = _seconds(value.decode("utf-8", "replace"))
+    if seconds == 0:
         return None
+    if seconds is None or seconds > (LAST - stored).total_seconds():
+        return UNKNOWN
+    return stored + timedelta(seconds=seconds)
+
+
+def _seconds(text: str) -> float | None:
+    """A time to live in whole seconds, 0 for ever; ``None``: it is none that a server takes."""
+    if not text or text.lower() == "never":
+        return 0
+    if len(text) > _MOST_TEXT:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text)
+    if _DURATION.fullmatch(text) is None:
+        return None
+    nanoseconds = sum(float(number) * _NANOSECONDS[unit] for number, unit in _PART.findall(text))
+    if 0 < nanoseconds < 1e9:
+        return None
+    return nanoseconds // 1e9
+
+
+def outlasts(new: datetime | None, old: datetime | None) -> bool:
+    """Whether what expires at ``new`` can take the place of what expires at ``old``.
+
+    Who makes one of the other writes how much time is left by its own clock, which may go wrong by as much
+    as chunks outlive their meta.
+    """
+    if new is None:
+        return True
+    return old is not None and UNKNOWN not in (new, old) and new >= old - CHUNK_GRACE
 
 
 def remaining(expires: datetime | None) -> timedelta | None:
-    """What is left of a time to live, at least a second; by this machine's clock."""
-    if expires is None:
+    """What is left of a time to live, at least a second; by this machine's clock.
+
+    One that is not understood is not passed on: a second would be the end of what may be there for ever.
+    """
+    if expires is None or expires == UNKNOWN:
         return None
     return max(expires - datetime.now(UTC), timedelta(seconds=1))

@@ -20,7 +20,7 @@ from natsproto.errors import MaxPayloadError, NatsError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MessageTooLargeError
 
 from ..bucket.bucket import Bucket, log
-from ..bucket.ttl import remaining
+from ..bucket.ttl import outlasts, remaining
 from ..errors import BadObjectMetaError
 from ..format.codec import MAX_META_BYTES, META_HEADER, MetaDecodeError, encode_meta, tombstone
 from ..format.models import (
@@ -205,9 +205,9 @@ def same_object(one: ObjectInfo, other: ObjectInfo) -> bool:
 def is_new_end(new: ObjectInfo, old: ObjectInfo) -> bool:
     """Whether the live ``new`` is what the rename of ``old`` has made: that says so until ``old`` is gone.
 
-    Anybody may have stored a copy of the meta there, and one that expires: nothing is given up for it.
+    Anybody may have stored a copy of the meta there, and one that expires sooner: nothing is given up for it.
     """
-    lasting = new.expires is None or old.expires is not None
+    lasting = outlasts(new.expires, old.expires)
     return same_object(new, old) and lasting and new.metadata.get(RENAMED_FROM) == old.name
 
 

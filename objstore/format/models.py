@@ -189,7 +189,8 @@ class ObjectInfo:
         options: as recorded, ``None`` when there are none.
         metadata: free pairs, empty when there are none.
         revision: stream sequence of the meta message, 0 when not known.
-        expires: when the server removes the object by itself (put with a ``ttl``), else ``None``.
+        expires: when the server removes the object by itself (put with a ``ttl``), else ``None``. The
+            beginning of 1970 when another client has said so in a way that is not understood.
         extra: JSON keys this library does not know, written back by an update.
     """
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+import natsproto
 from natsproto.errors import RequestTimeoutError
+from natsproto.server import LocalServer
 from objstore import (
     IntegrityError,
     NatsError,
@@ -458,6 +460,36 @@ async def test_the_new_end_is_forged_again_and_again(
     assert written > 3
     assert await store.get("b") == DATA
     assert not await store.exists("a")
+
+
+@pytest.fixture
+async def ttl_store(new_server: LocalServer, bucket_name: str) -> AsyncIterator[ObjectStore]:
+    async with natsproto.connect(new_server.url) as client:
+        js = client.jetstream()
+        yield await js.create_object_store(bucket=bucket_name, allow_msg_ttl=True)
+        await js.delete_object_store(bucket_name)
+
+
+TIMES = ["1h", "1.5h", "+2h", "3600000000us", "3600000000\u00b5s", "0000000000007200"]
+
+
+@pytest.mark.parametrize("old", [None, timedelta(hours=20)], ids=["for ever", "for 20 hours"])
+@pytest.mark.parametrize("value", TIMES)
+async def test_the_new_end_is_forged_and_expires_sooner(
+    ttl_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, value: str, old: timedelta | None
+) -> None:
+    """The server reads times to live in several ways: nothing is given up for what it removes sooner."""
+    store = ttl_store
+    await store.put("a", DATA, ttl=old)
+    marked = await half_done(store, monkeypatch)
+    copy = {**marked, "name": "b", "metadata": {"natsproto.renamed-from": "a"}}
+    header = f"NATS/1.0\r\nNats-Rollup: sub\r\nNats-TTL: {value}\r\n\r\n".encode()
+    subject = meta_subject(store, "b").encode()
+    answer = await store.js.client.request_frame(subject, json.dumps(copy).encode(), header, 5.0)
+    assert b'"error"' not in answer.payload
+    assert (await store.update_meta("a", ObjectMeta("a", "mine"))).description == "mine"
+    assert await store.get("a") == DATA
+    assert ((await store.get_info("a")).expires is None) == (old is None)
 
 
 # -- after the commit -------------------------------------------------------------------------------------

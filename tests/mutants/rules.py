@@ -680,6 +680,22 @@ MUTANTS = (
         "unit/objstore/test_references.py::test_what_is_no_nuid_is_not_kept",
     ),
     Mutant(
+        "unknown-is-never",
+        "objstore/bucket/ttl.py",
+        "        return UNKNOWN\n",
+        "        return None\n",
+        "a time to live that is not understood is one all the same",
+        "unit/objstore/test_ttl.py::test_what_is_not_understood_may_end_at_any_moment",
+    ),
+    Mutant(
+        "given-up-for-what-expires",
+        "objstore/commit/renames.py",
+        "lasting = outlasts(new.expires, old.expires)",
+        "lasting = True",
+        "an old name is given up only for what stays as long",
+        "integration/test_objstore_forged_beside.py::test_the_new_end_is_forged_and_expires_sooner",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",
