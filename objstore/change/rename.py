@@ -14,7 +14,7 @@ from natsproto.subjects import check_publish_subject
 from ..bucket.bucket import Bucket
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
-from ..commit.commit import Commit, Conflict, Patience, Unsent, meta_header
+from ..commit.commit import Commit, Conflict, Patience, Unsent, lost_race, meta_header
 from ..commit.renames import (
     clear_marks,
     commit_meta,
@@ -53,6 +53,7 @@ async def rename(
 
     Raises:
         ObjectAlreadyExists: a live object has the new name.
+        RevisionConflictError: what has the new name is changed again and again, and no object.
         BadObjectMetaError: it would take another object's chunks along.
         RequestTimeoutError: whether it would was not found out within 5 s; or as every call. Nothing was
             renamed.
@@ -61,6 +62,36 @@ async def rename(
             it has its new name, and the rest of the change may not be there.
         StoreFullError, other NatsError: refused; the old name is as it was.
     """
+    steps = _at_once if bucket.atomic else _steps
+    patience = Patience(bucket)
+    while True:
+        expected = await _check_free(bucket, old, new_name, subject)
+        try:
+            new = await bucket.outlast(steps(bucket, old, new_name, change, expected, subject))
+            break
+        except _StillFree as exc:
+            if not await patience.again():
+                raise lost_race(bucket, new_name, expected, exc.conflict) from None
+            old = exc.old
+    if is_nuid_of(old.nuid, old.name) and subject in (None, bucket.meta_subject(old.name)):
+        bucket.remembered(Scan).note_moved(old.nuid)
+    return new
+
+
+class _StillFree(Exception):
+    """Another revision than expected has the new name, and nothing lives there; ``old`` is as it was.
+
+    The delete marker there was removed, or is another one by now.
+    """
+
+    def __init__(self, old: ObjectInfo, conflict: Conflict) -> None:
+        super().__init__()
+        self.old = old
+        self.conflict = conflict
+
+
+async def _check_free(bucket: Bucket, old: ObjectInfo, new_name: str, subject: str | None) -> int:
+    """The revision that stands at the new name, when ``old`` may be moved there; raises as :func:`rename`."""
     target, expected = await read_target(bucket, new_name)
     if target is not None and not target.deleted and not is_new_end(target, old):
         raise _taken(bucket, new_name, target.revision)
@@ -71,11 +102,7 @@ async def rename(
         if message is None or message.seq != old.revision:
             raise Conflict(0 if message is None else message.seq, None)
         raise refusal
-    steps = _at_once if bucket.atomic else _steps
-    new = await bucket.outlast(steps(bucket, old, new_name, change, expected, subject))
-    if is_nuid_of(old.nuid, old.name) and subject in (None, bucket.meta_subject(old.name)):
-        bucket.remembered(Scan).note_moved(old.nuid)
-    return new
+    return expected
 
 
 async def _steps(
@@ -90,7 +117,10 @@ async def _steps(
         linked = replace(linked, revision=await commit_meta(bucket, linked, expected))
     except Conflict as conflict:
         finished = conflict.current
-        if finished is None or finished.deleted or not await _finished(bucket, old, finished):
+        if conflict.absent:
+            freed = replace(old, revision=await commit_meta(bucket, old, marked.revision, subject))
+            raise _StillFree(freed, conflict) from None
+        if finished is None or not await _finished(bucket, old, finished):
             await unmark(bucket, replace(old, revision=marked.revision), subject)
             raise _taken(bucket, new_name, conflict.revision) from None
     except OutcomeUnknownError:
@@ -224,10 +254,13 @@ async def _at_once(
     new = _renamed(old, new_name, change)
     try:
         revision = await _Both(bucket, new, expected, old, subject).run()
-    except Conflict:
+    except Conflict as conflict:
         current = await read_meta(bucket, new_name)
         if current is not None and not current.deleted:
             raise _taken(bucket, new_name, current.revision) from None
+        message = await bucket.leader_message(subject or bucket.meta_subject(old.name))
+        if message is not None and message.seq == old.revision:
+            raise _StillFree(old, conflict) from None
         raise
     return replace(new, revision=revision)
 

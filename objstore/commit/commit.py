@@ -49,6 +49,11 @@ class Conflict(Exception):
         self.revision = revision
         self.current = current
 
+    @property
+    def absent(self) -> bool:
+        """Nothing lives there: no meta, or a delete marker."""
+        return self.revision == 0 or (self.current is not None and self.current.deleted)
+
 
 class Unsent(Exception):
     """A copy that was given up before anything of it could be stored; ``reason`` says why."""

@@ -6,7 +6,7 @@ How the chunks get there, and how that is proven, is in ``write/chunks.py``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -180,7 +180,7 @@ class Put(ChunkSender):
             await finish_rename(bucket, old)
             if self._located is not None:
                 await remove_older(bucket, self._located, old)
-            before = self._stand_back if self._if_revision is None else None
+            before = self._before()
             commit = whole.commit(expected, old, before, self._discard, self._meta_subject)
             revision = await commit.run()
         except Conflict as conflict:
@@ -228,16 +228,15 @@ class Put(ChunkSender):
         """Fail early what compare-and-set would refuse anyway."""
         if self._if_revision is None:
             return
-        revision, info = previous
-        absent = revision == 0 or (info is not None and info.deleted)
-        if self._if_revision == 0 and absent:
+        conflict = Conflict(*previous)
+        if self._if_revision == 0 and conflict.absent:
             return
-        if self._if_revision != revision:
-            self._lost(Conflict(revision, info), self._if_revision)
+        if self._if_revision != conflict.revision:
+            self._lost(conflict, self._if_revision)
 
     def _lost(self, conflict: Conflict, expected: int | None) -> NoReturn:
         name = self._template.name
-        if self._must_not_exist:
+        if self._must_not_exist and not conflict.absent:
             raise ObjectAlreadyExists(
                 f"{name!r} exists in bucket {self._bucket.name!r}",
                 bucket=self._bucket.name,
@@ -274,7 +273,7 @@ class Put(ChunkSender):
                 replaces=old,
                 owns=info,
                 after=self._last_chunk,
-                before=self._stand_back if self._if_revision is None else None,
+                before=self._before(),
                 discard=self._discard,
             )
         except BaseException as exc:
@@ -315,6 +314,16 @@ class Put(ChunkSender):
     async def _undo(self) -> None:
         self._hurry = True
         await self._cleanup()
+
+    def _before(self) -> Callable[[Conflict], Awaitable[bool]] | None:
+        """What to do about a meta that stands in the way of the commit; ``None``: it is a conflict."""
+        if self._if_revision is None:
+            return self._stand_back
+        return self._still_absent if self._if_revision == 0 else None
+
+    async def _still_absent(self, conflict: Conflict) -> bool:
+        """Go on where nothing lives: the delete marker that was to be replaced was removed, or is another."""
+        return conflict.absent and await self._stand_back(conflict)
 
     async def _stand_back(self, conflict: Conflict) -> bool:
         """The last writer wins: get ready to replace what came in between; false when it has been enough."""

@@ -696,6 +696,22 @@ MUTANTS = (
         "integration/test_objstore_forged_beside.py::test_the_new_end_is_forged_and_expires_sooner",
     ),
     Mutant(
+        "a-marker-that-is-gone-exists",
+        "objstore/write/put.py",
+        "return self._still_absent if self._if_revision == 0 else None",
+        "return None",
+        "that an object exists is told only when one lives there",
+        "integration/test_objstore_free_names.py::test_a_put_where_nothing_lives",
+    ),
+    Mutant(
+        "renamed-where-nothing-lives",
+        "objstore/change/rename.py",
+        "        if conflict.absent:\n",
+        "        if False:\n",
+        "a rename is refused only for an object that lives under the new name",
+        "integration/test_objstore_free_names.py::test_a_rename_to_where_nothing_lives",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",
