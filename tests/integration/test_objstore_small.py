@@ -29,8 +29,8 @@ LIMIT = 30.0
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """No request more because a machine is busy: what is known is not old, and an answer has time to come."""
-    monkeypatch.setattr("objstore._bucket.CONFIG_AGE", 3600.0)
-    monkeypatch.setattr("objstore._bucket.DIRECT_PATIENCE", 5.0)
+    monkeypatch.setattr("objstore.bucket.bucket.CONFIG_AGE", 3600.0)
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)
 
 
 async def sent(nc: Client, work: Any) -> int:
