@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.aio.operations import Hold, check_loop
-from natsproto.errors import ConnectionClosedError
+from natsproto.errors import ConnectionClosedError, NatsError
 
 from ..bucket.bucket import Bucket
 from ..bucket.dropped import end_dropped
@@ -83,6 +83,7 @@ class ObjectReader:
         self._task: asyncio.Task[None] | None = None
         self._buffers: list[memoryview] = []  # of the current block, the next one last
         self._skip = 0
+        self._failure: Missing | IntegrityError | None = None  # found out, and not raised yet
         self._closed = False
 
     # -- position ---------------------------------------------------------------------------------
@@ -105,6 +106,7 @@ class ObjectReader:
             raise ValueError(f"cannot seek to {base + offset}: before the beginning")
         if base + offset != self._position:
             await self._stop()
+            self._failure = None
             self._position = base + offset
         return self._position
 
@@ -140,7 +142,7 @@ class ObjectReader:
         """
         self._check_open()
         view = _writable(buffer)
-        done, began = 0, self._position
+        done = 0
         try:
             while done < len(view) or not self.info.size:
                 with await self._next(len(view) - done) as piece:
@@ -149,9 +151,9 @@ class ObjectReader:
                     view[done : done + len(piece)] = piece
                     done += len(piece)
         except asyncio.CancelledError:
-            # What this call had taken is read again by the next one: nothing is skipped.
-            await self._stop()
-            self._position = began
+            # The next call gets what this one had taken: nothing is skipped, and the whole is still judged.
+            if done:
+                self._give_back(memoryview(bytes(view[:done])))
             raise
         finally:
             view.release()
@@ -170,6 +172,8 @@ class ObjectReader:
 
     async def _next(self, limit: int) -> memoryview:
         """At most ``limit`` bytes at the position; empty at the end, verified by then."""
+        if self._failure is not None:
+            await self._fail(self._failure)
         try:
             while not self._buffers:
                 if self._sink is None:
@@ -187,8 +191,7 @@ class ObjectReader:
                 self._buffers = [memoryview(buffer) for buffer in reversed(block)]
                 self._drop(self._skip)
         except (Missing, IntegrityError) as exc:
-            await self._stop()
-            raise changed(await again(self._bucket, self.info, exc)) from None
+            await self._fail(exc)
         except MemoryError as exc:
             await self._stop()
             raise no_room(self.info, self._window, 0) from exc
@@ -198,8 +201,28 @@ class ObjectReader:
             piece = piece[:limit]
         self._position += len(piece)
         if self._position >= self.info.size:
-            await self._verify_end()
+            try:
+                await self._verify_end()
+            except asyncio.CancelledError:
+                self._give_back(piece)
+                raise
         return piece
+
+    async def _fail(self, exc: Missing | IntegrityError) -> NoReturn:
+        """Raise what the leader says of it; a cancelled call leaves that to the next one."""
+        self._failure = exc
+        await self._stop()
+        try:
+            current = await again(self._bucket, self.info, exc)
+        except (NatsError, LookupError):
+            self._failure = None
+            raise
+        self._failure = None
+        raise changed(current) from None
+
+    def _give_back(self, piece: memoryview) -> None:
+        self._buffers.append(piece)
+        self._position -= len(piece)
 
     async def _verify_end(self) -> None:
         """The last byte is not handed out before the whole is judged."""
@@ -209,8 +232,7 @@ class ObjectReader:
                 while await sink.next_block() is not None:
                     pass
             except (Missing, IntegrityError) as exc:
-                await self._stop()
-                raise changed(await again(self._bucket, self.info, exc)) from None
+                await self._fail(exc)
 
     def _drop(self, count: int) -> None:
         """Leave out the bytes of the first chunk that lie before the position."""

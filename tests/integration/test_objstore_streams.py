@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import random
@@ -20,6 +21,8 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
 )
+from objstore.format.digest import hex_digest, new_hasher, to_wire
+from support.objects import forge
 
 RNG = random.Random(3)
 DATA = RNG.randbytes(9_000_017)
@@ -154,6 +157,40 @@ async def test_reader_errors(store: ObjectStore) -> None:
     await store.add_bucket_link("l", store.bucket)
     with pytest.raises(LinkError):
         await store.open_reader("l")
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["right digest", "wrong digest"])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_cancelled_reads_skip_nothing_and_are_judged(
+    store: ObjectStore, right: bool, turns: int
+) -> None:
+    """What a cancelled call had taken the next one gets, and to the end the whole is verified."""
+    data = DATA[:3_000_017]
+    await store.put("a", data)
+    if not right:
+        await forge(store, "a", digest=to_wire(hex_digest(new_hasher(b"another").digest())))
+    found = bytearray()
+
+    async def read_on(size: int, cancelled: bool) -> bool:
+        task = asyncio.ensure_future(reader.read(size))
+        for _ in range(turns if cancelled else 0):
+            await asyncio.sleep(0)
+        if cancelled:
+            task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            return True
+        found.extend(task.result())
+        return len(task.result()) > 0
+
+    async with store.open_reader("a", window=500_000) as reader:
+        with contextlib.nullcontext() if right else pytest.raises(DigestMismatchError):
+            cancelled = True
+            while await read_on(700_001, cancelled):
+                assert reader.tell() == len(found)
+                cancelled = not cancelled
+    assert found == data[: len(found)]
+    assert (found == data) == right
 
 
 async def test_reading_asks_for_no_more_than_is_read(store: ObjectStore) -> None:
