@@ -114,8 +114,9 @@ def connect(
             they have to repeat because a connection or a leader is away (20; an election takes about 7).
             Of a single call: :meth:`objstore.ObjectStore.with_options`.
         ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
-            are unanswered and no other byte came either. A request that times out is followed by a PING;
-            then 2 s of silence are enough.
+            are unanswered and no other byte came either, or when the server has taken nothing since while
+            senders wait for room (on Linux, which tells). A request that times out is followed by a
+            PING; then 2 s of silence are enough.
         reconnect: ``False`` closes the client at the first loss.
         max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
         reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).

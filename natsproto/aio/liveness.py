@@ -18,12 +18,14 @@ class Liveness:
     """Watches one session and ends it when the server has fallen silent.
 
     Bytes that keep coming are a sign of life, also without a PONG among them: on a slow link a PING waits
-    behind megabytes of data. PINGs of the application do not count as unanswered ones.
+    behind megabytes of data. But not while senders wait for room and the peer takes nothing: one direction of
+    a connection can stand still by itself, and nothing else would end that wait. PINGs of the application do
+    not count as unanswered ones.
 
     Args:
         session: the session to watch, from now until :meth:`stop`.
         interval: seconds between PINGs.
-        misses: PINGs in a row after which nothing came before the session is ended.
+        misses: PINGs in a row after which nothing came, or nothing was taken, before the session is ended.
     """
 
     def __init__(self, session: Session, *, interval: float, misses: int) -> None:
@@ -32,6 +34,7 @@ class Liveness:
         self._misses = misses
         self._loop = asyncio.get_running_loop()
         self._seen = 0
+        self._untaken: int | None = None
         self._silent = 0
         self._ping_timer = self._loop.call_later(interval, self._ping_due)
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -43,13 +46,16 @@ class Liveness:
             self._probe_timer.cancel()
 
     def _ping_due(self) -> None:
-        reads = self._session.reads
-        self._silent = self._silent + 1 if reads == self._seen else 0
-        self._seen = reads
+        session = self._session
+        transport = session.transport
+        untaken = transport.untaken if transport is not None and transport.congested else None
+        stuck = untaken is not None and untaken == self._untaken
+        self._silent = self._silent + 1 if stuck or session.reads == self._seen else 0
+        self._seen, self._untaken = session.reads, untaken
         if self._silent >= self._misses:
-            self._give_up()
+            self._give_up("takes nothing that is sent" if stuck else "does not answer PING")
             return
-        self._session.ping(None)
+        session.ping(None)
         self._ping_timer = self._loop.call_later(self._interval, self._ping_due)
 
     def probe(self) -> None:
@@ -70,11 +76,9 @@ class Liveness:
 
     def _probe_due(self, reads: int) -> None:
         if self._session.reads == reads:
-            self._give_up()
+            self._give_up("does not answer PING")
         else:
             self._arm_probe()
 
-    def _give_up(self) -> None:
-        self._session.fail(
-            StaleConnectionError(f"{self._session.server.url} does not answer PING", silent=True)
-        )
+    def _give_up(self, why: str) -> None:
+        self._session.fail(StaleConnectionError(f"{self._session.server.url} {why}", silent=True))

@@ -93,6 +93,7 @@ class PublishWindow(ReplySlot):
         "_acks",
         "_client",
         "_connection",
+        "_draining",
         "_inflight",  # indexes whose answer is still to come
         "_inflight_bytes",
         "_loop",
@@ -151,6 +152,7 @@ class PublishWindow(ReplySlot):
         self._acked_early: dict[int, int] = {}
         self._recent: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._draining: asyncio.Timeout | None = None
         self._seen = 0
         self._quiet = 0  # looks in a row at which nothing had come
         self._pong: asyncio.Future[None] | None = None
@@ -215,7 +217,20 @@ class PublishWindow(ReplySlot):
         if self.deadline == inf:
             self._mux.arm(self, self.progress_timeout / LOOKS)
         if connection.congested:
-            await connection.drain()
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the network takes more, or the window has failed: the next call says so.
+
+        The connection alone is no bound for that: it lives on while anything at all gets through.
+        """
+        try:
+            async with asyncio.timeout(None) as self._draining:
+                await self._connection.drain()
+        except TimeoutError:
+            pass
+        finally:
+            self._draining = None
 
     async def settle(self) -> None:
         """Wait until everything sent is acknowledged.
@@ -343,6 +358,8 @@ class PublishWindow(ReplySlot):
     def _fail(self, exc: NatsError) -> None:
         if self.failure is None:
             self.failure = exc
+            if self._draining is not None:
+                self._draining.reschedule(self._loop.time())
         self._wake()
 
     @property

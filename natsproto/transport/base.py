@@ -54,6 +54,11 @@ class Transport(Protocol):
         """True while more than :data:`WRITE_HIGH_WATER` bytes wait; then await :meth:`drain`."""
         ...
 
+    @property
+    def untaken(self) -> int | None:
+        """Bytes in the kernel that the peer has not acknowledged; ``None`` where the system does not tell."""
+        ...
+
     async def drain(self) -> None:
         """Wait until the transport takes more; raises ``StaleConnectionError`` when it is gone."""
         ...

@@ -136,6 +136,10 @@ class WebSocketTransport:
     def congested(self) -> bool:
         return self._below.congested
 
+    @property
+    def untaken(self) -> int | None:
+        return self._below.untaken
+
     async def drain(self) -> None:
         await self._below.drain()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from natsproto.errors import APIError, StaleConnectionError
+from natsproto._values import seconds
+from natsproto.errors import APIError, RequestTimeoutError, StaleConnectionError
 from natsproto.jetstream.api.acks import parse_pub_ack
 from natsproto.subjects import secret_name
 
@@ -43,7 +45,7 @@ class Batch:
 
         Raises:
             AlreadyStored: it is no batch for this server.
-            NatsError: the batch has failed.
+            NatsError: the batch has failed; or the network takes no more (``RequestTimeoutError``).
         """
         client = self._bucket.client
         connection = client._connection
@@ -59,9 +61,21 @@ class Batch:
         else:
             connection.publish(subject, payload, None, header)
             if connection.congested:
-                await connection.drain()
+                await self._drain()
         if connection.epoch != self._epoch:
             raise StaleConnectionError("the connection was replaced in the middle of a batch")
+
+    async def _drain(self) -> None:
+        """Wait until the network takes more, no longer than for an answer: nothing else ends a batch here."""
+        connection = self._bucket.client._connection
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.drain()
+        except TimeoutError:
+            connection.probe()
+            raise RequestTimeoutError(
+                f"the network took no more of a batch within {seconds(self._timeout)} s"
+            ) from None
 
     async def end(self, subject: bytes, payload: bytes, header: bytes) -> PubAck:
         """Commit the batch with its last message."""

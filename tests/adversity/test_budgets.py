@@ -308,3 +308,29 @@ async def test_an_open_asks_again_when_nobody_answers(proxy: FaultProxy, store: 
         proxy.to_server = first_is_lost
         assert (await client.jetstream().object_store(store.bucket)).bucket == store.bucket
     assert len(asked) >= 2
+
+
+async def test_a_put_whose_bytes_are_not_taken_while_others_come(
+    proxy: FaultProxy, faulty: ObjectStore, store: ObjectStore, nc: natsproto.Client
+) -> None:
+    """What comes keeps the connection alive; the put's budget is over all the same."""
+    client = faulty._bucket.client
+    await client.subscribe("tick")
+    await client.flush()
+    epoch = client._connection.epoch
+    data = bytes(64 << 20)
+
+    async def tick() -> None:
+        while True:
+            await nc.publish("tick", b".")
+            await nc.flush()
+            await asyncio.sleep(0.01)
+
+    ticking = asyncio.ensure_future(tick())
+    proxy.blackhole(side="server")
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(NatsError):
+            await faulty.put("a", data, window=len(data))
+    assert client._connection.epoch == epoch, "it was not the connection's end that ended it"
+    ticking.cancel()
+    assert await store.get("a") == OLD

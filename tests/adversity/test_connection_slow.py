@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from pathlib import Path
+
 import pytest
 
 import natsproto
-from natsproto.errors import SlowConsumerError
+from natsproto.errors import ConnectionClosedError, SlowConsumerError
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Sub
 from support.calls import Calls
+from support.certs import make_certs
 
 
 async def test_a13_only_the_slow_subscription_drops(server: LocalServer) -> None:
@@ -110,3 +115,64 @@ async def test_a17_ping_waits_behind_data_on_a_slow_uplink() -> None:
                 assert (await echo.next_msg(timeout=10)).data == b"%d" % n
             await nc.flush()
             assert len(lost) == 0
+
+
+@pytest.mark.parametrize("scheme", ["nats", "tls"])
+async def test_a6_one_direction_that_stands_still(
+    new_server: LocalServer, tmp_path: Path, scheme: str
+) -> None:
+    """Nothing is taken any more while bytes still come: whoever waits for room does not wait for ever."""
+    certs = make_certs(tmp_path)
+    config = (
+        "" if scheme == "nats" else f'tls {{ cert_file: "{certs.cert_file}", key_file: "{certs.key_file}" }}'
+    )
+    context = None if scheme == "nats" else ssl.create_default_context(cafile=certs.ca_file)
+    async with LocalServer(binary=new_server.binary.path, jetstream=False, config=config) as own:
+        stalled = asyncio.Event()
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", own.port)
+
+            async def down() -> None:
+                while data := await up_reader.read(65536):
+                    writer.write(data)
+
+            downwards = asyncio.ensure_future(down())
+            while not stalled.is_set() and (data := await reader.read(4096)):
+                up_writer.write(data)
+            await stopped.wait()
+            downwards.cancel()
+            up_writer.transport.abort()
+            writer.transport.abort()
+
+        stopped = asyncio.Event()
+        listening = await asyncio.start_server(relay, "127.0.0.1", 0, limit=4096)
+        port = listening.sockets[0].getsockname()[1]
+        lost = Calls()
+        nc = await natsproto.connect(
+            f"{scheme}://localhost:{port}", tls=context, ping_interval=0.5, reconnect=False, error_cb=lost
+        )
+        try:
+            async with natsproto.connect(f"{scheme}://localhost:{own.port}", tls=context) as source:
+                await nc.subscribe("tick")
+                await nc.flush()
+
+                async def tick() -> None:
+                    while nc.is_connected:
+                        await source.publish("tick", b".")
+                        await source.flush()
+                        await asyncio.sleep(0.01)
+
+                ticking = asyncio.ensure_future(tick())
+                stalled.set()
+                payload = bytes(1_000_000)
+                with pytest.raises(ConnectionClosedError, match="takes nothing"):
+                    async with asyncio.timeout(1.5 + 5):
+                        while True:
+                            await nc.publish("bulk", payload)
+                await ticking
+                assert nc._connection.given_up == 1
+        finally:
+            stopped.set()
+            await nc.close()
+            listening.close()

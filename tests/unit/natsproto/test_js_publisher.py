@@ -562,3 +562,53 @@ async def test_a_subject_that_leaves_no_room_for_the_replies() -> None:
     ack(server, 0, 1)
     await window.settle()
     window.close()
+
+
+class Full:
+    """A transport that takes nothing more, and has not been lost."""
+
+    congested = True
+    untaken = None
+
+    async def drain(self) -> None:
+        await asyncio.Event().wait()
+
+
+def fill(server: FakeServer) -> None:
+    server.session.congested = True
+    server.session.transport = Full()  # type: ignore[assignment]
+
+
+async def test_the_progress_timeout_counts_while_the_network_is_full(server: FakeServer) -> None:
+    """The connection lives on while anything comes: it is no bound for a publish that waits for room."""
+    window = make(server, progress_timeout=0.1)
+    fill(server)
+    async with asyncio.timeout(0.1 + 5):
+        await window.publish(b"a")  # it is under way: the failure is told by the next call
+        with pytest.raises(RequestTimeoutError, match="no acknowledgement"):
+            await window.publish(b"b")
+        with pytest.raises(RequestTimeoutError):
+            await window.settle()
+    assert list(window.unproven) == [0]
+    assert len(server.pubs) == 1
+    window.close()
+
+
+@pytest.mark.parametrize("how", ["refused", "lost", "cancelled"])
+async def test_what_ends_a_publish_that_waits_for_room(server: FakeServer, how: str) -> None:
+    window = make(server)
+    fill(server)
+    task = asyncio.ensure_future(window.publish(b"a"))
+    await turns()
+    assert not task.done()
+    if how == "refused":
+        refuse(server, 0, 10077)
+    elif how == "lost":
+        server.lose()
+    else:
+        task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([task])
+    assert task.cancelled() == (how == "cancelled")
+    assert (window.failure is None) == (how == "cancelled")
+    window.close()
