@@ -106,6 +106,7 @@ class Connection:
         self._short_lives = 0
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
+        self._closing: Session | None = None  # the one that close() ends; each of several calls waits for it
         self._callbacks = Callbacks()
         self.operations = Operations(self._loop)
         self._log = BoundedLog(log)
@@ -178,6 +179,9 @@ class Connection:
         return attempts
 
     def _connected(self, session: Session) -> None:
+        if self.state is State.CLOSED:  # meanwhile: nobody would ever end it
+            session.fail(ConnectionClosedError("the client is closed"))
+            return
         self.session = session
         self.epoch += 1
         self.state = State.CONNECTED
@@ -257,6 +261,8 @@ class Connection:
                 self.stats.reconnects += 1
                 self.call(self.options.reconnected_cb)
                 return
+            if self.state is State.CLOSED:
+                return
             if attempts:
                 log.warning("reconnecting failed: %s", summary(attempts))
             attempt += 1
@@ -274,9 +280,11 @@ class Connection:
         self._end(reason)
 
     def _end(self, reason: BaseException | None) -> None:
-        """Enter CLOSED: every handler ends, every wait wakes."""
+        """Enter CLOSED: every handler ends, every wait wakes, nobody connects again."""
         self.state = State.CLOSED
         self._cancel_timers()
+        if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
+            self._reconnect_task.cancel()  # here, not in close(): that may be cancelled
         handlers, self.handlers = list(self.handlers.values()), {}
         for handler in handlers:
             self._tell(handler.on_end, reason)
@@ -298,6 +306,7 @@ class Connection:
         """Close now. Idempotent; waits until socket and tasks are gone.
 
         Operations under way are ended first: they need the connection to remove what they have begun.
+        Cancelled, it goes on with its next step, which has a bound as well: nothing is left.
         """
         check_loop(self.home)
         try:
@@ -305,14 +314,15 @@ class Connection:
                 await self.operations.end(self._callbacks.settle, wait=self.session is not None)
         finally:
             if self.state is not State.CLOSED:
-                session, self.session = self.session, None
+                self._closing, self.session = self.session, None
                 self._end(None)
-                if session is not None:
-                    await session.close()
-        if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
-            self._reconnect_task.cancel()
-            await asyncio.wait([self._reconnect_task])
-        await self._callbacks.finish()
+            try:
+                if self._closing is not None:
+                    await self._closing.close()
+                if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
+                    await asyncio.wait([self._reconnect_task])
+            finally:
+                await self._callbacks.finish()
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until there is a session.

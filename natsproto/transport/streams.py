@@ -99,6 +99,7 @@ class StreamsTransport(AsyncioTransport):
             self._lost(None)
         if self._writer is not None:
             try:
-                await self._writer.wait_closed()
+                # Its future is one for all who wait: who is cancelled must not cancel it.
+                await asyncio.shield(self._writer.wait_closed())
             except OSError:
                 pass

@@ -11,12 +11,15 @@ import pytest
 
 import natsproto
 from natsproto import Client
+from natsproto.aio.session import Session
 from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
 from natsproto.server import LocalServer
-from natsproto.testing import DROP, FaultProxy
+from natsproto.testing import DROP, FaultProxy, ScriptedServer
+from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Msg as WireMsg
 from natsproto.wire import Pub
 from objstore import ObjectStore
+from support.calls import Calls
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
 BOUND = 10.0
@@ -399,3 +402,86 @@ async def test_close_without_a_connection(server: LocalServer, store: ObjectStor
             with pytest.raises(ConnectionClosedError):
                 await putting
         proxy.refuse(False)
+
+
+# -- a close() that is cancelled ---------------------------------------------------------------------------
+
+
+async def test_a_cancelled_close_ends_reconnecting(server: LocalServer, store: ObjectStore) -> None:
+    """The connection is lost while close() waits for a put; then close() is cancelled: it stays closed."""
+    async with FaultProxy(server.url) as proxy:
+        lost = Calls()
+        before = asyncio.all_tasks()
+        client = await natsproto.connect(proxy.url, disconnected_cb=lost, reconnect_wait=0.02)
+        ending = Ending(client, await client.jetstream().object_store(store.bucket), store)
+        putting = await ending.start(ending.store.put("a", ending.source()))
+        proxy.blackhole()  # what the put wants to clean up is not answered
+        closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)
+        proxy.refuse()
+        proxy.cut()
+        await lost.until(1)
+        assert not closing.done()
+        assert client.state == "reconnecting"
+        async with asyncio.timeout(5):
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        assert client.is_closed
+        assert not [t for t in asyncio.all_tasks() - before if t.get_name() == "natsproto-reconnect"]
+        proxy.blackhole(False)
+        proxy.refuse(False)
+        async with asyncio.timeout(5 + 5):
+            with pytest.raises((ConnectionClosedError, NatsError)):
+                await putting
+            await client.close()
+        assert client.is_closed
+        assert proxy.connections == []
+
+
+async def test_nobody_connects_a_closed_client(server: LocalServer) -> None:
+    """A session that is ready when the client is closed is ended."""
+    client = await natsproto.connect(server.url)
+    connection = client._connection
+    await client.close()
+    session = Session(connection, connection.pool.servers[0])
+    await session.establish()
+    connection._connected(session)
+    assert client.is_closed
+    assert session.lost is not None
+    assert connection.session is None
+    assert session.transport is not None
+    async with asyncio.timeout(5):
+        await session.transport.wait_closed()
+
+
+@pytest.mark.parametrize("first_is", ["cancelled", "under way"])
+async def test_close_waits_for_what_another_close_has_begun(
+    first_is: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is gone when any of them returns, also where nobody takes what is queued."""
+    monkeypatch.setattr("natsproto.aio.session.CLOSE_TIMEOUT", 0.2)
+    end = asyncio.Event()
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        await end.wait()
+
+    async with ScriptedServer(script) as server:
+        client = await natsproto.connect(server.url)
+        session = client._connection.session
+        assert session is not None
+        assert session.transport is not None
+        sock = session.transport.get_extra_info("socket")
+        while not client._connection.congested:
+            client._connection.publish(b"a", bytes(1_000_000))
+        first = asyncio.ensure_future(client.close())
+        while not client.is_closed:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if first_is == "cancelled":
+            first.cancel()
+        async with asyncio.timeout(0.2 + 5):
+            await client.close()
+        assert sock.fileno() == -1
+        await asyncio.wait([first])
+        end.set()
