@@ -134,17 +134,20 @@ class Callbacks:
     async def finish(self) -> None:
         """Wait until everything has ended; what has not within ``FINISH_TIMEOUT`` is cancelled.
 
-        Called from inside of a callback it does not wait for callbacks.
+        It is cancelled at once when this is. Called from inside of a callback it does not wait for callbacks.
         """
-        await asyncio.sleep(0)  # callbacks called just now become tasks
-        end = self._loop.time() + FINISH_TIMEOUT
-        while late := self._left():  # calls that were waiting begin when others have ended
-            if self._loop.time() >= end:
-                break
-            await asyncio.wait(late, timeout=end - self._loop.time())
-        self._waiting.clear()
-        for task in late:
-            task.cancel()
+        try:
+            await asyncio.sleep(0)  # callbacks called just now become tasks
+            end = self._loop.time() + FINISH_TIMEOUT
+            while late := self._left():  # calls that were waiting begin when others have ended
+                if self._loop.time() >= end:
+                    break
+                await asyncio.wait(late, timeout=end - self._loop.time())
+        finally:
+            self._waiting.clear()
+            late = self._left()
+            for task in late:
+                task.cancel()
         if late:
             await asyncio.wait(late, timeout=FINISH_TIMEOUT)
 

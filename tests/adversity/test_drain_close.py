@@ -455,6 +455,33 @@ async def test_nobody_connects_a_closed_client(server: LocalServer) -> None:
         await session.transport.wait_closed()
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_cancelled_close_leaves_no_callback(new_server: LocalServer, turns: int) -> None:
+    begun = asyncio.Event()
+
+    async def stuck() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    client = await natsproto.connect(new_server.url, closed_cb=stuck)
+    closing = asyncio.ensure_future(client.close())
+    if turns < 7:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    else:
+        await begun.wait()
+    closing.cancel()
+    async with asyncio.timeout(4 + 5):
+        await asyncio.wait([closing])
+    await asyncio.sleep(0)
+    if turns:  # before it began there is nothing to end
+        assert client.is_closed
+        assert asyncio.all_tasks() <= before
+    async with asyncio.timeout(4 + 5):
+        await client.close()
+
+
 @pytest.mark.parametrize("first_is", ["cancelled", "under way"])
 async def test_close_waits_for_what_another_close_has_begun(
     first_is: str, monkeypatch: pytest.MonkeyPatch
