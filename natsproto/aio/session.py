@@ -456,7 +456,8 @@ class Session:
             if graceful:
                 self.flush()
                 self.transport.close()
-                self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+                # A task of the connection: who closes the client waits for it, or cuts it short.
+                self.connection.spawn(self._gone(self.transport), "natsproto-leave")
             else:
                 self.transport.abort()
         for waiter in (self._info_received, self._ready, *self._pongs):
@@ -480,10 +481,12 @@ class Session:
                 waiter.set_exception(self.lost)
                 waiter.exception()
         self._pongs.clear()
-        transport = self.transport
-        if transport is None:
-            return
-        transport.close()
+        if self.transport is not None:
+            self.transport.close()
+            await self._gone(self.transport)
+
+    async def _gone(self, transport: Transport) -> None:
+        """Wait until what is queued was sent and the socket is closed, which has :data:`CLOSE_TIMEOUT`."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await transport.wait_closed()

@@ -560,3 +560,45 @@ async def test_cancelled_tls_connects_leave_nothing(
         assert task.done()
         if not task.cancelled():
             assert task.exception() is None
+
+
+async def test_close_waits_for_the_session_that_lame_duck_has_left(
+    certs: Certs, context: ssl.SSLContext
+) -> None:
+    """Its server takes no part in the end of TLS; the socket is gone all the same when close() returns."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+    end = asyncio.Event()
+
+    async def leaving(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True)
+        await conn.start_tls(tls)
+        await conn.expect(Connect)
+        await conn.expect(Ping)
+        await conn.pong()
+        await conn.info(ldm=True)
+        await conn.expect(Ping)
+        await conn.pong()
+        conn._writer.transport.pause_reading()
+        await end.wait()
+
+    async def staying(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True)
+        await conn.start_tls(tls)
+        await conn.serve()
+
+    async with ScriptedServer(leaving) as old, ScriptedServer(staying) as new:
+        back = Calls()
+        urls = [f"tls://localhost:{server.port}" for server in (old, new)]
+        nc = await natsproto.connect(urls, tls=context, randomize=False, reconnected_cb=back)
+        session = nc._connection.session
+        assert session is not None
+        assert session.server.url == urls[0]
+        assert session.transport is not None
+        sock = session.transport.get_extra_info("socket")
+        await back.until(1)
+        assert sock.fileno() != -1
+        async with asyncio.timeout(4 + 5):
+            await nc.close()
+        assert sock.fileno() == -1
+        end.set()
