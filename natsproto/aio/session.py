@@ -247,8 +247,7 @@ class Session:
             self._error(event.text)
 
     def _pong(self) -> None:
-        self.write(serializer.PONG)
-        self.flush()
+        self.write(serializer.PONG)  # a run of them leaves as one
         self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
         if self._unread_pongs > MAX_UNREAD_PONGS:
             self.fail(RemoteProtocolError("the server asks again and again, and does not read the answers"))

@@ -23,6 +23,7 @@ async def open_transport(
     *,
     ssl_context: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    read_size: int = READ_SIZE,
 ) -> Transport:
     """Connect and return a transport that drives ``receiver``.
 
@@ -32,6 +33,7 @@ async def open_transport(
         host, port: where to connect to.
         ssl_context: TLS from the first byte (``tls_first``); ``None`` connects in clear.
         server_hostname: the name to verify; only with ``ssl_context``.
+        read_size: bytes that ``data_received`` gets at a time at the most.
 
     Raises:
         OSError: cannot connect (refused, no route, DNS). Time bounds are the caller's.
@@ -47,7 +49,7 @@ async def open_transport(
         tune(transport)
         return link
     if kind == "streams":
-        streams = StreamsTransport(receiver)
+        streams = StreamsTransport(receiver, read_size)
         reader = asyncio.StreamReader(limit=READ_SIZE)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await loop.create_connection(

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 READ_SIZE = 256 * 1024
 """Bytes one read of the ``streams`` transport takes at the most."""
 
+TURN = 0.05
+"""Seconds after which the reading task lets others have their turn: reading does not wait while something is
+there, and a peer can see to it that something is."""
+
 
 class StreamsTransport(AsyncioTransport):
     """asyncio streams with one reading task; see the module docstring."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, read_size: int = READ_SIZE) -> None:
         super().__init__()
         self._receiver = receiver
+        self._read_size = read_size
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._plain_writer: asyncio.StreamWriter | None = None
@@ -42,9 +47,16 @@ class StreamsTransport(AsyncioTransport):
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         error: BaseException | None = None
+        clock = asyncio.get_running_loop().time
+        spent = 0.0
         try:
-            while data := await reader.read(READ_SIZE):
+            while data := await reader.read(self._read_size):
+                began = clock()
                 self._receiver.data_received(data)
+                spent += clock() - began
+                if spent > TURN:
+                    spent = 0.0
+                    await asyncio.sleep(0)
         except Exception as exc:
             error = exc
         # A cancelled reader is not a lost connection: start_tls() puts another in its place.

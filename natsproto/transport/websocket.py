@@ -25,6 +25,13 @@ MAX_FRAME = 65 * 1024 * 1024
 
 READ_SIZE = 64 * 1024
 
+PIECE = 16 * 1024
+"""Bytes that are taken apart before anybody looks at how many frames they were."""
+
+MAX_FRAMES = PIECE // 8
+"""Frames of a piece. The smallest that a server has reason to send, PING, has 8 bytes. A flood of smaller
+ones, down to two, would hold the loop: a frame costs about 40 microseconds, whatever it holds."""
+
 
 class WebSocketTransport:
     """See the module docstring. To the connection a :class:`~natsproto.transport.Transport`, to the
@@ -52,14 +59,25 @@ class WebSocketTransport:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
+        self._received(self._buffer[:nbytes])
 
     def data_received(self, data: bytes) -> None:
-        if self._failure is not None:
-            return
+        self._received(memoryview(data))
+
+    def _received(self, data: memoryview) -> None:
+        for start in range(0, len(data), PIECE):
+            if self._failure is not None:
+                return
+            self._piece(data[start : start + PIECE])
+
+    def _piece(self, data: memoryview) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        if len(events) > MAX_FRAMES:
+            self._fail(RemoteProtocolError("the server sends a flood of frames with next to nothing in them"))
+            return
+        for event in events:
             self._event(event)
             if self._failure is not None:
                 return
@@ -202,7 +220,13 @@ async def open_websocket(
     protocol = ClientProtocol(uri, max_size=MAX_FRAME, logger=_quiet())
     transport = WebSocketTransport(receiver, protocol)
     inner = await open_transport(
-        kind, transport, host, port, ssl_context=ssl_context, server_hostname=server_hostname
+        kind,
+        transport,
+        host,
+        port,
+        ssl_context=ssl_context,
+        server_hostname=server_hostname,
+        read_size=READ_SIZE,
     )
     try:
         transport.start(inner)

@@ -114,3 +114,16 @@ async def test_a_loop_of_small_publishes_is_held_back(client: Client) -> None:
     wire(client).relieve()
     async with asyncio.timeout(LIMIT):
         await client.publish("a", b"goes on")
+
+
+@pytest.mark.parametrize("congested", [False, True])
+async def test_a_run_of_pings_is_answered_by_one_write(client: Client, congested: bool) -> None:
+    """A peer decides how often it asks; a write is a system call."""
+    wire(client).congested = congested
+    session = client._connection.session
+    assert session is not None
+    session._connect_sent = True
+    session.data_received(b"PING\r\n" * 1000)
+    await turns()
+    assert wire(client).writes == [b"PONG\r\n" * 1000]
+    assert session.lost is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,3 +96,62 @@ async def test_answers_to_who_reads_are_without_limit(ends: Ends) -> None:
     ends.pings(LIMIT, at_once=False)
     assert ends.pongs == 7 * LIMIT + 1
     assert not ends.below.aborted
+
+
+FLOODS = {
+    "ping": b"\x89\x00" * 32_768,
+    "pong": b"\x8a\x00" * 32_768,
+    "empty": b"\x82\x00" * 32_768,
+    "fragments": b"\x02\x00" + b"\x00\x00" * 32_768,
+    "byte by byte": b"\x82\x01+\x82\x01O\x82\x01K\x82\x01\r\x82\x01\n" * 5_000,
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.parametrize("how", ["data_received", "buffer_updated"])
+async def test_a_flood_of_frames_with_nothing_in_them(ends: Ends, kind: str, how: str) -> None:
+    """What one read brings is not taken apart as a whole: the loop would stand still for seconds."""
+    data = FLOODS[kind][: websocket.READ_SIZE]
+    seen: list[object] = []
+    ends.client._event = seen.append  # type: ignore[method-assign, assignment]
+    taken: list[int] = []
+    protocol = ends.client._protocol
+    receive = protocol.receive_data
+
+    def record(data: memoryview) -> None:
+        taken.append(len(data))
+        receive(data)
+
+    protocol.receive_data = record
+    if how == "data_received":
+        ends.client.data_received(data)
+    else:
+        ends.client.get_buffer(-1)[:] = data
+        ends.client.buffer_updated(len(data))
+    assert ends.below.aborted
+    assert isinstance(ends.client._failure, RemoteProtocolError)
+    assert "flood" in str(ends.client._failure)
+    assert taken == [websocket.PIECE]
+    assert seen == []
+    ends.client.data_received(data)
+    assert taken == [websocket.PIECE]
+
+
+async def test_small_frames_that_hold_something(ends: Ends) -> None:
+    """A client that was busy finds many of them at once."""
+    received: list[bytes] = []
+    ends.client._receiver = SimpleNamespace(data_received=received.append)  # type: ignore[assignment]
+    count = websocket.READ_SIZE // 8
+    ends.client.data_received(b"\x82\x06PING\r\n" * count)
+    assert ends.client._failure is None
+    assert received == [b"PING\r\n"] * count
+
+
+async def test_large_frames_in_pieces(ends: Ends) -> None:
+    received: list[bytes] = []
+    ends.client._receiver = SimpleNamespace(data_received=received.append)  # type: ignore[assignment]
+    payload = bytes(range(256)) * 1000
+    for _ in range(3):
+        ends.peer.send_binary(payload)
+    ends.send()
+    assert received == [payload] * 3
