@@ -55,7 +55,7 @@ INACTIVE_THRESHOLD = timedelta(seconds=5)
 class _Incarnation(Handler):
     """One server-side consumer; frames for an older one no longer count."""
 
-    __slots__ = ("alive", "consumer_seq", "created", "name", "owner")
+    __slots__ = ("alive", "began", "consumer_seq", "created", "name", "owner", "since")
 
     def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
         super().__init__(inbox)
@@ -63,7 +63,9 @@ class _Incarnation(Handler):
         self.name = secret_name()
         self.consumer_seq = 0
         self.created = False  # the server's answer has come
-        self.alive = False  # a heartbeat without a gap has come
+        self.began = owner.stream_seq  # what had been handed on before
+        self.since = owner._loop.time()
+        self.alive = False  # it works, although nothing was due so far
 
     def deliver(self, msg: WireMsg) -> None:
         owner = self.owner
@@ -303,7 +305,8 @@ class OrderedConsumer:
         incarnation, self._current = self._current, None
         self._held = None
         if incarnation is not None:
-            if incarnation.alive or incarnation.consumer_seq:
+            # Only what had not been seen before is progress: old messages can be told without an end.
+            if self.stream_seq > incarnation.began or incarnation.alive or self._paused:
                 self._deadline = None
             self._leftover.append(incarnation.name)
             self._connection.unsubscribe(incarnation)
@@ -356,8 +359,10 @@ class OrderedConsumer:
             if last is not None and last.isdigit() and int(last[:20]) != incarnation.consumer_seq:
                 self._restart()  # a gap at the end, or it has started over
                 return
-            incarnation.alive = True
             if reply is None:
+                # Servers wait for a whole interval before they say that nothing is due. Who says it at once
+                # could have one consumer after the other made, without a pause and without an end.
+                incarnation.alive |= self._active - incarnation.since > self._heartbeat / 2
                 self._call(self._on_idle)
                 return
         if not is_flow_control(reply, self._stream, incarnation.name):

@@ -403,3 +403,45 @@ async def test_restarts_of_an_idle_consumer_are_no_failure(stream: Stream) -> No
         await turns()
     assert reader.failures == []
     await finish(stream, reader)
+
+
+async def gaps_without_end(stream: Stream, reader: Reader, *before: int) -> int:
+    """Have a gap follow what each consumer says first; returns how many consumers that took to fail."""
+    seen = 0
+    async with asyncio.timeout(8):
+        while not reader.failures:
+            if len(stream.configs) > seen:
+                seen = len(stream.configs)
+                await turns()
+                for consumer_seq, stream_seq in enumerate(before, 1):
+                    stream.deliver(stream_seq, consumer_seq)
+                stream.heartbeat(len(before))
+                stream.heartbeat(9)
+            await asyncio.sleep(0)
+    assert isinstance(reader.failures[0], RequestTimeoutError)
+    return seen
+
+
+@pytest.mark.parametrize("old", [(), (3,), (1, 2, 3)], ids=["nothing", "one", "all"])
+async def test_old_messages_are_no_progress(stream: Stream, old: tuple[int, ...]) -> None:
+    """Nor is an idle heartbeat that comes as soon as the consumer is there."""
+    reader = Reader(stream, retry_budget=0.3)
+    await reader.consumer.start()
+    for seq in (1, 2, 3):
+        stream.deliver(seq, seq)
+    assert await gaps_without_end(stream, reader, *old) < 20, "no back-off"
+    await finish(stream, reader)
+
+
+async def test_an_idle_heartbeat_in_its_time_is_progress(stream: Stream) -> None:
+    reader = Reader(stream, retry_budget=0.0)
+    await reader.consumer.start()
+    for n in range(2, 6):
+        assert reader.consumer._current is not None
+        reader.consumer._current.since -= 16.0  # of 30 between heartbeats
+        stream.heartbeat(0)
+        stream.heartbeat(9)
+        await until(lambda n=n: len(stream.configs) == n)
+        await turns()
+    assert reader.failures == []
+    await finish(stream, reader)
