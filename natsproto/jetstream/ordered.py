@@ -99,7 +99,7 @@ class _Incarnation(Handler):
     def on_reconnect(self) -> None:
         # A creation that was in flight has failed already; one that waited for the connection is on its way.
         if self.created and self.owner._current is self:
-            self.alive = True
+            self.alive = self.owner._limit is None  # who waits for news has missed none so far
             self.owner._restart()
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
@@ -151,6 +151,9 @@ class OrderedConsumer:
                 client's).
         patience: seconds the creation of a consumer may take (default: as any request). The server it is
             given to may hang; another try may be given to another one.
+        limit: seconds without a message after which the consumer cannot go on, unless :attr:`on_idle` says
+            that nothing is due, or it is paused: for who reads what there is. Default: none, for who waits for
+            news. Such a server is not silent: its heartbeats say that we hold it back.
 
     Attributes:
         stream_seq: of the last message handed on, or the one before the start.
@@ -175,6 +178,7 @@ class OrderedConsumer:
         created: datetime | None = None,
         retry_budget: float | None = None,
         patience: float | None = None,
+        limit: float | None = None,
     ) -> None:
         self._js = js
         self._stream = check_name("stream", stream)
@@ -191,6 +195,7 @@ class OrderedConsumer:
         self._created = created
         self._budget = js.client._options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
+        self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._connection = js.client._connection
         self._current: _Incarnation | None = None
@@ -198,6 +203,8 @@ class OrderedConsumer:
         self._paused = False
         self._held: bytes | None = None
         self._active = 0.0
+        self._seen = 0  # stream_seq at the last check
+        self._quiet = 0  # checks since then
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._leftover: list[str] = []  # consumers still to be deleted on the server
@@ -240,6 +247,7 @@ class OrderedConsumer:
         connection.subscribe(incarnation)
         self._current = incarnation
         self._active = self._loop.time()
+        self._quiet = 0
         info = await self._js.create_consumer(self._stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
         return info
@@ -406,7 +414,20 @@ class OrderedConsumer:
         if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS:
             before = self._active  # now: a sign of life may come before the task runs
             self._spawn(lambda: self._verify_silence(before))
+        if self._limit is not None and self._stalled(self._limit):
+            self._fail(RequestTimeoutError(f"no message of stream {self._stream!r} came, and no end of them"))
         self._arm()
+
+    def _stalled(self, limit: float) -> bool:
+        """Whether that long no message came.
+
+        Counted in heartbeats: an application that did not run has missed many, and checks once.
+        """
+        if self._paused or self._seen != self.stream_seq:
+            self._seen, self._quiet = self.stream_seq, 0
+        elif self._task is None:
+            self._quiet += 1
+        return self._quiet > MISSED_HEARTBEATS and self._quiet * self._heartbeat >= limit
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run ``work`` unless something runs that will make a new consumer anyway."""

@@ -382,6 +382,7 @@ class ChunkFeed:
             created=bucket.created,
             patience=bucket.patience,
             retry_budget=bucket.retry_budget,
+            limit=bucket.retry_budget,
         )
         before = self._messages  # deliveries may overtake the answer to the creation
         try:

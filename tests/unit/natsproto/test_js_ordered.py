@@ -445,3 +445,77 @@ async def test_an_idle_heartbeat_in_its_time_is_progress(stream: Stream) -> None
         await turns()
     assert reader.failures == []
     await finish(stream, reader)
+
+
+# -- a server that says that we hold it back, and sends nothing ------------------------------------------------
+
+
+async def stalled(stream: Stream, reader: Reader, checks: int = 200) -> None:
+    """Heartbeats that are not idle, and the checks that follow them."""
+    for number in range(checks):
+        stream.heartbeat(len(reader.seqs), stalled=ours(stream, number))
+        reader.consumer._check()
+        await asyncio.sleep(0)
+
+
+async def test_a_stalled_consumer_has_a_limit(stream: Stream) -> None:
+    reader = Reader(stream, limit=100.0)
+    await reader.consumer.start()
+    await stalled(stream, reader, 3)
+    stream.deliver(1, 1)
+    await stalled(stream, reader, 4)
+    assert reader.failures == []  # the first of them has seen the message
+    await stalled(stream, reader, 1)
+    (failure,) = reader.failures
+    assert isinstance(failure, RequestTimeoutError)
+    await finish(stream, reader)
+
+
+async def test_who_waits_for_news_has_none(stream: Stream) -> None:
+    reader = Reader(stream)
+    await reader.consumer.start()
+    await stalled(stream, reader)
+    assert (reader.failures, reader.restarts) == ([], 0)
+    await finish(stream, reader)
+
+
+async def test_nor_has_who_is_paused(stream: Stream) -> None:
+    reader = Reader(stream, limit=100.0)
+    await reader.consumer.start()
+    reader.consumer.pause()
+    await stalled(stream, reader)
+    reader.consumer.resume()
+    await stalled(stream, reader, 3)
+    assert reader.failures == []
+    await stalled(stream, reader, 1)
+    assert len(reader.failures) == 1
+    await finish(stream, reader)
+
+
+async def test_the_limit_holds_across_reconnects(stream: Stream) -> None:
+    """They are no progress to who reads what there is."""
+    reader = Reader(stream, limit=0.0, retry_budget=0.3)
+    await reader.consumer.start()
+    seen = 0
+    async with asyncio.timeout(8):
+        while not reader.failures:
+            if len(stream.configs) > seen:
+                seen = len(stream.configs)
+                await turns()
+                stream.reconnect()
+            await asyncio.sleep(0)
+    assert isinstance(reader.failures[0], RequestTimeoutError)
+    await finish(stream, reader)
+
+
+async def test_each_consumer_has_all_of_the_limit(stream: Stream) -> None:
+    """How many are made is what the budget bounds."""
+    reader = Reader(stream, limit=100.0)
+    await reader.consumer.start()
+    await stalled(stream, reader, 3)
+    stream.heartbeat(5)
+    await until(lambda: len(stream.configs) == 2)
+    await turns()
+    await stalled(stream, reader, 3)
+    assert reader.failures == []
+    await finish(stream, reader)
