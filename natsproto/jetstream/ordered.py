@@ -2,7 +2,7 @@
 
 Messages are handed on synchronously from the reading side, one callback each: no queue, task or future a
 message. Flow control is answered the moment it is seen, or when :meth:`OrderedConsumer.resume` is called:
-that is the back-pressure.
+that is the back-pressure. While the connection takes no more, the last request waits.
 
 A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence after the last one
 delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
@@ -151,8 +151,8 @@ class OrderedConsumer:
                 client's).
         patience: seconds the creation of a consumer may take (default: as any request). The server it is
             given to may hang; another try may be given to another one.
-        limit: seconds without a message after which the consumer cannot go on, unless :attr:`on_idle` says
-            that nothing is due, or it is paused: for who reads what there is. Default: none, for who waits for
+        limit: seconds without a message after which the consumer cannot go on, unless ``on_idle`` says that
+            nothing is due, or it is paused: for who reads what there is. Default: none, for who waits for
             news. Such a server is not silent: its heartbeats say that we hold it back.
 
     Attributes:
@@ -201,7 +201,8 @@ class OrderedConsumer:
         self._current: _Incarnation | None = None
         self._stopped = False
         self._paused = False
-        self._held: bytes | None = None
+        self._held: bytes | None = None  # a request of flow control that is answered later
+        self._answering: asyncio.Task[None] | None = None
         self._active = 0.0
         self._seen = 0  # stream_seq at the last check
         self._quiet = 0  # checks since then
@@ -284,6 +285,8 @@ class OrderedConsumer:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.wait([task])
+        if self._answering is not None:
+            await asyncio.wait([self._answering])
         if self._connection.session is not None:
             await self._clean()
         else:
@@ -294,6 +297,8 @@ class OrderedConsumer:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         self._drop()
 
     def _forget(self) -> None:
@@ -352,8 +357,28 @@ class OrderedConsumer:
             self._answer(reply)
 
     def _answer(self, reply: bytes) -> None:
-        if self._connection.session is not None:
-            self._connection.publish(reply, b"")
+        connection = self._connection
+        if connection.session is None:
+            return
+        if not connection.congested:
+            connection.publish(reply, b"")
+            return
+        # Who does not read may ask without an end. Only the last request counts, and its answer would not go
+        # out any sooner.
+        self._held = reply
+        if self._answering is None:
+            self._answering = self._loop.create_task(self._answer_later(), name="natsproto-flow-control")
+
+    async def _answer_later(self) -> None:
+        try:
+            await self._connection.drain()
+            if self._held is not None and not self._paused and self._connection.session is not None:
+                reply, self._held = self._held, None
+                self._connection.publish(reply, b"")
+        except NatsError:
+            pass  # the connection has ended, which is told otherwise
+        finally:
+            self._answering = None
             self._connection.flush_now()
 
     # -- the reading side -------------------------------------------------------------------------

@@ -26,8 +26,8 @@ class Collector:
     """An async context manager: :meth:`start`, then :attr:`ended`; the consumer is deleted on the way out.
 
     It ends when :meth:`finish` is called, which ``on_message`` does, and at a heartbeat: what is due has been
-    delivered then. A consumer that cannot go on, or has delivered nothing for the bucket's retry budget, raises
-    from :attr:`ended`.
+    delivered then. A consumer that cannot go on, or that delivers nothing for as long as the bucket's retry
+    budget, raises from :attr:`ended`.
 
     Args:
         bucket: whose stream.

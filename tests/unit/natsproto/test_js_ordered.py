@@ -447,7 +447,7 @@ async def test_an_idle_heartbeat_in_its_time_is_progress(stream: Stream) -> None
     await finish(stream, reader)
 
 
-# -- a server that says that we hold it back, and sends nothing ------------------------------------------------
+# -- a server that says that we hold it back, and sends nothing ---------------------------------------------
 
 
 async def stalled(stream: Stream, reader: Reader, checks: int = 200) -> None:
@@ -519,3 +519,85 @@ async def test_each_consumer_has_all_of_the_limit(stream: Stream) -> None:
     await stalled(stream, reader, 3)
     assert reader.failures == []
     await finish(stream, reader)
+
+
+# -- a server that asks for flow control and does not read the answers --------------------------------------
+
+
+class FullTransport:
+    """Takes no more until :attr:`room` is set."""
+
+    def __init__(self) -> None:
+        self.room = asyncio.Event()
+
+    async def drain(self) -> None:
+        await self.room.wait()
+
+    @property
+    def congested(self) -> bool:
+        return not self.room.is_set()
+
+
+def fill_up(stream: Stream) -> FullTransport:
+    session = stream.server.session
+    full = FullTransport()
+    session.transport, session.congested = full, True  # type: ignore[assignment]
+    return full
+
+
+async def test_only_the_last_request_is_answered(stream: Stream) -> None:
+    reader = Reader(stream)
+    await reader.consumer.start()
+    full = fill_up(stream)
+    for token in range(100):
+        stream.flow_control(ours(stream, token))
+        stream.heartbeat(0, stalled=ours(stream, token))
+    await turns()
+    assert stream.answers == []
+    full.room.set()
+    await turns()
+    assert stream.answers == [ours(stream, 99)]
+    stream.flow_control(ours(stream, 100))
+    assert stream.answers[1:] == [ours(stream, 100)]  # at once again
+    await finish(stream, reader)
+
+
+@pytest.mark.parametrize("meanwhile", ["paused", "made anew", "lost"])
+async def test_a_request_that_no_longer_counts(stream: Stream, meanwhile: str) -> None:
+    reader = Reader(stream)
+    await reader.consumer.start()
+    full = fill_up(stream)
+    stream.flow_control(asked := ours(stream, 1))
+    await turns()
+    if meanwhile == "paused":
+        reader.consumer.pause()
+    elif meanwhile == "made anew":
+        stream.heartbeat(5)
+        await until(lambda: len(stream.configs) == 2)
+    else:
+        stream.server.lose()
+    full.room.set()
+    await turns()
+    assert stream.answers == []
+    if meanwhile == "paused":
+        reader.consumer.resume()
+        assert stream.answers == [asked]
+    if meanwhile != "lost":
+        await finish(stream, reader)
+    await reader.consumer.stop()
+
+
+async def test_no_answer_is_waited_for_after_the_end(stream: Stream) -> None:
+    reader = Reader(stream)
+    await reader.consumer.start()
+    full = fill_up(stream)
+    stream.flow_control(ours(stream, 1))
+    await turns()
+    answering = reader.consumer._answering
+    assert answering is not None
+    async with asyncio.timeout(1 + 5):
+        await finish(stream, reader)
+    assert answering.cancelled()
+    full.room.set()
+    await turns()
+    assert stream.answers == []
