@@ -22,7 +22,7 @@ from ..errors import (
 from ..headers import Headers, encode_headers
 from ..subjects import check_publish_subject, check_subscribe_subject, secret_name
 from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
-from .api.codec import MAX_DOCUMENT, dumps, loads, parse_time
+from .api.codec import MAX_DOCUMENT, dumps, is_number, loads, number, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
 from .api.paging import Paging
@@ -165,7 +165,7 @@ class JetStreamContext:
             page = state.get("subjects") if isinstance(state, dict) else None
             if not isinstance(page, dict) or not page:
                 return counts
-            if not all(isinstance(count, int) for count in page.values()):
+            if not all(map(is_number, page.values())):
                 raise RemoteProtocolError("an API answer counts subjects with something else than numbers")
             known = len(counts)
             counts.update(page)
@@ -194,8 +194,7 @@ class JetStreamContext:
         if keep is not None:
             document["keep"] = keep
         answer = await self.request(f"STREAM.PURGE.{check_name('stream', name)}", document)
-        purged = answer.get("purged")
-        return purged if isinstance(purged, int) else 0
+        return number(answer, "purged")
 
     async def _pages(self, suffix: str, key: str, document: dict[str, Any]) -> list[Any]:
         items: list[Any] = []
@@ -608,7 +607,7 @@ def _leader_message(answer: dict[str, Any]) -> StoredMessage:
     if not isinstance(message, dict):
         raise RemoteProtocolError("an answer to STREAM.MSG.GET has no message")
     subject, seq = message.get("subject"), message.get("seq")
-    if not isinstance(subject, str) or not isinstance(seq, int):
+    if not isinstance(subject, str) or not is_number(seq):
         raise RemoteProtocolError("an answer to STREAM.MSG.GET lacks its subject or sequence")
     try:
         data = base64.b64decode(message.get("data") or "")

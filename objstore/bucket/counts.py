@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from natsproto.errors import RemoteProtocolError
+from natsproto.jetstream.api.codec import is_number
 
 if TYPE_CHECKING:
     from .bucket import Bucket
@@ -40,7 +41,7 @@ def _count(info: dict[str, Any], subject: str) -> int:
     state = info.get("state")
     subjects = state.get("subjects") if isinstance(state, dict) else None
     count = subjects.get(subject, 0) if isinstance(subjects, dict) else 0
-    if not isinstance(count, int):
+    if not is_number(count):
         raise RemoteProtocolError("an API answer counts messages with something else than a number")
     return count
 

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto import Client, JetStreamContext
+from natsproto import Client, JetStreamContext, wire
 from natsproto.errors import NatsError, RemoteProtocolError
 from natsproto.jetstream import context
 from natsproto.jetstream.api import codec, paging
-from natsproto.testing import ScriptedServer
+from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
+from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectMeta, ObjectStore
 from objstore.bucket import bucket as _bucket
 from objstore.bucket import message_reads as _message_reads
 from objstore.read import by_sequence as _by_sequence
+from objstore.read.ranges import Layout, measure
 from support.objects import pattern
 
 DATA = pattern(300_000)
@@ -174,6 +176,57 @@ async def test_an_answer_to_another_question(
     monkeypatch.setattr(_message_reads, "_leader_message", other)
     with pytest.raises(RemoteProtocolError, match="asked for"):
         await store._bucket.first_after(f"$O.{store.bucket}.M.>", 1)
+
+
+# -- reply subjects and subjects -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["time", "sequence", "subject"])
+async def test_what_no_server_says(
+    js: JetStreamContext, bucket_name: str, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Numbers of deliveries that fit into no time and no array, subjects that nobody can ask for."""
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.1)
+    server_url = js.client._connection.pool.servers[0].url
+    asked: set[bytes | None] = set()
+
+    def to_server(event: Event, raw: bytes) -> None:
+        if isinstance(event, Pub) and b".STREAM.MSG.GET." in event.subject:
+            asked.add(event.reply)
+
+    def to_client(event: Event, raw: bytes) -> bytes | None:
+        if not isinstance(event, Msg):
+            return None
+        reply, payload = event.reply, event.payload
+        if change == "subject" and event.subject in asked:
+            payload = (
+                b'{"message":{"subject":"$O.%b.M.\\ud800","seq":1000,"time":"2026-01-01T00:00:00Z","data":"e30="}}'
+                % bucket_name.encode()
+            )
+        elif change != "subject" and (reply or b"").startswith(b"$JS.ACK."):
+            parts = (reply or b"").split(b".")
+            parts[-2 if change == "time" else -4] = b"9" * 25
+            reply = b".".join(parts)
+        else:
+            return None
+        return b"".join(
+            map(bytes, wire.msg(event.subject, event.sid, payload, reply=reply, header=event.header))
+        )
+
+    mine = await js.create_object_store(bucket=bucket_name, allow_direct=False)
+    info = await mine.put("o", DATA)
+    async with FaultProxy(server_url) as proxy, natsproto.connect(proxy.url) as nc:
+        store = (await nc.jetstream(timeout=1.0).object_store(bucket_name)).with_options(retry_budget=0.5)
+        proxy.to_server, proxy.to_client = to_server, to_client
+        reads: list[Awaitable[Any]] = [store.list(), store.status(), store.verify()]
+        if change != "subject":
+            reads.append(measure(store._bucket, info, Layout(info)))
+        for read in reads:
+            async with asyncio.timeout(5 + 5):
+                with pytest.raises(NatsError):
+                    await read
+        assert proxy.errors == []
+    await js.delete_object_store(bucket_name)
 
 
 # -- listings that do not end -----------------------------------------------------------------------------

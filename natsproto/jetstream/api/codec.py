@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, TypeGuard
 
-from ...errors import RemoteProtocolError
+from ..._values import brief
+from ...errors import LocalProtocolError, RemoteProtocolError
 
 MAX_DOCUMENT = 64 * 1024 * 1024
 """Bytes of a message, or of a page of a listing; a page of 100 000 subjects is far below."""
@@ -26,23 +28,39 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = 4_000_000_000_000_000_000  # ns, the year 2096: up to here seconds as a float tell the microseconds
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 _decode = json.JSONDecoder().decode
+_escaped_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
 
 
 def dumps(document: Mapping[str, Any]) -> bytes:
-    """Return compact UTF-8 JSON."""
-    return _encode(document).encode()
+    """Return compact UTF-8 JSON.
+
+    Raises:
+        LocalProtocolError: a text in it is no Unicode, or it is nested too deeply.
+    """
+    try:
+        return _encode(document).encode()
+    except (UnicodeEncodeError, RecursionError) as exc:
+        raise _unwritable(exc) from None
 
 
 def dumps_str(text: str) -> bytes:
     """Return ``text`` as a JSON string, as :func:`dumps` writes it, at a tenth of the cost of a document."""
-    return encode_basestring(text).encode()
+    try:
+        return encode_basestring(text).encode()
+    except UnicodeEncodeError as exc:
+        raise _unwritable(exc) from None
+
+
+def _unwritable(exc: Exception) -> LocalProtocolError:
+    return LocalProtocolError(f"a request cannot be written as JSON: {type(exc).__name__}")
 
 
 def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> dict[str, Any]:
     """Parse an API answer of at most ``limit`` bytes, by default :data:`MAX_ANSWER`.
 
     Raises:
-        RemoteProtocolError: not JSON, not an object, too large, too deep, or of too many values.
+        RemoteProtocolError: not JSON, not an object, too large, too deep, or of too many values; or a text
+            has half a surrogate pair, as no server's has: it could be used in no request.
     """
     size = len(payload)
     if size > (MAX_ANSWER if limit is None else limit):
@@ -50,9 +68,12 @@ def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> 
     if size > FEW and _values(bytes(payload)) > MAX_VALUES:
         raise RemoteProtocolError(f"an API answer of {size} bytes has too many values")
     try:
-        document = _decode(str(payload, "utf-8"))
+        text = str(payload, "utf-8")
+        document = _decode(text)
+        if "\\" in text and _escaped_surrogate(text) is not None:
+            _encode(document).encode()
     except (ValueError, RecursionError) as exc:
-        raise RemoteProtocolError(f"an API answer is not JSON: {type(exc).__name__}") from None
+        raise RemoteProtocolError(f"an API answer is not JSON in Unicode: {type(exc).__name__}") from None
     if not isinstance(document, dict):
         raise RemoteProtocolError("an API answer is not a JSON object")
     return document
@@ -69,6 +90,23 @@ def _values(text: bytes) -> int:
         return strings
     rest = b"".join(text.split(b'"')[::2])
     return rest.count(b",") + rest.count(b"[") + rest.count(b"{")
+
+
+def is_number(value: Any) -> TypeGuard[int]:
+    """Whether a value is what servers count with: a number of 64 bits, not negative."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+
+
+def number(document: Mapping[str, Any], key: str) -> int:
+    """What an answer counts under ``key``; 0 when it says nothing of it, as some versions do.
+
+    Raises:
+        RemoteProtocolError: it is no such number.
+    """
+    value = document.get(key, 0)
+    if not is_number(value):
+        raise RemoteProtocolError(f"an API answer has {key!r} that is no number of 64 bits")
+    return value
 
 
 def to_ns(value: timedelta) -> int:
@@ -107,11 +145,18 @@ def parse_time(text: Any) -> datetime:
             return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
-    raise RemoteProtocolError(f"not a time: {text!r}")
+    raise RemoteProtocolError(f"not a time: {brief(text) if isinstance(text, str) else type(text).__name__}")
 
 
 def time_from_ns(ns: int) -> datetime:
-    """An aware UTC ``datetime`` from nanoseconds since the epoch; less than a microsecond is cut off."""
+    """An aware UTC ``datetime`` from nanoseconds since the epoch; less than a microsecond is cut off.
+
+    Raises:
+        RemoteProtocolError: more than a ``datetime`` holds.
+    """
     if 0 <= ns < _EXACT:
         return datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
-    return _EPOCH + timedelta(0, 0, ns // 1000)
+    try:
+        return _EPOCH + timedelta(0, 0, ns // 1000)
+    except OverflowError:
+        raise RemoteProtocolError("a time lies beyond the year 9999") from None

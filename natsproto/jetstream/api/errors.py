@@ -33,6 +33,7 @@ from ...errors import (
     NoRespondersError,
     StaleConnectionError,
 )
+from .codec import is_number
 
 
 class StreamNotFoundError(APIError):
@@ -154,8 +155,8 @@ def api_error(error: Any) -> APIError:
     fields = error if isinstance(error, dict) else {}
     code, err_code = fields.get("code"), fields.get("err_code")
     description = fields.get("description")
-    code = code if isinstance(code, int) else 0
-    err_code = err_code if isinstance(err_code, int) else 0
+    code = code if is_number(code) else 0
+    err_code = err_code if is_number(err_code) else 0
     kind = _CLASSES.get(err_code, APIError)
     return kind(code, err_code, description if isinstance(description, str) else "no description")
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
 from ...errors import RemoteProtocolError
-from .codec import from_ns, parse_time, to_ns
+from .codec import from_ns, number, parse_time, to_ns
 
 
 def _texts(value: Any) -> bool:
@@ -145,20 +145,15 @@ class StreamInfo:
         config, state = document.get("config"), document.get("state")
         if not isinstance(config, dict) or not isinstance(state, dict):
             raise RemoteProtocolError("a stream answer lacks its config or state")
-
-        def number(key: str) -> int:
-            value = state.get(key)
-            return value if isinstance(value, int) else 0
-
         return cls(
             config=StreamConfig.from_json(config),
             created=parse_time(document.get("created")),
-            messages=number("messages"),
-            bytes=number("bytes"),
-            first_seq=number("first_seq"),
-            last_seq=number("last_seq"),
-            num_subjects=number("num_subjects"),
-            consumer_count=number("consumer_count"),
+            messages=number(state, "messages"),
+            bytes=number(state, "bytes"),
+            first_seq=number(state, "first_seq"),
+            last_seq=number(state, "last_seq"),
+            num_subjects=number(state, "num_subjects"),
+            consumer_count=number(state, "consumer_count"),
             raw=document,
         )
 
@@ -207,14 +202,14 @@ class ConsumerInfo:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ConsumerInfo:
         stream, name = document.get("stream_name"), document.get("name")
-        config, pending = document.get("config"), document.get("num_pending")
+        config = document.get("config")
         if not isinstance(stream, str) or not isinstance(name, str) or not isinstance(config, dict):
             raise RemoteProtocolError("a consumer answer lacks its stream, name or config")
         return cls(
             stream=stream,
             name=name,
             config=ConsumerConfig.from_json(config),
-            num_pending=pending if isinstance(pending, int) else 0,
+            num_pending=number(document, "num_pending"),
             raw=document,
         )
 

@@ -87,7 +87,19 @@ def test_refusals_name_no_domain(payload: bytes, domain: str | None) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"+OK", b"{}", b"[]", b'{"seq":5}', b'{"stream":"S"}', b'{"stream":"S","seq":"5"}', b"\xff"],
+    [
+        b"",
+        b"+OK",
+        b"{}",
+        b"[]",
+        b'{"seq":5}',
+        b'{"stream":"S"}',
+        b'{"stream":"S","seq":"5"}',
+        b'{"stream":"S","seq":-1}',
+        b'{"stream":"S","seq":18446744073709551616}',
+        b'{"stream":"S","seq":%d}' % 10**30,
+        b"\xff",
+    ],
 )
 def test_no_acknowledgement(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from natsproto.errors import RemoteProtocolError
+from natsproto.errors import LocalProtocolError, RemoteProtocolError
 from natsproto.jetstream.api import codec
 
 
@@ -32,12 +32,43 @@ def test_dumps_is_compact_utf8() -> None:
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"seq":' + b"9" * 5000 + b"}",
+        *(
+            b'{"a":%b}' % value
+            for value in (rb'"\ud800"', rb'{"\uDfff":1}', rb'[["x\udabcy"]]', rb'"\ude00\ud83d"')
+        ),
     ],
     ids=lambda value: repr(value[:12]),
 )
 def test_loads_refuses(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         codec.loads(payload)
+
+
+@pytest.mark.parametrize("text", [r"\\ud800", r"\ud83d\ude00", r"\u00e9", r"\\\ud83d\ude00"])
+def test_loads_takes_what_can_be_written_again(text: str) -> None:
+    document = codec.loads(b'{"a":"%b"}' % text.encode())
+    assert codec.loads(codec.dumps(document)) == document
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\ude00\ud83d"])
+def test_dumps_refuses_what_is_no_unicode(text: str) -> None:
+    for document in ({"a": text}, {text: 1}, {"a": [{"b": text}]}):
+        with pytest.raises(LocalProtocolError, match="JSON"):
+            codec.dumps(document)
+    with pytest.raises(LocalProtocolError, match="JSON"):
+        codec.dumps_str(text)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2**64 - 1])
+def test_numbers(value: int) -> None:
+    assert codec.number({"a": value}, "a") == value
+    assert codec.number({}, "a") == 0
+
+
+@pytest.mark.parametrize("value", ["1", [1], None, True, 1.0, -1, 2**64, 10**40])
+def test_no_numbers(value: object) -> None:
+    with pytest.raises(RemoteProtocolError, match="'a'"):
+        codec.number({"a": value}, "a")
 
 
 def test_loads_refuses_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +176,12 @@ def test_time_from_ns() -> None:
     assert codec.time_from_ns(999) == datetime(1970, 1, 1, tzinfo=UTC)
     assert codec.time_from_ns(2**63 - 1) == datetime(2262, 4, 11, 23, 47, 16, 854_775, UTC)
     assert codec.time_from_ns(1).tzinfo is UTC
+
+
+@pytest.mark.parametrize("ns", [10**40, 253402300800 * 10**9])
+def test_no_time_from_ns(ns: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="9999"):
+        codec.time_from_ns(ns)
 
 
 @given(ns=st.integers(0, 2**63 - 1) | st.integers(codec._EXACT - 10**9, codec._EXACT + 10**9))

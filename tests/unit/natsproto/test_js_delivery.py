@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natsproto.jetstream.api import codec
 from natsproto.jetstream.api.acks import Delivery, parse_ack_subject
 
 
@@ -65,6 +68,34 @@ def test_eleven_and_more_tokens(domain: bytes, wanted: str | None, tail: bytes) 
 )
 def test_not_one(reply: bytes | None) -> None:
     assert parse_ack_subject(reply) is None
+
+
+@pytest.mark.parametrize("at", range(5))
+@pytest.mark.parametrize("number", [2**64, 10**19 * 2, 10**24, 10**39])
+def test_numbers_no_server_counts_with(at: int, number: int) -> None:
+    """They would fit nowhere: in no time, and in no array of sequences."""
+    numbers = [1, 20, 3, 1700000000000000000, 5]
+    numbers[at] = number
+    tail = "".join(f".{each}" for each in numbers).encode()
+    assert parse_ack_subject(b"$JS.ACK.S.c" + tail) is None
+    assert parse_ack_subject(b"$JS.ACK._.acc.S.c" + tail + b".token") is None
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_the_largest_numbers(at: int) -> None:
+    numbers = [1, 20, 3, 1700000000000000000, 5]
+    numbers[at] = 2**64 - 1
+    found = parse_ack_subject(b"$JS.ACK.S.c" + "".join(f".{each}" for each in numbers).encode())
+    assert facts(found) == (None, "S", "c", *numbers)
+    assert found is not None
+    assert codec.time_from_ns(found.time_ns)
+    assert array("Q", [found.stream_seq])
+
+
+@given(st.tuples(*[st.from_regex(rb"[0-9]{1,22}", fullmatch=True)] * 5))
+def test_whatever_is_taken_has_64_bits(numbers: tuple[bytes, ...]) -> None:
+    found = parse_ack_subject(b"$JS.ACK.S.c." + b".".join(numbers))
+    assert (found is not None) == all(len(each) <= 20 and int(each) < 1 << 64 for each in numbers)
 
 
 @given(st.binary(max_size=60))

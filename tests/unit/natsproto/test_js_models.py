@@ -30,6 +30,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
+NO_NUMBERS = ["x", [1], None, True, 1.0, -1, 2**64, 10**40]
+
+
 def test_unknown_fields_are_kept_and_written_back() -> None:
     config = StreamConfig.from_json(CONFIG)
     assert config.max_age == timedelta(hours=1)
@@ -80,7 +83,7 @@ def test_stream_info() -> None:
         {
             "config": CONFIG,
             "created": "2024-01-02T03:04:05.123456789Z",
-            "state": {"messages": 3, "bytes": 40, "first_seq": 1, "last_seq": 3, "consumer_count": "x"},
+            "state": {"messages": 3, "bytes": 40, "first_seq": 1, "last_seq": 3},
         }
     )
     assert info.created == datetime(2024, 1, 2, 3, 4, 5, 123456, UTC)
@@ -97,6 +100,11 @@ def test_stream_info() -> None:
         {"config": CONFIG, "state": 5},
         {"config": CONFIG, "state": {}},
         {"config": CONFIG, "state": {}, "created": "never"},
+        *(
+            {"config": CONFIG, "state": {key: value}, "created": "2024-01-02T03:04:05Z"}
+            for key in ("messages", "bytes", "first_seq", "last_seq", "num_subjects", "consumer_count")
+            for value in NO_NUMBERS
+        ),
     ],
 )
 def test_no_stream_info(document: dict[str, Any]) -> None:
@@ -107,6 +115,12 @@ def test_no_stream_info(document: dict[str, Any]) -> None:
 def test_consumer_info() -> None:
     info = ConsumerInfo.from_json({"stream_name": "S", "name": "c", "config": {}, "num_pending": 7, "x": 1})
     assert (info.stream, info.name, info.num_pending, info.raw["x"]) == ("S", "c", 7, 1)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_a_consumer_info_that_counts_with_no_numbers(value: object) -> None:
+    with pytest.raises(RemoteProtocolError, match="num_pending"):
+        ConsumerInfo.from_json({"stream_name": "S", "name": "c", "config": {}, "num_pending": value})
 
 
 @pytest.mark.parametrize("drop", ["stream_name", "name", "config"])
