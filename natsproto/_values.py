@@ -32,6 +32,11 @@ def brief(name: str, most: int = 80) -> str:
     return repr(name) if len(name) <= most else f"{name[:most]!r}…"
 
 
+def cut(text: str, most: int = 500) -> str:
+    """A peer's words as messages repeat them: the beginning is enough of those that are megabytes long."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line and without anything a terminal or the reader of a log would act on.
 

@@ -218,7 +218,7 @@ class APIError(NatsError):
     Attributes:
         code: HTTP-like class (400, 404, 500, 503 …).
         err_code: the precise code callers act on (10059 = stream not found …).
-        description: the server's words.
+        description: the server's words, of a long text the beginning.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:

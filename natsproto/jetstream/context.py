@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._values import seconds
+from .._values import brief, seconds
 from ..aio.client import HeadersLike, as_payload
 from ..errors import (
     ConfigError,
@@ -507,7 +507,7 @@ class JetStreamContext:
         else:
             info = await self.consumer_info(stream, consumer or "")
         if info.config.deliver_subject:
-            raise ConfigError(f"consumer {info.name!r} is a push consumer: it cannot be pulled from")
+            raise ConfigError(f"consumer {brief(info.name)} is a push consumer: it cannot be pulled from")
         return PullConsumer(self, info)
 
     # -- object stores ----------------------------------------------------------------------------

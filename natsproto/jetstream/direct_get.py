@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
+from .._values import cut
 from ..aio.handlers import ReplySlot
 from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
 from ..headers import status_of
@@ -66,7 +67,7 @@ def status_error(block: bytes, subject: str) -> NatsError:
         return MessageNotFoundError(404, 10037, "no message found")
     if status == 503:
         return NoRespondersError(subject, "no such stream, or direct get is not allowed on it")
-    text = block.partition(b"\r\n")[0].decode("ascii", "replace")
+    text = cut(block.partition(b"\r\n")[0].decode("ascii", "replace"))
     return APIError(status or 0, 0, f"direct get refused: {text}")
 
 

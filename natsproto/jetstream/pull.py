@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from math import inf
 from typing import TYPE_CHECKING
 
+from .._values import brief, cut
 from ..aio.handlers import Handler, ReplySlot
 from ..errors import (
     APIError,
@@ -74,7 +75,7 @@ class _Fetch(Handler):
             return  # another stream's consumer may have the same name, and deliver where its maker wants
         if self.room < 0:
             self.finish(
-                RemoteProtocolError(f"more comes from consumer {self.consumer[1]!r} than was asked for")
+                RemoteProtocolError(f"more comes from consumer {brief(self.consumer[1])} than was asked for")
             )
             return
         self.room -= len(msg.payload) + len(msg.header or b"")
@@ -94,7 +95,7 @@ class _Fetch(Handler):
         elif status == 409 and "Deleted" in text:
             failure = ConsumerNotFoundError(404, 10014, "the consumer was deleted while waiting")
         elif status not in (404, 408) and not any(part in text for part in _PLAIN_ENDS):
-            failure = APIError(status, 0, text)
+            failure = APIError(status, 0, cut(text))
         self.finish(failure)
 
     def on_end(self, exc: BaseException | None) -> None:
@@ -186,7 +187,7 @@ class PullConsumer:
                 async with asyncio.timeout(timeout + GRACE):
                     await fetch.waiter
             except TimeoutError:
-                fetch.finish(RequestTimeoutError(f"no answer to a fetch from consumer {self.name!r}"))
+                fetch.finish(RequestTimeoutError(f"no answer to a fetch from consumer {brief(self.name)}"))
                 connection.probe()
         finally:
             fetch.done = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ..._values import brief
 from ...errors import (
     APIError,
     RemoteProtocolError,
@@ -133,7 +134,7 @@ class AckCheck:
 
 
 def _place(stream: str, domain: str | None) -> str:
-    return f"stream {stream!r}" + ("" if domain is None else f" of domain {domain!r}")
+    return f"stream {brief(stream)}" + ("" if domain is None else f" of domain {brief(domain)}")
 
 
 class Delivery:

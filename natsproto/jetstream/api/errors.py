@@ -158,7 +158,8 @@ def api_error(error: Any) -> APIError:
     code = code if is_number(code) else 0
     err_code = err_code if is_number(err_code) else 0
     kind = _CLASSES.get(err_code, APIError)
-    return kind(code, err_code, description if isinstance(description, str) else "no description")
+    words = _values.cut(description) if isinstance(description, str) else "no description"
+    return kind(code, err_code, words)
 
 
 def retryable(exc: BaseException) -> bool:
@@ -185,7 +186,9 @@ def check_name(what: str, name: Any) -> str:
         raise InvalidNameError(f"a {what} name must be a non-empty str")
     text = _values.text(name)
     if any(ch in ".*>/\\" or ch.isspace() or not ch.isprintable() for ch in text) or len(text) > 255:
-        raise InvalidNameError(f"{what} name {text!r}: no . * > / \\, no white space, at most 255 characters")
+        raise InvalidNameError(
+            f"{what} name {_values.brief(text)}: no . * > / \\, no white space, at most 255 characters"
+        )
     return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from natsproto.jetstream.direct_get import answering_stream, header_bytes, header_int
+from natsproto.jetstream.direct_get import answering_stream, header_bytes, header_int, status_error
 
 OWN = b"Nats-Stream: S\r\nNats-Subject: a.b\r\nNats-Sequence: 7\r\nNats-Time-Stamp: t\r\n\r\n"
 
@@ -39,3 +39,7 @@ def test_the_last_line_counts() -> None:
     assert header_int(b"NATS/1.0\r\nN: 1x\r\n\r\n", b"N") is None
     assert header_int(b"NATS/1.0\r\nN: 12345678901234567890\r\n\r\n", b"N") is None
     assert header_bytes(b"NATS/1.0\r\n\r\n", b"N") is None
+
+
+def test_a_refusal_of_megabytes_is_not_repeated() -> None:
+    assert len(str(status_error(b"NATS/1.0 408 " + b"x" * 1_000_000 + b"\r\n\r\n", "s"))) < 600

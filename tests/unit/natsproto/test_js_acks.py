@@ -78,6 +78,14 @@ def test_of_another(domain: str | None, payload: bytes, found: tuple[str, str | 
         assert name is None or repr(name) in str(exc)
 
 
+def test_names_of_megabytes_are_not_repeated() -> None:
+    long = "x" * 1_000_000
+    with pytest.raises(WrongStreamError) as caught:
+        AckCheck("S", None).parse(json.dumps({"stream": long, "domain": long, "seq": 5}).encode())
+    assert len(str(caught.value)) < 300
+    assert caught.value.stream == long
+
+
 @pytest.mark.parametrize("domain", [None, "hub", ANY_DOMAIN])
 @pytest.mark.parametrize("payload", [REFUSED, REFUSED_ANYWHERE])
 def test_refusals_name_no_domain(payload: bytes, domain: str | None) -> None:

@@ -167,6 +167,13 @@ def test_no_time(text: object) -> None:
         codec.parse_time(text)
 
 
+@pytest.mark.parametrize("text", ["x" * 1_000_000, b"\xff" * 1_000_000, ["x" * 1_000_000]])
+def test_no_time_of_megabytes(text: object) -> None:
+    with pytest.raises(RemoteProtocolError, match="not a time") as caught:
+        codec.parse_time(text)
+    assert len(str(caught.value)) < 200
+
+
 def test_a_time_without_zone_is_utc() -> None:
     assert codec.parse_time("2024-02-03T04:05:06") == datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
 

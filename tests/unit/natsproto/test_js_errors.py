@@ -77,6 +77,16 @@ def test_whatever_the_error_object_is(error: object) -> None:
     assert (found.code, found.err_code) == (0, 0)
 
 
+def test_a_text_of_megabytes_is_not_repeated() -> None:
+    """It would go on to logs and terminals."""
+    error = js.api_error({"code": 400, "err_code": 10052, "description": "no: " + "x" * 1_000_000})
+    assert error.description == "no: " + "x" * 496 + "…"
+    assert len(str(error)) < 600
+    with pytest.raises(base.InvalidNameError) as caught:
+        js.check_name("consumer", "x" * 1_000_000)
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("text", "last"),
     [

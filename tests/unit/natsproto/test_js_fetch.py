@@ -154,6 +154,13 @@ async def test_a_fetch_that_is_refused(pulled: Pulled, end: bytes, kind: type) -
     assert len(await pulled.consumer.fetch(5)) == 1
 
 
+async def test_a_refusal_of_megabytes_is_not_repeated(pulled: Pulled) -> None:
+    pulled.on_next = lambda pub: pulled.status(pub, b"409 " + b"x" * 1_000_000)
+    with pytest.raises(APIError) as caught:
+        await pulled.consumer.fetch(5)
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("says", ["503", "nothing"])
 async def test_fetch_from_a_consumer_that_does_not_exist(
     pulled: Pulled, says: str, monkeypatch: pytest.MonkeyPatch
