@@ -6,8 +6,9 @@ import asyncio
 import base64
 import binascii
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._values import brief, seconds
 from ..aio.client import HeadersLike, as_payload
@@ -25,7 +26,7 @@ from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads, number, parse_time
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
-from .api.paging import Paging
+from .api.paging import MAX_SECONDS, Paging, memory_of
 from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
 from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from ..transport import Buffer
     from ..wire import Msg as WireMsg
     from .pull import PullConsumer
+
+T = TypeVar("T")
 
 PUBLISH_RETRIES = 2
 PUBLISH_RETRY_WAIT = 0.25
@@ -154,23 +157,25 @@ class JetStreamContext:
         )
 
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
-        """Subjects with messages and their counts: one round trip per 100 000 subjects."""
-        name = check_name("stream", name)
-        counts: dict[str, int] = {}
-        paging = Paging("the subjects of a stream")
-        while True:
-            document = {"subjects_filter": subjects_filter, "offset": paging.offset}
-            answer = await self.request(f"STREAM.INFO.{name}", document, limit=MAX_DOCUMENT)
+        """Subjects with messages and their counts: one round trip per 100 000 subjects.
+
+        Raises:
+            RemoteProtocolError: they are too many for memory (some two million).
+        """
+
+        def subjects(answer: dict[str, Any]) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
-            if not isinstance(page, dict) or not page:
-                return counts
+            if not isinstance(page, dict):
+                return {}, 0, 0
             if not all(map(is_number, page.values())):
                 raise RemoteProtocolError("an API answer counts subjects with something else than numbers")
-            known = len(counts)
-            counts.update(page)
-            if not paging.goes_on(answer, len(page), new=len(counts) - known):
-                return counts
+            return page, len(page), sum(map(getsizeof, page))
+
+        suffix = f"STREAM.INFO.{check_name('stream', name)}"
+        return await self._pages(
+            "the subjects of a stream", suffix, {"subjects_filter": subjects_filter}, subjects
+        )
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream with all its messages and consumers."""
@@ -196,33 +201,61 @@ class JetStreamContext:
         answer = await self.request(f"STREAM.PURGE.{check_name('stream', name)}", document)
         return number(answer, "purged")
 
-    async def _pages(self, suffix: str, key: str, document: dict[str, Any]) -> list[Any]:
-        items: list[Any] = []
-        seen: set[str] = set()
-        paging = Paging(f"the answers to {suffix}")
-        while True:
-            answer = await self.request(suffix, {**document, "offset": paging.offset}, limit=MAX_DOCUMENT)
-            page = answer.get(key)
-            if not isinstance(page, list) or not page:
-                return items
-            items.extend(page)
-            known = len(seen)
-            seen.update(map(repr, page))
-            if not paging.goes_on(answer, len(page), new=len(seen) - known):
-                return items
+    async def _pages(
+        self,
+        what: str,
+        suffix: str,
+        document: dict[str, Any],
+        entries: Callable[[dict[str, Any]], tuple[dict[str, T], int, int]],
+    ) -> dict[str, T]:
+        """All entries of a listing by their names.
+
+        Args:
+            what: the listing, in the text of errors.
+            suffix, document: the request, but for the offset.
+            entries: those of an answer; how many the server counts, and bytes that they take.
+        """
+        found: dict[str, T] = {}
+        paging = Paging(what)
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                while True:
+                    request = {**document, "offset": paging.offset}
+                    answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
+                    page, count, memory = entries(answer)
+                    if not count:
+                        return found
+                    known = len(found)
+                    found.update(page)
+                    if not paging.goes_on(answer, count, new=len(found) - known, memory=memory):
+                        return found
+        except RequestTimeoutError:
+            raise
+        except TimeoutError:
+            raise RequestTimeoutError(f"{what} took more than {seconds(MAX_SECONDS)} s") from None
+
+    async def _names(self, what: str, suffix: str, key: str, document: dict[str, Any]) -> list[str]:
+        def names(answer: dict[str, Any]) -> tuple[dict[str, None], int, int]:
+            page = _listed(answer, key)
+            return dict.fromkeys(each for each in page if isinstance(each, str)), len(page), memory_of(page)
+
+        return list(await self._pages(what, suffix, document, names))
 
     async def stream_names(self, subject: str | None = None) -> list[str]:
         """Names of all streams (paged, 1024 a round trip), or of those that listen on ``subject``."""
         document = {} if subject is None else {"subject": subject}
-        return [
-            name for name in await self._pages("STREAM.NAMES", "streams", document) if isinstance(name, str)
-        ]
+        return await self._names("the names of streams", "STREAM.NAMES", "streams", document)
 
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
         """Configuration and state of all streams (paged, 256 a round trip)."""
+
+        def infos(answer: dict[str, Any]) -> tuple[dict[str, StreamInfo], int, int]:
+            page = _listed(answer, "streams")
+            found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
+            return {info.config.name: info for info in found}, len(page), memory_of(page)
+
         document = {} if subject is None else {"subject": subject}
-        pages = await self._pages("STREAM.LIST", "streams", document)
-        return [StreamInfo.from_json(item) for item in pages if isinstance(item, dict)]
+        return list((await self._pages("the streams", "STREAM.LIST", document, infos)).values())
 
     # -- messages ---------------------------------------------------------------------------------
 
@@ -487,8 +520,8 @@ class JetStreamContext:
 
     async def consumer_names(self, stream: str) -> list[str]:
         """Names of a stream's consumers (paged)."""
-        items = await self._pages(f"CONSUMER.NAMES.{check_name('stream', stream)}", "consumers", {})
-        return [name for name in items if isinstance(name, str)]
+        suffix = f"CONSUMER.NAMES.{check_name('stream', stream)}"
+        return await self._names("the names of consumers", suffix, "consumers", {})
 
     async def pull_consumer(
         self,
@@ -600,6 +633,11 @@ def _selector(seq: int | None, last: str | None, following: str | None) -> dict[
     if not document or (last is not None and len(document) > 1):
         raise ConfigError("choose one message: seq, last_by_subject, or next_by_subject (with seq)")
     return document
+
+
+def _listed(answer: dict[str, Any], key: str) -> list[Any]:
+    page = answer.get(key)
+    return page if isinstance(page, list) else []
 
 
 def _leader_message(answer: dict[str, Any]) -> StoredMessage:

@@ -15,9 +15,10 @@ import pytest
 
 import natsproto
 from natsproto import Client, JetStreamContext, wire
-from natsproto.errors import NatsError, RemoteProtocolError
+from natsproto.errors import NatsError, RemoteProtocolError, RequestTimeoutError
 from natsproto.jetstream import context
 from natsproto.jetstream.api import codec, paging
+from natsproto.jetstream.api.paging import memory_of
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Event, Msg, Pub
@@ -268,6 +269,65 @@ async def test_a_listing_without_an_end(nc: Client, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RemoteProtocolError, match=r"backwards|do not end"):
         await nc.jetstream().stream_subjects("S")
     assert pages.asked <= 51
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    """A page of one kind of listing, with one entry."""
+    if kind == "subjects":
+        return {"state": {"subjects": {name: 1}}}
+    if kind == "streams":
+        config = {"name": name, "some_field": [[], {}] * 10}
+        return {"streams": [{"config": config, "state": {}, "created": "2024-01-01T00:00:00Z"}]}
+    return {"streams": [name], "consumers": [name]}
+
+
+LISTINGS: dict[str, Callable[[JetStreamContext], Awaitable[Any]]] = {
+    "names": lambda js: js.stream_names(),
+    "streams": lambda js: js.streams(),
+    "subjects": lambda js: js.stream_subjects("S"),
+    "consumers": lambda js: js.consumer_names("S"),
+}
+
+
+@pytest.mark.parametrize("kind", LISTINGS)
+async def test_a_listing_of_all_memory(nc: Client, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(paging, "MAX_MEMORY", 100_000)
+
+    def page(number: int, offset: int) -> dict[str, Any]:
+        return {**entry(kind, f"{number}".rjust(900, "x")), "total": 10**9, "offset": offset}
+
+    pages = Pages(monkeypatch, page)
+    with pytest.raises(RemoteProtocolError, match="memory"):
+        await LISTINGS[kind](nc.jetstream())
+    assert 20 < pages.asked <= 100
+
+
+@pytest.mark.parametrize("kind", LISTINGS)
+async def test_a_listing_that_takes_for_ever(nc: Client, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Each page comes in time, and all of them never."""
+    monkeypatch.setattr(context, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(paging, "MAX_PAGES", 10**9)
+
+    async def request(suffix: str, document: dict[str, Any], **_: Any) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {**entry(kind, f"s{document['offset']}"), "total": 10**9, "offset": document["offset"]}
+
+    js = nc.jetstream()
+    monkeypatch.setattr(js, "request", request)
+    async with asyncio.timeout(1 + 5):
+        with pytest.raises(RequestTimeoutError, match=r"more than 0.05 s"):
+            await LISTINGS[kind](js)
+
+
+def test_the_memory_of_an_answer() -> None:
+    """Whatever is in it, however deep."""
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert memory_of([deep]) > 100_000 * 56
+    assert memory_of(["x" * 1000]) > 1000
+    assert memory_of([{"a": [[]] * 10}]) > 10 * 56
+    assert memory_of([None, 1, True]) > 0
 
 
 # -- PING without end ----------------------------------------------------------------------------------------

@@ -297,6 +297,12 @@ async def test_pages_of_names(server: FakeServer, js: JetStreamContext) -> None:
     assert body(server.pubs[0]) == {"subject": "a.>", "offset": 0}
 
 
+async def test_a_name_on_two_pages(server: FakeServer, js: JetStreamContext) -> None:
+    """A stream that was made meanwhile moves the others on."""
+    answering(server, {"total": 5, "streams": ["a", "b", "c"]}, {"total": 5, "streams": ["c", "d"]})
+    assert await js.stream_names() == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize("answer", [{}, {"total": 5, "streams": None}, {"total": 0, "streams": []}])
 async def test_no_names(server: FakeServer, js: JetStreamContext, answer: dict[str, Any]) -> None:
     answering(server, answer)
