@@ -38,7 +38,8 @@ def decode_seed(seed: str | bytes) -> bytes:
     Raises:
         ConfigError: wrong length, alphabet, checksum or kind. The message never holds the seed.
     """
-    text = _values.text(seed).encode() if isinstance(seed, str) else _values.raw(seed)
+    # What is not ASCII is no seed, and an error of the codec would hold all of it.
+    text = _values.text(seed).encode("ascii", "replace") if isinstance(seed, str) else _values.raw(seed)
     text = text.strip()
     try:
         raw = base64.b32decode(text + b"=" * (-len(text) % 8))

@@ -73,6 +73,7 @@ def test_signature_is_that_of_the_nonce_as_given() -> None:
         (SEED[:20] + "A" + SEED[21:], "checksum"),
         ("!" + SEED[1:], "base32"),
         ("ü" + SEED[1:], "base32"),
+        ("\ud800" + SEED[1:], "base32"),
         (encode_seed(ACCOUNT, bytes(32)), "user"),
         (encode_seed(OPERATOR, bytes(32)), "user"),
         (PUBLIC, "length|user"),
