@@ -33,6 +33,12 @@ async def name(js: JetStreamContext) -> AsyncIterator[str]:
     await js.delete_stream(name)
 
 
+@pytest.fixture(autouse=True)
+def grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on a busy machine says late that a fetch has expired."""
+    monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 10.0)
+
+
 @pytest.fixture
 async def pull(js: JetStreamContext, name: str) -> PullConsumer:
     return await js.pull_consumer(
