@@ -55,19 +55,28 @@ class Watch:
         self._goal: Goal | None = None
         self._proving: asyncio.Task[None] | None = None
         self._stopped = False
+        self._ending: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        if self._stopped:
+            raise ConnectionClosedError("the watcher was stopped")
         if self._starting is None:
-            if self._stopped:
-                raise ConnectionClosedError("the watcher was stopped")
             self._loop = asyncio.get_running_loop()
             self._starting = self._bucket.client._connection.spawn(self._start(), "objstore-watch")
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        try:
+            await self._begin()
+        except BaseException as exc:
+            self._fail(exc)
+            await self._leave()  # at once: the error may be kept, and with it the watcher
+            raise
+
+    async def _begin(self) -> None:
         bucket = self._bucket
         consumer = OrderedConsumer(
             bucket.js,
@@ -84,12 +93,8 @@ class Watch:
             retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
-        try:
-            self._goal = Goal(bucket)
-            info = await bucket.retrying(consumer.start)
-        except BaseException as exc:
-            self._fail(exc)
-            raise
+        self._goal = Goal(bucket)
+        info = await bucket.retrying(consumer.start)
         if self._updates_only:
             self._set_caught_up()
         elif info.num_pending == 0:
@@ -101,11 +106,29 @@ class Watch:
         return "new" if self._updates_only else "last_per_subject"
 
     async def stop(self) -> None:
+        """What was begun is carried out, also when the caller is cancelled: the consumer would stay."""
+        ending = self.end()
+        await asyncio.wait([ending])
+        if not ending.cancelled():
+            ending.result()
+
+    def end(self) -> asyncio.Task[None]:
+        """Begin to stop; what is returned ends by itself."""
         self._stopped = True
         self._pending.clear()
         self._wake()
+        if self._ending is None:
+            connection = self._bucket.client._connection
+            self._ending = connection.spawn(self._leave_when_started(), "objstore-watch-stop", due=True)
+        return self._ending
+
+    async def _leave_when_started(self) -> None:
         if self._starting is not None:
             await asyncio.wait([self._starting])
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """End all that runs for this watch."""
         if self._proving is not None:
             self._proving.cancel()
             await asyncio.wait([self._proving])
@@ -119,10 +142,7 @@ class Watch:
         """The watcher is gone; possibly called from another thread, or after the loop has ended."""
         if self._stopped or self._loop is None or self._loop.is_closed():
             return
-        self._loop.call_soon_threadsafe(self._spawn_stop)
-
-    def _spawn_stop(self) -> None:
-        self._bucket.client._connection.spawn(self.stop(), "objstore-watch-stop")
+        self._loop.call_soon_threadsafe(self.end)
 
     # -- the reading side -------------------------------------------------------------------------
 
@@ -192,7 +212,8 @@ class Watch:
     # -- the application's side -------------------------------------------------------------------
 
     async def wait_caught_up(self) -> None:
-        await self.start()
+        if not self._caught_up:
+            await self.start()
         while not self._caught_up:
             if self._failure is not None:
                 raise self._failure

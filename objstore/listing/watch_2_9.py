@@ -41,7 +41,7 @@ class ReadingWatch(watch.Watch):
     _due = False
     _reading: asyncio.Task[None] | None = None
 
-    async def _start(self) -> None:
+    async def _begin(self) -> None:
         bucket = self._bucket
         consumer = OrderedConsumer(
             bucket.js,
@@ -57,33 +57,28 @@ class ReadingWatch(watch.Watch):
             retry_budget=bucket.retry_budget,
         )
         self._consumer = consumer
-        try:
-            self._due = True  # signs are remembered until the state at the start has been read
-            await bucket.retrying(consumer.start)
-            self._cursor = began = consumer.first_seq - 1
-            if self._from_revision is not None:
-                self._cursor = self._from_revision - 1
-            elif not self._updates_only:
-                # The names are read one after the other, not all at one moment: what is newer than the start
-                # is left to the reading from the cursor on, which keeps the order and skips none.
-                for info in await newest_metas(bucket, lambda each: self._report(each, began)):
-                    if info.revision <= began:
-                        self._offer(info)
-            if not self._updates_only:
-                await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
-        except BaseException as exc:
-            self._fail(exc)
-            raise
+        self._due = True  # signs are remembered until the state at the start has been read
+        await bucket.retrying(consumer.start)
+        self._cursor = began = consumer.first_seq - 1
+        if self._from_revision is not None:
+            self._cursor = self._from_revision - 1
+        elif not self._updates_only:
+            # The names are read one after the other, not all at one moment: what is newer than the start
+            # is left to the reading from the cursor on, which keeps the order and skips none.
+            for info in await newest_metas(bucket, lambda each: self._report(each, began)):
+                if info.revision <= began:
+                    self._offer(info)
+        if not self._updates_only:
+            await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
         self._set_caught_up()
         self._due = False
         self._read_on()
 
-    async def stop(self) -> None:
-        self._stopped = True
+    async def _leave(self) -> None:
         if (reading := self._reading) is not None:
             reading.cancel()
             await asyncio.wait([reading])
-        await super().stop()
+        await super()._leave()
 
     def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
         self._read_on()

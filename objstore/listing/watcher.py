@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,25 @@ class Watcher:
         weakref.finalize(self, self._watch.abandon).atexit = False
 
     async def start(self) -> Watcher:
-        """Create the consumer. Done by the first use; call it to see errors early.
+        """Create the consumer. Done by the first use; call it to see errors early. Cancelled, it ends all.
 
         Raises:
             BucketNotFoundError, other NatsError.
         """
         self._check_loop()
-        await self._watch.start()
+        try:
+            await self._watch.start()
+        except asyncio.CancelledError:
+            # Whoever keeps the task that was cancelled keeps this watcher, and it would never be dropped.
+            self._watch.end()
+            raise
         return self
 
     async def stop(self) -> None:
-        """End the watch and delete its consumer. Idempotent; what was not read is dropped."""
+        """End the watch and delete its consumer. Idempotent; what was not read is dropped.
+
+        Once called it is carried out, also when the call is cancelled.
+        """
         self._check_loop()
         await self._watch.stop()
 

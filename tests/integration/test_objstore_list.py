@@ -10,6 +10,7 @@ import pytest
 
 import natsproto
 from natsproto.aio.client import Client
+from natsproto.errors import ConnectionClosedError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore import (
@@ -21,7 +22,9 @@ from objstore import (
     ObjectStore,
     Watcher,
 )
+from objstore.listing.watch import Watch
 from support.objects import CHUNK, meta_subject, pattern, read_raw, stream, write_raw
+from support.steps import cancel_at
 
 LIMIT = 20.0
 BAD: dict[str, Any] = {
@@ -266,6 +269,70 @@ async def test_watch_stop(store: ObjectStore) -> None:
     async with asyncio.timeout(6):
         async for _ in watcher:
             await watcher.stop()  # from within, with a full queue
+
+
+async def nothing_runs(store: ObjectStore) -> None:
+    """No watch listens any more, and the server has no consumer: at once, not by a time-out."""
+    connection = store.js.client._connection
+    async with asyncio.timeout(LIMIT + 5):
+        while await store.js.consumer_names(stream(store)) or set(connection.handlers.values()) != {
+            connection._mux
+        }:
+            pass
+
+
+async def test_watch_stop_cancelled(store: ObjectStore) -> None:
+    """At whatever point it waits: what was begun is carried out, though somebody keeps the watcher."""
+    await store.put("a", b"")
+    reached, step, kept = True, 0, []
+    while reached:
+        step += 1
+        watcher = await store.watch()
+        kept.append(watcher)
+        await take(watcher, 1)
+        reached, exc = await cancel_at(watcher.stop(), step)
+        assert reached == isinstance(exc, asyncio.CancelledError)
+        await nothing_runs(store)
+    assert step > 1
+    for watcher in kept:
+        await watcher.stop()
+
+
+async def test_watch_start_cancelled(store: ObjectStore) -> None:
+    """At whatever point it waits, though somebody keeps what was cancelled."""
+    await store.put("a", b"")
+
+    async def enter(watcher: Watcher) -> None:
+        async with watcher:
+            pass
+
+    for start in (enter, Watcher.start):
+        reached, step, kept = True, 0, []
+        while reached:
+            step += 1
+            watcher = store.watch()
+            kept.append(watcher)
+            reached, _ = await cancel_at(start(watcher), step)
+            if not reached:
+                await watcher.stop()
+            await nothing_runs(store)
+        assert step > 1
+        with pytest.raises(ConnectionClosedError, match="stopped"):
+            await kept[0].start()
+
+
+async def test_watch_start_failed(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had begun goes at once, though somebody keeps the watcher; each use tells of the failure."""
+
+    def failing(self: Watch) -> None:
+        raise BucketSealedError("no")
+
+    monkeypatch.setattr(Watch, "_set_caught_up", failing)
+    watcher = store.watch(updates_only=True)
+    for use in (watcher.start, watcher.start, lambda: anext(watcher)):
+        with pytest.raises(BucketSealedError):
+            await use()
+        await nothing_runs(store)
 
 
 async def test_watch_slow_reader(store: ObjectStore) -> None:
