@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .output import CommandError, Output, is_terminal
+from .output import CommandError, Output, interruptible, is_terminal
 
 if TYPE_CHECKING:
     import ssl
@@ -165,7 +165,8 @@ def _ask_password(user: str) -> str:
         raise CommandError(f"no password for user {user!r}: pass --password-file or set NATS_PASSWORD", 2)
     from getpass import getpass
 
-    return getpass(f"Password of {user!r}: ", stream=sys.stderr)
+    with interruptible():
+        return getpass(f"Password of {user!r}: ", stream=sys.stderr)
 
 
 def _check_path(path: str, what: str) -> None:

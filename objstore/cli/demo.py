@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from natsproto._values import printable
 
 from .connection import check_connection
-from .output import CommandError, Output, human_size, human_time, object_document
+from .output import CommandError, Output, human_size, human_time, interruptible, object_document, silence
 
 if TYPE_CHECKING:
     from natsproto.server import LocalServer
@@ -131,8 +131,17 @@ class Report:
         self.document: dict[str, Any] = {}
 
     def _line(self, what: str, text: str) -> None:
-        if self._plain:
-            print(f"{what:<9} {printable(text)}", flush=True)
+        self._print(f"{what:<9} {printable(text)}")
+
+    def _print(self, line: str) -> None:
+        """Show a line at once; who has read enough does not end the demo."""
+        if not self._plain or sys.stdout is None:
+            return
+        try:
+            with interruptible():
+                print(line, flush=True)
+        except BrokenPipeError:
+            silence(sys.stdout)
 
     def server(self, server: LocalServer) -> None:
         binary = server.binary
@@ -191,9 +200,8 @@ class Report:
             f"{base} ls media",
         ]
         self.document["next"] = steps
-        if self._plain:
-            for step in steps:
-                print(f"  {printable(step)}", flush=True)
+        for step in steps:
+            self._print(f"  {printable(step)}")
 
 
 def _measured(size: int, took: float) -> dict[str, float]:

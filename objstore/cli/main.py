@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -44,8 +43,12 @@ class Parser(argparse.ArgumentParser):
     """Reports what is wrong in one line; does not guess at abbreviations."""
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        if message:  # argparse of some releases keeps quiet about output that cannot be written
-            (file or sys.stderr).write(message)
+        if message and file is not None and file is sys.stdout:
+            file.write(message)  # argparse of some releases keeps quiet when that fails
+        elif message:
+            from .output import say
+
+            say(message)
 
     def error(self, message: str) -> NoReturn:
         from natsproto._values import printable
@@ -214,6 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see ``objstore --help``.
     """
+    from .output import Output, silence
+
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
@@ -223,26 +228,29 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 2
             args = parser.parse_args(words)
         except SystemExit as exc:  # argparse has said all there is to say
-            _flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
             return exc.code if isinstance(exc.code, int) else 2
     except OSError as exc:
-        _silence()
+        silence(sys.stdout)
         if isinstance(exc, BrokenPipeError):
             return 0
         print(f"objstore: {(exc.strerror or str(exc)).lower()}", file=sys.stderr)
         return 1
-    from .output import Output
-
     out = Output(json=args.json, quiet=args.quiet, progress=not args.no_progress)
+    failed: BaseException | None = None
     try:
         _run(args, out)
-        _flush()
-        return 0
-    except BrokenPipeError:
-        _silence()  # who read our output wants no more of it
-        return 0
     except (Exception, KeyboardInterrupt) as exc:
-        return _report(args, out, exc)
+        failed = exc
+    try:
+        out.deliver()
+    except BrokenPipeError:
+        pass  # who read our output wants no more of it: that changes nothing of what was found
+    except (OSError, KeyboardInterrupt) as exc:
+        if failed is None:
+            failed = exc
+    return 0 if failed is None else _report(args, out, failed)
 
 
 def _run(args: argparse.Namespace, out: Output) -> None:
@@ -274,31 +282,6 @@ def _report(args: argparse.Namespace, out: Output, exc: BaseException) -> int:
     text, code = failure(exc)
     out.error(text)
     return code
-
-
-def _flush() -> None:
-    """Write out what is still held back, so that a failure is ours to report.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as exc:
-        if not isinstance(exc, BrokenPipeError):
-            _silence()
-        raise
-
-
-def _silence() -> None:
-    """Let nothing more go to where nothing can be written (the interpreter flushes at its end)."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):
-        pass
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ stream's configuration, times are RFC 3339, and ``digest`` is ``SHA-256=<hex>``,
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from natsproto._values import printable
@@ -115,6 +117,8 @@ def status_document(status: ObjectStoreStatus) -> dict[str, Any]:
 class Output:
     """The streams of one run, and how much to say.
 
+    What standard output gets is held until :meth:`deliver`: who reads it may be slow, or read nothing at all.
+
     Args:
         json: standard output gets one JSON document.
         quiet: standard error gets errors only.
@@ -126,6 +130,7 @@ class Output:
         self.quiet = quiet
         self._progress = progress and not quiet
         self._line_open = False
+        self._held: list[str] = []
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
@@ -149,8 +154,7 @@ class Output:
 
     def _say(self, text: str) -> None:
         self.end_progress()
-        if sys.stderr is not None:  # closed by who started us
-            print(printable(text), file=sys.stderr, flush=True)
+        say(printable(text) + "\n")
 
     def progress(self, label: str) -> Callable[[int, int | None], None] | None:
         """A progress callback for a transfer; ``None`` where no line is wanted or nobody would see it."""
@@ -169,8 +173,7 @@ class Output:
             shown = now
             of = f" of {human_size(total)} ({done * 100 // total} %)" if total else ""
             rate = human_size(int(done / max(now - start, 0.001)))
-            sys.stderr.write(f"\r\x1b[K{label}  {human_size(done)}{of}  {rate}/s")
-            sys.stderr.flush()
+            say(f"\r\x1b[K{label}  {human_size(done)}{of}  {rate}/s")
             self._line_open = True
 
         return show
@@ -179,8 +182,7 @@ class Output:
         """Take the progress line away."""
         if self._line_open:
             self._line_open = False
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            say("\r\x1b[K")
 
     # -- standard output --------------------------------------------------------------------------
 
@@ -189,13 +191,13 @@ class Output:
         import json
 
         self.end_progress()
-        print(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
+        self._hold(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
 
     def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
         """One text a line, or each followed by a NUL; raw where no terminal reads them."""
         tame = is_terminal(sys.stdout)
         for text in texts:
-            print(printable(text) if tame else text, end="\0" if null else "\n")
+            self._hold(printable(text) if tame else text, "\0" if null else "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """Columns under a head; those in ``right`` are set to the right."""
@@ -206,13 +208,78 @@ class Output:
                 cell.rjust(width) if column in right else cell.ljust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
-            print("  ".join(texts).rstrip())
+            self._hold("  ".join(texts).rstrip())
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Name and value, one a line."""
         width = max(len(key) for key, _ in facts)
         for key, value in facts:
-            print(f"{key.rjust(width)}  {printable(value)}")
+            self._hold(f"{key.rjust(width)}  {printable(value)}")
+
+    def _hold(self, text: str, end: str = "\n") -> None:
+        self._held.append(text + end)
+
+    def deliver(self) -> None:
+        """Write what is held, outside of the event loop: there an interrupt ends a write.
+
+        Raises:
+            OSError: it cannot be written; ``BrokenPipeError``: nobody reads it any more.
+        """
+        text, self._held = "".join(self._held), []
+        try:
+            if sys.stdout is not None:  # closed by who started us
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except BaseException:
+            silence(sys.stdout)
+            raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What waits here for a person or a pipe is ended by one interrupt.
+
+    The handler of a running event loop only cancels the task, and lets the system call wait on.
+    """
+    import signal
+    import threading
+
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # ignored by who started us, or not ours to handle
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def say(text: str) -> None:
+    """Write to standard error. That nobody reads it is no failure of what is told there."""
+    if sys.stderr is None:  # closed by who started us
+        return
+    try:
+        with interruptible():
+            sys.stderr.write(text)
+            sys.stderr.flush()
+    except OSError:
+        silence(sys.stderr)
+    except KeyboardInterrupt:
+        silence(sys.stderr)  # the line about the interrupt would wait, too
+        raise
+
+
+def silence(stream: TextIO | None) -> None:
+    """Let nothing more go to where nothing can be written (the interpreter flushes at its end)."""
+    if stream is None:
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -10,6 +10,8 @@ import stat
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .connection import session
@@ -187,20 +189,42 @@ def _name_new(part: str, path: str) -> None:
 async def _to_stream(
     store: ObjectStore, name: str, target: str, show: Callable[[int, int | None], None] | None
 ) -> ObjectInfo:
-    """Write block by block; a mismatch found at the end cannot take back what was written."""
+    """Write block by block; a mismatch found at the end cannot take back what was written.
+
+    Nobody has to wait for the thread that writes: an interrupt must not need a reader. What it has in hand
+    stays valid, and it ends when the file is closed, or with the process.
+
+    Raises:
+        CommandError: who read it has stopped; exit code 1, as what he has was not verified.
+    """
     from objstore.read import get, links
+    from objstore.write.source import _in_daemon
 
     bucket = store._bucket
     bucket.check_name(name)
     bucket, info = await links.resolve(bucket, name)
-    file = sys.stdout.buffer if target == "-" else _open_stream(target)
+    file = _standard_output() if target == "-" else _open_stream(target)
+    done = 0
     try:
-        await get.copy_blocks(bucket, info, lambda block: _write_all(file, block), verify=True, progress=show)
-        file.flush()
+        async with aclosing(get.blocks(bucket, info)) as source:
+            async for block in source:
+                try:
+                    await _in_daemon(partial(_write_all, file, list(block)))
+                except BrokenPipeError:
+                    raise CommandError("get: the reader stopped before all was verified", 1) from None
+                done += sum(map(len, block))
+                if show is not None:
+                    show(done, info.size)
     finally:
-        if target != "-":
-            file.close()
+        file.close()
     return info
+
+
+def _standard_output() -> Any:
+    """Its descriptor without Python's buffer, which the end of the program would wait for."""
+    if sys.stdout is None:
+        raise CommandError("get: standard output is closed", 1)
+    return open(sys.stdout.fileno(), "wb", 0, closefd=False)
 
 
 def _open_stream(path: str) -> Any:

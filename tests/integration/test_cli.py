@@ -7,10 +7,12 @@ import errno
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -231,19 +233,116 @@ def test_get_streams_into_what_is_no_file(command: Command, bucket: str) -> None
     assert os.stat(os.devnull).st_rdev == before.st_rdev
 
 
+def without_a_reader(command: Command, *words: str, unread: str = "stdout") -> tuple[int, bytes]:
+    """The exit code when nobody reads what the command writes there, and what it wrote to the other."""
+    process = command.process(*words)
+    streams = {"stdin": process.stdin, "stdout": process.stdout, "stderr": process.stderr}
+    closed = streams.pop(unread)
+    assert closed is not None
+    closed.close()
+    read = process.stderr if unread == "stdout" else process.stdout
+    assert read is not None
+    told = read.read()
+    code = process.wait(WAIT)
+    for stream in streams.values():
+        assert stream is not None
+        stream.close()
+    return code, told
+
+
+def damage(command: Command, bucket: str, name: str) -> None:
+    """Store ``name`` anew with a digest that is not that of its bytes."""
+
+    async def forge(store: ObjectStore) -> None:
+        forged = replace(await store.get_info(name), digest="SHA-256=" + "00" * 32)
+        subject = store._bucket.meta_subject(name)
+        await store.js.publish(subject, encode_meta(forged), headers={"Nats-Rollup": "sub"})
+
+    command.with_store(bucket, forge)
+
+
 def test_a_reader_that_stops_is_no_error(command: Command, bucket: str) -> None:
     Path("f").write_bytes(bytes(5_000_000))
     command("put", bucket, "f")
-    for words in (["get", bucket, "f", "-O", "-"], ["ls", bucket]):
-        process = command.process(*words)
-        assert process.stdout is not None
-        process.stdout.close()
+    for words in (["ls", bucket], ["info", bucket], ["--json", "ls"], ["verify", bucket]):
+        assert without_a_reader(command, "-q", *words) == (0, b""), words
+
+
+def test_a_reader_that_stops_has_nothing_verified(command: Command, bucket: str) -> None:
+    """Whether what was written is right is known at the end of the object only, and nobody got there."""
+    stopped = b"objstore: get: the reader stopped before all was verified\n"
+    Path("f").write_bytes(bytes(5_000_000))
+    command("put", bucket, "f")
+    for _ in range(2):
+        assert without_a_reader(command, "get", bucket, "f", "-O", "-") == (1, stopped)
+        damage(command, bucket, "f")
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open("pipe", os.O_WRONLY)
+    with command.process("get", bucket, "f", "-O", "pipe") as process:
+        full(writer, process)
+        os.close(reader)
         assert process.stderr is not None
-        assert process.stderr.read() == b""
-        assert process.wait(WAIT) == 0
-        process.stderr.close()
-        assert process.stdin is not None
-        process.stdin.close()
+        assert process.stderr.read() == stopped
+    os.close(writer)
+    assert process.returncode == 1
+
+
+def test_a_reader_that_stops_changes_no_exit_code(command: Command, bucket: str) -> None:
+    Path("f").write_bytes(bytes(100))
+    for number in range(200):
+        command("-q", "put", bucket, "f", "--name", f"{number}" + "x" * 200)
+    damage(command, bucket, "7" + "x" * 200)
+    command("verify", bucket, "--deep", code=7)
+    code, told = without_a_reader(command, "verify", bucket, "--deep")
+    assert code == 7
+    assert told == command.err.encode()
+    assert without_a_reader(command, "ls", "missing", unread="stderr") == (3, b"")
+    assert without_a_reader(command, "put", bucket, "f", unread="stderr") == (0, b"")
+    assert without_a_reader(command, "ls", "--frobnicate", unread="stderr") == (2, b"")
+
+
+def full(writer: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a pipe takes no more: who writes to it waits, or is about to."""
+    deadline = time.monotonic() + WAIT
+    while select.select([], [writer], [], 0)[1]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("how", ["stdout", "fifo", "ls"])
+def test_one_interrupt_is_enough(command: Command, bucket: str, how: str) -> None:
+    """Also where nobody reads what is written."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
+    Path("f").write_bytes(bytes(5_000_000))
+
+    async def many(store: ObjectStore) -> None:
+        await asyncio.gather(*(store.put(f"{number:04}" + "n" * 200, b"") for number in range(500)))
+
+    if how == "ls":
+        command.with_store(bucket, many)
+    else:
+        command("put", bucket, "f")
+    if how == "fifo":
+        os.mkfifo("pipe")
+        reader, writer = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK), os.open("pipe", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+    words = {"stdout": ["get", bucket, "f", "-O", "-"], "fifo": ["get", bucket, "f", "-O", "pipe"]}
+    process = command.process(
+        *words.get(how, ["ls", bucket]), stdout=subprocess.DEVNULL if how == "fifo" else writer
+    )
+    try:
+        full(writer, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5 + 5) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b"objstore: interrupted\n"
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(reader)
+        os.close(writer)
 
 
 def refuses(path: str, code: int) -> bool:
@@ -332,13 +431,8 @@ class TestExitCodes:
             command("ls")
 
     def test_7_digest(self, command: Command, bucket: str) -> None:
-        async def forge(store: ObjectStore) -> None:
-            info = await store.put("x", b"data")
-            forged = replace(info, digest="SHA-256=" + "00" * 32)
-            subject = store._bucket.meta_subject("x")
-            await store.js.publish(subject, encode_meta(forged), headers={"Nats-Rollup": "sub"})
-
-        command.with_store(bucket, forge)
+        command.with_store(bucket, lambda store: store.put("x", b"data"))
+        damage(command, bucket, "x")
         command("get", bucket, "x", code=7)
         refused(command)
         assert os.listdir() == []

@@ -58,6 +58,17 @@ def test_demo(environment: dict[str, str], tmp_path: Path) -> None:
         assert word in done.stdout
 
 
+def test_who_has_read_enough_does_not_end_the_demo(environment: dict[str, str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "objstore", "demo"]
+    with open(writer, "wb") as output:
+        done = subprocess.run(
+            words, env=environment, stdout=output, stderr=subprocess.PIPE, timeout=WAIT, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_what_to_try_next_works_as_printed(environment: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "a file 'of mine'.bin"
     file.write_bytes(os.urandom(3_000_000))

@@ -153,23 +153,31 @@ def test_status_document() -> None:
 def test_names_are_raw_in_a_pipe_and_escaped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, expected in ((io.StringIO(), "a\x1bb\n"), (Terminal(), "a\\x1bb\n")):
         monkeypatch.setattr(sys, "stdout", stream)
-        Output().lines(["a\x1bb"])
+        out = Output()
+        out.lines(["a\x1bb"])
+        assert stream.getvalue() == ""
+        out.deliver()
         assert stream.getvalue() == expected
         stream.truncate(stream.seek(0))
-        Output().lines(["a\x1bb"], null=True)
+        out.lines(["a\x1bb"], null=True)
+        out.deliver()
         assert stream.getvalue() == expected.replace("\n", "\0")
 
 
 def test_json_on_a_terminal_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
-    Output(json=True).document({"name": "\x9b31m\u202e"})
+    out = Output(json=True)
+    out.document({"name": "\x9b31m\u202e"})
+    out.deliver()
     assert stream.getvalue().isascii()
     assert json.loads(stream.getvalue()) == {"name": "\x9b31m\u202e"}
 
 
 def test_tables_are_always_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    Output().table(("NAME", "SIZE"), [("a\x1b[2J\nb", "1 B")], right=(1,))
+    out = Output()
+    out.table(("NAME", "SIZE"), [("a\x1b[2J\nb", "1 B")], right=(1,))
+    out.deliver()
     assert capsys.readouterr().out == "NAME         SIZE\na\\x1b[2J\\nb   1 B\n"
 
 
