@@ -10,7 +10,7 @@ import stat
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -162,14 +162,21 @@ async def _to_new_file(
     store: ObjectStore, name: str, path: str, show: Callable[[int, int | None], None] | None
 ) -> ObjectInfo:
     """Like ``store.get_file``, but never replaces anything, whoever makes a file of that name meanwhile."""
+    from objstore.read.get import in_thread
+
     part = os.path.join(os.path.dirname(path), f".objstore-{secrets.token_hex(8)}")
-    info = await store.get_file(name, part, progress=show)
-    await asyncio.to_thread(_name_new, part, path)
+    try:
+        info = await store.get_file(name, part, progress=show)
+        await in_thread(_name_new, part, path)
+    finally:
+        # Also after a cancellation, which lets the last step of get_file() be done: the file is there then.
+        with suppress(OSError):
+            os.unlink(part)
     return info
 
 
 def _name_new(part: str, path: str) -> None:
-    """Give ``part`` the name ``path`` if nothing has it; ``part`` is gone in any case."""
+    """Give ``part`` the name ``path`` if nothing has it; the old name may stay."""
     try:
         os.link(part, path, follow_symlinks=False)
     except FileExistsError:
@@ -178,12 +185,6 @@ def _name_new(part: str, path: str) -> None:
         if os.path.lexists(path):
             raise _exists(path) from None
         os.replace(part, path)
-        return
-    finally:
-        try:
-            os.unlink(part)
-        except OSError:
-            pass
 
 
 async def _to_stream(

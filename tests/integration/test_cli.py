@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ import pytest
 import natsproto
 from natsproto.server import LocalServer
 from objstore import ObjectStore
+from objstore.cli import transfer
 from objstore.cli.main import main
 from objstore.format.codec import encode_meta
 from support.skips import left_out, missing
@@ -371,6 +373,32 @@ def test_output_that_cannot_be_written_is_one_line(command: Command, bucket: str
                     _, err = process.communicate(timeout=WAIT)
                 assert process.returncode == 1
                 assert err == line
+
+
+@pytest.mark.parametrize("step", ["fsync", "link"])
+async def test_an_interrupt_in_the_last_steps_leaves_no_hidden_file(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Bringing it to disk and giving it its name are carried out, in threads; what is hidden then goes."""
+    await store.put("f", b"1")
+    real, loop = getattr(os, step), asyncio.get_running_loop()
+    begun, cancelled = asyncio.Event(), threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert cancelled.wait(WAIT)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, step, slow)
+    getting = asyncio.create_task(transfer._to_new_file(store, "f", "out", None))
+    async with asyncio.timeout(WAIT + 5):
+        await begun.wait()
+        getting.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+    assert set(os.listdir()) <= {"out"}
 
 
 class TestExitCodes:
