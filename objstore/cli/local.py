@@ -98,14 +98,17 @@ class LockFile:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def read(self) -> dict[str, Any]:
-        """What it says; ``{}`` while it is empty or just being written."""
+        """What it says; ``{}`` while it is empty or just being written, or its address is none."""
         import json
 
         try:
             document = json.loads(os.pread(self._fd, 4096, 0))
-        except ValueError:
+            if not isinstance(document, dict):
+                return {}
+            _ = urlsplit(str(document.get("url"))).port
+        except (ValueError, RecursionError):
             return {}
-        return document if isinstance(document, dict) else {}
+        return document
 
     def write(self, document: dict[str, Any]) -> None:
         """Replace what it says; only with the lock."""
@@ -332,10 +335,7 @@ class LocalDirectory:
 
 def _port(before: dict[str, Any]) -> int | None:
     """Port of the server before."""
-    try:
-        return urlsplit(str(before.get("url", ""))).port or None
-    except ValueError:
-        return None
+    return urlsplit(str(before.get("url", ""))).port or None
 
 
 def _check_link(path: str) -> None:

@@ -9,7 +9,6 @@ from .output import CommandError
 MAX_NAME_BYTES = 255
 """What file systems take as one name."""
 
-_DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
 
 _REORDERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -20,8 +19,8 @@ def output_name(name: str) -> str:
     """Return the file name under which ``get`` stores an object when no ``-O`` was given.
 
     It is the base name of the object's name. Refused is what could reach outside of the current directory or
-    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, those that turn
-    text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
+    surprise there: absolute names, ``..``, backslashes, drive letters, colons, control characters, those that
+    turn text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
     nothing at all, and too much.
 
     Raises:
@@ -45,8 +44,10 @@ def output_name(name: str) -> str:
     if ".." in parts:
         raise refused("contains '..'")
     base = parts[-1]
-    if _DRIVE.match(name) or _DRIVE.match(base):
+    if re.match("[A-Za-z]:", name):
         raise refused("begins with a drive letter")
+    if ":" in base:
+        raise refused("contains a colon, which names a drive or a hidden part of another file to Windows")
     if base in ("", "."):
         raise refused("ends without a file name")
     if base[-1] in ". ":

@@ -220,13 +220,35 @@ def test_a_lock_file_left_behind_by_a_crash(
         b'{"url": "nats://t@127.0.0.1:PORT", "pid": 999999999, "mark": "1"}',
         b'{"url": "nats://t@127.0.0.1:99999", "pid": 0}',
         json.dumps({"url": "nats://t@127.0.0.1:PORT", "pid": os.getpid(), "mark": "0"}).encode(),
+        b"[" * 4096,
+        b'{"pid": ' + b"9" * 5000 + b"}",
     ],
-    ids=["empty", "no JSON", "no object", "no values", "no process", "no port", "not a server"],
+    ids=[
+        "empty",
+        "no JSON",
+        "no object",
+        "no values",
+        "no process",
+        "no port",
+        "not a server",
+        "nested",
+        "long",
+    ],
 )
 def test_what_the_lock_file_says_may_be_nonsense(directory: Path, port: int, content: bytes) -> None:
     directory.mkdir()
     (directory / LOCK_NAME).write_bytes(content.replace(b"PORT", b"%d" % port))
     assert main(["--local", str(directory), "-q", "bucket", "add", "b"]) == 0
+
+
+@pytest.mark.parametrize("url", ["nats://[::1", "nats://a:x", "nats://a:99999"])
+def test_a_lock_file_with_an_address_that_is_none(directory: Path, url: str) -> None:
+    directory.mkdir()
+    (directory / LOCK_NAME).write_text(json.dumps({"url": url, "pid": 1, "mark": "1"}))
+    holder = LockFile(str(directory))
+    holder.open()
+    assert holder.read() == {}
+    holder.close()
 
 
 def test_a_server_that_nobody_ends_is_ended(
