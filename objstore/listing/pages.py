@@ -286,6 +286,8 @@ class _Pages:
                     self._batch = max(1, min(PAGE, PAGE_BYTES // 2 // max(map(_size, page))))
                 if taken or not page:
                     return taken
+                if loop.time() > deadline:
+                    raise StaleConnectionError("the pages of metas hold nothing but what was read before")
             except NatsError as exc:
                 if isinstance(exc, APIError) and exc.code == 409 and self._batch > 1:
                     self.give_up()  # as above: the first one alone was too large

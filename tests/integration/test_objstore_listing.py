@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import Any
 
 import pytest
 
 from natsproto import Client
+from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
 from objstore import InvalidMeta, ObjectInfo, ObjectStore
@@ -110,6 +112,35 @@ async def test_a_consumer_that_leaves_something_out(
     monkeypatch.setattr(_Pages, "give_up", lambda pages: None)  # one that does not even come short
     found = [info.name async for info in store.iter()]
     assert sorted(found) == [f"n{number:02}" for number in range(20)]
+
+
+async def test_pages_that_hold_nothing_new(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever delivers the same again and again is given up, as if he delivered nothing."""
+    for number in range(20):
+        await store.put(f"n{number:02}", b"")
+    pages = _Pages(store.with_options(retry_budget=0.2)._bucket)
+    (first, *_) = await pages.next()
+    number = pages._received
+
+    async def same(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:
+        nonlocal number
+        page = []
+        for _ in range(batch):
+            number += 1
+            msg = copy(first)
+            msg.metadata = copy(first.metadata)
+            msg.metadata.consumer_seq = number
+            page.append(msg)
+        await asyncio.sleep(0)
+        return page
+
+    monkeypatch.setattr(PullConsumer, "fetch", same)
+    try:
+        async with asyncio.timeout(5 + 5):
+            with pytest.raises(StaleConnectionError, match="read before"):
+                await pages.next()
+    finally:
+        await pages.close()
 
 
 async def test_iter_left_early_leaves_no_consumer(store: ObjectStore) -> None:
