@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.aio.operations import Hold, check_loop
 from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.wire.memory import Room
 
 from ..bucket.bucket import Bucket
 from ..bucket.dropped import end_dropped
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .sinks import Judge
 
 Payload = bytes | bytearray | memoryview
+
+LITTLE = 64 * 1024
+"""Bytes up to which a copy costs less than memory that is only taken when it is written to."""
 
 
 class PartJudge:
@@ -123,16 +127,19 @@ class ObjectReader:
         self._check_open()
         left = max(0, self.info.size - self._position)
         size = left if size is None or size < 0 else min(size, left)
-        try:
+        if size <= LITTLE:
             data = bytearray(size)
+            done = await self.readinto(data)
+            return bytes(data[:done]) if done < size else bytes(data)
+        try:
+            room = Room(size)  # costs nothing before it is written to: the meta may lie about the size
         except (MemoryError, OverflowError) as exc:
             raise no_room(self.info, size, 0) from exc
         try:
-            done = await self.readinto(data)
-        except BaseException:
-            data.clear()  # an error that is kept keeps no memory
-            raise
-        return bytes(data[:done]) if done < size else bytes(data)
+            done = await self.readinto(room.view)
+            return room.getvalue() if done == size else bytes(room.view[:done])
+        finally:
+            room.release()  # an error that is kept keeps no memory
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer, less only at the end; returns how many bytes. The cheapest way to read.

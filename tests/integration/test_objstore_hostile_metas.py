@@ -18,7 +18,9 @@ from objstore.cli.main import main
 from objstore.commit.commit import unknown_outcome
 from objstore.read import files as _files
 from objstore.read.feed import DEFAULT_WINDOW
+from objstore.read.reader import ObjectReader
 from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
+from support.skips import left_out
 
 DATA = pattern(3 * CHUNK + 5)
 HUGE = 1 << 62
@@ -317,6 +319,7 @@ async def test_a_begun_file_of_chunks_of_all_lengths(store: ObjectStore, tmp_pat
             assert (tmp_path / "out").read_bytes() == data
 
 
+<<<<<<< HEAD
 async def test_what_is_said_of_it_is_short(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
     """Errors and log records quote the beginning of what others have made a megabyte long."""
     long = "\u0378" * 100_000
@@ -341,3 +344,36 @@ async def test_what_is_said_of_it_is_short(store: ObjectStore, caplog: pytest.Lo
     texts += [str(error) for error in errors] + [record.getMessage() for record in caplog.records]
     assert any("left behind" in text for text in texts)
     assert [text[:200] for text in texts if len(text) > 2000] == []
+=======
+async def test_a_read_takes_no_memory_for_what_never_came(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader, too, takes what a meta claims only as it fills it."""
+    claimed = 1 << 30
+    if not os.path.exists("/proc/self/statm"):
+        left_out("this system does not tell how much memory is in use")
+
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    taken = []
+    readinto = ObjectReader.readinto
+
+    async def looking(self: ObjectReader, buffer: Any) -> int:
+        taken.append(resident() - before)
+        try:
+            return await readinto(self, buffer)
+        finally:
+            taken.append(resident() - before)
+
+    await store.put("a", b"x")
+    await forge(store, "a", size=claimed, chunks=claimed // CHUNK)
+    monkeypatch.setattr(ObjectReader, "readinto", looking)
+    async with store.open_reader("a") as reader:
+        before = resident()
+        with pytest.raises(IntegrityError):
+            await reader.read()
+    assert len(taken) == 2
+    assert max(taken) < claimed // 4
+>>>>>>> 90f38ed (A reader takes the memory of what came, not of what a meta claims)
