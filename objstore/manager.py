@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from natsproto._values import printable
 from natsproto.errors import APIError, UnsupportedFeatureError
 from natsproto.jetstream.api.errors import (
     NO_SUITABLE_PEERS,
@@ -19,7 +19,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from .bucket.bucket import Bucket, bind, bind_info, domain_of
+from .bucket.bucket import Bucket, bind, bind_info, domain_of, server_version, told_in_clear
 from .bucket.refusals import missing
 from .bucket.retry import retrying
 from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
@@ -87,7 +87,7 @@ async def create_bucket(
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
-    if _answers_itself(js) and (unknown := _unknown_to(js.client.server_info, document)):
+    if _answers_itself(js) and (unknown := _unknown_to(server_version(js.client), document)):
         raise _unsupported(js, wanted.bucket, unknown)
     try:
         info = await _apply(js, wanted.bucket, lambda: js.create_stream(document), "created")
@@ -104,21 +104,24 @@ async def create_bucket(
 
 
 def _answers_itself(js: JetStreamContext) -> bool:
-    """Whether JetStream is that of the server connected to, and not one behind it."""
+    """Whether JetStream is that of the server connected to, and not one behind it.
+
+    What was read in clear is not believed: nothing is refused because of it, and the domain is asked for.
+    """
     near = js.client.server_info
-    return js.prefix == "$JS.API" and near.get("jetstream") is True
+    return js.prefix == "$JS.API" and near.get("jetstream") is True and not told_in_clear(js.client)
 
 
-def _unknown_to(server: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
-    """The fields of a stream's configuration that such a server would drop."""
-    version = [int(part) for part in re.findall(r"\d+", str(server.get("version")))[:3]]
+def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, Any]) -> list[str]:
+    """The fields of a stream's configuration that a server of that version would drop."""
+    if version is None:
+        return []
     return [
         field
         for field, minimum in FIELD_MINIMUM_VERSION.items()
         if field in document
         and (field not in ("mirror", "sources") or "subject_transforms" in str(document[field]))
-        and version < [int(part) for part in minimum.split(".")]
-        and version
+        and version < tuple(int(part) for part in minimum.split("."))
     ]
 
 
@@ -237,7 +240,7 @@ def _unsupported(
     return UnsupportedFeatureError(
         f"{' and '.join(dropped)} of bucket {bucket!r}",
         max(versions, key=lambda version: [int(part) for part in version.split(".")]),
-        f"this server is {js.client.server_info.get('version', 'unknown')}{state}",
+        f"this server is {printable(str(js.client.server_info.get('version', 'unknown'))[:80])}{state}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natsproto import _values
-from natsproto.aio.client import PendingRequest
+from natsproto.aio.client import Client, PendingRequest
 from natsproto.errors import (
     APIError,
     NatsError,
@@ -183,12 +184,10 @@ class Bucket:
         return min(self.js.timeout, PATIENCE) if self.replicated else self.js.timeout
 
     def _older_than(self, *wanted: int) -> bool:
-        session = self.client._connection.session
-        if session is not None and session.info_in_clear:
-            return True  # what came before TLS anybody may have written
-        major, _, rest = str(self.client.server_info.get("version", "")).partition(".")
-        minor = rest.partition(".")[0]
-        return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < wanted
+        if told_in_clear(self.client):
+            return True
+        version = server_version(self.client)
+        return version is not None and version[:2] < wanted
 
     # -- whose answers count ----------------------------------------------------------------------
 
@@ -310,6 +309,8 @@ class Bucket:
 
     def learn(self, info: StreamInfo) -> None:
         """Take over the stream's configuration as it is now: anybody may change it at any time."""
+        raw = info.raw.get("config")
+        limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may be refused
         config = info.config
         self.direct = config.allow_direct is True
         mirror = config.mirror
@@ -326,8 +327,6 @@ class Bucket:
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta = self.direct and not self.replicated
-        raw = info.raw.get("config")
-        limits = limits_of(self.name, raw if isinstance(raw, dict) else {})
         # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
         self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
         self._look_after = self.client._connection._loop.time() + CONFIG_AGE
@@ -730,6 +729,24 @@ class Bucket:
     async def pause(self, wait: float, deadline: float) -> None:
         """:func:`pause` for this bucket's client."""
         await pause(self.client, wait, deadline)
+
+
+def told_in_clear(client: Client) -> bool:
+    """Whether what INFO says came before TLS: anybody may have written it."""
+    session = client._connection.session
+    return session is not None and session.info_in_clear
+
+
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9})(?!\d))?", re.ASCII)
+
+
+def server_version(client: Client) -> tuple[int, int, int] | None:
+    """The version of the server connected to; ``None`` when it says none that is one."""
+    found = _VERSION.match(str(client.server_info.get("version", "")))
+    if found is None:
+        return None
+    major, minor, patch = found.groups("0")
+    return int(major), int(minor), int(patch)
 
 
 def domain_of(info: StreamInfo) -> str | None:

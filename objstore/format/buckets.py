@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from natsproto.errors import RemoteProtocolError
 from objstore.errors import BadBucketError
 from objstore.format.codec import MAX_INTEGER, is_utf8, parse_rfc3339
 from objstore.format.models import BucketSource, ObjectStoreConfig, ObjectStoreStatus, Placement
@@ -188,34 +189,70 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _wrong(key, value)
+    return value or None
+
+
+def _number(document: Mapping[str, Any], key: str) -> int:
+    """A number of the API, which has 64 bits; 0 when it is not there."""
+    value = document.get(key)
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 << 63 <= value < 1 << 64:
+        raise _wrong(key, value)
+    return value
+
+
+def _list(document: Mapping[str, Any], key: str) -> list[Any] | tuple[Any, ...]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, list | tuple):
+        raise _wrong(key, value)
+    return value or ()
+
+
+def _wrong(key: str, value: Any) -> RemoteProtocolError:
+    return RemoteProtocolError(f"an API answer has {key!r} of a wrong type or size: {type(value).__name__}")
+
+
 def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
-    """Return the bucket's configuration that a stream's configuration, as the server gives it, stands for."""
-    name = str(config.get("name") or "")
+    """Return the bucket's configuration that a stream's configuration, as the server gives it, stands for.
+
+    Raises:
+        RemoteProtocolError: a field is of another type, or no number of the API.
+    """
+    name = _text(config, "name") or ""
     placement = _as_dict(config.get("placement"))
+    tags = _list(placement, "tags")
+    if not all(isinstance(tag, str) for tag in tags):
+        raise _wrong("tags", tags)
     metadata = _own_metadata(config.get("metadata"))
     return ObjectStoreConfig(
         name.removeprefix(OBJ_STREAM_TEMPLATE.format(bucket="")),
-        config.get("description") or None,
-        timedelta(microseconds=(config.get("max_age") or 0) // 1000) or None,
-        config.get("max_bytes") or -1,
-        config.get("storage") or "file",
-        config.get("num_replicas") or 1,
-        Placement(placement.get("cluster") or None, tuple(placement.get("tags") or ()))
-        if placement
-        else None,
+        _text(config, "description"),
+        timedelta(microseconds=_number(config, "max_age") // 1000) or None,
+        _number(config, "max_bytes") or -1,
+        _text(config, "storage") or "file",
+        _number(config, "num_replicas") or 1,
+        Placement(_text(placement, "cluster"), tuple(tags)) if placement else None,
         metadata or None,
-        compression=(config.get("compression") or "none") != "none",
+        compression=(_text(config, "compression") or "none") != "none",
         allow_direct=bool(config.get("allow_direct")),
         allow_atomic=bool(config.get("allow_atomic")),
         allow_msg_ttl=bool(config.get("allow_msg_ttl")),
         mirror=_decode_source(config.get("mirror")),
-        sources=tuple(filter(None, map(_decode_source, config.get("sources") or ()))),
+        sources=tuple(filter(None, map(_decode_source, _list(config, "sources")))),
     )
 
 
 def _own_metadata(value: Any) -> dict[str, str]:
     """Leave out what the server itself adds, from 2.11 on."""
-    return {key: item for key, item in _as_dict(value).items() if not key.startswith("_nats.")}
+    found = _as_dict(value)
+    if not all(isinstance(item, str) for item in found.values()):
+        raise _wrong("metadata", value)
+    return {key: item for key, item in found.items() if not key.startswith("_nats.")}
 
 
 def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatus:
@@ -224,11 +261,18 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
     Args:
         stream_info: the answer to STREAM.INFO, at least its ``config`` and ``state``.
         count: live objects, counted by the caller.
+
+    Raises:
+        RemoteProtocolError: a field is of another type, no number of the API, or no time.
     """
     raw = _as_dict(stream_info.get("config"))
     config = bucket_config(raw)
     state = _as_dict(stream_info.get("state"))
-    created = stream_info.get("created")
+    created = _text(stream_info, "created")
+    try:
+        since = None if created is None else parse_rfc3339(created)
+    except ValueError as exc:
+        raise RemoteProtocolError(f"an API answer has no time in 'created': {exc}") from None
     return ObjectStoreStatus(
         config.bucket,
         config.description,
@@ -236,7 +280,7 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
         config.storage,
         config.replicas,
         bool(raw.get("sealed")),
-        state.get("bytes") or 0,
+        _number(state, "bytes"),
         count,
         "JetStream",
         metadata=config.metadata or {},
@@ -247,10 +291,10 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
         allow_atomic=config.allow_atomic,
         allow_msg_ttl=config.allow_msg_ttl,
         mirror=_decode_source(raw.get("mirror")),
-        sources=tuple(filter(None, map(_decode_source, raw.get("sources") or ()))),
-        messages=state.get("messages") or 0,
-        consumers=state.get("consumer_count") or 0,
-        created=parse_rfc3339(created) if isinstance(created, str) else None,
+        sources=tuple(filter(None, map(_decode_source, _list(raw, "sources")))),
+        messages=_number(state, "messages"),
+        consumers=_number(state, "consumer_count"),
+        created=since,
         raw=stream_info,
     )
 
@@ -288,8 +332,10 @@ def _kept(echo: Any, value: Any) -> bool:
         theirs = _as_dict(echo)
         return all(_kept(theirs.get(key), item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        theirs_list = list(echo or ())
+        theirs_list = echo if isinstance(echo, (list, tuple)) else ()
+        if len(theirs_list) != len(value):
+            return False
         if value and isinstance(value[0], Mapping):
-            return len(theirs_list) == len(value) and all(map(_kept, theirs_list, value))
-        return sorted(theirs_list) == sorted(value)
+            return all(map(_kept, theirs_list, value))
+        return all(item in theirs_list for item in value)
     return echo == value or (not echo and not value)

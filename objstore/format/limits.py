@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from natsproto.errors import RemoteProtocolError
 from objstore.format.naming import all_chunks_subject, all_meta_subject
 
 RECORD = 40
@@ -54,7 +55,11 @@ class Limits(NamedTuple):
 
 
 def limits_of(bucket: str, config: Mapping[str, Any]) -> Limits:
-    """Judge a stream's configuration, as the server gives it; what is not there has its usual value."""
+    """Judge a stream's configuration, as the server gives it; what is not there has its usual value.
+
+    Raises:
+        RemoteProtocolError: a field is of another type.
+    """
     max_bytes, max_msgs = _limit(config, "max_bytes"), _limit(config, "max_msgs")
     return Limits(
         _refusal(bucket, config),
@@ -125,6 +130,8 @@ def _subjects_refusal(bucket: str, config: Mapping[str, Any]) -> Refusal | None:
     transform = config.get("subject_transform")
     if isinstance(transform, Mapping):
         source, target = transform.get("src") or ">", transform.get("dest")
+        if not isinstance(source, str):
+            raise RemoteProtocolError("an API answer has a subject_transform whose 'src' is no text")
         if source != target and any(_overlap(source, subject) for subject in wanted):
             return Refusal(
                 "subject_transform",

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 import natsproto
+from natsproto.jetstream import context
 from natsproto.server import LocalServer
 from objstore import ObjectStore
 from objstore.cli import transfer
@@ -399,6 +400,26 @@ async def test_an_interrupt_in_the_last_steps_leaves_no_hidden_file(
         with pytest.raises(asyncio.CancelledError):
             await getting
     assert set(os.listdir()) <= {"out"}
+
+
+@pytest.mark.parametrize("value", ["x", [1], True, 10**400], ids=["text", "list", "bool", "huge"])
+def test_an_answer_with_odd_numbers(
+    command: Command, bucket: str, monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    real = context.loads
+
+    def odd(payload: Any, limit: int | None = None) -> Any:
+        document = real(payload, limit)
+        for info in document.get("streams") or [document]:
+            if isinstance(info, dict) and "state" in info:
+                info["state"]["bytes"] = value
+        return document
+
+    monkeypatch.setattr(context, "loads", odd)
+    for words in (["ls"], ["info", bucket], ["--json", "ls"], ["--json", "info", bucket]):
+        command(*words, code=1)
+        refused(command)
+        assert "internal error" not in command.err
 
 
 class TestExitCodes:

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from natsproto.errors import RemoteProtocolError
+from objstore.cli.output import human_size
 from objstore.errors import BadBucketError
 from objstore.format import buckets
 from objstore.format.models import ObjectStoreConfig, Placement
@@ -105,7 +107,67 @@ class TestStatus:
         assert (status.max_bytes, status.allow_direct, status.compression) == (-1, False, False)
 
 
+WRONG = {
+    "config": [
+        {"name": 5},
+        {"description": ["d"]},
+        {"max_age": "1"},
+        {"max_age": 10**400},
+        {"max_bytes": True},
+        {"max_bytes": 1.5},
+        {"storage": {"a": 1}},
+        {"num_replicas": "3"},
+        {"placement": {"cluster": [1]}},
+        {"placement": {"cluster": "c", "tags": 5}},
+        {"placement": {"tags": "ab"}},
+        {"placement": {"tags": [{}]}},
+        {"metadata": {"k": 5}},
+        {"compression": 1},
+        {"sources": 5},
+        {"sources": {"a": 1}},
+    ],
+    "state": [
+        {"bytes": "x"},
+        {"bytes": [1]},
+        {"bytes": True},
+        {"bytes": 10**400},
+        {"messages": {"a": 1}},
+        {"consumer_count": 1.5},
+    ],
+    "created": [{"created": each} for each in ("yesterday", "2026-01-01", "9999-12-31T23:59:59.9-23:59", 5)],
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "number"), [(where, number) for where in WRONG for number in range(len(WRONG[where]))]
+)
+def test_an_answer_with_a_field_of_another_type(where, number):
+    change = WRONG[where][number]
+    answer = {"config": buckets.stream_config(ObjectStoreConfig("b")), "state": {"bytes": 5}}
+    changed = change if where == "created" else {where: {**answer[where], **change}}
+    with pytest.raises(RemoteProtocolError):
+        buckets.store_status({**answer, **changed}, 0)
+    if where == "config":
+        with pytest.raises(RemoteProtocolError):
+            buckets.bucket_config(changed["config"])
+
+
+def test_numbers_of_the_api():
+    config = buckets.stream_config(ObjectStoreConfig("b"))
+    for number in (-(1 << 63), (1 << 64) - 1):
+        status = buckets.store_status(
+            {"config": {**config, "max_age": number, "max_bytes": number}, "state": {"bytes": number}}, 0
+        )
+        assert status.size == status.max_bytes == number
+        assert human_size(number)
+
+
 class TestEcho:
+    @pytest.mark.parametrize("echo", [5, "t", {"t": 1}, [5], [{}], [["t"]], ["t", 5]], ids=repr)
+    def test_a_field_of_another_type(self, echo):
+        wanted = {"placement": {"tags": ["t"]}}
+        assert buckets.config_matches({"placement": {"tags": echo}}, wanted) == ["placement"]
+
     WANTED = buckets.stream_config(
         ObjectStoreConfig(
             "b",

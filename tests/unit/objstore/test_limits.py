@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import RemoteProtocolError
 from objstore.format.buckets import stream_config
 from objstore.format.limits import Limits, _covers, _overlap, limits_of
 from objstore.format.models import ObjectStoreConfig
@@ -46,6 +47,12 @@ def test_buckets_of_ours_keep_everything(params: dict[str, Any]) -> None:
     document = stream_config(ObjectStoreConfig("b", **params))
     for config in (document, {**ADDED, **document}):
         assert limits_of("b", config) == wanted
+
+
+@pytest.mark.parametrize("source", [5, ["a"], {"a": 1}, True], ids=repr)
+def test_a_field_of_another_type(source: Any) -> None:
+    with pytest.raises(RemoteProtocolError, match="src"):
+        limits_of("b", {**OURS, "subject_transform": {"src": source, "dest": "x"}})
 
 
 def test_nothing_known_is_nothing_wrong() -> None:
