@@ -319,7 +319,6 @@ async def test_a_begun_file_of_chunks_of_all_lengths(store: ObjectStore, tmp_pat
             assert (tmp_path / "out").read_bytes() == data
 
 
-<<<<<<< HEAD
 async def test_what_is_said_of_it_is_short(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
     """Errors and log records quote the beginning of what others have made a megabyte long."""
     long = "\u0378" * 100_000
@@ -344,7 +343,8 @@ async def test_what_is_said_of_it_is_short(store: ObjectStore, caplog: pytest.Lo
     texts += [str(error) for error in errors] + [record.getMessage() for record in caplog.records]
     assert any("left behind" in text for text in texts)
     assert [text[:200] for text in texts if len(text) > 2000] == []
-=======
+
+
 async def test_a_read_takes_no_memory_for_what_never_came(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,4 +376,3 @@ async def test_a_read_takes_no_memory_for_what_never_came(
             await reader.read()
     assert len(taken) == 2
     assert max(taken) < claimed // 4
->>>>>>> 90f38ed (A reader takes the memory of what came, not of what a meta claims)
