@@ -199,7 +199,7 @@ async def _to_stream(
         CommandError: who read it has stopped; exit code 1, as what he has was not verified.
     """
     from objstore.read import get, links
-    from objstore.write.source import _in_daemon
+    from objstore.write.source import in_daemon
 
     bucket = store._bucket
     bucket.check_name(name)
@@ -210,7 +210,7 @@ async def _to_stream(
         async with aclosing(get.blocks(bucket, info)) as source:
             async for block in source:
                 try:
-                    await _in_daemon(partial(_write_all, file, list(block)))
+                    await in_daemon(partial(_write_all, file, list(block)))
                 except BrokenPipeError:
                     raise CommandError("get: the reader stopped before all was verified", 1) from None
                 done += sum(map(len, block))

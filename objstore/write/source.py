@@ -288,7 +288,7 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
         )
 
 
-def _in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
+def in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
     """Run a call that may block for ever in a thread of its own, which no end of the program waits for."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Any] = loop.create_future()
@@ -346,7 +346,7 @@ async def _file(
             file.close()
 
     # A pool's thread is waited for when the program ends: one that reads a silent pipe would keep it alive.
-    run = _in_daemon if size is None else partial(loop.run_in_executor, None)
+    run = in_daemon if size is None else partial(loop.run_in_executor, None)
     reading = run(first)
     try:
         while True:
