@@ -512,6 +512,22 @@ MUTANTS = (
         ORDERED + "test_it_counts_beyond_where_it_was",
     ),
     Mutant(
+        "old-messages-are-progress",
+        "natsproto/jetstream/ordered.py",
+        "if self.stream_seq > incarnation.began or incarnation.alive",
+        "if incarnation.consumer_seq or incarnation.alive",
+        "only what had not been seen before renews the budget of a consumer",
+        "unit/natsproto/test_js_ordered.py::test_old_messages_are_no_progress",
+    ),
+    Mutant(
+        "held-back-for-ever",
+        "natsproto/jetstream/ordered.py",
+        "if self._limit is not None and self._stalled(self._limit):",
+        "if False:",
+        "who reads what there is does not wait without an end for a message",
+        "unit/natsproto/test_js_ordered.py::test_a_stalled_consumer_has_a_limit",
+    ),
+    Mutant(
         "list-without-goal",
         "objstore/listing/metas.py",
         "return seq >= self._seq",
