@@ -404,9 +404,10 @@ class Bucket:
             raise sealed(self.name)
         refusal = self.limits.refusal
         if refusal is not None:
+            value = _values.cut(repr(refusal.value), 80)
             raise BadBucketError(
                 f"objects cannot be kept in bucket {self.name!r}: its stream has {refusal.field} "
-                f"{refusal.value!r}: {refusal.why}; {refusal.remedy}, and open the bucket again",
+                f"{value}: {refusal.why}; {refusal.remedy}, and open the bucket again",
                 bucket=self.name,
                 field=refusal.field,
                 value=refusal.value,

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from natsproto.errors import RemoteProtocolError
+from natsproto.jetstream.api.models import StreamInfo
+from objstore.bucket.bucket import Bucket
+from objstore.errors import BadBucketError
 from objstore.format.buckets import stream_config
 from objstore.format.limits import Limits, _covers, _overlap, limits_of
 from objstore.format.models import ObjectStoreConfig
+from support.fake_session import FakeServer
 
 C, M = "$O.b.C.>", "$O.b.M.>"
 OURS = stream_config(ObjectStoreConfig("b"))
@@ -165,3 +169,14 @@ def test_covers(pattern: str, filter: str, covers: bool) -> None:
 )
 def test_overlap(one: str, other: str, overlap: bool) -> None:
     assert _overlap(one, other) is _overlap(other, one) is overlap
+
+
+async def test_what_is_refused_is_told_in_short() -> None:
+    config = {"subject_transform": {"src": "$O.b.C." + "x" * 100_000, "dest": "x"}}
+    info = StreamInfo.from_json(
+        {"config": {**ADDED, **OURS, **config}, "state": {}, "created": "2024-01-01T00:00:00Z"}
+    )
+    bucket = Bucket(FakeServer().client.jetstream(), "b", info)
+    with pytest.raises(BadBucketError) as refused:
+        bucket.check_writable()
+    assert len(str(refused.value)) < 1000
