@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from natsproto._values import printable
+from natsproto.backoff import Backoff
 from natsproto.errors import APIError, UnsupportedFeatureError
 from natsproto.jetstream.api.errors import (
     NO_SUITABLE_PEERS,
@@ -205,12 +207,33 @@ def _budget(js: JetStreamContext) -> float:
     return min(CREATE_BUDGET, js.client._options.retry_budget)
 
 
+STORE_FAILED = 10049
+"""No place for a stream could be made. With the last stream of an account servers remove the folder of all of
+them, and with it what is being made there for another one."""
+
+STORE_TRIES = 5
+
+
+async def _stored(call: Callable[[], Awaitable[StreamInfo]]) -> StreamInfo:
+    """Try again for a quarter of a second where another stream may just have been deleted."""
+    backoff = Backoff(0.01, 0.1)
+    for _ in range(STORE_TRIES):
+        try:
+            return await call()
+        except APIError as exc:
+            if exc.err_code != STORE_FAILED:
+                raise
+        await asyncio.sleep(backoff.seconds)
+        backoff.grow()
+    return await call()
+
+
 async def _apply(
     js: JetStreamContext, bucket: str, call: Callable[[], Awaitable[StreamInfo]], what: str
 ) -> StreamInfo:
     """Create or update, with the server's refusals in our words."""
     try:
-        return await retrying(js.client, call, _budget(js))
+        return await retrying(js.client, lambda: _stored(call), _budget(js))
     except StreamNameInUseError as exc:
         raise BucketAlreadyExistsError(
             f"bucket {bucket!r} exists with another configuration", bucket=bucket

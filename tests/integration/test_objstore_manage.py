@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 import natsproto
+from natsproto.errors import APIError
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
@@ -258,3 +259,29 @@ async def test_bad_configuration_is_refused_before_any_byte(js_new: JetStreamCon
     with pytest.raises(BadBucketError):
         await js_new.create_object_store(bucket="same", **params)
     assert js_new.client.stats.out_msgs == before
+
+
+@pytest.mark.parametrize("times", [2, 100], ids=["for a moment", "for good"])
+async def test_a_store_that_could_not_be_made(
+    js: JetStreamContext, bucket_name: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """With the last stream of an account its folder goes, and with it what is being made there."""
+    create, calls = js.create_stream, 0
+
+    async def beside_a_deletion(document: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls <= times:
+            raise APIError(500, 10049, "error creating store for stream")
+        return await create(document)
+
+    monkeypatch.setattr(js, "create_stream", beside_a_deletion)
+    if times > 10:
+        async with asyncio.timeout(10):
+            with pytest.raises(APIError, match="10049"):
+                await js.create_object_store(bucket=bucket_name)
+        assert calls == 6
+    else:
+        store = await js.create_object_store(bucket=bucket_name)
+        await store.put("a", b"x")
+        await js.delete_object_store(bucket_name)
