@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from .output import CommandError
@@ -9,19 +10,23 @@ from .output import CommandError
 MAX_NAME_BYTES = 255
 """What file systems take as one name."""
 
+_DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
 
 _REORDERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that change the order in which others are shown: ``exe`` may look like ``pdf``."""
 
 
-def output_name(name: str) -> str:
+def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
     """Return the file name under which ``get`` stores an object when no ``-O`` was given.
 
     It is the base name of the object's name. Refused is what could reach outside of the current directory or
-    surprise there: absolute names, ``..``, backslashes, drive letters, colons, control characters, those that
-    turn text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
+    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, those that turn
+    text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
     nothing at all, and too much.
+
+    Args:
+        windows: whether a colon names a hidden part of another file, and is refused, too.
 
     Raises:
         CommandError: exit code 2; it says to name the file with ``-O``.
@@ -44,10 +49,10 @@ def output_name(name: str) -> str:
     if ".." in parts:
         raise refused("contains '..'")
     base = parts[-1]
-    if re.match("[A-Za-z]:", name):
+    if _DRIVE.match(name) or _DRIVE.match(base):
         raise refused("begins with a drive letter")
-    if ":" in base:
-        raise refused("contains a colon, which names a drive or a hidden part of another file to Windows")
+    if windows and ":" in base:
+        raise refused("contains a colon: on Windows that is a hidden part of another file")
     if base in ("", "."):
         raise refused("ends without a file name")
     if base[-1] in ". ":
