@@ -10,6 +10,9 @@ from ..errors import StaleConnectionError
 if TYPE_CHECKING:
     from .session import Session
 
+STANDSTILL = 64 * 1024
+"""Bytes that may be sent between two PINGs although the peer takes nothing: what does not wait for room."""
+
 PROBE_TIMEOUT = 2.0
 """Seconds of silence after the PING that follows a timed-out request; then the connection is given up."""
 
@@ -35,6 +38,7 @@ class Liveness:
         self._loop = asyncio.get_running_loop()
         self._seen = 0
         self._untaken: int | None = None
+        self._sent = 0
         self._silent = 0
         self._ping_timer = self._loop.call_later(interval, self._ping_due)
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -49,9 +53,11 @@ class Liveness:
         session = self._session
         transport = session.transport
         untaken = transport.untaken if transport is not None and transport.congested else None
-        stuck = untaken is not None and untaken == self._untaken
+        sent = session.connection.stats.out_bytes
+        # A full buffer often has the same size again while senders and peer are quick.
+        stuck = untaken is not None and untaken == self._untaken and sent - self._sent < STANDSTILL
         self._silent = self._silent + 1 if stuck or session.reads == self._seen else 0
-        self._seen, self._untaken = session.reads, untaken
+        self._seen, self._untaken, self._sent = session.reads, untaken, sent
         if self._silent >= self._misses:
             self._give_up("takes nothing that is sent" if stuck else "does not answer PING")
             return

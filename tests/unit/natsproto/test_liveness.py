@@ -19,6 +19,7 @@ class Session:
         self.reads = 0
         self.pings = 0
         self.transport: Any = SimpleNamespace(congested=False, untaken=0)
+        self.connection = SimpleNamespace(stats=SimpleNamespace(out_bytes=0))
         self.lost: BaseException | None = None
 
     def ping(self, waiter: object) -> None:
@@ -33,8 +34,9 @@ class Watched:
         self.session = Session()
         self.liveness = Liveness(self.session, interval=3600, misses=2)  # type: ignore[arg-type]
 
-    def look(self, *, came: bool, untaken: int | None = None) -> None:
+    def look(self, *, came: bool, untaken: int | None = None, sent: int = 0) -> None:
         """The next PING is due; ``untaken``: senders wait, and so much has not been acknowledged."""
+        self.session.connection.stats.out_bytes += sent
         self.session.reads += came
         self.session.transport.congested = untaken is not None
         self.session.transport.untaken = untaken
@@ -87,4 +89,11 @@ async def test_where_the_system_does_not_tell(watched: Watched) -> None:
         watched.session.reads += 1
         watched.liveness._ping_timer.cancel()
         watched.liveness._ping_due()
+    assert watched.session.lost is None
+
+
+async def test_a_buffer_that_is_as_full_as_before(watched: Watched) -> None:
+    """Senders fill whatever the peer has taken at once: the same number again is no standstill."""
+    for _ in range(10):
+        watched.look(came=True, untaken=8_316_829, sent=1_000_000)
     assert watched.session.lost is None
