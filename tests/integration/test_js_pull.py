@@ -36,7 +36,7 @@ async def name(js: JetStreamContext) -> AsyncIterator[str]:
 @pytest.fixture(autouse=True)
 def grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server on a busy machine says late that a fetch has expired."""
-    monkeypatch.setattr("natsproto.jetstream.consumer.GRACE", 10.0)
+    monkeypatch.setattr("natsproto.jetstream.pull.GRACE", 10.0)
 
 
 @pytest.fixture
