@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from natsproto.aio.operations import Hold, check_loop
-from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.errors import ConnectionClosedError
 from natsproto.wire.memory import Room
 
 from ..bucket.bucket import Bucket
@@ -87,7 +87,7 @@ class ObjectReader:
         self._task: asyncio.Task[None] | None = None
         self._buffers: list[memoryview] = []  # of the current block, the next one last
         self._skip = 0
-        self._failure: Missing | IntegrityError | None = None  # found out, and not raised yet
+        self._failure: Missing | IntegrityError | None = None  # what made it fail
         self._closed = False
 
     # -- position ---------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class ObjectReader:
             raise ValueError(f"whence must be 0, 1 or 2, not {whence!r}")
         if base + offset < 0:
             raise ValueError(f"cannot seek to {base + offset}: before the beginning")
-        if base + offset != self._position:
+        if base + offset != self._position or self._failure is not None:
             await self._stop()
             self._failure = None
             self._position = base + offset
@@ -213,19 +213,19 @@ class ObjectReader:
             except asyncio.CancelledError:
                 self._give_back(piece)
                 raise
+            except BaseException:
+                self._position -= len(piece)  # it was not handed out: who reads on is told again
+                raise
         return piece
 
     async def _fail(self, exc: Missing | IntegrityError) -> NoReturn:
-        """Raise what the leader says of it; a cancelled call leaves that to the next one."""
+        """Raise what the leader says of it; once more with each read that follows, until :meth:`seek`.
+
+        It may not have been found out: cancelled, or the leader could not be asked.
+        """
         self._failure = exc
         await self._stop()
-        try:
-            current = await again(self._bucket, self.info, exc)
-        except (NatsError, LookupError):
-            self._failure = None
-            raise
-        self._failure = None
-        raise changed(current) from None
+        raise changed(await again(self._bucket, self.info, exc)) from None
 
     def _give_back(self, piece: memoryview) -> None:
         self._buffers.append(piece)

@@ -7,10 +7,12 @@ import contextlib
 import io
 import os
 import random
+from typing import Any
 
 import pytest
 
 import natsproto
+from natsproto.errors import StaleConnectionError
 from objstore import (
     DigestMismatchError,
     IntegrityError,
@@ -22,6 +24,7 @@ from objstore import (
     RevisionConflictError,
 )
 from objstore.format.digest import hex_digest, new_hasher, to_wire
+from objstore.read import reader as _reader
 from support.objects import forge
 
 RNG = random.Random(3)
@@ -191,6 +194,35 @@ async def test_cancelled_reads_skip_nothing_and_are_judged(
                 cancelled = not cancelled
     assert found == data[: len(found)]
     assert (found == data) == right
+
+
+@pytest.mark.parametrize("size", [-1, 4096])
+async def test_the_leader_cannot_be_asked_why(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The digest is wrong, and the call that finds it fails of something else: the next one still tells."""
+    data = DATA[:65_536]
+    await store.put("a", data, chunk_size=4096)
+    await forge(store, "a", digest=to_wire(hex_digest(new_hasher(b"another").digest())))
+    real, asked = _reader.again, 0
+
+    async def silent_at_first(*args: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StaleConnectionError("no answer")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(_reader, "again", silent_at_first)
+    async with store.open_reader("a") as reader:
+        with pytest.raises(StaleConnectionError):
+            while await reader.read(size):
+                pass
+        for _ in range(2):
+            with pytest.raises(DigestMismatchError):
+                await reader.read(size)
+        await reader.seek(10)
+        assert await reader.read(5) == data[10:15]
 
 
 async def test_reading_asks_for_no_more_than_is_read(store: ObjectStore) -> None:
