@@ -10,9 +10,6 @@ from ..errors import StaleConnectionError
 if TYPE_CHECKING:
     from .session import Session
 
-STANDSTILL = 64 * 1024
-"""Bytes that may be sent between two PINGs although the peer takes nothing: what does not wait for room."""
-
 PROBE_TIMEOUT = 2.0
 """Seconds of silence after the PING that follows a timed-out request; then the connection is given up."""
 
@@ -37,8 +34,7 @@ class Liveness:
         self._misses = misses
         self._loop = asyncio.get_running_loop()
         self._seen = 0
-        self._untaken: int | None = None
-        self._sent = 0
+        self._taken: int | None = None
         self._silent = 0
         self._ping_timer = self._loop.call_later(interval, self._ping_due)
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -52,12 +48,10 @@ class Liveness:
     def _ping_due(self) -> None:
         session = self._session
         transport = session.transport
-        untaken = transport.untaken if transport is not None and transport.congested else None
-        sent = session.connection.stats.out_bytes
-        # A full buffer often has the same size again while senders and peer are quick.
-        stuck = untaken is not None and untaken == self._untaken and sent - self._sent < STANDSTILL
+        taken = transport.taken if transport is not None and transport.congested else None
+        stuck = taken is not None and taken == self._taken
         self._silent = self._silent + 1 if stuck or session.reads == self._seen else 0
-        self._seen, self._untaken, self._sent = session.reads, untaken, sent
+        self._seen, self._taken = session.reads, taken
         if self._silent >= self._misses:
             self._give_up("takes nothing that is sent" if stuck else "does not answer PING")
             return

@@ -55,8 +55,8 @@ class Transport(Protocol):
         ...
 
     @property
-    def untaken(self) -> int | None:
-        """Bytes in the kernel that the peer has not acknowledged; ``None`` where the system does not tell."""
+    def taken(self) -> int | None:
+        """Bytes that the peer has acknowledged so far; ``None`` where the system does not tell."""
         ...
 
     async def drain(self) -> None:

@@ -155,8 +155,8 @@ class WebSocketTransport:
         return self._below.congested
 
     @property
-    def untaken(self) -> int | None:
-        return self._below.untaken
+    def taken(self) -> int | None:
+        return self._below.taken
 
     async def drain(self) -> None:
         await self._below.drain()

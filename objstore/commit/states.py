@@ -225,7 +225,7 @@ class CommitStates:
     @property
     def certain(self) -> bool:
         """True when ours is not committed, and never will be."""
-        return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies
+        return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies
 
     # -- answers to a copy ------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ class ResumedPut(Put):
         try:
             return await super().run()
         except _Overtaken as exc:
+            await self._abandon(exc)  # what was stored behind the other one's commit is no part of its object
             info = exc.info
             # Part of the source is not the source, though what was committed may end where it does.
             same = (
@@ -148,6 +149,7 @@ class ResumedPut(Put):
                 raise self._unknown() from None
             reason: object = "another process has committed other content"
         except _Superseded as exc:
+            await self._abandon(exc)
             if not self._restartable:
                 raise exc.reason or self._unknown() from None
             reason = exc.reason or "those that are there may have been committed before"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -80,7 +81,7 @@ async def test_who_wakes_up_later(store: ObjectStore, monkeypatch: pytest.Monkey
     await intact(store, info)
 
 
-@pytest.mark.parametrize("by", ["a pause", "a lost connection"])
+@pytest.mark.parametrize("by", ["a pause", "a lost connection", "its commit", "a look before its commit"])
 async def test_what_was_committed_ends_where_it_slept(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -91,7 +92,15 @@ async def test_what_was_committed_ends_where_it_slept(
     assert (await store.get_info("a")).size == info.size == sleeper.at
     if by == "a pause":
         monkeypatch.setattr(resumed, "PAUSE", -1.0)
-    else:
+    elif by == "a look before its commit":
+        commit = ResumedPut._commit
+
+        async def looked(self: ResumedPut, previous: Any) -> ObjectInfo:
+            self._looked = True
+            return await commit(self, previous)
+
+        monkeypatch.setattr(ResumedPut, "_commit", looked)
+    elif by == "a lost connection":
         publish = NumberedWindow.publish
 
         async def lost(self: NumberedWindow, payload: bytes) -> None:

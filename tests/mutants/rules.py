@@ -775,4 +775,12 @@ MUTANTS = (
         "chunks are removed only when ours is not committed, for certain",
         "integration/test_objstore_forged_beside.py::test_whatever_comes_after_the_commit_removes_nothing",
     ),
+    Mutant(
+        "refused-and-not-withdrawn",
+        "objstore/commit/states.py",
+        "return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies",
+        "return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies",
+        "what stands in the way of ours shows for certain that ours does not stand",
+        "integration/test_objstore_upload_senders.py::test_what_was_committed_ends_where_it_slept",
+    ),
 )

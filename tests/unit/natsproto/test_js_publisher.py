@@ -568,7 +568,7 @@ class Full:
     """A transport that takes nothing more, and has not been lost."""
 
     congested = True
-    untaken = None
+    taken = None
 
     async def drain(self) -> None:
         await asyncio.Event().wait()
