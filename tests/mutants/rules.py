@@ -277,7 +277,7 @@ MUTANTS = (
     Mutant(
         "certain-after-one-copy",
         STATES,
-        "return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies",
+        "return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies",
         "return self.step in (Step.CONFLICT, Step.REFUSED) or self.copies < 2",
         "nothing is certain once a copy was sent",
         TABLE + "test_our_nuid_stands",
@@ -776,11 +776,11 @@ MUTANTS = (
         "integration/test_objstore_forged_beside.py::test_whatever_comes_after_the_commit_removes_nothing",
     ),
     Mutant(
-        "refused-and-not-withdrawn",
-        "objstore/commit/states.py",
-        "return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies",
-        "return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies",
-        "what stands in the way of ours shows for certain that ours does not stand",
+        "overtaken-and-not-withdrawn",
+        "objstore/write/resumed.py",
+        "await self._abandon(exc)  # what was stored behind",
+        "pass  # what was stored behind",
+        "who meets another sender's commit takes back what it has stored behind it",
         "integration/test_objstore_upload_senders.py::test_what_was_committed_ends_where_it_slept",
     ),
 )

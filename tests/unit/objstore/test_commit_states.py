@@ -262,6 +262,7 @@ def test_lost_and_the_last_writer_wins() -> None:
     states = lost(last_writer_wins=True)
     states.stands(ANOTHER, NOW)
     assert (states.step, states.revision) == (Step.REPLACE, 12)
+    assert states.certain, "ours does not stand"
     states.replace("OTHER")
     assert (states.step, states.msg_id, states._content) == (Step.SEND, ID, CONTENT)
     assert (states.expected, states.replaced, states.copies) == (12, "OTHER", 0)
