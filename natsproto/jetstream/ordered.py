@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ..wire import Target
     from .context import JetStreamContext
 
+PONG_TIMEOUT = 2.0
+"""Seconds after missed heartbeats for the answer to a PING, unless bytes come all the time."""
+
 MISSED_HEARTBEATS = 2.5
 """Heartbeat intervals without any sign of life before the consumer is made anew."""
 
@@ -469,15 +472,27 @@ class OrderedConsumer:
                 self._fail(exc)
 
     async def _verify_silence(self, before: float) -> None:
-        try:
-            await self._js.client.flush(2.0)  # everything the server had sent is processed after this
-        except NatsError:
-            pass
+        end = self._loop.time() + self._budget
+        while True:
+            reads = self._reads()
+            try:
+                await self._js.client.flush(
+                    PONG_TIMEOUT
+                )  # all that the server had sent is processed after this
+                break
+            except NatsError:
+                # On a slow link the answer waits behind a large message, as long as bytes come.
+                if self._active != before or self._reads() == reads or self._loop.time() > end:
+                    break
         if self._current is not None and self._active == before:
             self._drop()
             self._call(self._on_restart)
         if self._current is None:
             await self._recreate()
+
+    def _reads(self) -> int:
+        session = self._connection.session
+        return -1 if session is None else session.reads
 
     def _restart(self) -> None:
         """Make a new consumer from after the last message delivered."""

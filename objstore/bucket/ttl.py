@@ -122,11 +122,14 @@ def outlasts(new: datetime | None, old: datetime | None) -> bool:
     """Whether what expires at ``new`` can take the place of what expires at ``old``.
 
     Who makes one of the other writes how much time is left by its own clock, which may go wrong by as much
-    as chunks outlive their meta.
+    as chunks outlive their meta; but not by half of what is left.
     """
     if new is None:
         return True
-    return old is not None and UNKNOWN not in (new, old) and new >= old - CHUNK_GRACE
+    if old is None or UNKNOWN in (new, old):
+        return False
+    left = max(old - datetime.now(UTC), timedelta(0))
+    return new >= old - min(CHUNK_GRACE, left / 2)
 
 
 def remaining(expires: datetime | None) -> timedelta | None:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
     from .source import Source
 
+LOOK_EACH = 256
+"""Chunks after which a sender looks whether another one has committed the upload: a request for 32 MiB."""
+
 PAUSE = 30.0
 """Seconds without a chunk after which a sender looks whether another one has gone on with the upload."""
 
@@ -265,6 +268,10 @@ class ResumedPut(Put):
             return
         if self._window is not None:
             if not self._paused():
+                if self._chunks % LOOK_EACH == 0:
+                    await (
+                        self._check_standing()
+                    )  # what is stored behind another one's commit has to be withdrawn
                 await super()._send(chunk)
                 return
             await self._look_for_others()

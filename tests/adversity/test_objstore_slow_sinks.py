@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+import natsproto
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalServer
+from natsproto.testing import FaultProxy
 from objstore import ObjectStore
 from support.objects import CHUNK, MIB, pattern, stream
 
@@ -114,4 +117,19 @@ async def test_a_disk_slower_than_the_server(
     monkeypatch.setattr(_get, "in_thread", slow)
     await bucket.get_file("a", tmp_path / "file", window=WINDOW)
     assert (tmp_path / "file").read_bytes() == data
+    assert len(consumers) <= 1
+
+
+async def test_a_link_on_which_a_chunk_takes_longer_than_heartbeats_are_waited_for(
+    server: LocalServer, bucket: ObjectStore, consumers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PONG waits behind the chunk. As long as its bytes come, no other consumer begins it anew."""
+    monkeypatch.setattr("natsproto.jetstream.ordered.PONG_TIMEOUT", 0.5)
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 15.0)
+    data = pattern(800_000)
+    await bucket.put("a", data, chunk_size=400_000)
+    async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as client:
+        slow = await client.jetstream().object_store(bucket.bucket)
+        proxy.rate = 200_000
+        assert await slow.get("a") == data
     assert len(consumers) <= 1

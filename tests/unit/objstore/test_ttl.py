@@ -72,17 +72,22 @@ def test_what_is_not_understood_may_end_at_any_moment(value: str) -> None:
 
 
 def test_what_can_take_the_place_of_what() -> None:
-    later = STORED + HOUR
+    soon = datetime.now(UTC) + 3 * HOUR
+    later = soon + HOUR
     assert outlasts(None, None)
-    assert outlasts(None, STORED)
+    assert outlasts(None, soon)
     assert outlasts(None, UNKNOWN)
     assert outlasts(later, later)
-    assert outlasts(STORED, later), "clocks differ"
-    assert not outlasts(STORED, later + HOUR)
+    assert outlasts(soon, later), "clocks differ"
+    assert not outlasts(soon, later + HOUR)
+    assert outlasts(STORED, STORED)
+    minutes = datetime.now(UTC) + HOUR * 0.9
+    assert outlasts(minutes - HOUR / 3, minutes)
+    assert not outlasts(minutes - HOUR * 0.8, minutes), "clocks do not go wrong by most of what is left"
     assert not outlasts(later, None)
     assert not outlasts(UNKNOWN, None)
-    assert not outlasts(UNKNOWN, STORED)
-    assert not outlasts(STORED, UNKNOWN)
+    assert not outlasts(UNKNOWN, soon)
+    assert not outlasts(soon, UNKNOWN)
 
 
 def test_over() -> None:
