@@ -150,7 +150,7 @@ async def get_bytes(
                 raise changed(info) from None
             if info.is_link:
                 bucket, info = await resolve(asked, name, follow)
-        except MemoryError as exc:
+        except (MemoryError, OverflowError) as exc:
             raise no_room(info, info.size, max_size) from exc
         finally:
             sink.release()
@@ -210,7 +210,7 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
                 raise changed(info) from None
             if info.is_link:
                 bucket, info = await resolve(asked, name, follow)
-        except MemoryError as exc:
+        except (MemoryError, OverflowError) as exc:
             raise no_room(info, stop - start, 0) from exc
     raise AssertionError("unreachable")
 
@@ -289,7 +289,7 @@ async def drain(
             yield block
     except (Missing, IntegrityError) as exc:
         raise changed(await again(bucket, info, exc)) from None
-    except MemoryError as exc:
+    except (MemoryError, OverflowError) as exc:
         raise no_room(info, info.size, 0) from exc
     finally:
         task.cancel()

@@ -267,7 +267,7 @@ class ChunkSender:
                     await bucket.pause(backoff.seconds, budget.deadline)
                     await self._check_bucket()
                     await self._check_session(failure)
-                    await fence(bucket, self._subject)
+                    await fence(bucket, self._subject, self._fence_header())
                     self._check_silence(failure)
                     backoff.grow()
                     self._check_max_payload()
@@ -288,6 +288,10 @@ class ChunkSender:
                 self._check_silence(failure)
             except TimeoutError:
                 window.close()
+
+    def _fence_header(self) -> bytes:
+        """Of a fence where the stream has replicas."""
+        return b""
 
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None

@@ -27,17 +27,22 @@ class Unrepairable(Exception):
         self.reason = reason
 
 
-async def fence(bucket: Bucket, subject: str) -> None:
+async def fence(bucket: Bucket, subject: str, replicated: bytes = b"") -> None:
     """Wait until what was sent before on this connection has been stored, or was dropped.
 
     A message that the stream must refuse takes the same way, in the same order. Without it a chunk that is
     only late would be found missing, and stored twice. A replicated stream refuses before what came earlier
     is stored, and stores in order: there the message is an empty chunk, removed again.
 
+    Args:
+        bucket: where.
+        subject: of the chunks.
+        replicated: the header of that chunk.
+
     Raises:
         NatsError: no answer; a refusal means that its turn has come.
     """
-    header = b"" if bucket.replicated else FENCE
+    header = replicated if bucket.replicated else FENCE
     msg = await bucket.client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
     if bucket.replicated:
         ack = bucket.own_ack(msg.payload)

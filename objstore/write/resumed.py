@@ -12,7 +12,7 @@ from math import inf
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from natsproto.errors import NatsError
+from natsproto.errors import InvalidNameError, NatsError
 from natsproto.jetstream.api.errors import WrongLastSequenceError
 from natsproto.jetstream.publisher import MAX_MESSAGES
 
@@ -25,6 +25,7 @@ from ..commit.commit import unknown_outcome
 from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, StoreFullError
 from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
+from ..format.models import MOVED_TO, was_moved
 from ..format.naming import chunk_subject
 from .chunks import MOST_FOREIGN, SETTLE
 from .doubt import Unrepairable
@@ -59,10 +60,12 @@ async def same_content(source: Source, info: ObjectInfo) -> bool:
 
 
 async def standing(bucket: Bucket, name: str, nuid: str) -> ObjectInfo | None:
-    """The live object ``name``, for the leader, if it has the chunks ``nuid``."""
+    """The live object ``name``, for the leader, if it has the chunks ``nuid``; renamed since, the new one."""
     try:
         info = await bucket.leader_meta(name)
-    except MetaDecodeError:
+        if info is not None and was_moved(info, nuid):
+            info = await bucket.leader_meta(bucket.check_name(info.metadata.get(MOVED_TO, "")))
+    except (MetaDecodeError, InvalidNameError):
         return None
     return None if info is None or info.deleted or info.nuid != nuid else info
 
@@ -117,6 +120,11 @@ class ResumedPut(Put):
 
     counts_afterwards = True
     idle_limit = inf
+
+    def _fence_header(self) -> bytes:
+        """With an id, as all of an upload's messages: what has none counts as a put's."""
+        return b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token_hex(8).encode()
+
     header_room = NUMBER_ROOM
     window_class = NumberedWindow
 
@@ -194,6 +202,8 @@ class ResumedPut(Put):
             previous = await self._previous(self._start_reading())
             self._check_condition(previous)
         revision, old = previous
+        if self._renamed(old):
+            raise _Superseded
         if old is not None and self._ours(old):
             sent = (self._size, self._chunks, hex_digest(self._hasher.digest()))
             if (old.size, old.chunks, old.digest) != sent or old.is_link:
@@ -207,7 +217,13 @@ class ResumedPut(Put):
             raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
         return info
 
+    def _renamed(self, info: ObjectInfo | None) -> bool:
+        """Whether another sender has committed the upload, and it has another name since."""
+        return self._fixed is not None and info is not None and was_moved(info, self._nuid)
+
     async def _stand_back(self, conflict: Conflict) -> bool:
+        if self._renamed(conflict.current):
+            raise _Superseded
         if conflict.current is not None and self._ours(conflict.current):
             raise _Overtaken(conflict.current)
         if self._all_there:

@@ -15,8 +15,9 @@ from natsproto.headers import header_value
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.publisher import PublishWindow
 from objstore import IntegrityError, ObjectInfo, ObjectStore, OutcomeUnknownError
-from objstore.bucket.numbered import NumberedWindow
+from objstore.bucket.numbered import NumberedWindow, numbered
 from objstore.write import resumed
+from objstore.write.doubt import fence
 from objstore.write.resumed import ResumedPut
 from support.objects import assert_exact, chunk_subject, stream
 
@@ -81,7 +82,9 @@ async def test_who_wakes_up_later(store: ObjectStore, monkeypatch: pytest.Monkey
     await intact(store, info)
 
 
-@pytest.mark.parametrize("by", ["a pause", "a lost connection", "its commit", "a look before its commit"])
+@pytest.mark.parametrize(
+    "by", ["a pause", "a lost connection", "its commit", "a look before its commit", "a rename"]
+)
 async def test_what_was_committed_ends_where_it_slept(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -90,6 +93,8 @@ async def test_what_was_committed_ends_where_it_slept(
     task = await sleeper.begin(store, token)
     info = await sent(store, token, DATA[: sleeper.at])
     assert (await store.get_info("a")).size == info.size == sleeper.at
+    if by == "a rename":
+        info = await store.rename("a", "renamed")
     if by == "a pause":
         monkeypatch.setattr(resumed, "PAUSE", -1.0)
     elif by == "a look before its commit":
@@ -111,7 +116,11 @@ async def test_what_was_committed_ends_where_it_slept(
     sleeper.awake.set()
     with pytest.raises(OutcomeUnknownError):
         await task
-    await intact(store, info, DATA[: sleeper.at])
+    if by == "a rename":
+        assert await store.get("renamed") == DATA[: sleeper.at]
+        await assert_exact(store)
+    else:
+        await intact(store, info, DATA[: sleeper.at])
 
 
 async def test_who_wakes_up_before_the_commit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +327,34 @@ async def test_fences_that_nobody_has_removed(store: ObjectStore) -> None:
     info = await (await store.begin_upload("a", token=token)).send(once())
     assert info.nuid == nuid
     await intact(store, info)
+
+
+async def test_a_fence_that_stays_is_an_uploads_message(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no id counts as a put's, whose chunks are left over much sooner."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    bucket, subject = store._bucket, chunk_subject(store, upload.nuid)
+    monkeypatch.setattr(bucket, "replicated", True)
+    monkeypatch.setattr("objstore.write.doubt.delete_own", AsyncMock())
+    fences: list[bytes] = []
+
+    async def fenced(bucket: Any, subject: str, header: bytes) -> None:
+        fences.append(header)
+        raise StaleConnectionError("gone")
+
+    monkeypatch.setattr("objstore.write.chunks.fence", fenced)
+    publish = NumberedWindow.publish
+
+    async def lost(self: NumberedWindow, payload: bytes) -> None:
+        monkeypatch.setattr(NumberedWindow, "publish", publish)
+        raise StaleConnectionError("gone")
+
+    monkeypatch.setattr(NumberedWindow, "publish", lost)
+    same = store.with_options(retry_budget=0.5)
+    with pytest.raises(StaleConnectionError):
+        await (await same.begin_upload("a", token=upload.token)).send(DATA)
+    await fence(bucket, subject, fences[0])
+    message = await bucket.leader_message(subject)
+    assert message is not None
+    assert numbered(message)

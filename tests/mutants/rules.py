@@ -432,7 +432,7 @@ MUTANTS = (
     Mutant(
         "no-fence",
         "objstore/write/chunks.py",
-        "await fence(bucket, self._subject)",
+        "await fence(bucket, self._subject, self._fence_header())",
         "pass",
         "a chunk that is only late is not sent again",
         WRITING + "test_a_chunk_that_is_stored_late_is_not_sent_again",
