@@ -96,7 +96,7 @@ class ChunkSender:
         self._given_up = self._bucket.client._connection.given_up
         self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
         self._lifeline = b""
-        self._last_sent = time()  # by the clock that goes on while the machine sleeps
+        self._last_sent = time()
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
         window = self.window_class(
@@ -193,12 +193,17 @@ class ChunkSender:
         # Hashed after it was handed to the kernel: the server works while we do.
         self._count(chunk)
 
+    @property
+    def _idle(self) -> float:
+        """Seconds since the last chunk, by the clock that goes on while the machine sleeps."""
+        return time() - self._last_sent
+
     def _check_idle(self) -> None:
         """After a long pause others may be about to remove the chunks: better none of them is relied on.
 
         Where the source cannot be read again they are counted before and after the commit.
         """
-        idle, self._last_sent = time() - self._last_sent, time()
+        idle, self._last_sent = self._idle, time()
         if idle > self.idle_limit and self._chunks and self._source.restartable:
             name = self._template.name
             raise Unrepairable(

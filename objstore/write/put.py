@@ -247,6 +247,7 @@ class Put(ChunkSender):
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         bucket = self._bucket
+        self._overtaken |= self._chunks > 0 and self._idle > self.idle_limit
         digest = self._hasher.digest()
         info = complete(
             self._template,

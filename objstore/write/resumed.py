@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 LOOK_EACH = 256
 """Chunks after which a sender looks whether another one has committed the upload: a request for 32 MiB."""
 
+DELETES = 64
+"""Chunks that are removed at once: on a far server one after the other takes too long."""
+
 PAUSE = 30.0
 """Seconds without a chunk after which a sender looks whether another one has gone on with the upload."""
 
@@ -514,10 +517,10 @@ class ResumedPut(Put):
         try:
             async with asyncio.timeout(HURRY / 2 if self._hurry else SETTLE):
                 info = await standing(bucket, self._template.name, self._nuid)
-                if info is not None:
-                    for seq in sorted(self._mine):
-                        if seq > info.revision:
-                            await self._delete(seq)
+                behind = [] if info is None else [seq for seq in self._mine if seq > info.revision]
+                while behind:
+                    await asyncio.gather(*map(self._delete, behind[:DELETES]))
+                    del behind[:DELETES]
         except (NatsError, Unrepairable, TimeoutError) as exc:
             log.warning(
                 "chunks of %r may be stored twice in bucket %r: %s", self._template.name, bucket.name, exc

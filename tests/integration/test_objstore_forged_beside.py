@@ -562,3 +562,28 @@ async def test_a_put_that_has_paused_for_long(
     assert len(begun) == (2 if again else 1)
     assert await chunk_counts(store) == {info.nuid: 4}
     assert await store.get("a") == DATA
+
+
+async def test_a_put_that_has_slept_before_its_commit_counts_after_it(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has taken its chunks for left over meanwhile: that is told, and not acknowledged."""
+    now = 1e9
+    monkeypatch.setattr(_chunks, "time", lambda: now)
+    commit = Commit.run
+
+    async def slept(self: Commit, *args: Any) -> int:
+        await store.js.purge_stream(store._bucket.stream, subject=f"$O.{store.bucket}.C.>")
+        return await commit(self, *args)
+
+    settle = ChunkSender._settle
+
+    async def sleeps(self: ChunkSender) -> None:
+        nonlocal now
+        await settle(self)
+        now += 1801
+
+    monkeypatch.setattr(Commit, "run", slept)
+    monkeypatch.setattr(ChunkSender, "_settle", sleeps)
+    with pytest.raises(IntegrityError):
+        await store.put("a", DATA, chunk_size=PIECE)
