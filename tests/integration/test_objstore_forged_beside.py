@@ -407,7 +407,8 @@ async def test_what_names_the_chunks_is_not_the_renamed_object(
         await write_raw(store.js, meta_subject(store, "forged"), forged)
         await store.put("forged", b"honest")
     else:
-        await write_raw(store.js, meta_subject(store, "b"), {**forged, "name": "b"})
+        claim = {} if copied else {"natsproto.renamed-from": "a"}
+        await write_raw(store.js, meta_subject(store, "b"), {**forged, "name": "b", "metadata": claim})
     await store.gc(older_than=timedelta(0))
     assert await store.get("a") == DATA
     await store.delete("b")
