@@ -519,7 +519,11 @@ class ResumedPut(Put):
                 info = await standing(bucket, self._template.name, self._nuid)
                 behind = [] if info is None else [seq for seq in self._mine if seq > info.revision]
                 while behind:
-                    await asyncio.gather(*map(self._delete, behind[:DELETES]))
+                    # All of them end, also when one fails: none goes on unseen.
+                    ends = await asyncio.gather(*map(self._delete, behind[:DELETES]), return_exceptions=True)
+                    for end in ends:
+                        if end is not None:
+                            raise end
                     del behind[:DELETES]
         except (NatsError, Unrepairable, TimeoutError) as exc:
             log.warning(
