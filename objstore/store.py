@@ -367,6 +367,7 @@ class ObjectStore(StoreReads):
         """Remove delete markers, so that names and space are free again; returns how many.
 
         A watcher that was away meanwhile does not learn of those deletions any more: hence ``older_than``.
+        And nats-server 2.15.1, killed shortly afterwards, may bring such a name back as it was before.
 
         Args:
             older_than: only markers older than this; default: all. Those younger than the stream's duplicate

@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .content import TELLING, make
 from .content import digest as digest_of
 from .effects import CREATES, MAX_AGE_SLACK, Effects, Seen, effects, target_name
-from .floor import Floor
 from .history import FAIL, OK, Op, Told, Version
+from .known import Known, Name
 from .watched import Violation
 
 START = -math.inf
@@ -41,46 +41,6 @@ was told so."""
 LISTINGS = frozenset({"told", "list", "iter", "snapshot", "names", "dirs", "status"})
 
 
-@dataclass(slots=True)
-class _Known:
-    """A version, with when it was seen first."""
-
-    version: Version
-    seen: float
-    by: str
-    writer: Op | None = None
-
-
-class _Name:
-    """Everything that concerns one name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.touching: list[tuple[Op, Effects]] = []
-        self.writes: list[Op] = []
-        self.removes: list[Op] = []
-        self.known: dict[int, _Known] = {}
-        self.expiring: list[Op] = []
-        self.renamed = False
-        self.floor = Floor()
-        self._by_writer: dict[str, _Known] = {}
-
-    def wrote(self, known: _Known, op: Op) -> None:
-        """Note whose version it is; a writer's first one counts."""
-        known.writer = op
-        self._by_writer.setdefault(op.id, known)
-
-    def committed_by(self, op: Op) -> float:
-        """When the write of ``op`` was certainly in place."""
-        known = self._by_writer.get(op.id)
-        seen = math.inf if known is None else known.seen
-        return min(seen, op.settled)
-
-    def revision_of(self, op: Op) -> int | None:
-        known = self._by_writer.get(op.id)
-        return None if known is None else known.version.revision
-
-
 class BucketCheck:
     """Check one bucket's part of an epoch.
 
@@ -91,6 +51,7 @@ class BucketCheck:
             without one did not exist.
         began: when that was.
         lead: seconds by which what a listing or a watch tells may be ahead of reads, see :data:`LEAD`.
+        back: versions of earlier epochs which a killed server has brought back, see :mod:`.brought_back`.
     """
 
     def __init__(
@@ -100,15 +61,16 @@ class BucketCheck:
         initial: Iterable[Version] = (),
         began: float = START,
         lead: float = 0.0,
+        back: Iterable[Version] = (),
     ) -> None:
         self.bucket = bucket
         ahead = (replace(op, end=op.end + lead) if op.verb in LISTINGS else op for op in ops)
         self.ops = sorted(ahead, key=lambda op: op.begin)
-        self.initial = list(initial)
+        self.back = list(back)
+        self.initial = [*initial, *self.back]
         self.began = began
         self.violations: list[Violation] = []
         self._by_id = {op.id: op for op in self.ops}
-        self._old = {version.tag for version in self.initial}
         self._digests: dict[str, str] = {
             version.body: version.digest for version in self.initial if version.body
         }
@@ -119,7 +81,7 @@ class BucketCheck:
         for body, digest in self._digests.items():
             bodies[digest].add(body)
         self._bodies_of = {digest: frozenset(found) for digest, found in bodies.items()}
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, Name] = {}
 
     def run(self) -> list[Violation]:
         self._gather()
@@ -133,17 +95,21 @@ class BucketCheck:
 
     # -- gathering --------------------------------------------------------------------------------
 
-    def _name(self, name: str) -> _Name:
+    def _name(self, name: str) -> Name:
         item = self._names.get(name)
         if item is None:
-            item = self._names[name] = _Name(name)
+            item = self._names[name] = Name(name)
         return item
 
     def _gather(self) -> None:
+        returned = {version.name for version in self.back}
         for version in self.initial:
             item = self._name(version.name)
-            item.known[version.revision] = _Known(version, self.began, "the state at the beginning")
-            item.floor.add(self.began, version.revision)
+            item.known[version.revision] = Known(version, self.began, "the state at the beginning")
+            if version.name not in returned:
+                item.floor.add(self.began, version.revision)
+            elif version.deleted and version not in self.back:
+                item.purged.add(version.revision)
         universe = {op.name for op in self.ops if op.name} | {
             op.args["to"] for op in self.ops if op.args.get("to")
         }
@@ -185,16 +151,16 @@ class BucketCheck:
         if not found or end - start >= TELLING:  # a short one names nobody
             made.seen.append(Seen("content", name, bodies=frozenset(found)))
 
-    def _note(self, item: _Name, version: Version, op: Op) -> None:
+    def _note(self, item: Name, version: Version, op: Op) -> None:
         if version.name != item.name:
             self._bad("wrong name", item, f"{op.id} was given {version.name!r}", op)
             return
         known = item.known.get(version.revision)
         if known is None:
-            item.known[version.revision] = _Known(version, op.end, op.id)
+            item.known[version.revision] = Known(version, op.end, op.id)
             return
         known.seen = min(known.seen, op.end)
-        if _facts(known.version) != _facts(version):
+        if known.version.facts() != version.facts():
             self._bad(
                 "one revision, two metas",
                 item,
@@ -202,7 +168,7 @@ class BucketCheck:
                 op,
             )
 
-    def _attribute(self, item: _Name) -> None:
+    def _attribute(self, item: Name) -> None:
         """Whose version is it? What failed must not be anybody's writer."""
         first: dict[str, Version] = {}
         for known in sorted(item.known.values(), key=lambda known: known.version.revision):
@@ -244,7 +210,7 @@ class BucketCheck:
                 if op.verb in ("rename", "copy", "retag") and op.outcome != FAIL and op.begin <= known.seen
             ]
             kept = any(
-                _facts(version)[:3] == _facts(other.version)[:3]
+                version.facts()[:3] == other.version.facts()[:3]
                 for other in item.known.values()
                 if other.version.revision < version.revision
             )
@@ -259,7 +225,7 @@ class BucketCheck:
             elif len(carried) == 1 and not kept:
                 item.wrote(known, carried[0])
 
-    def _body(self, item: _Name, version: Version, known: _Known) -> None:
+    def _body(self, item: Name, version: Version, known: Known) -> None:
         digest = self._digests.get(version.body)
         if digest is None:
             self._bad("unknown bytes", item, f"revision {version.revision} names body {version.body!r}")
@@ -282,7 +248,7 @@ class BucketCheck:
 
     # -- compare and set --------------------------------------------------------------------------
 
-    def _compare(self, item: _Name) -> None:
+    def _compare(self, item: Name) -> None:
         versions = sorted(item.known.values(), key=lambda known: known.version.revision)
         for op in item.writes:
             if op.outcome == OK and (op.args.get("to") or op.name) == item.name:
@@ -291,11 +257,12 @@ class BucketCheck:
             if op.error == "RevisionConflictError" and (op.name == item.name or target_name(op) == item.name):
                 self._conflict(item, op)
 
-    def _winner(self, item: _Name, op: Op, versions: list[_Known]) -> None:
+    def _winner(self, item: Name, op: Op, versions: list[Known]) -> None:
         revision = _revision(op)
         if revision is None:
             return
         before = [known for known in versions if known.version.revision < revision]
+        before = [known for known in before if known.version.revision not in item.purged]
         expected = op.args.get("if")
         if op.verb == "rename" or op.verb == "retag":
             expected = None  # it is the old name's
@@ -344,7 +311,7 @@ class BucketCheck:
                     op,
                 )
 
-    def _may_remove(self, item: _Name, known: _Known, op: Op) -> bool:
+    def _may_remove(self, item: Name, known: Known, op: Op) -> bool:
         born = known.writer.begin if known.writer is not None else START
         if any(
             other.outcome != FAIL and other.begin <= op.end and not other.settled < born
@@ -354,7 +321,7 @@ class BucketCheck:
             return True
         return any(other.begin + other.args["ttl"] - MAX_AGE_SLACK <= op.end for other in item.expiring)
 
-    def _conflict(self, item: _Name, op: Op) -> None:
+    def _conflict(self, item: Name, op: Op) -> None:
         """Somebody must have been in the way: another one, after the revision that was expected."""
         expected = op.args.get("if")
         if expected is None and op.verb not in ("rename", "retag"):
@@ -376,7 +343,7 @@ class BucketCheck:
 
     # -- delete markers ---------------------------------------------------------------------------
 
-    def _tombstones(self, item: _Name) -> None:
+    def _tombstones(self, item: Name) -> None:
         """Every delete marker has a removal of its own that may have made it."""
         marks = sorted(
             (known for known in item.known.values() if known.version.deleted and known.seen != self.began),
@@ -428,7 +395,7 @@ class BucketCheck:
 
     # -- the sweep --------------------------------------------------------------------------------
 
-    def _sweep(self, item: _Name) -> None:
+    def _sweep(self, item: Name) -> None:
         for op, made in sorted(item.touching, key=lambda pair: pair[0].end):
             floor = item.floor.at(op.begin)
             writes = item.name in made.writes
@@ -456,7 +423,7 @@ class BucketCheck:
             if item.name in made.removes and op.outcome == OK:
                 item.floor.add(op.end, math.floor(floor) + 0.5)
 
-    def _look(self, item: _Name, op: Op, seen: Seen, floor: float) -> None:
+    def _look(self, item: Name, op: Op, seen: Seen, floor: float) -> None:
         if seen.kind == "version":
             assert seen.version is not None
             self._version(item, op, seen.version, floor)
@@ -467,7 +434,7 @@ class BucketCheck:
         else:
             self._live(item, op, floor)
 
-    def _version(self, item: _Name, op: Op, version: Version, floor: float) -> None:
+    def _version(self, item: Name, op: Op, version: Version, floor: float) -> None:
         if version.revision < floor:
             self._bad(
                 "stale or lost",
@@ -481,7 +448,7 @@ class BucketCheck:
             self._bad("from the future", item, f"{op.id} saw what {known.writer.id} wrote later", op)
         item.floor.add(op.end, version.revision)
 
-    def _content(self, item: _Name, op: Op, seen: Seen, floor: float) -> None:
+    def _content(self, item: Name, op: Op, seen: Seen, floor: float) -> None:
         if not seen.bodies:
             self._bad("wrong bytes", item, f"{op.id} was given bytes that nobody wrote", op)
             return
@@ -521,19 +488,19 @@ class BucketCheck:
         else:
             self._bad("wrong bytes", item, f"{op.id} read {body}, which never had that name", op, author)
 
-    def _begun_after(self, known: _Known, op: Op) -> bool:
+    def _begun_after(self, known: Known, op: Op) -> bool:
         writer = known.writer or self._by_id.get(known.version.tag)
         return writer is not None and writer.begin > op.end
 
     @staticmethod
-    def _may_carry(item: _Name, op: Op, bodies: frozenset[str], fit: list[int]) -> bool:
+    def _may_carry(item: Name, op: Op, bodies: frozenset[str], fit: list[int]) -> bool:
         if "body" in op.args:
             return op.args["body"] in bodies
         if op.verb == "update":  # keeps what was there
             return any(revision >= item.floor.at(op.begin) for revision in fit) or not fit
         return op.verb != "link"
 
-    def _absent(self, item: _Name, op: Op, floor: float) -> None:
+    def _absent(self, item: Name, op: Op, floor: float) -> None:
         if floor == 0:
             return
         newest = item.known.get(int(floor)) if floor == int(floor) else None
@@ -556,7 +523,7 @@ class BucketCheck:
                 return
         self._bad("lost", item, f"{op.id} found nothing, when revision {floor} was in place", op)
 
-    def _live(self, item: _Name, op: Op, floor: float) -> None:
+    def _live(self, item: Name, op: Op, floor: float) -> None:
         for known in item.known.values():
             if not known.version.deleted and known.version.revision >= floor:
                 return
@@ -569,7 +536,7 @@ class BucketCheck:
 
     # -- words ------------------------------------------------------------------------------------
 
-    def _bad(self, kind: str, item: _Name, text: str, *ops: Op | None, since: float = -math.inf) -> None:
+    def _bad(self, kind: str, item: Name, text: str, *ops: Op | None, since: float = -math.inf) -> None:
         chosen = [op for op in ops if op is not None]
         around = self._around(item, chosen[0] if chosen else None)
         shown = {op.id: op for op in sorted([*chosen, *around], key=lambda op: op.begin)}
@@ -578,7 +545,7 @@ class BucketCheck:
         )
 
     @staticmethod
-    def _around(item: _Name, op: Op | None, count: int = 12) -> list[Op]:
+    def _around(item: Name, op: Op | None, count: int = 12) -> list[Op]:
         """What else happened to the name just before the end of ``op``."""
         others = [
             other
@@ -586,10 +553,6 @@ class BucketCheck:
             if op is None or other.begin <= op.end
         ]
         return sorted(others, key=lambda other: other.begin)[-count:]
-
-
-def _facts(version: Version) -> tuple[object, ...]:
-    return (version.tag, version.body, version.digest, version.nuid, version.deleted, version.link)
 
 
 def _revision(op: Op) -> int | None:
@@ -604,6 +567,7 @@ def check_bucket(
     began: float = START,
     told: Iterable[Told] = (),
     lead: float = 0.0,
+    back: Iterable[Version] = (),
 ) -> list[Violation]:
     """See :class:`BucketCheck`; what watchers told of counts as read when it was told.
 
@@ -623,4 +587,4 @@ def check_bucket(
         for item in told
         if item.bucket == bucket
     ]
-    return BucketCheck(bucket, [*ops, *watched], initial, began, lead).run()
+    return BucketCheck(bucket, [*ops, *watched], initial, began, lead, back).run()

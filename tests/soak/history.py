@@ -41,6 +41,10 @@ class Version:
     deleted: bool = False
     link: bool = False
 
+    def facts(self) -> tuple[object, ...]:
+        """What it says, apart from where it stands."""
+        return (self.tag, self.body, self.digest, self.nuid, self.deleted, self.link)
+
     def row(self) -> list[Any]:
         """As it stands in the log."""
         return [

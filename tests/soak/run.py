@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import stage as stages
 from .audit import UNHEARD, audit, consumers_left
+from .brought_back import Past, brought_back
 from .checker import LEAD, Violation, check_bucket
 from .clients import Clients
 from .errors import by_one_cut_off, judge_errors
@@ -28,6 +30,8 @@ WATCH_CATCHES_UP = 45.0
 MAX_RSS_GROWTH = 128 * MIB
 MAX_FD_GROWTH = 12
 SHOWN = 12
+KILLS = frozenset({"kill", "rolling"})
+"""Faults that end a server with SIGKILL."""
 GROUPS = {"server": SERVER, "network": NETWORK, "client": CLIENT, "cluster": CLUSTER, "bucket": BUCKET}
 
 
@@ -67,6 +71,7 @@ class Soak:
         self._shown: Counter[str] = Counter()
         self._initial: dict[str, list[Version]] = {}
         self._since: dict[str, float] = {}
+        self._past: defaultdict[str, Past] = defaultdict(Past)
         self._last: dict[str, int] = {}
         self._told: dict[str, dict[str, int]] = {}
         self._bucket_of: dict[str, str] = {}
@@ -210,13 +215,21 @@ class Soak:
         lead = 0.0 if stage.routes is None else LEAD
         for bucket in stage.buckets:
             ops = [op for op in history.ops if op.bucket == bucket]
+            told = [item for item in history.told if item.bucket == bucket]
             initial = self._initial[bucket]
             since = self._since.get(bucket, float("-inf"))
+            killed = min(
+                (w.begin for w in nemesis.windows if w.kind in KILLS and w.begin > since), default=math.inf
+            )
+            back = brought_back(ops, told, initial, self._past[bucket], killed)
+            if back:
+                self.report.tolerated["a purge that a killed server forgot"] += len(back)
             self._violations(
                 self._without_the_servers_part(
-                    check_bucket(bucket, ops, initial, since, history.told, lead), stage, nemesis, history
+                    check_bucket(bucket, ops, initial, since, told, lead, back), stage, nemesis, history
                 )
             )
+            self._past[bucket].add(ops, told)
             final = [op for op in ops if op.id == f"audit-{number}"][-1]
             self._initial[bucket] = [Version.of_row(item) for item in final.result["list"]]
             self._since[bucket] = final.end
@@ -242,7 +255,8 @@ class Soak:
         """Leave out what is no fault of the library.
 
         Of a part of an object only the length can be checked: bits flipped on the way are not noticed. And a
-        server that was killed may have forgotten a roll-up, as it may forget a purge. And a leader that the
+        server that was killed may have forgotten a roll-up (as it may forget a purge: see
+        :mod:`.brought_back`). And a leader that the
         others do not reach answers reads until it notices; that is said in docs/reliability.md.
         """
         ops = {op.id: op for op in history.ops}
@@ -264,7 +278,7 @@ class Soak:
             elif (
                 violation.kind in ("stale or lost", "unknown bytes", "a version from nowhere")
                 and violation.name in self.expiring
-                and nemesis.overlapping(self._began, time.monotonic(), frozenset({"kill", "rolling"}))
+                and nemesis.overlapping(self._began, time.monotonic(), KILLS)
             ):
                 # Then the older meta, perhaps of an earlier epoch, shows when the newer one expires.
                 self.report.tolerated["a roll-up that a killed server forgot"] += 1
