@@ -86,7 +86,7 @@ def localhost() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patience(request: pytest.FixtureRequest) -> Iterator[None]:
     """A server or a script on a busy machine is not a silent one, unless a test is about silence."""
-    defaults: dict[str, Any] = natsproto.connect.__kwdefaults__
+    defaults: dict[str, Any] = natsproto.connect.__init__.__kwdefaults__
     scripts: dict[str, Any] = ScriptedServer.__init__.__kwdefaults__
     waits: dict[str, Any] = FaultProxy.wait_until.__kwdefaults__
     # A patch of its own: what a test patches must be undone before the fixtures that it uses are.

@@ -12,6 +12,7 @@ import binascii
 import os
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from .. import _values
@@ -160,46 +161,50 @@ def _called(what: str, call: Callable[..., Any], *args: Any) -> Any:
     )
 
 
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class Credentials:
-    """What a client proves itself with. Nothing of it shows in ``repr``, messages or logs."""
+    """What a client proves itself with: options of :func:`natsproto.connect`.
 
-    __slots__ = ("_creds", "_jwt", "_nkey", "_password", "_seed", "_sign", "_token", "_user")
+    Nothing of it shows in ``repr``, messages or logs.
+    """
 
-    def __init__(
-        self,
-        *,
-        user: str | None = None,
-        password: str | None = None,
-        token: TokenSource | None = None,
-        nkey_seed: str | bytes | None = None,
-        nkey: str | None = None,
-        creds: str | os.PathLike[str] | None = None,
-        jwt: TokenSource | None = None,
-        signature_cb: SignatureCallback | None = None,
-    ) -> None:
-        if (user is None) != (password is None):
+    user: str | None = None
+    password: str | None = None
+    token: TokenSource | None = None
+    nkey_seed: str | bytes | None = None
+    nkey: str | None = None
+    creds: str | os.PathLike[str] | None = None
+    jwt: TokenSource | None = None
+    signature_cb: SignatureCallback | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot serve, before anything is sent.
+
+        Raises:
+            ConfigError: something is missing, or contradicts something else. The message holds no secret.
+        """
+        if (self.user is None) != (self.password is None):
             raise ConfigError("user and password go together: give both or neither")
-        if creds is not None and (nkey_seed is not None or jwt is not None):
+        if self.creds is not None and (self.nkey_seed is not None or self.jwt is not None):
             raise ConfigError("give either a credentials file or a seed/JWT, not both")
-        if jwt is not None and nkey_seed is None and signature_cb is None:
+        if self.jwt is not None and self.nkey_seed is None and self.signature_cb is None:
             raise ConfigError("a JWT needs nkey_seed or signature_cb to sign the server's nonce")
-        if nkey is not None and (signature_cb is None or jwt is not None):
+        if self.nkey is not None and (self.signature_cb is None or self.jwt is not None):
             raise ConfigError("nkey= is the public key that signature_cb signs for, without a jwt")
-        if signature_cb is not None and jwt is None and nkey is None and creds is None:
+        if self.signature_cb is not None and self.jwt is None and self.nkey is None and self.creds is None:
             raise ConfigError("signature_cb needs nkey= (the public key, U…), jwt= or creds=")
-        if creds is not None and looks_secret(creds):
+        if self.creds is not None and looks_secret(self.creds):
             raise ConfigError(
                 "creds= takes the path of a credentials file, and what was given looks like its content: "
                 "write it to a file that only you can read, or pass jwt= and nkey_seed="
             )
-        self._nkey = None if nkey is None else check_public_key(nkey)
-        self._user, self._password, self._token = user, password, token
-        self._seed, self._creds, self._jwt, self._sign = nkey_seed, creds, jwt, signature_cb
-        if nkey_seed is not None:
-            decode_seed(nkey_seed)
+        if self.nkey is not None:
+            self.nkey = check_public_key(self.nkey)
+        if self.nkey_seed is not None:
+            decode_seed(self.nkey_seed)
 
     def __repr__(self) -> str:
-        return "<Credentials ***>"
+        return f"<{type(self).__name__} ***>"
 
     def connect_fields(self, server: Server, nonce: str | None) -> dict[str, Any]:
         """Return the credential fields of CONNECT: those in the server's URL, if any, else ours.
@@ -213,26 +218,26 @@ class Credentials:
         if server.token is not None:
             return {"auth_token": server.token}
         fields: dict[str, Any] = {}
-        if self._user is not None:
-            fields["user"], fields["pass"] = self._user, self._password
-        if self._token is not None:
-            fields["auth_token"] = _told("token", self._token)
-        jwt, seed = self._jwt, self._seed
-        if self._creds is not None:
-            jwt, seed = read_credentials(self._creds)  # read at each attempt: files are rotated
-        if jwt is None and seed is None and self._sign is None:
+        if self.user is not None:
+            fields["user"], fields["pass"] = self.user, self.password
+        if self.token is not None:
+            fields["auth_token"] = _told("token", self.token)
+        jwt, seed = self.jwt, self.nkey_seed
+        if self.creds is not None:
+            jwt, seed = read_credentials(self.creds)  # read at each attempt: files are rotated
+        if jwt is None and seed is None and self.signature_cb is None:
             return fields
         if nonce is None:
             if jwt is None:
                 # A server without NKey users sends no nonce; the key cannot be proven to it.
                 raise AuthorizationError("an NKey was given but the server does not ask for one (no nonce)")
             nonce = ""
-        if self._sign is not None:
-            signature = _called("signature_cb", self._sign, nonce)
+        if self.signature_cb is not None:
+            signature = _called("signature_cb", self.signature_cb, nonce)
             if not isinstance(signature, bytes | bytearray | memoryview):
                 raise ConfigError(f"signature_cb returned {type(signature).__name__}, not bytes")
-            if self._nkey is not None:
-                fields["nkey"] = self._nkey
+            if self.nkey is not None:
+                fields["nkey"] = self.nkey
         else:
             assert seed is not None
             public, sign = _ed25519(decode_seed(seed))

@@ -2,92 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
-from .callbacks import Callback
 from .client import Client
-from .options import DEFAULT_RETRY_BUDGET, DEFAULT_SERVER, Options
+from .options import Options
 
 if TYPE_CHECKING:
-    import ssl
     from types import TracebackType
 
-    from ..transport import TransportKind
-    from .auth import SignatureCallback, TokenSource
 
-
-class _Connecting(Awaitable[Client]):
-    """What :func:`connect` returns: ``await`` it, or use it with ``async with``."""
-
-    __slots__ = ("_client", "_options")
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._client: Client | None = None
-
-    async def _open(self) -> Client:
-        client = Client(self._options)
-        await client._connection.open()
-        return client
-
-    def __await__(self) -> Generator[Any, None, Client]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Client:
-        self._client = await self._open()
-        return self._client
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-
-def connect(
-    servers: str | Sequence[str] = DEFAULT_SERVER,
-    *,
-    name: str | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    token: TokenSource | None = None,
-    nkey_seed: str | bytes | None = None,
-    nkey: str | None = None,
-    creds: str | os.PathLike[str] | None = None,
-    jwt: TokenSource | None = None,
-    signature_cb: SignatureCallback | None = None,
-    tls: ssl.SSLContext | bool | None = None,
-    tls_hostname: str | None = None,
-    tls_first: bool = False,
-    connect_timeout: float = 2.0,
-    request_timeout: float = 5.0,
-    drain_timeout: float = 30.0,
-    retry_budget: float = DEFAULT_RETRY_BUDGET,
-    ping_interval: float = 20.0,
-    max_outstanding_pings: int = 2,
-    reconnect: bool = True,
-    max_reconnects: int = 60,
-    reconnect_wait: float = 0.1,
-    reconnect_wait_max: float = 4.0,
-    reconnect_buffer_size: int = 8 * 1024 * 1024,
-    retry_on_failed_connect: bool = False,
-    randomize: bool = True,
-    ignore_discovered: bool = False,
-    inbox_prefix: str = "_INBOX",
-    echo: bool = True,
-    pedantic: bool = False,
-    pending_msgs_limit: int = 65536,
-    pending_bytes_limit: int = 64 * 1024 * 1024,
-    transport: TransportKind | None = None,
-    error_cb: Callback | None = None,
-    disconnected_cb: Callback | None = None,
-    reconnected_cb: Callback | None = None,
-    closed_cb: Callback | None = None,
-    discovered_server_cb: Callback | None = None,
-    lame_duck_cb: Callback | None = None,
-) -> _Connecting:
+class connect(Options):
     """Connect to NATS: ``nc = await connect(url)`` or ``async with connect(url) as nc``.
 
     The first connect fails at once, with one error, when no server can be reached; afterwards a lost
@@ -141,4 +66,22 @@ def connect(
         AuthorizationError: the credentials were refused.
         SecureConnectionRequiredError: TLS is wanted by one side only.
     """
-    return _Connecting(Options(**locals()))
+
+    __slots__ = ("_client",)
+
+    async def _open(self) -> Client:
+        client = Client(self)
+        await client._connection.open()
+        return client
+
+    def __await__(self) -> Generator[object, None, Client]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Client:
+        self._client = await self._open()
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()

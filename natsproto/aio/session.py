@@ -335,7 +335,7 @@ class Session:
             from ..transport.websocket import open_websocket
 
             self.transport = await open_websocket(
-                options.transport,
+                options.transport_kind,
                 self,
                 server.host,
                 server.port,
@@ -345,7 +345,7 @@ class Session:
             )
         else:
             self.transport = await open_transport(
-                options.transport,
+                options.transport_kind,
                 self,
                 server.host,
                 server.port,
@@ -364,7 +364,7 @@ class Session:
             options.check_peer(self.transport)
         if not self.secure:
             await self._secure(hostname)
-        fields = options.credentials.connect_fields(server, self._text("nonce"))
+        fields = options.connect_fields(server, self._text("nonce"))
         document = connect_document(
             name=options.name,
             echo=options.echo,

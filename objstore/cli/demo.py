@@ -72,7 +72,7 @@ async def _show(server: LocalServer, token: str, path: str, report: Report) -> N
 
     name = os.path.basename(path)
     connecting = natsproto.connect(server.url, token=token, name="objstore demo")
-    connecting._options.check_peer = lambda transport: check_peer(transport, lambda: server.running)
+    connecting.check_peer = lambda transport: check_peer(transport, lambda: server.running)
     async with connecting as client:
         store = await client.jetstream().create_object_store(bucket=BUCKET)
         async with store.watch(updates_only=True) as watcher:

@@ -227,7 +227,7 @@ class LocalDirectory:
 
         port = urlsplit(self.url).port
         connecting = natsproto.connect(f"nats://127.0.0.1:{port}", token=lambda: self._token, **options)
-        connecting._options.check_peer = self._check_peer
+        connecting.check_peer = self._check_peer
         return await connecting
 
     def _check_peer(self, transport: Transport) -> None:
