@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-TABLE = "unit/objstore/test_commit_states.py::"
+TABLE = "unit/objstore/commit/test_states.py::"
 HISTORIES = "property/test_commit_simulation.py::test_nothing_is_lost"
 ORDERS = "property/test_commit_search.py::test_nothing_goes_wrong"
-WRITING = "unit/objstore/test_writing_rules.py::"
-PROOF = "unit/objstore/test_leader_proof.py::"
-ACKS = "unit/natsproto/test_js_acks.py::"
-ORDERED = "unit/natsproto/test_js_ordered_over.py::"
+WRITING = "unit/test_writing_rules.py::"
+PROOF = "unit/test_leader_proof.py::"
+ACKS = "unit/natsproto/jetstream/api/test_acks.py::"
+ORDERED = "unit/natsproto/jetstream/test_ordered_over.py::"
 ANSWERS = "adversity/test_objstore_answers.py::"
 
 
@@ -96,7 +96,7 @@ MUTANTS = (
         "elif self._content is not None and standing.content == self._content and revision > self._after:",
         "elif False:",
         "chunks that are named by what stands are committed",
-        "unit/objstore/test_commit_states.py::test_our_nuid_stands",
+        "unit/objstore/commit/test_states.py::test_our_nuid_stands",
     ),
     Mutant(
         "nuid-believed",
@@ -216,7 +216,7 @@ MUTANTS = (
         "if not is_flow_control(reply, self._stream, incarnation.name):",
         "if False:",
         "flow control is answered only where the server asks",
-        "unit/natsproto/test_js_ordered.py::test_nothing_is_published_for_others",
+        "unit/natsproto/jetstream/test_ordered.py::test_nothing_is_published_for_others",
     ),
     Mutant(
         "leader-behind-believed",
@@ -476,7 +476,7 @@ MUTANTS = (
         "if seq <= self.last_seq:",
         "if seq < self.last_seq:",
         "acknowledged sequences rise with the order of publishing",
-        "unit/natsproto/test_js_publisher.py::test_sequences_that_do_not_rise",
+        "unit/natsproto/jetstream/test_publisher.py::test_sequences_that_do_not_rise",
     ),
     # -- reading ----------------------------------------------------------------------------------
     Mutant(
@@ -517,7 +517,7 @@ MUTANTS = (
         "if self.stream_seq > incarnation.began or incarnation.alive",
         "if incarnation.consumer_seq or incarnation.alive",
         "only what had not been seen before renews the budget of a consumer",
-        "unit/natsproto/test_js_ordered.py::test_old_messages_are_no_progress",
+        "unit/natsproto/jetstream/test_ordered.py::test_old_messages_are_no_progress",
     ),
     Mutant(
         "held-back-for-ever",
@@ -525,7 +525,7 @@ MUTANTS = (
         "if self._limit is not None and self._stalled(self._limit):",
         "if False:",
         "who reads what there is does not wait without an end for a message",
-        "unit/natsproto/test_js_ordered.py::test_a_stalled_consumer_has_a_limit",
+        "unit/natsproto/jetstream/test_ordered.py::test_a_stalled_consumer_has_a_limit",
     ),
     Mutant(
         "list-without-goal",
@@ -669,7 +669,7 @@ MUTANTS = (
         "if count >= wanted or leads(info) or loop.time() > deadline:",
         "if True:",
         "missing chunks are believed from a leader that has heard from a majority",
-        "unit/objstore/test_counts.py::test_a_leader_that_was_cut_off_is_asked_again",
+        "unit/objstore/bucket/test_counts.py::test_a_leader_that_was_cut_off_is_asked_again",
     ),
     Mutant(
         "the-rest-is-lost",
@@ -693,7 +693,7 @@ MUTANTS = (
         "names_chunks = not info.deleted and is_safe_nuid(info.nuid)",
         "names_chunks = not info.deleted",
         "of the metas of others no more is kept than a nuid may have",
-        "unit/objstore/test_references.py::test_what_is_no_nuid_is_not_kept",
+        "unit/objstore/commit/test_references.py::test_what_is_no_nuid_is_not_kept",
     ),
     Mutant(
         "unknown-is-never",
@@ -701,7 +701,7 @@ MUTANTS = (
         "        return UNKNOWN\n",
         "        return None\n",
         "a time to live that is not understood is one all the same",
-        "unit/objstore/test_ttl.py::test_what_is_not_understood_may_end_at_any_moment",
+        "unit/objstore/bucket/test_ttl.py::test_what_is_not_understood_may_end_at_any_moment",
     ),
     Mutant(
         "given-up-for-what-expires",

@@ -28,7 +28,7 @@ from support.certs import make_certs
 from support.servers import old_binary
 from support.sockets import listening, reserved_port
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(params=["environment", "old"])

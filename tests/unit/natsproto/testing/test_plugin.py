@@ -11,7 +11,7 @@ import pytest
 
 from natsproto.server import LocalServer
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 TESTS = """
 import natsproto

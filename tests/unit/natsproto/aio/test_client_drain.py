@@ -40,6 +40,6 @@ async def test_the_steps_of_drain_share_one_deadline(monkeypatch: pytest.MonkeyP
 def test_what_closing_takes_at_most() -> None:
     total = END_TIMEOUT + CLOSE_TIMEOUT + 2 * FINISH_TIMEOUT
     assert f"at most {total:g} s more" in " ".join(str(Client.drain.__doc__).split())
-    page = Path(__file__).parents[3] / "docs" / "client.md"
+    page = Path(__file__).parents[4] / "docs" / "client.md"
     if page.exists():
         assert f"at most {total:g} s: {END_TIMEOUT:g} s for" in " ".join(page.read_text().split())
