@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from natsproto.aio.client import Client
@@ -102,3 +104,21 @@ async def chunk_sequences(store: ObjectStore, nuid: str) -> list[int]:
         except MessageNotFoundError:
             return found
         found.append(message.seq)
+
+
+def once(data: bytes) -> Iterator[bytes]:
+    """A source that cannot be read a second time."""
+    for start in range(0, len(data), 50_000):
+        yield data[start : start + 50_000]
+
+
+async def settled(store: ObjectStore) -> None:
+    """The clean-up of a cancelled call runs on in the background: wait for it, then compare."""
+    async with asyncio.timeout(30):
+        while tasks := [
+            task
+            for task in asyncio.all_tasks()
+            if task.get_name().startswith("objstore-") and not task.done()
+        ]:
+            await asyncio.wait(tasks)
+    await assert_exact(store)

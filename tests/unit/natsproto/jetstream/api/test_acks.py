@@ -13,6 +13,7 @@ from natsproto.jetstream.api.acks import ANY_DOMAIN, AckCheck
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from support.fake_session import FakeServer, turns
+from support.publish_windows import ack
 
 NEW = b'{"stream":"S","seq":5}'
 NEW_HUB = b'{"stream":"S","domain":"hub","seq":5}'
@@ -133,10 +134,6 @@ async def test_publish_in_a_domain(server: FakeServer) -> None:
 
 def make(server: FakeServer, domain: str | None = None, **options: Any) -> PublishWindow:
     return PublishWindow(server.client, b"s.a", AckCheck("S", domain), **options)
-
-
-def ack(server: FakeServer, index: int, seq: int, **extra: Any) -> None:
-    server.reply(server.pubs[index], json.dumps({"stream": "S", "seq": seq, **extra}).encode())
 
 
 async def sent(server: FakeServer, count: int, **options: Any) -> PublishWindow:

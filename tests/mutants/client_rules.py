@@ -1,0 +1,92 @@
+"""Mutants of ``natsproto``: acknowledgements, ordered consumers, what is kept for a reconnect."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+ACKS = "unit/natsproto/jetstream/api/test_acks.py::"
+ORDERED = "unit/natsproto/jetstream/test_ordered_over.py::"
+
+
+MUTANTS = (
+    Mutant(
+        "publishes-for-others",
+        "natsproto/jetstream/ordered.py",
+        "if not is_flow_control(reply, self._stream, incarnation.name):",
+        "if False:",
+        "flow control is answered only where the server asks",
+        "unit/natsproto/jetstream/test_ordered_flow_control.py::test_nothing_is_published_for_others",
+    ),
+    Mutant(
+        "any-domain",
+        "natsproto/jetstream/api/acks.py",
+        "if ack.stream != self.stream or (ack.domain != self.domain and self.domain != ANY_DOMAIN):",
+        "if ack.stream != self.stream:",
+        "an acknowledgement counts with the expected domain",
+        ACKS + "test_of_another",
+    ),
+    Mutant(
+        "any-stream-refuses",
+        "natsproto/jetstream/api/acks.py",
+        'if isinstance(named, str) and named not in ("", self.stream):',
+        "if False:",
+        "a refusal by another stream is none",
+        ACKS + "test_of_another",
+    ),
+    Mutant(
+        "order-not-looked-at",
+        "natsproto/jetstream/publisher.py",
+        "if seq <= self.last_seq:",
+        "if seq < self.last_seq:",
+        "acknowledged sequences rise with the order of publishing",
+        "unit/natsproto/jetstream/test_publisher.py::test_sequences_that_do_not_rise",
+    ),
+    Mutant(
+        "counts-anew-unnoticed",
+        "natsproto/jetstream/ordered.py",
+        "if fresh or delivery.consumer_seq > self.consumer_seq:",
+        "if delivery.consumer_seq > self.consumer_seq:",
+        "a consumer that counts from one with something new has started over",
+        ORDERED + "test_it_counts_from_one_with_something_new",
+    ),
+    Mutant(
+        "heartbeat-counts-fewer",
+        "natsproto/jetstream/ordered.py",
+        "int(last[:20]) != incarnation.consumer_seq:",
+        "int(last[:20]) > incarnation.consumer_seq:",
+        "a heartbeat that has counted fewer comes from a consumer that has started over",
+        ORDERED + "test_a_heartbeat_that_has_counted_fewer",
+    ),
+    Mutant(
+        "told-twice",
+        "natsproto/jetstream/ordered.py",
+        "if not fresh:",
+        "if False:",
+        "nothing is handed on twice",
+        ORDERED + "test_it_counts_beyond_where_it_was",
+    ),
+    Mutant(
+        "old-messages-are-progress",
+        "natsproto/jetstream/ordered.py",
+        "if self.stream_seq > incarnation.began or incarnation.alive",
+        "if incarnation.consumer_seq or incarnation.alive",
+        "only what had not been seen before renews the budget of a consumer",
+        "unit/natsproto/jetstream/test_ordered.py::test_old_messages_are_no_progress",
+    ),
+    Mutant(
+        "held-back-for-ever",
+        "natsproto/jetstream/ordered.py",
+        "if self._limit is not None and self._stalled(self._limit):",
+        "if False:",
+        "who reads what there is does not wait without an end for a message",
+        "unit/natsproto/jetstream/test_ordered_flow_control.py::test_a_stalled_consumer_has_a_limit",
+    ),
+    Mutant(
+        "given-up-and-sent",
+        "natsproto/aio/reconnect_buffer.py",
+        "for each in kept if self._wanted(each.reply))",
+        "for each in kept)",
+        "a request that nobody waits for is not sent after a reconnect",
+        "adversity/test_connection_loss.py::test_a_request_that_was_given_up_is_not_sent_later",
+    ),
+)

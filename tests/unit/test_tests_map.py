@@ -1,0 +1,141 @@
+"""Whoever looks for the tests of a file finds them by its path, and reads no file that has no end."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from support.imports import PACKAGES, ROOT
+
+UNIT = ROOT / "tests" / "unit"
+MOST_LINES = 600
+
+WITHOUT = {
+    "natsproto/_version.py": "one constant",
+    "natsproto/transport/base.py": "types and a number: what a transport and a receiver have",
+    "objstore/__main__.py": "calls objstore.cli.main:main",
+}
+"""Source files without a unit file of their own, and why. Facades (``__init__.py``) need none."""
+
+NOT_YET = [
+    "natsproto/aio/callbacks.py",
+    "natsproto/aio/client.py",
+    "natsproto/aio/connect.py",
+    "natsproto/aio/connection.py",
+    "natsproto/aio/handlers.py",
+    "natsproto/aio/operations.py",
+    "natsproto/aio/session.py",
+    "natsproto/errors.py",
+    "natsproto/jetstream/api/paging.py",
+    "natsproto/jetstream/message.py",
+    "natsproto/jetstream/object_stores.py",
+    "natsproto/server/configuration.py",
+    "natsproto/wire/control_lines.py",
+    "natsproto/wire/limits.py",
+    "objstore/bucket/bucket.py",
+    "objstore/bucket/capacity.py",
+    "objstore/bucket/dropped.py",
+    "objstore/bucket/locate.py",
+    "objstore/bucket/message_reads.py",
+    "objstore/bucket/numbered.py",
+    "objstore/bucket/operation.py",
+    "objstore/bucket/retry.py",
+    "objstore/change/delete.py",
+    "objstore/change/links.py",
+    "objstore/change/rename.py",
+    "objstore/change/renew.py",
+    "objstore/change/update.py",
+    "objstore/cli/commands.py",
+    "objstore/cli/local.py",
+    "objstore/cli/maintain.py",
+    "objstore/cli/transfer.py",
+    "objstore/commit/discard.py",
+    "objstore/commit/renames.py",
+    "objstore/commit/scan.py",
+    "objstore/format/plain_meta.py",
+    "objstore/listing/metas.py",
+    "objstore/listing/pages.py",
+    "objstore/listing/watch.py",
+    "objstore/listing/watch_2_9.py",
+    "objstore/listing/watcher.py",
+    "objstore/maintenance/gc.py",
+    "objstore/maintenance/purge_deleted.py",
+    "objstore/maintenance/reports.py",
+    "objstore/maintenance/stored_chunks.py",
+    "objstore/maintenance/verify.py",
+    "objstore/manager.py",
+    "objstore/read/by_sequence.py",
+    "objstore/read/feed.py",
+    "objstore/read/files.py",
+    "objstore/read/get.py",
+    "objstore/read/links.py",
+    "objstore/read/lookup.py",
+    "objstore/read/parts.py",
+    "objstore/read/ranges.py",
+    "objstore/read/reader.py",
+    "objstore/store.py",
+    "objstore/store_reads.py",
+    "objstore/write/atomic.py",
+    "objstore/write/checks.py",
+    "objstore/write/chunks.py",
+    "objstore/write/doubt.py",
+    "objstore/write/put.py",
+    "objstore/write/resumed.py",
+    "objstore/write/upload.py",
+    "objstore/write/writer.py",
+]
+"""Source files whose unit tests are still to be written: integration tests cover them."""
+
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if path.name != "__init__.py"
+)
+TESTS = sorted(path.relative_to(UNIT) for package in PACKAGES for path in (UNIT / package).rglob("test_*.py"))
+
+
+def home(source: Path) -> Path:
+    """The unit file of a source file, below ``tests/unit``."""
+    return source.with_name(f"test_{source.stem.lstrip('_')}.py")
+
+
+def functions_in(path: Path) -> list[str]:
+    found = ast.walk(ast.parse(path.read_text()))
+    functions = (node.name for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [name for name in functions if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("source", [str(path) for path in SOURCES if str(path) not in (*WITHOUT, *NOT_YET)])
+def test_a_source_file_has_its_unit_file(source: str) -> None:
+    path = UNIT / home(Path(source))
+    assert path.is_file(), f"no {path.relative_to(ROOT)}"
+    assert functions_in(path)
+
+
+def test_exceptions_are_ones() -> None:
+    exceptions = {*WITHOUT, *NOT_YET}
+    assert exceptions <= {str(path) for path in SOURCES}
+    assert not [source for source in exceptions if (UNIT / home(Path(source))).exists()]
+
+
+@pytest.mark.parametrize("test", [str(path) for path in TESTS])
+def test_a_unit_file_is_called_after_a_source_file(test: str) -> None:
+    """``test_MODULE.py``, ``test_MODULE_ASPECT.py`` beside it, or ``test_package.py`` of a facade."""
+    path = Path(test)
+    modules = [home(source).stem for source in SOURCES if home(source).parent == path.parent]
+    if path.name == "test_package.py":
+        assert (ROOT / path.parent / "__init__.py").is_file()
+    else:
+        assert any(re.fullmatch(rf"{module}(_\w+)?", path.stem) for module in modules)
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+    }
+    assert [path for path, lines in lengths.items() if lines > MOST_LINES] == []
