@@ -2,11 +2,12 @@
 
 Everybody who may write to a bucket may store a meta that names another object's chunks. Whoever replaced or
 deleted that meta would destroy the other object. So chunks are purged on a meta's word only when they were
-stored for its name, which the nuid proves (:func:`new_nuid`). Those of other clients, of older versions and
-of renamed objects prove nothing: then every meta of the bucket is looked at first (``scan.py``). That does
-not show an object whose chunks are stored and whose meta is still on its way: so what this library has stored
-not long ago is left alone, too, unless the delete marker of the name it was stored for says that it was
-renamed since. (Any other newer meta of that name proves nothing: the put may be about to replace it.)
+stored for its name, which the nuid proves (:func:`new_nuid`), and no rename of it was begun: then they may be
+another one's meanwhile. Those of other clients, of older versions and of renamed objects prove nothing: then
+every meta of the bucket is looked at first (``scan.py``). That does not show an object whose chunks are
+stored and whose meta is still on its way: so what this library has stored not long ago is left alone, too,
+unless the delete marker of the name it was stored for says that it was renamed since. (Any other newer meta
+of that name proves nothing: the put may be about to replace it.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..bucket import numbered
 from ..bucket.bucket import Bucket, log
 from ..errors import IntegrityError
 from ..format.codec import MetaDecodeError
-from ..format.models import ObjectInfo, was_moved
+from ..format.models import RENAMING, ObjectInfo, was_moved
 from ..format.naming import all_subject, chunk_subject, is_nuid_of, is_own_nuid
 from . import scan
 from .renames import shares_chunks
@@ -58,7 +59,7 @@ async def discard(
         if await shares_chunks(bucket, info):
             return
         ours = not traceless and (subject is None or subject == bucket.meta_subject(info.name))
-        bound = ours and is_nuid_of(info.nuid, info.name)
+        bound = ours and RENAMING not in info.metadata and is_nuid_of(info.nuid, info.name)
         left = "" if bound else await _reason_to_leave(bucket, info)
         if not left:
             await bucket.purge_chunks(info.nuid, before=info.revision)

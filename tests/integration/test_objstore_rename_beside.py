@@ -12,6 +12,7 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError, StoreFullError
 from objstore.change import rename as _rename
+from objstore.commit import discard as _discard
 from objstore.commit import renames as _renames
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
 
@@ -68,6 +69,32 @@ async def test_the_old_name_is_changed_before_the_new_one_is_there(
     held.go_on.set()
     assert (await renaming).name == "new"
     assert await store.get("new") == DATA
+
+
+async def test_renamed_once_more_while_the_old_name_is_replaced(
+    store: ObjectStore, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has replaced a marked meta looks under the new name, and the object has gone on to a third one."""
+    await store.put("old", DATA, chunk_size=CHUNK)
+    held = Held(monkeypatch, store)
+    renaming = asyncio.ensure_future(store.rename("old", "new"))
+    await held.marked.wait()
+    other, third = await js.object_store(store.bucket), await js.object_store(store.bucket)
+    real = _discard.shares_chunks
+
+    async def shares(bucket: Any, info: Any) -> bool:
+        monkeypatch.setattr(_discard, "shares_chunks", real)
+        await third.rename("new", "third")
+        return await real(bucket, info)
+
+    monkeypatch.setattr(_discard, "shares_chunks", shares)
+    await other.put("old", b"another")
+    assert await store.get("third") == DATA
+    renaming.cancel()
+    held.go_on.set()
+    await asyncio.wait([renaming])
+    assert await store.get("third") == DATA
+    assert await store.get("old") == b"another"
 
 
 async def test_the_rest_of_a_rename_that_another_has_finished(store: ObjectStore) -> None:
