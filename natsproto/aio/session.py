@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..wire import Target
     from .connection import Connection
+    from .lifeline import Lifeline
     from .server_pool import Server
 
 LIMITS = Limits(header_block=64 * 1024 * 1024)
@@ -103,7 +104,7 @@ class Session:
         self.congested = False
         """True when a sender should await :meth:`Connection.drain`; as it was at the last write."""
         self.lame_duck = False
-        self.lifeline = b""
+        self.lifeline: Lifeline | None = None
         """See :mod:`natsproto.aio.lifeline`."""
         self.info_in_clear = False
         """True while the newest INFO came in clear although the session is encrypted: do not trust it."""

@@ -20,7 +20,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from natsproto.aio.lifeline import has_ended, lifeline
+from natsproto.aio.lifeline import Lifeline, has_ended, lifeline
 from natsproto.backoff import Backoff
 from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
 from natsproto.jetstream.api.errors import retryable
@@ -37,7 +37,7 @@ from ..format.codec import MetaDecodeError
 from ..format.digest import new_hasher
 from ..format.models import ObjectInfo
 from ..format.naming import chunk_subject, new_nuid
-from .doubt import Unrepairable, delete_own, fence, in_vain, may_come_late
+from .doubt import Unrepairable, delete_own, fence, fence_behind, in_vain, may_come_late
 from .source import Source
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ChunkSender:
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
         self._given_up = self._bucket.client._connection.given_up
         self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
-        self._lifeline = b""
+        self._lifeline: Lifeline | None = None
         self._last_sent = time()
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
@@ -184,7 +184,7 @@ class ChunkSender:
         if self._window is None:
             self._window = self._open_window()
         self._check_idle()
-        if self._session != self._bucket.client._connection.epoch:
+        if self._session != self._bucket.client._connection.epoch and not self._window.unproven:
             self._note_session()
         try:
             await self._window.publish(chunk)
@@ -308,13 +308,21 @@ class ChunkSender:
         self._session, self._lifeline = client._connection.epoch, lifeline(client)
 
     async def _check_session(self, failure: NatsError) -> None:
-        """What is under way on a connection that its server still holds is stored when it arrives."""
+        """What is under way on a connection that its server still holds is stored when it arrives.
+
+        And so is what that server holds back for another one, when this client has gone on at a third.
+        """
         assert self._window is not None
-        client = self._bucket.client
-        if (
-            self._window.unproven
-            and self._session != client._connection.epoch
-            and not await has_ended(client, self._lifeline, NOTICED)
+        client, line = self._bucket.client, self._lifeline
+        if not self._window.unproven or self._session == client._connection.epoch:
+            return
+        if line is None or not await has_ended(client, line, NOTICED):
+            self._may_come_late(failure)
+        if not line.is_followed(client) and (
+            self._source.restartable  # quicker than to wait for the other server
+            or not await fence_behind(
+                self._bucket, self._subject, self._fence_header(), line, self._budget.left / 2
+            )
         ):
             self._may_come_late(failure)
 

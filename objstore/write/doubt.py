@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from natsproto.errors import (
     NatsError,
@@ -14,6 +16,13 @@ from natsproto.jetstream.api.models import StoredMessage
 
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import Client
+    from natsproto.aio.lifeline import Lifeline
+
+LOOK_AGAIN = 0.5
+"""Seconds between two attempts to reach a server that was left."""
 
 FENCE = b"NATS/1.0\r\nNats-Expected-Last-Sequence: 9007199254740991\r\n\r\n"
 """The header of a message that no stream stores."""
@@ -27,7 +36,7 @@ class Unrepairable(Exception):
         self.reason = reason
 
 
-async def fence(bucket: Bucket, subject: str, replicated: bytes = b"") -> None:
+async def fence(bucket: Bucket, subject: str, replicated: bytes = b"", client: Client | None = None) -> None:
     """Wait until what was sent before on this connection has been stored, or was dropped.
 
     A message that the stream must refuse takes the same way, in the same order. Without it a chunk that is
@@ -38,15 +47,45 @@ async def fence(bucket: Bucket, subject: str, replicated: bytes = b"") -> None:
         bucket: where.
         subject: of the chunks.
         replicated: the header of that chunk.
+        client: whose connection it is; the bucket's.
 
     Raises:
         NatsError: no answer; a refusal means that its turn has come.
     """
     header = replicated if bucket.replicated else FENCE
-    msg = await bucket.client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
+    client = client or bucket.client
+    msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
     if bucket.replicated:
         ack = bucket.own_ack(msg.payload)
         await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)
+
+
+async def fence_behind(
+    bucket: Bucket, subject: str, replicated: bytes, line: Lifeline, seconds: float
+) -> bool:
+    """:func:`fence` at the server that was left, for what it may hold back for another one of its cluster.
+
+    Args:
+        bucket, subject, replicated: as there.
+        line: of the session that was lost; its server has closed it.
+        seconds: for how long to try: a server that is started again comes back after some of them.
+
+    Returns:
+        Whether nothing can come from there any more: the fence was answered, or the server is a new process.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    async with line.revisited(bucket.client) as client:
+                        if not line.is_followed(client):
+                            return False  # another one has that address
+                        await fence(bucket, subject, replicated, client)
+                        return True
+                except NatsError:
+                    await asyncio.sleep(LOOK_AGAIN)
+    except TimeoutError:
+        return False
 
 
 async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool]) -> None:

@@ -24,6 +24,7 @@ class Relay:
     def __init__(self, server: LocalServer) -> None:
         self._server = server
         self._connections = 0
+        self.most = 8 * CHUNK  # bytes that the first connection passes on
         self.release = asyncio.Event()
         self.delivered = asyncio.Event()
 
@@ -46,7 +47,7 @@ class Relay:
         try:
             while len(held) < 4 and (data := await reader.read(65536)):
                 passed += len(data)
-                if first and passed > 8 * CHUNK:
+                if first and passed > self.most:
                     held.append(data)
                 else:
                     to_server.write(data)
@@ -111,6 +112,20 @@ async def test_chunks_that_come_after_the_commit(relay: Relay, store: ObjectStor
         assert (await store.verify(deep=True)).ok
 
 
+async def test_what_is_held_back_from_the_first_chunk_on(relay: Relay, store: ObjectStore) -> None:
+    """The lifeline's subscription is among it: that nobody listens proves nothing."""
+    async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
+        through = await client.jetstream().object_store(store.bucket)
+        relay.most = 0
+        async with asyncio.timeout(20 + 10):
+            await put(through, NEW)
+        relay.release.set()
+        await asyncio.wait_for(relay.delivered.wait(), 10)
+        await store.client.flush()
+        assert await store.get("a") == NEW
+        assert (await store.verify(deep=True)).ok
+
+
 @pytest.mark.parametrize("write", [put, written])
 async def test_a_source_that_cannot_be_read_again(
     relay: Relay, store: ObjectStore, write: Callable[[ObjectStore, Any], Any]
@@ -121,6 +136,30 @@ async def test_a_source_that_cannot_be_read_again(
         with pytest.raises(StaleConnectionError, match="may still store chunks"):
             async with asyncio.timeout(20 + 10):
                 await write(through, pieces())
+        relay.release.set()
+        await asyncio.wait_for(relay.delivered.wait(), 10)
+        assert await store.get("a") == OLD
+
+
+async def test_a_source_that_pauses_while_the_connection_is_made_again(
+    relay: Relay, store: ObjectStore
+) -> None:
+    """The put learns of the loss with its next chunk, when it has a new session already."""
+    async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
+        through = await client.jetstream().object_store(store.bucket)
+        await through.put("before", b"x")
+        relay.most = 0
+
+        async def source() -> AsyncIterator[bytes]:
+            yield NEW[: 20 * CHUNK]
+            async with asyncio.timeout(20):
+                while client.stats.reconnects == 0:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            yield NEW[20 * CHUNK :]
+
+        with pytest.raises(StaleConnectionError, match="may still store chunks"):
+            async with asyncio.timeout(20 + 10):
+                await put(through, source())
         relay.release.set()
         await asyncio.wait_for(relay.delivered.wait(), 10)
         assert await store.get("a") == OLD

@@ -9,7 +9,42 @@ PROOF = "unit/test_leader_proof.py::"
 ANSWERS = "adversity/test_objstore_answers.py::"
 
 
+LATE = "adversity/test_objstore_late_chunks.py::"
+ROUTES = "adversity/test_objstore_late_routes.py::"
+
 MUTANTS = (
+    Mutant(
+        "marked-chunks-are-its-own",
+        "objstore/commit/discard.py",
+        "bound = ours and RENAMING not in info.metadata and",
+        "bound = ours and",
+        "the chunks of an object whose rename was begun may be another one's by now",
+        "integration/test_objstore_rename_beside.py::test_renamed_once_more_while_the_old_name_is_replaced",
+    ),
+    Mutant(
+        "lifeline-that-nobody-has-seen",
+        "natsproto/aio/lifeline.py",
+        "return self.pong.done() and",
+        "return True or",
+        "that nobody listens proves nothing until the server has seen the subscription",
+        LATE + "test_what_is_held_back_from_the_first_chunk_on",
+    ),
+    Mutant(
+        "another-server-is-as-good",
+        "natsproto/aio/lifeline.py",
+        "return unnamed and alone and",
+        "return True or",
+        "a server that was left may hold chunks back for another one",
+        ROUTES + "test_they_do_not_come_beside_those_that_are_sent_again",
+    ),
+    Mutant(
+        "session-noted-too-early",
+        "objstore/write/chunks.py",
+        "._connection.epoch and not self._window.unproven:",
+        "._connection.epoch:",
+        "chunks that are unproven belong to the session they were sent on",
+        LATE + "test_a_source_that_pauses_while_the_connection_is_made_again",
+    ),
     Mutant(
         "batch-ends-at-a-broken-header",
         "objstore/bucket/bucket.py",
@@ -229,8 +264,8 @@ MUTANTS = (
     Mutant(
         "held-and-sent-again",
         "objstore/write/chunks.py",
-        "self._session != client._connection.epoch",
-        "False",
+        "if not self._window.unproven or self._session == client._connection.epoch:",
+        "if True:",
         "chunks that a relay may still deliver are not sent again on the same nuid",
         "adversity/test_objstore_late_chunks.py::test_chunks_that_come_after_the_commit",
     ),

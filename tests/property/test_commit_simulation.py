@@ -17,7 +17,9 @@ from unittest.mock import patch
 
 import pytest
 
-from natsproto.errors import NatsError
+from natsproto.aio.client import Client
+from natsproto.aio.lifeline import Lifeline
+from natsproto.errors import NatsError, NoServersError
 from objstore import (
     BadObjectMetaError,
     IntegrityError,
@@ -62,6 +64,8 @@ def call(link: Link, chance: Random, kind: str, mark: str) -> Any:
             return store.put(name, data, mark, chunk_size=32)
         case "stream":
             return store.put(name, iter([data, b"x" * 40]), mark, chunk_size=32)
+        case "slow":
+            return store.put(name, slowly(chance, data), mark, chunk_size=32)
         case "create":
             return store.create(name, data, mark, chunk_size=32)
         case "put if":
@@ -119,7 +123,7 @@ async def slowly(chance: Random, data: bytes) -> AsyncIterator[bytes]:
     """A source that cannot be read twice, and stands still now and then."""
     for start in range(0, len(data), 32):
         if chance.random() < 0.2:
-            await asyncio.sleep(chance.choice((0.01, 1, 50)))
+            await asyncio.sleep(chance.choice((0.01, 1, 1, 50)))
         yield data[start : start + 32]
 
 
@@ -130,7 +134,20 @@ def link_to(name: str) -> Any:
 
 
 KINDS = (
-    *("put", "put", "stream", "create", "put if", "update", "rename", "rename", "link", "upload", "upload"),
+    *(
+        "put",
+        "put",
+        "stream",
+        "slow",
+        "create",
+        "put if",
+        "update",
+        "rename",
+        "rename",
+        "link",
+        "upload",
+        "upload",
+    ),
     *("delete", "delete"),
 )
 
@@ -265,12 +282,22 @@ async def metas(bucket: Bucket, on_invalid: Any) -> list[ObjectInfo]:
     return [bucket.decode(message) async for message in bucket.messages("$O.b.M.>")]
 
 
+@contextlib.asynccontextmanager
+async def nobody_there(line: Lifeline, client: Client) -> AsyncIterator[Client]:
+    """The server that was left cannot be reached."""
+    raise NoServersError("cut off")
+    yield client
+
+
 def simulate(
     seed: int, mix: tuple[str, ...] = KINDS, *, calm: bool = False
 ) -> tuple[Stream, list[Operation], list[str]]:
     loop = VirtualLoop()
     try:
-        with patch("objstore.write.upload.newest_metas", metas):
+        with (
+            patch("objstore.write.upload.newest_metas", metas),
+            patch("natsproto.aio.lifeline.Lifeline.revisited", nobody_there),
+        ):
             return loop.run_until_complete(history(loop, seed, mix, calm))
     finally:
         for task in asyncio.all_tasks(loop):

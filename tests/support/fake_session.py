@@ -9,6 +9,7 @@ from typing import Any
 
 from natsproto.aio.client import Client
 from natsproto.aio.connection import State
+from natsproto.aio.lifeline import Lifeline
 from natsproto.aio.options import Options
 from natsproto.errors import StaleConnectionError
 from natsproto.wire import Msg, Parser, Pub
@@ -27,7 +28,7 @@ class FakeSession:
         self.secure = self.info_in_clear = False
         self.echoes: dict[str, int] = {}
         self.congested = False
-        self.lifeline = b""
+        self.lifeline: Lifeline | None = None
         self.reads = 0
         self.transport = None
         self.lost: BaseException | None = None

@@ -2,9 +2,9 @@
 
 Waiting costs nothing, so budgets of 20 s are used up in a blink. The stream has roll-up, compare-and-set,
 de-duplication, proposals that are applied later or dropped by a new leader, batches, and it may forget
-message ids. The network delays, doubles metas, cuts connections with frames still on their way, and loses
-answers. After every change of the stream all live metas are looked at: their chunks must be there, in order,
-with the digest they name.
+message ids. The network delays, doubles metas, cuts connections with frames still on their way (in relays, or
+in the server that was left), and loses answers. After every change of the stream all live metas are looked
+at: their chunks must be there, in order, with the digest they name.
 """
 
 from __future__ import annotations
@@ -288,7 +288,25 @@ class LivelySession(FakeSession):
     cut_off = False
     released = 0.0  # when what was under way comes out, once it is cut off
     ended = math.inf  # when the server has closed it
+    routed = False  # what was under way had reached the server, which holds it back for another one
+    known = math.inf  # since when the server knows its lifeline
     order = 0
+    travels: Callable[[LivelySession, Callable[[], None]], None]
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if data.startswith(b"SUB "):
+            self.travels(self, self._subscribed)
+
+    def _subscribed(self) -> None:
+        self.known = asyncio.get_running_loop().time()
+
+    def ping(self, waiter: asyncio.Future[None] | None) -> None:
+        def pong() -> None:
+            if waiter is not None and not waiter.done() and not self.cut_off:
+                waiter.set_result(None)
+
+        self.travels(self, pong)
 
     @property
     def reads(self) -> int:  # type: ignore[override]
@@ -311,31 +329,42 @@ class Link:
         self.dead = False
         self.sessions: list[LivelySession] = []
         self.peers = [self]  # whose processes may go on with an upload of this one
+        self.home = 0  # the server of the cluster that it is connected to
         self.attach()
 
     def attach(self) -> None:
         session: Any = self.server.session
         session.__class__ = LivelySession
         self.session: LivelySession = session
+        if self.stream.replicated:
+            self.session.info |= {"server_name": f"s{self.home}", "cluster": "c"}
+        self.session.travels = self.travels
         self.sessions.append(session)
         self.clear = self.loop.time()
         self.session.on_pub = lambda pub: self.sent(session, pub)
 
     def sent(self, session: LivelySession, pub: Pub) -> None:
-        self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
         frame = Pub(pub.subject, pub.reply, pub.header, bytes(pub.payload))
-        self.loop.call_at(self.clear, self.arrives, session, frame)
+        self.travels(session, lambda: self.arrives(session, frame))
         if self.stream.doubles and pub.subject.startswith(b"$O.b.M.") and self.chance.random() < 0.05:
-            self.loop.call_at(self.clear, self.arrives, session, frame)  # it comes twice
+            self.loop.call_at(self.clear, self.comes, session, lambda: self.arrives(session, frame))  # twice
+
+    def travels(self, session: LivelySession, happens: Callable[[], None]) -> None:
+        """What is sent comes in order, after a while."""
+        self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
+        self.loop.call_at(self.clear, self.comes, session, happens)
+
+    def comes(self, session: LivelySession, happens: Callable[[], None]) -> None:
+        now = self.loop.time()
+        if session.cut_off and now < session.released:  # a relay holds it, or the server it was sent to
+            session.order += 1
+            self.loop.call_at(session.released + session.order * 1e-6, self.comes, session, happens)
+        elif now <= session.ended or session.routed:
+            happens()
+        # else: lost with the connection that was cut
 
     def arrives(self, session: LivelySession, pub: Pub) -> None:
         now = self.loop.time()
-        if session.cut_off and now < session.released:  # a relay holds it
-            session.order += 1
-            self.loop.call_at(session.released + session.order * 1e-6, self.arrives, session, pub)
-            return
-        if now > session.ended:
-            return  # lost with the connection that was cut
 
         def answer(document: Any) -> None:
             payload = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -348,7 +377,12 @@ class Link:
             verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
             answer(self.stream.request(verb, json.loads(bytes(pub.payload) or b"{}")))
         elif subject.startswith("_INBOX."):
-            if not any(each.lifeline == pub.subject and now <= each.ended for each in self.sessions):
+            if not any(
+                each.lifeline is not None
+                and each.lifeline.subject == pub.subject
+                and each.known <= now <= each.ended
+                for each in self.sessions
+            ):
                 self.loop.call_later(0.0001, self.answered, session, pub, b"", b"NATS/1.0 503\r\n\r\n")
         else:
             self.stream.publish(subject, bytes(pub.header or b""), bytes(pub.payload), answer)
@@ -366,11 +400,18 @@ class Link:
         self.loop.call_later(self.chance.choice((0.01, 0.5, 3.0)), self.back)
 
     def cut_off(self) -> None:
-        """The server notices at once, or a relay holds what is under way, and the connection, for a while."""
+        """The server notices at once, or a relay holds what is under way, and the connection, for a while.
+
+        Or the server notices, and holds it back: the client comes back to another one.
+        """
         session = self.session
         session.cut_off = True
         session.released = session.ended = self.loop.time()
-        if self.chance.random() < 0.5:
+        if self.stream.replicated and self.chance.random() < 0.25:
+            session.routed = True
+            session.released += self.chance.choice((0.05, 1.0, 4.0, 30.0))
+            self.home += 1
+        elif self.chance.random() < 0.5:
             session.released += self.chance.choice((0.0, 0.05, 1.0, 4.0, 30.0))
             session.ended = session.released + 1
 

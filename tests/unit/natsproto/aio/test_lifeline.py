@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from natsproto.aio.lifeline import has_ended, lifeline
+from natsproto.aio.lifeline import Lifeline, has_ended, lifeline
+from natsproto.aio.server_pool import Server
 from natsproto.errors import StaleConnectionError
 from natsproto.wire import Pub
 from support.fake_session import FakeServer, turns
@@ -20,14 +21,21 @@ async def server() -> FakeServer:
     return FakeServer()
 
 
+def listens(server: FakeServer) -> Lifeline:
+    """The lifeline of the present session, which the server has seen."""
+    line = lifeline(server.client)
+    assert line is not None
+    return line
+
+
 async def test_one_subject_for_each_session(server: FakeServer) -> None:
-    first = lifeline(server.client)
-    assert first.startswith(b"_INBOX.")
-    assert lifeline(server.client) == first
+    first = listens(server)
+    assert first.subject.startswith(b"_INBOX.")
+    assert lifeline(server.client) is first
     server.lose()
-    assert lifeline(server.client) == b""
+    assert lifeline(server.client) is None
     server.connect()
-    assert lifeline(server.client) not in (b"", first), "the next session does not listen to the old one"
+    assert listens(server).subject != first.subject, "the next session does not listen to the old one"
 
 
 async def test_nobody_listens_any_more(server: FakeServer) -> None:
@@ -38,18 +46,18 @@ async def test_nobody_listens_any_more(server: FakeServer) -> None:
         if len(asked) == 3:  # the server notices after a while
             server.reply(pub, header=GONE)
 
-    line = lifeline(server.client)
+    line = listens(server)
     server.lose()
     server.connect()
     server.session.on_pub = on_pub
     assert await has_ended(server.client, line, 60.0)
-    assert [pub.subject for pub in asked] == [line] * 3
+    assert [pub.subject for pub in asked] == [line.subject] * 3
 
 
 def test_the_server_holds_it() -> None:
     async def work() -> None:
         server = FakeServer()
-        line = lifeline(server.client)
+        line = listens(server)
         server.lose()
         server.connect()
         assert not await has_ended(server.client, line, 0.2)
@@ -60,7 +68,7 @@ def test_the_server_holds_it() -> None:
 
 async def test_somebody_else_answers(server: FakeServer) -> None:
     """Who listens to all inboxes: whether the session listens as well cannot be found out."""
-    line = lifeline(server.client)
+    line = listens(server)
     server.lose()
     server.connect()
     server.session.on_pub = lambda pub: server.reply(pub, b"hello")
@@ -72,7 +80,7 @@ async def test_somebody_else_answers(server: FakeServer) -> None:
 def test_it_is_not_asked_for_longer_than_one_has_patience() -> None:
     async def work() -> None:
         server = FakeServer()
-        line = lifeline(server.client)
+        line = listens(server)
         server.lose()
         server.connect()
         loop = asyncio.get_running_loop()
@@ -85,11 +93,66 @@ def test_it_is_not_asked_for_longer_than_one_has_patience() -> None:
 
 
 async def test_a_session_without_a_subject(server: FakeServer) -> None:
-    assert not await has_ended(server.client, b"", 60.0)
+    assert not await has_ended(server.client, None, 60.0)
+
+
+async def test_what_the_server_may_not_have_seen_proves_nothing(server: FakeServer) -> None:
+    """The subscription is held back together with what was sent after it."""
+    server.session.pongs = False
+    line = listens(server)
+    server.session.fail(StaleConnectionError("cut"))
+    server.connect()
+    server.session.on_pub = lambda pub: server.reply(pub, header=GONE)
+    assert not line.seen
+    assert not await has_ended(server.client, line, 60.0)
+    assert server.pubs == []
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "followed"),
+    [
+        ({"server_id": "A"}, {"server_id": "A"}, True),  # connected to it again
+        ({"server_id": "A"}, {"server_id": "B"}, True),  # alone at its address: started again
+        ({"server_id": "A", "server_name": "A"}, {"server_id": "B", "server_name": "B"}, True),
+        ({"server_id": "A", "server_name": "n"}, {"server_id": "B", "server_name": "n"}, True),
+        ({"server_id": "A", "server_name": "n"}, {"server_id": "B", "server_name": "m"}, False),
+        ({"server_id": "A", "cluster": "c"}, {"server_id": "B", "cluster": "c"}, False),
+        ({"server_id": "A", "cluster": "c"}, {"server_id": "A", "cluster": "c"}, True),
+        (
+            {"server_id": "A", "server_name": "n", "cluster": "c"},
+            {"server_id": "B", "server_name": "n", "cluster": "c"},
+            True,
+        ),
+        (
+            {"server_id": "A", "server_name": "n", "cluster": "c"},
+            {"server_id": "B", "server_name": "m", "cluster": "c"},
+            False,
+        ),
+    ],
+)
+async def test_what_follows_on_what(
+    server: FakeServer, then: dict[str, str], now: dict[str, str], followed: bool
+) -> None:
+    server.session.info |= then
+    line = listens(server)
+    server.lose()
+    assert not line.is_followed(server.client)
+    server.connect().info |= now
+    assert line.is_followed(server.client) is followed
+
+
+async def test_another_address_is_another_server(server: FakeServer) -> None:
+    server.session.info["server_id"] = "A"
+    line = listens(server)
+    server.lose()
+    session = server.connect()
+    session.info["server_id"] = "B"
+    session.server = Server("nats", "127.0.0.2", 4222)
+    assert not line.is_followed(server.client)
 
 
 async def test_lost_again_while_it_asks(server: FakeServer) -> None:
-    line = lifeline(server.client)
+    line = listens(server)
     server.lose()
     server.connect()
     asking = asyncio.ensure_future(has_ended(server.client, line, 60.0))
@@ -100,11 +163,11 @@ async def test_lost_again_while_it_asks(server: FakeServer) -> None:
 
 
 async def test_who_may_not_publish_there_cannot_find_out(server: FakeServer) -> None:
-    line = lifeline(server.client)
+    line = listens(server)
     server.lose()
     server.connect()
     asking = asyncio.ensure_future(has_ended(server.client, line, 60.0))
     await turns()
-    said = f'Permissions Violation for Publish to "{line.decode()}"'
+    said = f'Permissions Violation for Publish to "{line.subject.decode()}"'
     server.connection.server_error(server.session, said)  # type: ignore[arg-type]
     assert not await asking
