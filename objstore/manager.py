@@ -132,7 +132,7 @@ async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> Object
 
     Nobody is asked where the server connected to answers by itself and has none.
     """
-    near = js.client._connection.info
+    near = js.client.connection.info
     may_have = not _answers_itself(js) or "domain" in near
     if may_have and domain_of(info) is None:
         info = await bind_info(js, bucket)
@@ -204,7 +204,7 @@ def bucket_of(stream: str) -> str | None:
 
 
 def _budget(js: JetStreamContext) -> float:
-    return min(CREATE_BUDGET, js.client._options.retry_budget)
+    return min(CREATE_BUDGET, js.client.connection.options.retry_budget)
 
 
 STORE_FAILED = 10049

@@ -178,7 +178,7 @@ class ObjectStore(StoreReads):
         check_callback("progress", options.get("progress"))
         return ObjectWriter(
             lambda data: self.put(name, data, description, filename, headers, **options),
-            self._bucket.client._connection,
+            self._bucket.connection,
         )
 
     @operation

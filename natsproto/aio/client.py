@@ -12,7 +12,6 @@ from ..errors import (
     ConfigError,
     ConnectionClosedError,
     LocalProtocolError,
-    MaxPayloadError,
     NatsError,
     RequestTimeoutError,
     StaleConnectionError,
@@ -70,8 +69,9 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._connection = Connection(options)
-        self._home = self._connection.home
+        self.connection = Connection(options)
+        """What is below: for layers built on this client, not for applications."""
+        self._home = self.connection.home
         self._draining = False
         self.api_prefixes: set[str] = set()
         """With which JetStream contexts were made: what lies below them is the server's own."""
@@ -81,59 +81,59 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """True while there is an established session."""
-        return self._connection.state is State.CONNECTED
+        return self.connection.state is State.CONNECTED
 
     @property
     def is_closed(self) -> bool:
         """True after ``close()``/``drain()``, or when reconnecting was given up."""
-        return self._connection.state is State.CLOSED
+        return self.connection.state is State.CLOSED
 
     @property
     def state(self) -> str:
         """``new``, ``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
-        return self._connection.state.value
+        return self.connection.state.value
 
     @property
     def server_info(self) -> dict[str, Any]:
         """The connected server's INFO, a copy; empty while not connected."""
-        return dict(self._connection.info)
+        return dict(self.connection.info)
 
     @property
     def connected_url(self) -> str | None:
         """The connected server's URL without credentials."""
-        session = self._connection.session
+        session = self.connection.session
         return None if session is None else session.server.url
 
     @property
     def servers(self) -> list[str]:
         """URLs (without credentials) of all servers known, the announced ones included."""
-        return [server.url for server in self._connection.pool.servers]
+        return [server.url for server in self.connection.pool.servers]
 
     @property
     def discovered_servers(self) -> list[str]:
         """URLs announced by a server."""
-        return [server.url for server in self._connection.pool.servers if server.discovered]
+        return [server.url for server in self.connection.pool.servers if server.discovered]
 
     @property
     def max_payload(self) -> int:
         """The limit for header + payload, in bytes, of the server connected to (last)."""
-        return self._connection.max_payload
+        return self.connection.max_payload
 
     @property
     def client_id(self) -> int | None:
         """The id the server gave this connection."""
-        value = self._connection.info.get("client_id")
+        value = self.connection.info.get("client_id")
         return value if isinstance(value, int) else None
 
     @property
     def stats(self) -> Stats:
         """Counters over all sessions of this client."""
-        return self._connection.stats
+        return self.connection.stats
 
     @property
     def last_error(self) -> BaseException | None:
         """The newest error of the connection, reported or not."""
-        return self._connection.last_error
+        return self.connection.last_error
 
     # -- messages ---------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Client:
         """
         if self._home._thread_id != get_ident():
             raise foreign_loop()
-        connection = self._connection
+        connection = self.connection
         session = connection.session
         if (
             session is not None
@@ -191,24 +191,15 @@ class Client:
         if type(payload) is not bytes:
             payload = bytes(as_payload(payload))
         if len(block) + len(payload) > connection.max_payload:
-            self._check_size(len(block), len(payload))
+            connection.check_size(len(block), len(payload))
         connection.publish(subject_bytes, payload, reply_bytes, block)
         if connection.congested:
             await connection.drain()
 
     def _check_usable(self) -> None:
-        self._connection.check_open()
+        self.connection.check_open()
         if self._draining:
             raise ConnectionClosedError("the client is draining: it takes nothing new")
-
-    def _check_size(self, header: int, payload: int) -> None:
-        limit = self._connection.max_payload
-        if header + payload > limit:
-            raise MaxPayloadError(
-                f"{payload} bytes of payload and {header} of headers exceed max_payload ({limit})",
-                size=header + payload,
-                max_payload=limit,
-            )
 
     async def subscribe(
         self,
@@ -248,7 +239,7 @@ class Client:
             if pending_bytes_limit is None
             else pending_bytes_limit,
         )
-        self._connection.subscribe(subscription)
+        self.connection.subscribe(subscription)
         return subscription
 
     async def request(
@@ -271,19 +262,19 @@ class Client:
             StaleConnectionError: the connection was lost; whether the request was seen is unknown.
             PermissionsViolationError: the server refused the subject.
         """
-        if self._connection.state is State.CLOSED:
-            self._connection.check_open()
+        if self.connection.state is State.CLOSED:
+            self.connection.check_open()
         block = b"" if not headers else encode_headers(headers)
         data = as_payload(payload)
-        if len(block) + len(data) > self._connection.max_payload:
-            self._check_size(len(block), len(data))
+        if len(block) + len(data) > self.connection.max_payload:
+            self.connection.check_size(len(block), len(data))
         return Msg(await self.request_frame(check_publish_subject(subject), data, block, timeout), self)
 
     async def request_frame(
         self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back."""
-        pending = PendingRequest(self._connection, subject, payload, header, self._limit(timeout), now=True)
+        pending = PendingRequest(self.connection, subject, payload, header, self._limit(timeout), now=True)
         try:
             return await pending.future
         finally:
@@ -296,7 +287,7 @@ class Client:
 
         The result must be waited for or closed.
         """
-        return PendingRequest(self._connection, subject, payload, header, self._limit(timeout))
+        return PendingRequest(self.connection, subject, payload, header, self._limit(timeout))
 
     def _limit(self, timeout: float | None) -> float:
         return self._options.request_timeout if timeout is None else timeout
@@ -320,11 +311,11 @@ class Client:
         limit = self._options.request_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):
-                await self._connection.ping()
+                await self.connection.ping()
         except TimeoutError as exc:
             if isinstance(exc, NatsError):
                 raise
-            self._connection.probe()
+            self.connection.probe()
             raise RequestTimeoutError(f"the server did not answer PING within {seconds(limit)} s") from None
 
     # -- end --------------------------------------------------------------------------------------
@@ -342,14 +333,14 @@ class Client:
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
         """
-        check_loop(self._connection.home)
+        check_loop(self.connection.home)
         if self.is_closed:
             return
         self._draining = True
         limit = self._options.drain_timeout
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
-        subscriptions = [h for h in self._connection.handlers.values() if isinstance(h, Subscription)]
+        subscriptions = [h for h in self.connection.handlers.values() if isinstance(h, Subscription)]
         results: list[BaseException | None] = []
         try:
             results = await asyncio.gather(*(s.drain() for s in subscriptions), return_exceptions=True)
@@ -371,7 +362,7 @@ class Client:
         Args:
             responding: somebody may still be at work on the last message of a queue, in several operations.
         """
-        connection = self._connection
+        connection = self.connection
         operations = connection.operations
         try:
             async with asyncio.timeout_at(deadline):
@@ -381,7 +372,7 @@ class Client:
                     responding = bool(operations.others())
                 operations.refusing = True
                 await operations.wait(holds=True)
-                if connection._mux is not None and (requests := connection._mux.requests()):
+                if requests := connection.requests():
                     await asyncio.wait(requests)
         except TimeoutError:
             left = len(operations.others()) + len(operations.held())
@@ -399,7 +390,7 @@ class Client:
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
         """
-        await self._connection.close()
+        await self.connection.close()
 
     async def __aenter__(self) -> Client:
         return self
@@ -425,9 +416,6 @@ class Client:
 
         return JetStreamContext(self, domain=domain, prefix=prefix, timeout=timeout)
 
-    def _report(self, exc: BaseException) -> None:
-        self._connection.report(exc)
-
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.connected_url or ', '.join(self.servers)}>"
 
@@ -449,7 +437,7 @@ class PendingRequest(RequestSlot):
     ) -> None:
         if connection.home._thread_id != get_ident():
             raise foreign_loop()
-        super().__init__(subject, connection._loop.create_future())
+        super().__init__(subject, connection.loop.create_future())
         self._connection = connection
         self._limit = limit
         self._mux = mux = connection.mux

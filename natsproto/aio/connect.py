@@ -71,7 +71,7 @@ class connect(Options):
 
     async def _open(self) -> Client:
         client = Client(self)
-        await client._connection.open()
+        await client.connection.open()
         return client
 
     def __await__(self) -> Generator[object, None, Client]:

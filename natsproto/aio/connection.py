@@ -34,6 +34,7 @@ from .session import Session, summary
 
 if TYPE_CHECKING:
     from ..transport import Buffer
+    from ..wire import Msg as WireMsg
     from .options import Options
 
 log = logging.getLogger("natsproto")
@@ -95,20 +96,21 @@ class Connection:
         self.epoch = 0
         self.given_up = 0
         """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
-        self._loop = asyncio.get_running_loop()
-        self.home = home_of(self._loop)
+        self.loop = asyncio.get_running_loop()
+        """The event loop that it belongs to."""
+        self.home = home_of(self.loop)
         self._sid = 0
         self._mux: RequestMux | None = None
         self.max_payload = DEFAULT_MAX_PAYLOAD
         """The limit for header + payload, in bytes, that the server announced last."""
-        self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self._loop.time)
+        self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self.loop.time)
         self._connected_at = 0.0
         self._short_lives = 0
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
         self._closing: Session | None = None  # the one that close() ends; each of several calls waits for it
         self._callbacks = Callbacks()
-        self.operations = Operations(self._loop)
+        self.operations = Operations(self.loop)
         self._log = BoundedLog(log)
         self._liveness: Liveness | None = None
         self.call = self._callbacks.call
@@ -134,7 +136,7 @@ class Connection:
                 error = summary(attempts)
                 if not self.options.retry_on_failed_connect or not len(self.pool):
                     raise error
-                self._report(error)
+                self.report(error)
                 attempt += 1
                 await self._pause(attempt)
         except BaseException:
@@ -185,7 +187,7 @@ class Connection:
         self.session = session
         self.epoch += 1
         self.state = State.CONNECTED
-        self._connected_at = self._loop.time()
+        self._connected_at = self.loop.time()
         self.pool.connected(session.server, secure=session.secure)
         self._liveness = Liveness(
             session, interval=self.options.ping_interval, misses=self.options.max_outstanding_pings
@@ -196,7 +198,7 @@ class Connection:
             self._send_sub(session, handler)
         for size, frame, _ in self._buffer.take():
             if size > self.max_payload:
-                self._report(
+                self.report(
                     MaxPayloadError(
                         f"a message of {size} bytes kept while disconnected exceeds the new server's "
                         f"max_payload of {self.max_payload}; it is dropped",
@@ -235,7 +237,7 @@ class Connection:
         self.given_up += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
-            self._report(exc)  # nobody else would learn why
+            self.report(exc)  # nobody else would learn why
         if isinstance(exc, AuthorizationError):
             self.pool.failed(session.server, auth=True)
         self.state = State.RECONNECTING
@@ -245,10 +247,10 @@ class Connection:
         if not self.options.reconnect:
             self._closed_for_good(lost)
             return
-        self._reconnect_task = self._loop.create_task(self._reconnect(), name="natsproto-reconnect")
+        self._reconnect_task = self.loop.create_task(self._reconnect(), name="natsproto-reconnect")
 
     async def _reconnect(self) -> None:
-        short = self._loop.time() - self._connected_at < SHORT_LIFE
+        short = self.loop.time() - self._connected_at < SHORT_LIFE
         attempt = self._short_lives
         self._short_lives = self._short_lives + 1 if short else 0
         if short:
@@ -276,7 +278,7 @@ class Connection:
 
     def _closed_for_good(self, reason: BaseException) -> None:
         self.close_reason = reason
-        self._report(reason)
+        self.report(reason)
         self._end(reason)
 
     def _end(self, reason: BaseException | None) -> None:
@@ -341,7 +343,7 @@ class Connection:
 
     def state_waiter(self) -> asyncio.Future[None]:
         """A future that is completed when the client is connected again, or closed."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = self.loop.create_future()
         self._state_waiters.add(waiter)
         waiter.add_done_callback(self._state_waiters.discard)
         return waiter
@@ -402,11 +404,11 @@ class Connection:
             if failed:  # each of what failed is refused by itself
                 echoes += failed
             elif not echoes:
-                self._report(error)
+                self.report(error)
             if echoes > 1:
                 session.echoes[text] = echoes - 1
             return True
-        self._report(ServerError(text))
+        self.report(ServerError(text))
         return any(part in text.lower() for part in _TRANSIENT)
 
     def _refuse(
@@ -469,6 +471,20 @@ class Connection:
         stats.out_msgs += 1
         stats.out_bytes += size
 
+    def check_size(self, header: int, payload: int) -> None:
+        """Refuse a message that the server would not take, by the bytes of its parts.
+
+        Raises:
+            MaxPayloadError: it is larger than :attr:`max_payload`.
+        """
+        limit = self.max_payload
+        if header + payload > limit:
+            raise MaxPayloadError(
+                f"{payload} bytes of payload and {header} of headers exceed max_payload ({limit})",
+                size=header + payload,
+                max_payload=limit,
+            )
+
     def _wanted(self, reply: bytes | None) -> bool:
         return self._mux is None or self._mux.wanted(reply)
 
@@ -501,7 +517,7 @@ class Connection:
             await self.wait_connected()
             session = self.session
             assert session is not None
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = self.loop.create_future()
         session.ping(waiter)
         await waiter
 
@@ -548,7 +564,7 @@ class Connection:
     def complete(self, handler: Handler) -> None:
         """The last message of an auto-unsubscribing handler is about to be delivered; then it ends."""
         self.handlers.pop(handler.sid, None)
-        self._loop.call_soon(handler.on_end, None)
+        self.loop.call_soon(handler.on_end, None)
 
     async def drain_handler(self, handler: Handler) -> None:
         """Unsubscribe, but deliver what the server had sent before it knew."""
@@ -575,6 +591,10 @@ class Connection:
             self.subscribe(mux)
         return mux
 
+    def requests(self) -> list[asyncio.Future[WireMsg]]:
+        """What is done when each of the requests under way is answered or given up."""
+        return [] if self._mux is None else self._mux.requests()
+
     # -- liveness, reports ------------------------------------------------------------------------
 
     def probe(self) -> None:
@@ -588,10 +608,7 @@ class Connection:
             self._liveness = None
 
     def report(self, exc: BaseException) -> None:
-        """Tell ``error_cb`` (and the log) of an error that belongs to no call."""
-        self._report(exc)
-
-    def _report(self, exc: BaseException) -> None:
+        """Tell ``error_cb`` (or the log) of an error that belongs to no call."""
         self.last_error = exc
         if self.options.error_cb is None:
             self._log.warning(type(exc).__name__, "%s", exc)

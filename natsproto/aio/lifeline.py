@@ -58,7 +58,7 @@ class Lifeline:
         On the same server it does. One that was started again holds nothing of what it held before. Any other
         one of a cluster, or behind another address, has another way to the stream.
         """
-        session = client._connection.session
+        session = client.connection.session
         if session is None:
             return False
         if _named(self._info) == _named(session.info):
@@ -74,7 +74,7 @@ class Lifeline:
         Raises:
             NatsError: it does not answer.
         """
-        options = client._connection.options
+        options = client.connection.options
         other = type(client)(
             replace(
                 options,
@@ -88,9 +88,9 @@ class Lifeline:
                 lame_duck_cb=None,
             )
         )
-        other._connection.options.check_peer = options.check_peer
-        other._connection.pool.servers = [self._server]
-        await other._connection.open()
+        other.connection.options.check_peer = options.check_peer
+        other.connection.pool.servers = [self._server]
+        await other.connection.open()
         try:
             yield other
         finally:
@@ -108,12 +108,12 @@ def _ignore(exc: BaseException) -> None:
 
 def lifeline(client: Client) -> Lifeline | None:
     """That of the present session; ``None`` without one."""
-    session = client._connection.session
+    session = client.connection.session
     if session is None:
         return None
     if session.lifeline is None:
         session.lifeline = line = Lifeline(session, client.new_inbox().encode())
-        session.write(b"".join(serializer.sub(line.subject, client._connection.next_sid())))
+        session.write(b"".join(serializer.sub(line.subject, client.connection.next_sid())))
         session.ping(line.pong)
     return session.lifeline
 

@@ -46,31 +46,34 @@ class Operations:
 
     Attributes:
         refusing: no new one may begin.
+        home, loop: where they run; see :func:`home_of`.
+        running: those under way, by their tasks.
+        holds: what is open, and the tasks that opened it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.refusing = False
-        self._home = home_of(loop)
-        self._loop = loop
-        self._running: dict[asyncio.Task[object], Operation] = {}
-        self._holds: dict[Hold, asyncio.Task[object] | None] = {}
+        self.home = home_of(loop)
+        self.loop = loop
+        self.running: dict[asyncio.Task[object], Operation] = {}
+        self.holds: dict[Hold, asyncio.Task[object] | None] = {}
         self._waiter: asyncio.Future[None] | None = None
 
     def others(self) -> list[Operation]:
         """Those under way, but for the one of the current task: nobody waits for the own end."""
         current = asyncio.current_task()
-        return [operation for task, operation in self._running.items() if task is not current]
+        return [operation for task, operation in self.running.items() if task is not current]
 
     def held(self) -> list[Hold]:
         """What other tasks hold."""
         current = asyncio.current_task()
-        return [hold for hold, task in self._holds.items() if task is not current]
+        return [hold for hold, task in self.holds.items() if task is not current]
 
     async def wait(self, *, holds: bool) -> None:
         """Wait until the others have ended; and the holds, if asked for."""
         while self.others() or (holds and self.held()):
             if self._waiter is None or self._waiter.done():
-                self._waiter = self._loop.create_future()
+                self._waiter = self.loop.create_future()
             await asyncio.wait([self._waiter])
 
     def wake(self) -> None:
@@ -105,11 +108,11 @@ class Hold:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        operations._holds[self] = asyncio.current_task()
+        operations.holds[self] = asyncio.current_task()
 
     def release(self) -> None:
         """It is closed. Idempotent."""
-        self._operations._holds.pop(self, None)
+        self._operations.holds.pop(self, None)
         self._operations.wake()
 
 
@@ -131,13 +134,13 @@ class Operation:
 
     def __enter__(self) -> None:
         operations = self._operations
-        check_loop(operations._home)
-        task = asyncio.current_task(operations._loop)
-        if task is None or task in operations._running:
+        check_loop(operations.home)
+        task = asyncio.current_task(operations.loop)
+        if task is None or task in operations.running:
             return
         if operations.refusing:
             raise ConnectionClosedError("the client is draining or closed: it takes nothing new")
-        operations._running[task] = self
+        operations.running[task] = self
         self._task = task
         self._cancelling = task.cancelling()
 
@@ -154,7 +157,7 @@ class Operation:
         if task is None:
             return
         operations = self._operations
-        del operations._running[task]
+        del operations.running[task]
         operations.wake()
         if self._interrupted:
             # As asyncio.timeout() tells its own cancellation from others.

@@ -69,7 +69,7 @@ class Subscription(Handler):
         self.pending_bytes_limit = pending_bytes_limit
         self.dropped = 0
         self._client = client
-        self._home = client._connection.home
+        self._home = client.connection.home
         self._msgs: deque[Msg] = deque()
         self._bytes = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -88,7 +88,7 @@ class Subscription(Handler):
             if not self._slow:
                 self._slow = True
                 name = self.subject.decode("utf-8", "replace")
-                self._client._report(
+                self._client.connection.report(
                     SlowConsumerError(
                         f"subscription {brief(name)} is too slow: {len(self._msgs)} messages "
                         f"({self._bytes} bytes) wait; newer ones are dropped",
@@ -200,7 +200,7 @@ class Subscription(Handler):
     async def unsubscribe(self, max_msgs: int | None = None) -> None:
         """End the subscription now, or after ``max_msgs`` messages in all. Queued messages stay readable."""
         check_loop(self._home)
-        self._client._connection.unsubscribe(self, max_msgs or 0)
+        self._client.connection.unsubscribe(self, max_msgs or 0)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Unsubscribe, take in what the server had already sent, and wait until the queue is read.
@@ -208,8 +208,8 @@ class Subscription(Handler):
         Raises:
             RequestTimeoutError: the queue was not read within ``timeout`` (default: ``drain_timeout``).
         """
-        limit = self._client._options.drain_timeout if timeout is None else timeout
-        connection = self._client._connection
+        connection = self._client.connection
+        limit = connection.options.drain_timeout if timeout is None else timeout
         check_loop(self._home)
         try:
             async with asyncio.timeout(limit):

@@ -99,7 +99,7 @@ class JetStreamContext:
         """
         payload = b"" if document is None else dumps(document)
         client = self.client
-        client._connection.check_open()
+        client.connection.check_open()
         if len(payload) > client.max_payload:
             raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
         try:
@@ -115,7 +115,7 @@ class JetStreamContext:
 
     def _nobody(self, exc: NoRespondersError) -> NatsError:
         """No responders on an API subject: off, or only without a leader at the moment."""
-        info = self.client._connection.info
+        info = self.client.connection.info
         if info and info.get("jetstream") is not True:
             return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
         return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")
@@ -359,12 +359,13 @@ class JetStreamContext:
             wake()
 
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
-        connection = self.client._connection
+        connection = self.client.connection
         connection.check_open()
         slot = BatchSlot(
             subject, on_message, on_done, most=document["batch"], max_bytes=document.get("max_bytes")
         )
-        connection.mux.open(slot)
+        mux = connection.mux
+        mux.open(slot)
         try:
             connection.publish(subject, dumps(document), slot.inbox)
             while True:
@@ -393,8 +394,7 @@ class JetStreamContext:
                         f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s"
                     ) from None
         finally:
-            if connection._mux is not None:
-                connection._mux.close(slot)
+            mux.close(slot)
 
     async def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:
         """Delete one message; ``erase`` overwrites it on disk as well."""
@@ -431,7 +431,7 @@ class JetStreamContext:
             WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
                 it; whether the right one has, too, is unknown.
         """
-        self.client._connection.check_open()
+        self.client.connection.check_open()
         fields = Headers(headers or {})
         for key, value in (
             ("Nats-Expected-Stream", stream),
@@ -454,7 +454,7 @@ class JetStreamContext:
     ) -> WireMsg:
         """:meth:`publish` for layers above: checked subject, encoded header; the answer is not looked at."""
         client = self.client
-        client._check_size(len(header), len(payload))
+        client.connection.check_size(len(header), len(payload))
         for attempt in range(PUBLISH_RETRIES + 1):
             try:
                 return await client.request_frame(

@@ -71,7 +71,7 @@ class JetStreamMsg:
         return reply
 
     async def _send(self, word: bytes) -> None:
-        connection = self._client._connection
+        connection = self._client.connection
         check_loop(connection.home)
         connection.publish(self._reply(), word)
         if connection.congested:

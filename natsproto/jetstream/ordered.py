@@ -122,7 +122,7 @@ def forget_consumers(js: JetStreamContext, stream: str, names: list[str]) -> Non
     inbox = js.client.new_inbox().encode()  # no request: those are not sent once nobody waits
     try:
         while names:
-            js.client._connection.publish(js.subject(f"CONSUMER.DELETE.{stream}.{names.pop()}"), b"", inbox)
+            js.client.connection.publish(js.subject(f"CONSUMER.DELETE.{stream}.{names.pop()}"), b"", inbox)
     except NatsError:
         pass  # closed, or the buffer is full: they expire by themselves
 
@@ -196,11 +196,11 @@ class OrderedConsumer:
         self._heartbeat = heartbeat
         self._headers_only = headers_only
         self._created = created
-        self._budget = js.client._options.retry_budget if retry_budget is None else retry_budget
+        self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._connection = js.client._connection
+        self._connection = js.client.connection
         self._current: _Incarnation | None = None
         self._stopped = False
         self._paused = False

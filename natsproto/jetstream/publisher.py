@@ -91,7 +91,6 @@ class PublishWindow(ReplySlot):
         "_ack_head",
         "_acked_early",
         "_acks",
-        "_client",
         "_connection",
         "_draining",
         "_inflight",  # indexes whose answer is still to come
@@ -140,10 +139,9 @@ class PublishWindow(ReplySlot):
         self.last_seq = last_seq
         self.unproven: dict[int, Buffer] = {}
         self.doubts: set[int] = set() if doubts is None else doubts
-        self._client = client
-        self._connection = connection = client._connection
+        self._connection = connection = client.connection
         self._ack_head = acks.head
-        self._loop = connection._loop
+        self._loop = connection.loop
         self.progress_timeout = progress_timeout
         self._next_index = first
         self._next_ack = first
@@ -191,7 +189,7 @@ class PublishWindow(ReplySlot):
             payload = as_payload(payload)  # len() is its bytes
         size = len(payload)
         check_loop(self._connection.home)
-        self._client._check_size(len(self.header), size)
+        self._connection.check_size(len(self.header), size)
         while self._inflight and (
             self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
         ):

@@ -165,9 +165,9 @@ class PullConsumer:
         if batch < 1 or timeout <= 0:
             raise ConfigError("a fetch needs a positive batch and timeout")
         client = self._js.client
-        client._connection.check_open()
+        client.connection.check_open()
         # Never through the reconnect buffer: messages would go to a fetch that has ended.
-        await client._connection.wait_connected(timeout)
+        await client.connection.wait_connected(timeout)
         request: dict[str, int | bool] = {"batch": batch}
         if max_bytes is not None:
             request["max_bytes"] = max_bytes
@@ -175,10 +175,11 @@ class PullConsumer:
             request["no_wait"] = True  # with an expiry the server would wait after all
         else:
             request["expires"] = int(timeout * 1e9)
-        connection = client._connection
+        connection = client.connection
         fetch = _Fetch(client, self.info, self._subject, batch, inf if max_bytes is None else max_bytes)
         watch = _Watch(fetch)
-        connection.mux.open(watch)
+        mux = connection.mux
+        mux.open(watch)
         connection.subscribe(fetch)
         try:
             connection.publish(self._subject, dumps(request), fetch.subject)
@@ -192,8 +193,7 @@ class PullConsumer:
         finally:
             fetch.done = True
             connection.unsubscribe(fetch)
-            if connection._mux is not None:
-                connection._mux.close(watch)
+            mux.close(watch)
         if isinstance(fetch.failure, RemoteProtocolError):
             raise fetch.failure
         if fetch.failure is not None and not fetch.msgs:

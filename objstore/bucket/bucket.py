@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from natsproto import _values
 from natsproto.aio.client import Client, PendingRequest
+from natsproto.aio.connection import Connection
 from natsproto.errors import (
     APIError,
     NatsError,
@@ -110,6 +111,7 @@ class Bucket:
         "atomic",
         "batches",
         "client",
+        "connection",
         "created",
         "direct",
         "direct_meta",
@@ -126,12 +128,16 @@ class Bucket:
         "stream",
     )
 
+    connection: Connection
+    """The one below :attr:`client`."""
+
     retry_budget: float
     """Seconds without progress after which an operation gives up: the client's, or a handle's own."""
 
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
         self.js = js
         self.client = js.client
+        self.connection = js.client.connection
         self.name = name = _values.text(name)
         self.stream = stream_name(name)
         self.created: datetime = info.created
@@ -144,7 +150,7 @@ class Bucket:
         self.batches = not self._older_than(2, 11)
         self._refused: dict[str, tuple[int, float]] = {}  # ways to read: epoch of the connection, until when
         self._remembered: dict[object, Any] = {}
-        self.retry_budget = js.client._options.retry_budget
+        self.retry_budget = js.client.connection.options.retry_budget
         self.acks = AckCheck(self.stream, domain_of(info))
         self._near = self._domain_connected_to()
         self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
@@ -227,12 +233,12 @@ class Bucket:
         )
 
     def _domain_connected_to(self) -> object:
-        return self.client._connection.info.get("domain")
+        return self.connection.info.get("domain")
 
     @property
     def moved(self) -> bool:
         """Whether the server connected to is of another domain than the one before."""
-        return self._domain_connected_to() != self._near and self.client._connection.session is not None
+        return self._domain_connected_to() != self._near and self.connection.session is not None
 
     async def check_same(self, name: str = "") -> None:
         """Make sure that the bucket that answers now is the one that was opened.
@@ -329,7 +335,7 @@ class Bucket:
         self.direct_meta = self.direct and not self.replicated
         # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
         self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
-        self._look_after = self.client._connection._loop.time() + CONFIG_AGE
+        self._look_after = self.connection.loop.time() + CONFIG_AGE
 
     def look_again(self, size: int | None) -> PendingRequest | None:
         """Ask for the stream's configuration beside an object's chunks, when what is known of it may be old.
@@ -337,7 +343,7 @@ class Bucket:
         Anybody may change it at any time, and some changes make a stream acknowledge what it does not keep.
         Large puts always ask, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
         """
-        if size is not None and size <= ASK_ABOVE and self.client._connection._loop.time() < self._look_after:
+        if size is not None and size <= ASK_ABOVE and self.connection.loop.time() < self._look_after:
             return None
         return self.client.start_request(self._info_subject, b"", b"", CONFIG_PATIENCE)
 
@@ -465,8 +471,8 @@ class Bucket:
         if refused is None:
             return True
         epoch, until = refused
-        connection = self.client._connection
-        if epoch == connection.epoch and connection._loop.time() < until:
+        connection = self.connection
+        if epoch == connection.epoch and connection.loop.time() < until:
             return False
         self._refused.pop(way, None)
         return True
@@ -475,8 +481,8 @@ class Bucket:
         """Remember which way was refused, for a while; false when it is about something else."""
         way = way_refused(self, exc)
         if way is not None:
-            connection = self.client._connection
-            self._refused[way] = connection.epoch, connection._loop.time() + REFUSED_FOR
+            connection = self.connection
+            self._refused[way] = connection.epoch, connection.loop.time() + REFUSED_FOR
         return way is not None
 
     def forget_refusals(self) -> None:
@@ -690,12 +696,12 @@ class Bucket:
 
     async def shielded(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
-        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-cleanup", due=True)
+        task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-cleanup", due=True)
         return await asyncio.shield(task)
 
     async def outlast(self, coroutine: Coroutine[Any, Any, T], grace: float = 5.0) -> T:
         """:meth:`shielded`, and a cancelled caller waits ``grace`` seconds for the end of it."""
-        task: asyncio.Task[T] = self.client._connection.spawn(coroutine, "objstore-outlast", due=True)
+        task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-outlast", due=True)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -734,7 +740,7 @@ class Bucket:
 
 def told_in_clear(client: Client) -> bool:
     """Whether what INFO says came before TLS: anybody may have written it."""
-    session = client._connection.session
+    session = client.connection.session
     return session is not None and session.info_in_clear
 
 
@@ -774,7 +780,7 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     """What :func:`bind` learns; raises the same."""
     name = stream_name(check_bucket(bucket))
     try:
-        budget = min(BIND_BUDGET, js.client._options.retry_budget)
+        budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)
         patience = min(BIND_PATIENCE, js.timeout)
         return await retrying(js.client, lambda: js.stream_info(name, timeout=patience), budget)
     except StreamNotFoundError:

@@ -21,7 +21,7 @@ def operation(verb: Verb) -> Verb:
 
     @functools.wraps(verb)
     async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.client._connection.operation():
+        with self.client.connection.operation():
             return await verb(self, *args, **kwargs)
 
     return cast(Verb, run)

@@ -66,6 +66,6 @@ async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: flo
 async def pause(client: Client, wait: float, deadline: float) -> None:
     """Wait before a retry, and until there is a connection again."""
     await asyncio.sleep(wait)
-    connection = client._connection
+    connection = client.connection
     if connection.session is None:
         await connection.wait_connected(max(0.1, deadline - asyncio.get_running_loop().time()))

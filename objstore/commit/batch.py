@@ -34,7 +34,7 @@ class Batch:
         self._id = secret_name().encode()
         self._count = 0
         self._unpaced = 0
-        self._epoch = bucket.client._connection.epoch
+        self._epoch = bucket.connection.epoch
 
     def _header(self, header: bytes) -> bytes:
         self._count += 1
@@ -47,10 +47,9 @@ class Batch:
             AlreadyStored: it is no batch for this server.
             NatsError: the batch has failed; or the network takes no more (``RequestTimeoutError``).
         """
-        client = self._bucket.client
-        connection = client._connection
+        client, connection = self._bucket.client, self._bucket.connection
         header = self._header(header)
-        client._check_size(len(header), len(payload))
+        connection.check_size(len(header), len(payload))
         self._unpaced += len(payload)
         if self._count == 1 or self._unpaced > PACE:
             self._unpaced = 0
@@ -67,7 +66,7 @@ class Batch:
 
     async def _drain(self) -> None:
         """Wait until the network takes more, no longer than for an answer: nothing else ends a batch here."""
-        connection = self._bucket.client._connection
+        connection = self._bucket.connection
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.drain()
@@ -79,12 +78,12 @@ class Batch:
 
     async def end(self, subject: bytes, payload: bytes, header: bytes) -> PubAck:
         """Commit the batch with its last message."""
-        client = self._bucket.client
+        bucket = self._bucket
         header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
-        client._check_size(len(header), len(payload))
-        answer = await client.request_frame(subject, payload, header, self._timeout)
+        bucket.connection.check_size(len(header), len(payload))
+        answer = await bucket.client.request_frame(subject, payload, header, self._timeout)
         try:
-            return self._bucket.own_ack(answer.payload)
+            return bucket.own_ack(answer.payload)
         except APIError as exc:
             if exc.err_code in FORGOTTEN:
                 raise StaleConnectionError(f"the server has no such batch any more: {exc}") from exc

@@ -131,7 +131,7 @@ class Commit:
         self._before = before
         self._discard = discard
         self._replaces = replaces
-        self._loop = bucket.client._connection._loop
+        self._loop = bucket.connection.loop
         self._failure: NatsError | None = None
         self.states = CommitStates(
             token_hex(12),
@@ -158,7 +158,7 @@ class Commit:
             OutcomeUnknownError: could not be found out; everything is kept.
         """
         bucket = self._bucket
-        bucket.client._connection.check_open()
+        bucket.connection.check_open()
         if not self._own:  # a put has looked before its chunks
             await check_meta_room(bucket, self._name, META_HEADER + len(self._payload))
         try:
@@ -243,14 +243,13 @@ class Commit:
         """One copy; returns the stream's own acknowledgement."""
         bucket = self._bucket
         header = meta_header(expected, msg_id, self._ttl)
-        client = bucket.client
         try:
-            client._check_size(len(header), len(self._payload))
-            client._connection.check_open()
+            bucket.connection.check_size(len(header), len(self._payload))
+            bucket.connection.check_open()
         except NatsError as exc:
             raise Unsent(exc) from exc
         self.states.sent()
-        msg = await client.request_frame(self._wire_subject, self._payload, header, timeout)
+        msg = await bucket.client.request_frame(self._wire_subject, self._payload, header, timeout)
         return bucket.own_ack(msg.payload)
 
     async def _read(self) -> None:
@@ -353,7 +352,7 @@ class Patience:
     """
 
     def __init__(self, bucket: Bucket) -> None:
-        self._random = bucket.client._connection.pool.rng.random
+        self._random = bucket.connection.pool.rng.random
         self._deadline = asyncio.get_running_loop().time() + bucket.retry_budget
         self._longest = 0.001
 

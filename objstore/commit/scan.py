@@ -100,7 +100,7 @@ class Scan:
         bucket.learn(stream)
         cluster = stream.raw.get("cluster")
         leader = cluster.get("leader") if isinstance(cluster, dict) else None
-        of = (bucket.client._connection.epoch, stream.created, leader)
+        of = (bucket.connection.epoch, stream.created, leader)
         kept = self._references
         if kept is None or of != self._of or stream.last_seq < kept.cursor:
             self._of = of

@@ -344,7 +344,7 @@ class _Pages:
         self._names.append(name)
         # A cancelled creation goes on at the server: close() waits for its end, to delete what it made.
         create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.patience)
-        self._creating = bucket.client._connection.spawn(create, "objstore-iter")
+        self._creating = bucket.connection.spawn(create, "objstore-iter")
         info = await asyncio.shield(self._creating)
         self._creating = None
         self._consumer = PullConsumer(bucket.js, info)

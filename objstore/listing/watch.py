@@ -65,7 +65,7 @@ class Watch:
             raise ConnectionClosedError("the watcher was stopped")
         if self._starting is None:
             self._loop = asyncio.get_running_loop()
-            self._starting = self._bucket.client._connection.spawn(self._start(), "objstore-watch")
+            self._starting = self._bucket.connection.spawn(self._start(), "objstore-watch")
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
@@ -118,7 +118,7 @@ class Watch:
         self._pending.clear()
         self._wake()
         if self._ending is None:
-            connection = self._bucket.client._connection
+            connection = self._bucket.connection
             self._ending = connection.spawn(self._leave_when_started(), "objstore-watch-stop", due=True)
         return self._ending
 
@@ -160,7 +160,7 @@ class Watch:
         if not self._bucket.replicated:
             self._set_caught_up()
         elif self._proving is None:
-            self._proving = self._bucket.client._connection.spawn(self._prove(), "objstore-watch-prove")
+            self._proving = self._bucket.connection.spawn(self._prove(), "objstore-watch-prove")
 
     async def _prove(self) -> None:
         """Catch up if the leader had nothing more at the start, or has nothing more now."""

@@ -88,7 +88,7 @@ class ReadingWatch(watch.Watch):
             return
         self._due = True
         if self._reading is None:
-            self._reading = self._bucket.client._connection.spawn(self._read(), "objstore-watch-read")
+            self._reading = self._bucket.connection.spawn(self._read(), "objstore-watch-read")
 
     async def _read(self) -> None:
         try:

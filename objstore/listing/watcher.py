@@ -97,7 +97,7 @@ class Watcher:
         return await self._watch.next()
 
     def _check_loop(self) -> None:
-        check_loop(self._watch._bucket.client._connection.home)
+        check_loop(self._watch._bucket.connection.home)
 
     def __await__(self) -> Generator[Any, None, Watcher]:
         return self.start().__await__()

@@ -206,7 +206,7 @@ class _Pick(ReplySlot):
         Raises:
             NatsError: the connection was lost or is closed.
         """
-        connection = self._bucket.client._connection
+        connection = self._bucket.connection
         connection.check_open()
         mux = connection.mux
         mux.open(self)
@@ -223,7 +223,7 @@ class _Pick(ReplySlot):
 
     async def _all(self) -> bool:
         """Wait for the answers as long as bytes arrive."""
-        connection = self._bucket.client._connection
+        connection = self._bucket.connection
         loop = asyncio.get_running_loop()
         left, deadline = 0, 0.0
         while not self._ended.done():

@@ -451,7 +451,7 @@ class _Window:
         """
         feed = self._feed
         bucket = feed._bucket
-        connection = bucket.client._connection
+        connection = bucket.connection
         connection.check_open()
         slot = self._slot = BatchSlot(
             bucket._direct_subject,
@@ -479,7 +479,7 @@ class _Window:
             NatsError: refused, or the connection was lost.
         """
         bucket = self._feed._bucket
-        connection = bucket.client._connection
+        connection = bucket.connection
         try:
             if self._slot is None and not self._ended.done():
                 self.ask()
@@ -496,7 +496,7 @@ class _Window:
         """Take no more replies."""
         if self._timer is not None:
             self._timer.cancel()
-        connection = self._feed._bucket.client._connection
+        connection = self._feed._bucket.connection
         if self._slot is not None and connection._mux is not None:
             connection._mux.close(self._slot)
         self._slot = None  # each knows the other: the object would stay until the collector comes
@@ -585,7 +585,7 @@ class _Window:
             self._watch(PROGRESS - self._waited)
             self._waited = PROGRESS
         else:
-            self._feed._bucket.client._connection.probe()
+            self._feed._bucket.connection.probe()
             self._on_done(RequestTimeoutError(f"no chunk came within {seconds(self._waited)} s"))
 
     def _watch(self, seconds: float) -> None:
@@ -595,12 +595,12 @@ class _Window:
         self._timer = self._loop.call_later(seconds, self._check_progress)
 
     def _reads(self) -> int:
-        session = self._feed._bucket.client._connection.session
+        session = self._feed._bucket.connection.session
         return -1 if session is None else session.reads
 
     def _receiving(self) -> bool:
         """Whether a message is half here, and bytes have come since :meth:`_watch`."""
-        session = self._feed._bucket.client._connection.session
+        session = self._feed._bucket.connection.session
         if session is None or session.reads == self._reads_before:
             return False
         # What is half here of a WebSocket frame is not seen by the parser.

@@ -283,7 +283,7 @@ async def drain(
     bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[Any, Any, None]
 ) -> AsyncGenerator[list[Payload], None]:
     """The blocks of a sink while its feed runs."""
-    task = bucket.client._connection.spawn(sink.fill(reading), "objstore-feed")
+    task = bucket.connection.spawn(sink.fill(reading), "objstore-feed")
     try:
         while (block := await sink.next_block()) is not None:
             yield block

@@ -282,7 +282,7 @@ class ObjectReader:
         self._sink = sink = BlockSink(self.info, judge, window=self._window)
         feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
         reading = feed.run() if self.info.size or self.info.chunks else nothing()
-        self._task = self._bucket.client._connection.spawn(sink.fill(reading), "objstore-reader")
+        self._task = self._bucket.connection.spawn(sink.fill(reading), "objstore-reader")
 
     def _release(self) -> None:
         """Give the views back by hand: a collector that finds them in a cycle does it in any order."""
@@ -303,13 +303,13 @@ class ObjectReader:
     # -- end --------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        check_loop(self._bucket.client._connection.home)
+        check_loop(self._bucket.connection.home)
         if self._closed:
             raise ConnectionClosedError("the reader is closed")
 
     async def aclose(self) -> None:
         """Stop reading; nothing is left on the server. Idempotent."""
-        check_loop(self._bucket.client._connection.home)
+        check_loop(self._bucket.connection.home)
         self._closed = True
         await self._stop()
 
@@ -368,7 +368,7 @@ class OpenReader:
     async def _open(self) -> ObjectReader:
         from .links import resolve
 
-        with self._bucket.client._connection.operation():
+        with self._bucket.connection.operation():
             bucket, info = await resolve(self._bucket, self._name, self._follow)
         return ObjectReader(bucket, shown(info), verify=self._verify, window=self._window)
 
@@ -377,7 +377,7 @@ class OpenReader:
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self._open()
-        self._hold = self._bucket.client._connection.hold()  # Client.drain() lets it be read to its end
+        self._hold = self._bucket.connection.hold()  # Client.drain() lets it be read to its end
         return self._reader
 
     async def __aexit__(

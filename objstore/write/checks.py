@@ -34,7 +34,7 @@ def prepare(
     Returns:
         The object's info without content, and the chunk size.
     """
-    bucket.client._connection.check_open()
+    bucket.connection.check_open()
     bucket.check_writable()
     name = bucket.check_name(name)
     if options is not None and not isinstance(options, ObjectMetaOptions):

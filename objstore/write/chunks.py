@@ -93,7 +93,7 @@ class ChunkSender:
         self._all_hashed = False  # the source has come to its end: size and digest are the whole object's
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
-        self._given_up = self._bucket.client._connection.given_up
+        self._given_up = self._bucket.client.connection.given_up
         self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
         self._lifeline: Lifeline | None = None
         self._last_sent = time()
@@ -128,7 +128,7 @@ class ChunkSender:
     async def _send_all(self) -> None:
         if self._bucket.moved:  # before a byte goes where it does not belong
             await self._bucket.retrying(self._check_bucket)
-        connection = self._bucket.client._connection
+        connection = self._bucket.client.connection
         epoch, began = connection.epoch, self._loop.time()
         whole = self._source.whole
         if type(whole) is bytes and 0 < len(whole) <= self._chunk_size:
@@ -184,7 +184,7 @@ class ChunkSender:
         if self._window is None:
             self._window = self._open_window()
         self._check_idle()
-        if self._session != self._bucket.client._connection.epoch and not self._window.unproven:
+        if self._session != self._bucket.client.connection.epoch and not self._window.unproven:
             self._note_session()
         try:
             await self._window.publish(chunk)
@@ -300,12 +300,12 @@ class ChunkSender:
 
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None
-        if self._window.unproven and self._bucket.client._connection.given_up != self._given_up:
+        if self._window.unproven and self._bucket.client.connection.given_up != self._given_up:
             self._may_come_late(failure)
 
     def _note_session(self) -> None:
         client = self._bucket.client
-        self._session, self._lifeline = client._connection.epoch, lifeline(client)
+        self._session, self._lifeline = client.connection.epoch, lifeline(client)
 
     async def _check_session(self, failure: NatsError) -> None:
         """What is under way on a connection that its server still holds is stored when it arrives.
@@ -314,7 +314,7 @@ class ChunkSender:
         """
         assert self._window is not None
         client, line = self._bucket.client, self._lifeline
-        if not self._window.unproven or self._session == client._connection.epoch:
+        if not self._window.unproven or self._session == client.connection.epoch:
             return
         if line is None or not await has_ended(client, line, NOTICED):
             self._may_come_late(failure)

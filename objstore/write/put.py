@@ -105,7 +105,7 @@ class Put(ChunkSender):
         self._must_not_exist = must_not_exist
         self._window_bytes = max(window, chunk_size)
         self._progress = progress
-        self._loop = bucket.client._connection._loop
+        self._loop = bucket.connection.loop
         header = len(chunk_header(ttl)) + self.header_room
         self._guard = Guard(bucket, template, source.size, chunk_size, header)
         self._budget = Budget(bucket.retry_budget)
@@ -358,7 +358,7 @@ class Put(ChunkSender):
             except NatsError as exc:
                 log.warning("after a cancelled put of %r: %s", self._template.name, exc)
 
-        task = self._bucket.client._connection.spawn(tidy(), "objstore-tidy", due=True)
+        task = self._bucket.connection.spawn(tidy(), "objstore-tidy", due=True)
         await asyncio.wait([task], timeout=1.0)
 
     def _counts(self) -> bool:

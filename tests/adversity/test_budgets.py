@@ -317,7 +317,7 @@ async def test_a_put_whose_bytes_are_not_taken_while_others_come(
     client = faulty._bucket.client
     await client.subscribe("tick")
     await client.flush()
-    epoch = client._connection.epoch
+    epoch = client.connection.epoch
     data = bytes(64 << 20)
 
     async def tick() -> None:
@@ -331,6 +331,6 @@ async def test_a_put_whose_bytes_are_not_taken_while_others_come(
     async with asyncio.timeout(BOUND):
         with pytest.raises(NatsError):
             await faulty.put("a", data, window=len(data))
-    assert client._connection.epoch == epoch, "it was not the connection's end that ended it"
+    assert client.connection.epoch == epoch, "it was not the connection's end that ended it"
     ticking.cancel()
     assert await store.get("a") == OLD

@@ -61,7 +61,7 @@ async def test_a14_callbacks_that_misbehave(
         )
         await nc.publish("go")
         await back.until(1)
-        nc._report(RuntimeError("reported"))
+        nc.connection.report(RuntimeError("reported"))
         await nc.flush()
         async with asyncio.timeout(BOUND):
             await nc.close()
@@ -147,7 +147,7 @@ async def test_a14_close_inside_of_a_callback(where: str, how: str) -> None:
         clients.append(nc)
         await nc.subscribe("x")
         if where == "error_cb":
-            nc._report(RuntimeError("reported"))
+            nc.connection.report(RuntimeError("reported"))
         elif where == "closed_cb":
             await nc.close()
         else:
@@ -226,7 +226,7 @@ async def check_usable(nc: Client) -> None:
         assert (await sub.next_msg()).data == b"intact"
         await sub.unsubscribe()
         await nc.flush()
-    connection = nc._connection
+    connection = nc.connection
     assert [
         handler.subject for handler in connection.handlers.values() if handler is not connection._mux
     ] == [b"echo"]

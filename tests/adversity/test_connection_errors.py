@@ -353,7 +353,7 @@ async def test_real_answers_to_illegal_frames(server: LocalServer) -> None:
         async with natsproto.connect(
             server.url, error_cb=errors, disconnected_cb=lost, reconnected_cb=back
         ) as nc:
-            session = nc._connection.session
+            session = nc.connection.session
             assert session is not None
             session.write(frame)
             if fatal:

@@ -324,7 +324,7 @@ async def test_a10_backoff_grows_and_is_jittered(monkeypatch: pytest.MonkeyPatch
         nc = await natsproto.connect(
             [server.url, "nats://127.0.0.1:1"], randomize=False, max_reconnects=12, closed_cb=closed
         )
-        nc._connection.pool.rng = random.Random(1)
+        nc.connection.pool.rng = random.Random(1)
         server.refuse()
         monkeypatch.setattr(connection_module.asyncio, "sleep", sleep)
         (await server.connection()).abort()

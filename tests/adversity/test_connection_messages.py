@@ -114,7 +114,7 @@ async def test_a_reply_subject_costs_nobody_the_connection(
     async with natsproto.connect(server.url) as fellow:
         requests = await nc.subscribe("service")
         await nc.flush()
-        session = fellow._connection.session
+        session = fellow.connection.session
         assert session is not None
         session.write(b"PUB service " + b"r" * (MAX_LINE - len(b"PUB service  0\r\n")) + b" 0\r\n\r\n")
         await fellow.flush()
@@ -131,7 +131,7 @@ async def test_the_longest_names(nc: Client) -> None:
     await nc.publish(name, b"1", reply="r" * 10, headers={"k": "v"})
     msg = await sub.next_msg(timeout=10)
     assert (msg.subject, msg.reply) == (name, "r" * 10)
-    handlers = len(nc._connection.handlers)
+    handlers = len(nc.connection.handlers)
     for refused in (
         nc.subscribe(name, queue="q" * 11),
         nc.publish(name, b"", reply="r" * 11),
@@ -142,8 +142,8 @@ async def test_the_longest_names(nc: Client) -> None:
         with pytest.raises(BadSubjectError, match="too long"):
             await refused
     await nc.flush()
-    assert nc.stats.reconnects == nc.stats.errors == len(nc._connection.mux) == 0
-    assert len(nc._connection.handlers) == handlers + 1  # the inbox of requests
+    assert nc.stats.reconnects == nc.stats.errors == len(nc.connection.mux) == 0
+    assert len(nc.connection.handlers) == handlers + 1  # the inbox of requests
 
 
 async def test_late_replies_are_dropped(server: LocalServer) -> None:
@@ -207,7 +207,7 @@ async def test_auto_unsubscribe(server: LocalServer, nc: Client) -> None:
     for n in range(6):
         await nc.publish("a", b"%d" % n)
     assert [msg.data async for msg in sub] == [b"0", b"1", b"2"]
-    assert nc._connection.handlers == {}
+    assert nc.connection.handlers == {}
 
 
 async def test_auto_unsubscribe_counts_what_came_before(nc: Client) -> None:
@@ -293,7 +293,7 @@ async def test_subscription_drain_takes_in_what_was_sent(nc: Client) -> None:
     assert [msg.data async for msg in sub] == [b"%d" % n for n in range(100)]
     await drain
     await nc.flush()
-    assert nc._connection._state_waiters == set()
+    assert nc.connection._state_waiters == set()
 
 
 async def test_drain_lets_responders_answer(server: LocalServer, nc: Client) -> None:

@@ -171,7 +171,7 @@ async def test_a6_one_direction_that_stands_still(
                         while True:
                             await nc.publish("bulk", payload)
                 await ticking
-                assert nc._connection.given_up == 1
+                assert nc.connection.given_up == 1
         finally:
             stopped.set()
             await nc.close()

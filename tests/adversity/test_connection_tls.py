@@ -450,7 +450,7 @@ async def test_close_waits_for_the_session_that_lame_duck_has_left(
         back = Calls()
         urls = [f"tls://localhost:{server.port}" for server in (old, new)]
         nc = await natsproto.connect(urls, tls=context, randomize=False, reconnected_cb=back)
-        session = nc._connection.session
+        session = nc.connection.session
         assert session is not None
         assert session.server.url == urls[0]
         assert session.transport is not None

@@ -442,7 +442,7 @@ async def test_a_cancelled_close_ends_reconnecting(server: LocalServer, store: O
 async def test_nobody_connects_a_closed_client(server: LocalServer) -> None:
     """A session that is ready when the client is closed is ended."""
     client = await natsproto.connect(server.url)
-    connection = client._connection
+    connection = client.connection
     await client.close()
     session = Session(connection, connection.pool.servers[0])
     await session.establish()
@@ -496,12 +496,12 @@ async def test_close_waits_for_what_another_close_has_begun(
 
     async with ScriptedServer(script) as server:
         client = await natsproto.connect(server.url)
-        session = client._connection.session
+        session = client.connection.session
         assert session is not None
         assert session.transport is not None
         sock = session.transport.get_extra_info("socket")
-        while not client._connection.congested:
-            client._connection.publish(b"a", bytes(1_000_000))
+        while not client.connection.congested:
+            client.connection.publish(b"a", bytes(1_000_000))
         first = asyncio.ensure_future(client.close())
         while not client.is_closed:  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -354,7 +354,7 @@ async def test_bystander(
                 prefix, token = reply.split(".")[:2], reply.split(".")[2]
                 subjects += [".".join([*prefix, guess]) for guess in ("1", "2", "3", "a", token[:-1] + "A")]
             for subject in subjects:
-                bystander._connection.publish(subject.encode(), data, None, head)
+                bystander.connection.publish(subject.encode(), data, None, head)
 
     answering = asyncio.ensure_future(answer())
     try:

@@ -189,7 +189,7 @@ async def test_the_end_of_an_iteration_is_bounded(
 ) -> None:
     """However many consumers it has made, and whatever does not answer: they expire by themselves."""
     sent: list[bytes] = []
-    connection = filled.js.client._connection
+    connection = filled.js.client.connection
 
     async def silent(suffix: str, document: object = None, **options: object) -> dict[str, object]:
         await asyncio.sleep(3600)

@@ -68,7 +68,7 @@ async def parted(request: pytest.FixtureRequest, server: LocalServer) -> AsyncIt
             stack.callback(proxy.blackhole, False)
             parted = Cut(near, other, proxy.blackhole, lambda: proxy.blackhole(False))
         parted.lost, parted.back = lost, back
-        near._connection.options.connect_timeout = 2.0  # of the attempts that are made while it is parted
+        near.connection.options.connect_timeout = 2.0  # of the attempts that are made while it is parted
         yield parted
 
 
@@ -83,7 +83,7 @@ async def test_a7_noticed_and_mended(parted: Cut) -> None:
         await turns()  # what came before
         for _ in range(3):
             assert len(parted.lost) == number
-            clock.forward(near._connection.options.ping_interval)
+            clock.forward(near.connection.options.ping_interval)
             await turns()
         await parted.lost.until(number + 1)
         assert "does not answer PING" in str(near.last_error)

@@ -337,9 +337,8 @@ class _Bucket:
     max_message = 1 << 20
     limits_messages = False
     check_original = Bucket.check_original
-    client = SimpleNamespace(
-        max_payload=1 << 20, reply_length=80, _connection=SimpleNamespace(check_open=lambda: None)
-    )
+    client = SimpleNamespace(max_payload=1 << 20, reply_length=80)
+    connection = SimpleNamespace(check_open=lambda: None)
     check_name = Bucket.check_name
     check_writable = Bucket.check_writable
     template = Bucket.template

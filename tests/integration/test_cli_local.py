@@ -348,7 +348,7 @@ async def test_a_server_that_is_not_announced_is_told_nothing(
     async with LocalDirectory(str(directory)) as local, local.connect() as client:
         announced = local.lock.read()
         local.lock.write({**announced, "pid": 0})
-        session = client._connection.session
+        session = client.connection.session
         assert session is not None
         assert session.transport is not None
         session.transport.abort()

@@ -69,7 +69,7 @@ async def test_services_survive_what_a_peer_sends(monkeypatch: pytest.MonkeyPatc
 
     async def after_others(self: natsproto.Client, subject: str, *args: Any, **options: Any) -> Any:
         nonlocal served
-        session = self._connection.session
+        session = self.connection.session
         assert session is not None
         for reply in (b"", b"$JS.API.STREAM.PURGE.OBJ_docs", b"a..b", b"a.*", b"r.\xff\xfe", b"r" * 4075):
             session.write(b"PUB %b %b 0\r\n\r\n" % (subject.encode(), reply))

@@ -188,7 +188,7 @@ async def test_what_no_server_says(
 ) -> None:
     """Numbers of deliveries that fit into no time and no array, subjects that nobody can ask for."""
     monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.1)
-    server_url = js.client._connection.pool.servers[0].url
+    server_url = js.client.connection.pool.servers[0].url
     asked: set[bytes | None] = set()
 
     def to_server(event: Event, raw: bytes) -> None:
@@ -344,7 +344,7 @@ async def test_answers_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.sleep(0.001)
 
     async with ScriptedServer(script) as server, natsproto.connect(server.url, reconnect=False) as nc:
-        session = nc._connection.session
+        session = nc.connection.session
         assert session is not None
         async with asyncio.timeout(40):
             while session.lost is None:

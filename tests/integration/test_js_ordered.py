@@ -292,7 +292,7 @@ async def test_the_server_restarts(name: str) -> None:
         server.kill()
         await asyncio.to_thread(server.start)
         async with asyncio.timeout(LIMIT):
-            await nc._connection.wait_connected()
+            await nc.connection.wait_connected()
         await js.publish("S.a", b"x")
         await reader.read(6)
         await reader.consumer.stop()

@@ -120,7 +120,7 @@ async def test_more_than_memory_takes(nc: Client, any_store: ObjectStore, chunks
     await any_store.put("a", data)
     await any_store.put("b", data)
     await forge(any_store, "a", size=1 << 50)
-    session = nc._connection.session
+    session = nc.connection.session
     results = await asyncio.gather(
         any_store.get("b"), any_store.get("a", max_size=1 << 60), any_store.get("b"), return_exceptions=True
     )
@@ -130,8 +130,8 @@ async def test_more_than_memory_takes(nc: Client, any_store: ObjectStore, chunks
         with pytest.raises(ObjectTooLargeError):
             await reader.read(1)
     assert await any_store.get("b") == data
-    assert nc._connection.session is session
-    assert len(nc._connection.mux) == 0
+    assert nc.connection.session is session
+    assert len(nc.connection.mux) == 0
     await forge(any_store, "a", size=len(data))
     assert await any_store.get("a") == data
 

@@ -273,7 +273,7 @@ async def test_watch_stop(store: ObjectStore) -> None:
 
 async def nothing_runs(store: ObjectStore) -> None:
     """No watch listens any more, and the server has no consumer: at once, not by a time-out."""
-    connection = store.js.client._connection
+    connection = store.js.client.connection
     async with asyncio.timeout(LIMIT + 5):
         while await store.js.consumer_names(stream(store)) or set(connection.handlers.values()) != {
             connection._mux

@@ -245,7 +245,7 @@ async def test_watch_from_a_revision(store: ObjectStore) -> None:
 async def test_a_meta_on_a_subject_that_is_no_text(store: ObjectStore, nc: Client) -> None:
     """It is nobody's name, and JSON cannot hold it: everything else is listed all the same."""
     await store.put("a", b"1")
-    nc._connection.publish(b"$O.%b.M.\xff" % store.bucket.encode(), b'{"name": "evil"}')
+    nc.connection.publish(b"$O.%b.M.\xff" % store.bucket.encode(), b'{"name": "evil"}')
     await nc.flush()
     await store.put("b", b"2")
     async with asyncio.timeout(5 + 5):

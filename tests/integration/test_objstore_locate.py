@@ -54,7 +54,7 @@ async def test_one_flight(store: ObjectStore, name: str, monkeypatch: pytest.Mon
     assert store.js.client.stats.out_msgs - sent == len(meta_subjects(store.bucket, name))
     await lookup.wait()
     assert store.js.client.stats.out_msgs - sent == len(meta_subjects(store.bucket, name))
-    assert len(store.js.client._connection.mux) == 0
+    assert len(store.js.client.connection.mux) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +78,7 @@ async def test_given_up(store: ObjectStore) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(store.js.client._connection.mux) == 0
+    assert len(store.js.client.connection.mux) == 0
     assert (await store._bucket.locate("??>>~ü"))[1] is None
 
 

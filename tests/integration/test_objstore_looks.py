@@ -286,7 +286,7 @@ async def test_a_name_that_is_gone_meanwhile(spread: ObjectStore, monkeypatch: p
 @pytest.mark.parametrize("token", [b"\xff", b"*"])
 async def test_a_subject_that_cannot_be_asked_for(spread: ObjectStore, token: bytes) -> None:
     """It is no name's, and is read all the same."""
-    spread.client._connection.publish(b"$O.%b.M.%b" % (spread.bucket.encode(), token), b'{"nuid": "AAAA"')
+    spread.client.connection.publish(b"$O.%b.M.%b" % (spread.bucket.encode(), token), b'{"nuid": "AAAA"')
     await spread.client.flush()
     references = References()
     await references.read_on(spread._bucket)

@@ -300,10 +300,10 @@ async def check_both(store: ObjectStore, orphan: str) -> None:
 
 async def test_subjects_too_long_to_be_told(crowded: ObjectStore) -> None:
     orphan = await healthy_but_for(crowded)
-    epoch = crowded.client._connection.epoch
+    epoch = crowded.client.connection.epoch
     await check_both(crowded, orphan)
     assert await crowded.names() == ["a", "b", "c"]
-    assert crowded.client._connection.epoch == epoch, "the connection was lost"
+    assert crowded.client.connection.epoch == epoch, "the connection was lost"
 
 
 async def test_subjects_too_long_that_do_not_look_it(
@@ -313,9 +313,9 @@ async def test_subjects_too_long_that_do_not_look_it(
     monkeypatch.setattr(_metas, "LONGEST", 1)
     monkeypatch.setattr(crowded.js, "timeout", 60.0)  # a busy server needs more than 5 s, and is asked again
     orphan = await healthy_but_for(crowded)
-    epoch = crowded.client._connection.epoch
+    epoch = crowded.client.connection.epoch
     await check_both(crowded, orphan)
-    assert 1 <= crowded.client._connection.epoch - epoch <= 4
+    assert 1 <= crowded.client.connection.epoch - epoch <= 4
 
 
 async def test_chunks_that_are_not_told_at_once_without_consumers(

@@ -182,7 +182,7 @@ async def test_renames_in_one_batch(new_server: LocalServer, bucket_name: str) -
         store = await client.jetstream().create_object_store(bucket=bucket_name, allow_atomic=True)
         await store.put("a", b"content")
         document = {**await read_raw(store, "a"), "description": "FILL"}
-        epoch = client._connection.epoch
+        epoch = client.connection.epoch
         await write_raw(store.js, meta_subject(store, "a"), sized(MAX_META_BYTES - 100, document))
         async with asyncio.timeout(5):
             with pytest.raises(MaxPayloadError):
@@ -191,4 +191,4 @@ async def test_renames_in_one_batch(new_server: LocalServer, bucket_name: str) -
         assert (await store.rename("a", "b")).name == "b"
         assert await store.get("b") == b"content"
         assert (await read_raw(store, "a"))["metadata"] == {MOVED: document["nuid"], MOVED_TO: "b"}
-        assert client._connection.epoch == epoch
+        assert client.connection.epoch == epoch

@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         "session-noted-too-early",
         "objstore/write/chunks.py",
-        "._connection.epoch and not self._window.unproven:",
-        "._connection.epoch:",
+        ".connection.epoch and not self._window.unproven:",
+        ".connection.epoch:",
         "chunks that are unproven belong to the session they were sent on",
         LATE + "test_a_source_that_pauses_while_the_connection_is_made_again",
     ),
@@ -264,7 +264,7 @@ MUTANTS = (
     Mutant(
         "held-and-sent-again",
         "objstore/write/chunks.py",
-        "if not self._window.unproven or self._session == client._connection.epoch:",
+        "if not self._window.unproven or self._session == client.connection.epoch:",
         "if True:",
         "chunks that a relay may still deliver are not sent again on the same nuid",
         "adversity/test_objstore_late_chunks.py::test_chunks_that_come_after_the_commit",

@@ -84,7 +84,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.client = Client(Options(reconnect=False))
-        self.connection = self.client._connection
+        self.connection = self.client.connection
         self.connect()
 
     def connect(self) -> FakeSession:

@@ -18,7 +18,7 @@ async def test_the_steps_of_drain_share_one_deadline(monkeypatch: pytest.MonkeyP
     """A peer that answers nothing uses up the time of the first step; no other one has time of its own."""
     server = FakeServer()
     client = server.client
-    client._options.drain_timeout = 0.2
+    client.connection.options.drain_timeout = 0.2
     await client.subscribe("a")
     server.session.pongs = False
     left: list[float] = []

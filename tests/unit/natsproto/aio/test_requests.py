@@ -62,7 +62,7 @@ async def test_s18_the_inbox_cannot_be_guessed() -> None:
     """Neither from another inbox nor from the nuids of objects, which everybody sees."""
     server = FakeServer()
     prefixes = {server.client.new_inbox().split(".")[1] for _ in range(500)}
-    prefixes.add(server.client._connection.mux.subject.decode().split(".")[1])
+    prefixes.add(server.client.connection.mux.subject.decode().split(".")[1])
     assert {len(prefix) for prefix in prefixes} == {22}
     for at in range(0, 20, 4):
         assert len({prefix[at : at + 4] for prefix in prefixes}) > 495

@@ -34,7 +34,7 @@ class Wire:
 @pytest.fixture
 async def session() -> AsyncIterator[Session]:
     client = Client(Options(reconnect=False))
-    session = Session(client._connection, client._connection.pool.servers[0])
+    session = Session(client.connection, client.connection.pool.servers[0])
     session.transport = Wire()  # type: ignore[assignment]
     yield session
     await client.close()

@@ -43,7 +43,7 @@ class Wire:
 @pytest.fixture
 async def client() -> Client:
     client = Client(Options(reconnect=False))
-    connection = client._connection
+    connection = client.connection
     session = Session(connection, connection.pool.servers[0])
     session.transport = Wire()  # type: ignore[assignment]
     connection.session = session
@@ -52,7 +52,7 @@ async def client() -> Client:
 
 
 def wire(client: Client) -> Wire:
-    session = client._connection.session
+    session = client.connection.session
     assert session is not None
     assert isinstance(session.transport, Wire)
     return session.transport
@@ -120,7 +120,7 @@ async def test_a_loop_of_small_publishes_is_held_back(client: Client) -> None:
 async def test_a_run_of_pings_is_answered_by_one_write(client: Client, congested: bool) -> None:
     """A peer decides how often it asks; a write is a system call."""
     wire(client).congested = congested
-    session = client._connection.session
+    session = client.connection.session
     assert session is not None
     session._connect_sent = True
     session.data_received(b"PING\r\n" * 1000)

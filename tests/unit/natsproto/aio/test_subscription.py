@@ -27,12 +27,12 @@ class FakeClient:
         self.reports: list[BaseException] = []
         self.is_closed = False
         self.unsubscribed: list[int] = []
-        self._options = SimpleNamespace(drain_timeout=0.05)
-        self._connection: Any = self
+        self.options = SimpleNamespace(drain_timeout=0.05)
+        self.connection: Any = self
         self.home = home_of(asyncio.get_running_loop())
         self.waiters: list[asyncio.Future[None]] = []
 
-    def _report(self, exc: BaseException) -> None:
+    def report(self, exc: BaseException) -> None:
         self.reports.append(exc)
 
     def unsubscribe(self, handler: Handler, max_msgs: int) -> None:

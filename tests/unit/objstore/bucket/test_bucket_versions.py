@@ -17,7 +17,7 @@ ODD = ["", "\u00b2.\u00b3.1", "9" * 5000 + ".1.2", "2." + "9" * 5000, "2", "x.y"
 def client(version: Any, *, in_clear: bool = False) -> Any:
     return SimpleNamespace(
         server_info={"version": version, "jetstream": True},
-        _connection=SimpleNamespace(session=SimpleNamespace(info_in_clear=in_clear)),
+        connection=SimpleNamespace(session=SimpleNamespace(info_in_clear=in_clear)),
     )
 
 

@@ -26,7 +26,7 @@ class Full:
 async def test_a_network_that_takes_nothing_more() -> None:
     server = FakeServer()
     server.session.on_pub = lambda pub: server.reply(pub) if pub.reply else None
-    bucket: Any = SimpleNamespace(client=server.client)
+    bucket: Any = SimpleNamespace(client=server.client, connection=server.connection)
     batch = Batch(bucket, 0.1)
     await batch.add(b"s.a", b"first", b"NATS/1.0\r\n\r\n")
     server.session.congested = True

@@ -19,7 +19,7 @@ async def window(*, idle: bool, scheme: str) -> tuple[_Window, Any, list[float]]
         reads=7, parser=SimpleNamespace(idle=idle), server=SimpleNamespace(scheme=scheme)
     )
     connection = SimpleNamespace(session=session, probe=lambda: None)
-    bucket = SimpleNamespace(client=SimpleNamespace(_connection=connection))
+    bucket = SimpleNamespace(connection=connection)
     waits: list[float] = []
     loop = SimpleNamespace(
         create_future=asyncio.get_running_loop().create_future,
@@ -54,7 +54,7 @@ async def test_silence(idle: bool, scheme: str, bytes_came: bool, goes_on: bool)
 
 async def test_no_session() -> None:
     silent, _, _ = await window(idle=False, scheme="nats")
-    silent._feed._bucket.client._connection.session = None
+    silent._feed._bucket.connection.session = None
     silent._check_progress()
     assert isinstance(silent._ended.exception(), RequestTimeoutError)
 
