@@ -67,54 +67,54 @@ class _Incarnation(Handler):
         self.consumer_seq = 0
         self.created = False  # the server's answer has come
         self.began = owner.stream_seq  # what had been handed on before
-        self.since = owner._loop.time()
+        self.since = owner.loop.time()
         self.alive = False  # it works, although nothing was due so far
 
     def deliver(self, msg: WireMsg) -> None:
         owner = self.owner
-        if self is not owner._current or owner._stopped:
+        if self is not owner.current or owner.stopped:
             return
-        owner._active = owner._loop.time()
+        owner.active = owner.loop.time()
         if msg.header is not None and not msg.payload and msg.subject == self.subject:
             if status_of(msg.header) == 100:
-                owner._control(self, msg)
+                owner.control(self, msg)
             return
         delivery = parse_ack_subject(msg.reply)
-        if delivery is None or delivery.consumer != self.name or delivery.stream != owner._stream:
+        if delivery is None or delivery.consumer != self.name or delivery.stream != owner.stream:
             return  # anybody may publish to our inbox: not a delivery of this consumer
         fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
             if fresh or delivery.consumer_seq > self.consumer_seq:
-                owner._restart()  # a gap, or it has started over; else a message that came twice
+                owner.restart()  # a gap, or it has started over; else a message that came twice
             return
         self.consumer_seq = delivery.consumer_seq
         if not fresh:
             return  # it has started over, or its server is behind the one before
         owner.stream_seq = delivery.stream_seq
         try:
-            owner._on_message(msg, delivery)
+            owner.on_message(msg, delivery)
         except Exception as exc:  # it must not end the session of everybody else
-            owner._fail(exc)
+            owner.fail(exc)
 
     def place(self, msg: WireMsg, size: int) -> Target:
-        return self.owner._place(self, msg, size)
+        return self.owner.place(self, msg, size)
 
     def on_reconnect(self) -> None:
         # A creation that was in flight has failed already; one that waited for the connection is on its way.
-        if self.created and self.owner._current is self:
-            self.alive = self.owner._limit is None  # who waits for news has missed none so far
-            self.owner._restart()
+        if self.created and self.owner.current is self:
+            self.alive = self.owner.limit is None  # who waits for news has missed none so far
+            self.owner.restart()
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
         owner = self.owner
-        if self is not owner._current or not is_flow_control(subject, owner._stream, self.name):
+        if self is not owner.current or not is_flow_control(subject, owner.stream, self.name):
             return 0
-        owner._fail(exc)  # without an answer the server sends nothing more, and says nothing
+        owner.fail(exc)  # without an answer the server sends nothing more, and says nothing
         return 1
 
     def on_end(self, exc: BaseException | None) -> None:
-        if self.owner._current is self:
-            self.owner._fail(exc or ConnectionClosedError("the client was closed"))
+        if self.owner.current is self:
+            self.owner.fail(exc or ConnectionClosedError("the client was closed"))
 
 
 def forget_consumers(js: JetStreamContext, stream: str, names: list[str]) -> None:
@@ -161,6 +161,11 @@ class OrderedConsumer:
     Attributes:
         stream_seq: of the last message handed on, or the one before the start.
         restarts: how many consumers were made after the first one.
+        stream, on_message, limit: as given.
+        loop: the event loop that it belongs to.
+        current: the consumer at the server whose messages count, if there is one.
+        active: when that one was heard of last, by the loop's clock.
+        stopped: nothing is handed on any more.
     """
 
     def __init__(
@@ -184,9 +189,9 @@ class OrderedConsumer:
         limit: float | None = None,
     ) -> None:
         self._js = js
-        self._stream = check_name("stream", stream)
+        self.stream = check_name("stream", stream)
         self._filter = filter_subject
-        self._on_message = on_message
+        self.on_message = on_message
         self._on_failure = on_failure
         self._on_idle = on_idle
         self._on_restart = on_restart
@@ -198,15 +203,15 @@ class OrderedConsumer:
         self._created = created
         self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
-        self._limit = limit
-        self._loop = asyncio.get_running_loop()
+        self.limit = limit
+        self.loop = asyncio.get_running_loop()
         self._connection = js.client.connection
-        self._current: _Incarnation | None = None
-        self._stopped = False
+        self.current: _Incarnation | None = None
+        self.stopped = False
         self._paused = False
         self._held: bytes | None = None  # a request of flow control that is answered later
         self._answering: asyncio.Task[None] | None = None
-        self._active = 0.0
+        self.active = 0.0
         self._seen = 0  # stream_seq at the last check
         self._quiet = 0  # checks since then
         self._timer: asyncio.TimerHandle | None = None
@@ -225,13 +230,13 @@ class OrderedConsumer:
         Raises:
             APIError, NatsError: what the creation failed with; nothing is left behind.
         """
-        self._stopped = False
+        self.stopped = False
         self._deadline = None
         try:
             if self._policy == "new":
                 # Which message is the next one is asked for only once: a consumer that starts over would
                 # leave out what was stored meanwhile, and a server that is behind tell of older ones.
-                last = (await self._js.stream_info(self._stream)).last_seq
+                last = (await self._js.stream_info(self.stream)).last_seq
                 self._policy, self._start_seq, self.stream_seq = "by_start_sequence", last + 1, last
             info = await self._create()
         except RequestTimeoutError:
@@ -245,14 +250,14 @@ class OrderedConsumer:
         return info
 
     async def _create(self) -> ConsumerInfo:
-        """Subscribe and create; what failed stays :attr:`_current`, for the caller to drop."""
+        """Subscribe and create; what failed stays :attr:`current`, for the caller to drop."""
         connection = self._connection
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
-        self._current = incarnation
-        self._active = self._loop.time()
+        self.current = incarnation
+        self.active = self.loop.time()
         self._quiet = 0
-        info = await self._js.create_consumer(self._stream, self._config(incarnation), timeout=self._patience)
+        info = await self._js.create_consumer(self.stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
         return info
 
@@ -297,7 +302,7 @@ class OrderedConsumer:
 
     def _halt(self) -> None:
         """What of :meth:`stop` needs no wait: a cancelled one leaves nothing subscribed."""
-        self._stopped = True
+        self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
         if self._answering is not None:
@@ -306,19 +311,19 @@ class OrderedConsumer:
 
     def _forget(self) -> None:
         """Have the consumers given up deleted, without waiting for an answer that may not come."""
-        forget_consumers(self._js, self._stream, self._leftover)
+        forget_consumers(self._js, self.stream, self._leftover)
 
     def release(self) -> None:
         """Forget the callbacks, after :meth:`stop`: they may know this consumer, and what was received.
 
         Otherwise all of it would stay in memory until the garbage collector comes by.
         """
-        self._on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
+        self.on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
         self._placer = None
 
     def _drop(self) -> None:
         """Listen no longer to the current consumer; :meth:`_clean` deletes it."""
-        incarnation, self._current = self._current, None
+        incarnation, self.current = self.current, None
         self._held = None
         if incarnation is not None:
             # Only what had not been seen before is progress: old messages can be told without an end.
@@ -333,7 +338,7 @@ class OrderedConsumer:
             name = self._leftover[-1]
             try:
                 await self._js.request(
-                    f"CONSUMER.DELETE.{self._stream}.{name}", timeout=min(DELETE_TIMEOUT, self._js.timeout)
+                    f"CONSUMER.DELETE.{self.stream}.{name}", timeout=min(DELETE_TIMEOUT, self._js.timeout)
                 )
             except NatsError as exc:
                 if not isinstance(exc, APIError) or retryable(exc):
@@ -370,7 +375,7 @@ class OrderedConsumer:
         # out any sooner.
         self._held = reply
         if self._answering is None:
-            self._answering = self._loop.create_task(self._answer_later(), name="natsproto-flow-control")
+            self._answering = self.loop.create_task(self._answer_later(), name="natsproto-flow-control")
 
     async def _answer_later(self) -> None:
         try:
@@ -386,30 +391,32 @@ class OrderedConsumer:
 
     # -- the reading side -------------------------------------------------------------------------
 
-    def _control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
+    def control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
+        """A heartbeat, or a request of flow control."""
         assert msg.header is not None
         reply = msg.reply
         if reply is None:
             reply = header_value(msg.header, b"Nats-Consumer-Stalled")
             last = header_value(msg.header, b"Nats-Last-Consumer")
             if last is not None and last.isdigit() and int(last[:20]) != incarnation.consumer_seq:
-                self._restart()  # a gap at the end, or it has started over
+                self.restart()  # a gap at the end, or it has started over
                 return
             if reply is None:
                 # Servers wait for a whole interval before they say that nothing is due. Who says it at once
                 # could have one consumer after the other made, without a pause and without an end.
-                incarnation.alive |= self._active - incarnation.since > self._heartbeat / 2
+                incarnation.alive |= self.active - incarnation.since > self._heartbeat / 2
                 self._call(self._on_idle)
                 return
-        if not is_flow_control(reply, self._stream, incarnation.name):
+        if not is_flow_control(reply, self.stream, incarnation.name):
             return  # somebody else wants us to publish there
         if self._paused:
             self._held = reply
         else:
             self._answer(reply)
 
-    def _place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> Target:
-        if self._placer is None or incarnation is not self._current or self._stopped:
+    def place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> Target:
+        """Where to receive a large payload, as the ``placer`` says."""
+        if self._placer is None or incarnation is not self.current or self.stopped:
             return None
         delivery = parse_ack_subject(msg.reply)
         if (
@@ -421,7 +428,7 @@ class OrderedConsumer:
         try:
             return self._placer(msg, size)
         except Exception as exc:
-            self._fail(exc)
+            self.fail(exc)
             return None
 
     def _call(self, callback: Callable[[], None] | None) -> None:
@@ -429,21 +436,21 @@ class OrderedConsumer:
             try:
                 callback()
             except Exception as exc:
-                self._fail(exc)
+                self.fail(exc)
 
     # -- restart ----------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        if self._stopped:
+        if self.stopped:
             return
-        self._timer = self._loop.call_later(self._heartbeat, self._check)
+        self._timer = self.loop.call_later(self._heartbeat, self._check)
 
     def _check(self) -> None:
-        if self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS:
-            before = self._active  # now: a sign of life may come before the task runs
+        if self.loop.time() - self.active > self._heartbeat * MISSED_HEARTBEATS:
+            before = self.active  # now: a sign of life may come before the task runs
             self._spawn(lambda: self._verify_silence(before))
-        if self._limit is not None and self._stalled(self._limit):
-            self._fail(RequestTimeoutError(f"no message of stream {self._stream!r} came, and no end of them"))
+        if self.limit is not None and self._stalled(self.limit):
+            self.fail(RequestTimeoutError(f"no message of stream {self.stream!r} came, and no end of them"))
         self._arm()
 
     def _stalled(self, limit: float) -> bool:
@@ -459,8 +466,8 @@ class OrderedConsumer:
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run ``work`` unless something runs that will make a new consumer anyway."""
-        if not self._stopped and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(work(), name="natsproto-ordered")
+        if not self.stopped and (self._task is None or self._task.done()):
+            self._task = self.loop.create_task(work(), name="natsproto-ordered")
             self._task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
@@ -469,10 +476,10 @@ class OrderedConsumer:
         if not task.cancelled():
             exc = task.exception()
             if exc is not None:
-                self._fail(exc)
+                self.fail(exc)
 
     async def _verify_silence(self, before: float) -> None:
-        end = self._loop.time() + self._budget
+        end = self.loop.time() + self._budget
         while True:
             reads = self._reads()
             try:
@@ -482,44 +489,44 @@ class OrderedConsumer:
                 break
             except NatsError:
                 # On a slow link the answer waits behind a large message, as long as bytes come.
-                if self._active != before or self._reads() == reads or self._loop.time() > end:
+                if self.active != before or self._reads() == reads or self.loop.time() > end:
                     break
-        if self._current is not None and self._active == before:
+        if self.current is not None and self.active == before:
             self._drop()
             self._call(self._on_restart)
-        if self._current is None:
+        if self.current is None:
             await self._recreate()
 
     def _reads(self) -> int:
         session = self._connection.session
         return -1 if session is None else session.reads
 
-    def _restart(self) -> None:
-        """Make a new consumer from after the last message delivered."""
-        if not self._stopped:
+    def restart(self) -> None:
+        """Give the current consumer up, and make a new one from after the last message delivered."""
+        if not self.stopped:
             self._drop()
             self._call(self._on_restart)
             self._spawn(self._recreate)
 
     async def _recreate(self) -> None:
         failure: NatsError | None = None
-        while not self._stopped:
+        while not self.stopped:
             self._drop()
             if self._deadline is None:
-                self._deadline = self._loop.time() + self._budget
+                self._deadline = self.loop.time() + self._budget
                 self._backoff.reset()
-            elif self._loop.time() > self._deadline:
+            elif self.loop.time() > self._deadline:
                 raise failure or RequestTimeoutError(
-                    f"a consumer of stream {self._stream!r} made no progress within {seconds(self._budget)} s"
+                    f"a consumer of stream {self.stream!r} made no progress within {seconds(self._budget)} s"
                 )
             else:
                 await asyncio.sleep(self._backoff.seconds)
                 self._backoff.grow()
             self.restarts += 1
-            limit = max(self._deadline, self._loop.time() + LAST_ATTEMPT)
+            limit = max(self._deadline, self.loop.time() + LAST_ATTEMPT)
             try:
                 async with asyncio.timeout_at(limit):
-                    await self._connection.wait_connected(max(0.1, self._deadline - self._loop.time()))
+                    await self._connection.wait_connected(max(0.1, self._deadline - self.loop.time()))
                     if failure is None:
                         await self._clean()
                     await self._check_stream()
@@ -535,7 +542,7 @@ class OrderedConsumer:
             except TimeoutError:
                 continue  # the budget is used up
             else:
-                if self._current is not None:
+                if self.current is not None:
                     return
                 failure = None  # a gap during the creation: once more
 
@@ -543,13 +550,14 @@ class OrderedConsumer:
         """A stream made anew starts its sequences anew: waiting for ours to come would be silence."""
         if self._created is None:
             return
-        info = await self._js.stream_info(self._stream)
+        info = await self._js.stream_info(self.stream)
         if info.created != self._created:
-            raise StreamNotFoundError(404, 10059, f"stream {self._stream} was deleted and created again")
+            raise StreamNotFoundError(404, 10059, f"stream {self.stream} was deleted and created again")
 
-    def _fail(self, exc: BaseException) -> None:
-        if not self._stopped:
-            self._stopped = True
+    def fail(self, exc: BaseException) -> None:
+        """Go on no longer, and say so. Idempotent."""
+        if not self.stopped:
+            self.stopped = True
             if self._timer is not None:
                 self._timer.cancel()
             self._drop()

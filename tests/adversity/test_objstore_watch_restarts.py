@@ -75,8 +75,8 @@ async def consumer_elsewhere(
             watcher = await store.watch(**options)
             consumer = watcher._watch._consumer
             assert consumer is not None
-            assert consumer._current is not None
-            info = await store.js.consumer_info(STREAM, consumer._current.name)
+            assert consumer.current is not None
+            info = await store.js.consumer_info(STREAM, consumer.current.name)
             node = info.raw["cluster"]["leader"]
             if node != here.name:
                 (server,) = [server for server in cluster.servers if server.name == node]

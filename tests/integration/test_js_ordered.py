@@ -394,14 +394,14 @@ async def test_longer_acknowledgement_subjects() -> None:
         wanted = await fill(js, "S", 64, CHUNK)
         replies: list[bytes | None] = []
         reader = Reader(js, "S", heartbeat=5.0)
-        deliver = reader.consumer._on_message
+        deliver = reader.consumer.on_message
 
         def on_message(msg: Msg, delivery: Delivery) -> None:
             replies.append(msg.reply)
             assert (delivery.stream, delivery.domain) == ("S", "hub")
             deliver(msg, delivery)
 
-        reader.consumer._on_message = on_message
+        reader.consumer.on_message = on_message
         await reader.consumer.start()
         await reader.read(64)
         assert reader.digest.hexdigest() == wanted

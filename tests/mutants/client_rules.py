@@ -12,7 +12,7 @@ MUTANTS = (
     Mutant(
         "publishes-for-others",
         "natsproto/jetstream/ordered.py",
-        "if not is_flow_control(reply, self._stream, incarnation.name):",
+        "if not is_flow_control(reply, self.stream, incarnation.name):",
         "if False:",
         "flow control is answered only where the server asks",
         "unit/natsproto/jetstream/test_ordered_flow_control.py::test_nothing_is_published_for_others",
@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         "held-back-for-ever",
         "natsproto/jetstream/ordered.py",
-        "if self._limit is not None and self._stalled(self._limit):",
+        "if self.limit is not None and self._stalled(self.limit):",
         "if False:",
         "who reads what there is does not wait without an end for a message",
         "unit/natsproto/jetstream/test_ordered_flow_control.py::test_a_stalled_consumer_has_a_limit",

@@ -160,7 +160,7 @@ async def test_silence_of_the_application_is_none_of_the_server(stream: Stream) 
     """What lay in the socket while the application did not run is processed before the PONG."""
     reader = Reader(stream, heartbeat=0.01)
     await reader.consumer.start()
-    reader.consumer._active -= 10.0
+    reader.consumer.active -= 10.0
     session = stream.server.session
     asked = asyncio.Event()
 
@@ -182,7 +182,7 @@ async def test_a_sign_of_life_just_after_the_check(stream: Stream) -> None:
     """It comes before the PING is sent; that nothing follows it at once is no silence."""
     reader = Reader(stream)
     await reader.consumer.start()
-    reader.consumer._active -= 1000.0
+    reader.consumer.active -= 1000.0
     reader.consumer._check()
     stream.heartbeat(0)
     await turns()
@@ -346,8 +346,8 @@ async def test_an_idle_heartbeat_in_its_time_is_progress(stream: Stream) -> None
     reader = Reader(stream, retry_budget=0.0)
     await reader.consumer.start()
     for n in range(2, 6):
-        assert reader.consumer._current is not None
-        reader.consumer._current.since -= 16.0  # of 30 between heartbeats
+        assert reader.consumer.current is not None
+        reader.consumer.current.since -= 16.0  # of 30 between heartbeats
         stream.heartbeat(0)
         stream.heartbeat(9)
         await until(lambda n=n: len(stream.configs) == n)

@@ -226,7 +226,7 @@ async def test_a_callback_that_raises_does_not_reach_the_reader(stream: Stream, 
     stream.heartbeat(9)
     await turns()
     if which == "on_failure":
-        consumer._fail(StaleConnectionError("x"))
+        consumer.fail(StaleConnectionError("x"))
     else:
         assert [type(exc) for exc in failures] == [ZeroDivisionError]
     await consumer.stop()
