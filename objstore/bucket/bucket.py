@@ -100,9 +100,7 @@ class Bucket:
 
     __slots__ = (
         "_answered_by",
-        "_direct_subject",
         "_info_subject",
-        "_leader_subject",
         "_look_after",
         "_near",
         "_refused",
@@ -115,7 +113,9 @@ class Bucket:
         "created",
         "direct",
         "direct_meta",
+        "direct_subject",
         "js",
+        "leader_subject",
         "ledger",
         "limits",
         "max_age",
@@ -153,8 +153,10 @@ class Bucket:
         self.retry_budget = js.client.connection.options.retry_budget
         self.acks = AckCheck(self.stream, domain_of(info))
         self._near = self._domain_connected_to()
-        self._leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
-        self._direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+        self.leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
+        """The API subject for one message, from the leader."""
+        self.direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+        """The API subject for messages from whoever holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
 
     async def other(self, name: str) -> Bucket:

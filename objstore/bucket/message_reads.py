@@ -178,7 +178,7 @@ class MessageRead:
         if way is CONSUMER:
             self._pending = None
             return
-        subject = bucket._leader_subject if way is LEADER else bucket._direct_subject
+        subject = bucket.leader_subject if way is LEADER else bucket.direct_subject
         if way is BY_SUBJECT:
             subject, document = b"%b.%b" % (subject, self._subject.encode()), b""
         elif self._after is None:

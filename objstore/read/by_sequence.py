@@ -189,7 +189,7 @@ class _Pick(ReplySlot):
     )
 
     def __init__(self, bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> None:
-        super().__init__(bucket._direct_subject)
+        super().__init__(bucket.direct_subject)
         self._bucket = bucket
         self._subject = chunk_subject(bucket.name, info.nuid).encode()
         self._layout = layout

@@ -33,6 +33,7 @@ from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .parts import Missing, Part, Sink, WrongPlace
 
 if TYPE_CHECKING:
+    from natsproto.aio.requests import RequestMux
     from natsproto.jetstream.api.acks import Delivery
     from natsproto.wire import Msg as WireMsg
     from natsproto.wire import Target
@@ -65,6 +66,15 @@ class ChunkFeed:
         sink: where the chunks go.
         window: bytes of one batch request, at least those of a chunk.
         part: read only these chunks, from that sequence on; default: all of them.
+
+    Attributes:
+        bucket, sink, window: as given.
+        subject: that of the chunks.
+        loop: the event loop that runs it.
+        cursor: sequence of the last chunk accepted.
+        after: messages of the subject after the cursor; -1 = not known.
+        current: the window whose messages are taken.
+        ahead: the one that is asked for already; its turn comes next.
     """
 
     def __init__(
@@ -76,21 +86,21 @@ class ChunkFeed:
         window: int = DEFAULT_WINDOW,
         part: Part | None = None,
     ) -> None:
-        self._bucket = bucket
+        self.bucket = bucket
         self._info = info
-        self._sink = sink
+        self.sink = sink
         options = info.options
         self._chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
-        self._window = max(window, self._chunk)
-        self._subject = chunk_subject(bucket.name, info.nuid)
-        self._loop = asyncio.get_running_loop()
+        self.window = max(window, self._chunk)
+        self.subject = chunk_subject(bucket.name, info.nuid)
+        self.loop = asyncio.get_running_loop()
         self._part = part
-        self._cursor = 0 if part is None else part.seq - 1  # sequence of the last chunk accepted
+        self.cursor = 0 if part is None else part.seq - 1
         self._messages = 0 if part is None else part.first  # index of the next message
-        self._after = -1  # messages of the subject after the cursor; -1 = not known
+        self.after = -1
         self._failure: BaseException | None = None
-        self._current: _Window | None = None  # whose messages are taken
-        self._ahead: _Window | None = None  # asked for already, its turn comes next
+        self.current: _Window | None = None
+        self.ahead: _Window | None = None
         self._straight = True  # the last window was as expected: whole, without a gap
 
     async def run(self) -> None:
@@ -102,7 +112,7 @@ class ChunkFeed:
             IntegrityError: a chunk that cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
-        bucket = self._bucket
+        bucket = self.bucket
         try:
             if bucket.direct and bucket.can_batch and (self._part is None or bucket.batches_count):
                 try:
@@ -114,14 +124,15 @@ class ChunkFeed:
                 raise  # else this replica is behind, or an answer was lost on the way
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
-        if not self._done:
+        if not self.done:
             await self._read_proven()
 
     @property
-    def _done(self) -> bool:
-        return self._sink.complete and (self._after <= 0 or self._part is not None)
+    def done(self) -> bool:
+        """Whether all has come, and nothing is left over."""
+        return self.sink.complete and (self.after <= 0 or self._part is not None)
 
-    def _accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
+    def accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
         """Hand one payload to the sink; false when it must not go on."""
         part = self._part
         try:
@@ -132,13 +143,13 @@ class ChunkFeed:
                     raise Missing  # this one has a hole there
             elif after >= 0 and part.total - 1 - after != self._messages:
                 raise WrongPlace
-            self._sink.accept(payload)
+            self.sink.accept(payload)
         except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
             # Its frames end with the event loop's, which holds the place; only a callback's say anything.
             self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
-        self._cursor = seq
-        self._after = after
+        self.cursor = seq
+        self.after = after
         self._messages += 1
         return True
 
@@ -157,30 +168,30 @@ class ChunkFeed:
 
     async def _read_single(self) -> None:
         """The last message, which must be the first as well; when it is not, the consumer sees why."""
-        bucket = self._bucket
-        message = await bucket.retrying(lambda: bucket.leader_read(self._subject, ways=ANY_WAY).wait())
+        bucket = self.bucket
+        message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
             if bucket.skips_live:
                 return  # 2.9 finds no last message of a subject when the one after it was deleted
             raise Missing
         if len(message.data) == self._info.size:
-            self._accept(message.data, message.seq, 0)
+            self.accept(message.data, message.seq, 0)
             self._check()
 
     # -- direct get batches -----------------------------------------------------------------------
 
     async def _read_batches(self) -> None:
         """Windows one after the other; returns early where the server turns out to have no batches."""
-        bucket = self._bucket
+        bucket = self.bucket
         budget = Budget(bucket.retry_budget)
         backoff = Backoff()
-        while not self._done:
-            if self._current is None:
-                if self._sink.congested:
-                    await self._sink.drained()
+        while not self.done:
+            if self.current is None:
+                if self.sink.congested:
+                    await self.sink.drained()
                     budget.progress()
-                self._current = _Window(self, self._cursor + 1, self._batch_size(self._messages))
-            window = self._current
+                self.current = _Window(self, self.cursor + 1, self._batch_size(self._messages))
+            window = self.current
             try:
                 await window.read()
             except MessageNotFoundError:
@@ -188,7 +199,7 @@ class ChunkFeed:
             except NatsError as exc:
                 self._check()
                 if window.taken:
-                    budget.progress(ago=window._waited)
+                    budget.progress(ago=window.waited)
                     backoff.reset()
                 if isinstance(exc, PermissionsViolationError) and bucket.note_refusal(exc):
                     return
@@ -207,13 +218,13 @@ class ChunkFeed:
                 backoff.grow()
                 continue
             finally:
-                if self._current is window:  # else the next one took over, and fills places already
+                if self.current is window:  # else the next one took over, and fills places already
                     self._drop_windows()
-                    self._sink.forget_places()
+                    self.sink.forget_places()
             self._check()
             if not bucket.batches:
                 return
-            if not window.taken and window.seq > self._cursor:
+            if not window.taken and window.seq > self.cursor:
                 raise self._nothing()
             budget.progress()
             backoff.reset()
@@ -222,7 +233,7 @@ class ChunkFeed:
         """Messages to ask for after so many: what is left, and one more to see that nothing follows."""
         end = self._info.chunks + 1 if self._part is None else self._part.last + 1
         left = max(1, end - messages)
-        return min(left, MAX_BATCH, self._window // self._chunk)
+        return min(left, MAX_BATCH, self.window // self._chunk)
 
     def look_ahead(self) -> None:
         """Ask for the window after the current one, so that the server need not wait for us.
@@ -231,45 +242,46 @@ class ChunkFeed:
         known with which sequence the next window begins. Where a gap comes later it begins too early, and
         what was taken already is passed over.
         """
-        window = self._current
+        window = self.current
         assert window is not None
         missing = window.batch - window.seen
         messages = self._messages + missing
         if (
-            self._ahead is None
+            self.ahead is None
             and missing <= window.batch * AHEAD
             and self._straight
-            and self._cursor - window.first + 1 == window.taken
+            and self.cursor - window.first + 1 == window.taken
             and messages < (self._info.chunks if self._part is None else self._part.last + 1)
-            and not self._sink.congested
+            and not self.sink.congested
         ):
-            self._ahead = _Window(self, self._cursor + missing + 1, self._batch_size(messages))
+            self.ahead = _Window(self, self.cursor + missing + 1, self._batch_size(messages))
             try:
-                self._ahead.ask()
+                self.ahead.ask()
             except NatsError:  # the connection is gone, as the current window is about to learn
                 self.drop_ahead()
 
     def take_turns(self) -> None:
         """The current window has ended well: the next one is current now, unless there are chunks between."""
-        window, ahead = self._current, self._ahead
+        window, ahead = self.current, self.ahead
         assert window is not None
         self._straight = (
-            window.seen == window.batch and self._cursor - window.first + 1 == window.taken
+            window.seen == window.batch and self.cursor - window.first + 1 == window.taken
         )  # else chunks lie apart, or are larger than recorded, and fewer came than were asked for
-        if ahead is not None and ahead.seq <= self._cursor + 1 and not self._done:
-            self._current, self._ahead = ahead, None
+        if ahead is not None and ahead.seq <= self.cursor + 1 and not self.done:
+            self.current, self.ahead = ahead, None
             ahead.catch_up()
 
     def drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        """Take nothing of the window that was asked for ahead; it is asked for again."""
+        if self.ahead is not None:
+            self.ahead.close()
+            self.ahead = None
 
     def _drop_windows(self) -> None:
         self.drop_ahead()
-        if self._current is not None:
-            self._current.close()
-            self._current = None
+        if self.current is not None:
+            self.current.close()
+            self.current = None
 
     # -- the ordered consumer ---------------------------------------------------------------------
 
@@ -279,43 +291,43 @@ class ChunkFeed:
         A consumer may sit on a server that is behind, and idle, too, is one whose connection stalled: what it
         lacks proves nothing. The next one may sit elsewhere.
         """
-        deadline, backoff = self._loop.time() + self._bucket.retry_budget, Backoff()
+        deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
         while True:
             before = self._messages
-            singly = not self._bucket.allowed(CONSUMER)
+            singly = not self.bucket.allowed(CONSUMER)
             try:
                 await (self._read_singly() if singly else self._read_consumer())
                 return
             except PermissionsViolationError as exc:
-                if singly or not self._bucket.note_refusal(exc):
+                if singly or not self.bucket.note_refusal(exc):
                     raise
                 continue
             except Missing:
                 if not await self._stored():
                     raise
             if self._messages > before:
-                deadline, backoff = self._loop.time() + self._bucket.retry_budget, Backoff()
-            elif self._loop.time() > deadline:
+                deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
+            elif self.loop.time() > deadline:
                 raise RequestTimeoutError(
-                    f"the leader of bucket {self._bucket.name!r} has chunks of {self._info.name!r} that no "
-                    f"server delivered within {self._bucket.retry_budget:g} s"
+                    f"the leader of bucket {self.bucket.name!r} has chunks of {self._info.name!r} that no "
+                    f"server delivered within {self.bucket.retry_budget:g} s"
                 )
-            await self._bucket.pause(backoff.seconds, deadline)
+            await self.bucket.pause(backoff.seconds, deadline)
             backoff.grow()
 
     async def _read_singly(self) -> None:
         """Chunk by chunk from the leader, for a user who may not create consumers: a round trip each."""
         if self._part is not None and self._part.seq_of is None:
             raise WrongPlace  # how many messages follow would tell which chunk it is, and here nothing does
-        while not self._done:
-            await self._sink.drained()
-            message = await self._bucket.first_after(self._subject, self._cursor, ANY_WAY)
+        while not self.done:
+            await self.sink.drained()
+            message = await self.bucket.first_after(self.subject, self.cursor, ANY_WAY)
             if message is not None:
                 # Whether one more follows, only the next question tells.
-                self._accept(message.data, message.seq, 1 if self._part is None else -1)
+                self.accept(message.data, message.seq, 1 if self._part is None else -1)
                 self._check()
-            elif self._sink.complete:
-                self._after = 0
+            elif self.sink.complete:
+                self.after = 0
             else:
                 raise Missing
 
@@ -324,9 +336,9 @@ class ChunkFeed:
 
         By its sequence, where that is known: that of a chunk that was removed is never another one's.
         """
-        bucket, part = self._bucket, self._part
+        bucket, part = self.bucket, self._part
         if bucket.allowed(LEADER):
-            following = await bucket.first_after(self._subject, self._cursor, ANY_WAY)
+            following = await bucket.first_after(self.subject, self.cursor, ANY_WAY)
             if following is None:
                 return False
             if part is not None and part.seq_of is not None:
@@ -334,9 +346,9 @@ class ChunkFeed:
         return await bucket.stored_chunks(self._info.nuid, self._info.chunks) >= self._info.chunks
 
     async def _read_consumer(self) -> None:
-        bucket = self._bucket
+        bucket = self.bucket
         self._failure = None
-        ended: asyncio.Future[None] = self._loop.create_future()
+        ended: asyncio.Future[None] = self.loop.create_future()
         turn = asyncio.Event()  # ended, or congested
 
         def finish(exc: BaseException | None) -> None:
@@ -350,19 +362,19 @@ class ChunkFeed:
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
             if ended.done():
                 return
-            if not self._accept(msg.payload, delivery.stream_seq, delivery.num_pending):
+            if not self.accept(msg.payload, delivery.stream_seq, delivery.num_pending):
                 finish(self._failure)
-            elif self._done:
+            elif self.done:
                 finish(None)
             elif delivery.num_pending == 0:
                 finish(Missing())
-            elif self._sink.congested:
+            elif self.sink.congested:
                 consumer.pause()
                 turn.set()
 
         def on_idle() -> None:
             # Nothing is due although something is missing: purged while being read.
-            if not self._sink.congested and self._messages == seen[0]:
+            if not self.sink.congested and self._messages == seen[0]:
                 finish(Missing())
             seen[0] = self._messages
 
@@ -370,14 +382,14 @@ class ChunkFeed:
         consumer = OrderedConsumer(
             bucket.js,
             bucket.stream,
-            self._subject,
+            self.subject,
             on_message=on_message,
             on_failure=finish,
             on_idle=on_idle,
-            on_restart=self._sink.forget_places,
-            placer=lambda msg, size: self._sink.place(size),
-            deliver_policy="by_start_sequence" if self._cursor else "all",
-            start_seq=self._cursor + 1 if self._cursor else None,
+            on_restart=self.sink.forget_places,
+            placer=lambda msg, size: self.sink.place(size),
+            deliver_policy="by_start_sequence" if self.cursor else "all",
+            start_seq=self.cursor + 1 if self.cursor else None,
             heartbeat=HEARTBEAT,
             created=bucket.created,
             patience=bucket.patience,
@@ -390,13 +402,13 @@ class ChunkFeed:
             part = self._part
             if part is not None and part.seq_of is None and info.num_pending != part.total - before:
                 raise WrongPlace
-            if info.num_pending + before < self._info.chunks and not self._done:
+            if info.num_pending + before < self._info.chunks and not self.done:
                 # Known before the first byte; a trailing empty message is not counted by its writer.
                 raise Missing
             while not ended.done():
                 await turn.wait()
                 turn.clear()
-                await self._sink.drained()
+                await self.sink.drained()
                 consumer.resume()
             ended.result()
         except NatsError as exc:
@@ -407,7 +419,7 @@ class ChunkFeed:
                 ended.exception()
             await consumer.stop()
             consumer.release()
-            self._sink.forget_places()
+            self.sink.forget_places()
 
 
 class _Window:
@@ -424,22 +436,25 @@ class _Window:
         seen: messages that came.
         taken: those among them that went to the sink.
         first: sequence of the first one of these; 0 = none yet.
+        apart: what still comes gets no place in the sink, and is copied.
+        waited: seconds of silence after which it is looked at next.
     """
 
     def __init__(self, feed: ChunkFeed, seq: int, batch: int) -> None:
         self._feed = feed
-        self._loop = feed._loop
+        self._loop = feed.loop
         self.seq = seq
         self.batch = batch
         self.announced = self.seen = self.taken = self.first = 0
         self._last = 0  # sequence of the last message that came
-        self._apart = False
+        self.apart = False
         self._early: list[WireMsg] = []  # came before its turn
         self._end: tuple[NatsError | None] | None = None  # likewise
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._slot: BatchSlot | None = None
+        self._mux: RequestMux | None = None  # where it is open
         self._last_seen = 0
-        self._waited = 0.0
+        self.waited = 0.0
         self._reads_before = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -450,25 +465,26 @@ class _Window:
             NatsError: there is no connection to send it on.
         """
         feed = self._feed
-        bucket = feed._bucket
+        bucket = feed.bucket
         connection = bucket.connection
         connection.check_open()
         slot = self._slot = BatchSlot(
-            bucket._direct_subject,
+            bucket.direct_subject,
             self._on_message,
             self._on_end,
             self._place,
             most=self.batch,
-            max_bytes=feed._window,
+            max_bytes=feed.window,
         )
-        connection.mux.open(slot)
+        mux = self._mux = connection.mux
+        mux.open(slot)
         document = b'{"seq":%d,"next_by_subj":%b,"batch":%d,"max_bytes":%d}' % (
             self.seq,
-            dumps_str(feed._subject),
+            dumps_str(feed.subject),
             self.batch,
-            feed._window,
+            feed.window,
         )
-        connection.publish(bucket._direct_subject, document, slot.inbox)
+        connection.publish(bucket.direct_subject, document, slot.inbox)
 
     async def read(self) -> None:
         """Wait for the end of the answer; the request is sent now if it was not yet.
@@ -478,14 +494,14 @@ class _Window:
             RequestTimeoutError: nothing came for :data:`PROGRESS` seconds.
             NatsError: refused, or the connection was lost.
         """
-        bucket = self._feed._bucket
+        bucket = self._feed.bucket
         connection = bucket.connection
         try:
             if self._slot is None and not self._ended.done():
                 self.ask()
                 if len(connection.mux) == 1:
                     connection.flush_now()
-                self._feed._sink.reserve()
+                self._feed.sink.reserve()
             # An answer begins as soon as that to any other request; later messages may take longer.
             self._watch(SILENCE if self.seen else min(PROGRESS, bucket.js.timeout))
             await self._ended
@@ -496,9 +512,8 @@ class _Window:
         """Take no more replies."""
         if self._timer is not None:
             self._timer.cancel()
-        connection = self._feed._bucket.connection
-        if self._slot is not None and connection._mux is not None:
-            connection._mux.close(self._slot)
+        if self._slot is not None and self._mux is not None:
+            self._mux.close(self._slot)
         self._slot = None  # each knows the other: the object would stay until the collector comes
         self._early.clear()
 
@@ -512,10 +527,10 @@ class _Window:
 
     def _on_message(self, msg: WireMsg) -> None:
         feed = self._feed
-        if feed._current is not self:
-            if feed._ahead is self and len(self._early) < self.batch:
+        if feed.current is not self:
+            if feed.ahead is self and len(self._early) < self.batch:
                 self._early.append(msg)
-            elif feed._ahead is self:
+            elif feed.ahead is self:
                 feed.drop_ahead()  # more than asked for
             return
         if self._ended.done():
@@ -527,45 +542,45 @@ class _Window:
             return  # not an answer to this request, or one that came twice
         pending = header_int(block, b"Nats-Num-Pending")
         if pending is None:
-            feed._bucket.batches = False  # older than 2.11: one message, and no end of batch
+            feed.bucket.batches = False  # older than 2.11: one message, and no end of batch
             self._on_done(None)
             return
         before, self._last = self._last, seq
         if header_int(block, b"Nats-Last-Sequence") not in (None, before):
             self._on_done(StaleConnectionError("a chunk was lost on the way"))  # each names the one before
             return
-        if seq <= feed._cursor:
+        if seq <= feed.cursor:
             return  # taken with the window before
         self.first = self.first or seq
         self.taken += 1
-        if not feed._accept(msg.payload, seq, pending) or feed._done:
+        if not feed.accept(msg.payload, seq, pending) or feed.done:
             self._on_done(None)
         else:
             feed.look_ahead()
 
     def _place(self, msg: WireMsg, size: int) -> Target:
         feed = self._feed
-        current, ahead = feed._current, feed._ahead
+        current, ahead = feed.current, feed.ahead
         self.announced += 1
         # The sink gives out places in the order in which it is asked. So a window whose frames come before
         # all those of the one before were announced stays apart, all of it; and so does the rest of one that
         # was thought to be announced.
         if current is self:
-            self._apart |= ahead is not None and ahead.announced > 0 and not ahead._apart
+            self.apart |= ahead is not None and ahead.announced > 0 and not ahead.apart
         else:
-            self._apart |= current is None or current.announced < current.batch
-        return None if self._apart else feed._sink.place(size)
+            self.apart |= current is None or current.announced < current.batch
+        return None if self.apart else feed.sink.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:
         feed = self._feed
-        if feed._current is not self:
+        if feed.current is not self:
             self._end = (exc,)
             return
         if self._ended.done():
             return
         left = None if self._slot is None else self._slot.left
         if left is not None and self.seen:
-            feed._after = left  # what the messages of 2.11 said was one too many
+            feed.after = left  # what the messages of 2.11 said was one too many
         self._on_done(exc)
         if exc is None:
             feed.take_turns()
@@ -580,27 +595,27 @@ class _Window:
     def _check_progress(self) -> None:
         if self.seen != self._last_seen:
             self._watch(min(SILENCE, PROGRESS))
-        elif self._waited < PROGRESS and self._receiving():
+        elif self.waited < PROGRESS and self._receiving():
             # Nothing for us yet, but a large chunk is on its way on a slow link: ours, or one before it.
-            self._watch(PROGRESS - self._waited)
-            self._waited = PROGRESS
+            self._watch(PROGRESS - self.waited)
+            self.waited = PROGRESS
         else:
-            self._feed._bucket.connection.probe()
-            self._on_done(RequestTimeoutError(f"no chunk came within {seconds(self._waited)} s"))
+            self._feed.bucket.connection.probe()
+            self._on_done(RequestTimeoutError(f"no chunk came within {seconds(self.waited)} s"))
 
     def _watch(self, seconds: float) -> None:
         self._last_seen = self.seen
         self._reads_before = self._reads()
-        self._waited = seconds
+        self.waited = seconds
         self._timer = self._loop.call_later(seconds, self._check_progress)
 
     def _reads(self) -> int:
-        session = self._feed._bucket.connection.session
+        session = self._feed.bucket.connection.session
         return -1 if session is None else session.reads
 
     def _receiving(self) -> bool:
         """Whether a message is half here, and bytes have come since :meth:`_watch`."""
-        session = self._feed._bucket.connection.session
+        session = self._feed.bucket.connection.session
         if session is None or session.reads == self._reads_before:
             return False
         # What is half here of a WebSocket frame is not seen by the parser.

@@ -168,7 +168,7 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
         if bucket.allowed(DIRECT):  # of the answer only the bytes count: no need to read its headers
             data = (
                 await bucket.client.request_frame(
-                    bucket._direct_subject, last_of(subject), b"", bucket.js.timeout
+                    bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
                 )
             ).payload
         else:

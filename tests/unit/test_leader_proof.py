@@ -88,12 +88,12 @@ async def test_a_listing_gets_as_far_as_the_leader_was(stream: Stream, link: Lin
 
 async def test_chunks_that_a_replica_lacks(stream: Stream, link: Link) -> None:
     feed = feed_of(link)
-    feed._cursor = 2
+    feed.cursor = 2
     assert await feed._stored(), "the leader has the one after it"
-    feed._cursor = 3
+    feed.cursor = 3
     assert not await feed._stored(), "it has none either"
     del stream.messages[2]
-    feed._cursor = 0
+    feed.cursor = 0
     assert not await feed._stored(), "it has fewer than there must be"
 
 

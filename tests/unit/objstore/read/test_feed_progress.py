@@ -25,7 +25,7 @@ async def window(*, idle: bool, scheme: str) -> tuple[_Window, Any, list[float]]
         create_future=asyncio.get_running_loop().create_future,
         call_later=lambda seconds, callback: waits.append(seconds),
     )
-    feed: Any = SimpleNamespace(_loop=loop, _bucket=bucket)
+    feed: Any = SimpleNamespace(loop=loop, bucket=bucket)
     found = _Window(feed, 1, 4)
     found._watch(_feed.SILENCE)
     return found, session, waits
@@ -54,7 +54,7 @@ async def test_silence(idle: bool, scheme: str, bytes_came: bool, goes_on: bool)
 
 async def test_no_session() -> None:
     silent, _, _ = await window(idle=False, scheme="nats")
-    silent._feed._bucket.connection.session = None
+    silent._feed.bucket.connection.session = None
     silent._check_progress()
     assert isinstance(silent._ended.exception(), RequestTimeoutError)
 
