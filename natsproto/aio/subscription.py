@@ -70,7 +70,7 @@ class Subscription(Handler):
         self.dropped = 0
         self._client = client
         self._home = client.connection.home
-        self._msgs: deque[Msg] = deque()
+        self._msgs: deque[WireMsg] = deque()
         self._bytes = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -97,7 +97,7 @@ class Subscription(Handler):
                     )
                 )
             return
-        msgs.append(Msg(msg, self._client))
+        msgs.append(msg)
         self._bytes = held
         if self._waiters:
             self._wake_one()
@@ -131,10 +131,10 @@ class Subscription(Handler):
     def _take(self) -> Msg:
         msgs = self._msgs
         msg = msgs.popleft()
-        self._bytes -= _size(msg._frame)
+        self._bytes -= _size(msg)
         if self._slow or not msgs:
             self._taken()
-        return msg
+        return Msg(msg, self._client)
 
     def _taken(self) -> None:
         """The queue has become empty, or shorter in an episode of slowness."""

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 
 class JetStreamMsg:
-    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``."""
+    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
 
-    __slots__ = ("_client", "_msg", "metadata")
+    Attributes:
+        metadata: where it stands in stream and consumer.
+        frame: the message as it came: for layers built on this client.
+    """
+
+    __slots__ = ("_client", "_msg", "frame", "metadata")
 
     def __init__(self, frame: WireMsg, client: Client, metadata: Delivery) -> None:
+        self.frame = frame
         self._msg = Msg(frame, client)
         self._client = client
         self.metadata = metadata
@@ -66,7 +72,7 @@ class JetStreamMsg:
         await self._send(b"+TERM")
 
     def _reply(self) -> bytes:
-        reply = self._msg._frame.reply
+        reply = self.frame.reply
         assert reply is not None  # parse_ack_subject() saw it
         return reply
 

@@ -158,7 +158,7 @@ async def _paged(
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
                         continue  # comes later
                     lacking.discard(msg.subject)
-                    found = read(msg._msg._frame, msg.metadata)
+                    found = read(msg.frame, msg.metadata)
                     if found is not None and wanted(found) and await newest(found):
                         yield found
             # As for a list (see metas.py) the leader has the last word; it comes along with the deletion.
@@ -225,8 +225,7 @@ def _filed_twice(subjects: dict[str, int]) -> set[str]:
 
 
 def _size(msg: JetStreamMsg) -> int:
-    frame = msg._msg._frame
-    return len(frame.payload) + len(frame.header or b"") + 1
+    return len(msg.frame.payload) + len(msg.frame.header or b"") + 1
 
 
 class _Pages:
