@@ -28,6 +28,10 @@ HeaderValue = str | Sequence[str]
 HeaderSource = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
 
+class _Received(list[Pair]):
+    """Pairs as a peer sent them: to be taken over as they are."""
+
+
 class Headers(MutableMapping[str, str]):
     """Header names and values: several values a name, order and case kept, look-up ignores case.
 
@@ -56,6 +60,9 @@ class Headers(MutableMapping[str, str]):
             return
         if isinstance(source, Headers):
             self._items += source.multi_items()
+            return
+        if isinstance(source, _Received):
+            self._items += source
             return
         for name, value in source.items() if isinstance(source, Mapping) else source:
             for item in [value] if isinstance(value, str) else value:
@@ -279,15 +286,14 @@ def parse_headers(block: bytes) -> ParsedHeaders:
     if end >= len(lines) - 1:  # the piece after the last CRLF is always there
         raise RemoteProtocolError("header block does not end with an empty line")
     status, description = _parse_version_line(lines[0])
-    headers = Headers()
-    items = headers._items
+    pairs = _Received()
     for line in lines[1:end]:
         name, colon, value = line.partition(b":")
         if not colon:
             raise RemoteProtocolError("header line without a colon")
         if name:
-            items.append((_decode(name), _decode(value.strip(_OWS))))
-    return ParsedHeaders(headers, status, description)
+            pairs.append((_decode(name), _decode(value.strip(_OWS))))
+    return ParsedHeaders(Headers(pairs), status, description)
 
 
 def _decode(raw: bytes) -> str:
