@@ -107,18 +107,11 @@ class JetStreamContext:
                 self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout
             )
         except NoRespondersError as exc:
-            raise self._nobody(exc) from None
+            raise nobody_answers(client, exc) from None
         answer = loads(msg.payload, limit)
         if "error" in answer:
             raise api_error(answer["error"])
         return answer
-
-    def _nobody(self, exc: NoRespondersError) -> NatsError:
-        """No responders on an API subject: off, or only without a leader at the moment."""
-        info = self.client.connection.info
-        if info and info.get("jetstream") is not True:
-            return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
-        return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")
 
     async def account_info(self) -> dict[str, Any]:
         """Limits and usage of the account (``$JS.API.INFO``)."""
@@ -280,7 +273,7 @@ class JetStreamContext:
         document = _selector(seq, last_by_subject, next_by_subject)
         suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
         answer = await self.request(suffix, document, limit=MAX_DOCUMENT)
-        return _leader_message(answer)
+        return leader_message(answer)
 
     async def direct_get(
         self,
@@ -640,7 +633,20 @@ def _listed(answer: dict[str, Any], key: str) -> list[Any]:
     return page if isinstance(page, list) else []
 
 
-def _leader_message(answer: dict[str, Any]) -> StoredMessage:
+def nobody_answers(client: Client, exc: NoRespondersError) -> NatsError:
+    """The error for an API subject without responders: JetStream is off, or has no leader at the moment."""
+    info = client.connection.info
+    if info and info.get("jetstream") is not True:
+        return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
+    return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")
+
+
+def leader_message(answer: dict[str, Any]) -> StoredMessage:
+    """The message in an answer to ``STREAM.MSG.GET``.
+
+    Raises:
+        RemoteProtocolError: there is none, or it cannot be read.
+    """
     message = answer.get("message")
     if not isinstance(message, dict):
         raise RemoteProtocolError("an answer to STREAM.MSG.GET has no message")

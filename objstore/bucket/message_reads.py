@@ -20,7 +20,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads, time_from_ns
 from natsproto.jetstream.api.errors import MessageNotFoundError, api_error
 from natsproto.jetstream.api.models import StoredMessage
-from natsproto.jetstream.context import _leader_message
+from natsproto.jetstream.context import leader_message, nobody_answers
 from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
 
 from .collect import Collector
@@ -222,7 +222,7 @@ class MessageRead:
         try:
             msg = await pending.wait()
         except NoRespondersError as exc:
-            raise bucket.js._nobody(exc) from None
+            raise nobody_answers(bucket.client, exc) from None
         if bucket.moved:
             await bucket.check_same()
         if msg.payload == NO_MESSAGE:
@@ -233,7 +233,7 @@ class MessageRead:
             if isinstance(error, MessageNotFoundError):
                 return None
             raise bucket.translate(error)
-        return _leader_message(answer)
+        return leader_message(answer)
 
     async def _direct(self) -> StoredMessage | None:
         pending = self._pending

@@ -169,12 +169,12 @@ async def test_an_answer_to_another_question(
 ) -> None:
     """What is removed may depend on it."""
     store = two[0]
-    real = _message_reads._leader_message
+    real = _message_reads.leader_message
 
     def other(answer: dict[str, Any]) -> Any:
         return real({**answer, "message": {**answer["message"], **change}})
 
-    monkeypatch.setattr(_message_reads, "_leader_message", other)
+    monkeypatch.setattr(_message_reads, "leader_message", other)
     with pytest.raises(RemoteProtocolError, match="asked for"):
         await store._bucket.first_after(f"$O.{store.bucket}.M.>", 1)
 
