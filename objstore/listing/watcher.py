@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from natsproto.aio.operations import check_loop
@@ -31,7 +31,7 @@ class Watcher:
     itself.
     """
 
-    __slots__ = ("__weakref__", "_watch")
+    __slots__ = ("__weakref__", "_home", "_watch")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Watcher:
             from .watch_2_9 import ReadingWatch
 
             kind = ReadingWatch
+        self._home = bucket.connection.home
         self._watch = kind(
             bucket,
             updates_only=updates_only,
@@ -87,7 +88,7 @@ class Watcher:
     @property
     def caught_up(self) -> _CaughtUp:
         """Awaitable: the state that existed at the start has been received (not necessarily read)."""
-        return _CaughtUp(self)
+        return _CaughtUp(self._wait_caught_up)
 
     def __aiter__(self) -> AsyncIterator[ObjectInfo]:
         return self
@@ -97,7 +98,11 @@ class Watcher:
         return await self._watch.next()
 
     def _check_loop(self) -> None:
-        check_loop(self._watch._bucket.connection.home)
+        check_loop(self._home)
+
+    def _wait_caught_up(self) -> Coroutine[Any, Any, None]:
+        self._check_loop()
+        return self._watch.wait_caught_up()
 
     def __await__(self) -> Generator[Any, None, Watcher]:
         return self.start().__await__()
@@ -114,11 +119,10 @@ class Watcher:
 class _CaughtUp:
     """``await watcher.caught_up``; may be awaited any number of times."""
 
-    __slots__ = ("_watcher",)
+    __slots__ = ("_wait",)
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._wait = wait
 
     def __await__(self) -> Generator[Any, None, None]:
-        self._watcher._check_loop()
-        return self._watcher._watch.wait_caught_up().__await__()
+        return self._wait().__await__()
