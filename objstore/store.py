@@ -348,7 +348,7 @@ class ObjectStore(StoreReads):
         bucket, info = await links.resolve(self._bucket, self._bucket.check_name(name), follow)
         target = self if to is None else to
         if chunk_size is None:
-            limit = min(target._bucket.max_message, MAX_CHUNK_SIZE)
+            limit = min(target.bound_bucket.max_message, MAX_CHUNK_SIZE)
             chunk_size = await get.chunk_size_of(bucket, info, limit)
         return await target.put(
             new_name,

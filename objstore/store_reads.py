@@ -45,6 +45,11 @@ class StoreReads:
         return self._bucket.name
 
     @property
+    def bound_bucket(self) -> Bucket:
+        """What is below: for layers built on the store, not for applications."""
+        return self._bucket
+
+    @property
     def js(self) -> JetStreamContext:
         """The JetStream context the bucket was opened with."""
         return self._bucket.js

@@ -201,7 +201,7 @@ async def _to_stream(
     from objstore.read import get, links
     from objstore.write.source import in_daemon
 
-    bucket = store._bucket
+    bucket = store.bound_bucket
     bucket.check_name(name)
     bucket, info = await links.resolve(bucket, name)
     file = _standard_output() if target == "-" else _open_stream(target)
