@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from ..errors import ConfigError, ServerProcessError
 from . import configuration
-from .local import LocalServer, _in_thread
+from .local import LocalServer, in_thread
 from .process import Ports
 
 _POLL: Final = 0.02
@@ -45,6 +45,44 @@ class _Node(LocalServer):
             "}",
         ]
         return "\n".join(block) + "\n" + super()._config_text()
+
+    # The steps of a start and of a stop, which all servers of a cluster take together.
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits any more for it to be ready."""
+        return self._given_up
+
+    @given_up.setter
+    def given_up(self, value: bool) -> None:
+        self._given_up = value
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it has no ports yet."""
+        return self._ports is None
+
+    def choose_ports(self) -> None:
+        """Choose ports, unless it has some."""
+        if self._ports is None:
+            self._choose_ports()
+
+    def spawn(self) -> None:
+        """Start the process, unless it runs."""
+        if not self.running:
+            self._spawn()
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until it is ready by itself."""
+        self._wait_ready(deadline)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._terminate()
+
+    def failure(self, what: str) -> ServerProcessError:
+        """The error that says so, with the end of its log."""
+        return self._failure(what)
 
 
 class LocalCluster:
@@ -140,16 +178,14 @@ class LocalCluster:
         """
         deadline = time.monotonic() + self._start_timeout
         for node in self._nodes:
-            node._given_up = False
+            node.given_up = False
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            fresh = all(node._ports is None for node in self._nodes)
+            fresh = all(node.fresh for node in self._nodes)
             try:
                 for node in self._nodes:
-                    if node._ports is None:
-                        node._choose_ports()
+                    node.choose_ports()
                 for node in self._nodes:
-                    if not node.running:
-                        node._spawn()
+                    node.spawn()
                 self._wait_ready(deadline)
             except BaseException as exc:
                 taken = isinstance(exc, ServerProcessError) and "address already in use" in str(exc)
@@ -163,7 +199,7 @@ class LocalCluster:
     def stop(self) -> None:
         """Stop all servers, as :meth:`LocalServer.stop` does."""
         for node in self._nodes:
-            node._terminate()
+            node.terminate()
         for node in self._nodes:
             node.stop()
 
@@ -174,7 +210,7 @@ class LocalCluster:
             ServerProcessError: a server does not run, or ``timeout`` seconds were not enough.
         """
         for node in self._nodes:
-            node._given_up = False
+            node.given_up = False
         self._wait_ready(time.monotonic() + timeout)
 
     def __enter__(self) -> Self:
@@ -185,28 +221,28 @@ class LocalCluster:
 
     async def __aenter__(self) -> Self:
         """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
-        await _in_thread(self.start, self._give_up, self.stop)
+        await in_thread(self.start, self._give_up, self.stop)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await _in_thread(self.stop)
+        await in_thread(self.stop)
 
     def __repr__(self) -> str:
         return f"<LocalCluster {self.name} {self.servers!r}>"
 
     def _give_up(self) -> None:
         for node in self._nodes:
-            node._give_up()
+            node.given_up = True
 
     def _wait_ready(self, deadline: float) -> None:
         for node in self._nodes:
-            node._wait_ready(deadline)
+            node.wait_ready(deadline)
         while not self._whole():
             for node in self._nodes:
                 if not node.running:
-                    raise node._failure("ended while the cluster formed")
-                if node._given_up or time.monotonic() > deadline:
-                    raise node._failure("did not become part of a working cluster in time")
+                    raise node.failure("ended while the cluster formed")
+                if node.given_up or time.monotonic() > deadline:
+                    raise node.failure("did not become part of a working cluster in time")
             time.sleep(_POLL)
 
     def _whole(self) -> bool:

@@ -303,11 +303,11 @@ class LocalServer:
 
     async def __aenter__(self) -> Self:
         """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
-        await _in_thread(self.start, self._give_up, self.stop)
+        await in_thread(self.start, self._give_up, self.stop)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await _in_thread(self.stop)
+        await in_thread(self.stop)
 
     def __repr__(self) -> str:
         state = f"pid={self._process.pid}" if self.running and self._process else "not running"
@@ -545,7 +545,7 @@ class LocalServer:
         return port
 
 
-async def _in_thread(
+async def in_thread(
     call: Callable[[], object],
     on_cancel: Callable[[], None] | None = None,
     undo: Callable[[], None] | None = None,
