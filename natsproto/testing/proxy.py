@@ -143,14 +143,35 @@ class _Frames:
         return frames
 
 
+class _Traffic:
+    """What all connections of a proxy share.
+
+    Attributes:
+        gates: a closed one lets nothing through to that side.
+        held: frames that hooks held back.
+        changed: a connection or bytes have come, or a connection has gone.
+    """
+
+    def __init__(self) -> None:
+        self.gates = {"client": asyncio.Event(), "server": asyncio.Event()}
+        self.held: list[tuple[_Direction, bytes]] = []
+        self.changed = asyncio.Event()
+
+
 class _Direction:
     """One way through one connection: a task reads and applies hooks, another writes."""
 
     def __init__(
-        self, link: ProxyConnection, to: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        link: ProxyConnection,
+        traffic: _Traffic,
+        to: Side,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._link = link
         self._proxy = link.proxy
+        self._traffic = traffic
         self._to: Side = to
         self._reader = reader
         self._writer = writer
@@ -197,7 +218,7 @@ class _Direction:
             if frames.broken:
                 frames.rest.clear()
                 self._early = 0
-            self._proxy._changed.set()
+            self._traffic.changed.set()
 
     @property
     def _hook(self) -> Hook | None:
@@ -239,7 +260,7 @@ class _Direction:
         elif action.kind == "corrupt":
             self.put(_flip(event, raw, action.number))
         elif action.kind == "hold":
-            self._proxy._held.append((self, raw))
+            self._traffic.held.append((self, raw))
         elif action.kind == "delay":
             self._link.spawn(self._late(action.seconds, raw))
         elif action.kind == "cut":
@@ -253,7 +274,7 @@ class _Direction:
 
     async def write(self) -> None:
         """Write until EOF has been passed on."""
-        gate = self._proxy._gates[self._to]
+        gate = self._traffic.gates[self._to]
         try:
             while True:
                 due, item = await self._queue.get()
@@ -310,10 +331,16 @@ class ProxyConnection:
     """
 
     def __init__(
-        self, proxy: FaultProxy, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        proxy: FaultProxy,
+        traffic: _Traffic,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self.proxy = proxy
         self.number = number
+        self._traffic = traffic
         self._client = (reader, writer)
         self._writers = {"client": writer}
         self._directions: dict[Side, _Direction] = {}
@@ -348,11 +375,11 @@ class ProxyConnection:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def run(self) -> None:
-        host, port = self.proxy._target_address
+    async def run(self, host: str, port: int) -> None:
+        """Connect to the server, and pass on what comes until both sides have ended."""
         self._main = asyncio.current_task()
         try:
-            for gate in self.proxy._gates.values():
+            for gate in self._traffic.gates.values():
                 await gate.wait()
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 server = await asyncio.open_connection(host, port)
@@ -362,8 +389,8 @@ class ProxyConnection:
             return
         self._writers["server"] = server[1]
         self._directions = {
-            "server": _Direction(self, "server", self._client[0], server[1]),
-            "client": _Direction(self, "client", server[0], self._client[1]),
+            "server": _Direction(self, self._traffic, "server", self._client[0], server[1]),
+            "client": _Direction(self, self._traffic, "client", server[0], self._client[1]),
         }
         try:
             writing = [self.spawn(direction.write()) for direction in self._directions.values()]
@@ -440,9 +467,7 @@ class FaultProxy:
         self._host = host
         self._wanted_port = port
         self._listener: Listener | None = None
-        self._held: list[tuple[_Direction, bytes]] = []
-        self._gates = {"client": asyncio.Event(), "server": asyncio.Event()}
-        self._changed = asyncio.Event()
+        self._traffic = _Traffic()
         self.target = target
         self.blackhole(False)
 
@@ -496,7 +521,7 @@ class FaultProxy:
             on: whether it starts or ends.
             side: only what goes to the ``"client"`` or to the ``"server"``.
         """
-        for to, gate in self._gates.items():
+        for to, gate in self._traffic.gates.items():
             if side in (None, to):
                 if on:
                     gate.clear()
@@ -513,11 +538,11 @@ class FaultProxy:
     @property
     def held(self) -> int:
         """How many frames wait for :meth:`release`."""
-        return len(self._held)
+        return len(self._traffic.held)
 
     def release(self, *, reverse: bool = False) -> int:
         """Send the frames that hooks held back, in their order or in ``reverse``; return how many."""
-        held, self._held = self._held, []
+        held, self._traffic.held = self._traffic.held, []
         for direction, raw in reversed(held) if reverse else held:
             direction.put(raw)
         return len(held)
@@ -534,8 +559,8 @@ class FaultProxy:
         """
         async with asyncio.timeout(timeout):
             while not reached():
-                self._changed.clear()
-                await self._changed.wait()
+                self._traffic.changed.clear()
+                await self._traffic.changed.wait()
 
     @property
     def _running(self) -> Listener:
@@ -544,15 +569,15 @@ class FaultProxy:
         return self._listener
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = ProxyConnection(self, self.accepted, reader, writer)
+        connection = ProxyConnection(self, self._traffic, self.accepted, reader, writer)
         self.accepted += 1
         self.connections.append(connection)
-        self._changed.set()
+        self._traffic.changed.set()
         try:
-            await connection.run()
+            await connection.run(*self._target_address)
         finally:
             self.connections.remove(connection)
-            self._changed.set()
+            self._traffic.changed.set()
 
     async def __aenter__(self) -> Self:
         self._listener = Listener(self._host, self._wanted_port, self._handle)
@@ -561,7 +586,7 @@ class FaultProxy:
 
     async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         await self._running.close()
-        self._held.clear()
+        self._traffic.held.clear()
         if not self.errors:
             return
         if exc is None:

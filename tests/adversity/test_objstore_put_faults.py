@@ -332,7 +332,7 @@ async def test_client_closed_during_put(proxy: FaultProxy, store: ObjectStore) -
                 await client.close()
                 with pytest.raises(ConnectionError):
                     await putting
-            proxy._held.clear()
+            proxy._traffic.held.clear()
         assert await store.get("a") == OLD
 
 
