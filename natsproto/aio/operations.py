@@ -30,7 +30,10 @@ class _Home:
 
     @property
     def _thread_id(self) -> int | None:
-        return get_ident() if asyncio._get_running_loop() is self._loop else None
+        try:
+            return get_ident() if asyncio.get_running_loop() is self._loop else None
+        except RuntimeError:
+            return None
 
 
 def home_of(loop: asyncio.AbstractEventLoop) -> Any:
