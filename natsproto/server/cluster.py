@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 
 from ..errors import ConfigError, ServerProcessError
 from . import configuration
-from .local import LocalServer, in_thread
+from .lifetime import Lifetime
+from .local import LocalServer
 from .process import Ports
 
 _POLL: Final = 0.02
@@ -85,7 +86,7 @@ class _Node(LocalServer):
         return self._failure(what)
 
 
-class LocalCluster:
+class LocalCluster(Lifetime):
     """A cluster of local servers, three by default.
 
     Ready means more than that each server is healthy: with JetStream, all of them know the same meta leader
@@ -212,20 +213,6 @@ class LocalCluster:
         for node in self._nodes:
             node.given_up = False
         self._wait_ready(time.monotonic() + timeout)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
-        await in_thread(self.start, self._give_up, self.stop)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await in_thread(self.stop)
 
     def __repr__(self) -> str:
         return f"<LocalCluster {self.name} {self.servers!r}>"

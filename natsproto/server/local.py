@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape, glob
 from typing import Any, Final, Self
 
@@ -20,6 +19,7 @@ from .._values import seconds
 from ..errors import ConfigError, ServerProcessError
 from . import configuration
 from .binary import ServerBinary, find_server
+from .lifetime import Lifetime
 from .process import Ports, Watchdog
 
 _POLL: Final = 0.004  # a start takes a few hundredths of a second
@@ -31,7 +31,7 @@ _LOOK: Final = 0.001  # seconds before each look at who has accepted a connectio
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class LocalServer:
+class LocalServer(Lifetime):
     """A ``nats-server`` that belongs to this object.
 
     ``with`` and ``async with`` start and stop it. Ports and store are kept over :meth:`kill`,
@@ -295,20 +295,6 @@ class LocalServer:
         self._ended()
         return code
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
-        await in_thread(self.start, self._give_up, self.stop)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await in_thread(self.stop)
-
     def __repr__(self) -> str:
         state = f"pid={self._process.pid}" if self.running and self._process else "not running"
         return f"<LocalServer {self.name or '?'} {self.url if self.port else ''} {state}>"
@@ -543,21 +529,3 @@ class LocalServer:
         if not port:
             raise ServerProcessError("the server has no port before its first start")
         return port
-
-
-async def in_thread(
-    call: Callable[[], object],
-    on_cancel: Callable[[], None] | None = None,
-    undo: Callable[[], None] | None = None,
-) -> None:
-    """Run a bounded blocking call in a thread; when cancelled, wait for its end and undo it."""
-    task = asyncio.ensure_future(asyncio.to_thread(call))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if on_cancel is not None:
-            on_cancel()
-        await asyncio.wait([task])
-        if undo is not None and not task.cancelled() and task.exception() is None:
-            await asyncio.to_thread(undo)
-        raise

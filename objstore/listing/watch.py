@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from natsproto.errors import ConnectionClosedError, NatsError
@@ -76,23 +77,35 @@ class Watch:
             await self._leave()  # at once: the error may be kept, and with it the watcher
             raise
 
-    async def _begin(self) -> None:
+    def _consume(
+        self,
+        on_idle: Callable[[], None],
+        deliver_policy: str,
+        start_seq: int | None = None,
+        heartbeat: float = WATCH_HEARTBEAT,
+    ) -> OrderedConsumer:
+        """The consumer of this watch, not started yet."""
         bucket = self._bucket
-        consumer = OrderedConsumer(
+        self._consumer = OrderedConsumer(
             bucket.js,
             bucket.stream,
             all_meta_subject(bucket.name),
             on_message=self._on_message,
             on_failure=self._fail,
-            on_idle=self._arrived,  # what was left to come may have been replaced or deleted meanwhile
-            deliver_policy=self._policy(),
-            start_seq=self._from_revision,
-            heartbeat=WATCH_HEARTBEAT,
+            on_idle=on_idle,
+            deliver_policy=deliver_policy,
+            start_seq=start_seq,
+            heartbeat=heartbeat,
             created=bucket.created,
             patience=bucket.patience,
             retry_budget=bucket.retry_budget,
         )
-        self._consumer = consumer
+        return self._consumer
+
+    async def _begin(self) -> None:
+        bucket = self._bucket
+        # Idle: what was left to come may have been replaced or deleted meanwhile.
+        consumer = self._consume(self._arrived, self._policy(), self._from_revision)
         self._goal = Goal(bucket)
         info = await bucket.retrying(consumer.start)
         if self._updates_only:

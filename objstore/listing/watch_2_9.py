@@ -11,8 +11,6 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
-from natsproto.jetstream.ordered import OrderedConsumer
-
 from ..bucket.message_reads import ANY_WAY
 from ..format.naming import all_meta_subject
 from . import watch
@@ -43,20 +41,7 @@ class ReadingWatch(watch.Watch):
 
     async def _begin(self) -> None:
         bucket = self._bucket
-        consumer = OrderedConsumer(
-            bucket.js,
-            bucket.stream,
-            all_meta_subject(bucket.name),
-            on_message=self._on_message,
-            on_failure=self._fail,
-            on_idle=self._read_on,
-            deliver_policy="new",
-            heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN),
-            created=bucket.created,
-            patience=bucket.patience,
-            retry_budget=bucket.retry_budget,
-        )
-        self._consumer = consumer
+        consumer = self._consume(self._read_on, "new", heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN))
         self._due = True  # signs are remembered until the state at the start has been read
         await bucket.retrying(consumer.start)
         self._cursor = began = consumer.first_seq - 1
