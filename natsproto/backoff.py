@@ -25,7 +25,8 @@ class Backoff:
     __slots__ = ("_ceiling", "_first", "seconds")
 
     def __init__(self, first: float = FIRST, ceiling: float = CEILING) -> None:
-        self._first = self.seconds = first
+        self._first = first
+        self.seconds: float = first
         self._ceiling = ceiling
 
     def grow(self) -> None:

@@ -13,6 +13,7 @@ Names keep their case, may repeat, and keep their order. Any peer can send a mal
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import ClassVar
 
 from . import _values
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -144,7 +145,7 @@ class Headers(MutableMapping[str, str]):
                 return False
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return f"Headers({self.multi_items()!r})"
@@ -214,9 +215,9 @@ class ParsedHeaders:
     __slots__ = ("description", "headers", "status")
 
     def __init__(self, headers: Headers, status: int | None = None, description: str = "") -> None:
-        self.headers = headers
-        self.status = status
-        self.description = description
+        self.headers: Headers = headers
+        self.status: int | None = status
+        self.description: str = description
 
     def __repr__(self) -> str:
         return f"ParsedHeaders({self.headers!r}, status={self.status}, description={self.description!r})"

@@ -16,7 +16,7 @@ from typing import Any
 
 from .operations import check_loop, home_of
 
-log = logging.getLogger("natsproto")
+log: logging.Logger = logging.getLogger("natsproto")
 
 Callback = Callable[..., None] | Callable[..., Awaitable[None]]
 

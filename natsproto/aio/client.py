@@ -69,7 +69,7 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self.connection = Connection(options)
+        self.connection: Connection = Connection(options)
         """What is below: for layers built on this client, not for applications."""
         self._home = self.connection.home
         self._draining = False

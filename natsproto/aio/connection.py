@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
     from .options import Options
 
-log = logging.getLogger("natsproto")
+log: logging.Logger = logging.getLogger("natsproto")
 
 LARGE = 16 * 1024
 """Payloads from this size on are handed to the transport by themselves instead of being joined."""
@@ -75,7 +75,12 @@ class Stats:
     __slots__ = ("errors", "in_bytes", "in_msgs", "out_bytes", "out_msgs", "reconnects")
 
     def __init__(self) -> None:
-        self.out_msgs = self.out_bytes = self.in_msgs = self.in_bytes = self.reconnects = self.errors = 0
+        self.out_msgs: int = 0
+        self.out_bytes: int = 0
+        self.in_msgs: int = 0
+        self.in_bytes: int = 0
+        self.reconnects: int = 0
+        self.errors: int = 0
 
     def __repr__(self) -> str:
         return "<Stats " + " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__) + ">"
@@ -86,22 +91,22 @@ class Connection:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.state = State.NEW
-        self.pool = ServerPool(options.servers, randomize=options.randomize)
+        self.state: State = State.NEW
+        self.pool: ServerPool = ServerPool(options.servers, randomize=options.randomize)
         self.handlers: dict[bytes, Handler] = {}
         self.session: Session | None = None
-        self.stats = Stats()
+        self.stats: Stats = Stats()
         self.last_error: BaseException | None = None
         self.close_reason: BaseException | None = None
-        self.epoch = 0
-        self.given_up = 0
+        self.epoch: int = 0
+        self.given_up: int = 0
         """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         """The event loop that it belongs to."""
-        self.home = home_of(self.loop)
+        self.home: Any = home_of(self.loop)
         self._sid = 0
         self._mux: RequestMux | None = None
-        self.max_payload = DEFAULT_MAX_PAYLOAD
+        self.max_payload: int = DEFAULT_MAX_PAYLOAD
         """The limit for header + payload, in bytes, that the server announced last."""
         self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self.loop.time)
         self._connected_at = 0.0
@@ -110,7 +115,7 @@ class Connection:
         self._reconnect_task: asyncio.Task[None] | None = None
         self._closing: Session | None = None  # the one that close() ends; each of several calls waits for it
         self._callbacks = Callbacks()
-        self.operations = Operations(self.loop)
+        self.operations: Operations = Operations(self.loop)
         self._log = BoundedLog(log)
         self._liveness: Liveness | None = None
         self.call = self._callbacks.call

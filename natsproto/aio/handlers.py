@@ -19,12 +19,12 @@ class Handler:
     __slots__ = ("base", "delivered", "max_msgs", "queue", "sid", "subject")
 
     def __init__(self, subject: bytes, queue: bytes | None = None) -> None:
-        self.subject = subject
-        self.queue = queue
-        self.sid = b""
-        self.max_msgs = 0
-        self.delivered = 0
-        self.base = 0
+        self.subject: bytes = subject
+        self.queue: bytes | None = queue
+        self.sid: bytes = b""
+        self.max_msgs: int = 0
+        self.delivered: int = 0
+        self.base: int = 0
         """``delivered`` when this session began: the server counts from there."""
 
     def deliver(self, msg: WireMsg) -> None:
@@ -62,10 +62,10 @@ class ReplySlot:
     __slots__ = ("deadline", "inbox", "subject", "token")
 
     def __init__(self, subject: bytes = b"") -> None:
-        self.subject = subject
-        self.inbox = b""
-        self.token = b""
-        self.deadline = inf
+        self.subject: bytes = subject
+        self.inbox: bytes = b""
+        self.token: bytes = b""
+        self.deadline: float = inf
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         """A reply; ``rest`` is what was appended to the inbox (empty when nothing was)."""

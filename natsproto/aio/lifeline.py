@@ -42,7 +42,7 @@ class Lifeline:
     __slots__ = ("_info", "_server", "pong", "subject")
 
     def __init__(self, session: Session, subject: bytes) -> None:
-        self.subject = subject
+        self.subject: bytes = subject
         self.pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._server = session.server
         self._info = session.info

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ConnectionClosedError
 
-log = logging.getLogger("natsproto")
+log: logging.Logger = logging.getLogger("natsproto")
 
 END_TIMEOUT = 5.0
 """Seconds that operations under way have to clean up when the client is closed; usually it takes a few
@@ -55,9 +55,9 @@ class Operations:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.refusing = False
-        self.home = home_of(loop)
-        self.loop = loop
+        self.refusing: bool = False
+        self.home: Any = home_of(loop)
+        self.loop: asyncio.AbstractEventLoop = loop
         self.running: dict[asyncio.Task[object], Operation] = {}
         self.holds: dict[Hold, asyncio.Task[object] | None] = {}
         self._waiter: asyncio.Future[None] | None = None

@@ -32,7 +32,7 @@ class RequestSlot(ReplySlot):
         self.subject = subject  # not by super(): one is made for every request
         self.inbox = self.token = b""
         self.deadline = inf
-        self.future = future
+        self.future: asyncio.Future[WireMsg] = future
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         future = self.future

@@ -69,19 +69,19 @@ class Server:
         secured: bool = False,
         doubtful: bool = False,
     ) -> None:
-        self.scheme = scheme
-        self.host = host
-        self.port = port
-        self.user = user
-        self.password = password
-        self.token = token
-        self.path = path
-        self.tls_name = tls_name
-        self.discovered = discovered
-        self.secured = secured
-        self.doubtful = doubtful
-        self.failures = 0
-        self.auth_failures = 0
+        self.scheme: str = scheme
+        self.host: str = host
+        self.port: int = port
+        self.user: str | None = user
+        self.password: str | None = password
+        self.token: str | None = token
+        self.path: str = path
+        self.tls_name: str | None = tls_name
+        self.discovered: bool = discovered
+        self.secured: bool = secured
+        self.doubtful: bool = doubtful
+        self.failures: int = 0
+        self.auth_failures: int = 0
 
     @property
     def url(self) -> str:

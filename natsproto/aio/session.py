@@ -83,8 +83,8 @@ class Session:
         self.server = server
         self.info: dict[str, Any] = {}
         self.transport: Transport | None = None
-        self.secure = False
-        self.reads = 0
+        self.secure: bool = False
+        self.reads: int = 0
         """Counts the pieces received: whoever wonders whether the peer is alive compares two readings."""
         self.lost: BaseException | None = None
         self.reason: NatsError | None = None  # the -ERR that explains an end of stream
@@ -101,19 +101,19 @@ class Session:
         """Refusals that are still to come of what the first of them has ended, by their text."""
         self._unsub_again = self._loop.time() + UNSUB_AGAIN
         self._unread_pongs = 0
-        self.congested = False
+        self.congested: bool = False
         """True when a sender should await :meth:`Connection.drain`; as it was at the last write."""
         self.lame_duck = False
         self.lifeline: Lifeline | None = None
         """See :mod:`natsproto.aio.lifeline`."""
-        self.info_in_clear = False
+        self.info_in_clear: bool = False
         """True while the newest INFO came in clear although the session is encrypted: do not trust it."""
-        self.nonce_in_clear = False
+        self.nonce_in_clear: bool = False
         """True when what was signed came in such an INFO: a refusal may mean that somebody altered it."""
         self._new_parser()
 
     def _new_parser(self) -> None:
-        self.parser = Parser("client", limits=LIMITS, place=_placer(self.connection))
+        self.parser: Parser = Parser("client", limits=LIMITS, place=_placer(self.connection))
         self._parser_get_buffer = self.parser.get_buffer
         self._parser_updated = self.parser.buffer_updated
 

@@ -65,9 +65,9 @@ class Subscription(Handler):
     ) -> None:
         super().__init__(subject, queue)
         self.max_msgs = max_msgs
-        self.pending_msgs_limit = pending_msgs_limit
-        self.pending_bytes_limit = pending_bytes_limit
-        self.dropped = 0
+        self.pending_msgs_limit: int = pending_msgs_limit
+        self.pending_bytes_limit: int = pending_bytes_limit
+        self.dropped: int = 0
         self._client = client
         self._home = client.connection.home
         self._msgs: deque[WireMsg] = deque()

@@ -66,7 +66,7 @@ class JetStreamContext:
             prefix = f"$JS.{check_name('domain', domain)}.API"
         self.client = client
         self.domain = domain
-        self.prefix = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
+        self.prefix: str = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
         client.api_prefixes.add(f"{self.prefix}.")
         self.timeout = timeout
 

@@ -26,10 +26,10 @@ class JetStreamMsg:
     __slots__ = ("_client", "_msg", "frame", "metadata")
 
     def __init__(self, frame: WireMsg, client: Client, metadata: Delivery) -> None:
-        self.frame = frame
+        self.frame: WireMsg = frame
         self._msg = Msg(frame, client)
         self._client = client
-        self.metadata = metadata
+        self.metadata: Delivery = metadata
 
     @property
     def subject(self) -> str:

@@ -62,13 +62,13 @@ class _Incarnation(Handler):
 
     def __init__(self, owner: OrderedConsumer, inbox: bytes) -> None:
         super().__init__(inbox)
-        self.owner = owner
-        self.name = secret_name()
-        self.consumer_seq = 0
-        self.created = False  # the server's answer has come
-        self.began = owner.stream_seq  # what had been handed on before
-        self.since = owner.loop.time()
-        self.alive = False  # it works, although nothing was due so far
+        self.owner: OrderedConsumer = owner
+        self.name: str = secret_name()
+        self.consumer_seq: int = 0
+        self.created: bool = False  # the server's answer has come
+        self.began: int = owner.stream_seq  # what had been handed on before
+        self.since: float = owner.loop.time()
+        self.alive: bool = False  # it works, although nothing was due so far
 
     def deliver(self, msg: WireMsg) -> None:
         owner = self.owner
@@ -189,9 +189,9 @@ class OrderedConsumer:
         limit: float | None = None,
     ) -> None:
         self._js = js
-        self.stream = check_name("stream", stream)
+        self.stream: str = check_name("stream", stream)
         self._filter = filter_subject
-        self.on_message = on_message
+        self.on_message: Callable[[WireMsg, Delivery], None] = on_message
         self._on_failure = on_failure
         self._on_idle = on_idle
         self._on_restart = on_restart
@@ -204,14 +204,14 @@ class OrderedConsumer:
         self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
         self.limit = limit
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._connection = js.client.connection
         self.current: _Incarnation | None = None
-        self.stopped = False
+        self.stopped: bool = False
         self._paused = False
         self._held: bytes | None = None  # a request of flow control that is answered later
         self._answering: asyncio.Task[None] | None = None
-        self.active = 0.0
+        self.active: float = 0.0
         self._seen = 0  # stream_seq at the last check
         self._quiet = 0  # checks since then
         self._timer: asyncio.TimerHandle | None = None
@@ -219,8 +219,8 @@ class OrderedConsumer:
         self._leftover: list[str] = []  # consumers still to be deleted on the server
         self._deadline: float | None = None  # of the attempts since the last sign of progress
         self._backoff = Backoff()
-        self.stream_seq = max(0, start_seq - 1) if start_seq is not None else 0
-        self.restarts = 0
+        self.stream_seq: int = max(0, start_seq - 1) if start_seq is not None else 0
+        self.restarts: int = 0
 
     # -- life -------------------------------------------------------------------------------------
 

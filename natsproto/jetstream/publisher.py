@@ -131,18 +131,18 @@ class PublishWindow(ReplySlot):
         super().__init__(subject)
         check_names(subject, b"r" * client.reply_length)  # here, not with a message half under way
         self._acks = acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
-        self.stream = acks.stream
-        self.header = header
-        self.max_bytes = max_bytes
+        self.stream: str = acks.stream
+        self.header: bytes = header
+        self.max_bytes: int = max_bytes
         self.failure: NatsError | None = None
-        self.first_seq = 0
-        self.last_seq = last_seq
+        self.first_seq: int = 0
+        self.last_seq: int = last_seq
         self.unproven: dict[int, Buffer] = {}
         self.doubts: set[int] = set() if doubts is None else doubts
         self._connection = connection = client.connection
         self._ack_head = acks.head
         self._loop = connection.loop
-        self.progress_timeout = progress_timeout
+        self.progress_timeout: float = progress_timeout
         self._next_index = first
         self._next_ack = first
         self._inflight: set[int] = set()

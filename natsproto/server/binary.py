@@ -30,9 +30,9 @@ class ServerBinary:
     __slots__ = ("origin", "path", "version")
 
     def __init__(self, path: str, version: str, origin: str) -> None:
-        self.path = path
-        self.version = version
-        self.origin = origin
+        self.path: str = path
+        self.version: str = version
+        self.origin: str = origin
 
     @property
     def version_info(self) -> tuple[int, ...]:

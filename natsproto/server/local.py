@@ -102,10 +102,10 @@ class LocalServer(Lifetime):
         if domain is not None and not jetstream:
             raise ConfigError("a JetStream domain without JetStream")
         self.host = host
-        self.port = port or 0
-        self.monitor_port = 0
-        self.name = name or ""
-        self.store_dir = "" if store_dir is None else os.path.abspath(os.fspath(store_dir))
+        self.port: int = port or 0
+        self.monitor_port: int = 0
+        self.name: str = name or ""
+        self.store_dir: str = "" if store_dir is None else os.path.abspath(os.fspath(store_dir))
         self._keep_store = store_dir is not None
         self._wanted_binary = binary
         self._wanted_port = port or 0

@@ -27,7 +27,7 @@ class Listener:
         self._host = host
         self._handler = handler
         self._ports = Ports([(host, port)])
-        self.port = self._ports.numbers[0]
+        self.port: int = self._ports.numbers[0]
         self._sock: socket.socket | None = None
         self._unserved: set[socket.socket] = set()  # accepted, and of no transport yet
         self.tasks: set[asyncio.Task[None]] = set()

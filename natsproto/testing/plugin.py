@@ -29,8 +29,8 @@ from ..subjects import secret_name
 
 try:
     import pytest_asyncio
-except ImportError as exc:
-    raise MissingExtraError("the fixtures of natsproto.testing.plugin need pytest-asyncio", "test") from exc
+except ImportError as _exc:
+    raise MissingExtraError("the fixtures of natsproto.testing.plugin need pytest-asyncio", "test") from _exc
 
 if TYPE_CHECKING:
     from objstore import ObjectStore

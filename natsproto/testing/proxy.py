@@ -30,9 +30,9 @@ class Action:
     __slots__ = ("kind", "number", "seconds")
 
     def __init__(self, kind: str, *, number: int | None = None, seconds: float = 0.0) -> None:
-        self.kind = kind
-        self.number = number
-        self.seconds = seconds
+        self.kind: str = kind
+        self.number: int | None = number
+        self.seconds: float = seconds
 
     def __repr__(self) -> str:
         return f"<Action {self.kind}>"
@@ -153,9 +153,9 @@ class _Traffic:
     """
 
     def __init__(self) -> None:
-        self.gates = {"client": asyncio.Event(), "server": asyncio.Event()}
+        self.gates: dict[str, asyncio.Event] = {"client": asyncio.Event(), "server": asyncio.Event()}
         self.held: list[tuple[_Direction, bytes]] = []
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
 
 
 class _Direction:
@@ -458,9 +458,9 @@ class FaultProxy:
         self.to_client: Hook | None = None
         self.chunk: int | None = None
         self.rate: float | None = None
-        self.latency = 0.0
+        self.latency: float = 0.0
         self.connections: list[ProxyConnection] = []
-        self.accepted = 0
+        self.accepted: int = 0
         self.bytes_to_server = 0
         self.bytes_to_client = 0
         self.errors: list[BaseException] = []

@@ -33,8 +33,8 @@ class WriteGate:
     __slots__ = ("closed", "lost", "paused", "waiters")
 
     def __init__(self) -> None:
-        self.paused = False
-        self.lost = False
+        self.paused: bool = False
+        self.lost: bool = False
         self.waiters: deque[asyncio.Future[None]] = deque()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

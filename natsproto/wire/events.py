@@ -8,7 +8,7 @@ No ``repr`` shows credentials, a nonce, or more than a few bytes of a payload.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 Payload = bytes | bytearray | memoryview
 
@@ -30,7 +30,7 @@ class _Event:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
-    __hash__ = None  # type: ignore[assignment]  # events are mutable values
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # events are mutable values
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.__slots__)
@@ -49,8 +49,8 @@ class _JsonEvent(_Event):
     __slots__ = ("data", "raw")
 
     def __init__(self, data: dict[str, Any], raw: bytes = b"") -> None:
-        self.data = data
-        self.raw = raw
+        self.data: dict[str, Any] = data
+        self.raw: bytes = raw
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _JsonEvent) or type(other) is not type(self):
@@ -95,11 +95,11 @@ class Msg(_Event):
         header: bytes | None = None,
         payload: Payload = b"",
     ) -> None:
-        self.subject = subject
-        self.sid = sid
-        self.reply = reply
-        self.header = header
-        self.payload = payload
+        self.subject: bytes = subject
+        self.sid: bytes = sid
+        self.reply: bytes | None = reply
+        self.header: bytes | None = header
+        self.payload: Payload = payload
 
 
 class Pub(_Event):
@@ -114,10 +114,10 @@ class Pub(_Event):
         header: bytes | None = None,
         payload: Payload = b"",
     ) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.header = header
-        self.payload = payload
+        self.subject: bytes = subject
+        self.reply: bytes | None = reply
+        self.header: bytes | None = header
+        self.payload: Payload = payload
 
 
 class Sub(_Event):
@@ -126,9 +126,9 @@ class Sub(_Event):
     __slots__ = ("subject", "queue", "sid")  # noqa: RUF023  # the order of repr
 
     def __init__(self, subject: bytes, queue: bytes | None, sid: bytes) -> None:
-        self.subject = subject
-        self.queue = queue
-        self.sid = sid
+        self.subject: bytes = subject
+        self.queue: bytes | None = queue
+        self.sid: bytes = sid
 
 
 class Unsub(_Event):
@@ -137,8 +137,8 @@ class Unsub(_Event):
     __slots__ = ("sid", "max_msgs")  # noqa: RUF023  # the order of repr
 
     def __init__(self, sid: bytes, max_msgs: int | None = None) -> None:
-        self.sid = sid
-        self.max_msgs = max_msgs
+        self.sid: bytes = sid
+        self.max_msgs: int | None = max_msgs
 
 
 class Ping(_Event):
@@ -165,7 +165,7 @@ class Err(_Event):
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
 
 
 PING_EVENT = Ping()

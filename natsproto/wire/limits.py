@@ -24,10 +24,10 @@ class Limits:
     ) -> None:
         if min(control_line, info_line, header_block, message) < 1:
             raise ValueError("limits must be positive")
-        self.control_line = control_line
-        self.info_line = info_line
-        self.header_block = header_block
-        self.message = message
+        self.control_line: int = control_line
+        self.info_line: int = info_line
+        self.header_block: int = header_block
+        self.message: int = message
 
     def __repr__(self) -> str:
         return f"Limits({', '.join(f'{name}={getattr(self, name)}' for name in self.__slots__)})"

@@ -37,7 +37,7 @@ class Room:
         # CPython shares its objects of no and of one byte: they are never written to.
         writable = _writable() if size > 1 else None
         if writable is None:
-            self.view = memoryview(bytearray(size))
+            self.view: memoryview = memoryview(bytearray(size))
         else:
             self._data = bytes(size)
             self.view = writable(self._data)

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ from natsproto.jetstream.direct_get import answering_stream
 
 from ..errors import BadBucketError, BucketNotFoundError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
-from ..format.limits import limits_of
+from ..format.limits import Limits, limits_of
 from ..format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from ..format.naming import (
     check_bucket,
@@ -53,7 +53,7 @@ from .refusals import missing, sealed, translated
 from .retry import pause, retrying
 from .ttl import expiry
 
-log = logging.getLogger("objstore")
+log: logging.Logger = logging.getLogger("objstore")
 T = TypeVar("T")
 
 
@@ -135,27 +135,28 @@ class Bucket:
     """Seconds without progress after which an operation gives up: the client's, or a handle's own."""
 
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
-        self.js = js
-        self.client = js.client
-        self.connection = js.client.connection
-        self.name = name = _values.text(name)
-        self.stream = stream_name(name)
+        self.js: JetStreamContext = js
+        self.client: Client = js.client
+        self.connection: Connection = js.client.connection
+        name = _values.text(name)
+        self.name: str = name
+        self.stream: str = stream_name(name)
         self.created: datetime = info.created
-        self.replicated = False
+        self.replicated: bool = False
         self._answered_by = self.stream.encode()
-        self.ledger = Ledger()
-        self.miscounts = False
+        self.ledger: Ledger = Ledger()
+        self.miscounts: bool = False
         self.learn(info)
         # Until a server shows that it has none. An older one hands on a header that says it has.
-        self.batches = not self._older_than(2, 11)
+        self.batches: bool = not self._older_than(2, 11)
         self._refused: dict[str, tuple[int, float]] = {}  # ways to read: epoch of the connection, until when
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
-        self.acks = AckCheck(self.stream, domain_of(info))
+        self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self._near = self._domain_connected_to()
-        self.leader_subject = js.subject(f"STREAM.MSG.GET.{self.stream}")
+        self.leader_subject: bytes = js.subject(f"STREAM.MSG.GET.{self.stream}")
         """The API subject for one message, from the leader."""
-        self.direct_subject = js.subject(f"DIRECT.GET.{self.stream}")
+        self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
         """The API subject for messages from whoever holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
 
@@ -320,12 +321,12 @@ class Bucket:
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may be refused
         config = info.config
-        self.direct = config.allow_direct is True
+        self.direct: bool = config.allow_direct is True
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
-        self.max_age = config.max_age or None
-        self.msg_ttl = config.extra.get("allow_msg_ttl") is True
-        self.atomic = config.extra.get("allow_atomic") is True
+        self.max_age: timedelta | None = config.max_age or None
+        self.msg_ttl: bool = config.extra.get("allow_msg_ttl") is True
+        self.atomic: bool = config.extra.get("allow_atomic") is True
         # Once and for all: a mirror that has answered may be unknown to the stream's info.
         self.replicated = self.replicated or (
             (config.num_replicas or 1) > 1
@@ -334,9 +335,10 @@ class Bucket:
             or bool(info.raw.get("alternates"))
         )
         # Direct get may be stale as soon as more than one server holds the stream.
-        self.direct_meta = self.direct and not self.replicated
+        self.direct_meta: bool = self.direct and not self.replicated
         # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
-        self.limits = limits._replace(rolls=True) if limits.max_bytes and self._older_than(2, 10) else limits
+        rolls = limits.max_bytes and self._older_than(2, 10)
+        self.limits: Limits = limits._replace(rolls=True) if rolls else limits
         self._look_after = self.connection.loop.time() + CONFIG_AGE
 
     def look_again(self, size: int | None) -> PendingRequest | None:

@@ -37,7 +37,7 @@ class Budget:
     __slots__ = ("_bound", "_loop", "_moved", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
         self._loop = asyncio.get_running_loop()
         self._moved = self._loop.time()
         self._bound: asyncio.Timeout | None = None

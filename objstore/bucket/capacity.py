@@ -39,8 +39,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.bytes = 0
-        self.messages = 0
+        self.bytes: int = 0
+        self.messages: int = 0
         self._promised = [0, 0]
         self._arrived = [0, 0]
 
@@ -110,7 +110,7 @@ class Guard:
         self._overhead = 0
         self._looking: PendingRequest | None = None
         self._taken = self._spare = (0, 0)  # bytes and messages
-        self.free = sys.maxsize
+        self.free: int = sys.maxsize
         self.partial = False
         bucket.check_chunks(self._chunks, template.name)
 

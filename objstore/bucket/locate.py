@@ -35,8 +35,8 @@ class Lookup:
     def __init__(self, bucket: Bucket, name: str, ways: tuple[str, ...] | None = None) -> None:
         self._bucket = bucket
         self._ways = ways
-        self.subjects = meta_subjects(bucket.name, name)
-        self.newest = self.subjects[0]
+        self.subjects: list[str] = meta_subjects(bucket.name, name)
+        self.newest: str = self.subjects[0]
         self.others: dict[str, StoredMessage] = {}
         self._pending: list[MessageRead] = []
         self._ask()

@@ -48,7 +48,7 @@ class NumberedWindow(PublishWindow):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.series = token_hex(8)
+        self.series: str = token_hex(8)
         self.expected: int | None = None
 
     async def publish(self, payload: Buffer) -> None:
@@ -56,7 +56,7 @@ class NumberedWindow(PublishWindow):
         condition = b""
         if self.expected is not None:
             condition = b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % self.expected
-        self.header = b"NATS/1.0\r\nNats-Msg-Id: %b.%d\r\n%b\r\n" % (
+        self.header: bytes = b"NATS/1.0\r\nNats-Msg-Id: %b.%d\r\n%b\r\n" % (
             self.series.encode(),
             self.next_index,
             condition,

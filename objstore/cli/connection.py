@@ -43,9 +43,9 @@ class Settings:
     __slots__ = ("jetstream", "options", "servers")
 
     def __init__(self, servers: str, options: dict[str, Any], jetstream: dict[str, Any]) -> None:
-        self.servers = servers
-        self.options = options
-        self.jetstream = jetstream
+        self.servers: str = servers
+        self.options: dict[str, Any] = options
+        self.jetstream: dict[str, Any] = jetstream
 
 
 def check_connection(args: Namespace) -> None:

@@ -45,7 +45,7 @@ class LockFile:
     """The file that says who serves a directory: JSON with ``url``, ``pid`` of the server, ``starter``."""
 
     def __init__(self, directory: str) -> None:
-        self.path = os.path.join(directory, LOCK_NAME)
+        self.path: str = os.path.join(directory, LOCK_NAME)
         self._fd = -1
 
     def open(self) -> None:
@@ -156,10 +156,10 @@ class LocalDirectory:
     """
 
     def __init__(self, directory: str) -> None:
-        self.directory = os.path.abspath(directory)
-        self.lock = LockFile(self.directory)
+        self.directory: str = os.path.abspath(directory)
+        self.lock: LockFile = LockFile(self.directory)
         self.server: LocalServer | None = None
-        self.url = ""
+        self.url: str = ""
         self._token = ""
         self._refused: Refused | None = None  # why the last one who answered was told nothing
 

@@ -133,7 +133,7 @@ class Commit:
         self._replaces = replaces
         self._loop = bucket.connection.loop
         self._failure: NatsError | None = None
-        self.states = CommitStates(
+        self.states: CommitStates = CommitStates(
             token_hex(12),
             expected=expected,
             replaced=self._chunks_to_discard(),

@@ -55,8 +55,8 @@ class References:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        self.cursor = 0
-        self.full = False
+        self.cursor: int = 0
+        self.full: bool = False
         self._most = most
         self._names = 0
         self._unreadable: dict[str, InvalidMeta] = {}

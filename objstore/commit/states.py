@@ -198,29 +198,29 @@ class CommitStates:
         last_writer_wins: bool = False,
         budget: float = 20.0,
     ) -> None:
-        self.msg_id = msg_id
+        self.msg_id: str = msg_id
         self._content = content
         self._after = after
-        self.last_writer_wins = last_writer_wins
+        self.last_writer_wins: bool = last_writer_wins
         self.standing: Standing | None = None
-        self.removes = False
-        self.revision = 0
+        self.removes: bool = False
+        self.revision: int = 0
         self._budget = budget
         self._deadline: float | None = None
         self._expect(expected, replaced)
 
     def _expect(self, expected: int, replaced: str) -> None:
-        self.expected = expected
-        self.replaced = replaced
-        self.copies = 0
-        self.again = False
+        self.expected: int = expected
+        self.replaced: str = replaced
+        self.copies: int = 0
+        self.again: bool = False
         self._first = 0.0
         self._lost = False  # LOST rather than AMBIGUOUS
         self._patient_until: float | None = None
         self._denied = False  # DENIED
         self._acked = 0  # LANDED: the sequence that was acknowledged
         self._behind = False  # the leader was seen to be behind: the next read asks for its last sequence
-        self.step = Step.SEND
+        self.step: Step = Step.SEND
 
     @property
     def certain(self) -> bool:

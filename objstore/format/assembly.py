@@ -40,10 +40,10 @@ class Assembly:
     )
 
     def __init__(self, info: ObjectInfo, *, verify: bool = True) -> None:
-        self.info = info
-        self.received = 0
-        self.chunks = 0
-        self.empty_chunks = 0
+        self.info: ObjectInfo = info
+        self.received: int = 0
+        self.chunks: int = 0
+        self.empty_chunks: int = 0
         self._hasher = None
         self._expected = b""
         if verify:

@@ -47,7 +47,7 @@ class BytesTarget:
     __slots__ = ("_clock", "_patience", "_room", "_stretch", "_used", "_view", "size")
 
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
-        self.size = size
+        self.size: int = size
         self._clock = clock
         self._view: memoryview
         self._begin()
@@ -179,7 +179,7 @@ class Places:
 
     def __init__(self, target: BytesTarget) -> None:
         self._target = target
-        self.filled = 0
+        self.filled: int = 0
         # Slots handed out whose payload was not stored yet: (offset, view), in order.
         self._placed: deque[tuple[int, memoryview]] = deque()
         # Stored payloads that cannot be written to their offset before the slots after them were used:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from natsproto import _values
 from objstore.format import digest as _digest
@@ -99,7 +99,7 @@ class ObjectHeaders(Mapping[str, str]):
                 return False
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # equal to plain dicts, which have no hash either
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # equal to plain dicts, which have no hash either
 
     def __repr__(self) -> str:
         shown = {key: values[0] if len(values) == 1 else list(values) for key, values in self._values.items()}

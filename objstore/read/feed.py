@@ -91,13 +91,13 @@ class ChunkFeed:
         self.sink = sink
         options = info.options
         self._chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
-        self.window = max(window, self._chunk)
-        self.subject = chunk_subject(bucket.name, info.nuid)
-        self.loop = asyncio.get_running_loop()
+        self.window: int = max(window, self._chunk)
+        self.subject: str = chunk_subject(bucket.name, info.nuid)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._part = part
-        self.cursor = 0 if part is None else part.seq - 1
+        self.cursor: int = 0 if part is None else part.seq - 1
         self._messages = 0 if part is None else part.first  # index of the next message
-        self.after = -1
+        self.after: int = -1
         self._failure: BaseException | None = None
         self.current: _Window | None = None
         self.ahead: _Window | None = None
@@ -445,16 +445,19 @@ class _Window:
         self._loop = feed.loop
         self.seq = seq
         self.batch = batch
-        self.announced = self.seen = self.taken = self.first = 0
+        self.announced: int = 0
+        self.seen: int = 0
+        self.taken: int = 0
+        self.first: int = 0
         self._last = 0  # sequence of the last message that came
-        self.apart = False
+        self.apart: bool = False
         self._early: list[WireMsg] = []  # came before its turn
         self._end: tuple[NatsError | None] | None = None  # likewise
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._slot: BatchSlot | None = None
         self._mux: RequestMux | None = None  # where it is open
         self._last_seen = 0
-        self.waited = 0.0
+        self.waited: float = 0.0
         self._reads_before = 0
         self._timer: asyncio.TimerHandle | None = None
 

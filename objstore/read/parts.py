@@ -71,8 +71,8 @@ class Part:
     def __init__(
         self, seq: int, first: int, last: int, total: int, seq_of: Callable[[int], int] | None = None
     ) -> None:
-        self.seq = seq
-        self.first = first
-        self.last = last
-        self.total = total
-        self.seq_of = seq_of
+        self.seq: int = seq
+        self.first: int = first
+        self.last: int = last
+        self.total: int = total
+        self.seq_of: Callable[[int], int] | None = seq_of

@@ -73,8 +73,9 @@ class Layout:
         self._info = info
         options = info.options
         self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
-        self.total = info.chunks
-        self.strict = self.searched = False
+        self.total: int = info.chunks
+        self.strict: bool = False
+        self.searched: bool = False
         self.locate(0)
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
@@ -98,7 +99,7 @@ class Layout:
         """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
         self._offsets, self._seqs = offsets, seqs
         self.total = len(seqs)
-        self.proven = True
+        self.proven: bool = True
 
     def locate(self, begin: int) -> None:
         """Regular, and in one piece from the sequence ``begin`` on; 0: that is not known."""

@@ -112,7 +112,7 @@ class AtomicPut:
             size += len(chunk)
             if progress is not None:
                 progress(size, source.size)
-        self.info = replace(
+        self.info: ObjectInfo = replace(
             self._template,
             nuid=new_nuid(self._template.name),
             size=size,

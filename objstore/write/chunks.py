@@ -66,7 +66,7 @@ class ChunkSender:
 
     window_class = PublishWindow
 
-    idle_limit = COMMIT_TIME.total_seconds() / 2
+    idle_limit: float = COMMIT_TIME.total_seconds() / 2
     """Seconds between two chunks after which the earlier ones may be taken for those of nobody."""
 
     _bucket: Bucket

@@ -49,7 +49,7 @@ class NewNames:
     """How many puts of a handle in a row have replaced nothing."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self.in_a_row = 0
+        self.in_a_row: int = 0
 
     def note(self, new: bool) -> None:
         """Take what one put has found under its name."""

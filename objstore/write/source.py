@@ -86,10 +86,10 @@ class Source:
         whole: bytes | bytearray | memoryview | None = None,
     ) -> None:
         self._open = opener
-        self.whole = whole
-        self.restartable = restartable
-        self.size = size
-        self.refills = refills
+        self.whole: bytes | bytearray | memoryview | None = whole
+        self.restartable: bool = restartable
+        self.size: int | None = size
+        self.refills: bool = refills
 
     def pieces(self) -> AsyncIterator[Any]:
         """Start a pass; close it (``aclose``) when it is not read to its end."""

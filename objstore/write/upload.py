@@ -29,6 +29,8 @@ from .resumed import ResumedPut, same_content, standing
 from .source import open_source
 
 if TYPE_CHECKING:
+    from natsproto.aio.client import Client
+
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo
     from .source import ObjectData
@@ -50,11 +52,11 @@ class Upload:
 
     def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
         self._bucket = bucket
-        self.client = bucket.client
+        self.client: Client = bucket.client
         self._document = document
         self.name: str = document["name"]
         self.nuid: str = document["nuid"]
-        self.token = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+        self.token: str = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
     @operation
     async def stored(self) -> int:

@@ -93,9 +93,9 @@ class AckCheck:
     __slots__ = ("domain", "head", "stream")
 
     def __init__(self, stream: str, domain: str | None) -> None:
-        self.stream = stream
-        self.domain = domain
-        self.head = plain_ack_head(stream, None if domain == ANY_DOMAIN else domain)
+        self.stream: str = stream
+        self.domain: str | None = domain
+        self.head: bytes = plain_ack_head(stream, None if domain == ANY_DOMAIN else domain)
 
     def parse(self, payload: bytes | bytearray | memoryview) -> PubAck:
         """Parse an acknowledgement and make sure that it is the stream's own.
@@ -162,14 +162,14 @@ class Delivery:
         time_ns: int,
         num_pending: int,
     ) -> None:
-        self.domain = domain
-        self.stream = stream
-        self.consumer = consumer
+        self.domain: str | None = domain
+        self.stream: str = stream
+        self.consumer: str = consumer
         self._delivered = delivered
-        self.stream_seq = stream_seq
-        self.consumer_seq = consumer_seq
-        self.time_ns = time_ns
-        self.num_pending = num_pending
+        self.stream_seq: int = stream_seq
+        self.consumer_seq: int = consumer_seq
+        self.time_ns: int = time_ns
+        self.num_pending: int = num_pending
 
     @property
     def delivered(self) -> int:

@@ -39,61 +39,61 @@ from .codec import is_number
 class StreamNotFoundError(APIError):
     """The stream does not exist."""
 
-    codes: ClassVar = (10059,)
+    codes: ClassVar[tuple[int, ...]] = (10059,)
 
 
 class StreamNameInUseError(APIError):
     """A stream of that name exists with another configuration."""
 
-    codes: ClassVar = (10058,)
+    codes: ClassVar[tuple[int, ...]] = (10058,)
 
 
 class StreamSealedError(APIError):
     """The stream is sealed: it takes and removes nothing."""
 
-    codes: ClassVar = (10109,)
+    codes: ClassVar[tuple[int, ...]] = (10109,)
 
 
 class StreamConfigError(APIError):
     """The server refuses the configuration."""
 
-    codes: ClassVar = (10052, 10025, 10074, 10113, 10111)
+    codes: ClassVar[tuple[int, ...]] = (10052, 10025, 10074, 10113, 10111)
 
 
 class ConsumerNotFoundError(APIError):
     """The consumer does not exist."""
 
-    codes: ClassVar = (10014,)
+    codes: ClassVar[tuple[int, ...]] = (10014,)
 
 
 class ConsumerExistsError(APIError):
     """A consumer of that name exists with another configuration."""
 
-    codes: ClassVar = (10148, 10013)
+    codes: ClassVar[tuple[int, ...]] = (10148, 10013)
 
 
 class MaxConsumersError(APIError):
     """The stream or account has as many consumers as it may have."""
 
-    codes: ClassVar = (10026,)
+    codes: ClassVar[tuple[int, ...]] = (10026,)
 
 
 class MessageNotFoundError(APIError):
     """No such message, or it was deleted."""
 
-    codes: ClassVar = (10037, 10043)
+    codes: ClassVar[tuple[int, ...]] = (10037, 10043)
 
 
 class MessageDeleteError(APIError):
     """A message could not be deleted; perhaps because it is not there any more: read it to know."""
 
-    codes: ClassVar = (10057,)
+    codes: ClassVar[tuple[int, ...]] = (10057,)
 
 
 class WrongLastSequenceError(APIError):
     """A compare-and-set lost. ``last`` is the sequence the server has, or ``None`` when it did not say."""
 
-    codes: ClassVar = (10071, 10164)
+    codes: ClassVar[tuple[int, ...]] = (10071, 10164)
 
     @property
     def last(self) -> int | None:
@@ -109,25 +109,25 @@ class StorageFullError(APIError):
     limits.
     """
 
-    codes: ClassVar = (10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122)
+    codes: ClassVar[tuple[int, ...]] = (10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122)
 
 
 class MessageTooLargeError(APIError):
     """Above the stream's ``max_msg_size``, or headers above 64 KiB."""
 
-    codes: ClassVar = (10054, 10097)
+    codes: ClassVar[tuple[int, ...]] = (10054, 10097)
 
 
 class TemporarilyUnavailableError(APIError):
     """Worth a retry: no leader, too many requests, the same message id in process."""
 
-    codes: ClassVar = (10008, 10009, 10158, 10163, 10167)
+    codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10158, 10163, 10167)
 
 
 class JetStreamNotEnabledError(APIError):
     """JetStream is off for this server or account."""
 
-    codes: ClassVar = (10076, 10039)
+    codes: ClassVar[tuple[int, ...]] = (10076, 10039)
 
 
 def _by_code() -> dict[int, type[APIError]]:

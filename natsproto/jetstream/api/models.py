@@ -220,10 +220,10 @@ class PubAck:
     __slots__ = ("domain", "duplicate", "seq", "stream")
 
     def __init__(self, stream: str, seq: int, duplicate: bool = False, domain: str | None = None) -> None:
-        self.stream = stream
-        self.seq = seq
-        self.duplicate = duplicate
-        self.domain = domain
+        self.stream: str = stream
+        self.seq: int = seq
+        self.duplicate: bool = duplicate
+        self.domain: str | None = domain
 
     def __repr__(self) -> str:
         return f"PubAck(stream={self.stream!r}, seq={self.seq}, duplicate={self.duplicate})"
@@ -243,12 +243,12 @@ class StoredMessage:
         time: datetime,
         num_pending: int | None = None,
     ) -> None:
-        self.subject = subject
-        self.seq = seq
-        self.data = data
-        self.header = header
-        self.time = time
-        self.num_pending = num_pending
+        self.subject: str = subject
+        self.seq: int = seq
+        self.data: bytes = data
+        self.header: bytes | None = header
+        self.time: datetime = time
+        self.num_pending: int | None = num_pending
 
     def __repr__(self) -> str:
         return f"<StoredMessage {self.subject!r} seq={self.seq} {len(self.data)} bytes>"

@@ -40,7 +40,7 @@ class Paging:
     """Where a listing stands that comes page by page; what a peer says of its length is not believed."""
 
     def __init__(self, what: str) -> None:
-        self.offset = 0
+        self.offset: int = 0
         self._what = what
         self._pages = 0
         self._memory = 0
