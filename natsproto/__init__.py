@@ -12,12 +12,16 @@ Everything here is loaded on first use::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 
 if TYPE_CHECKING:
     from . import errors
+    from . import jetstream as jetstream
+    from . import server as server
+    from . import testing as testing
+    from . import wire as wire
     from .aio.client import Client
     from .aio.connect import connect
     from .aio.msg import Msg
@@ -49,16 +53,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker, every name would be there
 
-    if name in _WHERE:
-        value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    if name in ("errors", "wire", "server", "jetstream", "testing"):
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name in _WHERE:
+            value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+            globals()[name] = value
+            return value
+        if name in ("errors", "wire", "server", "jetstream", "testing"):
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

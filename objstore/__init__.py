@@ -15,11 +15,14 @@ Everything here is loaded on first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto._version import __version__
 
 if TYPE_CHECKING:
+    from . import errors as errors
+    from . import format as format
+    from . import manager as manager
     from .errors import (
         BadBucketError,
         BadObjectMetaError,
@@ -177,17 +180,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker, every name would be there
 
-    module = _MODULE_OF.get(name)
-    if module is None:
-        if name in ("errors", "format", "manager"):
-            return import_module(f".{name}", __name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{module}", __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        module = _MODULE_OF.get(name)
+        if module is None:
+            if name in ("errors", "format", "manager"):
+                return import_module(f".{name}", __name__)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{module}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
