@@ -10,15 +10,22 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any
+from typing import TypeVar
 
+from ..errors import NatsError
 from .operations import check_loop, home_of
 
 log: logging.Logger = logging.getLogger("natsproto")
 
-Callback = Callable[..., None] | Callable[..., Awaitable[None]]
+T = TypeVar("T")
+
+Callback = Callable[[], Awaitable[None] | None]
+"""A function or a coroutine function."""
+
+ErrorCallback = Callable[[NatsError], Awaitable[None] | None]
+"""The same, called with an error that belongs to no call."""
 
 FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
@@ -39,34 +46,34 @@ class Callbacks:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._home = home_of(self._loop)
-        self._running: set[asyncio.Future[Any]] = set()
-        self._spawned: set[asyncio.Task[Any]] = set()
-        self._due: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Future[None]] = set()
+        self._spawned: set[asyncio.Task[object]] = set()
+        self._due: set[asyncio.Task[object]] = set()
         self._under_way = 0
-        self._waiting: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._waiting: deque[Callback] = deque()
         self._dropping = False
 
-    def call(self, callback: Callback | None, *args: Any) -> None:
+    def call(self, callback: Callback | None) -> None:
         """Run a user's callback outside of the reading side; a raising one is logged, never fatal."""
         if callback is not None:
-            self._loop.call_soon(self._run, callback, args)
+            self._loop.call_soon(self._run, callback)
 
-    def tell(self, callback: Callback | None, *args: Any) -> None:
+    def tell(self, callback: Callback | None) -> None:
         """As :meth:`call`, for what a server can cause without end: dropped while too many run and wait.
 
         The first that is dropped is logged, and no other one until all that were running have ended.
         """
         if callback is not None:
-            self._loop.call_soon(self._run_bounded, callback, args)
+            self._loop.call_soon(self._run_bounded, callback)
 
-    def _run_bounded(self, callback: Callback, args: tuple[Any, ...]) -> None:
+    def _run_bounded(self, callback: Callback) -> None:
         if self._under_way < MAX_UNDER_WAY:
-            task = self._run(callback, args)
+            task = self._run(callback)
             if task is not None:
                 self._under_way += 1
                 task.add_done_callback(self._told)
         elif len(self._waiting) < MAX_WAITING:
-            self._waiting.append((callback, args))
+            self._waiting.append(callback)
         elif not self._dropping:
             self._dropping = True
             log.warning(
@@ -74,18 +81,18 @@ class Callbacks:
                 MAX_UNDER_WAY + MAX_WAITING,
             )
 
-    def _told(self, task: asyncio.Future[Any]) -> None:
+    def _told(self, task: asyncio.Future[None]) -> None:
         self._under_way -= 1
         while self._waiting and self._under_way < MAX_UNDER_WAY:
-            self._run_bounded(*self._waiting.popleft())
+            self._run_bounded(self._waiting.popleft())
         if not self._under_way:
             self._dropping = False
 
-    def _run(self, callback: Callback, args: tuple[Any, ...]) -> asyncio.Future[Any] | None:
+    def _run(self, callback: Callback) -> asyncio.Future[None] | None:
         """Call it; returns what is still to be waited for."""
         token = _inside.set(self)  # inherited by the tasks it starts
         try:
-            result = callback(*args)
+            result = callback()
             if inspect.isawaitable(result):
                 task = asyncio.ensure_future(result)
                 self._running.add(task)
@@ -97,12 +104,14 @@ class Callbacks:
             _inside.reset(token)
         return None
 
-    def _done(self, task: asyncio.Future[Any]) -> None:
+    def _done(self, task: asyncio.Future[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a callback raised", exc_info=task.exception())
 
-    def spawn(self, coroutine: Any, name: str, *, due: bool = False) -> asyncio.Task[Any]:
+    def spawn(
+        self, coroutine: Coroutine[object, None, T], name: str, *, due: bool = False
+    ) -> asyncio.Task[T]:
         """Run a background task that :meth:`finish` waits for and cancels.
 
         Args:
@@ -113,7 +122,7 @@ class Callbacks:
         except BaseException:
             coroutine.close()
             raise
-        task: asyncio.Task[Any] = self._loop.create_task(coroutine, name=name)
+        task = self._loop.create_task(coroutine, name=name)
         self._spawned.add(task)
         if due:
             self._due.add(task)
@@ -125,7 +134,7 @@ class Callbacks:
         while waited := self._due - {asyncio.current_task()}:
             await asyncio.wait(waited)
 
-    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+    def _spawned_done(self, task: asyncio.Task[object]) -> None:
         self._spawned.discard(task)
         self._due.discard(task)
         if not task.cancelled():
@@ -151,11 +160,11 @@ class Callbacks:
         if late:
             await asyncio.wait(late, timeout=FINISH_TIMEOUT)
 
-    def _left(self) -> set[asyncio.Future[Any]]:
+    def _left(self) -> set[asyncio.Task[object] | asyncio.Future[None]]:
         """What has not ended, and can be waited for here."""
         current = asyncio.current_task()
-        left: set[asyncio.Future[Any]] = {task for task in self._spawned if task is not current}
-        return left if _inside.get() is self else left | self._running
+        left = {task for task in self._spawned if task is not current}
+        return {*left} if _inside.get() is self else left | self._running
 
 
 MOST_LINES = 10

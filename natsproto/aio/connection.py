@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from .._values import brief, seconds
 from ..backoff import jittered
@@ -26,7 +27,7 @@ from ..wire import serializer
 from .callbacks import BoundedLog, Callbacks
 from .handlers import Handler
 from .liveness import Liveness
-from .operations import Hold, Operation, Operations, check_loop, home_of
+from .operations import Hold, Home, Operation, Operations, check_loop, home_of
 from .reconnect_buffer import ReconnectBuffer
 from .requests import RequestMux
 from .server_pool import Server, ServerPool
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from .options import Options
 
 log: logging.Logger = logging.getLogger("natsproto")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 LARGE = 16 * 1024
 """Payloads from this size on are handed to the transport by themselves instead of being joined."""
@@ -103,7 +107,7 @@ class Connection:
         """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         """The event loop that it belongs to."""
-        self.home: Any = home_of(self.loop)
+        self.home: Home = home_of(self.loop)
         self._sid = 0
         self._mux: RequestMux | None = None
         self.max_payload: int = DEFAULT_MAX_PAYLOAD
@@ -118,9 +122,6 @@ class Connection:
         self.operations: Operations = Operations(self.loop)
         self._log = BoundedLog(log)
         self._liveness: Liveness | None = None
-        self.call = self._callbacks.call
-        self.tell = self._callbacks.tell
-        self.spawn = self._callbacks.spawn
 
     # -- opening and reconnecting -----------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Connection:
             self._tell(handler.on_reconnect)
         self._wake_state_waiters()
 
-    def _tell(self, method: Callable[..., None], *args: Any) -> None:
+    def _tell(self, method: Callable[[*Ts], None], *args: *Ts) -> None:
         """Call a handler, which must not raise; when it does, the others are still told."""
         try:
             method(*args)
@@ -248,7 +249,7 @@ class Connection:
         self.state = State.RECONNECTING
         for handler in list(self.handlers.values()):
             self._tell(handler.on_disconnect, lost)
-        self.call(self.options.disconnected_cb)
+        self._callbacks.call(self.options.disconnected_cb)
         if not self.options.reconnect:
             self._closed_for_good(lost)
             return
@@ -266,7 +267,7 @@ class Connection:
             attempts = await self._round()
             if self.state is State.CONNECTED:
                 self.stats.reconnects += 1
-                self.call(self.options.reconnected_cb)
+                self._callbacks.call(self.options.reconnected_cb)
                 return
             if self.state is State.CLOSED:
                 return
@@ -281,7 +282,7 @@ class Connection:
         reason.__cause__ = self.last_error
         self._closed_for_good(reason)
 
-    def _closed_for_good(self, reason: BaseException) -> None:
+    def _closed_for_good(self, reason: NatsError) -> None:
         self.close_reason = reason
         self.report(reason)
         self._end(reason)
@@ -299,7 +300,13 @@ class Connection:
         self._buffer.take()
         self._wake_state_waiters()
         if self.epoch:  # a first connect that failed has raised, that is enough
-            self.call(self.options.closed_cb)
+            self._callbacks.call(self.options.closed_cb)
+
+    def spawn(
+        self, coroutine: Coroutine[object, None, T], name: str, *, due: bool = False
+    ) -> asyncio.Task[T]:
+        """Run a background task that close() waits for; see :meth:`Callbacks.spawn`."""
+        return self._callbacks.spawn(coroutine, name, due=due)
 
     def operation(self) -> Operation:
         """What a call of several steps does in a ``with`` block; see :class:`Operation`."""
@@ -364,7 +371,7 @@ class Connection:
     # -- what the server announces ----------------------------------------------------------------
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         return self.session.info if self.session is not None else {}
 
     def info_changed(self, session: Session) -> None:
@@ -383,10 +390,10 @@ class Connection:
                 urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
             )
             if new:
-                self.tell(self.options.discovered_server_cb)
+                self._callbacks.tell(self.options.discovered_server_cb)
         if info.get("ldm") is True and not session.lame_duck:
             session.lame_duck = True
-            self.call(self.options.lame_duck_cb)
+            self._callbacks.call(self.options.lame_duck_cb)
             if self.options.reconnect and self.pool.others():
                 session.leave(
                     StaleConnectionError(f"{session.server.url} is about to shut down (lame duck mode)")
@@ -612,13 +619,13 @@ class Connection:
             self._liveness.stop()
             self._liveness = None
 
-    def report(self, exc: BaseException) -> None:
+    def report(self, exc: NatsError) -> None:
         """Tell ``error_cb`` (or the log) of an error that belongs to no call."""
         self.last_error = exc
         if self.options.error_cb is None:
             self._log.warning(type(exc).__name__, "%s", exc)
         else:
-            self.tell(self.options.error_cb, exc)
+            self._callbacks.tell(partial(self.options.error_cb, exc))
 
     def unexpected(self, exc: Exception) -> None:
         """An exception nobody foresaw, on the reading side."""

@@ -10,7 +10,7 @@ from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
 from ..transport import Transport, TransportKind
 from .auth import Credentials
-from .callbacks import Callback
+from .callbacks import Callback, ErrorCallback
 from .server_pool import ServerPool
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Options(Credentials):
     pending_msgs_limit: int = 65536
     pending_bytes_limit: int = 64 * 1024 * 1024
     transport: TransportKind | None = None
-    error_cb: Callback | None = None
+    error_cb: ErrorCallback | None = None
     disconnected_cb: Callback | None = None
     reconnected_cb: Callback | None = None
     closed_cb: Callback | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -119,10 +120,10 @@ async def test_callbacks_that_end_at_once_are_all_told() -> None:
 
     for callback in (told.append, quick):
         for n in range(MAX_UNDER_WAY):
-            calls.tell(callback, n)
+            calls.tell(partial(callback, n))
         await calls.finish()
         for n in range(MAX_UNDER_WAY, 2 * MAX_UNDER_WAY):
-            calls.tell(callback, n)
+            calls.tell(partial(callback, n))
         await calls.finish()
         assert told == list(range(2 * MAX_UNDER_WAY))
         told.clear()
