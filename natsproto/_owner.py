@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
+
+Address = tuple[str, int] | tuple[str, int, int, int]
 
 _TABLES: Final = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 _ESTABLISHED: Final = "01"
 
 
-def peer_user(local: tuple[Any, ...], peer: tuple[Any, ...]) -> int | None:
+def peer_user(local: Address, peer: Address) -> int | None:
     """User id of the process that holds the other end of an established TCP connection to this machine.
 
     Linux lists both ends. In a user namespace all users that are not mapped have one number: who runs there
@@ -49,9 +51,9 @@ def peer_user(local: tuple[Any, ...], peer: tuple[Any, ...]) -> int | None:
     return None
 
 
-def _written(address: tuple[Any, ...]) -> list[str]:
+def _written(address: Address) -> list[str]:
     """An address in the ways the tables have it: words of four bytes, in the byte order of the machine."""
-    host, port = str(address[0]).partition("%")[0].removeprefix("::ffff:"), int(address[1])
+    host, port = str(address[0]).partition("%")[0].removeprefix("::ffff:"), address[1]
     if ":" in host:
         forms = [socket.inet_pton(socket.AF_INET6, host)]
     else:

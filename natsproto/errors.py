@@ -33,9 +33,12 @@ Messages are in ``args``; facts are attributes. No message ever holds a password
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._values import brief, printable
+
+if TYPE_CHECKING:
+    from .wire.events import Event
 
 
 class NatsError(Exception):
@@ -49,11 +52,11 @@ class NatsError(Exception):
     def __str__(self) -> str:
         return printable(super().__str__())
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _remake, (type(self), self.args, self.__dict__)
 
 
-def _remake(kind: type[NatsError], args: tuple[Any, ...], facts: dict[str, Any]) -> NatsError:
+def _remake(kind: type[NatsError], args: tuple[object, ...], facts: dict[str, object]) -> NatsError:
     """Make an error again from its text and attributes, past the constructors of this distribution.
 
     Only the standard library's base is asked: it keeps facts of its own (``ImportError.msg``).
@@ -73,10 +76,12 @@ class ProtocolError(NatsError):
         events: what was parsed from the same bytes before the error (receiving side only).
     """
 
-    def __init__(self, message: str, *, position: int | None = None, events: list[Any] | None = None) -> None:
+    def __init__(
+        self, message: str, *, position: int | None = None, events: list[Event] | None = None
+    ) -> None:
         super().__init__(message)
         self.position = position
-        self.events: list[Any] = events if events is not None else []
+        self.events: list[Event] = events if events is not None else []
 
 
 class LocalProtocolError(ProtocolError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 from natsproto._values import printable
 from natsproto.backoff import Backoff
@@ -33,7 +32,7 @@ from .format.buckets import (
     store_status,
     stream_config,
 )
-from .format.models import ObjectStoreConfig, ObjectStoreStatus
+from .format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
 from .format.naming import check_bucket, stream_name
 from .store import ObjectStore
 
@@ -54,7 +53,7 @@ async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
     return ObjectStore(await bind(js, bucket))
 
 
-def build_config(config: ObjectStoreConfig | None, params: dict[str, Any]) -> ObjectStoreConfig:
+def build_config(config: ObjectStoreConfig | None, params: BucketFields) -> ObjectStoreConfig:
     """One configuration out of a document and keywords; keywords win.
 
     Raises:
@@ -75,7 +74,7 @@ def build_config(config: ObjectStoreConfig | None, params: dict[str, Any]) -> Ob
 
 
 async def create_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: dict[str, Any] | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Create a bucket; the same configuration again succeeds and opens it.
 
@@ -114,7 +113,7 @@ def _answers_itself(js: JetStreamContext) -> bool:
     return js.prefix == "$JS.API" and near.get("jetstream") is True and not told_in_clear(js.client)
 
 
-def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, Any]) -> list[str]:
+def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, object]) -> list[str]:
     """The fields of a stream's configuration that a server of that version would drop."""
     if version is None:
         return []
@@ -140,7 +139,7 @@ async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> Object
 
 
 async def update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: dict[str, Any] | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Change a bucket's configuration.
 
@@ -166,7 +165,7 @@ async def update_bucket(
 
 
 async def create_or_update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: dict[str, Any] | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Create a bucket, or change the existing one to that configuration. Errors as of both."""
     wanted = build_config(config, params or {})

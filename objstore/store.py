@@ -6,7 +6,7 @@ A verb's file is imported when it is first called, so importing :class:`ObjectSt
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .bucket.operation import check_callback, operation
 from .errors import BadObjectMetaError
@@ -16,11 +16,13 @@ from .store_reads import FilePath, StoreReads, text_path
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
+    from typing import Unpack
 
     from .bucket.operation import Progress
     from .format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
     from .maintenance.reports import GcReport
     from .read.links import FollowLinks
+    from .write.put import PutOptions
     from .write.source import ObjectData
     from .write.upload import Upload
     from .write.writer import ObjectWriter
@@ -164,7 +166,7 @@ class ObjectStore(StoreReads):
         description: str | None = None,
         filename: str | None = None,
         headers: Headers | None = None,
-        **options: Any,
+        **options: Unpack[PutOptions],
     ) -> ObjectWriter:
         """Open an object for writing: ``async with store.open_writer(name) as writer``.
 
@@ -189,7 +191,7 @@ class ObjectStore(StoreReads):
         description: str | None = None,
         filename: str | None = None,
         headers: Headers | None = None,
-        **options: Any,
+        **options: Unpack[PutOptions],
     ) -> ObjectInfo:
         """Store a file; ``filename`` defaults to its base name. Otherwise as :meth:`put`.
 
@@ -238,8 +240,7 @@ class ObjectStore(StoreReads):
         name = self._bucket.check_name(name)
         if token is not None:
             return upload.resume(self._bucket, name, token)
-        about = {"description": description, "filename": filename, "headers": headers, "metadata": metadata}
-        return upload.begin(self._bucket, name, about, chunk_size)
+        return upload.begin(self._bucket, name, (description, filename, headers, metadata), chunk_size)
 
     @operation
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:

@@ -13,12 +13,15 @@ import os
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar, TypeVarTuple
 
 from .. import _values
 from .._version import __version__
 from ..errors import AuthorizationError, ConfigError, MissingExtraError
 from .server_pool import Server
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 TokenSource = str | Callable[[], str]
 """A secret text, or what returns it; called for each attempt to connect."""
@@ -150,7 +153,7 @@ def _told(what: str, source: TokenSource) -> str:
     return text
 
 
-def _called(what: str, call: Callable[..., Any], *args: Any) -> Any:
+def _called(what: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
     """What a user's callable returns. What it raises may quote a secret: neither text nor chain show it."""
     try:
         return call(*args)
@@ -206,7 +209,7 @@ class Credentials:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} ***>"
 
-    def connect_fields(self, server: Server, nonce: str | None) -> dict[str, Any]:
+    def connect_fields(self, server: Server, nonce: str | None) -> dict[str, object]:
         """Return the credential fields of CONNECT: those in the server's URL, if any, else ours.
 
         Raises:
@@ -217,7 +220,7 @@ class Credentials:
             return {"user": server.user, "pass": server.password}
         if server.token is not None:
             return {"auth_token": server.token}
-        fields: dict[str, Any] = {}
+        fields: dict[str, object] = {}
         if self.user is not None:
             fields["user"], fields["pass"] = self.user, self.password
         if self.token is not None:
@@ -251,10 +254,10 @@ class Credentials:
 
 
 def connect_document(
-    *, name: str | None, echo: bool, pedantic: bool, tls: bool, headers: bool, credentials: dict[str, Any]
-) -> dict[str, Any]:
+    *, name: str | None, echo: bool, pedantic: bool, tls: bool, headers: bool, credentials: dict[str, object]
+) -> dict[str, object]:
     """Return the CONNECT document. The keys are a fixed list: nothing of the options leaks by accident."""
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "verbose": False,
         "pedantic": pedantic,
         "tls_required": tls,

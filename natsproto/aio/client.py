@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from _thread import get_ident
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
 from ..errors import (
@@ -94,7 +94,7 @@ class Client:
         return self.connection.state.value
 
     @property
-    def server_info(self) -> dict[str, Any]:
+    def server_info(self) -> dict[str, object]:
         """The connected server's INFO, a copy; empty while not connected."""
         return dict(self.connection.info)
 

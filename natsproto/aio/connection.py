@@ -382,10 +382,11 @@ class Connection:
 
     def _take_info(self, session: Session) -> None:
         info = session.info
-        self.max_payload = info.get("max_payload") or DEFAULT_MAX_PAYLOAD  # the parser checks its type
+        limit = info.get("max_payload")
+        self.max_payload = limit if isinstance(limit, int) and limit else DEFAULT_MAX_PAYLOAD
         key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
         urls = info.get(key)
-        if urls and not self.options.ignore_discovered:
+        if isinstance(urls, list) and urls and not self.options.ignore_discovered:
             new = self.pool.discover(
                 urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
             )

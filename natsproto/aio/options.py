@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
@@ -136,14 +136,14 @@ class Options(Credentials):
         return context
 
 
-def check_seconds(what: str, value: Any) -> float:
+def check_seconds(what: str, value: object) -> float:
     """A number of seconds above 0; anything else raises ``ConfigError``, which names ``what``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ConfigError(f"{what} must be a number of seconds above 0, not {value!r}")
     return float(value)
 
 
-def check_integer(what: str, value: Any, least: int) -> None:
+def check_integer(what: str, value: object, least: int) -> None:
     """An integer of at least ``least``; anything else raises ``ConfigError``, which names ``what``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{what} must be an integer of at least {least}, not {value!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import (
     AuthorizationError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from ..wire import Target
+    from ..wire import Event, Target
     from .connection import Connection
     from .lifeline import Lifeline
     from .server_pool import Server
@@ -81,7 +81,7 @@ class Session:
     def __init__(self, connection: Connection, server: Server) -> None:
         self.connection = connection
         self.server = server
-        self.info: dict[str, Any] = {}
+        self.info: dict[str, object] = {}
         self.transport: Transport | None = None
         self.secure: bool = False
         self.reads: int = 0
@@ -171,7 +171,7 @@ class Session:
             self._dispatch(exc.events)
         self.fail(exc.with_traceback(None))  # its frames hold the buffer; the position says where
 
-    def _dispatch(self, events: list[Any]) -> None:
+    def _dispatch(self, events: list[Event]) -> None:
         if not self._connect_sent and not (
             len(events) == 1 and isinstance(events[0], Info) and not self._info_received.done()
         ):
@@ -223,7 +223,7 @@ class Session:
         self.connection.unexpected(exc)
         self.fail(StaleConnectionError(f"the connection was closed after an internal error: {exc!r}"))
 
-    def _control(self, event: Any) -> None:
+    def _control(self, event: Event) -> None:
         if isinstance(event, Ping):
             self._pong()
         elif isinstance(event, Pong):

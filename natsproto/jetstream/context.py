@@ -8,7 +8,7 @@ import binascii
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from sys import getsizeof
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .._values import brief, seconds
 from ..aio.client import HeadersLike, as_payload
@@ -31,8 +31,10 @@ from .direct_get import BatchSlot, header_int, reply_status, status_error, store
 from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from objstore import ObjectStore
-    from objstore.format.models import ObjectStoreConfig, ObjectStoreStatus
+    from objstore.format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
 
     from ..aio.client import Client
     from ..transport import Buffer
@@ -79,11 +81,11 @@ class JetStreamContext:
     async def request(
         self,
         suffix: str,
-        document: Mapping[str, Any] | None = None,
+        document: Mapping[str, object] | None = None,
         *,
         timeout: float | None = None,
         limit: int | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Send an API request and return the answer's document.
 
         Args:
@@ -113,13 +115,13 @@ class JetStreamContext:
             raise api_error(answer["error"])
         return answer
 
-    async def account_info(self) -> dict[str, Any]:
+    async def account_info(self) -> dict[str, object]:
         """Limits and usage of the account (``$JS.API.INFO``)."""
         return await self.request("INFO")
 
     # -- streams ----------------------------------------------------------------------------------
 
-    async def create_stream(self, config: StreamConfig | Mapping[str, Any]) -> StreamInfo:
+    async def create_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
         """Create a stream; the same configuration again succeeds.
 
         Raises:
@@ -130,7 +132,7 @@ class JetStreamContext:
         name = check_name("stream", document.get("name"))
         return StreamInfo.from_json(await self.request(f"STREAM.CREATE.{name}", document))
 
-    async def update_stream(self, config: StreamConfig | Mapping[str, Any]) -> StreamInfo:
+    async def update_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
         """Replace a stream's configuration; start from the one that :meth:`stream_info` returned."""
         document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
         name = check_name("stream", document.get("name"))
@@ -156,7 +158,7 @@ class JetStreamContext:
             RemoteProtocolError: they are too many for memory (some two million).
         """
 
-        def subjects(answer: dict[str, Any]) -> tuple[dict[str, int], int, int]:
+        def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
             if not isinstance(page, dict):
@@ -184,7 +186,7 @@ class JetStreamContext:
             seq: only those below this sequence.
             keep: leave so many of the newest.
         """
-        document: dict[str, Any] = {}
+        document: dict[str, object] = {}
         if subject is not None:
             document["filter"] = subject
         if seq is not None:
@@ -198,8 +200,8 @@ class JetStreamContext:
         self,
         what: str,
         suffix: str,
-        document: dict[str, Any],
-        entries: Callable[[dict[str, Any]], tuple[dict[str, T], int, int]],
+        document: Mapping[str, object],
+        entries: Callable[[dict[str, object]], tuple[dict[str, T], int, int]],
     ) -> dict[str, T]:
         """All entries of a listing by their names.
 
@@ -227,8 +229,8 @@ class JetStreamContext:
         except TimeoutError:
             raise RequestTimeoutError(f"{what} took more than {seconds(MAX_SECONDS)} s") from None
 
-    async def _names(self, what: str, suffix: str, key: str, document: dict[str, Any]) -> list[str]:
-        def names(answer: dict[str, Any]) -> tuple[dict[str, None], int, int]:
+    async def _names(self, what: str, suffix: str, key: str, document: Mapping[str, object]) -> list[str]:
+        def names(answer: dict[str, object]) -> tuple[dict[str, None], int, int]:
             page = _listed(answer, key)
             return dict.fromkeys(each for each in page if isinstance(each, str)), len(page), memory_of(page)
 
@@ -242,7 +244,7 @@ class JetStreamContext:
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
         """Configuration and state of all streams (paged, 256 a round trip)."""
 
-        def infos(answer: dict[str, Any]) -> tuple[dict[str, StreamInfo], int, int]:
+        def infos(answer: dict[str, object]) -> tuple[dict[str, StreamInfo], int, int]:
             page = _listed(answer, "streams")
             found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
             return {info.config.name: info for info in found}, len(page), memory_of(page)
@@ -312,7 +314,7 @@ class JetStreamContext:
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
-        return self._batch(stream, document)
+        return self._batch(stream, document, batch, max_bytes)
 
     def get_last_messages(
         self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
@@ -323,12 +325,14 @@ class JetStreamContext:
             APIError: more than 1024 subjects match (413), or the server is older (408).
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
-        document: dict[str, Any] = {"multi_last": list(subjects), "batch": batch}
+        document: dict[str, object] = {"multi_last": list(subjects), "batch": batch}
         if up_to_seq is not None:
             document["up_to_seq"] = up_to_seq
-        return self._batch(stream, document)
+        return self._batch(stream, document, batch)
 
-    async def _batch(self, stream: str, document: dict[str, Any]) -> AsyncGenerator[StoredMessage, None]:
+    async def _batch(
+        self, stream: str, document: Mapping[str, object], most: int, max_bytes: int | None = None
+    ) -> AsyncGenerator[StoredMessage, None]:
         loop = asyncio.get_running_loop()
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
@@ -354,9 +358,7 @@ class JetStreamContext:
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         connection = self.client.connection
         connection.check_open()
-        slot = BatchSlot(
-            subject, on_message, on_done, most=document["batch"], max_bytes=document.get("max_bytes")
-        )
+        slot = BatchSlot(subject, on_message, on_done, most=most, max_bytes=max_bytes)
         mux = connection.mux
         mux.open(slot)
         try:
@@ -482,7 +484,7 @@ class JetStreamContext:
     # -- consumers --------------------------------------------------------------------------------
 
     async def create_consumer(
-        self, stream: str, config: ConsumerConfig | Mapping[str, Any], *, timeout: float | None = None
+        self, stream: str, config: ConsumerConfig | Mapping[str, object], *, timeout: float | None = None
     ) -> ConsumerInfo:
         """Create a consumer; without a name it gets a fresh one.
 
@@ -521,7 +523,7 @@ class JetStreamContext:
         stream: str,
         consumer: str | None = None,
         *,
-        config: ConsumerConfig | Mapping[str, Any] | None = None,
+        config: ConsumerConfig | Mapping[str, object] | None = None,
     ) -> PullConsumer:
         """Bind to a pull consumer: an existing one by name, or one created from ``config``."""
         from .pull import PullConsumer
@@ -550,7 +552,7 @@ class JetStreamContext:
         return await object_stores.open_bucket(self, bucket)
 
     async def create_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Any
+        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Create an object store; see :func:`objstore.manager.create_bucket`.
 
@@ -568,7 +570,7 @@ class JetStreamContext:
         return await object_stores.create_bucket(self, config, params)
 
     async def update_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Any
+        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Change an object store's configuration; see :func:`objstore.manager.update_bucket`.
 
@@ -584,7 +586,7 @@ class JetStreamContext:
         return await object_stores.update_bucket(self, config, params)
 
     async def create_or_update_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Any
+        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Create an object store, or change the existing one to that configuration."""
         from . import object_stores
@@ -614,9 +616,9 @@ class JetStreamContext:
         return await object_stores.delete_bucket(self, bucket)
 
 
-def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, Any]:
+def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, object]:
     """The body of a message read; long names go into it, never into the API subject."""
-    document: dict[str, Any] = {}
+    document: dict[str, object] = {}
     if seq is not None:
         document["seq"] = seq
     if last is not None:
@@ -628,7 +630,7 @@ def _selector(seq: int | None, last: str | None, following: str | None) -> dict[
     return document
 
 
-def _listed(answer: dict[str, Any], key: str) -> list[Any]:
+def _listed(answer: dict[str, object], key: str) -> list[object]:
     page = answer.get(key)
     return page if isinstance(page, list) else []
 
@@ -641,7 +643,7 @@ def nobody_answers(client: Client, exc: NoRespondersError) -> NatsError:
     return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")
 
 
-def leader_message(answer: dict[str, Any]) -> StoredMessage:
+def leader_message(answer: dict[str, object]) -> StoredMessage:
     """The message in an answer to ``STREAM.MSG.GET``.
 
     Raises:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from objstore import ObjectStore
-    from objstore.format.models import ObjectStoreConfig, ObjectStoreStatus
+    from objstore.format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
 
     from .context import JetStreamContext
 
@@ -18,7 +18,7 @@ async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
 
 
 async def create_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 
@@ -26,7 +26,7 @@ async def create_bucket(
 
 
 async def update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 
@@ -34,7 +34,7 @@ async def update_bucket(
 
 
 async def create_or_update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: dict[str, Any]
+    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._values import seconds
 from ..aio.handlers import Handler
@@ -261,8 +261,8 @@ class OrderedConsumer:
         incarnation.created = True
         return info
 
-    def _config(self, incarnation: _Incarnation) -> dict[str, Any]:
-        config: dict[str, Any] = {
+    def _config(self, incarnation: _Incarnation) -> dict[str, object]:
+        config: dict[str, object] = {
             "name": incarnation.name,
             "deliver_subject": incarnation.subject.decode(),
             "deliver_policy": self._policy,
@@ -464,7 +464,7 @@ class OrderedConsumer:
             self._quiet += 1
         return self._quiet > MISSED_HEARTBEATS and self._quiet * self._heartbeat >= limit
 
-    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[object, None, None]]) -> None:
         """Run ``work`` unless something runs that will make a new consumer anyway."""
         if not self.stopped and (self._task is None or self._task.done()):
             self._task = self.loop.create_task(work(), name="natsproto-ordered")

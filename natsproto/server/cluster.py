@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import Sequence
+from typing import Any, Final, Self, TypedDict, Unpack
 
 from ..errors import ConfigError, ServerProcessError
 from . import configuration
@@ -17,6 +17,24 @@ from .process import Ports
 _POLL: Final = 0.02
 _ROUTE_USER: Final = "route"
 _PORT_ATTEMPTS: Final = 5
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options of :class:`LocalServer` that the servers of a cluster share."""
+
+    binary: str | os.PathLike[str] | None
+    jetstream: bool
+    domain: str | None
+    config: str | None
+    args: Sequence[str]
+    port: int | None
+    host: str
+    user: str | None
+    password: str | None
+    token: str | None
+    max_payload: int | None
+    tls: configuration.TlsOptions | None
+    monitoring: bool
 
 
 class _Node(LocalServer):
@@ -120,7 +138,7 @@ class LocalCluster(Lifetime):
         store_dir: str | os.PathLike[str] | None = None,
         log_file: str | os.PathLike[str] | None = None,
         start_timeout: float = 20.0,
-        **options: Any,
+        **options: Unpack[ServerOptions],
     ) -> None:
         if size < 1:
             raise ConfigError("a cluster has at least one server")
@@ -258,7 +276,7 @@ class LocalCluster(Lifetime):
         return {route["remote_id"] for route in routes}
 
     @staticmethod
-    def _meta(server: LocalServer) -> Mapping[str, Any]:
+    def _meta(server: LocalServer) -> dict[str, Any]:
         try:
             meta = server.jsz().get("meta_cluster") or {}
         except (OSError, ServerProcessError):

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from ..errors import ConfigError, UnsupportedFeatureError
 from .binary import ServerBinary
 
-_TLS_KEYS = frozenset({"cert_file", "key_file", "ca_file", "verify", "handshake_first"})
+
+class TlsOptions(TypedDict, total=False):
+    """The ``tls`` option of a local server."""
+
+    cert_file: str | os.PathLike[str]
+    key_file: str | os.PathLike[str]
+    ca_file: str | os.PathLike[str]
+    verify: bool
+    handshake_first: bool
+
+
+_TLS_KEYS = frozenset(TlsOptions.__annotations__)
 
 
 def quote(text: str) -> str:
@@ -29,7 +39,7 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def check_tls(tls: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def check_tls(tls: TlsOptions | None) -> TlsOptions | None:
     """Check the keys of the ``tls`` option and make its paths absolute.
 
     Raises:
@@ -41,14 +51,19 @@ def check_tls(tls: Mapping[str, Any] | None) -> dict[str, Any] | None:
         raise ConfigError(f"unknown tls options {sorted(unknown)}; known are {sorted(_TLS_KEYS)}")
     if not tls.get("cert_file") or not tls.get("key_file"):
         raise ConfigError("tls needs cert_file and key_file")
-    checked = dict(tls)
-    for key in ("cert_file", "key_file", "ca_file"):
-        if checked.get(key):
-            checked[key] = os.path.abspath(os.fspath(checked[key]))
+    checked = tls.copy()
+    checked["cert_file"] = _absolute(tls["cert_file"])
+    checked["key_file"] = _absolute(tls["key_file"])
+    if tls.get("ca_file"):
+        checked["ca_file"] = _absolute(tls["ca_file"])
     return checked
 
 
-def tls_block(tls: Mapping[str, Any], binary: ServerBinary) -> str:
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.fspath(path))
+
+
+def tls_block(tls: TlsOptions, binary: ServerBinary) -> str:
     """The ``tls`` block.
 
     Raises:
@@ -56,7 +71,8 @@ def tls_block(tls: Mapping[str, Any], binary: ServerBinary) -> str:
     """
     if tls.get("handshake_first") and binary.version_info < (2, 10, 4):
         raise UnsupportedFeatureError("TLS handshake before INFO", "2.10.4", f"this is {binary.version}")
-    lines = [f"  {key}: {quote(tls[key])}" for key in ("cert_file", "key_file", "ca_file") if tls.get(key)]
+    files = ("cert_file", "key_file", "ca_file")
+    lines = [f"  {key}: {quote(str(tls.get(key)))}" for key in files if tls.get(key)]
     lines += [f"  {key}: true" for key in ("verify", "handshake_first") if tls.get(key)]
     return "\n".join(["tls {", *lines, "  timeout: 5", "}"])
 

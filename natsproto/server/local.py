@@ -10,11 +10,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from glob import escape, glob
 from typing import Any, Final, Self
 
-from .._owner import peer_user
+from .._owner import Address, peer_user
 from .._values import seconds
 from ..errors import ConfigError, ServerProcessError
 from . import configuration
@@ -89,7 +89,7 @@ class LocalServer(Lifetime):
         password: str | None = None,
         token: str | None = None,
         max_payload: int | None = None,
-        tls: Mapping[str, Any] | None = None,
+        tls: configuration.TlsOptions | None = None,
         name: str | None = None,
         start_timeout: float = 10.0,
         log_file: str | os.PathLike[str] | None = None,
@@ -453,7 +453,7 @@ class LocalServer(Lifetime):
         except OSError:
             return False
 
-    def _holds(self, local: tuple[Any, ...], peer: tuple[Any, ...]) -> bool:
+    def _holds(self, local: Address, peer: Address) -> bool:
         time.sleep(_LOOK)  # it is about to accept the connection
         try:
             user = peer_user(local, peer)

@@ -7,7 +7,6 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
 
 from ..server.process import Ports
 
@@ -22,7 +21,7 @@ class Listener:
         self,
         host: str,
         port: int,
-        handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+        handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[object, None, None]],
     ) -> None:
         self._host = host
         self._handler = handler

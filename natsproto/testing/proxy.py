@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, Self
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
 from .. import _values
@@ -232,7 +232,7 @@ class _Direction:
             return
         frames: list[bytes] | Action = [raw]
         try:
-            result: Any = hook(event, raw)
+            result: object = hook(event, raw)
             if inspect.isawaitable(result):
                 result = await result
             frames = _frames_of(result, raw)
@@ -345,7 +345,7 @@ class ProxyConnection:
         self._writers = {"client": writer}
         self._directions: dict[Side, _Direction] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._main: asyncio.Task[Any] | None = None
+        self._main: asyncio.Task[object] | None = None
 
     def reset(self) -> None:
         """Send RST to both sides."""
@@ -369,7 +369,7 @@ class ProxyConnection:
         if side in self._directions:
             self._directions[side].put(raw)
 
-    def spawn(self, work: Any) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[object, None, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"natsproto-testing-proxy-{self.number}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 from .. import wire
 from .._values import seconds
@@ -14,8 +14,12 @@ from ..subjects import subject_matches
 from ..wire import Connect, Event, Parser, Ping, Pub, Sub, Unsub
 from .listener import Listener, abort, reset
 
+if TYPE_CHECKING:
+    from ..transport import Buffer
+
+E = TypeVar("E", bound=Event)
 Script = Callable[["ScriptedConnection"], Awaitable[None]]
-Wanted = type[Any] | bytes | str | Event | Callable[[Event], bool]
+Wanted = type[object] | bytes | str | Event | Callable[[Event], bool]
 
 
 class ScriptError(NatsError, AssertionError):
@@ -50,7 +54,7 @@ class ScriptedConnection:
     ) -> None:
         self.number = number
         self.received: list[Event] = []
-        self.connect: dict[str, Any] = {}
+        self.connect: dict[str, object] = {}
         self.auto_pong = True
         self._reader = reader
         self._writer = writer
@@ -63,7 +67,7 @@ class ScriptedConnection:
 
     # --- saying ---------------------------------------------------------------------------------------
 
-    async def send(self, *data: bytes | Iterable[Any], chunk: int | None = None) -> None:
+    async def send(self, *data: bytes | Iterable[Buffer], chunk: int | None = None) -> None:
         """Send bytes as they are: anything, also what no server would say.
 
         Args:
@@ -76,7 +80,7 @@ class ScriptedConnection:
         """
         out = bytearray()
         for part in data:
-            pieces: Iterable[Any] = (part,) if isinstance(part, (bytes, bytearray, memoryview)) else part
+            pieces: Iterable[Buffer] = (part,) if isinstance(part, (bytes, bytearray, memoryview)) else part
             for piece in pieces:
                 out += piece
         step = chunk or max(1, len(out))
@@ -87,7 +91,7 @@ class ScriptedConnection:
                 if chunk:
                     await asyncio.sleep(0)  # the client, if it lives in this loop, reads now
 
-    async def info(self, **fields: Any) -> None:
+    async def info(self, **fields: object) -> None:
         """Send INFO. ``fields`` are added to, or replace, what a plain server says; ``None`` removes one."""
         data = {
             "server_id": "NSCRIPTED",
@@ -104,7 +108,7 @@ class ScriptedConnection:
         }
         await self.send(wire.info({name: value for name, value in data.items() if value is not None}))
 
-    async def handshake(self, **info: Any) -> dict[str, Any]:
+    async def handshake(self, **info: object) -> dict[str, object]:
         """Be a server until the client is connected: INFO, CONNECT, PING, PONG. Return CONNECT's fields."""
         await self.info(**info)
         await self.expect(Connect)
@@ -163,9 +167,22 @@ class ScriptedConnection:
 
     # --- hearing --------------------------------------------------------------------------------------
 
+    @overload
+    async def expect(self, wanted: type[E], *, strict: bool = ..., timeout: float | None = ...) -> E: ...
+
+    @overload
+    async def expect(
+        self, wanted: str | bytes, *, strict: bool = ..., timeout: float | None = ...
+    ) -> Pub | Sub: ...
+
+    @overload
+    async def expect(
+        self, wanted: Wanted = ..., *, strict: bool = ..., timeout: float | None = ...
+    ) -> Event: ...
+
     async def expect(
         self, wanted: Wanted = object, *, strict: bool = False, timeout: float | None = None
-    ) -> Any:
+    ) -> object:
         """Wait for the next event that is what is wanted, and return it.
 
         Args:
@@ -402,7 +419,7 @@ async def _plain(conn: ScriptedConnection) -> None:
     await conn.serve()
 
 
-def _matches(event: Event, wanted: Any) -> bool:
+def _matches(event: Event, wanted: Wanted) -> bool:
     if isinstance(wanted, type):
         return isinstance(event, wanted)
     if isinstance(wanted, (str, bytes)):
@@ -416,7 +433,7 @@ def _matches(event: Event, wanted: Any) -> bool:
     return bool(wanted(event))
 
 
-def _name(wanted: Any) -> str:
+def _name(wanted: Wanted) -> str:
     if isinstance(wanted, type):
         return "an event" if wanted is object else wanted.__name__
     return repr(wanted)

@@ -17,6 +17,7 @@ from .open import open_transport
 
 if TYPE_CHECKING:
     import ssl
+    from logging import Logger
 
     from .base import Buffer, Receiver, Transport, TransportKind
 
@@ -237,7 +238,7 @@ async def open_websocket(
     return transport
 
 
-def _quiet() -> Any:
+def _quiet() -> Logger:
     """A logger that never logs: at DEBUG the library writes frames, and with them credentials, to its own."""
     from logging import CRITICAL, Logger
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Final
 
 from .events import OK_EVENT, PING_EVENT, PONG_EVENT, Connect, Err, Event, Info, Msg, Pub, Sub, Unsub
 
@@ -70,7 +70,7 @@ def _payload_args(rest: bytes, names: int, with_header: bool) -> tuple[list[byte
     return args[:names], args[names] if extra else None, header, total
 
 
-def _json_object(rest: bytes) -> tuple[dict[str, Any], bytes]:
+def _json_object(rest: bytes) -> tuple[dict[str, object], bytes]:
     """Parse the JSON object that is the argument of INFO and CONNECT (its size is already checked)."""
     raw = rest.strip(b" \t")
     try:
@@ -106,7 +106,7 @@ def _err(rest: bytes) -> Head:  # -ERR '<text>'; the text may be missing
     return Err(text.decode("utf-8", "backslashreplace")), -1, -1
 
 
-_INFO_FIELDS: Final[dict[str, Any]] = {
+_INFO_FIELDS: Final[dict[str, type]] = {
     **dict.fromkeys(("server_id", "server_name", "version", "host", "nonce", "cluster", "domain"), str),
     **dict.fromkeys(("headers", "ldm", "jetstream", "auth_required"), bool),
     **dict.fromkeys(("tls_required", "tls_available", "tls_verify"), bool),
@@ -118,16 +118,17 @@ _INFO_FIELDS: Final[dict[str, Any]] = {
 def _info(rest: bytes) -> Head:  # INFO {…}; 2.15 servers end it with a space
     data, raw = _json_object(rest)
     for name, kind in _INFO_FIELDS.items():
-        value: Any = data.get(name)
+        value = data.get(name)
         if value is None:
             data.pop(name, None)  # null means absent
         elif type(value) is not kind:  # bool is an int, so isinstance would not do
             raise LineError(f"INFO field {name!r} is not of type {kind.__name__}")
-        elif kind is int and value < 0:
+        elif isinstance(value, int) and value < 0:
             raise LineError(f"INFO field {name!r} is negative")
-        elif kind is list and not all(type(item) is str for item in value):
+        elif isinstance(value, list) and not all(type(item) is str for item in value):
             raise LineError(f"INFO field {name!r} is not a list of strings")
-    if data.get("max_payload", 0) > MAX_MAX_PAYLOAD:
+    most = data.get("max_payload")
+    if isinstance(most, int) and most > MAX_MAX_PAYLOAD:
         raise LineError("INFO field 'max_payload' is out of range")
     return Info(data, raw), -1, -1
 

@@ -8,12 +8,12 @@ No ``repr`` shows credentials, a nonce, or more than a few bytes of a payload.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 Payload = bytes | bytearray | memoryview
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Show a buffer without flooding a log."""
     if isinstance(value, (bytes, bytearray, memoryview)) and len(value) > 64:
         return f"<{len(value)} bytes>"
@@ -36,7 +36,7 @@ class _Event:
         fields = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.__slots__)
         return f"{type(self).__name__}({fields})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle and copy by the constructor; a view, which can do neither, as ``bytes``."""
         names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, "__slots__", ())]
         values = (getattr(self, name) for name in names)
@@ -48,8 +48,8 @@ class _JsonEvent(_Event):
 
     __slots__ = ("data", "raw")
 
-    def __init__(self, data: dict[str, Any], raw: bytes = b"") -> None:
-        self.data: dict[str, Any] = data
+    def __init__(self, data: dict[str, object], raw: bytes = b"") -> None:
+        self.data: dict[str, object] = data
         self.raw: bytes = raw
 
     def __eq__(self, other: object) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 from weakref import ref
 
 
@@ -33,7 +32,7 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._data: bytes | None = None
-        self._memory: Callable[[], Any] = _gone
+        self._memory: Callable[[], object] = _gone
         # CPython shares its objects of no and of one byte: they are never written to.
         writable = _writable() if size > 1 else None
         if writable is None:

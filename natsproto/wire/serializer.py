@@ -28,7 +28,7 @@ _CRLF: Final = b"\r\n"
 # --- client role ----------------------------------------------------------------------------------
 
 
-def connect(data: Mapping[str, Any]) -> Buffers:
+def connect(data: Mapping[str, object]) -> Buffers:
     """``CONNECT {…}``. ``data`` is written as it is: the caller decides what may leave the process."""
     return [b"CONNECT " + _json(data) + _CRLF]
 
@@ -151,7 +151,7 @@ def pong() -> Buffers:
 # --- server role ----------------------------------------------------------------------------------
 
 
-def info(data: Mapping[str, Any]) -> Buffers:
+def info(data: Mapping[str, object]) -> Buffers:
     """``INFO {…}``."""
     return [b"INFO " + _json(data) + _CRLF]
 
@@ -205,7 +205,7 @@ def err(text: str) -> Buffers:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
+def _json(data: Mapping[str, object]) -> bytes:
     try:
         return json.dumps(dict(data), separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -85,7 +85,7 @@ was heard there, chunks are deleted one by one, and what is not found is looked 
 PATIENCE = 2.0
 """Seconds the creation of a consumer may take where another server might be given the next one."""
 
-About = tuple[Any, Any, Any, Any]
+About = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
 """What a caller says of an object: description, filename, headers, metadata; ``None`` = nothing."""
 
 NOTHING_SAID: About = (None, None, None, None)
@@ -698,12 +698,12 @@ class Bucket:
             except APIError:
                 pass  # gone already, or not allowed
 
-    async def shielded(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def shielded(self, coroutine: Coroutine[object, None, T]) -> T:
         """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
         task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-cleanup", due=True)
         return await asyncio.shield(task)
 
-    async def outlast(self, coroutine: Coroutine[Any, Any, T], grace: float = 5.0) -> T:
+    async def outlast(self, coroutine: Coroutine[object, None, T], grace: float = 5.0) -> T:
         """:meth:`shielded`, and a cancelled caller waits ``grace`` seconds for the end of it."""
         task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-outlast", due=True)
         try:

@@ -6,7 +6,7 @@ A leader that was cut off from the others goes on answering until it notices, an
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.errors import RemoteProtocolError
 from natsproto.jetstream.api.codec import is_number
@@ -37,7 +37,7 @@ async def count_messages(bucket: Bucket, subject: str, wanted: int) -> int:
         await asyncio.sleep(PAUSE)
 
 
-def _count(info: dict[str, Any], subject: str) -> int:
+def _count(info: dict[str, object], subject: str) -> int:
     state = info.get("state")
     subjects = state.get("subjects") if isinstance(state, dict) else None
     count = subjects.get(subject, 0) if isinstance(subjects, dict) else 0
@@ -46,7 +46,7 @@ def _count(info: dict[str, Any], subject: str) -> int:
     return count
 
 
-def leads(info: dict[str, Any]) -> bool:
+def leads(info: dict[str, object]) -> bool:
     """Whether the answer to ``STREAM.INFO`` shows that a majority has been heard from lately."""
     cluster = info.get("cluster")
     replicas = cluster.get("replicas") if isinstance(cluster, dict) else None
@@ -56,7 +56,7 @@ def leads(info: dict[str, Any]) -> bool:
     return 2 * (heard + 1) > len(replicas) + 1
 
 
-def _heard(replica: Any) -> bool:
+def _heard(replica: object) -> bool:
     if not isinstance(replica, dict) or replica.get("offline"):
         return False
     active = replica.get("active")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from typing import Any
 
 
-def end_dropped(owner: Any, task: asyncio.Task[Any] | None, advice: str) -> None:
+def end_dropped(owner: object, task: asyncio.Task[object] | None, advice: str) -> None:
     """End the task of an object that is going away; called by its ``__del__``.
 
     The task must not refer to the object, or it would never go. It cleans up as if it were cancelled: what it

@@ -5,29 +5,44 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import Client
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes done so far, and how many there are (``None`` = unknown)."""
 
-Verb = TypeVar("Verb", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+class HasClient(Protocol):
+    """What has operations."""
+
+    @property
+    def client(self) -> Client: ...
 
 
-def operation(verb: Verb) -> Verb:
+Owner = TypeVar("Owner", bound=HasClient)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def operation(
+    verb: Callable[Concatenate[Owner, P], Coroutine[object, None, T]],
+) -> Callable[Concatenate[Owner, P], Coroutine[object, None, T]]:
     """Mark a method as an operation of ``self.client``: drain() lets it end, close() lets it clean up.
 
     In another event loop or thread than the client's it is refused at once.
     """
 
     @functools.wraps(verb)
-    async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def run(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.client.connection.operation():
             return await verb(self, *args, **kwargs)
 
-    return cast(Verb, run)
+    return run
 
 
-def gives_awaitables(function: Any) -> bool:
+def gives_awaitables(function: Callable[..., object]) -> bool:
     """Whether a call must be awaited: ``async def``, also behind wrappers, or an object that is called so."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -36,7 +51,7 @@ def gives_awaitables(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def check_callback(what: str, function: Any) -> None:
+def check_callback(what: str, function: object) -> None:
     """Refuse what would never run: callbacks are called, not awaited.
 
     Raises:

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto._values import printable
 
@@ -29,7 +29,7 @@ from .transfer import get, put, put_name
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StreamInfo
-    from objstore.format.models import InvalidMeta, ObjectInfo, ObjectStoreStatus
+    from objstore.format.models import BucketFields, InvalidMeta, ObjectInfo, ObjectStoreStatus
     from objstore.store import ObjectStore
 
 COUNTING = 8
@@ -218,7 +218,7 @@ async def rm(args: Namespace, out: Output) -> None:
 
 async def bucket(args: Namespace, out: Output) -> None:
     """``bucket add BUCKET``."""
-    params: dict[str, Any] = {
+    params: BucketFields = {
         "bucket": args.bucket,
         "description": args.description,
         "ttl": args.ttl,
@@ -236,7 +236,7 @@ async def bucket(args: Namespace, out: Output) -> None:
             out.note(f"bucket {args.bucket!r} is there")
 
 
-HANDLERS: dict[str, Callable[[Namespace, Output], Coroutine[Any, Any, None]]] = {
+HANDLERS: dict[str, Callable[[Namespace, Output], Coroutine[object, None, None]]] = {
     "put": put,
     "get": get,
     "ls": ls,

@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from .output import CommandError, Output, interruptible, is_terminal
 
@@ -31,6 +31,32 @@ _IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey")
 _TLS = ("tlsca", "tlscert", "tlskey")
 
 
+class ConnectOptions(TypedDict, total=False):
+    """The options of :func:`natsproto.connect` that this command has a use for."""
+
+    user: str | None
+    password: str | None
+    token: str | Callable[[], str]
+    creds: str
+    nkey_seed: str
+    tls: ssl.SSLContext
+    tls_first: bool
+    inbox_prefix: str
+    connect_timeout: float
+    request_timeout: float
+    name: str
+    disconnected_cb: Callable[[], None]
+    reconnect_wait_max: float
+
+
+class JetStreamOptions(TypedDict, total=False):
+    """Those of ``Client.jetstream``."""
+
+    timeout: float
+    domain: str
+    prefix: str
+
+
 class Settings:
     """Where and how to connect.
 
@@ -42,10 +68,10 @@ class Settings:
 
     __slots__ = ("jetstream", "options", "servers")
 
-    def __init__(self, servers: str, options: dict[str, Any], jetstream: dict[str, Any]) -> None:
+    def __init__(self, servers: str, options: ConnectOptions, jetstream: JetStreamOptions) -> None:
         self.servers: str = servers
-        self.options: dict[str, Any] = options
-        self.jetstream: dict[str, Any] = jetstream
+        self.options: ConnectOptions = options
+        self.jetstream: JetStreamOptions = jetstream
 
 
 def check_connection(args: Namespace) -> None:
@@ -96,7 +122,7 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
         options["tls_first"] = True
     if context.get("inbox_prefix"):
         options["inbox_prefix"] = context["inbox_prefix"]
-    jetstream: dict[str, Any] = {"timeout": options.get("request_timeout", REQUEST_TIMEOUT)}
+    jetstream: JetStreamOptions = {"timeout": options.get("request_timeout", REQUEST_TIMEOUT)}
     domain = args.js_domain or context.get("jetstream_domain")
     if domain:
         jetstream["domain"] = domain
@@ -109,7 +135,7 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
 
 
-def _timeouts(args: Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+def _timeouts(args: Namespace, environ: Mapping[str, str]) -> ConnectOptions:
     seconds: float | None = args.timeout
     if seconds is None and environ.get("NATS_TIMEOUT"):
         from argparse import ArgumentTypeError
@@ -125,7 +151,7 @@ def _timeouts(args: Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _credentials(
     args: Namespace, environ: Mapping[str, str], context: Mapping[str, str], out: Output
-) -> dict[str, Any]:
+) -> ConnectOptions:
     """One way to prove who we are: the first of options, environment and context that says anything."""
     if any(getattr(args, key) is not None for key in _IDENTITY):
         given = {key: getattr(args, key) for key in _IDENTITY}
@@ -266,17 +292,19 @@ async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
             from .local import LocalDirectory
 
             options = _timeouts(args, os.environ)
+            options["name"] = NAME
             async with LocalDirectory(args.local) as directory:
                 if directory.exposed:
                     out.warn(f"{directory.directory!r} {directory.exposed}")
-                async with directory.connect(name=NAME, **options) as client:
+                async with directory.connect(**options) as client:
                     timeout = options.get("request_timeout", REQUEST_TIMEOUT)
                     yield Session(client, client.jetstream(timeout=timeout), patient=True)
             return
         import natsproto
 
         found = settings(args, os.environ, out)
-        async with natsproto.connect(found.servers, name=NAME, **found.options) as client:
+        found.options["name"] = NAME
+        async with natsproto.connect(found.servers, **found.options) as client:
             yield Session(client, client.jetstream(**found.jetstream), patient=False)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from .output import CommandError
 
@@ -77,7 +76,7 @@ def load_context(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     return fields
 
 
-def _read(name: str, path: str) -> dict[str, Any]:
+def _read(name: str, path: str) -> dict[str, object]:
     import json
 
     try:

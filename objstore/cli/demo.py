@@ -11,7 +11,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto._values import printable
 
@@ -128,7 +128,7 @@ class Report:
 
     def __init__(self, out: Output) -> None:
         self._plain = not out.json
-        self.document: dict[str, Any] = {}
+        self.document: dict[str, object] = {}
 
     def _line(self, what: str, text: str) -> None:
         self._print(f"{what:<9} {printable(text)}")

@@ -18,7 +18,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from natsproto._owner import peer_user
@@ -27,9 +27,13 @@ from natsproto.errors import AuthorizationError, NatsError, ServerProcessError, 
 from .output import CommandError
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from natsproto.aio.client import Client
     from natsproto.server import LocalServer
     from natsproto.transport import Transport
+
+    from .connection import ConnectOptions
 
 LOCK_NAME = "objstore.lock"
 JOIN = 30.0
@@ -97,7 +101,7 @@ class LockFile:
 
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, object]:
         """What it says; ``{}`` while it is empty or just being written, or its address is none."""
         import json
 
@@ -110,7 +114,7 @@ class LockFile:
             return {}
         return document
 
-    def write(self, document: dict[str, Any]) -> None:
+    def write(self, document: dict[str, object]) -> None:
         """Replace what it says; only with the lock."""
         import json
 
@@ -192,7 +196,7 @@ class LocalDirectory:
         return ""
 
     @asynccontextmanager
-    async def connect(self, **options: Any) -> AsyncIterator[Client]:
+    async def connect(self, **options: Unpack[ConnectOptions]) -> AsyncIterator[Client]:
         """Connect to the directory's server, which is started if there is none.
 
         Raises:
@@ -209,9 +213,12 @@ class LocalDirectory:
             raise CommandError(f"{self.directory!r}: {self._refused}", 5) from exc
 
     @asynccontextmanager
-    async def _connected(self, options: dict[str, Any]) -> AsyncIterator[Client]:
+    async def _connected(self, options: ConnectOptions) -> AsyncIterator[Client]:
         lost = asyncio.Event()
-        client = await self._join(disconnected_cb=lost.set, reconnect_wait_max=0.25, **options)
+        options["token"] = lambda: self._token
+        options["disconnected_cb"] = lost.set
+        options["reconnect_wait_max"] = 0.25
+        client = await self._join(options)
         guard = asyncio.create_task(self._guard(client, lost), name="objstore-local")
         try:
             yield client
@@ -222,11 +229,11 @@ class LocalDirectory:
                 guard.exception()
             await client.close()
 
-    async def _connect(self, options: dict[str, Any]) -> Client:
+    async def _connect(self, options: ConnectOptions) -> Client:
         import natsproto
 
         port = urlsplit(self.url).port
-        connecting = natsproto.connect(f"nats://127.0.0.1:{port}", token=lambda: self._token, **options)
+        connecting = natsproto.connect(f"nats://127.0.0.1:{port}", **options)
         connecting.check_peer = self._check_peer
         return await connecting
 
@@ -250,15 +257,16 @@ class LocalDirectory:
             raise StaleConnectionError("the server ends, or was started just now")
         self._token = urlsplit(str(there.get("url"))).username or ""
 
-    async def _join(self, **options: Any) -> Client:
+    async def _join(self, options: ConnectOptions) -> Client:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + JOIN
         while True:
             if await self.try_start():
                 return await self._connect(options)
             there = self.lock.read()
-            if isinstance(there.get("url"), str) and _runs(there):
-                self.url = there["url"]
+            url = there.get("url")
+            if isinstance(url, str) and _runs(there):
+                self.url = url
                 try:
                     return await self._connect(options)
                 except (ConnectionError, TimeoutError, AuthorizationError):
@@ -333,7 +341,7 @@ class LocalDirectory:
                 await asyncio.sleep(POLL)
 
 
-def _port(before: dict[str, Any]) -> int | None:
+def _port(before: dict[str, object]) -> int | None:
     """Port of the server before."""
     return urlsplit(str(before.get("url", ""))).port or None
 
@@ -389,13 +397,13 @@ def check_peer(transport: Transport, otherwise: Callable[[], bool]) -> None:
         )
 
 
-def _runs(there: dict[str, Any]) -> bool:
+def _runs(there: dict[str, object]) -> bool:
     """Whether the server that a lock file speaks of runs."""
     pid, mark = there.get("pid"), there.get("mark")
     return isinstance(pid, int) and mark is not None and process_mark(pid) == mark
 
 
-async def _end_stale(before: dict[str, Any]) -> None:
+async def _end_stale(before: dict[str, object]) -> None:
     """Wait for the server of a starter that died; end it when nobody does. Only with the lock.
 
     Raises:
@@ -404,9 +412,10 @@ async def _end_stale(before: dict[str, Any]) -> None:
     for number, patience in ((0, LEFT_ALONE), (signal.SIGTERM, LEFT_ALONE), (signal.SIGKILL, 2.0)):
         if not _runs(before):
             return
-        if number:
+        pid = before.get("pid")
+        if number and isinstance(pid, int):
             try:
-                os.kill(before["pid"], number)
+                os.kill(pid, number)
             except ProcessLookupError:
                 return
         deadline = asyncio.get_running_loop().time() + patience
@@ -416,6 +425,3 @@ async def _end_stale(before: dict[str, Any]) -> None:
             await asyncio.sleep(POLL)
     if _runs(before):
         raise CommandError(f"the server of a command that died (pid {before['pid']}) cannot be ended", 5)
-
-
-__all__ = ["LocalDirectory", "LockFile", "Refused", "check_peer", "process_mark"]

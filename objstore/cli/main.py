@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..cli import arguments
 
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, out: Output) -> None:
     """Find the handler and run it in an event loop."""
-    handler: Callable[[argparse.Namespace, Output], Coroutine[Any, Any, None]]
+    handler: Callable[[argparse.Namespace, Output], Coroutine[object, None, None]]
     if args.command == "demo":
         from ..cli import demo
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .connection import session
 from .output import CommandError, Output, human_size, human_time
@@ -33,7 +33,7 @@ async def verify(args: Namespace, out: Output) -> None:
     out.note(f"nothing is wrong: {what}, {human_size(report.size)}, {how}")
 
 
-def verify_document(report: VerifyReport) -> dict[str, Any]:
+def verify_document(report: VerifyReport) -> dict[str, object]:
     """The JSON document of a check."""
     return {
         "bucket": report.bucket,
@@ -80,7 +80,7 @@ async def gc(args: Namespace, out: Output) -> None:
     out.note(f"{_many(removed, 'orphan')} removed, {len(report.recent)} too young")
 
 
-def gc_document(report: GcReport) -> dict[str, Any]:
+def gc_document(report: GcReport) -> dict[str, object]:
     """The JSON document of a collection."""
     from objstore.format.codec import format_rfc3339
 

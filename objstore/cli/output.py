@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from natsproto._values import printable
 
@@ -53,11 +53,11 @@ def human_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def object_document(info: ObjectInfo) -> dict[str, Any]:
+def object_document(info: ObjectInfo) -> dict[str, object]:
     """The JSON document of an object."""
     from objstore.format.codec import format_rfc3339
 
-    document: dict[str, Any] = {"name": info.name}
+    document: dict[str, object] = {"name": info.name}
     if info.description:
         document["description"] = info.description
     if info.headers:
@@ -91,9 +91,9 @@ def nanoseconds(age: timedelta | None) -> int:
     return 0 if age is None else age // timedelta(microseconds=1) * 1000
 
 
-def status_document(status: ObjectStoreStatus) -> dict[str, Any]:
+def status_document(status: ObjectStoreStatus) -> dict[str, object]:
     """The JSON document of a bucket."""
-    document: dict[str, Any] = {"bucket": status.bucket}
+    document: dict[str, object] = {"bucket": status.bucket}
     if status.description:
         document["description"] = status.description
     document |= {

@@ -12,14 +12,18 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 from .connection import session
 from .output import CommandError, Output, human_size, object_document
 
 if TYPE_CHECKING:
+    from io import FileIO
+
+    from objstore.format.memory import Payload
     from objstore.format.models import ObjectInfo
     from objstore.store import ObjectStore
+    from objstore.write.put import PutOptions
 
 STDIN_BLOCK = 256 * 1024
 
@@ -36,8 +40,7 @@ async def put(args: Namespace, out: Output) -> None:
     headers: dict[str, list[str]] = {}
     for key, value in args.headers:
         headers.setdefault(key, []).append(value)
-    options: dict[str, Any] = {
-        "headers": headers or None,
+    options: PutOptions = {
         "metadata": dict(args.metadata) or None,
         "chunk_size": args.chunk_size,
     }
@@ -52,9 +55,11 @@ async def put(args: Namespace, out: Output) -> None:
     async with session(args, out) as link:
         store = await link.open(args.bucket)
         if args.file == "-":
-            info = await store.put(name, _standard_input(), args.description, None, **options)
+            info = await store.put(
+                name, _standard_input(), args.description, None, headers or None, **options
+            )
         else:
-            info = await store.put_file(name, args.file, args.description, **options)
+            info = await store.put_file(name, args.file, args.description, None, headers or None, **options)
     if out.json:
         out.document(object_document(info))
         return
@@ -64,7 +69,7 @@ async def put(args: Namespace, out: Output) -> None:
     )
 
 
-def _standard_input() -> Any:
+def _standard_input() -> BinaryIO | AsyncIterator[bytes]:
     """A file if it is one (it can be read again after a failure), else pieces as they come."""
     try:
         descriptor = sys.stdin.fileno()
@@ -221,14 +226,14 @@ async def _to_stream(
     return info
 
 
-def _standard_output() -> Any:
+def _standard_output() -> FileIO:
     """Its descriptor without Python's buffer, which the end of the program would wait for."""
     if sys.stdout is None:
         raise CommandError("get: standard output is closed", 1)
     return open(sys.stdout.fileno(), "wb", 0, closefd=False)
 
 
-def _open_stream(path: str) -> Any:
+def _open_stream(path: str) -> FileIO:
     """Open what is there, at once: a pipe that nobody reads is an error.
 
     Somebody may have put a link or a file there since it was looked at: neither is followed or overwritten.
@@ -249,7 +254,7 @@ def _open_stream(path: str) -> Any:
     return open(descriptor, "wb", 0)
 
 
-def _write_all(file: Any, block: list[Any]) -> None:
+def _write_all(file: FileIO, block: list[Payload]) -> None:
     for buffer in block:
         view = memoryview(buffer)
         while view:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from natsproto.errors import RemoteProtocolError
 from objstore.errors import BadBucketError
@@ -45,7 +44,7 @@ _COVERED = (
 _MIN_TTL = timedelta(milliseconds=100)  # the server refuses a smaller max_age
 
 
-def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
+def stream_config(config: ObjectStoreConfig) -> dict[str, object]:
     """Check a bucket's configuration and return that of its stream.
 
     Only what differs from the server's defaults is there, and no key the server might not know.
@@ -58,7 +57,7 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
     def bad(what: str) -> BadBucketError:
         return BadBucketError(f"bucket {bucket!r}: {what}", bucket=bucket)
 
-    doc: dict[str, Any] = {
+    doc: dict[str, object] = {
         "name": stream_name(bucket),
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
         "retention": "limits",
@@ -82,9 +81,10 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
             raise bad(f"ttl must not be negative, got {config.ttl}")
         if timedelta(0) < config.ttl < _MIN_TTL:
             raise bad("a ttl below 100 ms is not supported by the server")
-        doc["max_age"] = config.ttl // timedelta(microseconds=1) * 1000
-        if doc["max_age"] > MAX_INTEGER:
+        max_age = config.ttl // timedelta(microseconds=1) * 1000
+        if max_age > MAX_INTEGER:
             raise bad(f"ttl is too long: {config.ttl}")
+        doc["max_age"] = max_age
     if config.max_bytes is not None:
         if not isinstance(config.max_bytes, int) or isinstance(config.max_bytes, bool):
             raise bad(f"max_bytes is an int, not {type(config.max_bytes).__name__}")
@@ -108,8 +108,9 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
     if config.mirror is not None:
         if config.sources:
             raise bad("a mirror takes from one bucket only: sources and mirror exclude each other")
-        doc["mirror"] = _encode_source(bucket, config.mirror, bad)
-        if config.allow_direct and "subject_transforms" not in doc["mirror"]:
+        mirror = _encode_source(bucket, config.mirror, bad)
+        doc["mirror"] = mirror
+        if config.allow_direct and "subject_transforms" not in mirror:
             doc["mirror_direct"] = True  # it answers for its origin, too: only where it knows its subjects
         del doc["subjects"]  # a mirror listens to nothing
         del doc["allow_rollup_hdrs"]
@@ -133,14 +134,14 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, Any]:
 
 def _encode_source(
     bucket: str, source: BucketSource | str, bad: Callable[[str], BadBucketError]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The stream to take from; subjects of another bucket are changed to this one's on the way."""
     if isinstance(source, str):
         source = BucketSource(source)
     if not isinstance(source, BucketSource):
         raise bad(f"a source is a bucket's name or a BucketSource, not {type(source).__name__}")
     origin = check_bucket(source.bucket)
-    doc: dict[str, Any] = {"name": stream_name(origin)}
+    doc: dict[str, object] = {"name": stream_name(origin)}
     if source.domain is not None:
         if (
             not isinstance(source.domain, str)
@@ -155,7 +156,7 @@ def _encode_source(
     return doc
 
 
-def _decode_source(value: Any) -> BucketSource | None:
+def _decode_source(value: object) -> BucketSource | None:
     doc = _as_dict(value)
     name = doc.get("name")
     if not isinstance(name, str):
@@ -166,12 +167,12 @@ def _decode_source(value: Any) -> BucketSource | None:
     return BucketSource(name.removeprefix("OBJ_"), domain)
 
 
-def _encode_placement(placement: Placement | None, bad: Callable[[str], BadBucketError]) -> dict[str, Any]:
+def _encode_placement(placement: Placement | None, bad: Callable[[str], BadBucketError]) -> dict[str, object]:
     if placement is None:
         return {}
     if not isinstance(placement, Placement):
         raise bad(f"placement is a Placement, not {type(placement).__name__}")
-    doc: dict[str, Any] = {}
+    doc: dict[str, object] = {}
     if placement.cluster is not None:
         if not isinstance(placement.cluster, str):
             raise bad(f"the cluster is a str, not {type(placement.cluster).__name__}")
@@ -185,18 +186,18 @@ def _encode_placement(placement: Placement | None, bad: Callable[[str], BadBucke
     return doc
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
+def _as_dict(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(document: Mapping[str, Any], key: str) -> str | None:
+def _text(document: Mapping[str, object], key: str) -> str | None:
     value = document.get(key)
     if value is not None and not isinstance(value, str):
         raise _wrong(key, value)
     return value or None
 
 
-def _number(document: Mapping[str, Any], key: str) -> int:
+def _number(document: Mapping[str, object], key: str) -> int:
     """A number of the API, which has 64 bits; 0 when it is not there."""
     value = document.get(key)
     if value is None:
@@ -206,18 +207,18 @@ def _number(document: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _list(document: Mapping[str, Any], key: str) -> list[Any] | tuple[Any, ...]:
+def _list(document: Mapping[str, object], key: str) -> Sequence[object]:
     value = document.get(key)
     if value is not None and not isinstance(value, list | tuple):
         raise _wrong(key, value)
     return value or ()
 
 
-def _wrong(key: str, value: Any) -> RemoteProtocolError:
+def _wrong(key: str, value: object) -> RemoteProtocolError:
     return RemoteProtocolError(f"an API answer has {key!r} of a wrong type or size: {type(value).__name__}")
 
 
-def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
+def bucket_config(config: Mapping[str, object]) -> ObjectStoreConfig:
     """Return the bucket's configuration that a stream's configuration, as the server gives it, stands for.
 
     Raises:
@@ -226,7 +227,8 @@ def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
     name = _text(config, "name") or ""
     placement = _as_dict(config.get("placement"))
     tags = _list(placement, "tags")
-    if not all(isinstance(tag, str) for tag in tags):
+    texts = tuple(tag for tag in tags if isinstance(tag, str))
+    if len(texts) != len(tags):
         raise _wrong("tags", tags)
     metadata = _own_metadata(config.get("metadata"))
     return ObjectStoreConfig(
@@ -236,7 +238,7 @@ def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
         _number(config, "max_bytes") or -1,
         _text(config, "storage") or "file",
         _number(config, "num_replicas") or 1,
-        Placement(_text(placement, "cluster"), tuple(tags)) if placement else None,
+        Placement(_text(placement, "cluster"), texts) if placement else None,
         metadata or None,
         compression=(_text(config, "compression") or "none") != "none",
         allow_direct=bool(config.get("allow_direct")),
@@ -247,15 +249,18 @@ def bucket_config(config: Mapping[str, Any]) -> ObjectStoreConfig:
     )
 
 
-def _own_metadata(value: Any) -> dict[str, str]:
+def _own_metadata(value: object) -> dict[str, str]:
     """Leave out what the server itself adds, from 2.11 on."""
-    found = _as_dict(value)
-    if not all(isinstance(item, str) for item in found.values()):
-        raise _wrong("metadata", value)
-    return {key: item for key, item in found.items() if not key.startswith("_nats.")}
+    own: dict[str, str] = {}
+    for key, item in _as_dict(value).items():
+        if not isinstance(item, str):
+            raise _wrong("metadata", value)
+        if not key.startswith("_nats."):
+            own[key] = item
+    return own
 
 
-def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatus:
+def store_status(stream_info: Mapping[str, object], count: int) -> ObjectStoreStatus:
     """Return a bucket's status.
 
     Args:
@@ -299,7 +304,7 @@ def store_status(stream_info: Mapping[str, Any], count: int) -> ObjectStoreStatu
     )
 
 
-def merge_config(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def merge_config(current: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
     """Return ``current`` with everything a bucket's configuration covers taken from ``wanted``.
 
     Fields this library does not know, and the server's own metadata, stay as they are.
@@ -314,7 +319,7 @@ def merge_config(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[
     return merged
 
 
-def config_matches(echoed: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def config_matches(echoed: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """Return the names of the fields of ``wanted`` that the server dropped or changed, ``[]`` when none.
 
     What the server adds (defaults, ``_nats.…`` metadata) does not count, nor does leaving out an empty value.
@@ -327,7 +332,7 @@ def config_matches(echoed: Mapping[str, Any], wanted: Mapping[str, Any]) -> list
     return [key for key, value in wanted.items() if not _kept(echoed.get(key), value)]
 
 
-def _kept(echo: Any, value: Any) -> bool:
+def _kept(echo: object, value: object) -> bool:
     if isinstance(value, Mapping):
         theirs = _as_dict(echo)
         return all(_kept(theirs.get(key), item) for key, item in value.items())

@@ -197,7 +197,7 @@ def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
     plain = _encode_plain(info, digest)
     if plain is not None:
         return plain
-    doc: dict[str, Any] = {"name": info.name}
+    doc: dict[str, object] = {"name": info.name}
     if info.description:
         doc["description"] = info.description
     if info.headers:
@@ -254,8 +254,8 @@ def _encode_plain(info: ObjectInfo, digest: bytes | None) -> bytes | None:
         return None
 
 
-def _encode_options(info: ObjectInfo) -> dict[str, Any]:
-    doc: dict[str, Any] = {}
+def _encode_options(info: ObjectInfo) -> dict[str, object]:
+    doc: dict[str, object] = {}
     options = info.options
     if options is not None:
         if options.link is not None:
@@ -271,7 +271,7 @@ def _encode_options(info: ObjectInfo) -> dict[str, Any]:
     return doc
 
 
-def _dump(doc: dict[str, Any], info: ObjectInfo) -> bytes:
+def _dump(doc: dict[str, object], info: ObjectInfo) -> bytes:
     try:
         # Only text read from somebody else's meta can hold lone surrogates: \uXXXX keeps them. The rest is
         # not escaped, or it might be three times as long as it was.
@@ -470,7 +470,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _text(doc: dict[str, Any], key: str) -> str:
+def _text(doc: dict[str, object], key: str) -> str:
     value = doc.get(key)
     if value is None:
         return ""
@@ -479,7 +479,7 @@ def _text(doc: dict[str, Any], key: str) -> str:
     return value
 
 
-def _count(doc: dict[str, Any], key: str) -> int:
+def _count(doc: dict[str, object], key: str) -> int:
     value = doc.get(key)
     if value is None:
         return 0
@@ -491,7 +491,7 @@ def _count(doc: dict[str, Any], key: str) -> int:
     return value
 
 
-def _decode_options(value: Any) -> tuple[ObjectMetaOptions | None, dict[str, Any]]:
+def _decode_options(value: object) -> tuple[ObjectMetaOptions | None, dict[str, object]]:
     if value is None:
         return None, {}
     if type(value) is not dict:
@@ -513,21 +513,21 @@ def _decode_options(value: Any) -> tuple[ObjectMetaOptions | None, dict[str, Any
     return ObjectMetaOptions(ObjectLink(target, _text(link, "name") or None), None, max_chunk_size), unknown
 
 
-def _decode_headers(value: Any) -> ObjectHeaders | None:
+def _decode_headers(value: object) -> ObjectHeaders | None:
     if value is None:
         return None
     if type(value) is not dict:
         raise _Invalid("'headers' is not an object")
-    if len(value) == 1 and type(value.get("inner")) is dict:  # async-nats before 0.44, nats.rs #1470
-        value = value["inner"]
+    inner = value.get("inner") if len(value) == 1 else None
+    found = inner if type(inner) is dict else value  # async-nats before 0.44, nats.rs #1470
     try:
-        headers = ObjectHeaders({key: [] if item is None else item for key, item in value.items()})
+        headers = ObjectHeaders({key: [] if item is None else item for key, item in found.items()})
     except TypeError as exc:
         raise _Invalid(f"'headers' is malformed: {exc}") from exc
     return headers or None
 
 
-def _decode_metadata(value: Any) -> dict[str, str]:
+def _decode_metadata(value: object) -> dict[str, str]:
     if value is None:
         return {}
     if type(value) is not dict:

@@ -14,7 +14,7 @@ Reading needs none of this.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from natsproto.errors import RemoteProtocolError
 from objstore.format.naming import all_chunks_subject, all_meta_subject
@@ -27,7 +27,7 @@ class Refusal(NamedTuple):
     """Why a stream cannot keep objects: the field, its value, what it does, and what to set."""
 
     field: str
-    value: Any
+    value: object
     why: str
     remedy: str
 
@@ -54,7 +54,7 @@ class Limits(NamedTuple):
     max_msgs: int = 0
 
 
-def limits_of(bucket: str, config: Mapping[str, Any]) -> Limits:
+def limits_of(bucket: str, config: Mapping[str, object]) -> Limits:
     """Judge a stream's configuration, as the server gives it; what is not there has its usual value.
 
     Raises:
@@ -72,12 +72,12 @@ def limits_of(bucket: str, config: Mapping[str, Any]) -> Limits:
     )
 
 
-def _limit(config: Mapping[str, Any], field: str) -> int:
+def _limit(config: Mapping[str, object], field: str) -> int:
     value = config.get(field)
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _refusal(bucket: str, config: Mapping[str, Any]) -> Refusal | None:
+def _refusal(bucket: str, config: Mapping[str, object]) -> Refusal | None:
     retention = config.get("retention") or "limits"
     if retention != "limits":
         return Refusal(
@@ -114,11 +114,15 @@ def _refusal(bucket: str, config: Mapping[str, Any]) -> Refusal | None:
     return _subjects_refusal(bucket, config)
 
 
-def _subjects_refusal(bucket: str, config: Mapping[str, Any]) -> Refusal | None:
+def _subjects_refusal(bucket: str, config: Mapping[str, object]) -> Refusal | None:
     wanted = (all_chunks_subject(bucket), all_meta_subject(bucket))
     subjects = config.get("subjects")
     if subjects is not None or config.get("sources"):  # a mirror has none and is read-only anyway
-        held = [subject for subject in subjects or () if isinstance(subject, str)]
+        held = (
+            [subject for subject in subjects if isinstance(subject, str)]
+            if isinstance(subjects, list)
+            else []
+        )
         lacking = [subject for subject in wanted if not any(_covers(pattern, subject) for pattern in held)]
         if lacking:
             return Refusal(

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from natsproto import _values
 from objstore.format import digest as _digest
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, is_nuid_of, stream_name
 
 
-def _by_value(target: Any, *names: str) -> None:
+def _by_value(target: object, *names: str) -> None:
     """Keep the text of these fields, whatever a subclass of ``str`` would make of itself on the wire."""
     for name in names:
         value = getattr(target, name)
@@ -209,7 +209,7 @@ class ObjectInfo:
     metadata: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     revision: int = field(default=0, kw_only=True)
     expires: datetime | None = field(default=None, kw_only=True)
-    extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    extra: Mapping[str, object] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         link = None if self.options is None else self.options.link
@@ -371,6 +371,25 @@ class ObjectStoreConfig:
     sources: Sequence[BucketSource | str] = field(default=(), kw_only=True)
 
 
+class BucketFields(TypedDict, total=False):
+    """The fields of :class:`objstore.ObjectStoreConfig`."""
+
+    bucket: str
+    description: str | None
+    ttl: timedelta | None
+    max_bytes: int
+    storage: str
+    replicas: int
+    placement: Placement | None
+    metadata: Mapping[str, str] | None
+    compression: bool
+    allow_direct: bool
+    allow_atomic: bool
+    allow_msg_ttl: bool
+    mirror: BucketSource | str | None
+    sources: Sequence[BucketSource | str]
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectStoreStatus:
     """A bucket's configuration and usage at one moment.
@@ -421,7 +440,7 @@ class ObjectStoreStatus:
     messages: int = field(default=0, kw_only=True)
     consumers: int = field(default=0, kw_only=True)
     created: datetime | None = field(default=None, kw_only=True)
-    raw: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    raw: Mapping[str, object] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @property
     def stream(self) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.backoff import Backoff
 from natsproto.errors import (
@@ -328,7 +328,7 @@ class _Pages:
         """Make a consumer for what follows the cursor."""
         bucket = self._bucket
         name = secret_name()
-        config: dict[str, Any] = {
+        config: dict[str, object] = {
             "name": name,
             "deliver_policy": "by_start_sequence" if self.cursor else "last_per_subject",
             "filter_subject": all_meta_subject(bucket.name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.aio.operations import check_loop
 
@@ -100,11 +100,11 @@ class Watcher:
     def _check_loop(self) -> None:
         check_loop(self._home)
 
-    def _wait_caught_up(self) -> Coroutine[Any, Any, None]:
+    def _wait_caught_up(self) -> Coroutine[object, None, None]:
         self._check_loop()
         return self._watch.wait_caught_up()
 
-    def __await__(self) -> Generator[Any, None, Watcher]:
+    def __await__(self) -> Generator[object, None, Watcher]:
         return self.start().__await__()
 
     async def __aenter__(self) -> Watcher:
@@ -121,8 +121,8 @@ class _CaughtUp:
 
     __slots__ = ("_wait",)
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, wait: Callable[[], Coroutine[object, None, None]]) -> None:
         self._wait = wait
 
-    def __await__(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[object, None, None]:
         return self._wait().__await__()

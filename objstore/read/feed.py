@@ -623,6 +623,3 @@ class _Window:
             return False
         # What is half here of a WebSocket frame is not seen by the parser.
         return not session.parser.idle or session.server.scheme in ("ws", "wss")
-
-
-__all__ = ["DEFAULT_WINDOW", "HEARTBEAT", "PROGRESS", "ChunkFeed", "Missing", "Part", "Sink", "WrongPlace"]

@@ -15,9 +15,10 @@ from ..errors import IntegrityError, ObjectChangedError
 from ..format.assembly import Assembly
 from ..format.models import shown
 from ..format.naming import is_safe_nuid
-from .feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
+from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, copy_blocks, drain, in_thread, nothing
 from .links import FollowLinks, resolve
+from .parts import Missing, WrongPlace
 from .ranges import Layout, find_part, prove
 from .sinks import BlockSink
 

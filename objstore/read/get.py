@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
 
@@ -23,9 +23,10 @@ from ..format.assembly import Assembly
 from ..format.digest import new_hasher, parse_digest
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .feed import DEFAULT_WINDOW, ChunkFeed, Missing
+from .feed import DEFAULT_WINDOW, ChunkFeed
 from .links import FollowLinks, resolve
 from .lookup import live_info
+from .parts import Missing
 from .ranges import damaged, read_range
 from .sinks import BlockSink, WholeSink
 
@@ -280,7 +281,7 @@ async def blocks(
 
 
 async def drain(
-    bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[Any, Any, None]
+    bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[object, None, None]
 ) -> AsyncGenerator[list[Payload], None]:
     """The blocks of a sink while its feed runs."""
     task = bucket.connection.spawn(sink.fill(reading), "objstore-feed")

@@ -32,7 +32,8 @@ from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, pick
-from .feed import ChunkFeed, Missing, Part, WrongPlace
+from .feed import ChunkFeed
+from .parts import Missing, Part, WrongPlace
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from natsproto.aio.operations import Hold, check_loop
 from natsproto.errors import ConnectionClosedError
@@ -16,9 +16,10 @@ from ..bucket.dropped import end_dropped
 from ..errors import IntegrityError
 from ..format.assembly import Assembly
 from ..format.models import shown
-from .feed import DEFAULT_WINDOW, ChunkFeed, Missing, WrongPlace
+from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, no_room, nothing
 from .links import FollowLinks
+from .parts import Missing, WrongPlace
 from .ranges import Irregular, Layout, damaged, find_part, measure, prove
 from .sinks import BlockSink
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..format.models import ObjectInfo
-    from .feed import Part
+    from .parts import Part
     from .sinks import Judge
 
 Payload = bytes | bytearray | memoryview
@@ -372,7 +373,7 @@ class OpenReader:
             bucket, info = await resolve(self._bucket, self._name, self._follow)
         return ObjectReader(bucket, shown(info), verify=self._verify, window=self._window)
 
-    def __await__(self) -> Generator[Any, None, ObjectReader]:
+    def __await__(self) -> Generator[object, None, ObjectReader]:
         return self._open().__await__()
 
     async def __aenter__(self) -> ObjectReader:

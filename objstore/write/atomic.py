@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.errors import NatsError, UnsupportedFeatureError
 from natsproto.subjects import check_publish_subject
@@ -133,7 +133,7 @@ class AtomicPut:
 
         Cancelled before the commit message is sent, nothing is stored.
         """
-        return BatchCommit(
+        commit = BatchCommit(
             self._bucket,
             self.info.name,
             encode_meta(self.info),
@@ -145,8 +145,9 @@ class AtomicPut:
             owns=self.info,
             before=before,
             discard=discard,
-            chunks=self._chunks,
         )
+        commit.chunks = self._chunks
+        return commit
 
 
 class BatchCommit(Commit):
@@ -155,9 +156,8 @@ class BatchCommit(Commit):
     A copy is a new batch under the same id; a batch that was not ended is forgotten by the server after 10 s.
     """
 
-    def __init__(self, *args: Any, chunks: list[bytes | memoryview], **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._chunks = chunks
+    chunks: list[bytes | memoryview]
+    """What is stored before the meta."""
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         bucket = self._bucket
@@ -165,7 +165,7 @@ class BatchCommit(Commit):
         ttl = b"" if self._ttl is None else ttl_line(self._ttl + CHUNK_GRACE)
         batch = Batch(bucket, timeout)
         try:
-            for chunk in self._chunks:
+            for chunk in self.chunks:
                 await batch.add(subject, chunk, b"NATS/1.0\r\n%b\r\n" % ttl)
         except AlreadyStored:
             self._bucket.atomic = False

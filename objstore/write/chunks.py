@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from natsproto.aio.lifeline import Lifeline, has_ended, lifeline
 from natsproto.backoff import Backoff
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
     from ..bucket.operation import Progress
+    from ..format.memory import Payload
 
 SETTLE = 5.0
 """Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
@@ -162,7 +163,7 @@ class ChunkSender:
                 await self._repair(exc)
 
     async def _send_pieces(self, chunker: Chunker) -> None:
-        pieces: AsyncIterator[Any] = self._source.pieces()
+        pieces: AsyncIterator[Payload] = self._source.pieces()
         try:
             async for piece in pieces:
                 for chunk in chunker.push(piece):
@@ -240,7 +241,7 @@ class ChunkSender:
         reached = self._window.acknowledged
         if reached or self._begun == 1:  # to start over is no progress
             budget.progress(ago=self._window.silent)
-        queued: deque[Any] = deque(() if refused is None else (refused,))
+        queued: deque[Payload] = deque(() if refused is None else (refused,))
         self._repaired = True
         while True:
             window = self._window
@@ -347,7 +348,7 @@ class ChunkSender:
                 max_payload=limit,
             )
 
-    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
+    async def _reconcile(self, last_seq: int, unproven: list[Payload]) -> tuple[int, int]:
         """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
 
         Returns how many of them are stored, in order, and the sequence of the last of those. Those that are

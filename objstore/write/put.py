@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from natsproto.errors import NatsError
 from natsproto.jetstream.api.errors import retryable
@@ -36,6 +36,8 @@ from .doubt import Unrepairable
 from .source import ObjectData, Source, open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..bucket.message_reads import MessageRead
 
 BATCH_ROOM = 128
@@ -58,6 +60,19 @@ class NewNames:
 
 RESTARTS = 2
 """How often a put starts over on a new nuid when its chunks cannot be repaired."""
+
+
+class PutOptions(TypedDict, total=False):
+    """The keywords of :meth:`objstore.ObjectStore.put`."""
+
+    metadata: Mapping[str, str] | None
+    options: ObjectMetaOptions | None
+    chunk_size: int | None
+    if_revision: int | None
+    window: int | None
+    progress: Progress | None
+    ttl: timedelta | None
+    atomic: bool
 
 
 class Put(ChunkSender):
@@ -425,7 +440,7 @@ def put(
     ttl: timedelta | None = None,
     atomic: bool = False,
     must_not_exist: bool = False,
-) -> Coroutine[Any, Any, ObjectInfo]:
+) -> Coroutine[object, None, ObjectInfo]:
     """Prepare one put, and return what runs it; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
     template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
     if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window <= 0):

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from math import inf
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natsproto.errors import InvalidNameError, NatsError
 from natsproto.jetstream.api.errors import WrongLastSequenceError
@@ -34,7 +34,9 @@ from .put import Put
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
+    from ..bucket.operation import Progress
     from ..commit.commit import Conflict
+    from ..format.memory import Payload
     from ..format.models import ObjectInfo
     from .source import Source
 
@@ -131,8 +133,20 @@ class ResumedPut(Put):
     header_room = NUMBER_ROOM
     window_class = NumberedWindow
 
-    def __init__(self, *args: Any, nuid: str | None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        bucket: Bucket,
+        template: ObjectInfo,
+        source: Source,
+        *,
+        chunk_size: int,
+        if_revision: int | None,
+        progress: Progress | None,
+        nuid: str | None,
+    ) -> None:
+        super().__init__(
+            bucket, template, source, chunk_size=chunk_size, if_revision=if_revision, progress=progress
+        )
         self._fixed = nuid
         self._restartable = self._source.restartable
         if nuid is not None:
@@ -400,7 +414,7 @@ class ResumedPut(Put):
             raise _Superseded
         self._last_time = None
 
-    async def _reconcile(self, last_seq: int, unproven: list[Any]) -> tuple[int, int]:
+    async def _reconcile(self, last_seq: int, unproven: list[Payload]) -> tuple[int, int]:
         """As in a put, but nothing is deleted: what is there may be what another sender has committed.
 
         Raises:

@@ -11,10 +11,15 @@ import stat
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, BinaryIO, Protocol, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, Union
 
 from ..bucket.operation import gives_awaitables
 from ..errors import SourceChangedError
+
+if TYPE_CHECKING:
+    from ..format.memory import Payload
+
+T = TypeVar("T")
 
 READ_BLOCK = 1024 * 1024
 """Bytes of one read of a file, made in a thread while the block before is being sent."""
@@ -78,7 +83,7 @@ class Source:
 
     def __init__(
         self,
-        opener: Callable[[], AsyncIterator[Any]] | None,
+        opener: Callable[[], AsyncIterator[Payload]] | None,
         *,
         restartable: bool,
         size: int | None = None,
@@ -91,9 +96,12 @@ class Source:
         self.size: int | None = size
         self.refills: bool = refills
 
-    def pieces(self) -> AsyncIterator[Any]:
+    def pieces(self) -> AsyncIterator[Payload]:
         """Start a pass; close it (``aclose``) when it is not read to its end."""
-        return _once(self.whole) if self._open is None else self._open()
+        if self._open is not None:
+            return self._open()
+        assert self.whole is not None
+        return _pieces((self.whole,))
 
 
 def open_source(data: Any) -> Source:
@@ -184,7 +192,7 @@ def _readable(data: Any) -> Source | None:
     )
 
 
-def _takes_size(read: Any) -> bool:
+def _takes_size(read: Callable[..., object]) -> bool:
     try:
         signature = inspect.signature(read)
     except (TypeError, ValueError):  # built in: nobody knows its arguments
@@ -196,7 +204,7 @@ def _takes_size(read: Any) -> bool:
     return True
 
 
-def _known_size(file: Any) -> int | None:
+def _known_size(file: object) -> int | None:
     """The bytes of a file object, where they are what its ``read()`` gives; ``None`` when that is not known.
 
     Only for the standard library's own: others (compressed files, say) may have the descriptor of one thing
@@ -204,7 +212,7 @@ def _known_size(file: Any) -> int | None:
     """
     if type(file).__module__ == "tempfile":
         file = getattr(file, "file", None) or getattr(file, "_file", None)
-    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+    raw = file.raw if type(file) is io.BufferedReader or type(file) is io.BufferedRandom else file
     if type(raw) is io.BytesIO:
         at, size = raw.tell(), raw.seek(0, io.SEEK_END)
         raw.seek(at)
@@ -220,16 +228,12 @@ def _whole(data: bytes | bytearray | memoryview) -> Source:
     return Source(None, restartable=True, size=size, refills=False, whole=data)
 
 
-async def _once(data: Any) -> AsyncIterator[Any]:
-    yield data
-
-
-async def _pieces(data: Iterable[Any]) -> AsyncIterator[Any]:
+async def _pieces(data: Iterable[Payload]) -> AsyncIterator[Payload]:
     for piece in data:
         yield piece
 
 
-async def _async_pieces(data: AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _async_pieces(data: AsyncIterable[Payload]) -> AsyncIterator[Payload]:
     async for piece in data:
         yield piece
 
@@ -241,7 +245,7 @@ def _position(file: Any) -> int | None:
         return None
 
 
-async def _stream(read: Callable[[int], Awaitable[Any]]) -> AsyncIterator[Any]:
+async def _stream(read: Callable[[int], Awaitable[object]]) -> AsyncIterator[Payload]:
     """Read what is read asynchronously: sending goes on meanwhile, so nothing need be read ahead."""
     while piece := _checked(await read(READ_BLOCK)):
         yield piece
@@ -288,26 +292,26 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
         )
 
 
-def in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
+def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
     """Run a call that may block for ever in a thread of its own, which no end of the program waits for."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[T] = loop.create_future()
 
-    def tell(setter: Callable[[Any], None], value: Any) -> None:
+    def tell(settle: Callable[[], None]) -> None:
         if not result.done():
-            setter(value)
+            settle()
 
     def run() -> None:
         try:
             found = call()
         except StopIteration:  # a future takes none
-            told = partial(tell, result.set_exception, RuntimeError("read() raised StopIteration"))
+            told = partial(result.set_exception, RuntimeError("read() raised StopIteration"))
         except BaseException as exc:
-            told = partial(tell, result.set_exception, exc)
+            told = partial(result.set_exception, exc)
         else:
-            told = partial(tell, result.set_result, found)
+            told = partial(result.set_result, found)
         try:
-            loop.call_soon_threadsafe(told)
+            loop.call_soon_threadsafe(tell, told)
         except RuntimeError:
             pass  # the loop is closed: nobody is left to tell
 
@@ -317,7 +321,7 @@ def in_daemon(call: Callable[[], Any]) -> asyncio.Future[Any]:
 
 async def _file(
     opener: Callable[[], Any], start: int | None, *, own: bool, size: int | None = None
-) -> AsyncIterator[Any]:
+) -> AsyncIterator[Payload]:
     """Read in a thread, one block ahead of what is being sent.
 
     Args:
@@ -330,14 +334,14 @@ async def _file(
     file: Any = None
     done = 0
 
-    def first() -> Any:
+    def first() -> object:
         nonlocal file
         file = opener()
         if start is not None:
             file.seek(start)
         return file.read(READ_BLOCK)
 
-    def release(reading: asyncio.Future[Any]) -> None:
+    def release(reading: asyncio.Future[object]) -> None:
         if not reading.cancelled() and reading.exception() is None:
             close = getattr(reading.result(), "close", None)  # a coroutine nobody will await
             if close is not None:

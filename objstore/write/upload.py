@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from natsproto.errors import PermissionsViolationError
 
 from ..bucket import numbered
-from ..bucket.bucket import Bucket, log
+from ..bucket.bucket import About, Bucket, log
 from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
@@ -29,6 +29,8 @@ from .resumed import ResumedPut, same_content, standing
 from .source import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from natsproto.aio.client import Client
 
     from ..bucket.operation import Progress
@@ -37,6 +39,19 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MAX_TOKEN = 1 << 20
+
+
+class Token(TypedDict):
+    """What a token says; a forged one may say anything, and is refused where that is used."""
+
+    version: int
+    bucket: str
+    name: str
+    nuid: str
+    chunk_size: int
+    description: str | None
+    headers: Mapping[str, str | Sequence[str]] | None
+    metadata: Mapping[str, str] | None
 
 
 class Upload:
@@ -50,7 +65,7 @@ class Upload:
         token: keep it: :meth:`ObjectStore.begin_upload` takes it to continue.
     """
 
-    def __init__(self, bucket: Bucket, document: dict[str, Any]) -> None:
+    def __init__(self, bucket: Bucket, document: Token) -> None:
         self._bucket = bucket
         self.client: Client = bucket.client
         self._document = document
@@ -109,7 +124,7 @@ class Upload:
             nuid = None
         about = (
             document.get("description"),
-            document.get("filename"),
+            None,
             document.get("headers"),
             document.get("metadata"),
         )
@@ -205,11 +220,10 @@ class Upload:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
 
 
-def begin(bucket: Bucket, name: str, about: dict[str, Any], chunk_size: int | None) -> Upload:
+def begin(bucket: Bucket, name: str, about: About, chunk_size: int | None) -> Upload:
     """A new upload; nothing is sent."""
-    values = (about.get("description"), about.get("filename"), about.get("headers"), about.get("metadata"))
-    template, size = prepare(bucket, name, values, None, chunk_size, None, NUMBER_ROOM)
-    document = {
+    template, size = prepare(bucket, name, about, None, chunk_size, None, NUMBER_ROOM)
+    document: Token = {
         "version": VERSION,
         "bucket": bucket.name,
         "name": name,
@@ -232,7 +246,7 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
     try:
         if not isinstance(token, str) or len(token) > MAX_TOKEN:
             raise ValueError
-        document = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
+        document: Token = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
         if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
             raise ValueError
         resolve_chunk_size(document["chunk_size"], 0)

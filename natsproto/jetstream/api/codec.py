@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from ..._values import brief
 from ...errors import LocalProtocolError, RemoteProtocolError
@@ -31,7 +31,7 @@ _decode = json.JSONDecoder().decode
 _escaped_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
 
 
-def dumps(document: Mapping[str, Any]) -> bytes:
+def dumps(document: Mapping[str, object]) -> bytes:
     """Return compact UTF-8 JSON.
 
     Raises:
@@ -55,7 +55,7 @@ def _unwritable(exc: Exception) -> LocalProtocolError:
     return LocalProtocolError(f"a request cannot be written as JSON: {type(exc).__name__}")
 
 
-def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> dict[str, Any]:
+def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> dict[str, object]:
     """Parse an API answer of at most ``limit`` bytes, by default :data:`MAX_ANSWER`.
 
     Raises:
@@ -92,12 +92,12 @@ def _values(text: bytes) -> int:
     return rest.count(b",") + rest.count(b"[") + rest.count(b"{")
 
 
-def is_number(value: Any) -> TypeGuard[int]:
+def is_number(value: object) -> TypeGuard[int]:
     """Whether a value is what servers count with: a number of 64 bits, not negative."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
-def number(document: Mapping[str, Any], key: str) -> int:
+def number(document: Mapping[str, object], key: str) -> int:
     """What an answer counts under ``key``; 0 when it says nothing of it, as some versions do.
 
     Raises:
@@ -114,14 +114,14 @@ def to_ns(value: timedelta) -> int:
     return (value.days * 86_400 + value.seconds) * 1_000_000_000 + value.microseconds * 1000
 
 
-def from_ns(value: Any) -> timedelta | None:
+def from_ns(value: object) -> timedelta | None:
     """A ``timedelta`` from nanoseconds, cut to microseconds; ``None`` for what is no positive int64."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 63:
         return None
     return timedelta(microseconds=value // 1000)
 
 
-def parse_time(text: Any) -> datetime:
+def parse_time(text: object) -> datetime:
     """An aware UTC ``datetime`` from the server's RFC 3339 (nanoseconds are cut to microseconds).
 
     Raises:

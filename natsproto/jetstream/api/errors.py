@@ -22,12 +22,11 @@ One class per code that callers act on, all below :class:`natsproto.errors.APIEr
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ... import _values
 from ...errors import (
     APIError,
-    BadSubjectError,
     InvalidNameError,
     NatsError,
     NoRespondersError,
@@ -150,7 +149,7 @@ BATCHES_IN_FLIGHT = 10210
 """Too many batches were begun and not ended; the server forgets them after seconds."""
 
 
-def api_error(error: Any) -> APIError:
+def api_error(error: object) -> APIError:
     """Build the error for the ``error`` object of an answer, whatever is in it."""
     fields = error if isinstance(error, dict) else {}
     code, err_code = fields.get("code"), fields.get("err_code")
@@ -176,7 +175,7 @@ def retryable(exc: BaseException) -> bool:
     return isinstance(exc, NatsError) and isinstance(exc, TimeoutError)
 
 
-def check_name(what: str, name: Any) -> str:
+def check_name(what: str, name: object) -> str:
     """Check a stream or consumer name, and return its text: the server answers an illegal one with silence.
 
     Raises:
@@ -190,27 +189,3 @@ def check_name(what: str, name: Any) -> str:
             f"{what} name {_values.brief(text)}: no . * > / \\, no white space, at most 255 characters"
         )
     return text
-
-
-__all__ = [
-    "APIError",
-    "BadSubjectError",
-    "ConsumerExistsError",
-    "ConsumerNotFoundError",
-    "InvalidNameError",
-    "JetStreamNotEnabledError",
-    "MaxConsumersError",
-    "MessageDeleteError",
-    "MessageNotFoundError",
-    "MessageTooLargeError",
-    "StorageFullError",
-    "StreamConfigError",
-    "StreamNameInUseError",
-    "StreamNotFoundError",
-    "StreamSealedError",
-    "TemporarilyUnavailableError",
-    "WrongLastSequenceError",
-    "api_error",
-    "check_name",
-    "retryable",
-]

@@ -10,56 +10,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Self
+from typing import Self
 
 from ...errors import RemoteProtocolError
 from .codec import from_ns, number, parse_time, to_ns
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _text_pairs(value: Any) -> bool:
+def _text_pairs(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-def _documents(value: Any) -> bool:
+def _documents(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -1 << 63 <= value < 1 << 64
 
 
-_RIGHT: dict[str, Callable[[Any], bool]] = {
+_RIGHT: dict[str, Callable[[object], bool]] = {
     "str": lambda value: isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
     "int": _whole,
     "timedelta": _whole,
     "list[str]": _texts,
     "dict[str, str]": _text_pairs,
-    "dict[str, Any]": lambda value: isinstance(value, dict),
-    "list[dict[str, Any]]": _documents,
+    "dict[str, object]": lambda value: isinstance(value, dict),
+    "list[dict[str, object]]": _documents,
 }
 """By the annotation of a field: whether the API's JSON has what belongs there."""
 
 
 class Document:
-    """Shared codec: which fields are durations is the only thing a subclass adds."""
+    """Shared codec, by the annotations of a subclass's fields."""
 
     __slots__ = ()
-    durations: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, document: Mapping[str, object]) -> Self:
         """Build from the API's JSON; unknown keys go to ``extra``.
 
         Raises:
             RemoteProtocolError: a field is missing, or of another type.
         """
-        known: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
+        known: dict[str, object] = {}
+        extra: dict[str, object] = {}
         names = cls.__dataclass_fields__  # type: ignore[attr-defined]
         for key, value in document.items():
             if key not in names or key == "extra":
@@ -72,18 +71,15 @@ class Document:
                 raise RemoteProtocolError(
                     f"an API answer has {key!r} of a wrong type in a {cls.__name__}: {type(value).__name__}"
                 )
-            if key in cls.durations:
-                known[key] = from_ns(value)
-            else:
-                known[key] = value
+            known[key] = from_ns(value) if kind == "timedelta" else value
         try:
             return cls(**known, extra=extra)  # type: ignore[call-arg]
         except TypeError as exc:
             raise RemoteProtocolError(f"an API answer lacks a field of {cls.__name__}: {exc}") from None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the API's JSON; ``None`` is left out."""
-        document: dict[str, Any] = dict(getattr(self, "extra", {}))
+        document: dict[str, object] = dict(getattr(self, "extra", {}))
         for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
             value = getattr(self, name)
             if name == "extra" or value is None:
@@ -95,8 +91,6 @@ class Document:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig(Document):
     """Configuration of a stream (ADR-8 and the server's ``StreamConfig``)."""
-
-    durations = frozenset({"max_age", "duplicate_window", "subject_delete_marker_ttl"})
 
     name: str
     description: str | None = None
@@ -112,9 +106,9 @@ class StreamConfig(Document):
     storage: str | None = None
     num_replicas: int | None = None
     duplicate_window: timedelta | None = None
-    placement: dict[str, Any] | None = None
-    mirror: dict[str, Any] | None = None
-    sources: list[dict[str, Any]] | None = None
+    placement: dict[str, object] | None = None
+    mirror: dict[str, object] | None = None
+    sources: list[dict[str, object]] | None = None
     sealed: bool | None = None
     deny_delete: bool | None = None
     deny_purge: bool | None = None
@@ -123,7 +117,7 @@ class StreamConfig(Document):
     mirror_direct: bool | None = None
     compression: str | None = None
     metadata: dict[str, str] | None = None
-    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    extra: dict[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +132,10 @@ class StreamInfo:
     last_seq: int
     num_subjects: int
     consumer_count: int
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, object] = field(repr=False)
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> StreamInfo:
+    def from_json(cls, document: dict[str, object]) -> StreamInfo:
         config, state = document.get("config"), document.get("state")
         if not isinstance(config, dict) or not isinstance(state, dict):
             raise RemoteProtocolError("a stream answer lacks its config or state")
@@ -161,8 +155,6 @@ class StreamInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerConfig(Document):
     """Configuration of a consumer."""
-
-    durations = frozenset({"ack_wait", "idle_heartbeat", "inactive_threshold", "max_expires"})
 
     name: str | None = None
     durable_name: str | None = None
@@ -186,7 +178,7 @@ class ConsumerConfig(Document):
     num_replicas: int | None = None
     mem_storage: bool | None = None
     metadata: dict[str, str] | None = None
-    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    extra: dict[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +189,10 @@ class ConsumerInfo:
     name: str
     config: ConsumerConfig
     num_pending: int
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, object] = field(repr=False)
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> ConsumerInfo:
+    def from_json(cls, document: dict[str, object]) -> ConsumerInfo:
         stream, name = document.get("stream_name"), document.get("name")
         config = document.get("config")
         if not isinstance(stream, str) or not isinstance(name, str) or not isinstance(config, dict):
@@ -214,41 +206,29 @@ class ConsumerInfo:
         )
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PubAck:
     """The server's acknowledgement of a publish: the message is stored as ``seq`` of ``stream``."""
 
-    __slots__ = ("domain", "duplicate", "seq", "stream")
-
-    def __init__(self, stream: str, seq: int, duplicate: bool = False, domain: str | None = None) -> None:
-        self.stream: str = stream
-        self.seq: int = seq
-        self.duplicate: bool = duplicate
-        self.domain: str | None = domain
+    stream: str
+    seq: int
+    duplicate: bool = False
+    domain: str | None = None
 
     def __repr__(self) -> str:
         return f"PubAck(stream={self.stream!r}, seq={self.seq}, duplicate={self.duplicate})"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class StoredMessage:
     """A message read from a stream. ``num_pending`` is set by batch reads: how many match after it."""
 
-    __slots__ = ("data", "header", "num_pending", "seq", "subject", "time")
-
-    def __init__(
-        self,
-        subject: str,
-        seq: int,
-        data: bytes,
-        header: bytes | None,
-        time: datetime,
-        num_pending: int | None = None,
-    ) -> None:
-        self.subject: str = subject
-        self.seq: int = seq
-        self.data: bytes = data
-        self.header: bytes | None = header
-        self.time: datetime = time
-        self.num_pending: int | None = num_pending
+    subject: str
+    seq: int
+    data: bytes
+    header: bytes | None
+    time: datetime
+    num_pending: int | None = None
 
     def __repr__(self) -> str:
         return f"<StoredMessage {self.subject!r} seq={self.seq} {len(self.data)} bytes>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from sys import getsizeof
-from typing import Any
 
 from ...errors import RemoteProtocolError
 
@@ -21,7 +20,7 @@ ENTRY = 100
 """Bytes of an entry besides its text, in the mapping that holds it."""
 
 
-def memory_of(values: Iterable[Any]) -> int:
+def memory_of(values: Iterable[object]) -> int:
     """How many bytes values of an answer take, about."""
     size = 0
     left = list(values)
@@ -45,7 +44,7 @@ class Paging:
         self._pages = 0
         self._memory = 0
 
-    def goes_on(self, answer: Mapping[str, Any], count: int, *, new: int, memory: int) -> bool:
+    def goes_on(self, answer: Mapping[str, object], count: int, *, new: int, memory: int) -> bool:
         """Take in a page.
 
         Args:
