@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ LONGEST_ADDRESS = 300
 """Characters of an announced address; a name in the DNS has up to 253."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Server:
     """One address to try, with what is known of it.
 
@@ -38,50 +40,20 @@ class Server:
         doubtful: announced in clear before the encryption, and never reached: tried after all others.
     """
 
-    __slots__ = (
-        "auth_failures",
-        "discovered",
-        "doubtful",
-        "failures",
-        "host",
-        "password",
-        "path",
-        "port",
-        "scheme",
-        "secured",
-        "tls_name",
-        "token",
-        "user",
-    )
-
-    def __init__(
-        self,
-        scheme: str,
-        host: str,
-        port: int,
-        *,
-        user: str | None = None,
-        password: str | None = None,
-        token: str | None = None,
-        path: str = "",
-        tls_name: str | None = None,
-        discovered: bool = False,
-        secured: bool = False,
-        doubtful: bool = False,
-    ) -> None:
-        self.scheme: str = scheme
-        self.host: str = host
-        self.port: int = port
-        self.user: str | None = user
-        self.password: str | None = password
-        self.token: str | None = token
-        self.path: str = path
-        self.tls_name: str | None = tls_name
-        self.discovered: bool = discovered
-        self.secured: bool = secured
-        self.doubtful: bool = doubtful
-        self.failures: int = 0
-        self.auth_failures: int = 0
+    scheme: str
+    host: str
+    port: int
+    _: KW_ONLY
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    path: str = ""
+    tls_name: str | None = None
+    discovered: bool = False
+    secured: bool = False
+    doubtful: bool = False
+    failures: int = 0
+    auth_failures: int = 0
 
     @property
     def url(self) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import ServerProcessError
@@ -18,6 +19,7 @@ _VERSION_TIMEOUT: Final = 10.0
 _versions: dict[tuple[str, int, int], str] = {}  # (path, mtime in ns, size): version
 
 
+@dataclass(frozen=True, slots=True)
 class ServerBinary:
     """A ``nats-server`` executable.
 
@@ -27,28 +29,14 @@ class ServerBinary:
         origin: ``"argument"``, ``"NATS_SERVER_BIN"``, ``"environment scripts"`` or ``"PATH"``.
     """
 
-    __slots__ = ("origin", "path", "version")
-
-    def __init__(self, path: str, version: str, origin: str) -> None:
-        self.path: str = path
-        self.version: str = version
-        self.origin: str = origin
+    path: str
+    version: str
+    origin: str
 
     @property
     def version_info(self) -> tuple[int, ...]:
         """The numbers of the version, to compare: ``(2, 15, 1)``."""
         return tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ServerBinary):
-            return NotImplemented
-        return (self.path, self.version, self.origin) == (other.path, other.version, other.origin)
-
-    def __hash__(self) -> int:
-        return hash((self.path, self.version, self.origin))
-
-    def __repr__(self) -> str:
-        return f"ServerBinary(path={self.path!r}, version={self.version!r}, origin={self.origin!r})"
 
 
 def find_server(binary: str | os.PathLike[str] | None = None) -> ServerBinary:
