@@ -18,6 +18,7 @@ from natsproto.wire import Pub
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import BIND_BUDGET
 from support.objects import CHUNK, assert_exact, pattern
+from support.waits import held
 
 BUDGET = 2.0
 TIMEOUT = 0.8
@@ -223,7 +224,7 @@ async def test_progress_renews_the_budget(proxy: FaultProxy, store: ObjectStore)
 async def test_a_slow_source_costs_no_budget(faulty: ObjectStore, store: ObjectStore) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield NEW[:CHUNK]
-        await asyncio.sleep(BUDGET)
+        await held(BUDGET)
         yield NEW[CHUNK:]
 
     async with asyncio.timeout(2 * BOUND):
@@ -324,7 +325,7 @@ async def test_a_put_whose_bytes_are_not_taken_while_others_come(
         while True:
             await nc.publish("tick", b".")
             await nc.flush()
-            await asyncio.sleep(0.01)
+            await held(0.01)
 
     ticking = asyncio.ensure_future(tick())
     proxy.blackhole(side="server")

@@ -16,6 +16,7 @@ from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Sub
 from support.calls import Calls
 from support.certs import make_certs
+from support.waits import held
 
 
 async def test_a13_only_the_slow_subscription_drops(server: LocalServer) -> None:
@@ -161,7 +162,7 @@ async def test_a6_one_direction_that_stands_still(
                     while nc.is_connected:
                         await source.publish("tick", b".")
                         await source.flush()
-                        await asyncio.sleep(0.01)
+                        await held(0.01)
 
                 ticking = asyncio.ensure_future(tick())
                 stalled.set()

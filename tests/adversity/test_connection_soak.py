@@ -12,6 +12,7 @@ import natsproto
 from natsproto.errors import NatsError, RequestTimeoutError
 from natsproto.server import LocalCluster, LocalServer
 from support.calls import Calls
+from support.waits import held
 
 pytestmark = pytest.mark.soak
 
@@ -66,7 +67,7 @@ async def test_a12_rolling_restarts_of_three_nodes() -> None:
                         counts["ok"] += 1
                     except NatsError:
                         counts["failed"] += 1
-                        await asyncio.sleep(0.01)
+                        await held(0.01)
 
             async def nemesis() -> None:
                 turn = 0

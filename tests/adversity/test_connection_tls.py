@@ -6,7 +6,6 @@ import asyncio
 import resource
 import ssl
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from support.calls import Calls
 from support.certs import Certs, make_certs
 from support.nkeys import USER, Key
 from support.tls import ServerMaker, made_servers, url
+from support.waits import eventually
 
 make = pytest.fixture(made_servers)
 
@@ -41,12 +41,6 @@ def start_with(server: LocalServer, certs: Certs) -> None:
     assert server._tls is not None
     server._tls = {**server._tls, "cert_file": certs.cert_file, "key_file": certs.key_file}
     server.start()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def test_upgrade_by_scheme_context_and_demand(
@@ -215,7 +209,7 @@ async def test_a9_a_certificate_swapped_at_a_restart(
         first.kill()
         await lost.until(1)
         start_with(first, make_certs(tmp_path))
-        await until(lambda: isinstance(nc.last_error, ssl.SSLCertVerificationError))
+        await eventually(lambda: isinstance(nc.last_error, ssl.SSLCertVerificationError))
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         with pytest.raises(NatsError):
             await nc.flush(0.4)
@@ -307,7 +301,7 @@ async def test_encryption_that_was_there_is_not_given_up(
         first.kill()
         await lost.until(1)
         async with ScriptedServer(impostor, port=first.port) as there:
-            await until(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
+            await eventually(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
             with pytest.raises(NatsError):
                 await nc.flush(0.3)
             assert not nc.is_connected
@@ -352,7 +346,7 @@ async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_c
             ) as nc:
                 await nc.publish("go")
                 await lost.until(1)
-                await until(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
+                await eventually(lambda: isinstance(nc.last_error, SecureConnectionRequiredError))
                 with pytest.raises(NatsError):
                     await nc.flush(0.3)
                 assert not nc.is_connected

@@ -23,6 +23,7 @@ from natsproto.wire import Event, Msg, Pub
 from objstore import ObjectStore
 from objstore.format.naming import meta_subject
 from objstore.listing.pages import _Pages
+from support.fake_session import turns
 from support.objects import impatient, read_raw, stream, write_raw
 
 NAMES = [f"n{number:02}" for number in range(40)]
@@ -192,7 +193,7 @@ async def test_the_end_of_an_iteration_is_bounded(
     connection = filled.js.client.connection
 
     async def silent(suffix: str, document: object = None, **options: object) -> dict[str, object]:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
         return {}
 
     pages = _Pages(filled._bucket)
@@ -212,7 +213,7 @@ async def test_an_iteration_is_closed_again_while_it_is_closed(
     deleted: list[str] = []
 
     async def slow(suffix: str, document: object = None, **options: object) -> dict[str, object]:
-        await asyncio.sleep(0.01)
+        await turns()
         deleted.append(suffix)
         return {}
 

@@ -27,6 +27,7 @@ from objstore.bucket.bucket import LOOKS
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
 from support.objects import CHUNK, MIB, impatient, pattern, stream
+from support.waits import held
 
 LIMIT = 30.0
 DATA = pattern(40 * CHUNK + 7)
@@ -148,7 +149,7 @@ async def test_a_copy_of_a_chunk_that_is_removed_meanwhile(
     async def removed_soon(read: Awaitable[Any]) -> Any:
         copy = await js.publish(subject, DATA[max(0, size - CHUNK) : size])
         reading = asyncio.ensure_future(read)
-        await asyncio.sleep(0.1)
+        await held(0.1)
         await js.delete_message(name, copy.seq)
         return await reading
 
@@ -183,7 +184,7 @@ async def test_blackhole(proxy: FaultProxy, faulty: ObjectStore) -> None:
 
     async def silence() -> None:
         proxy.blackhole()
-        await asyncio.sleep(0.8)
+        await held(0.8)
         proxy.blackhole(False)
 
     tasks: list[asyncio.Task[None]] = []

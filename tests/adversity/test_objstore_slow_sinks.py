@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
 from objstore import ObjectStore
 from support.objects import CHUNK, MIB, pattern, stream
+from support.waits import held, standstill
 
 SIZE = 24 * MIB
 WINDOW = MIB
@@ -61,7 +61,7 @@ async def test_a_reader_that_stops_for_a_while(bucket: ObjectStore, consumers: l
         for stop in (CHUNK + 3, 9 * MIB, SIZE):
             assert await reader.read(stop - position) == data[position:stop]
             position = stop
-            await asyncio.sleep(1.6)
+            await held(1.6)
     assert len(consumers) <= 1
 
 
@@ -73,7 +73,7 @@ async def test_a_reader_slower_than_the_server(bucket: ObjectStore, consumers: l
         async for piece in reader:
             assert piece == data[position : position + len(piece)]
             position += len(piece)
-            await asyncio.sleep(0.002)
+            await held(0.002)
     assert position == SIZE
     assert len(consumers) <= 1
 
@@ -86,7 +86,7 @@ async def test_memory_of_a_reader_that_does_not_read(bucket: ObjectStore) -> Non
         tracemalloc.start()
         try:
             assert await reader.read(10) == data[:10]
-            await asyncio.sleep(0.5)
+            await held(0.5)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -99,8 +99,6 @@ async def test_a_disk_slower_than_the_server(
     bucket: ObjectStore, consumers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writing thread holds every block back; the loop goes on."""
-    import time
-
     from objstore.read import get as _get
 
     data = pattern(SIZE, 3)
@@ -109,7 +107,7 @@ async def test_a_disk_slower_than_the_server(
 
     async def slow(function: Any, *args: object) -> Any:
         def run() -> Any:
-            time.sleep(0.02)
+            standstill(0.02)
             return function(*args)
 
         return await plain(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from natsproto.wire import Event, Msg, Pub
 from objstore import IntegrityError, ObjectStore
 from objstore.read.feed import HEARTBEAT, PROGRESS
 from support.objects import CHUNK, impatient, pattern
+from support.waits import eventually
 
 LIMIT = 30.0
 SIZE = 40 * CHUNK + 7
@@ -140,10 +142,8 @@ async def test_windows_that_overtake_each_other(
         window = asked.index(event.subject)
         seen[event.subject] = number = seen.get(event.subject, 0) + 1
         if number == 3:  # two went on to the client, which asks for the next window
-            for _ in range(200):
-                if len(asked) > window + 1 or not event.payload:
-                    break
-                await asyncio.sleep(0.01)
+            with contextlib.suppress(TimeoutError):
+                await eventually(lambda: len(asked) > window + 1 or not event.payload, within=2)
         if number >= 3 and len(asked) > window + 1 and window % 2 == 0:
             return HOLD
         if proxy.held and number == 2:
@@ -190,10 +190,8 @@ async def test_the_next_window_is_on_its_way_before_one_ends(proxy: FaultProxy, 
     async def to_client(event: Event, raw: bytes) -> None:
         nonlocal ended
         if isinstance(event, Msg) and event.header and event.header.startswith(b"NATS/1.0 204"):
-            for _ in range(500):  # the client has time to ask before it knows of the end
-                if len(asked) > ended + 1 or ended == 10:
-                    break
-                await asyncio.sleep(0.01)
+            with contextlib.suppress(TimeoutError):  # the client has time to ask before it knows of the end
+                await eventually(lambda: len(asked) > ended + 1 or ended == 10, within=5)
             ended += 1
 
     proxy.to_server, proxy.to_client = to_server, to_client

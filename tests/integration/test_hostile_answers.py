@@ -28,6 +28,7 @@ from objstore.bucket import message_reads as _message_reads
 from objstore.read import by_sequence as _by_sequence
 from objstore.read.ranges import Layout, measure
 from support.objects import pattern
+from support.waits import eventually
 
 DATA = pattern(300_000)
 VALUES: list[Any] = [None, "x", [1], {"a": 1}, 10**30]
@@ -341,14 +342,15 @@ async def test_answers_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> 
         await conn.handshake()
         while True:  # and reads nothing
             await conn.send(b"PING\r\n" * 1000)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
     async with ScriptedServer(script) as server, natsproto.connect(server.url, reconnect=False) as nc:
         session = nc.connection.session
         assert session is not None
         async with asyncio.timeout(40):
-            while session.lost is None:
+            while not session.congested:
                 session.write(b"PUB a 1000000\r\n" + bytes(1_000_000) + b"\r\n")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
+            await eventually(lambda: session.lost is not None, within=40)
         assert isinstance(session.lost, RemoteProtocolError)
         assert session._unread_pongs == 101

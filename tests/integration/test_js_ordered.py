@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +21,7 @@ from natsproto.server import LocalServer, find_server
 from natsproto.testing import DROP, DUPLICATE, HOLD, FaultProxy
 from natsproto.wire import Msg, Pub
 from support.skips import left_out
+from support.waits import standstill
 
 LIMIT = 30.0
 CHUNK = 128 * 1024
@@ -321,14 +321,14 @@ async def test_a_pause_of_the_application(js: JetStreamContext, name: str) -> No
 
     def then() -> None:
         if len(reader.seqs) in (1, 25, 50):
-            time.sleep(1.0)  # the loop stands still, that is the point
+            standstill(1.0)
 
     reader.then = then
     await reader.consumer.start()
     await reader.read(50)
     idle = reader.idle
     await reader.until(lambda: reader.idle > idle)
-    time.sleep(1.0)
+    standstill(1.0)
     await fill(js, name, 10)
     await reader.read(60)
     assert reader.consumer.restarts == 0

@@ -19,6 +19,7 @@ from objstore.commit.commit import unknown_outcome
 from objstore.read import files as _files
 from objstore.read.feed import DEFAULT_WINDOW
 from objstore.read.reader import ObjectReader
+from support.fake_session import turns
 from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
 from support.skips import left_out
 
@@ -286,7 +287,7 @@ async def test_hashing_a_begun_file_can_be_given_up(
         reads += 1
         if reads == 3:
             loop.call_soon_threadsafe(task.cancel)
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+            asyncio.run_coroutine_threadsafe(turns(), loop).result()
 
     reopen = _files._reopen
     monkeypatch.setattr(_files, "HASHED", 1000)

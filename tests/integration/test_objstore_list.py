@@ -25,6 +25,7 @@ from objstore import (
 from objstore.listing.watch import Watch
 from support.objects import CHUNK, meta_subject, pattern, read_raw, stream, write_raw
 from support.steps import cancel_at
+from support.waits import eventually
 
 LIMIT = 20.0
 BAD: dict[str, Any] = {
@@ -352,8 +353,7 @@ async def test_watch_slow_reader(store: ObjectStore) -> None:
         await store.put("end", b"")
         async with asyncio.timeout(LIMIT):
             await reading
-            while "end" not in slow._watch._pending:  # noqa: ASYNC110 - it has a consumer of its own
-                await asyncio.sleep(0.01)
+        await eventually(lambda: "end" in slow._watch._pending)  # it has a consumer of its own
         assert len(slow._watch._pending) <= 4
         found = await take(slow, 4)
         assert [(info.name, info.description) for info in found] == [

@@ -29,7 +29,7 @@ from objstore import (
     OutcomeUnknownError,
 )
 from objstore.bucket.bucket import Bucket
-from support.simulation import Link, Stream, VirtualLoop
+from support.simulation import Link, Stream, VirtualLoop, passing
 
 SEEDS = int(os.environ.get("SIMULATIONS", "40"))
 CLIENTS = 3
@@ -123,7 +123,7 @@ async def slowly(chance: Random, data: bytes) -> AsyncIterator[bytes]:
     """A source that cannot be read twice, and stands still now and then."""
     for start in range(0, len(data), 32):
         if chance.random() < 0.2:
-            await asyncio.sleep(chance.choice((0.01, 1, 1, 50)))
+            await passing(chance.choice((0.01, 1, 1, 50)))
         yield data[start : start + 32]
 
 
@@ -181,12 +181,12 @@ async def work(
             assert isinstance(task.exception(), NatsError), repr(task.exception())
             assert not isinstance(task.exception(), UNDUE), repr(task.exception())
             operation.end = "failed"
-        await asyncio.sleep(chance.choice((0, 0.01, 1.0)))
+        await passing(chance.choice((0, 0.01, 1.0)))
 
 
 async def misfortunes(stream: Stream, links: list[Link], chance: Random) -> None:
     while True:
-        await asyncio.sleep(chance.choice((0.002, 0.02, 0.3, 2.0)))
+        await passing(chance.choice((0.002, 0.02, 0.3, 2.0)))
         match chance.randrange(7):
             case 0 | 1 | 2:
                 chance.choice(links).cut()
@@ -213,7 +213,7 @@ async def history(
         for link in links:
             link.peers = links
     log: list[Operation] = []
-    trouble = asyncio.ensure_future(asyncio.sleep(1e9) if calm else misfortunes(stream, links, chance))
+    trouble = asyncio.ensure_future(passing(1e9) if calm else misfortunes(stream, links, chance))
     count = OPS if mix is KINDS else 2 * OPS
     workers = [asyncio.ensure_future(work(link, chance, n, log, mix, count)) for n, link in enumerate(links)]
     try:
@@ -231,7 +231,7 @@ async def history(
     # Whatever is still on its way arrives; then the one client that is left for certain cleans up.
     stream.full = False
     links[0].back()
-    await asyncio.sleep(300)
+    await passing(300)
     found = list(stream.wrong)
     await links[0].store.gc(older_than=timedelta(0))
     found += stream.wrong[len(found) :]

@@ -68,6 +68,11 @@ def in_virtual_time(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop.close()
 
 
+async def passing(seconds: float) -> None:
+    """Let virtual time pass: it costs none of the real one."""
+    await asyncio.sleep(seconds)
+
+
 @dataclass
 class Stored:
     seq: int

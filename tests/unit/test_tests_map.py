@@ -1,4 +1,4 @@
-"""Whoever looks for the tests of a file finds them by its path, and reads no file that has no end."""
+"""Whoever looks for the tests of a file finds them by its path; no file has no end; no test sleeps."""
 
 from __future__ import annotations
 
@@ -139,3 +139,25 @@ def test_no_file_is_too_long() -> None:
         for path in sorted((ROOT / "tests").rglob("*.py"))
     }
     assert [path for path, lines in lengths.items() if lines > MOST_LINES] == []
+
+
+def sleeps(path: Path) -> list[int]:
+    """Lines with a sleep that is not ``sleep(0)``."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "attr", "") == "sleep" or getattr(node.func, "id", "") == "sleep")
+        and [ast.unparse(argument) for argument in node.args] != ["0"]
+    ]
+
+
+def test_no_test_sleeps() -> None:
+    """It waits for a condition, or says why it lasts: ``support.waits``. Only the soak keeps a pace."""
+    found = {
+        str(path.relative_to(ROOT)): sleeps(path)
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if path.relative_to(ROOT).parts[1] not in ("support", "soak")
+    }
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert sleeps(ROOT / "tests" / "support" / "waits.py")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import string
-import time
 from itertools import pairwise
 
 import pytest
@@ -22,6 +21,7 @@ from natsproto.headers import encode_headers
 from natsproto.wire import Msg
 from support.fake_session import FakeServer
 from support.simulation import in_virtual_time
+from support.waits import standstill
 
 
 class Slot(ReplySlot):
@@ -251,7 +251,7 @@ async def test_deadlines_that_passed_while_the_loop_stood_still() -> None:
     in_order = [
         slot.token for slot in sorted(slots, key=lambda slot: slot.deadline)
     ]  # by when each was armed
-    time.sleep(0.01)
+    standstill(0.01)
     await log.wait()
     assert log.tokens == in_order
     mux.on_end(None)

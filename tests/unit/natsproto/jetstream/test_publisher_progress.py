@@ -12,6 +12,7 @@ from natsproto.errors import (
 from natsproto.jetstream import publisher
 from support.fake_session import FakeServer, turns
 from support.publish_windows import ack, make, refuse
+from support.simulation import in_virtual_time, passing
 
 
 @pytest.fixture
@@ -82,20 +83,22 @@ async def test_waiting_for_the_application_is_no_silence(server: FakeServer) -> 
     window.close()
 
 
-async def test_progress_counts_not_the_whole(server: FakeServer) -> None:
+def test_progress_counts_not_the_whole() -> None:
     """Each acknowledgement gives the rest another interval."""
-    loop = asyncio.get_running_loop()
-    window = make(server, progress_timeout=1.0)  # a busy machine takes its time between two of them
-    for _ in range(4):
-        await window.publish(b"x")
-    settling = asyncio.ensure_future(window.settle())
-    for n in range(4):
-        turn = loop.create_future()
-        loop.call_later(0.3, turn.set_result, None)
-        await turn
-        ack(server, n, n + 1)
-    await settling
-    window.close()
+
+    async def work() -> None:
+        server = FakeServer()
+        window = make(server, progress_timeout=1.0)
+        for _ in range(4):
+            await window.publish(b"x")
+        settling = asyncio.ensure_future(window.settle())
+        for n in range(4):
+            await passing(0.5)
+            ack(server, n, n + 1)
+        await settling
+        window.close()
+
+    in_virtual_time(work)
 
 
 async def test_quiesce_is_bounded(server: FakeServer) -> None:

@@ -14,7 +14,7 @@ from objstore.bucket.budget import Budget
 from objstore.bucket.retry import retrying
 from objstore.write.doubt import in_vain
 from support.fake_session import FakeServer
-from support.simulation import in_virtual_time
+from support.simulation import in_virtual_time, passing
 
 
 @pytest.fixture
@@ -49,10 +49,8 @@ def test_progress_in_a_bound_renews_it() -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for _ in range(3):
-            turn = loop.create_future()
-            loop.call_later(0.2, turn.set_result, None)
             async with budget.bound():
-                await turn
+                await passing(0.2)
                 budget.progress()
         assert loop.time() - began > budget.seconds
 

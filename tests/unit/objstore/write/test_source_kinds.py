@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from objstore.bucket.operation import check_callback
 from objstore.format.chunking import Chunker, flat_view
 from objstore.write import source as _source
 from objstore.write.source import RELEASE, open_source
+from support.waits import eventually, eventually_here
 
 DATA = bytes(range(256)) * 10
 
@@ -440,6 +440,21 @@ async def test_a_named_pipe(tmp_path: Path) -> None:
     await writing
 
 
+def named(name: str) -> set[int]:
+    """Threads of this process."""
+    return {thread.native_id for thread in threading.enumerate() if thread.name == name and thread.native_id}
+
+
+def threads(pid: int) -> set[int]:
+    return {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+
+
+def asleep(pid: int, which: set[int]) -> bool:
+    """Whether there are any of these threads, and all of them wait in the kernel."""
+    stats = [Path(f"/proc/{pid}/task/{tid}/stat").read_text() for tid in which]
+    return bool(stats) and all(stat.rpartition(") ")[2].startswith("S") for stat in stats)
+
+
 @pytest.mark.parametrize("opened", [False, True], ids=["path", "file"])
 async def test_a_pipe_that_stays_silent(tmp_path: Path, opened: bool) -> None:
     """Whoever gives up waiting for it need not wait for its next byte."""
@@ -448,7 +463,7 @@ async def test_a_pipe_that_stays_silent(tmp_path: Path, opened: bool) -> None:
     keep = os.open(path, os.O_RDWR) if opened else -1
     file = path.open("rb") if opened else None
     reading = asyncio.create_task(read(path if file is None else file))
-    await asyncio.sleep(0.5)  # so it is at the pipe
+    await eventually(lambda: asleep(os.getpid(), named("objstore-read")))  # so it is at the pipe
     reading.cancel()
     async with asyncio.timeout(RELEASE + 5):
         await asyncio.wait([reading])
@@ -490,7 +505,7 @@ def test_one_interrupt_ends_the_program(tmp_path: Path, how: str) -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"reading\n"
-        time.sleep(0.3)
+        eventually_here(lambda: asleep(process.pid, threads(process.pid) - {process.pid}))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=RELEASE + 10)
     finally:
