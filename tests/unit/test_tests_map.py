@@ -21,13 +21,6 @@ WITHOUT = {
 """Source files without a unit file of their own, and why. Facades (``__init__.py``) need none."""
 
 NOT_YET = [
-    "natsproto/aio/callbacks.py",
-    "natsproto/aio/client.py",
-    "natsproto/aio/connect.py",
-    "natsproto/aio/connection.py",
-    "natsproto/aio/handlers.py",
-    "natsproto/aio/operations.py",
-    "natsproto/aio/session.py",
     "natsproto/errors.py",
     "natsproto/jetstream/api/paging.py",
     "natsproto/jetstream/message.py",

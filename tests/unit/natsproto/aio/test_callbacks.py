@@ -1,0 +1,182 @@
+"""Callbacks and background tasks: they do no harm when they raise, are bounded, and end with the client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from natsproto.aio.callbacks import FINISH_TIMEOUT, MAX_UNDER_WAY, MAX_WAITING, Callbacks
+from natsproto.errors import ConnectionClosedError
+from support.calls import Calls
+from support.fake_session import turns
+from support.simulation import in_virtual_time, passing
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_callback_runs_a_turn_later() -> None:
+    calls, told = Callbacks(), Calls()
+    calls.call(told, "this")
+    calls.call(None, "that")
+    calls.tell(None, "that")
+    assert told.items == []
+    await turns()
+    assert told.items == ["this"]
+
+
+async def test_a_raising_one_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    calls, told = Callbacks(), Calls()
+
+    def plain() -> None:
+        raise ValueError("plain")
+
+    async def later() -> None:
+        raise ValueError("later")
+
+    for call in (calls.call, calls.tell):
+        call(plain)
+        call(later)
+    calls.call(told)
+    await turns()
+    assert len(told) == 1
+    assert [record.getMessage() for record in caplog.records] == ["a callback raised"] * 4
+    await calls.finish()
+
+
+async def test_what_a_server_causes_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """The rest waits in order, what is more is left out with one line; then all begins anew."""
+    calls, told, go = Callbacks(), Calls(), asyncio.Event()
+
+    async def slow(number: int) -> None:
+        told(number)
+        await go.wait()
+
+    for number in range(MAX_UNDER_WAY + MAX_WAITING + 50):
+        calls.tell(slow, number)
+    await turns()
+    assert told.items == [*range(MAX_UNDER_WAY)]
+    assert len(caplog.records) == 1
+    go.set()
+    await told.until(MAX_UNDER_WAY + MAX_WAITING)
+    await turns()
+    assert told.items == [*range(MAX_UNDER_WAY + MAX_WAITING)]
+    calls.tell(slow, -1)
+    await turns()
+    assert told.items[-1] == -1
+    assert len(caplog.records) == 1
+
+
+async def test_settling_waits_for_what_ends_by_itself() -> None:
+    calls, go = Callbacks(), asyncio.Event()
+
+    async def cleaning() -> None:
+        await go.wait()
+
+    other = calls.spawn(never(), "other")
+    due = calls.spawn(cleaning(), "due", due=True)
+    settling = asyncio.ensure_future(calls.settle())
+    await turns()
+    assert not settling.done()
+    go.set()
+    await settling
+    assert (due.done(), other.done()) == (True, False)
+    await calls.finish()
+    assert other.cancelled()
+
+
+async def test_a_task_that_fails_is_its_owners() -> None:
+    calls = Callbacks()
+
+    async def fails() -> None:
+        raise ValueError("told by awaiting it")
+
+    task = calls.spawn(fails(), "fails")
+    await turns()
+    with pytest.raises(ValueError, match="told by awaiting it"):
+        await task
+    calls.spawn(fails(), "nobody awaits it")
+    await turns()  # and nothing is printed about that
+
+
+def test_what_is_late_is_cancelled() -> None:
+    async def work() -> None:
+        calls, ended = Callbacks(), Calls()
+
+        async def ends_soon() -> None:
+            await passing(FINISH_TIMEOUT / 2)
+            ended()
+
+        late = calls.spawn(never(), "late")
+        calls.call(ends_soon)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await calls.finish()
+        assert loop.time() - began == pytest.approx(FINISH_TIMEOUT)
+        assert len(ended) == 1
+        assert late.cancelled()
+
+    in_virtual_time(work)
+
+
+def test_who_does_not_end_when_cancelled_is_left() -> None:
+    async def work() -> None:
+        calls, go = Callbacks(), asyncio.Event()
+
+        async def stubborn() -> None:
+            while not go.is_set():
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    pass
+
+        task = calls.spawn(stubborn(), "stubborn")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await calls.finish()
+        assert loop.time() - began == pytest.approx(2 * FINISH_TIMEOUT)
+        assert not task.done()
+        go.set()
+        await task
+
+    in_virtual_time(work)
+
+
+async def test_cancelled_it_cancels_at_once() -> None:
+    calls = Callbacks()
+    task = calls.spawn(never(), "late")
+    finishing = asyncio.ensure_future(calls.finish())
+    await turns()
+    finishing.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([finishing, task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_a_callback_does_not_wait_for_its_own_end(deep: bool) -> None:
+    """Nor does a task that it has started."""
+    calls, done = Callbacks(), Calls()
+
+    async def closing() -> None:
+        await (asyncio.create_task(calls.finish()) if deep else calls.finish())
+        done()
+
+    calls.call(closing)
+    await done.until(1, timeout=FINISH_TIMEOUT / 2 + 5)
+
+
+async def test_another_loop_spawns_nothing() -> None:
+    calls = Callbacks()
+
+    def elsewhere() -> None:
+        async def work() -> None:
+            with pytest.raises(ConnectionClosedError, match="another event loop"):
+                calls.spawn(never(), "foreign")
+
+        asyncio.run(work())
+
+    await asyncio.to_thread(elsewhere)
+    await calls.finish()
