@@ -21,13 +21,6 @@ WITHOUT = {
 """Source files without a unit file of their own, and why. Facades (``__init__.py``) need none."""
 
 NOT_YET = [
-    "natsproto/errors.py",
-    "natsproto/jetstream/api/paging.py",
-    "natsproto/jetstream/message.py",
-    "natsproto/jetstream/object_stores.py",
-    "natsproto/server/configuration.py",
-    "natsproto/wire/control_lines.py",
-    "natsproto/wire/limits.py",
     "objstore/bucket/bucket.py",
     "objstore/bucket/capacity.py",
     "objstore/bucket/dropped.py",
