@@ -21,14 +21,6 @@ WITHOUT = {
 """Source files without a unit file of their own, and why. Facades (``__init__.py``) need none."""
 
 NOT_YET = [
-    "objstore/bucket/bucket.py",
-    "objstore/bucket/capacity.py",
-    "objstore/bucket/dropped.py",
-    "objstore/bucket/locate.py",
-    "objstore/bucket/message_reads.py",
-    "objstore/bucket/numbered.py",
-    "objstore/bucket/operation.py",
-    "objstore/bucket/retry.py",
     "objstore/change/delete.py",
     "objstore/change/links.py",
     "objstore/change/rename.py",

@@ -1,0 +1,151 @@
+"""One stored message, in whatever way the user may read; what a refusal and a wrong answer lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from natsproto.errors import PermissionsViolationError, RemoteProtocolError
+from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.message_reads import (
+    ANY_WAY,
+    AT_LEADER,
+    DIRECT_FIRST,
+    NO_MESSAGE,
+    PROOFS,
+    REFUSED_FOR,
+    MessageRead,
+    last_of,
+)
+from support.clock import Clock
+from support.memory_server import NO_MESSAGE as NONE
+from support.memory_server import MemoryServer
+
+SUBJECT = "$O.b.C.n"
+
+
+async def bound(server: MemoryServer, **config: Any) -> Bucket:
+    await server.bucket(**config)
+    bucket = await bind(server.js, "b")
+    server.put_raw(SUBJECT, b"first")
+    server.put_raw(SUBJECT, b"second", b"NATS/1.0\r\nA: 1\r\n\r\n")
+    server.verbs()
+    return bucket
+
+
+@pytest.mark.parametrize(
+    ("refused", "verb"),
+    [
+        ((), "STREAM.MSG.GET"),
+        (("STREAM.MSG.GET",), "DIRECT.GET"),
+        (("STREAM.MSG.GET", "DIRECT.GET"), "CONSUMER.CREATE"),
+    ],
+)
+async def test_the_next_best_way(server: MemoryServer, refused: tuple[str, ...], verb: str) -> None:
+    """Which ones are refused is known from the first refusal on."""
+    bucket = await bound(server)
+    server.refused = set(refused)
+    for _ in range(2):
+        message = await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
+        assert message is not None
+        assert (message.data, message.seq, message.subject) == (b"second", 2, SUBJECT)
+        assert message.header is not None
+        assert b"A: 1" in message.header
+    verbs = server.verbs()
+    assert verb in verbs
+    for each in refused:
+        assert verbs.count(each) <= 2  # direct get has two subjects
+    assert len(server.connection.mux) == 0
+
+
+async def test_a_right_that_is_given_later(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET"}
+    await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
+    server.refused = set()
+    assert not bucket.allowed(AT_LEADER[0])
+    Clock().forward(REFUSED_FOR)
+    assert bucket.allowed(AT_LEADER[0])
+    server.verbs()
+    await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
+    assert server.verbs() == ["STREAM.MSG.GET"]
+
+
+async def test_who_may_not_read_at_all(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET", "CONSUMER.CREATE"}
+    for ways, wanted in (
+        (AT_LEADER, "STREAM.MSG.GET.OBJ_b"),
+        (PROOFS, "DIRECT.GET.OBJ_b"),
+        (ANY_WAY, "CONSUMER"),
+    ):
+        with pytest.raises(PermissionsViolationError, match=r"docs/permissions\.md") as told:
+            await MessageRead(bucket, SUBJECT, ways=ways).wait()
+        assert wanted in str(told.value)
+        assert told.value.subject == "$JS.API.STREAM.MSG.GET.OBJ_b"
+    assert len(server.connection.mux) == 0
+
+
+@pytest.mark.parametrize("ways", [ANY_WAY, DIRECT_FIRST, ("CONSUMER.CREATE.{}.>",)])
+async def test_the_next_one_after_a_sequence(server: MemoryServer, ways: tuple[str, ...]) -> None:
+    bucket = await bound(server)
+    if len(ways) == 1:
+        ways = ANY_WAY
+        server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    for after, data in ((0, b"first"), (1, b"second"), (2, None)):
+        message = await MessageRead(bucket, "$O.b.C.>", after=after, ways=ways).wait()
+        assert (None if message is None else message.data) == data
+
+
+async def test_without_direct_get_nobody_asks_for_it(server: MemoryServer) -> None:
+    bucket = await bound(server, allow_direct=False)
+    assert await MessageRead(bucket, SUBJECT, ways=DIRECT_FIRST).wait() is not None
+    assert server.verbs() == ["STREAM.MSG.GET"]
+
+
+async def test_none_is_none_however_it_is_said(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    for answer in (NONE, NO_MESSAGE):
+        server.hook = lambda verb, body, answer=answer: answer
+        assert await MessageRead(bucket, SUBJECT, ways=AT_LEADER).wait() is None
+
+
+@pytest.mark.parametrize("ways", [AT_LEADER, DIRECT_FIRST])
+async def test_the_answer_to_another_question(server: MemoryServer, ways: tuple[str, ...]) -> None:
+    """What is removed may depend on it."""
+    bucket = await bound(server)
+    server.put_raw("$O.b.C.other", b"x")
+    find = server.stream().find
+    server.stream().find = lambda body: find({"last_by_subj": "$O.b.C.other"})  # type: ignore[method-assign]
+    with pytest.raises(RemoteProtocolError, match=r"asked for '\$O\.b\.C\.n' after 0"):
+        await MessageRead(bucket, SUBJECT, ways=ways).wait()
+    server.stream().find = lambda body: find({"seq": 1})  # type: ignore[method-assign]
+    with pytest.raises(RemoteProtocolError):
+        await MessageRead(bucket, SUBJECT, after=1, ways=ways).wait()
+
+
+async def test_a_mirror_is_asked_over(server: MemoryServer) -> None:
+    """It may answer a direct get with what it has; the leader has the last word."""
+    bucket = await bound(server)
+    block = server.stream().block
+    server.stream().block = (  # type: ignore[method-assign]
+        lambda each, lines=b"": block(each, lines).replace(b"Stream: OBJ_b", b"Stream: MIRROR")
+    )
+    message = await MessageRead(bucket, SUBJECT, ways=DIRECT_FIRST).wait()
+    assert message is not None
+    assert message.data == b"second"
+    assert server.verbs() == ["DIRECT.GET", "STREAM.MSG.GET"]
+    assert bucket.replicated
+
+
+async def test_a_question_that_is_given_up(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    read = MessageRead(bucket, SUBJECT, ways=ANY_WAY)
+    read.close()
+    read.close()
+    assert len(server.connection.mux) == 0
+
+
+def test_the_question_for_the_newest() -> None:
+    assert last_of('a"b') == b'{"last_by_subj":"a\\"b"}'
