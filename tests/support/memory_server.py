@@ -26,6 +26,7 @@ SILENCE = object()
 """What a hook returns when no answer is to come."""
 
 EOB = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n\r\n"
+ROLL_UP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
 NOT_FOUND = b"NATS/1.0 404 Message Not Found\r\n\r\n"
 OVERHEAD = 30
 

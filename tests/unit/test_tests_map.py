@@ -21,11 +21,6 @@ WITHOUT = {
 """Source files without a unit file of their own, and why. Facades (``__init__.py``) need none."""
 
 NOT_YET = [
-    "objstore/change/delete.py",
-    "objstore/change/links.py",
-    "objstore/change/rename.py",
-    "objstore/change/renew.py",
-    "objstore/change/update.py",
     "objstore/cli/commands.py",
     "objstore/cli/local.py",
     "objstore/cli/maintain.py",

@@ -1,0 +1,153 @@
+"""Renaming, in steps and in one batch: never a moment without a name, never two objects in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from objstore import ObjectAlreadyExists, ObjectInfo, ObjectStore, OutcomeUnknownError
+from objstore.bucket.bucket import Bucket, bind
+from objstore.change.rename import rename
+from objstore.commit.commit import Conflict
+from objstore.errors import StoreFullError
+from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.format.naming import meta_subject
+from support.memory_server import MemoryServer, error
+
+OLD, NEW = meta_subject("b", "a"), meta_subject("b", "new")
+
+
+def same(info: ObjectInfo) -> ObjectInfo:
+    return info
+
+
+@pytest.fixture(params=[False, True], ids=["steps", "batch"])
+async def store(request: pytest.FixtureRequest, server: MemoryServer) -> ObjectStore:
+    store = await server.bucket()
+    server.stream().config["allow_atomic"] = request.param
+    return store
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+async def live(store: ObjectStore) -> dict[str, bytes]:
+    return {info.name: await store.get(info.name) for info in await store.list()}
+
+
+async def test_it_has_its_new_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"content", "d", metadata={"k": "v"})
+    new = await rename(bucket, info, "new", same)
+    assert await live(store) == {"new": b"content"}
+    assert (new.name, new.nuid, new.description, dict(new.metadata)) == ("new", info.nuid, "d", {"k": "v"})
+    found = await store.get_info("new")
+    assert (found.revision, dict(found.metadata)) == (new.revision, {"k": "v"})
+    assert server.chunks() == {info.nuid: 1}
+
+
+async def test_with_a_change(store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"content", "d")
+    new = await rename(bucket, info, "new", lambda one: replace(one, description="e"))
+    assert (new.description, (await store.get_info("new")).description) == ("e", "e")
+
+
+async def test_there_is_always_a_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"content")
+    seen: list[tuple[bool, bool]] = []
+
+    def alive(subject: str) -> bool:
+        message = server.stream().last_of(subject)
+        return message is not None and b'"deleted":true' not in message.payload
+
+    def look(subject: str, header: bytes, payload: bytes) -> None:
+        seen.append((alive(OLD), alive(NEW)))
+
+    server.on_publish = look
+    await rename(bucket, info, "new", same)
+    assert all(old or new for old, new in seen)
+    assert (True, False) in seen
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_onto_what_is_there(store: ObjectStore, bucket: Bucket, deleted: bool) -> None:
+    info = await store.put("a", b"content")
+    other = await store.put("new", b"another")
+    if deleted:
+        await store.delete("new")
+        await rename(bucket, info, "new", same)
+        assert await live(store) == {"new": b"content"}
+    else:
+        with pytest.raises(ObjectAlreadyExists) as told:
+            await rename(bucket, info, "new", same)
+        assert told.value.revision == other.revision
+        assert await live(store) == {"a": b"content", "new": b"another"}
+
+
+async def test_the_old_object_was_changed(store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"content")
+    await store.put("a", b"newer")
+    with pytest.raises(Conflict):
+        await rename(bucket, info, "new", same)
+    assert await live(store) == {"a": b"newer"}
+
+
+async def test_a_step_that_is_refused(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    """Nothing was renamed, and no mark is left."""
+    info = await store.put("a", b"content")
+    full = error(503, 10077, "maximum bytes exceeded")
+
+    def hook(subject: str, header: bytes, payload: bytes) -> Any:
+        atomic = b"Nats-Batch-Commit" in header
+        return full if (subject == NEW and b"Nats-Batch" not in header) or atomic else None
+
+    server.on_publish = hook
+    with pytest.raises(StoreFullError):
+        await rename(bucket, info, "new", same)
+    server.on_publish = None
+    assert await live(store) == {"a": b"content"}
+    assert dict((await store.get_info("a")).metadata) == {}
+
+
+async def test_a_marker_that_is_refused_leaves_both(server: MemoryServer, store: ObjectStore) -> None:
+    """Whoever changes one of them finishes it."""
+    server.stream().config["allow_atomic"] = False  # in a batch there is no step in between
+    bucket = await bind(server.js, "b")
+    info = await store.put("a", b"content")
+    server.on_publish = lambda subject, header, payload: (
+        error(503, 10077, "maximum bytes exceeded") if b'"deleted":true' in payload else None
+    )
+    with pytest.raises(OutcomeUnknownError, match="has its new name 'new', and the old one still"):
+        await rename(bucket, info, "new", same)
+    server.on_publish = None
+    marks = [dict((await bucket.read_meta(name)).metadata) for name in ("a", "new")]  # type: ignore[union-attr]
+    assert marks[0][RENAMING] == "new"
+    assert marks[1] == {RENAMED_FROM: "a"}
+    assert (await store.gc(older_than=timedelta(0))).renames == [("a", "new")]
+    assert await live(store) == {"new": b"content"}
+
+
+async def test_cancelled_it_is_finished(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"content")
+    task = asyncio.ensure_future(rename(bucket, info, "new", same))
+    reached = asyncio.Event()
+    server.on_publish = lambda subject, header, payload: reached.set()
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await live(store) == {"new": b"content"}
+
+
+async def test_and_back_again(store: ObjectStore, bucket: Bucket) -> None:
+    """The chunks were stored for the old name: nobody else may have them."""
+    info = await store.put("a", b"content")
+    new = await rename(bucket, info, "new", same)
+    back = await rename(bucket, new, "a", same)
+    assert back.nuid == info.nuid
+    assert await live(store) == {"a": b"content"}

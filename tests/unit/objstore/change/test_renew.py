@@ -1,0 +1,91 @@
+"""Changes in a bucket with a time to live: the chunks are copied, so that meta and chunks have one age."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from objstore import ObjectAlreadyExists, ObjectInfo, ObjectMeta, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.change.renew import ages, moved, renewed
+from objstore.commit.commit import Conflict
+from support.memory_server import MemoryServer
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket(ttl=timedelta(hours=1))
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+async def test_what_ages(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"x")
+    assert ages(bucket, info)
+    assert not ages(bucket, await store.put("empty", b""))
+    assert not ages(bucket, await store.add_link("l", info))
+    await server.bucket("other")
+    assert not ages(await bind(server.js, "other"), info)
+
+
+async def test_a_change_renews_the_chunks(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", bytes(range(256)) * 10, chunk_size=100)
+    new = await renewed(bucket, info, replace(info, description="d"))
+    assert new.nuid != info.nuid
+    assert (new.description, new.size, new.digest, new.chunks) == ("d", info.size, info.digest, info.chunks)
+    assert server.chunks() == {new.nuid: info.chunks}
+    assert await store.get("a") == bytes(range(256)) * 10
+
+
+async def test_another_revision_is_there(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", b"old")
+    newer = await store.put("a", b"newer")
+    server.put_raw(f"$O.b.C.{info.nuid}", b"old")
+    with pytest.raises(Conflict) as told:
+        await renewed(bucket, info, replace(info, description="d"))
+    assert told.value.revision == newer.revision
+    assert await store.get("a") == b"newer"
+
+
+async def test_moving_makes_a_copy_and_deletes_the_old_one(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    info = await store.put("a", b"content")
+    await store.put("taken", b"")
+    with pytest.raises(ObjectAlreadyExists):
+        await moved(bucket, info, replace(info, name="taken"))
+    assert await store.get("a") == b"content"
+    new = await moved(bucket, info, replace(info, name="new"))
+    assert not await store.exists("a")
+    assert await store.get("new") == b"content"
+    assert server.chunks() == {new.nuid: 1}
+
+
+async def test_the_old_one_was_changed_meanwhile(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Nothing was renamed: the copy is gone again."""
+    info = await store.put("a", b"content")
+    chunks = server.stream().of("$O.b.C.*")
+    await store.put("a", b"newer")
+    for each in chunks:
+        server.put_raw(each.subject, each.payload)
+    with pytest.raises(Conflict):
+        await moved(bucket, info, replace(info, name="new"))
+    assert not await store.exists("new")
+    assert await store.get("a") == b"newer"
+
+
+async def test_the_store_uses_it(server: MemoryServer, store: ObjectStore) -> None:
+    info = await store.put("a", b"content")
+    changed = await store.update_meta("a", ObjectMeta("a", "d"))
+    assert isinstance(changed, ObjectInfo)
+    assert changed.nuid != info.nuid
+    renamed = await store.rename("a", "b")
+    assert renamed.nuid not in (info.nuid, changed.nuid)
+    assert server.chunks() == {renamed.nuid: 1}
