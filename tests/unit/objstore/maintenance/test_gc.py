@@ -1,0 +1,168 @@
+"""Garbage collection: what no meta names goes when it is old enough, and nothing that may be needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from natsproto.errors import NatsError
+from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.numbered import GONE
+from objstore.commit.renames import commit_meta
+from objstore.format.models import RENAMING
+from objstore.format.naming import meta_subject
+from objstore.maintenance.gc import DEFAULT_AGE, gc
+from support.memory_server import MemoryServer, error
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+@pytest.fixture
+async def named(store: ObjectStore) -> ObjectInfo:
+    return await store.put("a", b"content")
+
+
+async def test_nothing_to_collect(server: MemoryServer, bucket: Bucket, named: ObjectInfo) -> None:
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert (report.orphans, report.recent, report.renames, report.unreadable) == ([], [], [], [])
+    assert server.chunks() == {named.nuid: 1}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_orphans(server: MemoryServer, bucket: Bucket, named: ObjectInfo, dry_run: bool) -> None:
+    for _ in range(3):
+        server.put_raw("$O.b.C.ORPHAN", b"x")
+    report = await gc(bucket, older_than=NOW, dry_run=dry_run)
+    (orphan,) = report.orphans
+    assert (orphan.nuid, orphan.chunks, orphan.removed) == ("ORPHAN", 3, not dry_run)
+    assert report.dry_run == dry_run
+    assert set(server.chunks()) == ({named.nuid, "ORPHAN"} if dry_run else {named.nuid})
+
+
+async def test_young_ones_may_be_a_put_in_progress(server: MemoryServer, bucket: Bucket) -> None:
+    server.put_raw("$O.b.C.YOUNG", b"x")
+    report = await gc(bucket, older_than=DEFAULT_AGE, dry_run=False)
+    assert (report.orphans, report.recent) == ([], ["YOUNG"])
+    server.ahead = DEFAULT_AGE + timedelta(minutes=1)
+    report = await gc(bucket, older_than=DEFAULT_AGE, dry_run=False)
+    assert [orphan.nuid for orphan in report.orphans] == ["YOUNG"]
+
+
+async def test_uploads_wait_longer(server: MemoryServer, bucket: Bucket) -> None:
+    server.put_raw("$O.b.C.UPLOAD", b"x", b"NATS/1.0\r\nNats-Msg-Id: s.0\r\n\r\n")
+    server.ahead = GONE - timedelta(minutes=1)
+    hour = timedelta(hours=1)
+    assert (await gc(bucket, older_than=hour, dry_run=False)).recent == ["UPLOAD"]
+    server.ahead = GONE + timedelta(minutes=1)
+    assert [each.nuid for each in (await gc(bucket, older_than=hour, dry_run=False)).orphans] == ["UPLOAD"]
+
+
+async def test_one_that_is_committed_meanwhile_stays(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, named: ObjectInfo
+) -> None:
+    """It is looked at once more before it is purged."""
+    stream = server.stream()
+    meta = stream.of(meta_subject("b", "a"))[0]
+    stream.remove([meta.seq])
+    looks = 0
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal looks
+        if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == f"$O.b.C.{named.nuid}":
+            looks += 1
+            if looks == 2:
+                server.put_raw(meta.subject, meta.payload)
+        assert verb != "STREAM.PURGE"
+
+    server.hook = hook
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert report.orphans == []
+    assert looks == 2
+    assert await store.get("a") == b"content"
+
+
+async def test_an_upload_that_goes_on_meanwhile_stays(server: MemoryServer, bucket: Bucket) -> None:
+    server.put_raw("$O.b.C.ORPHAN", b"x")
+    server.ahead = timedelta(hours=2)
+    looks = 0
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal looks
+        if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == "$O.b.C.ORPHAN":
+            looks += 1
+            if looks == 2:
+                server.put_raw("$O.b.C.ORPHAN", b"more")
+
+    server.hook = hook
+    report = await gc(bucket, older_than=timedelta(hours=1), dry_run=False)
+    assert report.orphans == []
+    assert server.chunks() == {"ORPHAN": 2}
+
+
+async def test_metas_that_cannot_be_read_keep_what_they_may_name(
+    server: MemoryServer, bucket: Bucket
+) -> None:
+    server.put_raw("$O.b.C.KEPT", b"x")
+    server.put_raw("$O.b.C.GONE", b"x")
+    server.put_raw(meta_subject("b", "bad"), b'{"name":"bad","nuid":"KEPT"')
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert [each.nuid for each in report.orphans] == ["GONE"]
+    assert len(report.unreadable) == 1
+    assert server.chunks() == {"KEPT": 1}
+
+
+async def test_unusable_nuids_are_left_alone(server: MemoryServer, bucket: Bucket) -> None:
+    server.put_raw("$O.b.C.b@d", b"x")
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).orphans == []
+    assert server.chunks() == {"b@d": 1}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_half_done_renames_are_completed(
+    store: ObjectStore, bucket: Bucket, named: ObjectInfo, dry_run: bool
+) -> None:
+    await commit_meta(bucket, replace(named, metadata={RENAMING: "new"}), named.revision)
+    report = await gc(bucket, older_than=NOW, dry_run=dry_run)
+    assert report.renames == [("a", "new")]
+    assert [info.name for info in await store.list()] == (["a"] if dry_run else ["new"])
+    if not dry_run:
+        assert await store.get("new") == b"content"
+
+
+async def test_one_that_cannot_be_removed_does_not_end_it(
+    server: MemoryServer, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    for nuid in ("FIRST", "SECOND"):
+        server.put_raw(f"$O.b.C.{nuid}", b"x")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        refused = verb == "STREAM.PURGE" and body["filter"].endswith("FIRST")
+        return error(500, 10001, "no") if refused else None
+
+    server.hook = hook
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert {each.nuid: each.removed for each in report.orphans} == {"FIRST": False, "SECOND": True}
+    assert "orphan chunks 'FIRST'" in caplog.text
+
+
+async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> None:
+    server.streams.clear()
+    with pytest.raises(BucketNotFoundError):
+        await gc(bucket, older_than=NOW, dry_run=False)
+    server.hook = lambda verb, body: error(400, 10003, "bad request")
+    with pytest.raises(NatsError):
+        await gc(bucket, older_than=NOW, dry_run=True)

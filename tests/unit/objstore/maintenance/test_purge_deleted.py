@@ -1,0 +1,85 @@
+"""Old delete markers go; those that a late copy of a commit may still need stay."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from natsproto.jetstream.api.models import StreamInfo
+from objstore import ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.retry import RETRY_BUDGET
+from objstore.format.naming import meta_subject
+from objstore.maintenance.purge_deleted import SETTLED, purge_deleted, settled_after
+from support.memory_server import MemoryServer
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+async def test_old_ones_go_and_live_ones_stay(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    for name in ("a", "b", "live"):
+        await store.put(name, b"x")
+    await store.delete("a")
+    await store.delete("b")
+    assert await purge_deleted(bucket, timedelta(0)) == 0, "a late copy of the put would bring it back"
+    server.ahead = timedelta(hours=1)
+    assert await purge_deleted(bucket, timedelta(hours=2)) == 0
+    assert await purge_deleted(bucket, timedelta(minutes=30)) == 2
+    assert [each.subject for each in server.stream().of("$O.b.M.*")] == [meta_subject("b", "live")]
+    assert await store.get("live") == b"x"
+    assert await purge_deleted(bucket, timedelta(0)) == 0
+
+
+async def test_one_that_is_written_to_meanwhile(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    await store.put("a", b"x")
+    await store.delete("a")
+    server.ahead = timedelta(hours=1)
+    subject = meta_subject("b", "a")
+    marker = server.stream().of(subject)[0]
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        if (
+            verb == "STREAM.MSG.GET"
+            and body.get("last_by_subj") == subject
+            and marker.seq in server.stream().messages
+        ):
+            server.stream().remove([marker.seq])
+            server.put_raw(subject, marker.payload)
+
+    server.hook = hook
+    assert await purge_deleted(bucket, timedelta(0)) == 0
+    assert len(server.stream().of(subject)) == 1
+
+
+async def test_metas_that_cannot_be_read_are_nobodys_markers(
+    server: MemoryServer, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put_raw(meta_subject("b", "bad"), b'{"deleted":true')
+    server.ahead = timedelta(hours=1)
+    assert await purge_deleted(bucket, timedelta(0)) == 0
+    assert len(server.stream().of("$O.b.M.*")) == 1
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("window", [None, 60, 600])
+def test_how_long_a_copy_may_be_late(window: int | None) -> None:
+    config: dict[str, Any] = {"name": "OBJ_b"}
+    if window is not None:
+        config["duplicate_window"] = window * 1_000_000_000
+    document = {"config": config, "state": {}, "created": "2026-01-01T00:00:00Z"}
+    after = settled_after(StreamInfo.from_json(document))
+    assert after >= timedelta(seconds=(window or 120) + RETRY_BUDGET) + SETTLED
