@@ -1,0 +1,241 @@
+"""Listing: the newest meta of every name, what was acknowledged before the call included."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from objstore import BucketNotFoundError, InvalidMeta, ObjectChangedError, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.format.codec import MetaDecodeError, encode_meta
+from objstore.format.naming import meta_subject, meta_subjects
+from objstore.listing.metas import (
+    CATCH_UPS,
+    Goal,
+    each_newest,
+    is_text,
+    metas_so_far,
+    newest_metas,
+    report_invalid,
+    subjects_at_once,
+)
+from objstore.listing.metas import (
+    meta_subjects as subjects_of,
+)
+from support.memory_server import ROLL_UP, SILENCE, MemoryServer
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
+    return [await store.put(f"n{number:02}", b"") for number in range(count)]
+
+
+async def listed(bucket: Bucket) -> list[tuple[str, int, bool]]:
+    return [(info.name, info.revision, info.deleted) for info in await newest_metas(bucket)]
+
+
+@pytest.mark.parametrize("version", ["2.9.10", "2.15.1"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("consumers", [True, False])
+async def test_everybody_finds_the_same(version: str, replicas: int, consumers: bool) -> None:
+    """Whatever the server can, and the user may."""
+    server = MemoryServer(version)
+    store = await server.bucket(replicas=replicas)
+    infos = await fill(store, 12)
+    replaced = await store.put("n03", b"again")
+    await store.delete("n05")
+    bucket = await bind(server.js, "b")
+    if not consumers:
+        server.refused = {"CONSUMER.CREATE"}
+    for _ in range(2):
+        found = {info.name: info for info in await newest_metas(bucket)}
+        assert set(found) == {info.name for info in infos}
+        assert found["n03"].revision == replaced.revision
+        assert found["n05"].deleted
+        assert [info.name for info in found.values() if info.deleted] == ["n05"]
+    assert server.stream().consumers == {}
+    assert len(server.connection.mux) == 0
+    await server.client.close()
+
+
+async def test_an_empty_bucket(bucket: Bucket) -> None:
+    assert await newest_metas(bucket) == []
+
+
+async def test_in_stream_order(store: ObjectStore, bucket: Bucket) -> None:
+    await fill(store, 5)
+    await store.put("n01", b"later")
+    assert [name for name, _, _ in await listed(bucket)] == ["n00", "n02", "n03", "n04", "n01"]
+
+
+async def test_of_several_metas_of_a_name_the_newest_counts(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Writers without roll-up leave the older ones; clients file a name under subjects of their own."""
+    name = "größe?"
+    template = await store.put("t", b"")
+    for number, subject in enumerate((*meta_subjects("b", name)[:2], meta_subjects("b", name)[0])):
+        server.put_raw(subject, encode_meta(replace(template, name=name, description=f"{number}")))
+    found = [info for info in await newest_metas(bucket) if info.name == name]
+    assert [info.description for info in found] == ["2"]
+
+
+async def test_what_cannot_be_read_is_reported_once(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless there is a newer one that can."""
+    subject = meta_subject("b", "bad")
+    server.put_raw(subject, b"no JSON")
+    last = server.put_raw(subject, b"no JSON either")
+    server.put_raw(meta_subject("b", "mended"), b"no JSON")
+    await store.put("mended", b"")
+    told: list[InvalidMeta] = []
+    assert [info.name for info in await newest_metas(bucket, told.append)] == ["mended"]
+    assert [(each.subject, each.revision) for each in told] == [(subject, last)]
+    await newest_metas(bucket)
+    assert len(caplog.records) == 1
+    assert "is skipped" in caplog.records[0].getMessage()
+
+
+def test_a_callback_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def raises(invalid: InvalidMeta) -> None:
+        raise ValueError("of the application")
+
+    report_invalid(raises, InvalidMeta("$O.b.M.x", 1, MetaDecodeError("no JSON")))
+    assert caplog.records[0].getMessage() == "on_invalid raised"
+
+
+async def test_what_a_replica_lacks_the_leader_has(server: MemoryServer) -> None:
+    """The consumer's server is behind: it tells of the first ones only, and has a wrong count."""
+    store = await server.bucket(replicas=3)
+    await fill(store, 8)
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    consume = stream.of
+
+    def behind(name: str, config: dict[str, Any]) -> Any:
+        stream.of = lambda pattern: consume(pattern)[:3]  # type: ignore[method-assign]
+        try:
+            return plain(name, config)
+        finally:
+            stream.of = consume  # type: ignore[method-assign]
+
+    plain, stream.consume = stream.consume, behind  # type: ignore[method-assign]
+    assert len(await newest_metas(bucket)) == 8
+
+
+async def test_what_is_replaced_while_it_is_read(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Every name is told of, as it was or as it is."""
+    infos = await fill(store, 6)
+    raced = False
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal raced
+        if verb == "CONSUMER.DELETE" and not raced:
+            raced = True
+            server.put_raw(meta_subject("b", "n00"), encode_meta(infos[0]), ROLL_UP)
+
+    server.hook = hook
+    assert {name for name, _, _ in await listed(bucket)} == {info.name for info in infos}
+    assert raced
+
+
+async def test_a_goal(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    infos = await fill(store, 3)
+    alone = Goal(bucket)
+    assert await alone.reached(0), "one server has nobody to be behind of"
+    server.stream().config["num_replicas"] = 3
+    replicated = await bind(server.js, "b")
+    goal = Goal(replicated)
+    assert not await goal.reached(infos[1].revision)
+    assert await goal.reached(infos[2].revision)
+    goal.close()
+    Goal(replicated).close()
+    assert len(server.connection.mux) == 0
+
+
+async def test_subjects(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    await fill(store, 3)
+    assert await subjects_of(bucket) == {meta_subject("b", f"n{n:02}"): 1 for n in range(3)}
+
+    def cut(verb: str, body: dict[str, Any]) -> Any:
+        """As a server that has a page to send which is larger than any message may be."""
+        if "subjects_filter" not in body:
+            return None
+        server.lose()
+        server.connect()
+        return SILENCE
+
+    server.hook = cut
+    assert await subjects_at_once(bucket, "$O.b.M.>") is None
+
+
+async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    infos = await fill(store, 5)
+    subjects = [meta_subject("b", info.name) for info in infos]
+    asked = [*subjects[:3], "$O.b.M.nothing", "$O.b.M.\udcff", *subjects[3:]]
+    found = {
+        subject: message and message.seq async for subject, message in each_newest(bucket, asked, at_once=2)
+    }
+    assert found == {**{subjects[n]: infos[n].revision for n in range(5)}, "$O.b.M.nothing": None}
+    answers = each_newest(bucket, subjects)
+    await anext(answers)
+    await answers.aclose()
+    assert len(server.connection.mux) == 0
+
+
+@pytest.mark.parametrize(
+    ("subject", "can"), [("$O.b.M.YQ==", True), ("größe", True), ("\udcff", False), ("a\ufffd", False)]
+)
+def test_what_can_be_asked_for(subject: str, can: bool) -> None:
+    assert is_text(subject) is can
+
+
+async def test_metas_with_an_end_while_others_write(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    infos = await fill(store, 3)
+    assert [each.seq async for each in metas_so_far(bucket)] == [info.revision for info in infos]
+    payload = encode_meta(infos[0])
+    server.stream().config["allow_direct"] = False  # the leader is asked for one after the other
+    bucket = await bind(server.js, "b")
+    with pytest.raises(ObjectChangedError, match="change faster than they can be read"):
+        async for _ in metas_so_far(bucket, 1):
+            server.put_raw(meta_subject("b", "n00"), payload, ROLL_UP)
+    assert server.stream().seq < 3 * CATCH_UPS + 10
+
+
+async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> None:
+    server.streams.clear()
+    with pytest.raises(BucketNotFoundError):
+        await newest_metas(bucket)
+    with pytest.raises(BucketNotFoundError):
+        await asyncio.wait_for(anext(metas_so_far(bucket)), 5)
+
+
+async def test_a_leader_that_forgets_is_asked_for_a_while(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """It lists a name whose meta it does not have."""
+    await fill(store, 2)
+    server.refused = {"CONSUMER.CREATE"}
+    bucket.retry_budget = 0.2
+    last = server.stream().find
+    gone = meta_subject("b", "n01")
+    server.stream().find = lambda body: [] if body.get("last_by_subj") == gone else last(body)  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError, match="lists names whose metas it does not have"):
+        await newest_metas(bucket)

@@ -1,0 +1,149 @@
+"""Enumerating: names without metas, metas a page at a time, directories."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.format.codec import encode_meta
+from objstore.format.models import RENAMING
+from objstore.format.naming import meta_subject
+from objstore.listing.pages import FIRST_PAGE, iterate, list_dirs, names
+from support.memory_server import ROLL_UP, MemoryServer, error
+
+COUNT = 3 * FIRST_PAGE
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    store = await server.bucket()
+    for number in range(COUNT):
+        await store.put(f"n{number:03}", b"")
+    await store.put("gone", b"x")
+    await store.delete("gone")
+    return store
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+async def told(bucket: Bucket, prefix: str = "", **options: Any) -> list[ObjectInfo]:
+    options = {"include_deleted": False, "on_invalid": None, **options}
+    return [info async for info in iterate(bucket, prefix, **options)]
+
+
+async def test_names_without_reading_metas(server: MemoryServer, bucket: Bucket) -> None:
+    server.verbs()
+    assert await names(bucket, "", live=False) == ["gone", *(f"n{n:03}" for n in range(COUNT))]
+    assert server.verbs() == ["STREAM.INFO"]
+    assert await names(bucket, "n00", live=False) == [f"n00{n}" for n in range(10)]
+    assert "gone" not in await names(bucket, "", live=True)
+    server.put_raw("$O.b.M.!!", b"no name of anybody")
+    assert len(await names(bucket, "", live=False)) == COUNT + 1
+
+
+async def test_an_iteration(server: MemoryServer, bucket: Bucket) -> None:
+    found = await told(bucket)
+    assert sorted(info.name for info in found) == [f"n{n:03}" for n in range(COUNT)]
+    assert len(await told(bucket, include_deleted=True)) == COUNT + 1
+    assert [info.name for info in await told(bucket, "n001")] == ["n001"]
+    assert server.stream().consumers == {}
+    assert server.verbs().count("CONSUMER.MSG.NEXT") > 3
+
+
+async def test_left_early_it_leaves_nothing(server: MemoryServer, bucket: Bucket) -> None:
+    async with aclosing(iterate(bucket, "", include_deleted=False, on_invalid=None)) as infos:
+        await anext(infos)
+        assert len(server.stream().consumers) == 1
+    assert server.stream().consumers == {}
+
+
+@pytest.mark.parametrize("case", ["old server", "replicas", "no right"])
+async def test_read_at_once_where_pages_prove_nothing(case: str) -> None:
+    server = MemoryServer("2.9.10" if case == "old server" else "2.15.1")
+    store = await server.bucket(replicas=3 if case == "replicas" else 1)
+    for name in ("a", "b", "c"):
+        await store.put(name, b"")
+    if case == "no right":
+        server.refused = {"CONSUMER.CREATE"}
+    bucket = await bind(server.js, "b")
+    assert {info.name for info in await told(bucket)} == {"a", "b", "c"}
+    assert "CONSUMER.MSG.NEXT" not in server.verbs()
+    await server.client.close()
+
+
+async def test_a_consumer_that_is_gone_is_replaced(server: MemoryServer, bucket: Bucket) -> None:
+    """It goes on after what came; nothing is told of twice."""
+    fetches = 0
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal fetches
+        if verb == "CONSUMER.MSG.NEXT":
+            fetches += 1
+            if fetches == 2:
+                server.stream().consumers.clear()
+
+    server.hook = hook
+    found = [info.name for info in await told(bucket)]
+    assert sorted(found) == [f"n{n:03}" for n in range(COUNT)]
+
+
+async def test_what_is_replaced_meanwhile_is_told_of(server: MemoryServer, bucket: Bucket) -> None:
+    found: list[tuple[str, int]] = []
+    stream = server.stream()
+    async for info in iterate(bucket, "", include_deleted=False, on_invalid=None):
+        found.append((info.name, info.revision))
+        if len(found) == 2:
+            for name in ("n000", f"n{COUNT - 1:03}"):
+                message = stream.last_of(meta_subject("b", name))
+                assert message is not None
+                server.put_raw(message.subject, message.payload, ROLL_UP)
+    assert {name for name, _ in found} == {f"n{n:03}" for n in range(COUNT)}
+    newest = stream.last_of(meta_subject("b", "n000"))
+    assert newest is not None
+    assert ("n000", newest.seq) in found
+    assert len(found) == len(set(found))
+
+
+async def test_metas_that_cannot_be_read(server: MemoryServer, bucket: Bucket) -> None:
+    server.put_raw(meta_subject("b", "bad"), b"no JSON")
+    invalid: list[InvalidMeta] = []
+    assert len(await told(bucket, on_invalid=invalid.append)) == COUNT
+    assert [each.subject for each in invalid] == [meta_subject("b", "bad")]
+
+
+async def test_failures(server: MemoryServer, bucket: Bucket) -> None:
+    server.hook = lambda verb, body: error(404, 10059, "stream not found")
+    with pytest.raises(BucketNotFoundError):
+        await told(bucket)
+    with pytest.raises(BucketNotFoundError):
+        await names(bucket, "", live=True)
+    with pytest.raises(BucketNotFoundError):
+        await list_dirs(bucket, "", "/")
+
+
+async def test_directories(server: MemoryServer) -> None:
+    store = await server.bucket("d")
+    for name in ("a", "x/1", "x/2", "x/y/3", "z//", "gone/1"):
+        await store.put(name, b"")
+    await store.delete("gone/1")
+    bucket = await bind(server.js, "d")
+    top = await list_dirs(bucket, "", "/")
+    assert (top.prefixes, [info.name for info in top.objects]) == (["x/", "z/"], ["a"])
+    below = await list_dirs(bucket, "x/", "/")
+    assert (below.prefixes, [info.name for info in below.objects]) == (["x/y/"], ["x/1", "x/2"])
+    assert await list_dirs(bucket, "none", "/") == await list_dirs(bucket, "gone/", "/")
+
+
+async def test_marks_of_renames_are_not_shown(server: MemoryServer, bucket: Bucket) -> None:
+    info = (await told(bucket, "n001"))[0]
+    marked = replace(info, metadata={RENAMING: "x", "mine": "1"})
+    server.put_raw(meta_subject("b", "n001"), encode_meta(marked), ROLL_UP)
+    assert dict((await told(bucket, "n001"))[0].metadata) == {"mine": "1"}

@@ -1,0 +1,160 @@
+"""A watch: the state at the start, then each change in order; the last state of every name always comes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from natsproto.errors import ConnectionClosedError
+from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import bind
+from objstore.format.naming import meta_subject
+from objstore.listing.metas import warn_invalid
+from objstore.listing.watch import Watch
+from support.fake_session import turns
+from support.memory_server import MemoryServer
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+async def watch(server: MemoryServer, **options: Any) -> Watch:
+    options = {
+        "updates_only": False,
+        "ignore_deletes": False,
+        "from_revision": None,
+        "prefix": "",
+        "on_invalid": warn_invalid,
+        **options,
+    }
+    return Watch(await bind(server.js, "b"), **options)
+
+
+async def take(watch: Watch, count: int) -> list[ObjectInfo]:
+    async with asyncio.timeout(10):
+        return [await watch.next() for _ in range(count)]
+
+
+def names(infos: list[ObjectInfo]) -> list[str]:
+    return [info.name for info in infos]
+
+
+async def test_the_state_and_then_changes(server: MemoryServer, store: ObjectStore) -> None:
+    await store.put("a", b"1")
+    await store.put("b", b"2")
+    one = await watch(server)
+    await one.wait_caught_up()
+    assert names(await take(one, 2)) == ["a", "b"]
+    await store.put("c", b"3")
+    await store.delete("a")
+    changes = await take(one, 2)
+    assert [(info.name, info.deleted) for info in changes] == [("c", False), ("a", True)]
+    await one.stop()
+    assert server.stream().consumers == {}
+    with pytest.raises(StopAsyncIteration):
+        await one.next()
+    with pytest.raises(ConnectionClosedError):
+        await one.start()
+
+
+async def test_a_slow_reader_gets_the_last_states(server: MemoryServer, store: ObjectStore) -> None:
+    one = await watch(server)
+    await one.wait_caught_up()
+    for number in range(20):
+        await store.put(f"n{number % 2}", b"", f"{number}")
+    await turns()
+    assert [(info.name, info.description) for info in await take(one, 2)] == [("n0", "18"), ("n1", "19")]
+    await one.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"updates_only": True}, ["later", "x/2"]),
+        ({"prefix": "x/"}, ["x/1", "x/2"]),
+        ({"ignore_deletes": True}, ["a", "x/1", "later", "x/2"]),
+        ({"from_revision": 3}, ["x/1", "gone", "later", "x/2"]),
+        ({}, ["a", "x/1", "gone", "later", "x/2"]),
+    ],
+)
+async def test_what_is_told(
+    server: MemoryServer, store: ObjectStore, options: dict[str, Any], told: list[str]
+) -> None:
+    for name in ("a", "gone", "x/1"):
+        await store.put(name, b"")
+    await store.delete("gone")
+    one = await watch(server, **options)
+    await one.wait_caught_up()
+    for name in ("later", "x/2"):
+        await store.put(name, b"")
+    assert names(await take(one, len(told))) == told
+    await one.stop()
+
+
+async def test_an_empty_bucket_is_caught_up(server: MemoryServer, store: ObjectStore) -> None:
+    one = await watch(server)
+    async with asyncio.timeout(5):
+        await one.wait_caught_up()
+    await one.stop()
+
+
+async def test_a_replica_that_has_nothing_more_is_no_proof(server: MemoryServer) -> None:
+    store = await server.bucket(replicas=3)
+    await store.put("a", b"")
+    one = await watch(server)
+    async with asyncio.timeout(5):
+        await one.wait_caught_up()
+    assert "STREAM.MSG.GET" in server.verbs()
+    await one.stop()
+    assert len(server.connection.mux) == 0
+
+
+async def test_metas_that_cannot_be_read(server: MemoryServer, store: ObjectStore) -> None:
+    told: list[Any] = []
+    one = await watch(server, on_invalid=told.append)
+    await one.wait_caught_up()
+    server.put_raw(meta_subject("b", "bad"), b"no JSON")
+    await store.put("a", b"")
+    assert names(await take(one, 1)) == ["a"]
+    assert len(told) == 1
+    await one.stop()
+
+
+async def test_a_bucket_that_is_not_there(server: MemoryServer, store: ObjectStore) -> None:
+    one = await watch(server)
+    server.streams.clear()
+    for call in (one.start(), one.next(), one.wait_caught_up()):
+        with pytest.raises(BucketNotFoundError):
+            await call
+    await one.stop()
+    assert len(server.connection.handlers) == 1, "only the reply inbox"
+
+
+async def test_stopping_wakes_who_waits(server: MemoryServer, store: ObjectStore) -> None:
+    one = await watch(server)
+    waiting = asyncio.ensure_future(one.next())
+    await one.start()
+    await turns()
+    stopping = asyncio.ensure_future(one.stop())
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+    stopping.cancel()
+    await turns()
+    assert server.stream().consumers == {}, "carried out although its caller was cancelled"
+    await one.stop()
+
+
+async def test_abandoned_from_another_thread(server: MemoryServer, store: ObjectStore) -> None:
+    one = await watch(server)
+    one.abandon()  # not begun: there is nothing to end
+    await one.start()
+    thread = threading.Thread(target=one.abandon)
+    thread.start()
+    thread.join()
+    await turns(60)
+    assert server.stream().consumers == {}
