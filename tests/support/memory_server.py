@@ -175,7 +175,7 @@ class MemoryStream:
         if not found:
             self.server.answer(pub, b"", NOT_FOUND)
             return
-        if batch is None:
+        if batch is None or self.server.older_than(2, 11):
             self.server.answer(pub, found[0].payload, self.block(found[0]))
             return
         sent: list[Stored] = []
@@ -186,8 +186,10 @@ class MemoryStream:
             if most and size > most:
                 break
         before = 0
-        for at, each in enumerate(sent):
-            lines = b"Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (len(found) - at - 1, before)
+        left = len(found) + self.server.older_than(2, 12)  # which counts the end of the batch as well
+        for each in sent:
+            left -= 1
+            lines = b"Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (left, before)
             self.server.answer(pub, each.payload, self.block(each, lines))
             before = each.seq
         self.server.answer(pub, b"", EOB % (len(found) - len(sent), before))
@@ -328,6 +330,9 @@ class MemoryServer(FakeServer):
         session.info["version"] = self.version
         session.on_pub = lambda pub: self.on_pub(Pub(pub.subject, pub.reply, pub.header, bytes(pub.payload)))
         return session
+
+    def older_than(self, *wanted: int) -> bool:
+        return tuple(map(int, self.version.split("."))) < wanted
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead

@@ -1,0 +1,118 @@
+"""Ranges of objects in one piece: each chunk by its sequence, all at once, proven once for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from objstore import ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.read import by_sequence as module
+from objstore.read.by_sequence import MOST, Begins, begin_at_leader, pick
+from objstore.read.ranges import Layout
+from support.memory_server import MemoryServer, error
+
+DATA = bytes(range(256)) * 40
+CHUNK = 100
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+@pytest.fixture
+async def info(store: ObjectStore) -> ObjectInfo:
+    await store.put("before", b"x")
+    return await store.put("a", DATA, chunk_size=CHUNK)
+
+
+async def picked(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes | None:
+    return await pick(bucket, info, Layout(info), start, end)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(100, 101), (150, 450), (199, 201), (10_200, 10_240), (555, 5555)]
+)
+async def test_what_was_asked_for(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo, start: int, end: int
+) -> None:
+    for _ in range(2):
+        assert await picked(bucket, info, start, end) == DATA[start:end]
+    assert len(server.connection.mux) == 0
+
+
+async def test_the_proof_is_remembered(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
+    await picked(bucket, info, 500, 700)
+    server.verbs()
+    assert await picked(bucket, info, 1500, 1700) == DATA[1500:1700]
+    assert await picked(bucket, info, 0, 50) == DATA[:50], "now the first chunk, too"
+    assert server.verbs() == ["DIRECT.GET"] * 3
+
+
+async def test_what_is_left_to_the_feed(bucket: Bucket, info: ObjectInfo) -> None:
+    assert await picked(bucket, info, 0, 50) is None, "found without a guess, by one batch"
+    assert await picked(bucket, info, 100, 100 + (MOST + 1) * CHUNK) is None, "too many"
+
+
+async def test_an_object_in_pieces(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, info: ObjectInfo
+) -> None:
+    for n in range(5):
+        server.put_raw("$O.b.C.APART", DATA[n * 100 : n * 100 + 100])
+        server.put_raw("$O.b.C.other", b"x")
+    apart = replace(info, nuid="APART", size=500, chunks=5, revision=server.stream().seq)
+    assert await picked(bucket, apart, 150, 250) is None
+    server.verbs()
+    assert await picked(bucket, apart, 150, 250) is None
+    assert server.verbs() == [], "it is remembered that it is not in one piece"
+
+
+@pytest.mark.parametrize("change", ["length", "subject", "gone", "refused"])
+async def test_another_answer(server: MemoryServer, bucket: Bucket, info: ObjectInfo, change: str) -> None:
+    """Whatever else comes, the feed sees what it means; and the next one proves it anew."""
+    assert await picked(bucket, info, 500, 700) == DATA[500:700]
+    stream = server.stream()
+    message = stream.of(f"$O.b.C.{info.nuid}")[6]
+    if change == "length":
+        message.payload += b"x"
+    elif change == "subject":
+        message.subject = "$O.b.C.other"
+    elif change == "gone":
+        stream.remove([message.seq])
+    else:
+        server.refused = {"DIRECT.GET"}
+    assert await picked(bucket, info, 500, 700) is None
+    assert bucket.remembered(Begins) == {}
+    assert len(server.connection.mux) == 0
+
+
+async def test_at_the_leader(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
+    first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
+    assert await begin_at_leader(bucket, info, Layout(info)) == first
+    server.verbs()
+    assert await begin_at_leader(bucket, info, Layout(info)) == first
+    assert server.verbs() == []
+    missing = replace(info, nuid="MISSING")
+    assert await begin_at_leader(bucket, missing, Layout(missing)) == 0
+    server.hook = lambda verb, body: error(503, 10008, "unavailable") if verb == "STREAM.INFO" else None
+    other = replace(info, nuid="n2")
+    with pytest.raises(Exception, match="unavailable"):
+        await begin_at_leader(bucket, other, Layout(other))
+    assert len(server.connection.mux) == 0
+
+
+async def test_only_so_many_are_remembered(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    begins = Begins(bucket)
+    keys: list[Any] = [(f"n{n}", 1, 1, 1) for n in range(5)]
+    for number, key in enumerate(keys):
+        begins.note(key, number)
+    assert list(begins) == keys[2:]

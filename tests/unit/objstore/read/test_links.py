@@ -1,0 +1,100 @@
+"""Following links: how far, and where a read may be led by whoever may write to a bucket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from objstore import LinkError, ObjectDeletedError, ObjectLink, ObjectNotFoundError, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.format.codec import encode_meta
+from objstore.format.models import ObjectMetaOptions
+from objstore.format.naming import meta_subject
+from objstore.read.links import MAX_LINKS, check_follow_links, resolve
+from support.memory_server import ROLL_UP, MemoryServer
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    store = await server.bucket()
+    await store.put("target", b"content")
+    return store
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+def link(server: MemoryServer, bucket: Bucket, name: str, to: ObjectLink) -> None:
+    """As other clients do, which look at no target."""
+    info = bucket.template(name, (None, None, None, None), ObjectMetaOptions(to))
+    server.put_raw(meta_subject("b", name), encode_meta(info), ROLL_UP)
+
+
+async def test_an_object_is_its_own_target(bucket: Bucket) -> None:
+    where, info = await resolve(bucket, "target")
+    assert where is bucket
+    assert info.name == "target"
+    with pytest.raises(ObjectNotFoundError):
+        await resolve(bucket, "nowhere")
+
+
+async def test_links_in_a_row(server: MemoryServer, bucket: Bucket) -> None:
+    for number in range(MAX_LINKS + 2):
+        link(server, bucket, f"l{number}", ObjectLink("b", f"l{number - 1}" if number else "target"))
+    assert (await resolve(bucket, f"l{MAX_LINKS - 1}"))[1].name == "target"
+    with pytest.raises(LinkError, match=f"more than {MAX_LINKS} links"):
+        await resolve(bucket, f"l{MAX_LINKS + 1}")
+
+
+async def test_circles(server: MemoryServer, bucket: Bucket) -> None:
+    link(server, bucket, "self", ObjectLink("b", "self"))
+    link(server, bucket, "one", ObjectLink("b", "other"))
+    link(server, bucket, "other", ObjectLink("b", "one"))
+    for name in ("self", "one"):
+        with pytest.raises(LinkError, match="leads in a circle") as told:
+            await resolve(bucket, name)
+        assert told.value.name == name
+
+
+async def test_another_bucket(server: MemoryServer, bucket: Bucket) -> None:
+    other = await server.bucket("other")
+    await other.put("far", b"away")
+    link(server, bucket, "l", ObjectLink("other", "far"))
+    where, info = await resolve(bucket, "l")
+    assert (where.name, info.name) == ("other", "far")
+    with pytest.raises(LinkError, match="follow_links='same-bucket' does not allow that") as told:
+        await resolve(bucket, "l", "same-bucket")
+    assert (told.value.target_bucket, told.value.target_name) == ("other", "far")
+
+
+async def test_none_is_followed(server: MemoryServer, bucket: Bucket) -> None:
+    link(server, bucket, "l", ObjectLink("b", "target"))
+    assert (await resolve(bucket, "l", "same-bucket"))[1].name == "target"
+    with pytest.raises(LinkError, match="follow_links='none'"):
+        await resolve(bucket, "l", "none")
+    assert (await resolve(bucket, "target", "none"))[1].name == "target"
+
+
+async def test_where_nothing_is(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    await store.put("gone", b"")
+    await store.delete("gone")
+    for number, to in enumerate(
+        (ObjectLink("b", "gone"), ObjectLink("b", "nowhere"), ObjectLink("nowhere", "x"), ObjectLink("b"))
+    ):
+        link(server, bucket, f"l{number}", to)
+        with pytest.raises(LinkError) as told:
+            await resolve(bucket, f"l{number}")
+        assert not isinstance(told.value, ObjectDeletedError)
+        assert (told.value.bucket, told.value.name) == ("b", f"l{number}")
+
+
+def test_what_can_be_asked_for() -> None:
+    for follow in ("all", "same-bucket", "none"):
+        assert check_follow_links(follow) == follow  # type: ignore[arg-type]
+    wrong: list[Any] = ["", "ALL", None, True]
+    for follow in wrong:
+        with pytest.raises(ValueError, match="follow_links is one of 'all', 'same-bucket', 'none'"):
+            check_follow_links(follow)

@@ -1,0 +1,154 @@
+"""Parts of an object: offsets are proven, never assumed; sequences are guessed, wrong ones are noticed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from objstore import IntegrityError, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.format.models import ObjectMetaOptions
+from objstore.read.feed import Missing
+from objstore.read.ranges import Layout, damaged, find_part, measure, place, prove, read_range
+from support.memory_server import MemoryServer
+
+DATA = bytes(range(256)) * 10
+
+
+@pytest.fixture(params=["batches", "2.11", "no batches", "replicas", "leader only"])
+async def server(request: pytest.FixtureRequest) -> Any:
+    version = {"2.11": "2.11.4", "no batches": "2.10.4"}.get(request.param, "2.15.1")
+    server = MemoryServer(version)
+    await server.bucket(
+        replicas=3 if request.param == "replicas" else 1, allow_direct=request.param != "leader only"
+    )
+    yield server
+    await server.client.close()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer) -> Bucket:
+    return await bind(server.js, "b")
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.js.object_store("b")
+
+
+def scattered(server: MemoryServer, info: ObjectInfo, sizes: list[int]) -> ObjectInfo:
+    """An object whose chunks lie apart, and have any length."""
+    at = 0
+    for number, size in enumerate(sizes):
+        server.put_raw(f"$O.b.C.other{number % 3}", b"between")
+        server.put_raw("$O.b.C.SCATTERED", DATA[at : at + size])
+        at += size
+    return replace(
+        info, nuid="SCATTERED", size=at, chunks=len(sizes), options=ObjectMetaOptions(None, max(sizes))
+    )
+
+
+RANGES = [(0, 1), (0, 100), (99, 101), (250, 251), (150, 999), (2000, 2560), (2559, 2560), (0, 2560)]
+
+
+@pytest.mark.parametrize(("start", "end"), RANGES)
+async def test_a_regular_object(store: ObjectStore, bucket: Bucket, start: int, end: int) -> None:
+    info = await store.put("a", DATA, chunk_size=100)
+    for _ in range(2):
+        assert await read_range(bucket, info, start, end) == DATA[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), RANGES)
+async def test_an_object_in_pieces(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, start: int, end: int
+) -> None:
+    info = scattered(server, await store.put("a", b"x"), [100] * 25 + [60])
+    for _ in range(2):
+        assert await read_range(bucket, info, start, end) == DATA[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), RANGES)
+async def test_chunks_of_any_length(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, start: int, end: int
+) -> None:
+    sizes = [100, 1, 99, 50, 0, 100, 70, 30] * 6
+    while sum(sizes) > len(DATA):
+        sizes.pop()
+    sizes += [100] * ((len(DATA) - sum(sizes)) // 100)
+    sizes.append(len(DATA) - sum(sizes))
+    info = scattered(server, await store.put("a", b"x"), sizes)
+    assert await read_range(bucket, info, start, end) == DATA[start:end]
+
+
+async def test_missing_chunks(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", DATA, chunk_size=100)
+    stream = server.stream()
+    stream.remove([stream.of(f"$O.b.C.{info.nuid}")[3].seq])
+    with pytest.raises((Missing, IntegrityError)):
+        await read_range(bucket, info, 0, len(DATA))
+    with pytest.raises(Missing):
+        await measure(bucket, info, Layout(info))
+    stream.remove(each.seq for each in stream.of(f"$O.b.C.{info.nuid}"))
+    with pytest.raises(Missing):
+        await read_range(bucket, info, 150, 160)
+
+
+async def test_measuring(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = scattered(server, await store.put("a", b"x"), [10, 20, 0, 5])
+    layout = Layout(info)
+    assert not layout.known
+    await measure(bucket, info, layout)
+    assert (layout.known, layout.placed, layout.proven, layout.total) == (True, True, True, 4)
+    assert [layout.offset_of(index) for index in range(4)] == [0, 10, 30, 30]
+    assert [layout.length_of(index) for index in range(4)] == [10, 20, 0, 5]
+    assert [layout.index_of(offset) for offset in (0, 9, 10, 29, 30, 34)] == [0, 0, 1, 1, 3, 3]
+    sequences = [each.seq for each in server.stream().of("$O.b.C.SCATTERED")]
+    assert [layout.seq_of(index) for index in range(4)] == sequences
+    for size in (34, 36):
+        with pytest.raises(IntegrityError, match=r"of \d+ bytes are stored|chunks are stored"):
+            await measure(bucket, replace(info, size=size), Layout(info))
+    with pytest.raises(IntegrityError):
+        await measure(bucket, replace(info, chunks=2), Layout(info))
+    assert server.stream().consumers == {}
+
+
+async def test_proofs(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    for name, size in (("even", 1000), ("odd", 950)):
+        info = await store.put(name, DATA[:size], chunk_size=100)
+        layout = Layout(info)
+        assert (layout.plausible, layout.even) == (True, name == "even")
+        await prove(bucket, info, layout)
+        assert layout.proven
+        assert layout.offset_of(5) == 500
+    irregular = scattered(server, info, [100, 50, 100, 50])
+    layout = Layout(irregular)
+    await prove(bucket, irregular, layout)
+    assert layout.known, "it was measured"
+
+
+async def test_places_at_the_leader(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", DATA, chunk_size=100)
+    layout = Layout(info)
+    await place(bucket, info, layout)
+    assert layout.strict
+    first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
+    assert [layout.seq_of(index) for index in (0, 10, 25)] == [first, first + 10, first + 25]
+
+
+@pytest.mark.parametrize("index", [0, 7, 25])
+async def test_a_place_is_found(server: MemoryServer, store: ObjectStore, bucket: Bucket, index: int) -> None:
+    info = scattered(server, await store.put("a", b"x"), [100] * 25 + [60])
+    layout = Layout(info)
+    await prove(bucket, info, layout)
+    part = await find_part(bucket, info, layout, index * 100, index * 100 + 1)
+    assert (part.first, part.last) == (index, index)
+    assert part.seq <= server.stream().of("$O.b.C.SCATTERED")[index].seq
+
+
+async def test_an_object_that_is_damaged_says_so(store: ObjectStore) -> None:
+    info = await store.put("a", b"x")
+    error = damaged(info, "2 chunks are stored, 1 recorded")
+    assert (error.bucket, error.name) == ("b", "a")
+    assert "2 chunks are stored" in str(error)
