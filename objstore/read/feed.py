@@ -269,6 +269,7 @@ class ChunkFeed:
         )  # else chunks lie apart, or are larger than recorded, and fewer came than were asked for
         if ahead is not None and ahead.seq <= self.cursor + 1 and not self.done:
             self.current, self.ahead = ahead, None
+            window.close()  # nobody may be waiting for it: all of it can have come before its turn
             ahead.catch_up()
 
     def drop_ahead(self) -> None:
