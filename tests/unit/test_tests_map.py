@@ -28,14 +28,6 @@ NOT_YET = [
     "objstore/manager.py",
     "objstore/store.py",
     "objstore/store_reads.py",
-    "objstore/write/atomic.py",
-    "objstore/write/checks.py",
-    "objstore/write/chunks.py",
-    "objstore/write/doubt.py",
-    "objstore/write/put.py",
-    "objstore/write/resumed.py",
-    "objstore/write/upload.py",
-    "objstore/write/writer.py",
 ]
 """Source files whose unit tests are still to be written: integration tests cover them."""
 

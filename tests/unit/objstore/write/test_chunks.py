@@ -1,0 +1,188 @@
+"""The chunks of a put: what was lost is sent again, what came twice is removed, all of it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from natsproto.errors import NatsError
+from objstore import (
+    BadBucketError,
+    BucketNotFoundError,
+    BucketSealedError,
+    ForeignBucketError,
+    ObjectStore,
+    StoreFullError,
+)
+from objstore.format.naming import meta_subject
+from support.memory_server import SILENCE, MemoryServer, error
+
+DATA = bytes(range(256)) * 10
+CHUNK = 100
+
+
+@pytest.fixture
+async def store(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.05)
+    monkeypatch.setattr("objstore.write.put.SETTLE", 0.05)
+    store = await server.bucket()
+    store.js.timeout = 1.0
+    return store.with_options(retry_budget=3.0)
+
+
+def once(data: bytes) -> Iterator[bytes]:
+    for at in range(0, len(data), 33):
+        yield data[at : at + 33]
+
+
+def is_chunk(subject: str) -> bool:
+    return subject.startswith("$O.b.C.")
+
+
+class Nth:
+    """Acts on one chunk."""
+
+    def __init__(self, server: MemoryServer, n: int, action: Any) -> None:
+        self.server = server
+        self.n = n
+        self.action = action
+        self.seen = -1
+        server.on_publish = self
+
+    def __call__(self, subject: str, header: bytes, payload: bytes) -> Any:
+        if not is_chunk(subject) or not payload:
+            return None
+        self.seen += 1
+        return self.action(subject, header, payload) if self.seen == self.n else None
+
+
+async def test_in_order_and_whole(server: MemoryServer, store: ObjectStore) -> None:
+    info = await store.put("a", DATA, chunk_size=CHUNK)
+    stored = server.stream().of(f"$O.b.C.{info.nuid}")
+    assert [each.payload for each in stored] == [DATA[at : at + CHUNK] for at in range(0, len(DATA), CHUNK)]
+    assert stored[-1].seq < info.revision
+
+
+@pytest.mark.parametrize("n", [0, 5, 25])
+@pytest.mark.parametrize("restartable", [True, False])
+@pytest.mark.parametrize("what", ["lost", "answer lost"])
+async def test_lost(server: MemoryServer, store: ObjectStore, n: int, restartable: bool, what: str) -> None:
+    """Looked at first: none is stored twice."""
+
+    def act(subject: str, header: bytes, payload: bytes) -> Any:
+        if what == "answer lost":
+            server.stream().publish(subject, header, payload)
+        server.lose()
+        server.connect()
+        return SILENCE
+
+    Nth(server, n, act)
+    info = await store.put("a", DATA if restartable else once(DATA), chunk_size=CHUNK)
+    assert await store.get("a") == DATA
+    assert server.chunks()[info.nuid] == info.chunks
+    assert len(server.chunks()) == 1
+
+
+@pytest.mark.parametrize("restartable", [True, False])
+async def test_twice(server: MemoryServer, store: ObjectStore, restartable: bool) -> None:
+    """The second answer to one chunk is a hint; what is too much is removed before the commit, or after."""
+
+    def twice(subject: str, header: bytes, payload: bytes) -> Any:
+        pub = server.session.pubs[-1]
+        server.answer(pub, server.stream().publish(subject, header, payload))
+        return None
+
+    Nth(server, 3, twice)
+    info = await store.put("a", DATA if restartable else once(DATA), chunk_size=CHUNK)
+    assert server.chunks() == {info.nuid: info.chunks}
+    assert await store.get("a") == DATA
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (error(503, 10077, "maximum bytes exceeded"), StoreFullError),
+        (error(400, 10109, "invalid operation on sealed stream"), BucketSealedError),
+        (error(404, 10059, "stream not found"), BucketNotFoundError),
+        ({"stream": "OTHER", "seq": 7}, ForeignBucketError),
+    ],
+)
+async def test_refused(server: MemoryServer, store: ObjectStore, answer: Any, kind: type[NatsError]) -> None:
+    """The previous object stays, and none of the chunks."""
+    old = await store.put("a", b"old")
+    Nth(server, 4, lambda *message: answer)
+    with pytest.raises(kind):
+        await store.put("a", DATA, chunk_size=CHUNK)
+    server.on_publish = None
+    assert await store.get("a") == b"old"
+    assert set(server.chunks()) == {old.nuid}
+
+
+async def test_acknowledged_and_not_there(server: MemoryServer, store: ObjectStore) -> None:
+    """As by a server that was killed: the order of what follows shows it, and a look at what is stored."""
+
+    def drop(subject: str, header: bytes, payload: bytes) -> Any:
+        return {"stream": "OBJ_b", "seq": server.stream().seq + 1}
+
+    Nth(server, 3, drop)
+    info = await store.put("a", DATA, chunk_size=CHUNK)
+    assert await store.get("a") == DATA
+    assert server.chunks() == {info.nuid: info.chunks}
+
+
+async def test_a_stream_that_makes_room_by_itself(server: MemoryServer, store: ObjectStore) -> None:
+    """The chunks are counted before the commit: one that has gone again is noticed."""
+    server.stream().config |= {"discard": "old", "max_bytes": 100_000}
+    store = (await server.js.object_store("b")).with_options(retry_budget=1.0)
+
+    def rolled(subject: str, header: bytes, payload: bytes) -> Any:
+        stream = server.stream()
+        stream.remove([stream.of(subject)[0].seq])
+        return None
+
+    Nth(server, 25, rolled)
+    with pytest.raises(NatsError):
+        await store.put("a", once(DATA), chunk_size=CHUNK)
+    assert server.stream().of(meta_subject("b", "a")) == []
+    assert server.chunks() == {}
+
+
+async def test_more_than_a_subject_keeps(server: MemoryServer, store: ObjectStore) -> None:
+    server.stream().config["max_msgs_per_subject"] = 5
+    store = await server.js.object_store("b")
+    for data in (DATA, once(DATA)):
+        with pytest.raises(BadBucketError, match="max_msgs_per_subject"):
+            await store.put("a", data, chunk_size=CHUNK)
+    assert server.chunks() == {}
+
+
+async def test_a_source_that_fails(server: MemoryServer, store: ObjectStore) -> None:
+    closed = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            for _ in range(5):
+                yield b"x" * CHUNK
+            raise KeyError("of the application")
+        finally:
+            closed = True
+
+    with pytest.raises(KeyError):
+        await store.put("a", source(), chunk_size=CHUNK)
+    assert closed
+    assert server.chunks() == {}
+    assert not await store.exists("a")
+
+
+async def test_nothing_that_lasts(server: MemoryServer, store: ObjectStore) -> None:
+    """A server that answers nothing is given up, and what may be there is said to be left behind."""
+    store = store.with_options(retry_budget=0.3)
+    store.js.timeout = 0.1
+    server.on_publish = lambda subject, header, payload: SILENCE if is_chunk(subject) else None
+    with pytest.raises(NatsError):
+        await store.put("a", DATA, chunk_size=CHUNK)
+    server.on_publish = None
+    assert not await store.exists("a")

@@ -1,0 +1,75 @@
+"""Chunks whose fate is unknown: a fence behind them, and what is told when they may come late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from natsproto.errors import NatsError, NoRespondersError, PermissionsViolationError, RequestTimeoutError
+from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.budget import Budget
+from objstore.write.doubt import FENCE, Unrepairable, delete_own, fence, in_vain, may_come_late
+from support.memory_server import SILENCE, MemoryServer
+
+SUBJECT = "$O.b.C.n"
+
+
+async def bound(server: MemoryServer, replicas: int = 1) -> Bucket:
+    await server.bucket(replicas=replicas)
+    return await bind(server.js, "b")
+
+
+async def test_a_fence_is_stored_by_no_stream(server: MemoryServer) -> None:
+    """Its refusal comes after the answers to what was sent before it."""
+    bucket = await bound(server)
+    seen: list[bytes] = []
+
+    def refuse(subject: str, header: bytes, payload: bytes) -> Any:
+        seen.append(header)
+        return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
+
+    server.on_publish = refuse
+    await fence(bucket, SUBJECT)
+    assert seen == [FENCE]
+
+
+async def test_where_there_are_replicas_it_is_a_chunk_that_goes_again(server: MemoryServer) -> None:
+    bucket = await bound(server, replicas=3)
+    seq = server.put_raw(SUBJECT, b"a chunk")
+    await fence(bucket, SUBJECT)
+    assert list(server.stream().messages) == [seq]
+    assert server.stream().seq == seq + 1
+    server.on_publish = lambda subject, header, payload: {"stream": "OBJ_b", "seq": seq}
+    await fence(bucket, SUBJECT)
+    assert seq in server.stream().messages, "what an answer names is read before it is deleted"
+
+
+async def test_no_answer(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    bucket.js.timeout = 0.05
+    server.on_publish = lambda subject, header, payload: SILENCE
+    with pytest.raises(RequestTimeoutError):
+        await fence(bucket, SUBJECT)
+
+
+async def test_a_right_that_is_lacking(server: MemoryServer) -> None:
+    bucket = await bound(server)
+    seq = server.put_raw(SUBJECT, b"x")
+    server.refused = {"STREAM.MSG.DELETE"}
+    with pytest.raises(Unrepairable) as told:
+        await delete_own(bucket, seq, lambda stored: True)
+    assert isinstance(told.value.reason, PermissionsViolationError)
+    await delete_own(bucket, seq, lambda stored: False)
+
+
+async def test_words() -> None:
+    late = may_come_late("a", NatsError("cut"))
+    assert late.silent
+    assert "may still store chunks of 'a': cut" in str(late)
+    budget = Budget(20.0)
+    plain = NoRespondersError("s")
+    assert in_vain(plain, budget) is plain
+    timed_out = in_vain(RequestTimeoutError("within 0.4 s"), budget)
+    assert isinstance(timed_out, RequestTimeoutError)
+    assert "within 20 s (retry_budget)" in str(timed_out)

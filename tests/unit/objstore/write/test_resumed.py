@@ -1,0 +1,145 @@
+"""A put on chunks that are there already: compared, never taken on trust; one commit, whoever else sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from objstore import ObjectStore
+from objstore.bucket.bucket import Bucket, bind
+from objstore.format.models import RENAMED_FROM
+from objstore.write.resumed import age, same_content, standing
+from objstore.write.source import open_source
+from objstore.write.upload import Upload, begin, resume
+from support.fake_session import turns
+from support.memory_server import MemoryServer
+
+DATA = bytes(range(256)) * 10
+CHUNK = 100
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+@pytest.fixture
+async def upload(bucket: Bucket) -> Upload:
+    return begin(bucket, "a", {}, CHUNK)
+
+
+async def partly(server: MemoryServer, upload: Upload, chunks: int) -> None:
+    """Chunks as a process that was killed has left them."""
+    task = asyncio.ensure_future(upload.send(slow(chunks)))
+    while server.chunks().get(upload.nuid, 0) < chunks:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def slow(chunks: int) -> AsyncIterator[bytes]:
+    yield DATA[: chunks * CHUNK]
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("have", [1, 12, 25])
+@pytest.mark.parametrize("source", ["bytes", "once"])
+async def test_only_what_is_missing_is_sent(
+    server: MemoryServer, store: ObjectStore, upload: Upload, have: int, source: str
+) -> None:
+    await partly(server, upload, have)
+    sent: list[bytes] = []
+
+    def note(subject: str, header: bytes, payload: bytes) -> None:
+        if subject.startswith("$O.b.C.") and payload:
+            sent.append(payload)
+
+    server.on_publish = note
+    info = await upload.send(DATA if source == "bytes" else iter([DATA]))
+    assert b"".join(sent) == DATA[have * CHUNK :]
+    assert (info.nuid, info.chunks) == (upload.nuid, 26)
+    assert await store.get("a") == DATA
+
+
+async def test_chunks_have_numbers(server: MemoryServer, upload: Upload) -> None:
+    """The same ones from every sender: what comes twice is stored once."""
+    await upload.send(DATA)
+    headers = [each.header for each in server.stream().of(f"$O.b.C.{upload.nuid}")]
+    assert all(b"Nats-Msg-Id: " in header for header in headers)
+    assert len(set(headers)) == 26
+
+
+@pytest.mark.parametrize("change", ["bytes", "more", "length"])
+async def test_wrong_ones_are_not_built_upon(
+    server: MemoryServer, store: ObjectStore, upload: Upload, change: str
+) -> None:
+    await partly(server, upload, 10)
+    stream = server.stream()
+    subject = f"$O.b.C.{upload.nuid}"
+    if change == "bytes":
+        stream.of(subject)[3].payload = b"x" * CHUNK
+    elif change == "length":
+        stream.of(subject)[3].payload += b"x"
+    else:
+        for _ in range(30):
+            server.put_raw(subject, b"of somebody")
+    await upload.send(DATA)
+    assert await store.get("a") == DATA
+
+
+async def test_two_at_once_commit_one(server: MemoryServer, store: ObjectStore, upload: Upload) -> None:
+    other = resume(await bind(server.js, "b"), "a", upload.token)
+    found = await asyncio.gather(upload.send(DATA), other.send(DATA), return_exceptions=True)
+    infos: list[Any] = [each for each in found if not isinstance(each, BaseException)]
+    assert infos
+    assert len({info.nuid for info in infos}) == 1
+    assert await store.get("a") == DATA
+    assert (await store.verify(deep=True)).ok
+
+
+async def test_what_stands_under_a_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    assert await standing(bucket, "a", "n") is None
+    info = await store.put("a", b"x")
+    assert await standing(bucket, "a", "other") is None
+    found = await standing(bucket, "a", info.nuid)
+    assert found is not None
+    assert found.revision == info.revision
+    renamed = await store.rename("a", "new")
+    moved = await standing(bucket, "a", info.nuid)
+    assert moved is not None
+    assert (moved.name, moved.revision) == ("new", renamed.revision)
+    assert RENAMED_FROM not in moved.metadata
+    await store.delete("new")
+    assert await standing(bucket, "a", info.nuid) is None
+    server.put_raw("$O.b.M.YmFk", b"no JSON")
+    assert await standing(bucket, "bad", "n") is None
+
+
+async def test_the_same_bytes(store: ObjectStore) -> None:
+    info = await store.put("a", DATA)
+    assert await same_content(open_source(DATA), info)
+    assert await same_content(open_source(iter([DATA[:7], DATA[7:]])), info)
+    assert not await same_content(open_source(DATA[:-1]), info)
+    assert not await same_content(open_source(DATA[:-1] + b"x"), info)
+
+
+async def test_ages_by_the_servers_clock(server: MemoryServer, bucket: Bucket) -> None:
+    server.ahead = timedelta(hours=5)
+    found = await age(bucket, datetime.now(UTC))
+    assert abs(found - timedelta(hours=5)) < timedelta(minutes=1)
+
+
+async def test_a_failure_keeps_the_chunks(server: MemoryServer, upload: Upload) -> None:
+    await partly(server, upload, 7)
+    await turns()
+    assert server.chunks() == {upload.nuid: 7}

@@ -1,0 +1,168 @@
+"""Uploads that can be continued: tokens, and what may be done with the chunks that one stands for."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from objstore import BadObjectMetaError, ObjectStore, OutcomeUnknownError
+from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.numbered import GOES_ON, GONE
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
+from objstore.write.upload import VERSION, Upload, begin, resume
+from support.memory_server import MemoryServer, error
+
+DATA = bytes(range(256)) * 10
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")
+
+
+def begun(bucket: Bucket, **about: Any) -> Upload:
+    return begin(bucket, "a", about, 100)
+
+
+async def interrupted(server: MemoryServer, upload: Upload, chunks: int = 5) -> None:
+    """A send that has failed after so many chunks."""
+    seen = 0
+
+    def hook(subject: str, header: bytes, payload: bytes) -> Any:
+        nonlocal seen
+        seen += 1
+        return error(503, 10077, "maximum bytes exceeded") if seen > chunks else None
+
+    server.on_publish = hook
+    with pytest.raises(Exception, match=r"full|exceeded"):
+        await upload.send(DATA)
+    server.on_publish = None
+
+
+async def test_the_token_comes_before_the_first_byte(server: MemoryServer, bucket: Bucket) -> None:
+    server.verbs()
+    upload = begun(bucket, description="d", metadata={"k": "v"})
+    assert server.verbs() == []
+    again = resume(bucket, "a", upload.token)
+    assert (again.nuid, again.name, again.token) == (upload.nuid, "a", upload.token)
+    info = await again.send(DATA)
+    assert (info.nuid, info.description, info.metadata["k"]) == (upload.nuid, "d", "v")
+    assert await upload.stored() == 26
+    assert "upload of 'a'" in repr(upload).lower()
+
+
+async def test_what_is_stored_stays_and_is_gone_on_with(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    upload = begun(bucket)
+    await interrupted(server, upload)
+    assert await upload.stored() == 5
+    first = [each.seq for each in server.stream().of(f"$O.b.C.{upload.nuid}")]
+    info = await resume(bucket, "a", upload.token).send(DATA)
+    assert [each.seq for each in server.stream().of(f"$O.b.C.{info.nuid}")][:5] == first
+    assert await store.get("a") == DATA
+    assert server.chunks() == {upload.nuid: 26}
+
+
+async def test_committed_once(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    upload = begun(bucket)
+    info = await upload.send(DATA)
+    again = await upload.send(DATA)
+    assert (again.revision, again.nuid) == (info.revision, info.nuid)
+    assert server.stream().seq == info.revision
+    await store.rename("a", "renamed")
+    held = await upload.send(DATA)
+    assert held.name == "renamed"
+    assert not await store.exists("a")
+
+
+async def test_another_source_is_another_object(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """What is stored is never taken on trust."""
+    upload = begun(bucket)
+    await interrupted(server, upload)
+    other = b"x" * len(DATA)
+    await upload.send(other)
+    assert await store.get("a") == other
+
+
+async def test_giving_it_up(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    upload = begun(bucket)
+    await interrupted(server, upload)
+    await upload.abort()
+    await upload.abort()
+    assert server.chunks() == {}
+    await upload.send(DATA)
+    await upload.abort()
+    assert await store.get("a") == DATA, "once committed it does nothing"
+
+
+async def test_chunks_that_another_object_names(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    upload = begun(bucket)
+    await interrupted(server, upload)
+    info = await store.put("t", b"x")
+    forged = replace(info, name="forged", nuid=upload.nuid, size=500, chunks=5)
+    server.put_raw(meta_subject("b", "forged"), encode_meta(forged))
+    with pytest.raises(OutcomeUnknownError, match="they are kept"):
+        await upload.abort()
+    stored = await upload.send(DATA)
+    assert stored.nuid != upload.nuid
+    assert await upload.stored() == 5
+    with pytest.raises(OutcomeUnknownError, match="cannot be read again"):
+        await upload.send(iter([DATA]))
+
+
+async def test_old_chunks_are_stored_anew(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    upload = begun(bucket)
+    await interrupted(server, upload)
+    server.ahead = (GOES_ON + GONE) / 2
+    other = await upload.send(DATA)
+    assert other.nuid != upload.nuid, "somebody may still be going on with them"
+    await store.delete("a")
+    server.ahead = GONE + timedelta(minutes=1)
+    anew = await upload.send(DATA)
+    assert anew.nuid == upload.nuid
+    assert await store.get("a") == DATA
+
+
+def document(upload: Upload) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(upload.token)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": VERSION + 1},
+        {"nuid": "*"},
+        {"nuid": 7},
+        {"chunk_size": 0},
+        {"chunk_size": "100"},
+        {"bucket": "other"},
+        {"name": "other"},
+    ],
+)
+async def test_tokens_of_something_else(bucket: Bucket, change: dict[str, Any]) -> None:
+    changed = {**document(begun(bucket)), **change}
+    token = base64.urlsafe_b64encode(json.dumps(changed).encode()).decode()
+    with pytest.raises(BadObjectMetaError, match="token"):
+        resume(bucket, "a", token)
+
+
+@pytest.mark.parametrize("token", ["", "no token", "e30=", "W10=", "ä", "A" * (1 << 21), 7, None])
+async def test_no_tokens(bucket: Bucket, token: Any) -> None:
+    with pytest.raises(BadObjectMetaError, match="not the token of an upload"):
+        resume(bucket, "a", token)
