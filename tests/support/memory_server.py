@@ -29,6 +29,7 @@ EOB = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n\r
 ROLL_UP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
 NOT_FOUND = b"NATS/1.0 404 Message Not Found\r\n\r\n"
 OVERHEAD = 30
+DEFAULTS = {"retention": "limits", "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1}
 
 Answer = dict[str, Any]
 
@@ -437,7 +438,7 @@ class MemoryServer(FakeServer):
             case "STREAM.INFO":
                 return stream.info(body)
             case "STREAM.UPDATE":
-                stream.config = {**stream.config, **body}
+                stream.config = {**DEFAULTS, **body}
                 return stream.info({})
             case "STREAM.DELETE":
                 del self.streams[name]
@@ -482,8 +483,7 @@ class MemoryServer(FakeServer):
             if {**known.config, **config} != known.config:
                 return error(400, 10058, "stream name already in use with a different configuration")
             return known.info({})
-        defaults = {"retention": "limits", "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1}
-        self.streams[config["name"]] = MemoryStream(self, {**defaults, **config})
+        self.streams[config["name"]] = MemoryStream(self, {**DEFAULTS, **config})
         return {**self.streams[config["name"]].info({}), "did_create": True}
 
     def listing(self, verb: str, body: dict[str, Any]) -> Answer:

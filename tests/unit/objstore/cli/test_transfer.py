@@ -1,0 +1,128 @@
+"""``put`` and ``get``: from files and pipes, into files and pipes; nothing is replaced that need not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objstore import ObjectNotFoundError, ObjectStore
+from objstore.cli.main import build_parser
+from objstore.cli.output import CommandError
+from objstore.cli.transfer import put_name
+from support.memory_server import MemoryServer
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture
+async def store(server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.chdir(tmp_path)
+    store = await server.bucket()
+    await store.put("a", DATA, chunk_size=1000)
+    return store
+
+
+async def test_put_a_file(server: MemoryServer, store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(DATA)
+    _, err = await command("put", "b", "file.bin", "-H", "A: 1", "-H", "A: 2", "--metadata", "k=v")
+    assert "stored 'file.bin' in bucket 'b': 10.0 KiB, 1 chunk, SHA-256=" in err
+    info = await store.get_info("file.bin")
+    assert info.headers is not None
+    assert (info.headers.get_all("A"), info.metadata["k"]) == (["1", "2"], "v")
+    out, _ = await command("put", "b", "file.bin", "--name", "n", "--chunk-size", "1000", "--json")
+    assert (json.loads(out)["name"], json.loads(out)["chunks"]) == ("n", 11)
+    with pytest.raises(FileNotFoundError):
+        await command("put", "b", "none")
+
+
+async def test_put_what_comes(store: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with open(writing, "wb") as file:
+            file.write(DATA)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    with open(reading, "rb") as source:
+        monkeypatch.setattr("sys.stdin", source)
+        await command("put", "b", "-", "--name", "piped")
+    thread.join()
+    assert await store.get("piped") == DATA
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["f"], "f"),
+        (["dir/f"], "f"),
+        (["f", "--name", "x/y"], "x/y"),
+        (["-"], ""),
+        (["dir/"], ""),
+        (["f", "--name", ""], ""),
+    ],
+)
+def test_names(words: list[str], name: str) -> None:
+    assert put_name(build_parser().parse_args(["put", "b", *words])) == name
+
+
+async def test_get_into_a_file(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    _, err = await command("get", "b", "a")
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert "wrote 'a': 10.0 KiB, verified" in err
+    with pytest.raises(CommandError, match="exists: pass --force") as told:
+        await command("get", "b", "a")
+    assert told.value.code == 4
+    (tmp_path / "a").write_text("old")
+    await command("get", "b", "a", "--force")
+    assert (tmp_path / "a").read_bytes() == DATA
+    out, _ = await command("get", "b", "a", "-O", "other", "--json")
+    assert json.loads(out)["file"] == "other"
+    with pytest.raises(CommandError, match="is a directory"):
+        await command("get", "b", "a", "-O", ".")
+    with pytest.raises(ObjectNotFoundError):
+        await command("get", "b", "none")
+    assert sorted(os.listdir(tmp_path)) == ["a", "other"]
+
+
+async def test_a_file_that_others_make_meanwhile_stays(
+    server: MemoryServer, store: ObjectStore, command: Any, tmp_path: Path
+) -> None:
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        (tmp_path / "a").write_text("of somebody")
+
+    server.hook = hook
+    with pytest.raises(CommandError, match="exists"):
+        await command("get", "b", "a")
+    assert (tmp_path / "a").read_text() == "of somebody"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+async def test_get_into_a_pipe(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+
+    def read() -> None:
+        got.append((tmp_path / "pipe").read_bytes())
+
+    with pytest.raises(CommandError, match="nobody reads the pipe"):
+        await command("get", "b", "a", "-O", "pipe")
+    keep = os.open(tmp_path / "pipe", os.O_RDWR)
+    thread = threading.Thread(target=read)
+    thread.start()
+    await command("get", "b", "a", "-O", "pipe")
+    os.close(keep)
+    thread.join(10)
+    assert got == [DATA]
+
+
+async def test_a_name_that_leads_elsewhere(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await store.put("../evil", b"x")
+    with pytest.raises(CommandError):
+        await command("get", "b", "../evil")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,168 @@
+"""Buckets: made, opened, changed, deleted and enumerated; refusals in the object store's words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from natsproto.errors import UnsupportedFeatureError
+from objstore import (
+    BadBucketError,
+    BucketAlreadyExistsError,
+    BucketNotFoundError,
+    BucketSealedError,
+    ObjectStoreConfig,
+    StoreFullError,
+)
+from objstore import manager as module
+from objstore.manager import (
+    bucket_names,
+    bucket_of,
+    bucket_statuses,
+    build_config,
+    create_bucket,
+    create_or_update_bucket,
+    delete_bucket,
+    open_bucket,
+    update_bucket,
+)
+from support.memory_server import MemoryServer, error
+
+
+async def test_made_and_opened(server: MemoryServer) -> None:
+    with pytest.raises(BucketNotFoundError):
+        await open_bucket(server.js, "b")
+    assert server.streams == {}, "it is never made by opening"
+    store = await create_bucket(
+        server.js, None, {"bucket": "b", "ttl": timedelta(hours=1), "metadata": {"k": "v"}}
+    )
+    config = server.stream().config
+    assert config["subjects"] == ["$O.b.C.>", "$O.b.M.>"]
+    assert (config["max_age"], config["allow_rollup_hdrs"], config["discard"]) == (
+        3_600_000_000_000,
+        True,
+        "new",
+    )
+    await store.put("a", b"x")
+    assert await (await open_bucket(server.js, "b")).get("a") == b"x"
+    again = await create_bucket(
+        server.js, ObjectStoreConfig("b", ttl=timedelta(hours=1), metadata={"k": "v"})
+    )
+    assert await again.get("a") == b"x", "the same configuration again opens it"
+    with pytest.raises(BucketAlreadyExistsError):
+        await create_bucket(server.js, ObjectStoreConfig("b", ttl=timedelta(hours=2)))
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "*", "ä", 7])
+async def test_names_that_cannot_be(server: MemoryServer, name: Any) -> None:
+    server.verbs()
+    for call in (
+        open_bucket(server.js, name),
+        create_bucket(server.js, None, {"bucket": name}),
+        update_bucket(server.js, None, {"bucket": name, "description": "d"}),
+        delete_bucket(server.js, name),
+    ):
+        with pytest.raises(BadBucketError):
+            await call
+    assert server.verbs() == []
+
+
+def test_configurations() -> None:
+    config = ObjectStoreConfig("b", description="d")
+    assert build_config(config, {}) == config
+    assert build_config(config, {"description": "e"}).description == "e", "keywords win"
+    assert build_config(None, {"bucket": "b"}) == ObjectStoreConfig("b")
+    with pytest.raises(TypeError, match="unknown bucket parameter 'colour'"):
+        build_config(config, {"colour": "red"})
+    with pytest.raises(BadBucketError, match="at least bucket"):
+        build_config(None, {})
+    wrong: Any = {"bucket": "b"}
+    with pytest.raises(BadBucketError, match="must be an ObjectStoreConfig, not dict"):
+        build_config(wrong, {})
+
+
+async def test_changes(server: MemoryServer) -> None:
+    await create_bucket(server.js, None, {"bucket": "b", "description": "d"})
+    server.stream().config["unheard_of"] = 7
+    await update_bucket(server.js, None, {"bucket": "b", "ttl": timedelta(minutes=1)})
+    config = server.stream().config
+    assert (config["description"], config["max_age"], config["unheard_of"]) == ("d", 60_000_000_000, 7)
+    await update_bucket(server.js, ObjectStoreConfig("b"))
+    assert not server.stream().config.get("description")
+    with pytest.raises(BucketNotFoundError):
+        await update_bucket(server.js, ObjectStoreConfig("nowhere"))
+    await create_or_update_bucket(server.js, ObjectStoreConfig("b", description="e"))
+    assert server.stream().config["description"] == "e"
+    await create_or_update_bucket(server.js, None, {"bucket": "new"})
+    assert "OBJ_new" in server.streams
+
+
+async def test_enumerated(server: MemoryServer) -> None:
+    for name in ("b", "a"):
+        await create_bucket(server.js, None, {"bucket": name})
+    await server.js.create_stream({"name": "OTHER", "subjects": ["x"]})
+    assert await bucket_names(server.js) == ["a", "b"]
+    statuses = await bucket_statuses(server.js)
+    assert [(status.bucket, status.count) for status in statuses] == [("a", -1), ("b", -1)]
+
+
+def test_which_streams_are_buckets() -> None:
+    assert bucket_of("OBJ_b") == "b"
+    for stream in ("b", "OBJ_", "OBJ_a b", "KV_b", "obj_b"):
+        assert bucket_of(stream) is None
+
+
+async def test_deleted(server: MemoryServer) -> None:
+    await create_bucket(server.js, None, {"bucket": "b"})
+    assert await delete_bucket(server.js, "b") is True
+    assert server.streams == {}
+    with pytest.raises(BucketNotFoundError):
+        await delete_bucket(server.js, "b")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (error(400, 10058, "stream name already in use"), BucketAlreadyExistsError),
+        (error(500, 10047, "insufficient storage resources available"), StoreFullError),
+        (error(400, 10005, "no suitable peers for placement, insufficient storage"), StoreFullError),
+        (error(400, 10109, "invalid operation on sealed stream"), BucketSealedError),
+        (error(500, 10052, "duplicates window can not be larger then max age"), BadBucketError),
+    ],
+)
+async def test_refusals(server: MemoryServer, answer: Any, kind: type[Exception]) -> None:
+    server.hook = lambda verb, body: answer if verb == "STREAM.CREATE" else None
+    with pytest.raises(kind, match="'b'"):
+        await create_bucket(server.js, None, {"bucket": "b"})
+
+
+async def test_a_place_that_could_not_be_made_is_tried_again(server: MemoryServer) -> None:
+    """With the last stream of an account servers remove the folder of all of them."""
+    failures = [error(500, module.STORE_FAILED, "could not create storage directory")] * 2
+    server.hook = lambda verb, body: failures.pop() if failures and verb == "STREAM.CREATE" else None
+    await create_bucket(server.js, None, {"bucket": "b"})
+    assert "OBJ_b" in server.streams
+
+
+@pytest.mark.parametrize("version", ["2.9.10", "2.10.0"])
+async def test_what_a_server_does_not_know_is_refused_before(version: str) -> None:
+    server = MemoryServer(version)
+    server.session.info["jetstream"] = True
+    with pytest.raises(UnsupportedFeatureError, match=rf"this server is {version}"):
+        await create_bucket(server.js, None, {"bucket": "b", "allow_msg_ttl": True})
+    assert server.streams == {}
+    await server.client.close()
+
+
+async def test_what_a_server_drops_is_told(server: MemoryServer) -> None:
+    create = server.create
+
+    def older(config: dict[str, Any]) -> Any:
+        return create({key: value for key, value in config.items() if key != "allow_msg_ttl"})
+
+    server.create = older  # type: ignore[method-assign]
+    with pytest.raises(UnsupportedFeatureError, match="the bucket is there, without it"):
+        await create_bucket(server.js, None, {"bucket": "b", "allow_msg_ttl": True})
+    assert "OBJ_b" in server.streams
