@@ -43,6 +43,9 @@ class RequestSlot(ReplySlot):
             else:
                 future.set_result(msg)
 
+    def under_way(self) -> int:
+        return 0 if self.future.done() else 1
+
     def on_lost(self, exc: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(exc)

@@ -329,7 +329,9 @@ async def test_a_refused_subscription_ends(server: FakeServer) -> None:
     assert isinstance((await errors.until(1))[0], PermissionsViolationError)
 
 
-async def test_a_refused_request_fails_at_once(server: FakeServer) -> None:
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_refused_request_fails_at_once(server: FakeServer, together: bool) -> None:
+    """Also when all refusals come in one piece: the next one that is no request's is reported."""
     errors = Calls()
     server.connection.options.error_cb = errors
     tasks = [asyncio.ensure_future(server.client.request("secret")) for _ in range(3)]
@@ -337,7 +339,8 @@ async def test_a_refused_request_fails_at_once(server: FakeServer) -> None:
     text = 'Permissions Violation for Publish to "secret"'
     for _ in range(3):  # the server refuses each by itself; the first ends them all
         assert server.connection.server_error(server.session, text)  # type: ignore[arg-type]
-        await turns()
+        if not together:
+            await turns()
     for task in tasks:
         with pytest.raises(PermissionsViolationError, match=r"may not publish to 'secret'"):
             await task
