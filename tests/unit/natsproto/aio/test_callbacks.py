@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -19,9 +20,9 @@ async def never() -> None:
 
 async def test_a_callback_runs_a_turn_later() -> None:
     calls, told = Callbacks(), Calls()
-    calls.call(told, "this")
-    calls.call(None, "that")
-    calls.tell(None, "that")
+    calls.call(partial(told, "this"))
+    calls.call(None)
+    calls.tell(None)
     assert told.items == []
     await turns()
     assert told.items == ["this"]
@@ -55,7 +56,7 @@ async def test_what_a_server_causes_is_bounded(caplog: pytest.LogCaptureFixture)
         await go.wait()
 
     for number in range(MAX_UNDER_WAY + MAX_WAITING + 50):
-        calls.tell(slow, number)
+        calls.tell(partial(slow, number))
     await turns()
     assert told.items == [*range(MAX_UNDER_WAY)]
     assert len(caplog.records) == 1
@@ -63,7 +64,7 @@ async def test_what_a_server_causes_is_bounded(caplog: pytest.LogCaptureFixture)
     await told.until(MAX_UNDER_WAY + MAX_WAITING)
     await turns()
     assert told.items == [*range(MAX_UNDER_WAY + MAX_WAITING)]
-    calls.tell(slow, -1)
+    calls.tell(partial(slow, -1))
     await turns()
     assert told.items[-1] == -1
     assert len(caplog.records) == 1

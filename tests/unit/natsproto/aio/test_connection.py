@@ -95,7 +95,7 @@ async def test_handlers_are_told_of_every_change(server: FakeServer) -> None:
 async def test_subscriptions_are_back_before_what_was_kept() -> None:
     client = Client(Options())
     server = FakeServer()
-    server.client, server.connection = client, client._connection
+    server.client, server.connection = client, client.connection
     server.connect()
     connection = server.connection
     handler = Told(b"a", b"group")

@@ -68,7 +68,7 @@ class Link:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.client = Client(Options(reconnect=False, **options))
-        self.session = Session(self.client._connection, self.client._connection.pool.servers[0])
+        self.session = Session(self.client.connection, self.client.connection.pool.servers[0])
         self.wire = Wire()
 
         async def there(*args: Any, **named: Any) -> Wire:
@@ -87,7 +87,7 @@ class Link:
         await turns()
         self.says(b"PONG\r\n")
         await establishing
-        self.client._connection._connected(self.session)
+        self.client.connection._connected(self.session)
         self.wire.written = b""
         return self.session
 
@@ -191,7 +191,7 @@ async def test_whoever_is_not_the_right_process_is_told_nothing(monkeypatch: pyt
         assert transport is link.wire
         raise PermissionError("another user")
 
-    link.client._connection.options.check_peer = check
+    link.client.connection.options.check_peer = check
     establishing = asyncio.ensure_future(link.session.establish())
     await turns()
     link.says(info())
@@ -306,7 +306,7 @@ def test_a_lame_duck_is_left_once_it_has_taken_everything(monkeypatch: pytest.Mo
         link = Link(monkeypatch)
         session = await link.established()
         lost = Calls()
-        link.client._connection.options.disconnected_cb = lost
+        link.client.connection.options.disconnected_cb = lost
         loop = asyncio.get_running_loop()
         began = loop.time()
         session.leave(StaleConnectionError("about to shut down"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import NOTHING_SAID, Bucket, bind
 from objstore.format.models import RENAMED_FROM
 from objstore.write.resumed import age, same_content, standing
 from objstore.write.source import open_source
@@ -34,7 +34,7 @@ async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
 
 @pytest.fixture
 async def upload(bucket: Bucket) -> Upload:
-    return begin(bucket, "a", {}, CHUNK)
+    return begin(bucket, "a", NOTHING_SAID, CHUNK)
 
 
 async def partly(server: MemoryServer, upload: Upload, chunks: int) -> None:

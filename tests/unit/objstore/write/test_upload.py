@@ -32,7 +32,8 @@ async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
 
 
 def begun(bucket: Bucket, **about: Any) -> Upload:
-    return begin(bucket, "a", about, 100)
+    values = about.get("description"), about.get("filename"), about.get("headers"), about.get("metadata")
+    return begin(bucket, "a", values, 100)
 
 
 async def interrupted(server: MemoryServer, upload: Upload, chunks: int = 5) -> None:
