@@ -213,7 +213,7 @@ async def test_connect_put_get_delete(
     server: LocalServer, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client is awaited, not entered, and connects to the default address."""
-    monkeypatch.setattr(connect, "__defaults__", (server.url,))
+    monkeypatch.setattr(connect.__init__, "__defaults__", (server.url,))
     source = tmp_path / "source.bin"
     source.write_bytes(bytes(range(256)) * 1000)
 
