@@ -21,8 +21,9 @@ HEAD = """\
 # Interoperability
 
 Written by `tests/interop/matrix.py` from the results of `pytest tests/interop --interop-all`, never by hand
-(see [CONTRIBUTING.md](../CONTRIBUTING.md)). A cell names the test that passed and the versions both sides
-reported, the writer's first. An empty cell has no passing test; a small number at the row says why.
+(see [tests/README.md](../tests/README.md#interop-matrix)). A cell names the test that passed and the versions
+both sides reported, the writer's first. An empty cell has no passing test; a small number at the row says
+why.
 
 A column is a server, in the version it gave itself in INFO. `2.15.1 ack v2` is 2.15.1 with
 `feature_flags {{ js_ack_fc_v2: true }}`. The tests are in `tests/interop/`: the cell `put_small` in the row
