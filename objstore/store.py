@@ -99,7 +99,7 @@ class ObjectStore(StoreReads):
             TypeError: ``data`` gives no bytes, ``progress`` is a coroutine function.
             SourceChangedError: the file shrank or grew while it was read; nothing was stored.
             RevisionConflictError: ``if_revision`` was not met.
-            StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError.
+            StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError: refused.
             BadBucketError: the bucket's stream is configured so that it does not keep it; see ``field``.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: whether the commit took place could not be found out.
@@ -255,7 +255,8 @@ class ObjectStore(StoreReads):
             ObjectNotFoundError: no such object.
             ObjectDeletedError: it is deleted already.
             RevisionConflictError: ``if_revision`` was not met.
-            BucketSealedError, OutcomeUnknownError.
+            BucketSealedError: the bucket is sealed; nothing was deleted.
+            OutcomeUnknownError: nobody could be asked whether it was deleted.
         """
         from .change.delete import delete
 

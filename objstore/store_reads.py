@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
-"""Where a file lies: any name that the file system takes."""
+"""The path of a file, in any form and with any name that the file system takes."""
 
 
 class StoreReads:
@@ -171,7 +171,10 @@ class StoreReads:
 
         Raises:
             ValueError: negative, reversed, or ``start`` beyond the end; another ``follow_links``.
-            ObjectNotFoundError, ObjectDeletedError, LinkError, IntegrityError, ObjectChangedError.
+            ObjectNotFoundError, ObjectDeletedError: no such object.
+            LinkError: a link leads nowhere, or is not to be followed.
+            IntegrityError: what is stored is not what was put.
+            ObjectChangedError: it was replaced again and again while it was read.
         """
         from .read import get, links
 

@@ -74,7 +74,7 @@ class Client:
         self._home = self.connection.home
         self._draining = False
         self.api_prefixes: set[str] = set()
-        """With which JetStream contexts were made: what lies below them is the server's own."""
+        """Prefixes of the JetStream contexts that were made; subjects below them are the server's own."""
 
     # -- properties -------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Subscription(Handler):
 
     ``async for`` ends after :meth:`unsubscribe`, after ``max_msgs`` messages, and when the client is
     closed by its owner; it raises when the connection is lost for good or the server refuses the subject.
-    When the queue is full the newest message is dropped and counted in :attr:`dropped`; a
+    When the queue is full the newest message is dropped and counted in ``dropped``; a
     ``SlowConsumerError`` goes to ``error_cb`` once per episode.
     """
 
@@ -125,7 +125,7 @@ class Subscription(Handler):
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait to be read: payloads, headers, subjects and reply subjects."""
+        """Bytes that wait to be read, of payloads, headers, subjects and reply subjects."""
         return self._bytes
 
     def _take(self) -> Msg:

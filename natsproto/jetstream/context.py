@@ -97,7 +97,9 @@ class JetStreamContext:
         Raises:
             APIError: the server's refusal, as the class of its code.
             RemoteProtocolError: the answer is not usable: too large, too many values, no JSON.
-            JetStreamNotEnabledError, NoRespondersError, RequestTimeoutError, StaleConnectionError.
+            JetStreamNotEnabledError: JetStream is off on this server.
+            NoRespondersError: nobody answers; it has no leader, or the API prefix or domain is wrong.
+            RequestTimeoutError, StaleConnectionError: whether the request was carried out is unknown.
         """
         payload = b"" if document is None else dumps(document)
         client = self.client
@@ -421,7 +423,7 @@ class JetStreamContext:
             expected_last_seq, expected_last_subject_seq: compare-and-set on stream or subject.
 
         Raises:
-            WrongLastSequenceError, StorageFullError, StreamSealedError, other APIError: refused.
+            WrongLastSequenceError, StorageFullError, StreamSealedError, APIError: refused.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
             WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
                 it; whether the right one has, too, is unknown.
@@ -493,7 +495,7 @@ class JetStreamContext:
                 server that the consumer was given to.
 
         Raises:
-            ConsumerExistsError, MaxConsumersError, StreamNotFoundError, other APIError.
+            ConsumerExistsError, MaxConsumersError, StreamNotFoundError, APIError: refused.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
         name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
@@ -541,7 +543,10 @@ class JetStreamContext:
     # -- object stores ----------------------------------------------------------------------------
 
     async def object_store(self, bucket: str) -> ObjectStore:
-        """Open an existing object store; see :func:`objstore.manager.open_bucket`.
+        """Open an existing object store: one round trip.
+
+        A stream whose configuration does not keep objects can be opened and read; what writes is refused
+        there with a ``BadBucketError``, before a byte is sent.
 
         Raises:
             BucketNotFoundError: no such bucket (it is never created here).
@@ -554,16 +559,18 @@ class JetStreamContext:
     async def create_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
-        """Create an object store; see :func:`objstore.manager.create_bucket`.
+        """Create an object store; the same configuration again succeeds and opens it.
 
         Args:
             config: complete configuration.
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
-            BadBucketError: invalid configuration.
+            BadBucketError: a configuration that cannot work, here or in the server's words.
             BucketAlreadyExistsError: it exists with another configuration.
-            UnsupportedFeatureError: the server is too old for something asked for.
+            StoreFullError: the server or account has not that much room.
+            UnsupportedFeatureError: the server does not know something asked for. Where that is known before,
+                nothing is created; else the bucket stays as the server has made it.
         """
         from . import object_stores
 
@@ -572,13 +579,18 @@ class JetStreamContext:
     async def update_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
-        """Change an object store's configuration; see :func:`objstore.manager.update_bucket`.
+        """Change an object store's configuration.
 
         With ``config`` it becomes that one; with ``bucket=…`` and other keywords only those fields change.
+        Whatever this library does not know of the stream's configuration stays as it is.
+
+        Args:
+            config: complete configuration.
+            **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
             BucketNotFoundError: no such bucket.
-            BadBucketError: a change that cannot be made.
+            BadBucketError: a change that the server refuses; the storage, for one, cannot change.
             UnsupportedFeatureError: the server is too old for something asked for.
         """
         from . import object_stores
@@ -588,7 +600,17 @@ class JetStreamContext:
     async def create_or_update_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
-        """Create an object store, or change the existing one to that configuration."""
+        """Create an object store, or change the existing one to that configuration.
+
+        Args:
+            config: complete configuration.
+            **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
+
+        Raises:
+            BadBucketError: a configuration that cannot work, or a change that cannot be made.
+            StoreFullError: the server or account has not that much room.
+            UnsupportedFeatureError: the server is too old for something asked for.
+        """
         from . import object_stores
 
         return await object_stores.create_or_update_bucket(self, config, params)

@@ -66,12 +66,12 @@ class OutOfOrderError(NatsError):
 class PublishWindow(ReplySlot):
     """Publishes to one subject of one stream, many unacknowledged at a time, in order.
 
-    After the first failure nothing more is sent: :attr:`failure` says why, :meth:`publish` and
-    :meth:`settle` raise it, and :attr:`unproven` holds every payload from the first one that is not part
+    After the first failure nothing more is sent: ``failure`` says why, :meth:`publish` and
+    :meth:`settle` raise it, and ``unproven`` holds every payload from the first one that is not part
     of the acknowledged, rising prefix. One instance belongs to one task; close it when done.
 
     An answer that nobody waits for (a second one to the same message, or to none) changes nothing but
-    :attr:`doubts`, which gets the sequence it names, 0 when that says nothing: something on the way doubles
+    ``doubts``, which gets the sequence it names, 0 when that says nothing: something on the way doubles
     messages or acknowledgements, or somebody forges them. Then what is stored must be looked at before it
     is relied upon. The sequences are hints and no more.
 
@@ -181,7 +181,7 @@ class PublishWindow(ReplySlot):
 
         Raises:
             LocalProtocolError, MaxPayloadError: refused, nothing was sent; the window goes on.
-            NatsError: the window has failed, see :attr:`failure`.
+            NatsError: the window has failed, see ``failure``.
         """
         if type(payload) not in (bytes, bytearray) and not (
             type(payload) is memoryview and payload.ndim == payload.itemsize == 1 and payload.c_contiguous

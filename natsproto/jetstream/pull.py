@@ -207,7 +207,7 @@ class PullConsumer:
         """Iterate for ever, fetching ``batch`` at a time; break out to stop.
 
         A fetch that ends without messages before its time (a leader that changes, or somebody who answers in
-        its place) is followed by a pause of up to :data:`LONGEST_PAUSE` seconds.
+        its place) is followed by a pause of up to a second.
         """
         clock = asyncio.get_running_loop().time
         pause = 0.0

@@ -35,7 +35,7 @@ class ServerBinary:
 
     @property
     def version_info(self) -> tuple[int, ...]:
-        """The numbers of the version, to compare: ``(2, 15, 1)``."""
+        """The version as numbers that can be compared, like ``(2, 15, 1)``."""
         return tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
 
 

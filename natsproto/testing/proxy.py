@@ -87,8 +87,8 @@ def _check_number(what: str, value: object) -> None:
 
 HookResult = bytes | Sequence[bytes] | Action | None
 Hook = Callable[[Event, bytes], HookResult | Awaitable[HookResult]]
-"""``hook(event, raw)``: ``raw`` is the frame as it came. Returned: ``None`` to let it pass unchanged, bytes
-or a list of bytes to send instead (empty: nothing), or an :class:`Action`. It may be a coroutine function;
+"""Called with an event and its frame as it came. It returns ``None`` to let the frame pass unchanged, bytes
+or a list of bytes to send instead (empty for nothing), or an :class:`Action`. It may be a coroutine function;
 then later frames of the same direction and connection wait for it.
 
 What raises, or returns anything else, has not decided: the frame passes unchanged, and the mistake is told in

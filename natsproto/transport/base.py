@@ -13,6 +13,7 @@ MAX_UNREAD_PONGS = 10_000
 """Answers that are kept for a peer that asks and does not read: 60 kB. A server asks every two minutes."""
 
 TransportKind = Literal["buffered", "streams"]
+"""Which transport carries the bytes; see :mod:`natsproto.transport`."""
 
 
 Buffer = bytes | bytearray | memoryview
@@ -51,7 +52,7 @@ class Transport(Protocol):
 
     @property
     def congested(self) -> bool:
-        """True while more than :data:`WRITE_HIGH_WATER` bytes wait; then await :meth:`drain`."""
+        """True while more than 512 KiB wait to be sent; then await :meth:`drain`."""
         ...
 
     @property

@@ -23,11 +23,12 @@ from .limits import Limits
 from .memory import Room
 
 Role = Literal["client", "server"]
+"""Whose side parses. A client reads what servers send, a server what clients send."""
 Target = bytearray | memoryview | tuple[memoryview, memoryview] | None
-"""Where a payload goes: a buffer of its size; that and the same memory with room behind it; anywhere."""
+"""A buffer of the payload's size; it and a longer view of the same memory; ``None`` for anywhere."""
 
 Place = Callable[[Any, int], Target]
-"""``place(event, size)``: the event is a :class:`Msg` (client role) or a :class:`Pub` (server role)."""
+"""Called with a :class:`Msg` (client role) or a :class:`Pub` (server role), and the size of its payload."""
 
 _CRLF: Final = b"\r\n"
 _LONG_LINES: Final = (b"INFO", b"CONNECT")

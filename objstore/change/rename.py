@@ -60,7 +60,7 @@ async def rename(
         Conflict: somebody changed the old object meanwhile; nothing was renamed.
         OutcomeUnknownError: both names may be there, and whoever changes one of them finishes the rename; or
             it has its new name, and the rest of the change may not be there.
-        StoreFullError, other NatsError: refused; the old name is as it was.
+        StoreFullError, NatsError: refused; the old name is as it was.
     """
     steps = _at_once if bucket.atomic else _steps
     patience = Patience(bucket)

@@ -154,7 +154,7 @@ class Commit:
 
         Raises:
             Conflict: another revision is there; nothing was committed.
-            StoreFullError, BucketSealedError, other NatsError: refused; nothing was committed.
+            StoreFullError, BucketSealedError, NatsError: refused; nothing was committed.
             OutcomeUnknownError: could not be found out; everything is kept.
         """
         bucket = self._bucket

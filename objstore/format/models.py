@@ -108,7 +108,12 @@ class ObjectHeaders(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class ObjectLink:
-    """Where a link points: an object, or a whole bucket when ``name`` is ``None``."""
+    """Where a link points.
+
+    Attributes:
+        bucket: the bucket it points to, or in which its target lies.
+        name: the object it points to; ``None`` = the whole bucket.
+    """
 
     bucket: str
     name: str | None = None
@@ -182,7 +187,7 @@ class ObjectInfo:
         deleted: whether this is a delete marker.
         mtime: when the server stored the meta message, aware UTC; the JSON field is never trusted.
         nuid: names the chunks. As recorded, so possibly ``""`` or unsafe: only
-            :func:`objstore.format.naming.chunk_subject` may turn it into a subject.
+            ``objstore.format.naming.chunk_subject`` may turn it into a subject.
         bucket: the bucket the meta message was found in, never the one it claims.
         links: ``["bucket/name"]`` or ``["bucket"]`` for links, else ``None``; always derived from
             ``options.link``, whatever the constructor is given.
@@ -233,7 +238,7 @@ class ObjectInfo:
 
     @property
     def wire_digest(self) -> str:
-        """The digest as ADR-20 writes it: ``"SHA-256=<URL-safe base64>"``; ``""`` when there is none."""
+        """The digest in ADR-20's form, ``"SHA-256=<URL-safe base64>"``; ``""`` when there is none."""
         return _digest.to_wire(self.digest)
 
 
@@ -312,7 +317,12 @@ def as_stored(info: ObjectInfo, revision: int, expires: datetime | None) -> Obje
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the servers put a bucket: a cluster's name, and tags its servers must carry."""
+    """Where the servers put a bucket.
+
+    Attributes:
+        cluster: the name of a cluster; ``None`` = any.
+        tags: what each of its servers must be tagged with.
+    """
 
     cluster: str | None = None
     tags: Sequence[str] = ()

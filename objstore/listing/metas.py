@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
 
 OnInvalid = Callable[[InvalidMeta], None]
+"""Called with each meta message that cannot be read; the listing goes on."""
+
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
 PROOF = 100

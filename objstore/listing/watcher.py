@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING
 
 from natsproto.aio.operations import check_loop
@@ -66,7 +66,8 @@ class Watcher:
         """Create the consumer. Done by the first use; call it to see errors early. Cancelled, it ends all.
 
         Raises:
-            BucketNotFoundError, other NatsError.
+            BucketNotFoundError: the bucket was deleted.
+            NatsError: the consumer could not be made.
         """
         self._check_loop()
         try:
@@ -86,8 +87,8 @@ class Watcher:
         await self._watch.stop()
 
     @property
-    def caught_up(self) -> _CaughtUp:
-        """Awaitable: the state that existed at the start has been received (not necessarily read)."""
+    def caught_up(self) -> Awaitable[None]:
+        """Await it to know that the state at the start has been received (not necessarily read)."""
         return _CaughtUp(self._wait_caught_up)
 
     def __aiter__(self) -> AsyncIterator[ObjectInfo]:

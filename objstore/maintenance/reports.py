@@ -28,7 +28,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What :meth:`ObjectStore.verify` found. ``ok`` = no problem at all."""
+    """What :meth:`ObjectStore.verify` found. ``ok`` = no problem at all.
+
+    Attributes:
+        bucket: the bucket's name.
+        objects: how many objects were looked at, without links.
+        links: how many links were looked at.
+        size: bytes of all objects, as their metas say.
+        deep: whether every object was read.
+        problems: what is wrong.
+    """
 
     bucket: str
     objects: int
@@ -65,6 +74,8 @@ class GcReport:
     """What :meth:`ObjectStore.gc` found and did.
 
     Attributes:
+        bucket: the bucket's name.
+        dry_run: whether nothing was to be changed.
         orphans: chunks without a meta, old enough.
         recent: nuids without a meta that were left alone because they are too young.
         renames: ``(old name, new name)`` of half-done renames, completed unless ``dry_run``.

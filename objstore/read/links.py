@@ -18,7 +18,7 @@ MAX_LINKS = 8
 
 
 FollowLinks = Literal["all", "same-bucket", "none"]
-"""Which links a read follows: whoever may write to a bucket decides where its links lead."""
+"""Which links a read follows. Whoever may write to a bucket decides where its links lead."""
 
 
 def check_follow_links(follow: FollowLinks) -> FollowLinks:

@@ -146,7 +146,7 @@ class ObjectReader:
         """Fill a buffer, less only at the end; returns how many bytes. The cheapest way to read.
 
         Raises:
-            As :meth:`read`.
+            IntegrityError, ObjectChangedError, NatsError: as :meth:`read`.
         """
         self._check_open()
         view = _writable(buffer)

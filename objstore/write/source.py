@@ -31,13 +31,15 @@ RELEASE = 1.0
 class SupportsRead(Protocol):
     """A binary file object, as far as a put is concerned."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
 
 
 class SupportsAsyncRead(Protocol):
     """A stream, an upload, an asynchronous file: nothing but ``async def read(size)`` is needed."""
 
-    async def read(self, size: int, /) -> bytes: ...
+    async def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
 
 
 ObjectData = Union[
@@ -52,6 +54,7 @@ ObjectData = Union[
     "Iterable[bytes | bytearray | memoryview]",
     "AsyncIterable[bytes | bytearray | memoryview]",
 ]
+"""What a put takes its bytes from; a ``str`` is no path here, ``pathlib.Path`` is."""
 
 
 class GivenPath:

@@ -102,7 +102,7 @@ class Upload:
         Raises:
             OutcomeUnknownError: also when another ``send`` of the token has changed what is stored, and the
                 source cannot be read again to compare.
-            As :meth:`ObjectStore.put`.
+            NatsError: as :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
         check_callback("progress", progress)

@@ -106,7 +106,7 @@ class ObjectWriter:
         Raises:
             TypeError: not bytes-like.
             ConnectionClosedError: the writer is closed.
-            StoreFullError, BucketSealedError, other NatsError: the put has failed; nothing is left behind.
+            StoreFullError, BucketSealedError, NatsError: the put has failed; nothing is left behind.
         """
         self._check_open()
         if isinstance(data, str):
@@ -132,7 +132,7 @@ class ObjectWriter:
         """Store what was written and close; a clean exit of the ``async with`` block does it.
 
         Raises:
-            As :meth:`ObjectStore.put`.
+            NatsError, ValueError: as :meth:`ObjectStore.put`.
         """
         self._check_open()
         self._closed = True

@@ -90,12 +90,13 @@ class MessageDeleteError(APIError):
 
 
 class WrongLastSequenceError(APIError):
-    """A compare-and-set lost. ``last`` is the sequence the server has, or ``None`` when it did not say."""
+    """A compare-and-set lost."""
 
     codes: ClassVar[tuple[int, ...]] = (10071, 10164)
 
     @property
     def last(self) -> int | None:
+        """The sequence that the server has, ``None`` when it did not say."""
         match = re.search(r"sequence: (\d{1,19})$", self.description)
         return None if match is None else int(match[1])
 

@@ -90,7 +90,13 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig(Document):
-    """Configuration of a stream (ADR-8 and the server's ``StreamConfig``)."""
+    """Configuration of a stream (ADR-8 and the server's ``StreamConfig``).
+
+    Field names and meanings are the server's; ``None`` = its default.
+
+    Attributes:
+        extra: what this version does not know, written back as it came.
+    """
 
     name: str
     description: str | None = None
@@ -122,7 +128,19 @@ class StreamConfig(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """Answer to create, update and info. ``raw`` is the whole document."""
+    """Answer to create, update and info.
+
+    Attributes:
+        config: as the server has it, with its defaults.
+        created: when the stream was created.
+        messages: how many messages it holds.
+        bytes: what the server takes for them, its own bytes per message included.
+        first_seq: sequence of the first message, one more than ``last_seq`` when there is none.
+        last_seq: sequence of the newest message that was ever stored, 0 for none.
+        num_subjects: how many subjects have messages.
+        consumer_count: how many consumers there are.
+        raw: the whole document.
+    """
 
     config: StreamConfig
     created: datetime
@@ -136,6 +154,11 @@ class StreamInfo:
 
     @classmethod
     def from_json(cls, document: dict[str, object]) -> StreamInfo:
+        """Build from the API's JSON.
+
+        Raises:
+            RemoteProtocolError: a field is missing, or of another type.
+        """
         config, state = document.get("config"), document.get("state")
         if not isinstance(config, dict) or not isinstance(state, dict):
             raise RemoteProtocolError("a stream answer lacks its config or state")
@@ -154,7 +177,13 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerConfig(Document):
-    """Configuration of a consumer."""
+    """Configuration of a consumer.
+
+    Field names and meanings are the server's; ``None`` = its default.
+
+    Attributes:
+        extra: what this version does not know, written back as it came.
+    """
 
     name: str | None = None
     durable_name: str | None = None
@@ -183,7 +212,15 @@ class ConsumerConfig(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerInfo:
-    """Answer to consumer create and info. ``num_pending``: matching messages not yet delivered."""
+    """Answer to consumer create and info.
+
+    Attributes:
+        stream: the stream's name.
+        name: the consumer's name.
+        config: as the server has it, with its defaults.
+        num_pending: how many matching messages have not been delivered yet.
+        raw: the whole document.
+    """
 
     stream: str
     name: str
@@ -193,6 +230,11 @@ class ConsumerInfo:
 
     @classmethod
     def from_json(cls, document: dict[str, object]) -> ConsumerInfo:
+        """Build from the API's JSON.
+
+        Raises:
+            RemoteProtocolError: a field is missing, or of another type.
+        """
         stream, name = document.get("stream_name"), document.get("name")
         config = document.get("config")
         if not isinstance(stream, str) or not isinstance(name, str) or not isinstance(config, dict):
@@ -208,7 +250,14 @@ class ConsumerInfo:
 
 @dataclass(slots=True, eq=False, repr=False)
 class PubAck:
-    """The server's acknowledgement of a publish: the message is stored as ``seq`` of ``stream``."""
+    """The server's acknowledgement of a publish: the message is stored.
+
+    Attributes:
+        stream: the stream's name.
+        seq: the message's sequence there.
+        duplicate: whether the stream had a message of that id already, whose sequence this is.
+        domain: the JetStream domain of the stream, ``None`` when it has none.
+    """
 
     stream: str
     seq: int
@@ -221,7 +270,16 @@ class PubAck:
 
 @dataclass(slots=True, eq=False, repr=False)
 class StoredMessage:
-    """A message read from a stream. ``num_pending`` is set by batch reads: how many match after it."""
+    """A message read from a stream.
+
+    Attributes:
+        subject: what it was published to.
+        seq: its sequence.
+        data: the payload.
+        header: the header block as it is stored, ``None`` without one.
+        time: when it was stored, by the server's clock.
+        num_pending: how many more match after it; ``None`` except in batch reads.
+    """
 
     subject: str
     seq: int
