@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from natsproto import headers, wire
+from support.imports import ROOT
 
 
 def test_doc_examples() -> None:
@@ -21,7 +22,10 @@ def test_no_input_or_output_is_imported() -> None:
         "import natsproto.wire, natsproto.headers, natsproto.subjects, sys;"
         "print([m for m in ('asyncio', 'socket', 'ssl', 'logging', 'secrets') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # -S: what the environment loads into every interpreter is not ours.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from objstore.cli.main import build_parser, main
+from support.imports import ROOT
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -138,5 +139,7 @@ def test_help_loads_little() -> None:
         "import sys; from objstore.cli.main import main; main(['put', '--help']);"
         "print(sorted({'asyncio', 'ssl', 'logging', 'json', 'natsproto.aio'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # -S: what the environment loads into every interpreter is not ours.
+    command = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"

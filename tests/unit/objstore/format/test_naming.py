@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from natsproto.errors import InvalidNameError
 from objstore.errors import BadBucketError, IntegrityError
 from objstore.format import naming
+from support.imports import ROOT
 
 
 def test_documented_constants():
@@ -148,7 +149,8 @@ def test_format_imports_no_io():
         "import sys; import objstore.format.codec, objstore.format.chunking, objstore.format.assembly;"
         "bad = {'asyncio', 'socket', 'ssl', 'logging'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    # -S: what the environment loads into every interpreter is not ours.
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=30, cwd=ROOT)
 
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
