@@ -21,6 +21,7 @@ from objstore import (
     UnsupportedFeatureError,
 )
 from objstore.bucket.message_reads import MessageRead
+from objstore.write.atomic import MAX_CHUNKS
 
 DATA = bytes(range(256)) * 4000
 
@@ -155,3 +156,16 @@ async def test_what_follows_the_commit_fails(atomic: ObjectStore, monkeypatch: p
     monkeypatch.setattr("objstore.commit.discard.shares_chunks", silent)
     await atomic.put("a", DATA, atomic=True)
     assert await atomic.get("a") == DATA
+
+
+async def test_progress(atomic: ObjectStore) -> None:
+    told: list[tuple[int, int | None]] = []
+    await atomic.put("a", b"x" * 25, chunk_size=10, atomic=True, progress=lambda *args: told.append(args))
+    assert told == [(10, 25), (20, 25), (25, 25)]
+
+
+async def test_one_chunk_too_many(atomic: ObjectStore) -> None:
+    """Found out when the bytes end, before anything is sent."""
+    with pytest.raises(BadObjectMetaError, match="chunks"):
+        await atomic.put("a", b"x" * (10 * MAX_CHUNKS + 1), chunk_size=10, atomic=True)
+    assert await chunk_subjects(atomic) == {}
