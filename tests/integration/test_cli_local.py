@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from natsproto.errors import NoRespondersError
 from objstore.cli import local as cli_local
 from objstore.cli.local import LOCK_NAME, LocalDirectory, LockFile, process_mark
 from objstore.cli.main import main
@@ -418,3 +419,30 @@ def test_a_link_in_place_of_the_lock_file_is_refused(directory: Path, tmp_path: 
     (directory / LOCK_NAME).symlink_to(tmp_path / "other")
     assert main(["--local", str(directory), "-q", "ls"]) == 1
     assert not (tmp_path / "other").exists()
+
+
+def test_the_port_was_given_to_somebody_else(directory: Path) -> None:
+    """The server takes another one than the last time."""
+
+    async def body(port: int) -> str:
+        async with LocalDirectory(str(directory)) as local, local.connect() as client:
+            assert str(port) not in str(client.connected_url)
+            return str(client.connected_url)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / LOCK_NAME).write_text(json.dumps({"url": f"nats://127.0.0.1:{port}", "pid": 0}))
+        assert asyncio.run(body(port)).startswith("nats://127.0.0.1:")
+
+
+def test_a_failure_that_is_not_about_the_server(directory: Path) -> None:
+    """It passes through, and the server ends."""
+
+    async def body() -> None:
+        async with LocalDirectory(str(directory)) as local, local.connect():
+            raise NoRespondersError("subject", "nobody")
+
+    with pytest.raises(NoRespondersError):
+        asyncio.run(body())
+    assert lock(directory)["pid"] == 0

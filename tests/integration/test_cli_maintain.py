@@ -185,6 +185,24 @@ def test_unreadable_metas_are_named(command: Command, bucket: str) -> None:
     assert problem["kind"] == "unreadable meta"
 
 
+def test_a_half_done_rename_is_completed(command: Command, bucket: str) -> None:
+    async def begin(store: ObjectStore) -> None:
+        await store.put("old", b"bytes")
+        subject = meta_subject(store.bucket, "old")
+        message = await store.js.get_message(f"OBJ_{store.bucket}", last_by_subject=subject)
+        document = json.loads(message.data) | {"metadata": {"natsproto.renaming": "new"}}
+        await store.js.publish(subject, json.dumps(document).encode(), headers={"Nats-Rollup": "sub"})
+
+    command.with_store(bucket, begin)
+    command("gc", bucket, "--older-than", "0", "--dry-run")
+    assert "half-done rename of 'old' to 'new'\n" in command.err
+    command("gc", bucket, "--older-than", "0")
+    assert "half-done rename of 'old' to 'new' completed\n" in command.err
+    names = command("ls", bucket, "-n").splitlines()
+    assert "new" in names
+    assert "old" not in names
+
+
 def test_a_sealed_bucket(command: Command, bucket: str) -> None:
     """Nothing can be removed there, and the exit code says so."""
     nuid = command.with_store(bucket, orphan)

@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from natsproto.errors import ConnectionClosedError
 from natsproto.server import LocalServer
 from objstore import (
     IntegrityError,
@@ -135,6 +136,20 @@ async def test_irregular_object_with_plausible_counts(store: ObjectStore) -> Non
     info = await raw_object(store, "sly", chunks)
     assert -(-info.size // 1000) == info.chunks
     await check(store, "sly", b"".join(chunks))
+
+
+async def test_reader_of_an_irregular_object(store: ObjectStore) -> None:
+    """It is measured where a chunk has another length than it was taken for, and read on from there."""
+    chunks = [RNG.randbytes(size) for size in (900, 1000, 1000, 1000, 200)]
+    data = b"".join(chunks)
+    await raw_object(store, "sly", chunks)
+    async with await store.open_reader("sly") as reader:
+        for offset in (950, 3950, 0, 4099, 4100):
+            await reader.seek(offset)
+            assert await reader.read() == data[offset:]
+            assert await reader.read() == b"", "at the end"
+    with pytest.raises(ConnectionClosedError):
+        await reader.read()
 
 
 @pytest.mark.parametrize("count", [5, 150])

@@ -92,6 +92,11 @@ def test_context_credentials_stay_with_the_context(
     assert found(environ, "--js-domain", "leaf").jetstream["domain"] == "leaf"
 
 
+def test_tls_first_of_a_context(environ: dict[str, str], context: Callable[..., None]) -> None:
+    context("c", select=True, tls_first=True)
+    assert found(environ).options["tls_first"] is True
+
+
 def test_api_prefix_of_a_context(environ: dict[str, str], context: Callable[..., None]) -> None:
     context("c", select=True, jetstream_api_prefix="imported.JS")
     assert found(environ).jetstream == {"timeout": 5.0, "prefix": "imported.JS"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,22 @@ async def test_standard_input_that_cannot_be_read(tmp_path: Path) -> None:
             await anext(transfer._pieces(descriptor))
     finally:
         os.close(descriptor)
+
+
+def test_standard_input_that_comes_when_the_command_has_ended() -> None:
+    """The thread that reads it has nobody to tell, and ends."""
+    read, write = os.pipe()
+
+    async def body() -> None:
+        waiting = asyncio.ensure_future(anext(transfer._pieces(read)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    asyncio.run(body())
+    (reader,) = [thread for thread in threading.enumerate() if thread.name == "objstore-stdin"]
+    os.write(write, b"late")
+    reader.join(10)
+    assert not reader.is_alive()
+    os.close(write)
+    os.close(read)

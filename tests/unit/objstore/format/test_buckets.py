@@ -9,7 +9,7 @@ from natsproto.errors import RemoteProtocolError
 from objstore.cli.output import human_size
 from objstore.errors import BadBucketError
 from objstore.format import buckets
-from objstore.format.models import ObjectStoreConfig, Placement
+from objstore.format.models import BucketSource, ObjectStoreConfig, Placement
 
 
 class TestStreamConfig:
@@ -78,6 +78,19 @@ class TestStreamConfig:
     def test_refused(self, kwargs):
         with pytest.raises(BadBucketError):
             buckets.stream_config(ObjectStoreConfig(**({"bucket": "b"} | kwargs)))
+
+    def test_mirror_of_a_bucket_of_the_same_name_in_another_domain(self):
+        """It knows the origin's subjects as they are, and answers for it."""
+        document = buckets.stream_config(ObjectStoreConfig("b", mirror=BucketSource("b", domain="hub-1")))
+        assert document["mirror"] == {"name": "OBJ_b", "external": {"api": "$JS.hub-1.API"}}
+        assert document["mirror_direct"] is True
+        assert "subjects" not in document
+
+    def test_mirror_of_another_name(self):
+        document = buckets.stream_config(ObjectStoreConfig("b", mirror="a"))
+        transforms = [{"src": "$O.a.>", "dest": "$O.b.>"}]
+        assert document["mirror"] == {"name": "OBJ_a", "subject_transforms": transforms}
+        assert "mirror_direct" not in document
 
     def test_round_trip(self):
         config = ObjectStoreConfig(
