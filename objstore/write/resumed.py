@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,23 +11,23 @@ from math import inf
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from natsproto.errors import InvalidNameError, NatsError
+from natsproto.errors import NatsError
 from natsproto.jetstream.api.errors import WrongLastSequenceError
 from natsproto.jetstream.publisher import MAX_MESSAGES
 
 from ..bucket import numbered
 from ..bucket.bucket import Bucket, log
-from ..bucket.budget import HURRY
+from ..bucket.budget import HURRY, SPENT
 from ..bucket.clock import server_time
 from ..bucket.numbered import NUMBER_ROOM, NumberedWindow
 from ..commit.commit import unknown_outcome
 from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, StoreFullError
-from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
-from ..format.models import MOVED_TO, was_moved
+from ..format.models import was_moved
 from ..format.naming import chunk_subject
 from .chunks import MOST_FOREIGN, SETTLE
 from .doubt import Unrepairable
+from .holders import Holders, clocks, passed, withdraw
 from .put import Put
 
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 
 LOOK_EACH = 256
 """Chunks after which a sender looks whether another one has committed the upload: a request for 32 MiB."""
-
-DELETES = 64
-"""Chunks that are removed at once: on a far server one after the other takes too long."""
 
 PAUSE = 30.0
 """Seconds without a chunk after which a sender looks whether another one has gone on with the upload."""
@@ -64,17 +60,6 @@ async def same_content(source: Source, info: ObjectInfo) -> bool:
     return size == info.size and hex_digest(hasher.digest()) == info.digest
 
 
-async def standing(bucket: Bucket, name: str, nuid: str) -> ObjectInfo | None:
-    """The live object ``name``, for the leader, if it has the chunks ``nuid``; renamed since, the new one."""
-    try:
-        info = await bucket.leader_meta(name)
-        if info is not None and was_moved(info, nuid):
-            info = await bucket.leader_meta(bucket.check_name(info.metadata.get(MOVED_TO, "")))
-    except (MetaDecodeError, InvalidNameError):
-        return None
-    return None if info is None or info.deleted or info.nuid != nuid else info
-
-
 async def age(bucket: Bucket, since: datetime) -> timedelta:
     """How long ago that was, by the server's clock."""
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
@@ -90,7 +75,7 @@ class _Superseded(Exception):
 
 
 class _Overtaken(Exception):
-    """Another sender has committed the upload while this one sent: ``info`` stands."""
+    """Another sender has committed the upload while this one sent: ``info`` stands, maybe renamed."""
 
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__()
@@ -118,9 +103,11 @@ class ResumedPut(Put):
     * who begins to add chunks, or has paused, sends the next one alone, and only if nobody has added one; if
       somebody has, that is compared, too. Their numbers keep the others from being stored twice;
     * what was stored is read, not only counted, when a number was known already;
+    * every sender looks now and then whether another one has committed, and always before its own commit
+      (``holders.py``);
     * what is newer than the last chunk is not replaced: another one may have committed these before it;
-    * who has committed removes what came after its last chunk, and who finds that another one has committed
-      removes what it has stored itself since.
+    * who has committed removes what came after its last chunk, and who ends otherwise, in whatever way,
+      removes what it has stored behind another one's object.
     """
 
     counts_afterwards = True
@@ -142,14 +129,15 @@ class ResumedPut(Put):
         chunk_size: int,
         if_revision: int | None,
         progress: Progress | None,
-        nuid: str | None,
+        holders: Holders | None,
     ) -> None:
         super().__init__(
             bucket, template, source, chunk_size=chunk_size, if_revision=if_revision, progress=progress
         )
-        self._fixed = nuid
+        self._holders = holders
+        self._fixed = None if holders is None else holders.nuid
         self._restartable = self._source.restartable
-        if nuid is not None:
+        if holders is not None:
             self._source.restartable = False  # the token would not know the other nuid: only where it must be
         self._stored: AsyncGenerator[StoredMessage, None] | None = None
         self._last_time: datetime | None = None  # when the last chunk that was compared was stored
@@ -181,6 +169,11 @@ class ResumedPut(Put):
             if not self._restartable:
                 raise exc.reason or self._unknown() from None
             reason = exc.reason or "those that are there may have been committed before"
+        except BaseException as exc:
+            # Also when its own commit is in doubt, or done: what stands tells what is behind it.
+            self._hurry = isinstance(exc, asyncio.CancelledError)
+            await self._bucket.shielded(self._take_back())
+            raise
         log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
         self._fixed = None
         self._source.restartable = True
@@ -229,6 +222,7 @@ class ResumedPut(Put):
         if self._all_there and not 0 < revision <= self._last_seq:
             raise _Superseded
         self._check_replaces(revision)
+        await self._check_free(revision)
         info = await super()._commit(previous)
         if self._fixed is not None and info.digest != hex_digest(self._hasher.digest()):
             raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
@@ -246,6 +240,7 @@ class ResumedPut(Put):
         if self._all_there:
             raise _Superseded
         self._check_replaces(conflict.revision)
+        await self._check_free(conflict.revision)
         return await super()._stand_back(conflict)
 
     def _check_replaces(self, revision: int) -> None:
@@ -259,6 +254,22 @@ class ResumedPut(Put):
         """
         if self._fixed is not None and self._chunks and revision > self._last_chunk:
             raise _Superseded
+
+    async def _check_free(self, revision: int) -> None:
+        """Commit in place of ``revision`` only what nobody has committed before that came.
+
+        Raises:
+            _Superseded: somebody has, or it was not found out: the name goes on being written.
+        """
+        holders = self._holders
+        if self._fixed is None or holders is None or holders.free_at(revision):
+            return
+        # What has replaced a revision meanwhile makes the commit fail; what was there for a moment need not.
+        if await holders.look() is not None or not (revision or holders.free_at(0)):
+            raise _Superseded
+
+    async def _holder(self) -> ObjectInfo | None:
+        return None if self._holders is None else await self._holders.look()
 
     def _ours(self, info: ObjectInfo | None) -> bool:
         return self._fixed is not None and info is not None and not info.deleted and info.nuid == self._nuid
@@ -300,14 +311,13 @@ class ResumedPut(Put):
             await super()._send(chunk)
             return
         if self._window is not None:
-            if not self._paused():
+            if self._paused():
+                await self._look_for_others()
+            else:
                 if self._chunks % LOOK_EACH == 0:
-                    await (
-                        self._check_standing()
-                    )  # what is stored behind another one's commit has to be withdrawn
+                    await self._check_standing()  # what is stored behind an object has to be withdrawn
                 await super()._send(chunk)
                 return
-            await self._look_for_others()
         refused = False
         while True:
             if self._stored is not None:
@@ -336,12 +346,9 @@ class ResumedPut(Put):
         self._doubts.add(message.seq)
 
     def _paused(self) -> bool:
-        """Whether so long has passed since the last chunk that its number may be forgotten.
-
-        By both clocks: one stands still while the machine is suspended, the other one may be set.
-        """
-        before, self._sent = self._sent, (self._loop.time(), time.time())
-        return any(abs(now - then) > PAUSE for now, then in zip(self._sent, before, strict=True))
+        """Whether so long has passed since the last chunk that its number may be forgotten."""
+        before, self._sent = self._sent, clocks()
+        return passed(before) > PAUSE
 
     async def _send_alone(self, chunk: memoryview) -> bool:
         """Store the next chunk; false when another sender has added one to those that are known."""
@@ -378,8 +385,17 @@ class ResumedPut(Put):
         self._close_window()
         self._compare_on()
 
+    def _other_chunks(self) -> Unrepairable:
+        return Unrepairable(
+            IntegrityError(
+                "another process has stored other chunks of the same upload",
+                bucket=self._bucket.name,
+                name=self._template.name,
+            )
+        )
+
     async def _check_standing(self) -> None:
-        info = await standing(self._bucket, self._template.name, self._nuid)
+        info = await self._holder()
         if info is not None:
             raise _Overtaken(info)
 
@@ -410,7 +426,7 @@ class ResumedPut(Put):
         """
         bucket, last = self._bucket, self._last_time
         old = last is not None and await age(bucket, last) > numbered.GOES_ON
-        if old and await standing(bucket, self._template.name, self._nuid) is None:
+        if old and await self._holder() is None:
             raise _Superseded
         self._last_time = None
 
@@ -455,13 +471,7 @@ class ResumedPut(Put):
         if self._fixed is not None and 0 in self._doubts:
             # A number was known: another sender has stored that chunk. Of the same bytes?
             if not await self._remove(self._doubts - {0}):
-                raise Unrepairable(
-                    IntegrityError(
-                        "another process has stored other chunks of the same upload",
-                        bucket=self._bucket.name,
-                        name=self._template.name,
-                    )
-                )
+                raise self._other_chunks()
             self._doubts.clear()
         await super()._check_stored()
 
@@ -488,7 +498,7 @@ class ResumedPut(Put):
             BadObjectMetaError: they are.
         """
         bucket = self._bucket
-        whose = await standing(bucket, self._template.name, self._nuid)
+        whose = await self._holder()
         if whose is not None and await bucket.stored_chunks(self._nuid, whose.chunks) == whose.chunks:
             raise BadObjectMetaError(
                 f"the upload of {self._template.name!r} was committed already, with other content: begin "
@@ -522,24 +532,19 @@ class ResumedPut(Put):
         if self._window is not None:
             await self._window.quiesce(HURRY / 2 if self._hurry else SETTLE)
             self._close_window()
-        if self._mine:
-            await self._withdraw()
+        await self._take_back()
 
-    async def _withdraw(self) -> None:
-        """Remove what this sender has stored since another one has committed the upload."""
-        bucket = self._bucket
-        try:
-            async with asyncio.timeout(HURRY / 2 if self._hurry else SETTLE):
-                info = await standing(bucket, self._template.name, self._nuid)
-                behind = [] if info is None else [seq for seq in self._mine if seq > info.revision]
-                while behind:
-                    # All of them end, also when one fails: none goes on unseen.
-                    ends = await asyncio.gather(*map(self._delete, behind[:DELETES]), return_exceptions=True)
-                    for end in ends:
-                        if end is not None:
-                            raise end
-                    del behind[:DELETES]
-        except (NatsError, Unrepairable, TimeoutError) as exc:
-            log.warning(
-                "chunks of %r may be stored twice in bucket %r: %s", self._template.name, bucket.name, exc
-            )
+    async def _take_back(self) -> None:
+        """Remove what this sender has stored behind what another one has committed, if that is so.
+
+        It goes on for as long as it may take, also when nobody waits for it any more: nobody else can.
+        """
+        if self._fixed is None or self._holders is None:
+            return
+        mine = [*self._mine, *(self._window.newest if self._window is not None else ())]
+        self._mine.clear()
+        if mine:
+            taking = withdraw(self._holders, mine)
+            task = self._bucket.connection.spawn(taking, "objstore-withdraw", due=True)
+            left = self._budget.left if self._repaired else self._budget.seconds
+            await asyncio.wait([task], timeout=HURRY / 2 if self._hurry else max(SPENT, left))

@@ -20,12 +20,12 @@ from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
 from ..format.chunking import resolve_chunk_size
 from ..format.codec import MetaDecodeError
-from ..format.models import RENAMING, was_moved
+from ..format.models import was_moved
 from ..format.naming import chunk_subject, is_safe_nuid, new_nuid
-from ..listing.metas import newest_metas
 from . import resumed
 from .checks import prepare
-from .resumed import ResumedPut, same_content, standing
+from .holders import Holders
+from .resumed import ResumedPut, same_content
 from .source import open_source
 
 if TYPE_CHECKING:
@@ -107,21 +107,22 @@ class Upload:
         document, bucket = self._document, self._bucket
         check_callback("progress", progress)
         source = open_source(data)
-        holder = await self._holder() if await self.stored() else None
-        nuid: str | None = self.nuid
+        holders: Holders | None
+        known = holders = Holders(bucket, self.name, self.nuid)
+        holder = await known.begin()
         if holder is not None and holder.name != self.name:
             if await self._renamed(holder) and await same_content(source, holder):
                 return holder  # committed, and renamed since
             if not source.restartable:
                 raise self._held(holder, "and its source cannot be read again: begin another one")
-            nuid = None  # somebody else's meta names these chunks: they are left to it
-        elif holder is None and not await self._usable():
+            holders = None  # somebody else's meta names these chunks: they are left to it
+        elif holder is None and not await self._usable(known):
             log.warning(
                 "the upload of %r is stored on new chunks, which its token does not know: those it has are "
                 "old, and somebody may still be going on with them",
                 self.name,
             )
-            nuid = None
+            holders = None
         about = (
             document.get("description"),
             None,
@@ -136,7 +137,7 @@ class Upload:
             chunk_size=size,
             if_revision=if_revision,
             progress=progress,
-            nuid=nuid,
+            holders=holders,
         )
         return await work.run()
 
@@ -151,30 +152,13 @@ class Upload:
                 are kept.
         """
         bucket = self._bucket
-        holder = await self._holder()
-        # The list of all may come from a replica that is behind; the leader knows of the likeliest one. It is
-        # asked last, as another process may be sending.
-        if await standing(bucket, self.name, self.nuid) is not None:
-            return
+        holder = await Holders(bucket, self.name, self.nuid).look()
         if holder is None:
             await bucket.purge_chunks(self.nuid)
         elif holder.name != self.name and not await self._renamed(holder):
             raise self._held(holder, "they are kept")
 
-    async def _holder(self) -> ObjectInfo | None:
-        """The live object that has these chunks, under whatever name; reads every meta."""
-        found = [
-            info
-            for info in await newest_metas(self._bucket, lambda invalid: None)
-            if info.nuid == self.nuid and not info.deleted
-        ]
-        own = next((info for info in found if info.name == self.name), None)
-        other = next((info for info in found if info.name != self.name), None)
-        # In the middle of a rename there are two of them; else the other one is forged.
-        renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
-        return other if renamed else own
-
-    async def _usable(self) -> bool:
+    async def _usable(self, holders: Holders) -> bool:
         """Whether to go on under this nuid. Chunks that have become too old are removed first.
 
         That a ``gc`` is about to remove what is there, or another sender to commit it, is not to be seen: so
@@ -185,7 +169,7 @@ class Upload:
         if last is None:
             return True
         old = await resumed.age(bucket, last.time)
-        if old <= numbered.GOES_ON or await standing(bucket, self.name, self.nuid) is not None:
+        if old <= numbered.GOES_ON or await holders.look() is not None:
             return True
         if old <= numbered.GONE:
             return False

@@ -15,6 +15,7 @@ from objstore import ObjectInfo, ObjectStore, Upload
 from objstore.bucket import numbered
 from objstore.change import update as change
 from objstore.maintenance import gc as maintain
+from objstore.write.holders import Holders
 from objstore.write.resumed import ResumedPut
 from support.objects import assert_exact, chunk_counts, chunk_subject, stream
 
@@ -97,7 +98,7 @@ async def test_only_the_leader_knows_that_it_was_committed(
 ) -> None:
     upload = await store.begin_upload("a", chunk_size=CHUNK)
     info = await upload.send(DATA)
-    monkeypatch.setattr(Upload, "_holder", AsyncMock(return_value=None))
+    monkeypatch.setattr(Holders, "begin", AsyncMock(return_value=None))
     assert (await upload.send(DATA)).revision == info.revision
     assert await store.get("a") == DATA
 

@@ -20,49 +20,7 @@ from objstore.write import resumed
 from objstore.write.doubt import fence
 from objstore.write.resumed import ResumedPut
 from support.objects import assert_exact, chunk_subject, stream
-
-CHUNK = 50_000
-DATA = os.urandom(10 * CHUNK)
-BEFORE = b"the version before"
-
-
-class Sleeper:
-    """A sender whose source stands still after ``at`` bytes, until it is woken."""
-
-    def __init__(self, data: bytes = DATA, at: int = 4 * CHUNK) -> None:
-        self.data, self.at = data, at
-        self.asleep, self.awake = asyncio.Event(), asyncio.Event()
-
-    async def source(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self.data), CHUNK):
-            if start == self.at:
-                self.asleep.set()
-                await self.awake.wait()
-            yield self.data[start : start + CHUNK]
-
-    async def begin(self, store: ObjectStore, token: str) -> asyncio.Task[ObjectInfo]:
-        upload = await store.begin_upload("a", token=token)
-        task = asyncio.create_task(upload.send(self.source()))
-        await self.asleep.wait()
-        async with asyncio.timeout(30):
-            while await upload.stored() < self.at // CHUNK:
-                pass
-        return task
-
-
-async def begun(store: ObjectStore) -> str:
-    await store.put("a", BEFORE)
-    return (await store.begin_upload("a", chunk_size=CHUNK)).token
-
-
-async def sent(store: ObjectStore, token: str, data: bytes = DATA) -> ObjectInfo:
-    return await (await store.begin_upload("a", token=token)).send(data)
-
-
-async def intact(store: ObjectStore, info: ObjectInfo, data: bytes = DATA) -> None:
-    assert await store.get("a") == data
-    assert (await store.get_info("a")).revision == info.revision
-    await assert_exact(store)
+from support.uploads import BEFORE, CHUNK, DATA, Sleeper, begun, intact, sent
 
 
 @pytest.mark.parametrize("pause", ["short", "long"])
@@ -196,7 +154,7 @@ async def test_who_wakes_up_without_a_connection(store: ObjectStore, monkeypatch
     task = await sleeper.begin(store, token)
     info = await sent(store, token, data)
     publish = NumberedWindow.publish
-    monkeypatch.setattr(resumed, "standing", AsyncMock(return_value=None))  # asked just before the commit
+    monkeypatch.setattr(ResumedPut, "_holder", AsyncMock(return_value=None))  # asked just before the commit
 
     async def lost(self: NumberedWindow, payload: bytes) -> None:
         monkeypatch.setattr(NumberedWindow, "publish", publish)

@@ -7,6 +7,8 @@ from .mutant import Mutant
 WRITING = "unit/test_writing_rules.py::"
 PROOF = "unit/test_leader_proof.py::"
 ANSWERS = "adversity/test_objstore_answers.py::"
+UPLOADS = "integration/test_objstore_upload_holders.py::"
+HOLDERS = "objstore/write/holders.py"
 
 
 LATE = "adversity/test_objstore_late_chunks.py::"
@@ -60,6 +62,54 @@ MUTANTS = (
         "if False:",
         "chunks that were committed once may be about to go",
         "integration/test_objstore_resume.py::test_sent_again_after_its_name_was_purged",
+    ),
+    Mutant(
+        "behind-its-meta-alone",
+        HOLDERS,
+        "if await bucket.stored_chunks(holders.nuid, longest.chunks) > longest.chunks:",
+        "if False:",
+        "what is behind an object is behind its last chunk, not behind the newest of its metas",
+        UPLOADS + "test_what_is_behind_it_is_withdrawn",
+    ),
+    Mutant(
+        "shortest-holder",
+        HOLDERS,
+        "longest = max(found, key=lambda info: info.chunks)",
+        "longest = min(found, key=lambda info: info.chunks)",
+        "nothing is withdrawn that any meta names",
+        UPLOADS + "test_a_forged_meta_says_that_it_ends_sooner",
+    ),
+    Mutant(
+        "written-name-is-free",
+        HOLDERS,
+        "return revision == self._revision and (revision > 0 or passed(self._at) <= MARKED)",
+        "return self._revision >= 0",
+        "what was written at an upload's name since may have come after a commit of it",
+        UPLOADS + "test_what_is_behind_it_is_withdrawn",
+    ),
+    Mutant(
+        "empty-name-is-free",
+        HOLDERS,
+        "(revision > 0 or passed(self._at) <= MARKED)",
+        "True",
+        "where nothing stands after long a delete marker may have stood",
+        UPLOADS + "test_the_name_is_free_again_after_long",
+    ),
+    Mutant(
+        "withdrawn-in-a-hurry",
+        "objstore/write/resumed.py",
+        "taking = withdraw(self._holders, mine)",
+        "taking = asyncio.wait_for(withdraw(self._holders, mine), HURRY / 2)",
+        "a sender takes back what only it can, for as long as that takes",
+        UPLOADS + "test_a_withdrawal_takes_its_time",
+    ),
+    Mutant(
+        "in-doubt-and-not-withdrawn",
+        "objstore/write/resumed.py",
+        "await self._bucket.shielded(self._take_back())",
+        "pass",
+        "whatever has become of its own commit, a sender leaves nothing behind another one's object",
+        UPLOADS + "test_its_own_commit_is_in_doubt",
     ),
     Mutant(
         "gap-in-a-batch",

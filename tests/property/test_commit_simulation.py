@@ -295,7 +295,7 @@ def simulate(
     loop = VirtualLoop()
     try:
         with (
-            patch("objstore.write.upload.newest_metas", metas),
+            patch("objstore.write.holders.newest_metas", metas),
             patch("natsproto.aio.lifeline.Lifeline.revisited", nobody_there),
         ):
             return loop.run_until_complete(history(loop, seed, mix, calm))

@@ -1,0 +1,201 @@
+"""An upload that another sender has committed: its object stays whole, whatever became of it since."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+
+from objstore import IntegrityError, ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
+from objstore.bucket.bucket import Bucket
+from objstore.write import holders, resumed
+from objstore.write.holders import Holders
+from objstore.write.put import Put
+from support.objects import assert_exact, chunk_counts, meta_subject, read_raw, stream, wire_digest, write_raw
+from support.uploads import CHUNK, DATA, begun, intact, sent
+
+SHORT = DATA[: 4 * CHUNK]
+LONGER = DATA[: 5 * CHUNK]
+
+
+class Steps:
+    """A sender whose source gives so many chunks at each step."""
+
+    def __init__(self, store: ObjectStore, token: str, *, data: bytes = DATA) -> None:
+        self.store, self.token, self.data, self.given = store, token, data, 0
+        self.waits: asyncio.Queue[int] = asyncio.Queue()
+        self.ready = asyncio.Event()
+        self.task: asyncio.Task[ObjectInfo]
+
+    async def source(self) -> AsyncIterator[bytes]:
+        while self.given < len(self.data):
+            self.ready.set()
+            for _ in range(await self.waits.get()):
+                yield self.data[self.given : self.given + CHUNK]
+                self.given += CHUNK
+
+    async def begin(self) -> Steps:
+        upload = await self.store.begin_upload("a", token=self.token)
+        self.nuid = upload.nuid
+        self.task = asyncio.create_task(upload.send(self.source()))
+        await self.step(4)
+        return self
+
+    async def step(self, chunks: int, stored: bool = True) -> None:
+        """Let it send so many more; until they are stored."""
+        await self.ready.wait()
+        before = (await chunk_counts(self.store)).get(self.nuid, 0)
+        self.ready.clear()
+        self.waits.put_nowait(chunks)
+        await self.ready.wait()
+        async with asyncio.timeout(10):
+            while stored and (await chunk_counts(self.store)).get(self.nuid, 0) < before + chunks:
+                pass
+
+    async def end(self) -> ObjectInfo:
+        self.waits.put_nowait(len(self.data))
+        return await self.task
+
+
+async def update(store: ObjectStore) -> str:
+    await store.update_meta("a", ObjectMeta("a", "another description"))
+    return "a"
+
+
+async def rename(store: ObjectStore) -> str:
+    await store.rename("a", "b")
+    return "b"
+
+
+async def rename_twice(store: ObjectStore) -> str:
+    await rename(store)
+    await store.rename("b", "c")
+    return "c"
+
+
+async def rename_and_replace(store: ObjectStore) -> str:
+    await rename(store)
+    await store.put("a", b"another one")
+    return "b"
+
+
+async def rename_and_remove(store: ObjectStore) -> str:
+    await rename_and_replace(store)
+    await store.delete("a")
+    return "b"
+
+
+CHANGES = [update, rename, rename_twice, rename_and_replace, rename_and_remove]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_is_behind_it_is_withdrawn(
+    store: ObjectStore, change: Callable[[ObjectStore], Any], late: bool
+) -> None:
+    """Changed before or after another sender has stored a chunk behind it: never is it an object of that."""
+    token = await begun(store)
+    sender = await Steps(store, token).begin()
+    await sent(store, token, SHORT)
+    if late:
+        await sender.step(1)
+    name = await change(store)
+    if not late:
+        await sender.step(1)
+    with pytest.raises(OutcomeUnknownError):
+        await sender.end()
+    assert await store.get(name) == SHORT
+    await store.put("a" if name != "a" else "x", b"later")
+    assert await store.get(name) == SHORT
+    await assert_exact(store)
+
+
+async def test_the_name_is_free_again_after_long(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stood there at the beginning, and nothing does now: not even the marker of the rename."""
+    token = (await store.begin_upload("a", chunk_size=CHUNK)).token
+    sender = await Steps(store, token).begin()
+    await sent(store, token, LONGER)
+    await rename(store)
+    await store.js.purge_stream(stream(store), subject=meta_subject(store, "a"))
+    monkeypatch.setattr(holders, "MARKED", -1.0)
+    with pytest.raises((OutcomeUnknownError, IntegrityError)):
+        await sender.end()
+    assert await store.get("b") == LONGER
+    await assert_exact(store)
+
+
+async def test_replaced_while_it_is_sent(store: ObjectStore) -> None:
+    """By a put that has nothing to do with it: the last writer wins, on the chunks that there are."""
+    token = await begun(store)
+    sender = await Steps(store, token).begin()
+    await store.put("a", b"in between")
+    info = await sender.end()
+    assert info.nuid == sender.nuid
+    await intact(store, info)
+
+
+async def test_an_upload_to_a_free_name_reads_no_metas(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holders, "_read", AsyncMock(side_effect=AssertionError))
+    info = await (await store.begin_upload("a", chunk_size=CHUNK)).send(DATA)
+    await intact(store, info)
+
+
+async def test_a_forged_meta_says_that_it_ends_sooner(store: ObjectStore) -> None:
+    """It names the chunks and tells the truth of the first one: the others are an object's all the same."""
+    token = await begun(store)
+    sender = await Steps(store, token).begin()
+    await sent(store, token, SHORT)
+    document = {**await read_raw(store, "a"), "name": "forged", "chunks": 1, "size": CHUNK}
+    document["digest"] = wire_digest(DATA[:CHUNK])
+    await sender.step(1)
+    await rename(store)
+    await write_raw(store.js, meta_subject(store, "forged"), document)
+    with pytest.raises(OutcomeUnknownError):
+        await sender.end()
+    assert await store.get("b") == SHORT
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_withdrawal_takes_its_time(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """The leader is away in that moment, for longer than a sender waits for anything else."""
+    token = await begun(store)
+    sender = await Steps(store, token).begin()
+    info = await sent(store, token, SHORT)
+    await sender.step(1)
+    monkeypatch.setattr(resumed, "SETTLE", 0.2)
+    monkeypatch.setattr(resumed, "HURRY", 0.2)
+    delete = Bucket.delete_own
+
+    async def late(self: Bucket, *args: Any) -> bool:
+        await asyncio.sleep(1)
+        return await delete(self, *args)
+
+    monkeypatch.setattr(Bucket, "delete_own", late)
+    if cancelled:
+        sender.task.cancel()
+        await asyncio.wait([sender.task])
+    else:
+        with pytest.raises(OutcomeUnknownError):
+            await sender.end()
+    await store.client.connection._callbacks.settle()
+    await intact(store, info, SHORT)
+
+
+async def test_its_own_commit_is_in_doubt(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has become of that: what is behind another one's object is no part of it."""
+    token = await begun(store)
+    sender = await Steps(store, token).begin()
+    info = await sent(store, token, SHORT)
+    doubt = OutcomeUnknownError("no answer", bucket=store.bucket, name="a", nuid=info.nuid)
+    monkeypatch.setattr(Put, "_commit", AsyncMock(side_effect=doubt))
+    monkeypatch.setattr(Holders, "free_at", lambda self, revision: True)
+    with pytest.raises(OutcomeUnknownError, match="no answer"):
+        await sender.end()
+    await intact(store, info, SHORT)

@@ -1,0 +1,61 @@
+"""For how long it is known that nobody has committed an upload: as of one revision of its name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+
+from objstore.bucket.bucket import Bucket
+from objstore.write import holders
+from objstore.write.holders import MARKED, Holders, clocks, passed
+
+
+def looked(revision: int) -> Holders:
+    """One whose last look has found nobody."""
+    found = Holders(cast(Bucket, None), "a", "nuid")
+    found._revision, found._at = revision, clocks()
+    return found
+
+
+async def test_what_was_written_since_may_stand_for_a_commit() -> None:
+    known = looked(7)
+    assert known.free_at(7)
+    assert not known.free_at(8)
+    assert not known.free_at(0)
+    assert not Holders(cast(Bucket, None), "a", "nuid").free_at(0)
+
+
+@pytest.mark.parametrize("revision", [0, 7])
+async def test_an_empty_name_is_known_for_as_long_as_a_marker_stays(revision: int) -> None:
+    known = looked(revision)
+    known._at = (known._at[0] - MARKED + 5, known._at[1] - MARKED + 5)
+    assert known.free_at(revision)
+    known._at = (known._at[0] - 6, known._at[1] - 6)
+    assert known.free_at(revision) == (revision > 0)
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+async def test_time_passes_by_either_clock(monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
+    """A machine that slept has its monotonic clock stand still; the other one may be set back."""
+    before = clocks()
+    monkeypatch.setattr(holders, "time", Shifted(3600.0 if suspended else -3600.0))
+    assert 3599 < passed(before) < 3700
+    monkeypatch.undo()
+    assert passed(before) < 60
+    assert passed((asyncio.get_running_loop().time() - 100, time.time())) >= 100
+
+
+class Shifted:
+    """The module ``time`` with another time of day."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def time(self) -> float:
+        return time.time() + self.by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
