@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections.abc import Collection
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from natsproto.errors import NatsError, PermissionsViolationError
@@ -54,11 +55,15 @@ class Holders:
         bucket: where.
         name: the upload's.
         nuid: the chunks'.
+
+    Attributes:
+        forgets: seconds for which the server remembers the numbers of chunks; told by :meth:`begin`.
     """
 
     def __init__(self, bucket: Bucket, name: str, nuid: str) -> None:
         self.bucket = bucket
         self.nuid = nuid
+        self.forgets = 120.0
         self._name = name
         self._revision = -1  # of the name, when nobody had committed them; -1 = never looked at
         self._seen = 0  # the sequence up to which no meta named them then
@@ -73,6 +78,9 @@ class Holders:
             message = (await lookup.wait())[1]
         finally:
             lookup.close()
+        window = stream.config.duplicate_window
+        if window:
+            self.forgets = window / timedelta(seconds=1)
         if await bucket.stored_chunks(self.nuid):
             return await self.look()
         self._revision, self._seen, self._at = _revision(message), stream.last_seq, now
@@ -81,6 +89,10 @@ class Holders:
     def free_at(self, revision: int) -> bool:
         """Whether nobody can have committed them, if that is the name's revision now; 0 = there is none."""
         return revision == self._revision and (revision > 0 or passed(self._at) <= MARKED)
+
+    def looked_within(self, seconds: float) -> bool:
+        """Whether the last look that found nobody is not older."""
+        return self._revision >= 0 and passed(self._at) <= seconds
 
     async def look(self) -> ObjectInfo | None:
         """The object that has the chunks now, under whatever name, as the leader tells; ``None``: nobody has.

@@ -43,7 +43,8 @@ LOOK_EACH = 256
 """Chunks after which a sender looks whether another one has committed the upload: a request for 32 MiB."""
 
 PAUSE = 30.0
-"""Seconds without a chunk after which a sender looks whether another one has gone on with the upload."""
+"""Seconds without a chunk, or without a look, after which a sender looks whether another one has gone on with
+the upload; at most a quarter of the time for which the server remembers numbers."""
 
 
 async def same_content(source: Source, info: ObjectInfo) -> bool:
@@ -102,9 +103,10 @@ class ResumedPut(Put):
 
     * who begins to add chunks, or has paused, sends the next one alone, and only if nobody has added one; if
       somebody has, that is compared, too. Their numbers keep the others from being stored twice;
-    * what was stored is read, not only counted, when a number was known already;
-    * every sender looks now and then whether another one has committed, and always before its own commit
-      (``holders.py``);
+    * who hears that a number was known compares before it sends, from there on; and what was stored is read
+      then, not only counted;
+    * every sender looks now and then whether another one has committed, by number of chunks and by time, and
+      always before its own commit (``holders.py``);
     * what is newer than the last chunk is not replaced: another one may have committed these before it;
     * who has committed removes what came after its last chunk, and who ends otherwise, in whatever way,
       removes what it has stored behind another one's object.
@@ -144,6 +146,8 @@ class ResumedPut(Put):
         self._looked = False  # whether others' chunks were looked for after some of ours
         self._mine: deque[int] = deque(maxlen=2 * MAX_MESSAGES)  # sequences of windows that are closed
         self._sent = (0.0, 0.0)
+        self._beside = False  # another sender was seen to store the same chunks
+        self._unread = False  # of those whose number was known only that is certain
 
     async def run(self) -> ObjectInfo:
         """As :meth:`Put.run`."""
@@ -311,14 +315,16 @@ class ResumedPut(Put):
             await super()._send(chunk)
             return
         if self._window is not None:
-            if self._paused():
+            if 0 in self._doubts:
+                await self._go_beside()
+            elif self._paused():
                 await self._look_for_others()
             else:
-                if self._chunks % LOOK_EACH == 0:
+                if self._chunks % LOOK_EACH == 0 or not self._has_looked():
                     await self._check_standing()  # what is stored behind an object has to be withdrawn
                 await super()._send(chunk)
                 return
-        refused = False
+        refused = again = False
         while True:
             if self._stored is not None:
                 message = await anext(self._stored, None)
@@ -330,6 +336,16 @@ class ResumedPut(Put):
                     self._first_seq = self._first_seq or message.seq
                     self._count(chunk)
                     return
+                if self._beside:
+                    if message is not None:
+                        raise self._other_chunks()
+                    info = await self._holder()
+                    if info is not None:
+                        if again:
+                            raise _Overtaken(info)
+                        again = True  # it may have come after what was read
+                        self._compare_on()
+                        continue
                 await self._check_strays(message)
                 await self._check_uncommitted()
                 if refused:  # nobody has added one: those that are known were removed
@@ -348,7 +364,15 @@ class ResumedPut(Put):
     def _paused(self) -> bool:
         """Whether so long has passed since the last chunk that its number may be forgotten."""
         before, self._sent = self._sent, clocks()
-        return passed(before) > PAUSE
+        return passed(before) > self._pause
+
+    def _has_looked(self) -> bool:
+        """Whether others were looked for within that time: a slow source pauses before each chunk."""
+        return self._holders is None or self._holders.looked_within(self._pause)
+
+    @property
+    def _pause(self) -> float:
+        return PAUSE if self._holders is None else min(PAUSE, self._holders.forgets / 4)
 
     async def _send_alone(self, chunk: memoryview) -> bool:
         """Store the next chunk; false when another sender has added one to those that are known."""
@@ -382,6 +406,17 @@ class ResumedPut(Put):
         """
         await self._settle()
         await self._check_standing()
+        self._close_window()
+        self._compare_on()
+
+    async def _go_beside(self) -> None:
+        """Another sender has stored what this one was about to store: what follows may be there as well.
+
+        And the server may forget its number before this one gets there.
+        """
+        await self._settle()
+        self._doubts.discard(0)
+        self._beside = self._unread = True
         self._close_window()
         self._compare_on()
 
@@ -468,11 +503,12 @@ class ResumedPut(Put):
         await super()._delete(seq)
 
     async def _check_stored(self) -> None:
-        if self._fixed is not None and 0 in self._doubts:
+        if self._fixed is not None and (self._unread or 0 in self._doubts):
             # A number was known: another sender has stored that chunk. Of the same bytes?
             if not await self._remove(self._doubts - {0}):
                 raise self._other_chunks()
             self._doubts.clear()
+            self._unread = False
         await super()._check_stored()
 
     async def _check_strays(self, message: StoredMessage | None) -> None:

@@ -9,13 +9,15 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from natsproto.jetstream.publisher import PublishWindow
 from objstore import IntegrityError, ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import Bucket
+from objstore.bucket.numbered import NumberedWindow
 from objstore.write import holders, resumed
 from objstore.write.holders import Holders
 from objstore.write.put import Put
 from support.objects import assert_exact, chunk_counts, meta_subject, read_raw, stream, wire_digest, write_raw
-from support.uploads import CHUNK, DATA, begun, intact, sent
+from support.uploads import BEFORE, CHUNK, DATA, begun, intact, sent
 
 SHORT = DATA[: 4 * CHUNK]
 LONGER = DATA[: 5 * CHUNK]
@@ -199,3 +201,60 @@ async def test_its_own_commit_is_in_doubt(store: ObjectStore, monkeypatch: pytes
     with pytest.raises(OutcomeUnknownError, match="no answer"):
         await sender.end()
     await intact(store, info, SHORT)
+
+
+# -- who notices in time ----------------------------------------------------------------------------------
+
+
+async def remember_numbers(store: ObjectStore, seconds: float) -> None:
+    config = (await store.js.stream_info(stream(store))).raw["config"]
+    config["duplicate_window"] = int(seconds * 1e9)
+    await store.js.request(f"STREAM.UPDATE.{stream(store)}", config)
+
+
+async def test_a_slow_sender_looks_by_the_clock(store: ObjectStore) -> None:
+    """Each chunk comes after a pause that is none: what it has stored is taken back while it goes on."""
+    token = await begun(store)
+    await remember_numbers(store, 8)
+    upload = await store.begin_upload("a", token=token)
+    committed = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield SHORT
+        await committed.wait()
+        while True:
+            await asyncio.sleep(0.3)
+            yield DATA[4 * CHUNK : 5 * CHUNK]
+
+    task = asyncio.create_task(upload.send(slowly()))
+    async with asyncio.timeout(10):
+        while (await chunk_counts(store)).get(upload.nuid, 0) < 4:
+            pass
+    info = await sent(store, token, SHORT)
+    committed.set()
+    with pytest.raises(OutcomeUnknownError):
+        async with asyncio.timeout(15):
+            await task
+    await intact(store, info, SHORT)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same bytes", "other bytes"])
+async def test_a_known_number_tells_of_another_sender(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    """From then on it compares, and stores nothing once the server has forgotten the numbers."""
+    token = await begun(store)
+    sender = await Steps(store, token, data=DATA if same else DATA[:-1] + b"x").begin()
+    info = await sent(store, token)
+    await sender.step(1, stored=False)
+    await asyncio.sleep(0.2)
+    publish = AsyncMock(side_effect=AssertionError("stored once more"))
+    monkeypatch.setattr(NumberedWindow, "publish", publish)
+    monkeypatch.setattr(PublishWindow, "publish", publish)
+    if same:
+        assert (await sender.end()).revision == info.revision
+    else:
+        with pytest.raises(IntegrityError, match="another process"):
+            await sender.end()
+    await intact(store, info)
+    assert await store.get("a") != BEFORE

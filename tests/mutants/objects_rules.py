@@ -112,6 +112,22 @@ MUTANTS = (
         UPLOADS + "test_its_own_commit_is_in_doubt",
     ),
     Mutant(
+        "looks-by-number-only",
+        "objstore/write/resumed.py",
+        "if self._chunks % LOOK_EACH == 0 or not self._has_looked():",
+        "if self._chunks % LOOK_EACH == 0:",
+        "a slow sender looks by the clock whether another one has committed",
+        UPLOADS + "test_a_slow_sender_looks_by_the_clock",
+    ),
+    Mutant(
+        "known-number-is-nothing",
+        "objstore/write/resumed.py",
+        "if 0 in self._doubts:\n                await self._go_beside()\n            elif",
+        "if",
+        "who hears that a number was known compares before it stores",
+        UPLOADS + "test_a_known_number_tells_of_another_sender",
+    ),
+    Mutant(
         "gap-in-a-batch",
         "objstore/read/feed.py",
         'if header_int(block, b"Nats-Last-Sequence") not in (None, before):',

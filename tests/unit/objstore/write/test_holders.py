@@ -37,6 +37,13 @@ async def test_an_empty_name_is_known_for_as_long_as_a_marker_stays(revision: in
     assert known.free_at(revision) == (revision > 0)
 
 
+async def test_looks_go_by_time() -> None:
+    known = looked(7)
+    assert known.looked_within(1.0)
+    assert not known.looked_within(-1.0)
+    assert not Holders(cast(Bucket, None), "a", "nuid").looked_within(1e9)
+
+
 @pytest.mark.parametrize("suspended", [True, False])
 async def test_time_passes_by_either_clock(monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
     """A machine that slept has its monotonic clock stand still; the other one may be set back."""
