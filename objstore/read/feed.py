@@ -30,7 +30,7 @@ from ..bucket.message_reads import ANY_WAY, CONSUMER, LEADER
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .parts import Missing, Part, Sink, WrongPlace
+from .parts import Missing, Part, Sink, WrongPlace, damaged
 
 if TYPE_CHECKING:
     from natsproto.aio.requests import RequestMux
@@ -137,7 +137,10 @@ class ChunkFeed:
         part = self._part
         try:
             if part is None:
-                pass
+                pass  # judged as a whole
+            elif 0 < self._info.revision < seq:
+                # Of an upload that was sent again, whose chunks have taken the place of those.
+                raise damaged(self._info, "a chunk is newer than its meta")
             elif part.seq_of is not None:
                 if seq != part.seq_of(self._messages):
                     raise Missing  # this one has a hole there

@@ -40,7 +40,7 @@ HASHED = 256 * 1024
 """Bytes of a begun file that are hashed at a time, however large its chunks are said to be."""
 
 DIGITS = 16
-"""Hexadecimal ones of the digest that stands for the end of a long name."""
+"""Hexadecimal ones of the digest that stands for the end of a long name, or for what a put has stored."""
 
 
 async def get_file(
@@ -57,8 +57,7 @@ async def get_file(
     """Read an object into a file that appears, complete and verified, or not at all."""
     mode = await in_thread(_target_mode, path)
     bucket, info = await resolve(bucket, name, follow)
-    # The nuid tells one put from the next: what is left of another one is never continued.
-    mark = info.nuid if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
+    mark = mark_of(info) if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
     temporary = await in_thread(_temporary, path, mark)
     opened: list[BinaryIO] = []
     try:
@@ -179,6 +178,18 @@ def _reopen(path: str) -> BinaryIO:
     return os.fdopen(descriptor, "r+b")
 
 
+def mark_of(info: ObjectInfo) -> str:
+    """What tells one put from the next: what is left of another one is never continued.
+
+    The nuid alone does not: an upload that is sent again may have given it to other bytes.
+    """
+    return f"{info.nuid}.{_digits(info.digest.encode())}"
+
+
+def _digits(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:DIGITS]
+
+
 def _temporary(path: str, mark: str) -> str:
     """The name beside ``path`` under which its content is gathered: hidden, and one for each target.
 
@@ -193,7 +204,7 @@ def _temporary(path: str, mark: str) -> str:
     tail = f".{mark}.part".encode()
     room -= len(b"." + tail)
     if len(base) > room:
-        tail = b"~" + hashlib.sha256(base).hexdigest()[:DIGITS].encode() + tail
+        tail = b"~" + _digits(base).encode() + tail
         cut = max(0, room - DIGITS - 1)
         while cut and base[cut] & 0xC0 == 0x80:  # not within a character: some file systems want whole ones
             cut -= 1

@@ -12,6 +12,7 @@ from natsproto.errors import NatsError, PermissionsViolationError, StaleConnecti
 from ..bucket.bucket import LOOKS, Bucket
 from ..bucket.message_reads import DIRECT, DIRECT_FIRST, MessageRead, last_of
 from ..bucket.ttl import expired
+from ..commit.states import content_of
 from ..errors import (
     DigestMismatchError,
     IntegrityError,
@@ -26,8 +27,8 @@ from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .links import FollowLinks, resolve
 from .lookup import live_info
-from .parts import Missing
-from .ranges import damaged, read_range
+from .parts import Missing, damaged
+from .ranges import read_range
 from .sinks import BlockSink, WholeSink
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ async def again(
     for wait in LOOKS:
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)
-        if fresh.nuid != info.nuid:
-            return fresh
+        if content_of(fresh) != content_of(info):
+            return fresh  # an upload that is sent again may have other bytes under the same nuid
         if isinstance(exc, DigestMismatchError):
             break
         if await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
@@ -236,7 +237,7 @@ async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | N
             if stored > info.chunks:
                 exc = damaged(info, f"{stored} chunks are stored, {info.chunks} recorded")
             fresh = await again(bucket, info, exc, retry=True)
-            if fresh.nuid != info.nuid:
+            if content_of(fresh) != content_of(info):
                 raise changed(info)
     return size
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import IntegrityError
 from ..format.assembly import Unfit
 
 if TYPE_CHECKING:
     from natsproto.wire import Target
+
+    from ..format.models import ObjectInfo
 
 
 class WrongPlace(Unfit):
@@ -76,3 +79,8 @@ class Part:
         self.last: int = last
         self.total: int = total
         self.seq_of: Callable[[int], int] | None = seq_of
+
+
+def damaged(info: ObjectInfo, what: str) -> IntegrityError:
+    """The error for an object whose chunks are not what its meta says."""
+    return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

@@ -27,13 +27,12 @@ from natsproto.jetstream.direct_get import header_bytes
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
-from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, pick
 from .feed import ChunkFeed
-from .parts import Missing, Part, WrongPlace
+from .parts import Missing, Part, WrongPlace, damaged
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -497,8 +496,3 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
         await _measure(bucket, info, offsets, seqs)
     except NatsError as exc:
         raise bucket.translate(exc, info.name) from None
-
-
-def damaged(info: ObjectInfo, what: str) -> IntegrityError:
-    """The error for an object whose chunks are not what its meta says."""
-    return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

@@ -19,8 +19,8 @@ from ..format.models import shown
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, no_room, nothing
 from .links import FollowLinks
-from .parts import Missing, WrongPlace
-from .ranges import Irregular, Layout, damaged, find_part, measure, prove
+from .parts import Missing, WrongPlace, damaged
+from .ranges import Irregular, Layout, find_part, measure, prove
 from .sinks import BlockSink
 
 if TYPE_CHECKING:

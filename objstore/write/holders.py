@@ -8,6 +8,7 @@ this:
 * Nothing is committed unless no live meta, of whatever name, names the chunks. That is known as of one
   revision of the upload's name, and holds for as long as that one stands: a commit leaves a newer one. What
   was written at the name since may have come after a commit, and stands for none: then the metas are read.
+* Of what was deleted nothing is stored again: who reads it takes a nuid for one put's bytes.
 * What is behind an object is behind its last *chunk*. The revision of its meta proves it only of what is
   newer still: every change of the object has a newer one.
 """
@@ -29,7 +30,7 @@ from ..commit.references import References
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
-from ..format.models import RENAMING, ObjectInfo
+from ..format.models import RENAMING, ObjectInfo, was_moved
 from ..format.naming import chunk_subject
 from ..listing.metas import newest_metas
 from .doubt import Unrepairable, delete_own
@@ -58,12 +59,15 @@ class Holders:
 
     Attributes:
         forgets: seconds for which the server remembers the numbers of chunks; told by :meth:`begin`.
+        buried: whether the name's delete marker says that they were an object's, and they are gone; likewise.
+            Who reads that may go on with whatever has them next.
     """
 
     def __init__(self, bucket: Bucket, name: str, nuid: str) -> None:
         self.bucket = bucket
         self.nuid = nuid
         self.forgets = 120.0
+        self.buried = False
         self._name = name
         self._revision = -1  # of the name, when nobody had committed them; -1 = never looked at
         self._seen = 0  # the sequence up to which no meta named them then
@@ -81,6 +85,7 @@ class Holders:
         window = stream.config.duplicate_window
         if window:
             self.forgets = window / timedelta(seconds=1)
+        self.buried = message is not None and self._is_buried(message)
         if await bucket.stored_chunks(self.nuid):
             return await self.look()
         self._revision, self._seen, self._at = _revision(message), stream.last_seq, now
@@ -129,6 +134,13 @@ class Holders:
         except MetaDecodeError:
             return None
         return info if info.nuid == self.nuid and not info.deleted else None
+
+    def _is_buried(self, message: StoredMessage) -> bool:
+        try:
+            info = self.bucket.decode(message)
+        except MetaDecodeError:
+            return False
+        return info.deleted and (info.nuid == self.nuid or was_moved(info, self.nuid))
 
     async def _read(self) -> list[ObjectInfo]:
         """Look at every meta that was stored since none named them."""

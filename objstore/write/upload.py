@@ -88,8 +88,8 @@ class Upload:
         had been committed already, that is found out and nothing is stored twice, also when it was renamed
         since (as long as the delete marker of its old name is there, and not in a bucket with a ``ttl``).
         Chunks to which none was added for 13 hours are removed, and stored anew under the same token. Where
-        the object has to be stored on chunks that the token does not know (a warning is logged), a later
-        ``send`` cannot continue those, and stores the object again.
+        the object has to be stored on chunks that the token does not know, as after a delete (a warning is
+        logged), a later ``send`` cannot continue those, and stores the object again.
 
         One ``send`` of a token at a time. Of two at once, of the same bytes, each returns what was committed,
         or fails; what one of them has committed stays as it is.
@@ -116,11 +116,13 @@ class Upload:
             if not source.restartable:
                 raise self._held(holder, "and its source cannot be read again: begin another one")
             holders = None  # somebody else's meta names these chunks: they are left to it
-        elif holder is None and not await self._usable(known):
+        elif holder is None and (known.buried or not await self._usable(known)):
             log.warning(
-                "the upload of %r is stored on new chunks, which its token does not know: those it has are "
-                "old, and somebody may still be going on with them",
+                "the upload of %r is stored on new chunks, which its token does not know: %s",
                 self.name,
+                "what it stored before was deleted since"
+                if known.buried
+                else "those it has are old, and somebody may still be going on with them",
             )
             holders = None
         about = (

@@ -18,7 +18,7 @@ from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
 from support.clusters import SERVERS, client_each, cluster_of, leader_of
-from support.objects import CHUNK, pattern
+from support.objects import CHUNK, part_file, pattern
 
 pytestmark = pytest.mark.cluster
 
@@ -122,8 +122,7 @@ async def sought(at: Setting, store: ObjectStore, tmp: Path) -> None:
 
 async def resumed(at: Setting, store: ObjectStore, tmp: Path) -> None:
     data = at.data["c"]
-    nuid = (await at.writer.get_info("c")).nuid
-    (tmp / f".file.{nuid}.part").write_bytes(data[: 2 * CHUNK + 77])
+    part_file(tmp / "file", await at.writer.get_info("c")).write_bytes(data[: 2 * CHUNK + 77])
     await store.get_file("c", tmp / "file", resume=True)
     assert (tmp / "file").read_bytes() == data
 

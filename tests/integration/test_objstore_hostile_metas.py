@@ -20,7 +20,7 @@ from objstore.read import files as _files
 from objstore.read.feed import DEFAULT_WINDOW
 from objstore.read.reader import ObjectReader
 from support.fake_session import turns
-from support.objects import CHUNK, chunk_counts, chunk_subject, forge, pattern, stream, wire_digest
+from support.objects import CHUNK, chunk_counts, chunk_subject, forge, part_file, pattern, stream, wire_digest
 from support.skips import left_out
 
 DATA = pattern(3 * CHUNK + 5)
@@ -229,7 +229,7 @@ class Watched:
 
 async def begin(store: ObjectStore, path: Path, data: bytes) -> Path:
     """What an interrupted ``get_file`` has left."""
-    begun = path / f".out.{(await store.get_info('a')).nuid}.part"
+    begun = part_file(path / "out", await store.get_info("a"))
     begun.write_bytes(data)
     return begun
 

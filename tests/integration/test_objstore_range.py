@@ -25,7 +25,7 @@ from objstore import (
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from objstore.read.by_sequence import Begins
-from support.objects import chunk_subject, forge, stream
+from support.objects import chunk_subject, forge, part_file, stream
 
 RNG = random.Random(7)
 DATA = RNG.randbytes(1_000_003)
@@ -168,7 +168,7 @@ async def test_trailing_empty_message(
         async with store.open_reader("net") as reader:
             await reader.seek(start)
             assert await reader.read() == data[start:]
-        (tmp_path / f".out.{info.nuid}.part").write_bytes(data[:start])
+        part_file(tmp_path / "out", info).write_bytes(data[:start])
         await store.get_file("net", tmp_path / "out", resume=True)
         assert (tmp_path / "out").read_bytes() == data
 

@@ -27,7 +27,7 @@ from objstore.bucket.bucket import Bucket
 from objstore.commit.discard import discard
 from objstore.maintenance import gc as maintain
 from objstore.write.resumed import ResumedPut
-from support.objects import meta_subject, read_raw, write_raw
+from support.objects import meta_subject, part_file, read_raw, write_raw
 
 DATA = os.urandom(3_000_017)
 CHUNK = 100_000
@@ -96,8 +96,7 @@ async def test_half_a_chunk_and_a_whole_file(store: ObjectStore, tmp_path: Path)
     await store.put("a", DATA, chunk_size=CHUNK)
     path = tmp_path / "out"
     for size in (0, 1, CHUNK - 1, CHUNK, CHUNK * 7 + 5, len(DATA) - 1, len(DATA), len(DATA) + 50):
-        nuid = (await store.get_info("a")).nuid
-        (tmp_path / f".out.{nuid}.part").write_bytes((DATA + bytes(50))[:size])
+        part_file(path, await store.get_info("a")).write_bytes((DATA + bytes(50))[:size])
         path.unlink(missing_ok=True)
         await store.get_file("a", path, resume=True)
         assert path.read_bytes() == DATA, size
@@ -119,7 +118,7 @@ async def test_beginning_that_was_changed_is_noticed(store: ObjectStore, tmp_pat
     await store.put("a", DATA, chunk_size=CHUNK)
     path = tmp_path / "out"
     path.write_bytes(b"previous")
-    path_part = tmp_path / f".out.{(await store.get_info('a')).nuid}.part"
+    path_part = part_file(path, await store.get_info("a"))
     path_part.write_bytes(bytes(CHUNK * 3))
     with pytest.raises(DigestMismatchError):
         await store.get_file("a", path, resume=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from objstore import ObjectStore
-from support.objects import CHUNK, MIB, pattern
+from support.objects import CHUNK, MIB, part_file, pattern
 from support.skips import left_out, missing
 
 DATA = pattern(4 * MIB + 1)
@@ -151,7 +151,7 @@ async def test_only_a_file_of_our_own_is_continued(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = await store.put("a", DATA)
-    part, other = tmp_path / f".out.{info.nuid}.part", tmp_path / "other"
+    part, other = part_file(tmp_path / "out", info), tmp_path / "other"
 
     async def refused(kind: type[OSError]) -> None:
         with pytest.raises(kind):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 
 from natsproto.jetstream.publisher import PublishWindow
-from objstore import IntegrityError, ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
+from objstore import (
+    IntegrityError,
+    ObjectChangedError,
+    ObjectInfo,
+    ObjectMeta,
+    ObjectStore,
+    OutcomeUnknownError,
+    Upload,
+)
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import NumberedWindow
 from objstore.write import holders, resumed
@@ -258,3 +267,77 @@ async def test_a_known_number_tells_of_another_sender(
             await sender.end()
     await intact(store, info)
     assert await store.get("a") != BEFORE
+
+
+# -- a nuid that other bytes get --------------------------------------------------------------------------
+
+OTHER = bytes(reversed(DATA))
+
+
+async def test_sent_again_after_it_was_deleted(store: ObjectStore) -> None:
+    """Who has read of the old one may go on with its nuid."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    for change in (None, rename):
+        info = await upload.send(DATA)
+        if change is not None:
+            await change(store)
+        await store.delete("a" if change is None else "b")
+        again = await (await store.begin_upload("a", token=upload.token)).send(OTHER)
+        assert again.nuid != info.nuid
+        await intact(store, again, OTHER)
+        await store.delete("a")
+        upload = await store.begin_upload("a", chunk_size=CHUNK)
+
+
+async def sent_again(store: ObjectStore, upload: Upload) -> ObjectInfo:
+    """After it was replaced, with other bytes: its token says nothing of what it has stored before."""
+    await store.put("a", b"in between")
+    info = await (await store.begin_upload("a", token=upload.token)).send(OTHER)
+    assert info.nuid == upload.nuid
+    return info
+
+
+async def test_a_reader_gives_the_bytes_of_one_put(store: ObjectStore) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+    async with store.open_reader("a") as reader:
+        await reader.seek(CHUNK)
+        assert await reader.read(10) == DATA[CHUNK : CHUNK + 10]
+        await reader.seek(5 * CHUNK)
+        await sent_again(store, upload)
+        for _ in range(2):
+            with pytest.raises(ObjectChangedError):
+                await reader.read(10)
+
+
+async def test_replaced_by_other_bytes_of_its_nuid(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its meta and its first chunk: it is no damage, and read once more."""
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    info = await upload.send(DATA)
+    await sent_again(store, upload)
+    monkeypatch.setattr("objstore.read.get.resolve", AsyncMock(return_value=(store._bucket, info)))
+    assert await store.get("a") == OTHER
+
+
+@pytest.mark.parametrize("verify", [True, False])
+async def test_a_part_is_not_continued_with_other_bytes(
+    store: ObjectStore, tmp_path: Path, verify: bool
+) -> None:
+    upload = await store.begin_upload("a", chunk_size=CHUNK)
+    await upload.send(DATA)
+
+    def stop(done: int, total: int | None) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        await store.get_file("a", tmp_path / "file", resume=True, verify=verify, progress=stop)
+    assert len(list(tmp_path.glob(".*.part"))) == 1
+    await sent_again(store, upload)
+    await store.get_file("a", tmp_path / "file", resume=True, verify=verify)
+    assert (tmp_path / "file").read_bytes() == OTHER
+
+
+class Stop(Exception):
+    """What interrupts a transfer here."""

@@ -8,12 +8,14 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from natsproto.aio.client import Client
 from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.context import JetStreamContext
-from objstore import ObjectStore
+from objstore import ObjectInfo, ObjectStore
+from objstore.read.files import mark_of
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -60,6 +62,11 @@ async def assert_exact(store: ObjectStore) -> None:
     wanted = {info.nuid: info.chunks for info in infos}
     assert len(wanted) == len(infos), "two objects share their chunks"
     assert await chunk_counts(store) == wanted
+
+
+def part_file(path: Path, info: ObjectInfo) -> Path:
+    """Where ``get_file(path, resume=True)`` keeps what it has of an object."""
+    return path.with_name(f".{path.name}.{mark_of(info)}.part")
 
 
 async def read_raw(store: ObjectStore, name: str) -> dict[str, Any]:
