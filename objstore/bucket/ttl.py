@@ -2,6 +2,10 @@
 
 The meta message carries ``Nats-TTL``, and so do the chunks, for an hour longer: the name goes first, readers
 under way can finish, and the server removes what is left by itself.
+
+When an object ends is settled by its put. A change stores a new meta, whose whole seconds count from then on,
+rounded up: a second more with each, and after enough of them the name would outlive its chunks. So a change
+says the end itself as well, and the next one goes by that; and what is left is told by the server's clock.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from typing import TYPE_CHECKING
 from natsproto.errors import UnsupportedFeatureError
 from natsproto.headers import header_value
 
-from ..errors import BadObjectMetaError
+from ..errors import BadObjectMetaError, ObjectNotFoundError
+from .clock import server_time
 
 if TYPE_CHECKING:
     from ..format.models import ObjectInfo
@@ -22,11 +27,16 @@ if TYPE_CHECKING:
 CHUNK_GRACE = timedelta(hours=1)
 """How much longer chunks live than the meta that names them; also the longest upload that is safe."""
 
+MICROSECOND = timedelta(microseconds=1)
+
 LAST = datetime(2262, 4, 11, tzinfo=UTC)
 """The server counts nanoseconds since 1970 in 63 bits: what is to expire later is mostly gone at once."""
 
 UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 """When a message expires whose time to live is not understood: at any moment, maybe never."""
+
+END = b"Natsproto-End"
+"""The header that keeps the end of what was changed, in microseconds since 1970."""
 
 _MOST_TEXT = 100
 """Characters of a time to live that are looked at."""
@@ -72,6 +82,11 @@ def ttl_line(ttl: timedelta | None) -> bytes:
     return b"" if ttl is None else b"Nats-TTL: %ds\r\n" % -(-ttl // timedelta(seconds=1))
 
 
+def end_line(end: datetime | None) -> bytes:
+    """The header line that says when the object ends that is changed; empty for ``None``."""
+    return b"" if end is None or end == UNKNOWN else b"%b: %d\r\n" % (END, (end - UNKNOWN) // MICROSECOND)
+
+
 def chunk_header(ttl: timedelta | None) -> bytes:
     """The header block of a chunk; empty (a plain message) without a time to live."""
     return b"" if ttl is None else b"NATS/1.0\r\n" + ttl_line(ttl + CHUNK_GRACE) + b"\r\n"
@@ -99,7 +114,15 @@ def expiry(header: bytes | None, stored: datetime) -> datetime | None:
         return None
     if seconds is None or seconds > (LAST - stored).total_seconds():
         return UNKNOWN
-    return stored + timedelta(seconds=seconds)
+    return min(stored + timedelta(seconds=seconds), _told_end(header))
+
+
+def _told_end(header: bytes | None) -> datetime:
+    """The end that the change before has kept; it can only be sooner than what the server does."""
+    value = None if header is None else header_value(header, END)
+    if value is None or not value.isdigit() or len(value) > len(b"%d" % ((LAST - UNKNOWN) // MICROSECOND)):
+        return LAST
+    return min(LAST, UNKNOWN + max(int(value), 1) * MICROSECOND)
 
 
 def _seconds(text: str) -> float | None:
@@ -132,11 +155,30 @@ def outlasts(new: datetime | None, old: datetime | None) -> bool:
     return new >= old - min(CHUNK_GRACE, left / 2)
 
 
-def remaining(expires: datetime | None) -> timedelta | None:
-    """What is left of a time to live, at least a second; by this machine's clock.
+async def remaining(bucket: Bucket, end: datetime | None) -> timedelta | None:
+    """What is left of a time to live that ends then; by the server's clock."""
+    return None if end is None else left_of(end, await _now(bucket))
 
-    One that is not understood is not passed on: a second would be the end of what may be there for ever.
+
+def left_of(end: datetime, now: datetime) -> timedelta | None:
+    """What is left, at least a second.
+
+    Of what is not understood nothing is passed on: a second would be the end of what may be there for ever.
     """
-    if expires is None or expires == UNKNOWN:
-        return None
-    return max(expires - datetime.now(UTC), timedelta(seconds=1))
+    return None if end == UNKNOWN else max(end - now, timedelta(seconds=1))
+
+
+async def check_living(bucket: Bucket, info: ObjectInfo) -> None:
+    """Change nothing whose time is over: it would have another second, again and again.
+
+    Raises:
+        ObjectNotFoundError: it is, and the server has not removed it yet.
+    """
+    if info.expires is not None and UNKNOWN < info.expires <= await _now(bucket):
+        raise ObjectNotFoundError(
+            f"object {info.name!r} in bucket {info.bucket!r} has expired", bucket=info.bucket, name=info.name
+        )
+
+
+async def _now(bucket: Bucket) -> datetime:
+    return server_time(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))

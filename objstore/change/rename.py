@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
 from natsproto.errors import NatsError
@@ -208,7 +208,13 @@ class _Both(Commit):
     """The new meta and the old name's delete marker, as one batch: there is no moment in between."""
 
     def __init__(
-        self, bucket: Bucket, new: ObjectInfo, expected: int, old: ObjectInfo, subject: str | None
+        self,
+        bucket: Bucket,
+        new: ObjectInfo,
+        expected: int,
+        old: ObjectInfo,
+        subject: str | None,
+        ttl: timedelta | None,
     ) -> None:
         super().__init__(
             bucket,
@@ -216,7 +222,8 @@ class _Both(Commit):
             encode_meta(new),
             expected=expected,
             nuid=new.nuid,
-            ttl=remaining(new.expires),
+            ttl=ttl,
+            end=new.expires,
         )
         self._old = old
         self._old_subject = subject or bucket.meta_subject(old.name)
@@ -225,7 +232,7 @@ class _Both(Commit):
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         batch = Batch(self._bucket, timeout)
         try:
-            header = meta_header(expected, msg_id, self._ttl)
+            header = meta_header(expected, msg_id, self._ttl, self._end)
             await batch.add(self._wire_subject, self._payload, header)
         except NatsError as exc:
             raise Unsent(exc) from exc
@@ -253,7 +260,8 @@ async def _at_once(
 ) -> ObjectInfo:
     new = _renamed(old, new_name, change)
     try:
-        revision = await _Both(bucket, new, expected, old, subject).run()
+        ttl = await remaining(bucket, new.expires)
+        revision = await _Both(bucket, new, expected, old, subject, ttl).run()
     except Conflict as conflict:
         current = await read_meta(bucket, new_name)
         if current is not None and not current.deleted:

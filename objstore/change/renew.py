@@ -73,5 +73,6 @@ async def _copy(
         chunk_size=size,
         if_revision=revision,
         must_not_exist=must_not_exist,
-        ttl=remaining(old.expires) if bucket.msg_ttl else None,
+        ttl=await remaining(bucket, old.expires) if bucket.msg_ttl else None,
+        end=old.expires if bucket.msg_ttl else None,
     ).run()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..bucket.bucket import Bucket
-from ..bucket.ttl import remaining
+from ..bucket.ttl import check_living, remaining
 from ..commit.commit import Commit, Conflict, Patience, lost_race
 from ..commit.discard import remove_older
 from ..commit.renames import settle_rename
@@ -32,6 +32,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     while True:
         lookup = bucket.start_locating(name)
         info = await current_info(bucket, name, lookup)
+        await check_living(bucket, info)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
         if await settle_rename(bucket, info, meta.name):
@@ -54,7 +55,8 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
                 expected=info.revision,
                 nuid=info.nuid,
                 subject=lookup.newest,
-                ttl=remaining(info.expires),
+                ttl=await remaining(bucket, info.expires),
+                end=info.expires,
             )
             return replace(changed, revision=await commit.run())
         except Conflict as conflict:

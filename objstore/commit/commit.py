@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from secrets import token_hex
 
 from natsproto.backoff import Backoff
@@ -21,7 +21,7 @@ from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.capacity import check_meta_room
-from ..bucket.ttl import ttl_line
+from ..bucket.ttl import end_line, ttl_line
 from ..errors import OutcomeUnknownError, RevisionConflictError
 from ..format.codec import META_HEADER, MetaDecodeError
 from ..format.models import ObjectInfo
@@ -33,12 +33,14 @@ CANCEL_GRACE = 5.0
 Undo = Callable[[], Awaitable[None]]
 
 
-def meta_header(expected: int, msg_id: str, ttl: timedelta | None = None) -> bytes:
+def meta_header(
+    expected: int, msg_id: str, ttl: timedelta | None = None, end: datetime | None = None
+) -> bytes:
     """The header block of a meta message that replaces revision ``expected`` (0 = there is none)."""
     return (
         b"NATS/1.0\r\nNats-Rollup: sub\r\n"
-        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b\r\n"
-    ) % (expected, msg_id.encode(), ttl_line(ttl))
+        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b%b\r\n"
+    ) % (expected, msg_id.encode(), ttl_line(ttl), end_line(end))
 
 
 class Conflict(Exception):
@@ -94,6 +96,7 @@ class Commit:
         nuid: of the chunks it names, for messages and errors.
         subject: where the meta lies, when that is not where this library puts it.
         ttl: how long the meta lives.
+        end: when that ends, of what was there before.
         replaces: what stands at ``expected``; its chunks are discarded afterwards.
         owns: the object whose nuid and chunks are this commit's alone: a put's, never an update's.
         after: sequence of the last one of them.
@@ -112,6 +115,7 @@ class Commit:
         nuid: str,
         subject: str | None = None,
         ttl: timedelta | None = None,
+        end: datetime | None = None,
         replaces: ObjectInfo | None = None,
         owns: ObjectInfo | None = None,
         after: int = 0,
@@ -128,6 +132,7 @@ class Commit:
         self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
         self._counts = after > 0 or borrows
         self._ttl = ttl
+        self._end = end
         self._before = before
         self._discard = discard
         self._replaces = replaces
@@ -242,7 +247,7 @@ class Commit:
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         """One copy; returns the stream's own acknowledgement."""
         bucket = self._bucket
-        header = meta_header(expected, msg_id, self._ttl)
+        header = meta_header(expected, msg_id, self._ttl, self._end)
         try:
             bucket.connection.check_size(len(header), len(self._payload))
             bucket.connection.check_open()

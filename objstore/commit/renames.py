@@ -263,7 +263,8 @@ async def commit_meta(bucket: Bucket, info: ObjectInfo, expected: int, subject: 
         nuid=info.nuid,
         borrows=info.chunks > 0,
         subject=subject,
-        ttl=remaining(info.expires),
+        ttl=await remaining(bucket, info.expires),
+        end=info.expires,
     )
     return await commit.run()
 

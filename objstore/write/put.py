@@ -89,6 +89,7 @@ class Put(ChunkSender):
         window: unacknowledged bytes.
         progress: called with ``(bytes sent, total or None)``.
         ttl: how long the object lives; ``None`` = for ever.
+        end: when that ends, of what is stored once more.
     """
 
     counts_afterwards = False
@@ -109,9 +110,11 @@ class Put(ChunkSender):
         window: int = DEFAULT_WINDOW,
         progress: Progress | None = None,
         ttl: timedelta | None = None,
+        end: datetime | None = None,
     ) -> None:
         check_callback("progress", progress)
         self._ttl = ttl
+        self._end = end
         self._bucket = bucket
         self._template = template
         self._source = source
@@ -286,6 +289,7 @@ class Put(ChunkSender):
                 nuid=self._nuid,
                 subject=self._meta_subject,
                 ttl=self._ttl,
+                end=self._end,
                 replaces=old,
                 owns=info,
                 after=self._last_chunk,
@@ -319,7 +323,7 @@ class Put(ChunkSender):
         kept = commit.kept
         if kept is not None:
             return kept
-        expires = None if self._ttl is None else info.mtime + self._ttl
+        expires = None if self._ttl is None else self._end or info.mtime + self._ttl
         return as_stored(info, revision, expires)
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from uuid import uuid4
 
 import pytest
 
 import natsproto
+from natsproto.headers import header_value
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore import (
@@ -188,6 +189,71 @@ async def test_ttl_survives_changes_of_the_meta(ttl_store: ObjectStore) -> None:
     )
     assert chunk.header is not None
     assert b"Nats-TTL: 10800" in chunk.header, "chunks outlive the meta by an hour"
+
+
+@pytest.mark.parametrize("bucket", ["plain", "in batches", "renewed"])
+async def test_no_change_moves_the_end(new_server: LocalServer, bucket: str) -> None:
+    """Each counts whole seconds from when it is stored: they are not added up."""
+    async with natsproto.connect(new_server.url) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(
+            bucket="o-" + uuid4().hex[:12],
+            allow_msg_ttl=True,
+            allow_atomic=bucket == "in batches",
+            ttl=timedelta(hours=3) if bucket == "renewed" else None,
+        )
+        await store.put("a", b"x", ttl=timedelta(hours=1))
+        end = (await store.get_info("a")).expires
+        assert end is not None
+        for number in range(5):
+            changed = await store.update_meta("a", ObjectMeta("a", f"{number}"))
+            renamed = await store.rename("a", "b")
+            back = await store.rename("b", "a")
+            stored = await store.get_info("a")
+            assert {info.expires for info in (changed, renamed, back, stored)} == {end}
+        message = await js.get_message(f"OBJ_{store.bucket}", last_by_subject=f"$O.{store.bucket}.M.YQ==")
+        assert _ttl.expiry(message.header, message.time) == end
+        assert message.header is not None
+        later = message.header.replace(b"Natsproto-End", b"Another-Header")
+        until = _ttl.expiry(later, message.time)
+        assert until is not None
+        assert end <= until < end + timedelta(seconds=3), "the server goes by that"
+        await js.delete_object_store(store.bucket)
+
+
+async def test_what_is_over_is_not_changed(ttl_store: ObjectStore) -> None:
+    """However often: each change would give it one more second."""
+    await ttl_store.put("a", b"x", ttl=timedelta(seconds=2))
+    async with asyncio.timeout(10):
+        with pytest.raises(ObjectNotFoundError):
+            while True:
+                await ttl_store.update_meta("a", ObjectMeta("a", "still there"))
+
+
+@pytest.mark.parametrize("wrong", [timedelta(hours=-3), timedelta(hours=3)])
+async def test_a_change_by_who_has_another_time(
+    ttl_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, wrong: timedelta
+) -> None:
+    """What is left is told by the server's clock."""
+    await ttl_store.put("a", b"x", ttl=timedelta(hours=1))
+    end = (await ttl_store.get_info("a")).expires
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Wrong:
+            return cls.fromtimestamp((datetime.now(tz) + wrong).timestamp(), tz)
+
+    monkeypatch.setattr(_ttl, "datetime", Wrong)
+    await ttl_store.update_meta("a", ObjectMeta("a", "new"))
+    await ttl_store.rename("a", "b")
+    monkeypatch.undo()
+    assert (await ttl_store.get_info("b")).expires == end
+    subject = f"$O.{ttl_store.bucket}.M.Yg=="
+    message = await ttl_store.js.get_message(f"OBJ_{ttl_store.bucket}", last_by_subject=subject)
+    assert message.header is not None
+    left = header_value(message.header, b"Nats-TTL")
+    assert left is not None
+    assert 3500 < int(left[:-1]) <= 3600
 
 
 async def test_ttl_errors(store: ObjectStore, ttl_store: ObjectStore) -> None:

@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "another-id-each",
         "objstore/commit/commit.py",
-        "header = meta_header(expected, msg_id, self._ttl)",
-        "header = meta_header(expected, token_hex(12), self._ttl)",
+        "header = meta_header(expected, msg_id, self._ttl, self._end)",
+        "header = meta_header(expected, token_hex(12), self._ttl, self._end)",
         "all copies carry one id",
         WRITING + "test_all_copies_are_alike",
     ),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from objstore.bucket.ttl import UNKNOWN, expired, expiry, outlasts, remaining
+from objstore.bucket.ttl import LAST, UNKNOWN, end_line, expired, expiry, left_of, outlasts, ttl_line
 from objstore.format.models import ObjectInfo, plain_info
 
 STORED = datetime(2026, 11, 22, 14, 15, tzinfo=UTC)
@@ -67,7 +67,7 @@ def test_what_is_not_understood_may_end_at_any_moment(value: str) -> None:
     """The server may read it in another way, or count beyond what it can count to."""
     end = ends(value)
     assert end == UNKNOWN
-    assert remaining(end) is None, "it may be there for ever"
+    assert left_of(UNKNOWN, STORED) is None, "it may be there for ever"
     assert not expired(expiring(end)), "that it is over would be a guess as well"
 
 
@@ -95,5 +95,29 @@ def test_over() -> None:
     assert expired(expiring(now - HOUR))
     assert not expired(expiring(now + HOUR))
     assert not expired(expiring(None))
-    assert remaining(None) is None
-    assert remaining(now - HOUR) == timedelta(seconds=1)
+    assert left_of(now - HOUR, now) == timedelta(seconds=1)
+    assert left_of(now + HOUR, now) == HOUR
+
+
+def test_a_change_keeps_the_end() -> None:
+    """Its whole seconds begin anew, and are rounded up; what it says of the end does not move."""
+    end = STORED + timedelta(hours=1, microseconds=5)
+    now = STORED + timedelta(milliseconds=50)
+    for _ in range(3):
+        header = b"NATS/1.0\r\n" + ttl_line(left_of(end, now)) + end_line(end) + b"\r\n"
+        assert expiry(header, now) == end
+        now += timedelta(minutes=7, milliseconds=3)
+    assert end_line(None) == end_line(UNKNOWN) == b""
+
+
+@pytest.mark.parametrize(
+    "told", ["", "x", "-5", "1e3", "9" * 30, "9" * 16, str((LAST - UNKNOWN) // timedelta(microseconds=1))]
+)
+def test_an_end_that_is_told_is_no_later_than_the_servers(told: str) -> None:
+    """Anybody may write it; the server goes by the other line."""
+    header = b"NATS/1.0\r\nNats-TTL: 2s\r\nNatsproto-End: %b\r\n\r\n" % told.encode()
+    assert expiry(header, STORED) == STORED + timedelta(seconds=2)
+
+
+def test_an_end_alone_is_none() -> None:
+    assert expiry(b"NATS/1.0\r\nNatsproto-End: 5\r\n\r\n", STORED) is None
