@@ -167,6 +167,7 @@ class ObjectWriter:
             end_dropped(self, self._task, "use it with 'async with', or await commit() or abort()")
 
     async def __aenter__(self) -> ObjectWriter:
+        self._check_open()
         self._begin()  # from now on it is under way: Client.drain() lets it end
         return self
 

@@ -52,6 +52,17 @@ async def test_an_exception_leaves_what_was(server: MemoryServer, store: ObjectS
         await writer.commit()
 
 
+@pytest.mark.parametrize("ended", ["aborted", "committed"])
+async def test_what_has_ended_is_not_entered(server: MemoryServer, store: ObjectStore, ended: str) -> None:
+    """A put that nobody gives anything to would wait for ever."""
+    writer = store.open_writer("a")
+    await (writer.abort() if ended == "aborted" else writer.commit())
+    with pytest.raises(ConnectionClosedError, match="the writer is closed"):
+        async with writer:
+            pass
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "objstore-writer"]
+
+
 async def test_without_a_block(server: MemoryServer, store: ObjectStore) -> None:
     writer = store.open_writer("b")
     await writer.write(b"content")
