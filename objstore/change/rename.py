@@ -214,7 +214,7 @@ class _Both(Commit):
         expected: int,
         old: ObjectInfo,
         subject: str | None,
-        ttl: timedelta | None,
+        ttl: timedelta | None = None,
     ) -> None:
         super().__init__(
             bucket,

@@ -27,6 +27,7 @@ from objstore.write.holders import Holders
 from objstore.write.put import Put
 from support.objects import assert_exact, chunk_counts, meta_subject, read_raw, stream, wire_digest, write_raw
 from support.uploads import BEFORE, CHUNK, DATA, begun, intact, sent
+from support.waits import held
 
 SHORT = DATA[: 4 * CHUNK]
 LONGER = DATA[: 5 * CHUNK]
@@ -185,7 +186,7 @@ async def test_a_withdrawal_takes_its_time(
     delete = Bucket.delete_own
 
     async def late(self: Bucket, *args: Any) -> bool:
-        await asyncio.sleep(1)
+        await held(1)
         return await delete(self, *args)
 
     monkeypatch.setattr(Bucket, "delete_own", late)
@@ -232,7 +233,7 @@ async def test_a_slow_sender_looks_by_the_clock(store: ObjectStore) -> None:
         yield SHORT
         await committed.wait()
         while True:
-            await asyncio.sleep(0.3)
+            await held(0.3)
             yield DATA[4 * CHUNK : 5 * CHUNK]
 
     task = asyncio.create_task(upload.send(slowly()))
@@ -255,8 +256,16 @@ async def test_a_known_number_tells_of_another_sender(
     token = await begun(store)
     sender = await Steps(store, token, data=DATA if same else DATA[:-1] + b"x").begin()
     info = await sent(store, token)
+    told, odd = asyncio.Event(), PublishWindow._seq
+
+    def duplicate(self: PublishWindow, msg: Any) -> int:
+        told.set()
+        return odd(self, msg)
+
+    monkeypatch.setattr(PublishWindow, "_seq", duplicate)
     await sender.step(1, stored=False)
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(20):
+        await told.wait()
     publish = AsyncMock(side_effect=AssertionError("stored once more"))
     monkeypatch.setattr(NumberedWindow, "publish", publish)
     monkeypatch.setattr(PublishWindow, "publish", publish)

@@ -130,7 +130,7 @@ MUTANTS = (
     Mutant(
         "nuid-is-the-put",
         "objstore/read/get.py",
-        "if content_of(fresh) != content_of(info):\n            return fresh",
+        "if not same_bytes(fresh, info):\n            return fresh",
         "if fresh.nuid != info.nuid:\n            return fresh",
         "an upload that is sent again may have given its nuid to other bytes",
         UPLOADS + "test_replaced_by_other_bytes_of_its_nuid",

@@ -14,6 +14,7 @@ from objstore.bucket.bucket import Bucket, bind
 from objstore.read import get as _get
 from objstore.read.files import get_file
 from support.memory_server import MemoryServer
+from support.objects import part_file
 
 DATA = bytes(range(256)) * 40
 CHUNK = 1000
@@ -44,7 +45,7 @@ async def fetch(bucket: Bucket, path: Path, name: str = "a", **options: Any) -> 
 
 
 def begun(path: Path, info: ObjectInfo) -> Path:
-    return path.parent / f".{path.name}.{info.nuid}.part"
+    return part_file(path, info)
 
 
 @pytest.mark.parametrize("resume", [False, True])

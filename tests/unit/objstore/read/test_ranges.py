@@ -40,14 +40,13 @@ async def store(server: MemoryServer) -> ObjectStore:
 
 def scattered(server: MemoryServer, info: ObjectInfo, sizes: list[int]) -> ObjectInfo:
     """An object whose chunks lie apart, and have any length."""
-    at = 0
+    at = last = 0
     for number, size in enumerate(sizes):
         server.put_raw(f"$O.b.C.other{number % 3}", b"between")
-        server.put_raw("$O.b.C.SCATTERED", DATA[at : at + size])
+        last = server.put_raw("$O.b.C.SCATTERED", DATA[at : at + size])
         at += size
-    return replace(
-        info, nuid="SCATTERED", size=at, chunks=len(sizes), options=ObjectMetaOptions(None, max(sizes))
-    )
+    options = ObjectMetaOptions(None, max(sizes))
+    return replace(info, nuid="SCATTERED", size=at, chunks=len(sizes), options=options, revision=last + 1)
 
 
 RANGES = [(0, 1), (0, 100), (99, 101), (250, 251), (150, 999), (2000, 2560), (2559, 2560), (0, 2560)]

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from objstore.bucket.bucket import Bucket
+from objstore.bucket.bucket import Bucket, bind
 from objstore.write import holders
 from objstore.write.holders import MARKED, Holders, clocks, passed
+from support.memory_server import MemoryServer
 
 
 def looked(revision: int) -> Holders:
@@ -66,3 +67,26 @@ class Shifted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
+
+
+async def test_who_has_them_is_found_under_whatever_name(server: MemoryServer) -> None:
+    store = await server.bucket()
+    bucket = await bind(server.js, "b")
+
+    async def holder(nuid: str, name: str = "a") -> tuple[str, int] | None:
+        info = await Holders(bucket, name, nuid).look()
+        return None if info is None else (info.name, info.revision)
+
+    assert await holder("n") is None
+    info = await store.put("a", b"x")
+    assert await holder("other") is None
+    assert await holder(info.nuid) == ("a", info.revision)
+    renamed = await store.rename("a", "new")
+    assert await holder(info.nuid) == ("new", renamed.revision)
+    await store.put("a", b"in its place")
+    newest = await store.rename("new", "newest")
+    assert await holder(info.nuid) == ("newest", newest.revision)
+    await store.delete("newest")
+    assert await holder(info.nuid) is None
+    server.put_raw("$O.b.M.YmFk", b"no JSON")
+    assert await holder("n", "bad") is None

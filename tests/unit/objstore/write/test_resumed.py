@@ -11,8 +11,7 @@ import pytest
 
 from objstore import ObjectStore
 from objstore.bucket.bucket import NOTHING_SAID, Bucket, bind
-from objstore.format.models import RENAMED_FROM
-from objstore.write.resumed import age, same_content, standing
+from objstore.write.resumed import age, same_content
 from objstore.write.source import open_source
 from objstore.write.upload import Upload, begin, resume
 from support.fake_session import turns
@@ -105,24 +104,6 @@ async def test_two_at_once_commit_one(server: MemoryServer, store: ObjectStore, 
     assert len({info.nuid for info in infos}) == 1
     assert await store.get("a") == DATA
     assert (await store.verify(deep=True)).ok
-
-
-async def test_what_stands_under_a_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
-    assert await standing(bucket, "a", "n") is None
-    info = await store.put("a", b"x")
-    assert await standing(bucket, "a", "other") is None
-    found = await standing(bucket, "a", info.nuid)
-    assert found is not None
-    assert found.revision == info.revision
-    renamed = await store.rename("a", "new")
-    moved = await standing(bucket, "a", info.nuid)
-    assert moved is not None
-    assert (moved.name, moved.revision) == ("new", renamed.revision)
-    assert RENAMED_FROM not in moved.metadata
-    await store.delete("new")
-    assert await standing(bucket, "a", info.nuid) is None
-    server.put_raw("$O.b.M.YmFk", b"no JSON")
-    assert await standing(bucket, "bad", "n") is None
 
 
 async def test_the_same_bytes(store: ObjectStore) -> None:
