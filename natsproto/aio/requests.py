@@ -29,9 +29,7 @@ class RequestSlot(ReplySlot):
     __slots__ = ("future",)
 
     def __init__(self, subject: bytes, future: asyncio.Future[WireMsg]) -> None:
-        self.subject = subject  # not by super(): one is made for every request
-        self.inbox = self.token = b""
-        self.deadline = inf
+        super().__init__(subject)
         self.future: asyncio.Future[WireMsg] = future
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:

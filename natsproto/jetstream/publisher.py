@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..headers import status_of
 from ..subjects import check_names
-from .api.acks import ANY_DOMAIN, AckCheck, plain_ack_seq
+from .api.acks import ANY_DOMAIN, AckCheck
 
 if TYPE_CHECKING:
     from ..aio.client import Client
@@ -88,7 +88,6 @@ class PublishWindow(ReplySlot):
     """
 
     __slots__ = (
-        "_ack_head",
         "_acked_early",
         "_acks",
         "_connection",
@@ -130,8 +129,8 @@ class PublishWindow(ReplySlot):
     ) -> None:
         super().__init__(subject)
         check_names(subject, b"r" * client.reply_length)  # here, not with a message half under way
-        self._acks = acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
-        self.stream: str = acks.stream
+        self._acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
+        self.stream: str = self._acks.stream
         self.header: bytes = header
         self.max_bytes: int = max_bytes
         self.failure: NatsError | None = None
@@ -140,7 +139,6 @@ class PublishWindow(ReplySlot):
         self.unproven: dict[int, Buffer] = {}
         self.doubts: set[int] = set() if doubts is None else doubts
         self._connection = connection = client.connection
-        self._ack_head = acks.head
         self._loop = connection.loop
         self.progress_timeout: float = progress_timeout
         self._next_index = first
@@ -275,17 +273,15 @@ class PublishWindow(ReplySlot):
         if index not in inflight:
             self._doubt(index, msg)
             return
-        seq = plain_ack_seq(msg.payload, self._ack_head)
-        if not seq:
-            try:
-                seq = self._seq(msg)
-            except NatsError as exc:
-                # By these two it is not answered: the stream's own is still to come.
-                if not isinstance(exc, WrongStreamError | RemoteProtocolError):
-                    inflight.remove(index)
-                    self._inflight_bytes -= len(self.unproven[index])
-                self._fail(exc)
-                return
+        try:
+            seq = self._seq(msg)
+        except NatsError as exc:
+            # By these two it is not answered: the stream's own is still to come.
+            if not isinstance(exc, WrongStreamError | RemoteProtocolError):
+                inflight.remove(index)
+                self._inflight_bytes -= len(self.unproven[index])
+            self._fail(exc)
+            return
         self._seen += 1
         inflight.remove(index)
         self._inflight_bytes -= len(self.unproven[index])

@@ -19,7 +19,7 @@ from natsproto.errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
-from natsproto.jetstream.api.codec import dumps_str
+from natsproto.jetstream.api.codec import dumps
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import BatchSlot, header_int
 from natsproto.jetstream.ordered import OrderedConsumer
@@ -485,13 +485,8 @@ class _Window:
         )
         mux = self._mux = connection.mux
         mux.open(slot)
-        document = b'{"seq":%d,"next_by_subj":%b,"batch":%d,"max_bytes":%d}' % (
-            self.seq,
-            dumps_str(feed.subject),
-            self.batch,
-            feed.window,
-        )
-        connection.publish(bucket.direct_subject, document, slot.inbox)
+        batch = {"seq": self.seq, "next_by_subj": feed.subject, "batch": self.batch, "max_bytes": feed.window}
+        connection.publish(bucket.direct_subject, dumps(batch), slot.inbox)
 
     async def read(self) -> None:
         """Wait for the end of the answer; the request is sent now if it was not yet.
