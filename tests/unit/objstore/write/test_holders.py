@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from objstore.bucket.bucket import Bucket, bind
+from objstore.format.naming import meta_subject
 from objstore.write import holders
 from objstore.write.holders import MARKED, Holders, clocks, passed
 from support.memory_server import MemoryServer
@@ -54,6 +55,26 @@ async def test_time_passes_by_either_clock(monkeypatch: pytest.MonkeyPatch, susp
     monkeypatch.undo()
     assert passed(before) < 60
     assert passed((asyncio.get_running_loop().time() - 100, time.time())) >= 100
+
+
+async def test_who_has_the_chunks(server: MemoryServer) -> None:
+    """Under whatever name; a meta that cannot be read has none."""
+    store = await server.bucket()
+    bucket = await bind(server.js, "b")
+    assert await Holders(bucket, "a", "nuid").look() is None
+    info = await store.put("a", b"x")
+    assert await Holders(bucket, "a", "other").look() is None
+    found = await Holders(bucket, "a", info.nuid).look()
+    assert found is not None
+    assert (found.name, found.revision) == ("a", info.revision)
+    renamed = await store.rename("a", "new")
+    moved = await Holders(bucket, "a", info.nuid).look()
+    assert moved is not None
+    assert (moved.name, moved.revision) == ("new", renamed.revision)
+    await store.delete("new")
+    assert await Holders(bucket, "a", info.nuid).look() is None
+    server.put_raw(meta_subject("b", "bad"), b"no JSON")
+    assert await Holders(bucket, "bad", "nuid").look() is None
 
 
 class Shifted:
