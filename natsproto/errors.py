@@ -168,12 +168,19 @@ class AuthorizationError(NatsError, PermissionError):
 
 
 class PermissionsViolationError(NatsError, PermissionError):
-    """The account may not publish or subscribe there. ``subject`` and ``operation`` say where and what."""
+    """The account may not publish or subscribe there. ``subject`` and ``operation`` say where and what.
+
+    Attributes:
+        certain: the request that ended with it was refused, and nobody has acted on it. The server names
+            the subject only: False while one of several messages may have been meant, and for
+            subscriptions, where it is the answer that could not come. A PONG asked for later settles it.
+    """
 
     def __init__(self, message: str, *, subject: str = "", operation: str = "") -> None:
         super().__init__(message)
         self.subject = subject
         self.operation = operation
+        self.certain = False
 
 
 class RequestTimeoutError(NatsError, TimeoutError):

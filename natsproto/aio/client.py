@@ -461,10 +461,11 @@ class PendingRequest(RequestSlot):
 
     def close(self) -> None:
         """Forget the request; a late answer is dropped. Idempotent."""
-        self._mux.close(self)
         future = self.future
-        if future.done() and not future.cancelled():
-            future.exception()  # read here: an answer nobody waits for is no background error
+        replied = future.done() and not future.cancelled() and future.exception() is None
+        # Looked at in any case: an answer nobody waits for is no background error.
+        if self._mux.close(self) and not replied and not self.answered:
+            self._connection.gave_up(self.subject)
 
     def on_timeout(self) -> None:
         if not self.future.done():

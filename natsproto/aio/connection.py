@@ -413,13 +413,16 @@ class Connection:
                 operation=operation,
             )
             failed = self._refuse(operation, subject, match[3], error)
-            echoes = session.echoes.pop(text, 0)
-            if failed:  # each of what failed is refused by itself
-                echoes += failed
-            elif not echoes:
+            if operation == "publish":
+                told = session.refusals.came(error, _wire(subject), failed)
+            else:
+                echoes = session.echoes.pop(text, 0)
+                told = bool(failed or echoes)
+                echoes += failed  # each of what failed is refused by itself
+                if echoes > 1:
+                    session.echoes[text] = echoes - 1
+            if not told:
                 self.report(error)
-            if echoes > 1:
-                session.echoes[text] = echoes - 1
             return True
         self.report(ServerError(text))
         return any(part in text.lower() for part in _TRANSIENT)
@@ -428,10 +431,10 @@ class Connection:
         self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
     ) -> int:
         """Fail what was refused; returns how much that was."""
-        wanted = subject.encode("utf-8", "surrogateescape")
+        wanted = _wire(subject)
         if operation == "publish":
             return sum(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
-        group = None if queue is None else queue.encode("utf-8", "surrogateescape")
+        group = None if queue is None else _wire(queue)
         hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:
             del self.handlers[handler.sid]
@@ -439,6 +442,11 @@ class Connection:
                 self._mux = None
             handler.on_end(error)
         return len(hit)
+
+    def gave_up(self, subject: bytes) -> None:
+        """A request to ``subject`` was not answered and is not waited for any more: it may yet be refused."""
+        if self.session is not None:
+            self.session.refusals.gave_up(subject)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -632,6 +640,10 @@ class Connection:
         """An exception nobody foresaw, on the reading side."""
         log.error("internal error while reading", exc_info=exc)
         self.last_error = exc
+
+
+def _wire(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _stale(exc: BaseException) -> StaleConnectionError:

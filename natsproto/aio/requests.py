@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
-from ..errors import NoRespondersError
+from ..errors import NoRespondersError, PermissionsViolationError, RequestTimeoutError
 from ..headers import status_of
 from ..subjects import secret_name
 from .handlers import Handler, ReplySlot
@@ -41,8 +41,19 @@ class RequestSlot(ReplySlot):
             else:
                 future.set_result(msg)
 
+    @property
+    def answered(self) -> bool:
+        """Whether nothing more can come of it in this session: a reply, the refusal, or the session's end."""
+        future = self.future
+        if not future.done() or future.cancelled():
+            return False
+        exc = future.exception()
+        if isinstance(exc, PermissionsViolationError):
+            return exc.operation == "publish"  # else only the reply was refused
+        return not isinstance(exc, RequestTimeoutError)
+
     def under_way(self) -> int:
-        return 0 if self.future.done() else 1
+        return 0 if self.answered else 1
 
     def on_lost(self, exc: BaseException) -> None:
         if not self.future.done():
@@ -94,10 +105,12 @@ class RequestMux(Handler):
         slot.inbox = self._prefix + token
         self._slots[token] = slot
 
-    def close(self, slot: ReplySlot) -> None:
-        """Forget ``slot``; replies that come later are dropped."""
-        if self._slots.get(slot.token) is slot:  # it may belong to an inbox the server refused
-            del self._slots[slot.token]
+    def close(self, slot: ReplySlot) -> bool:
+        """Forget ``slot``; replies that come later are dropped. Returns whether it was open."""
+        if self._slots.get(slot.token) is not slot:  # it may belong to an inbox the server refused
+            return False
+        del self._slots[slot.token]
+        return True
 
     def wanted(self, reply: bytes | None) -> bool:
         """Whether to send a message with that reply subject: no request, or one that is waited for."""

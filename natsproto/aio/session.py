@@ -19,6 +19,7 @@ from ..transport import Buffer, Transport, open_transport
 from ..transport.base import MAX_UNREAD_PONGS
 from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
+from .refusals import Refusals
 
 if TYPE_CHECKING:
     import ssl
@@ -98,7 +99,11 @@ class Session:
         self._out_size = 0
         self._flush_scheduled = False
         self.echoes: dict[str, int] = {}
-        """Refusals that are still to come of what the first of them has ended, by their text."""
+        """Refused subscriptions that are still to come of what the first of them has ended, by their text."""
+        self.refusals: Refusals = Refusals(self)
+        """What was not allowed to be published."""
+        self.pings_sent: int = 0
+        self.pings_answered: int = 0
         self._unsub_again = self._loop.time() + UNSUB_AGAIN
         self._unread_pongs = 0
         self.congested: bool = False
@@ -228,6 +233,7 @@ class Session:
             self._pong()
         elif isinstance(event, Pong):
             if self._pongs:
+                self.pings_answered += 1
                 waiter = self._pongs.popleft()
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)
@@ -316,6 +322,7 @@ class Session:
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
         """Send PING; ``waiter`` is completed by its PONG, or failed by the loss of the connection."""
         self._pongs.append(waiter)
+        self.pings_sent += 1
         self.write(serializer.PING)
         self.flush()
 

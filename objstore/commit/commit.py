@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from secrets import token_hex
@@ -229,12 +230,28 @@ class Commit:
                 states.give_up()
         except NatsError as exc:
             self._failure = exc
-            if refused(exc):
+            if await self._refused(exc):
                 states.refused(surely=not isinstance(exc, APIError))
             else:
                 states.silent()
         else:
             states.acked(ack.seq, ack.duplicate, self._loop.time())
+
+    async def _refused(self, exc: NatsError) -> bool:
+        """Whether this very copy was refused: an answer that says so, or an error before any byte.
+
+        A permissions violation is no answer to it, and may be that of another message to the same subject,
+        or of what the answer should have come to. It counts when all that may have been meant were refused.
+        """
+        if isinstance(exc, PermissionsViolationError):
+            if not exc.certain and exc.operation == "publish":
+                left = self.states.left(self._loop.time())
+                with contextlib.suppress(NatsError):  # the refusals of the others come before this PONG
+                    await self._bucket.client.flush(max(0.1, min(self._bucket.js.timeout, left)))
+            return exc.certain
+        if isinstance(exc, APIError):
+            return not retryable(exc)
+        return isinstance(exc, ValueError)
 
     async def _check_same(self) -> None:
         """Not a byte goes to a bucket of the same name in another domain."""
@@ -380,13 +397,6 @@ def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError
         name=name,
         nuid=nuid,
     )
-
-
-def refused(exc: NatsError) -> bool:
-    """True when nothing was stored for certain: an answer that says so, or an error before any byte."""
-    if isinstance(exc, APIError):
-        return not retryable(exc)
-    return isinstance(exc, PermissionsViolationError | ValueError)
 
 
 def lost_race(bucket: Bucket, name: str, expected: int | None, conflict: Conflict) -> RevisionConflictError:

@@ -14,9 +14,10 @@ WAIT               ``duplicate``, likewise                                LANDED
 WAIT               ``duplicate``, 0 < sequence <= expected                KEPT
 WAIT               refused by the revision, only copy                     LOST
 WAIT               refused otherwise (full, sealed), only copy            DENIED
-WAIT               not allowed to publish, only copy                      REFUSED
+WAIT               this very copy was not allowed, only copy              REFUSED
 WAIT               anything else: silence, a lost connection, 10158,      AMBIGUOUS
-                   any refusal of a second copy
+                   any refusal of a second copy, or one that may be
+                   that of another message to the same subject
 LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
 LOST, AMBIGUOUS    the standing meta has our nuid, size, chunks and       KEPT
                    digest, and came after the chunks (somebody updated
@@ -267,7 +268,8 @@ class CommitStates:
         """The copy was refused for another reason that does not go away.
 
         Args:
-            surely: nobody can have made that up: it came from the server itself, or from this client.
+            surely: nobody can have made that up: it came from the server itself, or from this client, and it
+                is about this copy.
         """
         only = self.copies == 1
         if only and surely:

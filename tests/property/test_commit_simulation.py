@@ -54,9 +54,9 @@ class Operation:
         return f"{self.kind} {self.mark}: {self.end}"
 
 
-def call(link: Link, chance: Random, kind: str, mark: str) -> Any:
+def call(link: Link, chance: Random, kind: str, mark: str, names: tuple[str, ...] = NAMES) -> Any:
     """A verb; what it writes says ``mark`` in its description."""
-    store, name = link.store, chance.choice(NAMES)
+    store, name = link.store, chance.choice(names)
     data = mark.encode() * chance.choice((0, 1, 5, 40))
     revision = chance.choice((0, chance.randrange(1, 12)))
     match kind:
@@ -156,15 +156,20 @@ RENAMING = ("put", "create", "update", "update", "rename", "rename", "rename", "
 """Mostly renames, and who comes by while they are half done."""
 
 
+ONE_NAME = ("put", "put", "create", "update", "delete")
+"""For several tasks of one client, which is refused now and then."""
+
+
 async def work(
     link: Link, chance: Random, number: int, log: list[Operation], mix: tuple[str, ...], count: int
 ) -> None:
     kinds = (*mix, "atomic") if link.bucket.atomic else mix
+    names = NAMES[:1] if mix is ONE_NAME else NAMES
     for index in range(count):
         kind = chance.choice(kinds)
         operation = Operation(f"{number}.{index}.", kind)
         log.append(operation)
-        task = asyncio.ensure_future(call(link, chance, kind, operation.mark))
+        task = asyncio.ensure_future(call(link, chance, kind, operation.mark, names))
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if chance.random() < 0.2:
             asyncio.get_running_loop().call_later(chance.choice((0.0005, 0.01, 0.3)), task.cancel)
@@ -200,6 +205,14 @@ async def misfortunes(stream: Stream, links: list[Link], chance: Random) -> None
                 stream.full = not stream.full and chance.random() < 0.3
 
 
+async def revocations(links: list[Link], chance: Random) -> None:
+    """Rights to publish metas come and go, and the connections live on."""
+    while True:
+        await passing(chance.choice((0.002, 0.02, 0.3, 2.0)))
+        link = chance.choice(links)
+        link.allowed = not link.allowed
+
+
 async def history(
     loop: VirtualLoop, seed: int, mix: tuple[str, ...], calm: bool
 ) -> tuple[Stream, list[Operation], list[str]]:
@@ -215,9 +228,14 @@ async def history(
     log: list[Operation] = []
     trouble = asyncio.ensure_future(passing(1e9) if calm else misfortunes(stream, links, chance))
     count = OPS if mix is KINDS else 2 * OPS
-    workers = [asyncio.ensure_future(work(link, chance, n, log, mix, count)) for n, link in enumerate(links)]
+    tasks = links
+    if mix is ONE_NAME:  # what one task does is refused while another one's is under way
+        trouble = asyncio.gather(trouble, revocations(links, chance))
+        stream.doubles = False  # a server that is sent a message twice might store one and refuse the other
+        tasks = [link for link in links for _ in range(2)]
+    workers = [asyncio.ensure_future(work(link, chance, n, log, mix, count)) for n, link in enumerate(tasks)]
     try:
-        for link, worker in zip(links, workers, strict=True):
+        for link, worker in zip(tasks, workers, strict=True):
             while not worker.done() and not link.dead:
                 await asyncio.wait([worker], timeout=1.0)
     finally:
@@ -230,6 +248,7 @@ async def history(
             raise worker.exception()  # type: ignore[misc]
     # Whatever is still on its way arrives; then the one client that is left for certain cleans up.
     stream.full = False
+    links[0].allowed = True
     links[0].back()
     await passing(300)
     found = list(stream.wrong)
@@ -318,6 +337,14 @@ def test_nothing_is_lost(seed: int, caplog: pytest.LogCaptureFixture) -> None:
 def test_renames_beside_each_other(seed: int, calm: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     _, log, found = simulate(seed, RENAMING, calm=calm)
+    assert not found, "\n".join([*found, *map(str, log)])
+
+
+@pytest.mark.parametrize("seed", range(2 * SEEDS))
+def test_rights_that_come_and_go(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal names a subject: it may be that of what another task of this client has sent there."""
+    caplog.set_level(logging.CRITICAL)
+    _, log, found = simulate(seed, ONE_NAME, calm=True)
     assert not found, "\n".join([*found, *map(str, log)])
 
 

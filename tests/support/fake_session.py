@@ -11,6 +11,7 @@ from natsproto.aio.client import Client
 from natsproto.aio.connection import State
 from natsproto.aio.lifeline import Lifeline
 from natsproto.aio.options import Options
+from natsproto.aio.refusals import Refusals
 from natsproto.errors import StaleConnectionError
 from natsproto.wire import Msg, Parser, Pub
 
@@ -27,6 +28,8 @@ class FakeSession:
         self.info: dict[str, Any] = {"max_payload": 1 << 20, "jetstream": True, "headers": True}
         self.secure = self.info_in_clear = False
         self.echoes: dict[str, int] = {}
+        self.pings_sent = self.pings_answered = 0
+        self.refusals = Refusals(self)  # type: ignore[arg-type]
         self.congested = False
         self.lifeline: Lifeline | None = None
         self.reads = 0
@@ -57,12 +60,22 @@ class FakeSession:
     outstanding_pings = 0
 
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
+        self.pings_sent += 1
+        self.pings_answered += self.pongs
         if waiter is None:
             return
         if self.pongs:
             waiter.set_result(None)
         else:
             self._pings.append(waiter)
+
+    def answer_pings(self) -> None:
+        """Send the PONGs that were held back."""
+        waiters, self._pings = self._pings, []
+        self.pings_answered += len(waiters)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def fail(self, exc: BaseException) -> None:
         self.lost = exc
@@ -108,6 +121,11 @@ class FakeServer:
     @property
     def pubs(self) -> list[Pub]:
         return self.session.pubs
+
+    def refuse(self, subject: str, operation: str = "Publish") -> None:
+        """Say that the user has no right there."""
+        text = f'Permissions Violation for {operation} to "{subject}"'
+        assert self.connection.server_error(self.session, text)  # type: ignore[arg-type]
 
     def reply(self, pub: Pub, payload: bytes | dict[str, Any] = b"", header: bytes | None = None) -> None:
         """Answer a request."""

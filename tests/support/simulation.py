@@ -308,9 +308,12 @@ class LivelySession(FakeSession):
 
     def ping(self, waiter: asyncio.Future[None] | None) -> None:
         def pong() -> None:
-            if waiter is not None and not waiter.done() and not self.cut_off:
-                waiter.set_result(None)
+            if not self.cut_off:
+                self.pings_answered += 1
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
 
+        self.pings_sent += 1
         self.travels(self, pong)
 
     @property
@@ -332,6 +335,7 @@ class Link:
         self.bucket = Bucket(self.server.client.jetstream(timeout=5.0), "b", StreamInfo.from_json(document))
         self.store = ObjectStore(self.bucket)
         self.dead = False
+        self.allowed = True  # to publish metas
         self.sessions: list[LivelySession] = []
         self.peers = [self]  # whose processes may go on with an upload of this one
         self.home = 0  # the server of the cluster that it is connected to
@@ -389,6 +393,9 @@ class Link:
                 for each in self.sessions
             ):
                 self.loop.call_later(0.0001, self.answered, session, pub, b"", b"NATS/1.0 503\r\n\r\n")
+        elif not self.allowed and subject.startswith("$O.b.M."):
+            if session is self.session and not self.dead and self.server.connection.session is session:
+                self.server.refuse(subject)
         else:
             self.stream.publish(subject, bytes(pub.header or b""), bytes(pub.payload), answer)
 

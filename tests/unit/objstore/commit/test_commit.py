@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream.api.models import StreamInfo
 from objstore.bucket.bucket import Bucket
 from objstore.commit.commit import Commit
-from support.fake_session import FakeServer
+from objstore.commit.states import Step
+from support.fake_session import FakeServer, turns
 
 CREATED = {"config": {"name": "OBJ_b"}, "state": {}, "created": "2024-01-01T00:00:00Z"}
 
@@ -51,3 +54,49 @@ async def test_acknowledgement(answer: bytes) -> None:
 async def test_no_acknowledgement(answer: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         await commit(answer)
+
+
+async def two_commits() -> tuple[FakeServer, list[Commit], list[asyncio.Task[None]]]:
+    """Of one subject, both on their way; the server does not answer PING by itself."""
+    server = FakeServer()
+    server.session.pongs = False
+    bucket = Bucket(server.client.jetstream(timeout=60), "b", StreamInfo.from_json(CREATED))
+    bucket.retry_budget = 60
+    commits = [Commit(bucket, "a", b"{}", expected=0, nuid=nuid) for nuid in "MN"]
+    sending = [asyncio.ensure_future(each._send()) for each in commits]
+    await turns()
+    server.refuse(server.pubs[0].subject.decode())
+    await turns()
+    return server, commits, sending
+
+
+async def test_a_refusal_that_may_be_that_of_another() -> None:
+    """It names a subject. After the PONG no other refusal comes: one of the two was not refused."""
+    server, commits, sending = await two_commits()
+    assert not any(task.done() for task in sending)
+    server.session.answer_pings()
+    await asyncio.gather(*sending)
+    assert [each.states.step for each in commits] == [Step.READ, Step.READ]
+    assert not any(each.states.certain for each in commits)
+    await server.client.close()
+
+
+async def test_as_many_refusals_as_commits() -> None:
+    server, commits, sending = await two_commits()
+    server.refuse(server.pubs[0].subject.decode())
+    server.session.answer_pings()
+    await asyncio.gather(*sending)
+    assert [each.states.step for each in commits] == [Step.REFUSED, Step.REFUSED]
+    await server.client.close()
+
+
+async def test_a_refused_inbox_is_no_refusal() -> None:
+    server = FakeServer()
+    bucket = Bucket(server.client.jetstream(timeout=60), "b", StreamInfo.from_json(CREATED))
+    commit = Commit(bucket, "a", b"{}", expected=0, nuid="N")
+    sending = asyncio.ensure_future(commit._send())
+    await turns()
+    server.refuse(server.connection.mux.subject.decode(), "Subscription")
+    await sending
+    assert commit.states.step is Step.READ
+    await server.client.close()
