@@ -11,7 +11,7 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.api.models import PubAck
 from natsproto.subjects import check_publish_subject
 
-from ..bucket.bucket import Bucket
+from ..bucket.bucket import Bucket, log
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
 from ..commit.commit import Commit, Conflict, Patience, Unsent, lost_race, meta_header
@@ -24,7 +24,6 @@ from ..commit.renames import (
     read_target,
     refusal_to_bring_back,
     same_object,
-    unmark,
     write_marker,
 )
 from ..commit.scan import Scan
@@ -115,19 +114,12 @@ async def _steps(
     finished = None
     try:
         linked = replace(linked, revision=await commit_meta(bucket, linked, expected))
-    except Conflict as conflict:
-        finished = conflict.current
-        if conflict.absent:
-            freed = replace(old, revision=await commit_meta(bucket, old, marked.revision, subject))
-            raise _StillFree(freed, conflict) from None
-        if finished is None or not await _finished(bucket, old, finished):
-            await unmark(bucket, replace(old, revision=marked.revision), subject)
-            raise _taken(bucket, new_name, conflict.revision) from None
     except OutcomeUnknownError:
         raise  # the mark stays: whoever comes next finishes it
-    except NatsError:
-        await unmark(bucket, replace(old, revision=marked.revision), subject)
-        raise
+    except (Conflict, NatsError) as refusal:
+        finished = refusal.current if isinstance(refusal, Conflict) else None
+        if finished is None or not await _finished(bucket, old, finished):
+            finished = await _taken_back(bucket, old, marked, new_name, subject, refusal)
     try:
         await write_marker(bucket, marked, subject)
     except NatsError as exc:
@@ -142,6 +134,82 @@ async def _steps(
     if finished is None:
         return await clear_marks(bucket, linked)
     return await _change_finished(bucket, old, finished, change)
+
+
+async def _taken_back(
+    bucket: Bucket,
+    old: ObjectInfo,
+    marked: ObjectInfo,
+    new_name: str,
+    subject: str | None,
+    refusal: Conflict | NatsError,
+) -> ObjectInfo:
+    """Take the mark off, as the new meta was refused; returns what stands there when others were faster.
+
+    From the mark on anybody may finish the rename, and move the object on, or replace it. Only the
+    compare-and-set that takes the mark off shows that nobody has: before it nothing may be begun anew, and no
+    error may say that nothing was renamed.
+
+    Raises:
+        _StillFree, ObjectAlreadyExists, NatsError: why it was refused; nobody has renamed it, or will.
+        Conflict: somebody changed the old object, and nothing was renamed.
+        OutcomeUnknownError: somebody changed it, and may have finished the rename before.
+    """
+    conflict = refusal if isinstance(refusal, Conflict) else None
+    absent = conflict is not None and conflict.absent
+    try:
+        freed = replace(old, revision=await commit_meta(bucket, old, marked.revision, subject))
+    except Conflict as changed:
+        return await _overtaken(bucket, old, marked, new_name, changed)
+    except NatsError as exc:
+        other = await _changed(bucket, old, marked, new_name, subject)
+        if other is not None:
+            return await _overtaken(bucket, old, marked, new_name, other)
+        if absent:
+            raise
+        log.info("%r in bucket %r keeps the mark of a rename: %s", old.name, bucket.name, exc)
+    else:
+        if conflict is not None and absent:
+            raise _StillFree(freed, conflict) from None
+    if conflict is None:
+        raise refusal
+    raise _taken(bucket, new_name, conflict.revision) from None
+
+
+async def _changed(
+    bucket: Bucket, old: ObjectInfo, marked: ObjectInfo, new_name: str, subject: str | None
+) -> Conflict | None:
+    """What stands at the old name, unless it is ``marked``."""
+    try:
+        message = await bucket.leader_message(subject or bucket.meta_subject(old.name))
+        if message is not None and message.seq == marked.revision:
+            return None
+        return Conflict(0 if message is None else message.seq, await read_meta(bucket, old.name))
+    except NatsError as exc:
+        raise _half_done(bucket, old, _unsure(new_name)) from exc
+
+
+async def _overtaken(
+    bucket: Bucket, old: ObjectInfo, marked: ObjectInfo, new_name: str, changed: Conflict
+) -> ObjectInfo:
+    """What stands at the new name, after somebody has changed the marked object; raises as above."""
+    try:
+        target = await read_meta(bucket, new_name)
+    except NatsError as exc:
+        raise _half_done(bucket, old, _unsure(new_name)) from exc
+    here = changed.current is not None and same_object(changed.current, old)
+    if target is not None and not here and same_object(target, old):
+        return target
+    # Nothing was written there since the mark; or it is still here, and has not come back from there.
+    before = target is not None and target.revision < marked.revision
+    was_there = target is not None and old.nuid in (target.nuid, target.metadata.get(MOVED))
+    if before or (here and not was_there):
+        raise changed
+    raise _half_done(bucket, old, _unsure(new_name))
+
+
+def _unsure(new_name: str) -> str:
+    return f"was changed by somebody who may have finished its rename to {new_name!r} before"
 
 
 async def _finished(bucket: Bucket, old: ObjectInfo, new: ObjectInfo) -> bool:

@@ -7,7 +7,8 @@ other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new na
 that revision with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one
 becomes a delete marker under a nuid of its own, then the back reference is taken off. Every step is a
 compare-and-set. Our own put and delete complete a marked rename before they purge; other clients do not
-know the mark.
+know the mark. So from the mark on the rename may be completed by others at any time, and the object may have
+gone on since: that nothing was renamed is known only once the mark was taken off, at the mark's revision.
 """
 
 from __future__ import annotations
