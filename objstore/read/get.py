@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,6 +117,29 @@ async def again(
     ) from None
 
 
+async def _read_twice(
+    bucket: Bucket, name: str, follow: FollowLinks, read: Callable[[Bucket, ObjectInfo], Awaitable[T]]
+) -> T:
+    """``read`` what the name stands for; replaced meanwhile, once more what it stands for then.
+
+    Raises:
+        ObjectChangedError: it was replaced again.
+        IntegrityError, NatsError: as :func:`again`.
+    """
+    asked = bucket
+    bucket, info = await resolve(asked, name, follow)
+    try:
+        return await read(bucket, info)
+    except (Missing, IntegrityError) as exc:
+        info = await again(bucket, info, exc, retry=True)
+    if info.is_link:
+        bucket, info = await resolve(asked, name, follow)
+    try:
+        return await read(bucket, info)
+    except (Missing, IntegrityError) as exc:
+        raise changed(await again(bucket, info, exc)) from None
+
+
 async def get_bytes(
     bucket: Bucket,
     name: str,
@@ -128,9 +151,8 @@ async def get_bytes(
     follow: FollowLinks = "all",
 ) -> tuple[ObjectInfo, bytes]:
     """Read a whole object; replaced while being read, it is read once more."""
-    asked = bucket
-    bucket, info = await resolve(asked, name, follow)
-    for last in (False, True):
+
+    async def read(bucket: Bucket, info: ObjectInfo) -> tuple[ObjectInfo, bytes]:
         if info.size > max_size:
             raise ObjectTooLargeError(
                 f"object {info.name!r} has {info.size} bytes, more than max_size={max_size}: raise max_size, "
@@ -151,17 +173,12 @@ async def get_bytes(
             if info.size or info.chunks:
                 await ChunkFeed(bucket, info, sink, window=window).run()
             return info, sink.finish()
-        except (Missing, IntegrityError) as exc:
-            info = await again(bucket, info, exc, retry=not last)
-            if last:
-                raise changed(info) from None
-            if info.is_link:
-                bucket, info = await resolve(asked, name, follow)
         except (MemoryError, OverflowError) as exc:
             raise no_room(info, info.size, max_size) from exc
         finally:
             sink.release()
-    raise AssertionError("unreachable")
+
+    return await _read_twice(bucket, name, follow, read)
 
 
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
@@ -201,9 +218,8 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
         raise TypeError("start and end are integers")
     if not 0 <= start <= end:
         raise ValueError(f"a range needs 0 <= start <= end, got {start} and {end}")
-    asked = bucket
-    bucket, info = await resolve(asked, name, follow)
-    for last in (False, True):
+
+    async def read(bucket: Bucket, info: ObjectInfo) -> bytes:
         if start > info.size:
             raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
         stop = min(end, info.size)
@@ -211,15 +227,10 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
             return b""
         try:
             return await read_range(bucket, info, start, stop)
-        except (Missing, IntegrityError) as exc:
-            info = await again(bucket, info, exc, retry=not last)
-            if last:
-                raise changed(info) from None
-            if info.is_link:
-                bucket, info = await resolve(asked, name, follow)
         except (MemoryError, OverflowError) as exc:
             raise no_room(info, stop - start, 0) from exc
-    raise AssertionError("unreachable")
+
+    return await _read_twice(bucket, name, follow, read)
 
 
 async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | None:
