@@ -413,7 +413,7 @@ MUTANTS = (
         "while change(current) != replace(current, metadata=unmarked(current)):",
         "while False:",
         "what a rename was to change besides is changed when another has finished it",
-        "property/test_commit_simulation.py::test_renames_that_were_told_wrong",
+        "integration/test_objstore_rename_beside.py::test_the_rest_of_a_rename_that_another_has_finished",
     ),
     Mutant(
         "the-rest-without-end",
