@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from natsproto import _values
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.aio.connection import Connection
+from natsproto.aio.lifeline import lifeline
 from natsproto.errors import (
     APIError,
     NatsError,
@@ -159,6 +160,7 @@ class Bucket:
         self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
         """The API subject for messages from whoever holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
+        lifeline(self.client)  # now: the server has to have seen it before a put may rely on it
 
     async def other(self, name: str) -> Bucket:
         """:func:`bind` another bucket, for the same operation."""
@@ -783,6 +785,7 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
 async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     """What :func:`bind` learns; raises the same."""
     name = stream_name(check_bucket(bucket))
+    lifeline(js.client)  # its PONG comes before the answer
     try:
         budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)
         patience = min(BIND_PATIENCE, js.timeout)

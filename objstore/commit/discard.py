@@ -59,8 +59,8 @@ async def discard(
         if await shares_chunks(bucket, info):
             return
         ours = not traceless and (subject is None or subject == bucket.meta_subject(info.name))
-        bound = ours and RENAMING not in info.metadata and is_nuid_of(info.nuid, info.name)
-        left = "" if bound else await _reason_to_leave(bucket, info)
+        bound = ours and is_nuid_of(info.nuid, info.name)
+        left = "" if bound and RENAMING not in info.metadata else await _reason_to_leave(bucket, info, bound)
         if not left:
             await bucket.purge_chunks(info.nuid, before=info.revision)
             return
@@ -76,16 +76,21 @@ async def discard(
     )
 
 
-async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
-    """Why chunks that need not be the object's own are left to others, or to ``gc``; ``""`` = purge them."""
+async def _reason_to_leave(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
+    """Why chunks that need not be the object's own are left to others, or to ``gc``; ``""`` = purge them.
+
+    Args:
+        bucket, info: as :func:`discard`.
+        bound: they were stored for this name, so no put is still about to name them.
+    """
     try:
         async with asyncio.timeout(scan.SCAN_TIME):
-            return await _looked_at(bucket, info)
+            return await _looked_at(bucket, info, bound)
     except TimeoutError as exc:
         return str(exc) or f"whether another object needs them was not found out within {scan.SCAN_TIME:g} s"
 
 
-async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
+async def _looked_at(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
     bucket.learn(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))
     last = await bucket.leader_message(chunk_subject(bucket.name, info.nuid))
     if last is None:
@@ -97,8 +102,8 @@ async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
         return "another object names them"
     if references.full:
         return f"whether one of more than {scan.MOST_NAMES} objects needs them, only gc() finds out"
-    if not is_own_nuid(info.nuid):
-        return ""  # another client's
+    if bound or not is_own_nuid(info.nuid):
+        return ""  # or another client's
     if bucket.remembered(scan.Scan).has_moved(info.nuid):
         return ""  # their own put has been committed, and we have renamed what it stored
     marker = references.left_by(info.nuid)
