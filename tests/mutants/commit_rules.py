@@ -335,8 +335,8 @@ MUTANTS = (
     Mutant(
         "forged-nuid-purged",
         "objstore/commit/discard.py",
-        'left = "" if bound and RENAMING not in info.metadata else await _reason_to_leave(bucket, info, bound)',
-        'left = ""',
+        "RENAMING not in info.metadata else await _reason_to_leave(bucket, info, bound)",
+        'RENAMING not in info.metadata else ""',
         "a meta of one name does not take the chunks of another along",
         "integration/test_objstore_shared_chunks.py::test_the_other_one_keeps_its_chunks",
     ),
