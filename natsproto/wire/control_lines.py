@@ -1,6 +1,6 @@
 """Control lines: bytes of one line in, an event (and the lengths of what follows it) out.
 
-Pure functions, one per operation. Rules (reliability rules for parsers):
+Pure functions, one per operation. The rules:
 
 * Tokens are separated by SPACE and TAB only. VT, FF and a lone CR are legal in subjects, and real
   servers deliver them, so ``bytes.split()`` must not be used.
@@ -17,7 +17,7 @@ from typing import Final
 from .events import OK_EVENT, PING_EVENT, PONG_EVENT, Connect, Err, Event, Info, Msg, Pub, Sub, Unsub
 
 MAX_DIGITS: Final = 10
-MAX_MAX_PAYLOAD: Final = 2**31 - 1  # nats-server keeps max_payload in an int32
+MAX_MAX_PAYLOAD: Final = 2**31 - 1  # bytes; nats-server keeps max_payload in an int32
 
 Head = tuple[Event, int, int]
 """An event, its header block's length (-1: none) and its total length (-1: no payload follows)."""
@@ -28,7 +28,7 @@ class LineError(Exception):
 
 
 def split(line: bytes) -> list[bytes]:
-    """Return the tokens of ``line``: runs of anything but SPACE and TAB."""
+    """Return the tokens of ``line``, which SPACE and TAB separate."""
     return [token for token in line.replace(b"\t", b" ").split(b" ") if token]
 
 
@@ -71,7 +71,7 @@ def _payload_args(rest: bytes, names: int, with_header: bool) -> tuple[list[byte
 
 
 def _json_object(rest: bytes) -> tuple[dict[str, object], bytes]:
-    """Parse the JSON object that is the argument of INFO and CONNECT (its size is already checked)."""
+    """Parse the JSON object of an INFO or CONNECT (its size is already checked)."""
     raw = rest.strip(b" \t")
     try:
         data = json.loads(raw.decode(), parse_constant=_refuse_constant)
@@ -121,7 +121,7 @@ def _info(rest: bytes) -> Head:  # INFO {…}; 2.15 servers end it with a space
         value = data.get(name)
         if value is None:
             data.pop(name, None)  # null means absent
-        elif type(value) is not kind:  # bool is an int, so isinstance would not do
+        elif type(value) is not kind:  # not isinstance: a bool is an int, too
             raise LineError(f"INFO field {name!r} is not of type {kind.__name__}")
         elif isinstance(value, int) and value < 0:
             raise LineError(f"INFO field {name!r} is negative")
@@ -187,12 +187,12 @@ SERVER_OPS: Final[dict[bytes, Callable[[bytes], Head]]] = {
 
 
 def operation(line: bytes) -> bytes:
-    """Return the operation of a (possibly unfinished) line in upper case, without what follows it."""
+    """Return the operation of a (possibly unfinished) line, in upper case."""
     return line[:16].replace(b"\t", b" ").partition(b" ")[0].upper()
 
 
 def could_be(op: bytes, known: Collection[bytes]) -> bool:
-    """Tell whether ``op``, the operation of an unfinished line, can still become one of these."""
+    """Tell whether ``op``, the operation of an unfinished line, can still become one of ``known``."""
     return any(each.startswith(op) for each in known)
 
 

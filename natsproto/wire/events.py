@@ -1,7 +1,7 @@
-"""What the two sides of a NATS connection say to each other, one class per control line.
+"""The events: what the two sides of a NATS connection send each other, one class per control line.
 
-The hot ones (:class:`Msg`, :class:`Pub`) are plain slotted classes and not frozen: constructing a frozen
-dataclass costs three times as much. Treat events as values all the same.
+They are plain slotted classes: constructing a frozen dataclass takes three times as long. Treat events as
+values all the same.
 
 No ``repr`` shows credentials, a nonce, or more than a few bytes of a payload.
 """
@@ -21,7 +21,7 @@ def _short(value: object) -> str:
 
 
 class _Event:
-    """Equality and ``repr`` by slots; same class and same field values are equal."""
+    """Equality and ``repr`` by slots: events of the same class with the same field values are equal."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -37,14 +37,14 @@ class _Event:
         return f"{type(self).__name__}({fields})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy by the constructor; a view, which can do neither, as ``bytes``."""
+        """Pickle and copy through the constructor; memoryviews, which allow neither, become ``bytes``."""
         names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, "__slots__", ())]
         values = (getattr(self, name) for name in names)
         return type(self), tuple(bytes(each) if isinstance(each, memoryview) else each for each in values)
 
 
 class _JsonEvent(_Event):
-    """An event whose argument is a JSON object. ``raw`` is its spelling and takes no part in equality."""
+    """An event whose argument is a JSON object. ``raw`` is its text, which equality ignores."""
 
     __slots__ = ("data", "raw")
 
@@ -62,7 +62,7 @@ class _JsonEvent(_Event):
 
 
 class Info(_JsonEvent):
-    """``INFO {…}`` from the server: first thing on a connection, and at any time later."""
+    """``INFO {…}`` from the server: the first line of a connection, and sent again at any time."""
 
     __slots__ = ()
 
@@ -80,9 +80,9 @@ class Msg(_Event):
         subject: raw bytes; any peer may have put any bytes but SPACE, TAB and LF there.
         sid: the subscription's id, 1 to 10 digits.
         reply: reply subject or ``None``.
-        header: the raw header block from the version line to the final CRLF CRLF, not yet looked into;
+        header: the raw header block from the version line to the final CRLF CRLF, not yet parsed;
             ``None`` for ``MSG``.
-        payload: ``bytes``, or the memoryview that ``Parser(place=…)`` named.
+        payload: ``bytes``, or a memoryview of the destination that ``Parser(place=…)`` returned.
     """
 
     __slots__ = ("subject", "sid", "reply", "header", "payload")  # noqa: RUF023  # the order of repr
@@ -173,4 +173,4 @@ PONG_EVENT = Pong()
 OK_EVENT = Ok()
 
 Event = Info | Connect | Msg | Pub | Sub | Unsub | Ping | Pong | Ok | Err
-"""Everything a parser can return; which part depends on its role."""
+"""Everything a parser can return; its role decides which of them."""

@@ -1,4 +1,4 @@
-"""How much a parser takes from its peer."""
+"""How much a parser accepts from its peer."""
 
 from __future__ import annotations
 

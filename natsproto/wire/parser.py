@@ -1,11 +1,11 @@
 """The parser: bytes in, events out, for either side of a connection. No I/O, no clock, no event loop.
 
-How it works: a call brings a piece of the stream. Whole frames are cut out of it in one loop
-(:meth:`Parser._run`); what is left, less than a frame, is kept in the parser's own buffer together with
-the number of bytes that must be there before another look is worthwhile. So every byte is searched once
-and copied a constant number of times, however the stream was split. A payload that does not fit the
-own buffer, or for which ``place`` named a destination, is not buffered at all: it goes (or, through
-:meth:`Parser.get_buffer`, is received) straight to its place.
+How it works: each call brings a piece of the stream. One loop (:meth:`Parser._run`) cuts whole frames out
+of it. The rest, less than a frame, is kept in the parser's own buffer, together with the number of bytes
+that the frame needs before parsing it again can succeed. So every byte is searched once and copied a
+constant number of times, however the stream was split. A payload that does not fit the own buffer, or for
+which ``place`` returned a destination, is not buffered at all: it is copied (or, through
+:meth:`Parser.get_buffer`, received) straight to its destination.
 
 What a parser returns and raises is a function of the bytes alone, never of how they were split: the
 same events in the same order, the same error at the same position.
@@ -23,30 +23,31 @@ from .limits import Limits
 from .memory import Room
 
 Role = Literal["client", "server"]
-"""Whose side parses. A client reads what servers send, a server what clients send."""
+"""The side that parses. A client reads what servers send, a server what clients send."""
 Target = bytearray | memoryview | tuple[memoryview, memoryview] | None
-"""A buffer of the payload's size; it and a longer view of the same memory; ``None`` for anywhere."""
+"""A buffer of the payload's size; or that and a longer view of the same memory, whose tail is scratch space;
+or ``None`` for a new ``bytes`` object."""
 
 Place = Callable[[Any, int], Target]
 """Called with a :class:`Msg` (client role) or a :class:`Pub` (server role), and the size of its payload."""
 
 _CRLF: Final = b"\r\n"
 _LONG_LINES: Final = (b"INFO", b"CONNECT")
-_STEP: Final = 1024 * 1024  # memory for a payload without a place: so much at first, then as much as came
-_SHORT_READ: Final = 4096  # of the own buffer after a large payload: the next one's bytes go to their place
-_MEMO_SIZE: Final = 4096  # number tokens remembered as checked; the table is emptied when full
+_STEP: Final = 1024 * 1024  # bytes first allocated for a payload without a destination; doubled when full
+_SHORT_READ: Final = 4096  # bytes of the own buffer offered after a large payload: another one may follow
+_MEMO_SIZE: Final = 4096  # number tokens remembered as checked; a full table is cleared
 
 
 class Parser:
     """Turn a byte stream into events.
 
-    Give it bytes with :meth:`feed`, or let it name the place for them with :meth:`get_buffer` and
+    Give it bytes with :meth:`feed`, or receive into its buffers with :meth:`get_buffer` and
     :meth:`buffer_updated` (the two methods of ``asyncio.BufferedProtocol``). The two ways may alternate,
     but nothing may be fed between a ``get_buffer`` and its ``buffer_updated``.
 
-    A broken rule raises :class:`~natsproto.errors.RemoteProtocolError` with ``position`` and with the
-    events parsed before it in ``events``; from then on every call raises. Malformed header blocks and
-    undecodable subjects are not broken rules: any peer can send them, and they belong to one message.
+    A broken rule raises :class:`~natsproto.errors.RemoteProtocolError` with ``position`` and, in ``events``,
+    the events parsed before it; from then on every call raises. Malformed header blocks and undecodable
+    subjects break no rule: any peer can send them, and they concern one message only.
 
     Args:
         role: ``"client"`` reads what servers send, ``"server"`` what clients send.
@@ -54,11 +55,11 @@ class Parser:
         buffer_size: size of the own buffer in bytes.
         place: called as ``place(event, size)`` once for each message whose payload is at least
             ``place_from`` bytes, when its control line and header block are known and ``event.payload``
-            is still ``b""``. It returns a writable buffer of exactly ``size`` bytes, where the payload
-            will land and which ``event.payload`` then is, or ``None`` for ``bytes`` as usual. Or a pair:
-            that buffer, and a flat one that begins at the same byte and is longer. What lies behind the
-            payload is then overwritten, too: with it goes the receive call that would only have brought
-            the frame's end and the next one's beginning. It must not raise and must not call the parser.
+            is still ``b""``. It returns the payload's destination, a writable buffer of exactly ``size``
+            bytes (``event.payload`` is then a view of it), or ``None`` for ``bytes`` as usual. Or it
+            returns a pair: that buffer, and a longer flat one that begins at the same byte. The bytes
+            behind the payload are then overwritten, too, which saves the receive call that would only
+            bring the frame's end and the start of the next frame. It must not raise or call the parser.
         place_from: smallest payload, in bytes, for which ``place`` is called.
     """
 
@@ -82,10 +83,10 @@ class Parser:
         "_pending",
         "_place",
         "_place_from",
-        "_roomy",
         "_short",
         "_shortest_limit",
         "_sizes",
+        "_slack",
         "_unplaced",
         "_view",
     )
@@ -114,22 +115,22 @@ class Parser:
         self._buffer = bytearray()  # the unfinished frame; allocated when there is one
         self._view = memoryview(self._buffer)
         self._held = 0  # bytes in the buffer; byte 0 is the first of a frame (or of a payload's CRLF)
-        self._need = 0  # look again when this many are held; 0: when the line's LF is there
+        self._need = 0  # parse again when this many are held; 0: when the line's LF has arrived
         self._fed = 0  # bytes received in all
         self._boundary = 0  # offset of the first byte of the unfinished frame
 
-        self._pending: Msg | Pub | None = None  # the event whose payload is on its way to its place
-        self._body: memoryview | None = None  # that place, as long as bytes are missing
+        self._pending: Msg | Pub | None = None  # the event whose payload goes straight to its destination
+        self._body: memoryview | None = None  # that destination, while bytes are missing
         self._body_at = 0
-        self._body_size = 0  # bytes of the payload: announced, perhaps more than the place has yet
-        self._roomy: memoryview | None = None  # the place with room behind it, if it was named
-        self._body_room: Room | None = None  # its memory, if nobody else named one
-        self._unplaced = -1  # offset of the frame for which place() said None
+        self._body_size = 0  # announced bytes of the payload; the destination may still be smaller
+        self._slack: memoryview | None = None  # the destination with slack behind it, if place() gave one
+        self._body_room: Room | None = None  # the destination's memory, if place() gave none
+        self._unplaced = -1  # offset of the frame for which place() returned None
         self._short = False
         self._error: tuple[str, int] | None = None  # what was wrong, and where
 
-        # For the hot loop: number tokens already checked. `_sizes` has the last token of a line with its
-        # CR: the number, or its complement (below 0) for messages too large to be taken from the buffer;
+        # For the hot loop: number tokens already checked. `_sizes` maps the last token of a line with its
+        # CR to the number, or to its complement (below 0) if the message does not go through the buffer;
         # `_numbers` has sids and header lengths.
         self._sizes: dict[bytes, int] = {}
         self._numbers: dict[bytes, int] = {}
@@ -167,7 +168,7 @@ class Parser:
         return events
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
-        """Return the place for the next bytes of the stream; never empty.
+        """Return the buffer for the next bytes of the stream; never empty.
 
         It is valid until the next call of any other method. ``sizehint`` is ignored.
 
@@ -177,7 +178,7 @@ class Parser:
         if self._error is not None:
             raise self._dead()
         if self._body is not None:
-            return (self._roomy or self._body)[self._body_at :]
+            return (self._slack or self._body)[self._body_at :]
         held = self._held
         if held >= len(self._buffer):
             self._reserve(max(held + 1, min(2 * held, max(self._need, self._longest_line))))
@@ -186,7 +187,7 @@ class Parser:
         return self._view[held:] if held else self._view
 
     def buffer_updated(self, nbytes: int) -> list[Event]:
-        """Take the ``nbytes`` written to the buffer named last; return the events they complete.
+        """Take the ``nbytes`` written to the buffer returned last; return the events they complete.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol, now or earlier.
@@ -201,8 +202,8 @@ class Parser:
             if behind <= 0:
                 self._body_filled(nbytes)
                 return events
-            assert self._roomy is not None
-            data = bytes(self._roomy[size : size + behind])
+            assert self._slack is not None
+            data = bytes(self._slack[size : size + behind])
             self._body_filled(nbytes - behind)
             self._run(data, 0, events)
             return events
@@ -222,7 +223,7 @@ class Parser:
         """Tell the parser that the stream has ended.
 
         Raises:
-            RemoteProtocolError: it ended inside a frame, or was broken before.
+            RemoteProtocolError: it ended inside a frame, or the peer broke the protocol earlier.
         """
         if self._error is not None:
             raise self._dead()
@@ -236,12 +237,12 @@ class Parser:
 
     @property
     def buffered(self) -> int:
-        """Bytes received that do not yet form a frame (those already at their place included)."""
+        """Bytes received that do not yet form a frame (including those already at their destination)."""
         return self._fed - self._boundary
 
     @property
     def idle(self) -> bool:
-        """True at a frame boundary with nothing buffered, and while no rule was broken."""
+        """True at a frame boundary with nothing buffered, unless a rule was broken."""
         return self._fed == self._boundary and self._error is None
 
     # --- frames -----------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ class Parser:
                     elif count == 5:
                         _, subject, sid, reply, size = args
                     else:
-                        size = b""  # which is no number, so never remembered
+                        size = b""  # not a number, so never remembered
                     total = known(size)
                 elif args[0] == hmsg_op:
                     if count == 5:
@@ -302,7 +303,7 @@ class Parser:
                     total = known(size)
                     head = numbers.get(header, -1)
                     if not 0 <= head <= longest_header or (
-                        total is not None and head > total and head > ~total  # one of both is negative
+                        total is not None and head > total and head > ~total  # one of the two is negative
                     ):
                         total = None
                 else:
@@ -364,8 +365,8 @@ class Parser:
     def _frame(self, data: bytes, pos: int, line_end: int, base: int, events: list[Event]) -> int:
         """Handle one frame with all checks. Return where the next one starts, or -1 if bytes are missing.
 
-        In that case either ``_need`` says how many the frame needs, or its payload's place was opened
-        and has taken what there was.
+        In that case either ``_need`` says how many the frame needs, or its payload's destination is known
+        and has the bytes that have arrived.
         """
         line = data[pos:line_end].removesuffix(b"\r")
         op = operation(line)
@@ -413,7 +414,7 @@ class Parser:
         if header >= 0:
             event.header = data[body:middle]
         if wanted:
-            wanted = self._open_place(event, size, base + pos)
+            wanted = self._open_destination(event, size, base + pos)
         if len(data) < end + 2 and not wanted:
             if end + 2 - pos <= self._buffer_size:
                 self._need = end + 2 - pos
@@ -441,31 +442,31 @@ class Parser:
         apart = (self._place is not None and total >= self._place_from) or total + 2 > self._buffer_size
         self._sizes[b"%d\r" % total] = ~total if apart else total
 
-    # --- payloads that go straight to their place ---------------------------------------------------
+    # --- payloads that go straight to their destination ---------------------------------------------
 
-    def _open_place(self, event: Msg | Pub, size: int, position: int) -> bool:
-        """Ask ``place`` where the payload goes; tell whether it named a place."""
+    def _open_destination(self, event: Msg | Pub, size: int, position: int) -> bool:
+        """Ask ``place`` where the payload goes; tell whether it returned a destination."""
         assert self._place is not None
         target = self._place(event, size)
         if target is None:
             self._unplaced = position
             return False
-        roomy = None
+        slack = None
         if isinstance(target, tuple):
-            target, roomy = target
-            if roomy.nbytes <= size or len(roomy) != roomy.nbytes or roomy.readonly:
+            target, slack = target
+            if slack.nbytes <= size or len(slack) != slack.nbytes or slack.readonly:
                 raise ValueError(f"place() must return a flat, writable buffer longer than {size} bytes")
         view = target if isinstance(target, memoryview) else memoryview(target)
         if view.nbytes != size or view.readonly:
             raise ValueError(f"place() must return a writable buffer of {size} bytes")
         event.payload = view
         flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
-        self._pending, self._body, self._body_at, self._roomy = event, flat, 0, roomy
+        self._pending, self._body, self._body_at, self._slack = event, flat, 0, slack
         self._body_size = size
         return True
 
     def _fill_body(self, data: bytes, middle: int, end: int, base: int, events: list[Event]) -> int:
-        """Copy what is there of the payload to its place; finish the frame if it is complete."""
+        """Copy what has arrived of the payload to its destination; finish the frame if it is complete."""
         assert self._body is not None
         size = min(end, len(data)) - middle
         with memoryview(data) as view:
@@ -474,7 +475,7 @@ class Parser:
         if len(data) >= end + 2:
             return self._finish_body(data, end, base, events)
         self._short = True
-        if self._body is None:  # only the CRLF is missing, or half of it
+        if self._body is None:  # only the CRLF, or half of it, is missing
             self._keep(data, end, 2)
         return -1
 
@@ -485,11 +486,11 @@ class Parser:
             if self._body_at < self._body_size:
                 self._grow_body()
                 return
-            self._body = self._roomy = None
+            self._body = self._slack = None
             self._need = 2
 
     def _grow_body(self) -> None:
-        """Go on in twice the memory: what a peer has only announced costs nothing."""
+        """Continue in twice the memory: bytes that a peer has only announced cost nothing."""
         old = self._body_room
         assert old is not None
         self._body_room = room = Room(min(2 * self._body_at, self._body_size))
@@ -512,7 +513,7 @@ class Parser:
     # --- the own buffer -----------------------------------------------------------------------------
 
     def _join(self, data: bytes) -> bytes | None:
-        """Return the held bytes and ``data`` in one, or hold ``data`` too if that cannot end a frame."""
+        """Return the held bytes and ``data`` joined; or hold ``data``, too, if it cannot end a frame."""
         held = self._held
         total = held + len(data)
         if total >= self._need if self._need else b"\n" in data:
@@ -541,7 +542,7 @@ class Parser:
             self._view = memoryview(self._buffer)
 
     def _reserve(self, size: int) -> None:
-        """Make the own buffer hold ``size`` bytes; what it holds stays."""
+        """Let the own buffer hold ``size`` bytes; keep what it holds."""
         if size <= len(self._buffer):
             return
         bigger = bytearray(max(size, self._buffer_size))
@@ -552,19 +553,18 @@ class Parser:
     # --- errors -------------------------------------------------------------------------------------
 
     def _check_open_line(self, head: bytes, length: int, position: int) -> None:
-        """Refuse a line, finished or not, that can no longer become a good one.
+        """Refuse a line, finished or not, that can no longer become valid.
 
-        Whatever is wrong with its first byte that is wrong counts, so the error is the same for every way
-        in which the line was split.
+        The first wrong byte decides, so the error is the same however the line was split.
 
         Args:
-            head: its first bytes.
-            length: bytes of it that are there, CR included, LF not.
-            position: where it begins.
+            head: its first bytes, 16 at most.
+            length: bytes of it that have arrived, with CR, without LF.
+            position: offset of its first byte.
         """
         if may_begin(head, self._ops) and length <= self._limit_of(head) + 1:
             return
-        for end in range(1, len(head) + 1):  # byte by byte: which one was the first?
+        for end in range(1, len(head) + 1):  # find the first wrong byte
             part = head[:end]
             if not may_begin(part, self._ops):
                 raise self._broken(f"unknown operation: the line begins with {part!r}", position)
@@ -573,7 +573,7 @@ class Parser:
         raise self._broken(f"control line longer than {self._limit_of(part)} bytes", position)
 
     def _limit_of(self, head: bytes) -> int:
-        """The longest line, in bytes, that may begin so."""
+        """Bytes of the longest line that may begin with ``head``."""
         op = operation(head).removesuffix(b"\r")
         return self._limits.info_line if could_be(op, _LONG_LINES) else self._limits.control_line
 

@@ -1,12 +1,11 @@
-"""The serializer: what one side says, as a list of buffers to be written one after the other.
+"""The serializer: each protocol line as a list of buffers, to be written one after the other.
 
-Payloads and header blocks are passed through uncopied. Everything that could smuggle a second protocol
-line past the reader is refused before any byte exists: subjects, reply subjects, queue names and sids of
-the client role with :class:`~natsproto.errors.BadSubjectError`, the rest with
-:class:`~natsproto.errors.LocalProtocolError`.
+Payloads and header blocks are passed through uncopied. Whatever could inject a second protocol line is
+refused before a line is built: subjects, reply subjects, queue names and sids of the client role with
+:class:`~natsproto.errors.BadSubjectError`, the rest with :class:`~natsproto.errors.LocalProtocolError`.
 
 The server-role functions (:func:`info`, :func:`msg`, :func:`ok`, :func:`err`) are for fake servers and
-proxies, and emit whatever a :class:`~natsproto.wire.Parser` accepts; real servers deliver odd subjects too.
+proxies, and emit whatever a :class:`~natsproto.wire.Parser` accepts; real servers deliver odd subjects, too.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def pub(
 
     Raises:
         BadSubjectError: ``subject`` or ``reply`` is empty, or has white space, control characters, empty
-            tokens or wildcards; or they have more than 4066 bytes together.
+            tokens or wildcards; or together they have more than 4066 bytes.
         LocalProtocolError: ``header`` is not a header block.
     """
     checked = _checked(subject)
@@ -76,9 +75,9 @@ def pub_line(subject: bytes, reply: bytes | None, header_len: int, payload_len: 
 
 
 def pub_frame(subject: bytes, reply: bytes | None, header: bytes, payload: Any) -> bytes:
-    """Return a whole publish in one piece. Hot path: nothing is checked; :func:`pub_line` for large ones.
+    """Return a whole publish in one piece. Hot path: nothing is checked; large ones use :func:`pub_line`.
 
-    One formatting step: joining the pieces takes twice as long. ``payload`` is any bytes-like object.
+    It is formatted in one step: joining the pieces takes twice as long. ``payload`` is any bytes-like object.
     """
     size = len(payload)
     if header:
@@ -95,7 +94,7 @@ def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = N
     """``SUB``.
 
     Raises:
-        BadSubjectError: ``subject`` or ``queue`` cannot be sent, or they have more than 4066 bytes together;
+        BadSubjectError: ``subject`` or ``queue`` cannot be sent, or together they have more than 4066 bytes;
             or ``sid`` is not 1 to 10 digits.
     """
     checked = check_subscribe_subject(_text(subject))
@@ -106,7 +105,7 @@ def sub(subject: bytes | str, sid: bytes | int, *, queue: bytes | str | None = N
 
 
 def sub_line(subject: bytes, queue: bytes | None, sid: bytes) -> bytes:
-    """``SUB`` of parts that were checked."""
+    """``SUB`` of checked parts."""
     if queue is None:
         return b"SUB %b %b\r\n" % (subject, sid)
     return b"SUB %b %b %b\r\n" % (subject, queue, sid)
@@ -127,7 +126,7 @@ def unsub(sid: bytes | int, *, max_msgs: int | None = None) -> Buffers:
 
 
 def unsub_line(sid: bytes, max_msgs: int | None = None) -> bytes:
-    """``UNSUB`` of parts that were checked."""
+    """``UNSUB`` of checked parts."""
     return b"UNSUB %b\r\n" % sid if max_msgs is None else b"UNSUB %b %d\r\n" % (sid, max_msgs)
 
 
@@ -164,7 +163,7 @@ def msg(
     reply: bytes | str | None = None,
     header: bytes | None = None,
 ) -> Buffers:
-    """``MSG``, or ``HMSG`` when ``header`` is not ``None`` (any bytes, also none).
+    """``MSG``, or ``HMSG`` when ``header`` is not ``None`` (any bytes, even ``b""``).
 
     Raises:
         BadSubjectError: ``subject`` or ``reply`` is empty or has SPACE, TAB or LF; ``sid`` is not 1 to
@@ -213,7 +212,7 @@ def _json(data: Mapping[str, object]) -> bytes:
 
 
 def _flat(payload: Payload) -> Payload:
-    """The payload itself, or a view of its bytes where ``len()`` may be something else."""
+    """Return ``bytes`` and ``bytearray`` as they are, other buffers as a contiguous view or copy."""
     if type(payload) is bytes or type(payload) is bytearray:
         return payload
     view = payload if isinstance(payload, memoryview) else memoryview(payload)
@@ -225,7 +224,7 @@ def _length(payload: Payload) -> int:
 
 
 def _text(name: bytes | str) -> str:
-    """Subjects come as ``str`` from people and as ``bytes`` from events; both pass the same check."""
+    """Return the name as ``str``. Users give ``str``, events ``bytes``; both pass the same checks."""
     if isinstance(name, str):
         return _values.text(name)
     name = _values.raw(name)
@@ -240,7 +239,7 @@ def _checked(subject: bytes | str) -> bytes:
 
 
 def _token(name: bytes | str) -> bytes:
-    """Check a name of the server role: everything a parser takes for one token."""
+    """Check a name of the server role: whatever a parser takes for one token is good."""
     try:
         if isinstance(name, str):
             raw = _values.text(name).encode("utf-8", "surrogateescape")
