@@ -1,17 +1,17 @@
-"""The one seam between the client and the network.
+"""The interface between the client and the network.
 
-A *transport* carries bytes; a *receiver* (the connection) is told what arrived. Two transports stand
-behind the seam and behave alike:
+A *transport* carries bytes and passes what arrives to a *receiver* (the connection). There are two, which
+behave alike:
 
 ``buffered``
-    an :class:`asyncio.BufferedProtocol`: the event loop receives straight into the buffer that the
-    parser names, so a large payload lands where it belongs without a copy.
+    an :class:`asyncio.BufferedProtocol`: the event loop receives straight into the parser's buffer or a
+    large payload's destination, without a copy.
 ``streams``
-    :class:`asyncio.StreamReader` and :class:`asyncio.StreamWriter`: the plainest asyncio there is.
+    :class:`asyncio.StreamReader` and :class:`asyncio.StreamWriter`: the simplest that asyncio offers.
 
-Rules both keep: ``connection_lost`` is called exactly once, after which no other receiver method is
-called; :meth:`Transport.drain` always has a wake path (space, or loss); bytes that arrive before a TLS
-upgrade and were not read are an error, never fed to the encrypted session.
+Both keep these rules: ``connection_lost`` is called exactly once, and no other receiver method after it;
+:meth:`Transport.drain` always wakes up, when there is space or the connection is lost; unread bytes that
+arrived before a TLS upgrade are an error, never part of the encrypted session.
 """
 
 from .base import Buffer, Receiver, Transport, TransportKind

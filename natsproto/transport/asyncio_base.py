@@ -17,18 +17,18 @@ from .base import Buffer
 TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
 BYTES_ACKED = 120
-"""Where Linux (4.1) tells in ``struct tcp_info`` how many bytes were acknowledged."""
+"""Byte offset of the count of acknowledged bytes in Linux's ``struct tcp_info`` (4.1 or newer)."""
 
 SOCKET_BUFFER = 4 * 1024 * 1024
-"""SO_SNDBUF/SO_RCVBUF asked for: a whole window fits the kernel, so ``write`` seldom has to copy."""
+"""Bytes asked for as SO_SNDBUF and SO_RCVBUF: the kernel takes a whole window, so ``write`` seldom copies."""
 
 
 WRITE_HIGH_WATER = 512 * 1024
-"""Bytes the transport may hold itself before :meth:`Transport.drain` waits."""
+"""Bytes that the transport itself may buffer before :meth:`Transport.drain` waits."""
 
 
 class WriteGate:
-    """Pause/resume of writing: one future per waiting writer, all woken by space or by loss."""
+    """Pauses and resumes writers: each waits on its own future; space or a lost connection wakes them all."""
 
     __slots__ = ("closed", "lost", "paused", "waiters")
 
@@ -68,7 +68,7 @@ class WriteGate:
 
 
 def tune(transport: asyncio.BaseTransport) -> None:
-    """Ask for large socket buffers; a refusal (other socket kinds, limits) costs only speed."""
+    """Ask for large socket buffers; a refusal (another kind of socket, a limit) costs only speed."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return
@@ -85,7 +85,7 @@ class AsyncioTransport:
     def __init__(self) -> None:
         self._gate = WriteGate()
         self._transport: asyncio.Transport | None = None
-        self._socket: Any = None  # where bytes may be written past asyncio while that has none
+        self._socket: Any = None  # for writing past asyncio while asyncio buffers nothing
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -101,12 +101,12 @@ class AsyncioTransport:
 
     def write(self, data: Buffer) -> None:
         transport = self._transport
-        # A failed asyncio transport warns on standard error of each write until it tells us that it is lost.
+        # A failed asyncio transport logs a warning at each write, until it calls connection_lost.
         if transport is not None and not self._gate.lost and not transport.is_closing():
             transport.write(data)
 
     def write_parts(self, parts: Sequence[Buffer]) -> None:
-        """In one system call, without joining them; what the socket does not take is left to asyncio."""
+        """Write all in one system call, without joining them; asyncio gets what the socket does not take."""
         transport = self._transport
         if transport is None or self._gate.lost or transport.is_closing():
             return
@@ -115,7 +115,7 @@ class AsyncioTransport:
             try:
                 taken = os.writev(self._socket.fileno(), parts)
             except OSError:
-                pass  # full, or broken: asyncio finds out and tells the receiver
+                pass  # full, or broken: asyncio will notice and tell the receiver
         for part in parts:
             if taken < len(part):
                 transport.write(memoryview(part)[taken:] if taken else part)
@@ -127,7 +127,7 @@ class AsyncioTransport:
 
     @property
     def taken(self) -> int | None:
-        # Not what waits here or in the kernel: full buffers have the same size again and again.
+        # Acknowledged bytes, not buffered ones: a full buffer keeps its size although bytes move.
         sock = self.get_extra_info("socket")
         if sock is None or TCP_INFO is None:
             return None
@@ -158,7 +158,7 @@ class AsyncioTransport:
             try:
                 self._transport.abort()
             except AttributeError:
-                pass  # asyncio: one that closed after writing its buffer has no loop any more (3.11)
+                pass  # Python 3.11: a transport that closed after writing its buffer has no loop any more
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._gate.closed)

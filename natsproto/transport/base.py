@@ -1,4 +1,4 @@
-"""What a transport and a receiver are to each other."""
+"""The protocols of a transport and its receiver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 MAX_UNREAD_PONGS = 10_000
-"""Answers that are kept for a peer that asks and does not read: 60 kB. A server asks every two minutes."""
+"""PONGs buffered (60 kB) for a peer that sends PING but does not read. A server pings every two minutes."""
 
 TransportKind = Literal["buffered", "streams"]
 """Which transport carries the bytes; see :mod:`natsproto.transport`."""
@@ -20,18 +20,18 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Receiver(Protocol):
-    """What a transport drives; implemented by the connection."""
+    """Gets what a transport receives; implemented by the connection."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Name the (never empty) place for the next bytes."""
+        """Return the (never empty) buffer for the next bytes."""
         ...
 
     def buffer_updated(self, nbytes: int) -> None:
-        """``nbytes`` were written to the buffer named last."""
+        """``nbytes`` were written to the buffer returned last."""
         ...
 
     def data_received(self, data: bytes) -> None:
-        """Bytes arrived by value (``streams`` transport)."""
+        """``data`` arrived (``streams`` transport)."""
         ...
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -40,14 +40,14 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """A connected byte carrier."""
+    """A connected byte stream."""
 
     def write(self, data: Buffer) -> None:
-        """Hand bytes over; a ``memoryview`` must stay unchanged until they are acknowledged."""
+        """Send bytes; a ``memoryview`` must stay unchanged until they are acknowledged."""
         ...
 
     def write_parts(self, parts: Sequence[Buffer]) -> None:
-        """Hand over several pieces, none of them empty, as :meth:`write` would one after the other."""
+        """Send several pieces, none of them empty, in this order."""
         ...
 
     @property
@@ -57,15 +57,15 @@ class Transport(Protocol):
 
     @property
     def taken(self) -> int | None:
-        """Bytes that the peer has acknowledged so far; ``None`` where the system does not tell."""
+        """Bytes that the peer has acknowledged so far; ``None`` where the system does not report them."""
         ...
 
     async def drain(self) -> None:
-        """Wait until the transport takes more; raises ``StaleConnectionError`` when it is gone."""
+        """Wait until the transport takes more; raises ``StaleConnectionError`` on a lost connection."""
         ...
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
-        """Upgrade in place. Raises what ``ssl`` raises, or ``RemoteProtocolError`` on early bytes."""
+        """Upgrade in place. Raises the errors of ``ssl``, and ``RemoteProtocolError`` for early bytes."""
         ...
 
     def pause_reading(self) -> None:

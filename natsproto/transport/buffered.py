@@ -1,4 +1,4 @@
-"""The event loop receives straight into the buffer that the parser names."""
+"""The event loop receives straight into the buffer that the receiver returns."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 READS = 8
-"""Receive calls after the first one of a turn of the loop, as long as each fills a large place."""
+"""Receive calls after the first one of a loop iteration, as long as each fills a large destination."""
 
 
-LARGE_PLACE = 64 * 1024
-"""Bytes above which a place is a large payload's own. Small messages stay at one call a turn: who takes them
-from a queue must get its turn, too."""
+LARGE_DESTINATION = 64 * 1024
+"""Bytes above which a buffer must be a large payload's destination. Small messages get one receive call per
+loop iteration, so that the tasks that consume them are not starved."""
 
 
 class BufferedTransport(AsyncioTransport, asyncio.BufferedProtocol):
-    """Receives into the buffer the receiver names; see the module docstring."""
+    """Receives into the receiver's buffers; see the module docstring."""
 
     def __init__(self, receiver: Receiver) -> None:
         super().__init__()
         self._receiver = receiver
-        # Looked up on every read: bound methods, not wrappers.
-        self._place, self._take = receiver.get_buffer, receiver.buffer_updated
+        # Bound once: every read calls both.
+        self._get_buffer, self._take = receiver.get_buffer, receiver.buffer_updated
         self._room = 0
-        # Other loops (uvloop) read as often as they think right.
+        # Other loops (uvloop) decide themselves how often to read.
         self._reads = READS if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) else 0
         self._failure: OSError | None = None
 
@@ -40,34 +40,34 @@ class BufferedTransport(AsyncioTransport, asyncio.BufferedProtocol):
         self._attach(cast(asyncio.Transport, transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        buffer = self._place(sizehint)
+        buffer = self._get_buffer(sizehint)
         self._room = len(buffer)
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass on what came; and what more there is at once, instead of in another turn of the loop."""
+        """Pass on what arrived, then read on at once instead of in the next loop iteration."""
         take = self._take
         take(nbytes)
         sock, room = self._socket, self._room
-        if nbytes < room or room <= LARGE_PLACE or sock is None:
+        if nbytes < room or room <= LARGE_DESTINATION or sock is None:
             return
         transport, fd = self._wire, sock.fileno()
         for _ in range(self._reads):
             if transport.is_closing() or not transport.is_reading():
                 return
-            buffer = self._place(-1)
+            buffer = self._get_buffer(-1)
             room = len(buffer)
             try:
                 nbytes = os.readv(fd, (buffer,))
             except BlockingIOError:
                 return
-            except OSError as exc:  # asyncio will see the end of the stream, but not why
+            except OSError as exc:  # asyncio will see the end of the stream, but not the reason
                 self._failure = exc
                 return
             if not nbytes:
-                return  # asyncio will see that, too
+                return  # the end of the stream: asyncio will see it, too
             take(nbytes)
-            if nbytes < room or room <= LARGE_PLACE:
+            if nbytes < room or room <= LARGE_DESTINATION:
                 return
 
     def eof_received(self) -> bool:
@@ -88,7 +88,7 @@ class BufferedTransport(AsyncioTransport, asyncio.BufferedProtocol):
         # Reading is paused since INFO, so early bytes are still in the kernel: they reach the TLS
         # layer as garbage and fail the handshake.
         loop = asyncio.get_running_loop()
-        self._socket = None  # from here on nothing goes past the TLS layer
+        self._socket = None  # from here on nothing may bypass the TLS layer
         try:
             upgraded = await loop.start_tls(self._wire, self, context, server_hostname=server_hostname)
         except BaseException:

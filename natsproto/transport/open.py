@@ -1,4 +1,4 @@
-"""Connecting: a transport of the kind that is asked for."""
+"""Opening a transport of either kind."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def open_transport(
 
     Args:
         kind: ``"buffered"`` or ``"streams"``.
-        receiver: who is told what arrives.
+        receiver: gets what arrives.
         host, port: where to connect to.
         ssl_context: TLS from the first byte (``tls_first``); ``None`` connects in clear.
         server_hostname: the name to verify; only with ``ssl_context``.
-        read_size: bytes that ``data_received`` gets at a time at the most.
+        read_size: the most bytes that ``data_received`` gets at a time.
 
     Raises:
-        OSError: cannot connect (refused, no route, DNS). Time bounds are the caller's.
+        OSError: cannot connect (refused, no route, DNS). The caller sets the time limit.
         ssl.SSLError: the handshake failed.
     """
     loop = asyncio.get_running_loop()

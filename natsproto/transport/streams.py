@@ -1,4 +1,4 @@
-"""The plainest asyncio there is: :class:`asyncio.StreamReader` and :class:`asyncio.StreamWriter`."""
+"""Asyncio's high-level streams: :class:`asyncio.StreamReader` and :class:`asyncio.StreamWriter`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 READ_SIZE = 256 * 1024
-"""Bytes one read of the ``streams`` transport takes at the most."""
+"""Bytes that one read of the ``streams`` transport takes at most."""
 
 TURN = 0.05
-"""Seconds after which the reading task lets others have their turn: reading does not wait while something is
-there, and a peer can see to it that something is."""
+"""Seconds after which the reading task yields to other tasks: reading does not yield while data is waiting,
+and a peer can keep data waiting all the time."""
 
 
 class StreamsTransport(AsyncioTransport):
@@ -59,7 +59,7 @@ class StreamsTransport(AsyncioTransport):
                     await asyncio.sleep(0)
         except Exception as exc:
             error = exc
-        # A cancelled reader is not a lost connection: start_tls() puts another in its place.
+        # A cancelled reader is not a lost connection: start_tls() replaces it.
         self._lost(error)
 
     def _lost(self, exc: BaseException | None) -> None:
@@ -98,8 +98,8 @@ class StreamsTransport(AsyncioTransport):
         upgraded = await loop.start_tls(self._wire, protocol, context, server_hostname=server_hostname)
         if upgraded is None:
             raise StaleConnectionError("the connection was lost during the TLS handshake")
-        protocol.connection_made(upgraded)  # start_tls() leaves that to its caller
-        # Kept: since Python 3.11.5 a writer that is collected closes its transport, and so the TLS one on it.
+        protocol.connection_made(upgraded)  # loop.start_tls() does not call it
+        # Kept: since Python 3.11.5 a garbage-collected writer closes its transport, here the one below TLS.
         self._plain_writer = self._writer
         self.start(upgraded, protocol, reader)
 
@@ -111,7 +111,7 @@ class StreamsTransport(AsyncioTransport):
             self._lost(None)
         if self._writer is not None:
             try:
-                # Its future is one for all who wait: who is cancelled must not cancel it.
+                # All waiters share its future: a cancelled one must not cancel it.
                 await asyncio.shield(self._writer.wait_closed())
             except OSError:
                 pass

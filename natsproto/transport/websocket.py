@@ -1,8 +1,8 @@
 """NATS over WebSocket (extra ``ws``): a transport that wraps another one.
 
-Framing, masking and the opening handshake are the sans-I/O protocol of the ``websockets`` library; bytes
-travel through :mod:`natsproto.transport` as everything else does. NATS frames and WebSocket frames have
-nothing to do with each other: either side may split and merge as it likes (nats-server, ADR-43).
+The sans-I/O protocol of the ``websockets`` library does framing, masking and the opening handshake; bytes
+travel through :mod:`natsproto.transport` as always. NATS frames and WebSocket frames are independent of
+each other: either side may split and merge them as it likes (nats-server, ADR-43).
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from .base import Buffer, Receiver, Transport, TransportKind
 
 MAX_FRAME = 65 * 1024 * 1024
-"""Largest frame accepted, in bytes: a server sends what waits for a client (64 MiB at the most) as one."""
+"""Bytes of the largest frame accepted: a server sends all that waits for a client (up to 64 MiB) as one."""
 
 READ_SIZE = 64 * 1024
+"""Bytes that one read takes at most."""
 
 PIECE = 16 * 1024
-"""Bytes that are taken apart before anybody looks at how many frames they were."""
+"""Bytes that are parsed before the number of their frames is checked."""
 
 MAX_FRAMES = PIECE // 8
-"""Frames of a piece. The smallest that a server has reason to send, PING, has 8 bytes. A flood of smaller
-ones, down to two, would hold the loop: a frame costs about 40 microseconds, whatever it holds."""
+"""Frames in one piece. The smallest that a server has reason to send, PING, has 8 bytes. A flood of smaller
+ones (down to 2 bytes) would block the loop: a frame costs about 40 microseconds, whatever its size."""
 
 
 class WebSocketTransport:
-    """See the module docstring. To the connection a :class:`~natsproto.transport.Transport`, to the
-    transport below it a :class:`~natsproto.transport.Receiver`."""
+    """A :class:`~natsproto.transport.Transport` to the connection, and a
+    :class:`~natsproto.transport.Receiver` to the transport below. See the module docstring."""
 
     def __init__(self, receiver: Receiver, protocol: Any) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -76,7 +77,7 @@ class WebSocketTransport:
         protocol.receive_data(data)
         events = protocol.events_received()
         if len(events) > MAX_FRAMES:
-            self._fail(RemoteProtocolError("the server sends a flood of frames with next to nothing in them"))
+            self._fail(RemoteProtocolError("the server sends a flood of tiny frames"))
             return
         for event in events:
             self._event(event)
@@ -102,7 +103,7 @@ class WebSocketTransport:
 
         if isinstance(event, Response):
             if self._protocol.handshake_exc is not None:
-                self._fail(RemoteProtocolError(f"no WebSocket: the server answered {event.status_code}"))
+                self._fail(RemoteProtocolError(f"not a WebSocket: the server answered {event.status_code}"))
             elif not self.opened.done():
                 self.opened.set_result(None)
         elif event.opcode is Opcode.BINARY or (event.opcode is Opcode.CONT and self._fragmented):
@@ -115,12 +116,10 @@ class WebSocketTransport:
             code = "" if close is None else f" ({close.code})"
             self._fail(StaleConnectionError(f"the server closed the WebSocket{code}"))
         elif event.opcode is Opcode.PING:
-            # The protocol has made the answer. As with PING of NATS: only so many wait for who does not read.
+            # The protocol has queued the pong. As with NATS, a peer that does not read gets only so many.
             self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
             if self._unread_pongs > MAX_UNREAD_PONGS:
-                self._fail(
-                    RemoteProtocolError("the server pings again and again, and does not read the answers")
-                )
+                self._fail(RemoteProtocolError("the server keeps pinging and does not read the answers"))
         elif event.opcode is Opcode.TEXT:
             self._fail(RemoteProtocolError("a text frame on a NATS WebSocket"))
 
@@ -138,7 +137,7 @@ class WebSocketTransport:
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
-            if data:  # b"" stands for end of stream; the close below says that
+            if data:  # b"" means end of stream, which close() and abort() deal with
                 self._below.write(data)
 
     def write(self, data: Buffer) -> None:
@@ -201,16 +200,16 @@ async def open_websocket(
 
     Args:
         kind: the transport below, ``"buffered"`` or ``"streams"``.
-        receiver: who is told what arrives.
+        receiver: gets what arrives.
         host, port: where to connect to.
-        path: what to ask for there.
+        path: the path of the URL.
         ssl_context: TLS; ``None`` connects in clear.
         server_hostname: the name to verify; only with ``ssl_context``.
 
     Raises:
         MissingExtraError: the ``websockets`` library is not installed.
-        RemoteProtocolError: the peer is no WebSocket server.
-        OSError: cannot connect, or the TLS handshake failed. Time bounds are the caller's.
+        RemoteProtocolError: the peer is not a WebSocket server.
+        OSError: cannot connect, or the TLS handshake failed. The caller sets the time limit.
     """
     try:
         from websockets.client import ClientProtocol
@@ -239,7 +238,7 @@ async def open_websocket(
 
 
 def _quiet() -> Logger:
-    """A logger that never logs: at DEBUG the library writes frames, and with them credentials, to its own."""
+    """Return a logger that never logs: at DEBUG the library logs frames, and with them credentials."""
     from logging import CRITICAL, Logger
 
     return Logger("natsproto.websocket", CRITICAL)

@@ -16,7 +16,7 @@ from natsproto.errors import StaleConnectionError
 from natsproto.transport import buffered as module
 from support.transports import Peer, Recorder, opened
 
-LARGE = module.LARGE_PLACE + 1
+LARGE = module.LARGE_DESTINATION + 1
 
 
 async def arrive(transport: Any, writer: asyncio.StreamWriter, size: int) -> None:
