@@ -1,5 +1,5 @@
 """JetStream: streams, publishing with acknowledgements, consumers, direct get.
 
-:class:`natsproto.JetStreamContext` (from ``nc.jetstream()``) is the entry. ``api/`` holds what needs no
-I/O: documents, error codes, acknowledgement subjects.
+Start at :class:`natsproto.JetStreamContext` (from ``nc.jetstream()``). ``api/`` holds the parts without
+I/O: JSON documents, error codes, acknowledgement subjects.
 """

@@ -45,17 +45,17 @@ T = TypeVar("T")
 
 PUBLISH_RETRIES = 2
 PUBLISH_RETRY_WAIT = 0.25
-"""ADR-22: a publish that found no responders is tried twice more, a quarter of a second apart."""
+"""Seconds between attempts. ADR-22: a publish that found no responders is tried twice more."""
 
 BATCH_BYTES = 4 * 1024 * 1024
-"""Default bound of one batch read; without one the server would send 64 MiB unthrottled."""
+"""Bytes of one batch read by default; without a limit the server would send 64 MiB unthrottled."""
 
 
 class JetStreamContext:
-    """JetStream as seen by one client. Cheap to make; holds no state of its own but the API prefix.
+    """JetStream as seen by one client. Cheap to create; its only state is the API prefix.
 
-    Every API call raises the errors of :mod:`natsproto.jetstream.api.errors` by the server's code,
-    ``RequestTimeoutError`` when nothing comes within ``timeout``, and ``JetStreamNotEnabledError`` when
+    Every API call raises the error of :mod:`natsproto.jetstream.api.errors` for the server's code,
+    ``RequestTimeoutError`` when no answer comes within ``timeout``, and ``JetStreamNotEnabledError`` when
     JetStream is off.
     """
 
@@ -75,7 +75,7 @@ class JetStreamContext:
     # -- requests ---------------------------------------------------------------------------------
 
     def subject(self, suffix: str) -> bytes:
-        """The API subject for ``suffix``, checked."""
+        """Return the API subject for ``suffix``, checked."""
         return check_publish_subject(f"{self.prefix}.{suffix}")
 
     async def request(
@@ -95,10 +95,10 @@ class JetStreamContext:
             limit: bytes of the answer, instead of 4 MiB.
 
         Raises:
-            APIError: the server's refusal, as the class of its code.
-            RemoteProtocolError: the answer is not usable: too large, too many values, no JSON.
+            APIError: the server refused; the class is that of its error code.
+            RemoteProtocolError: the answer is not usable: too large, too many values, not JSON.
             JetStreamNotEnabledError: JetStream is off on this server.
-            NoRespondersError: nobody answers; it has no leader, or the API prefix or domain is wrong.
+            NoRespondersError: nobody answers: JetStream has no leader, or the API prefix or domain is wrong.
             RequestTimeoutError, StaleConnectionError: whether the request was carried out is unknown.
         """
         payload = b"" if document is None else dumps(document)
@@ -124,7 +124,7 @@ class JetStreamContext:
     # -- streams ----------------------------------------------------------------------------------
 
     async def create_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
-        """Create a stream; the same configuration again succeeds.
+        """Create a stream; succeeds, too, if it exists with the same configuration.
 
         Raises:
             StreamNameInUseError: it exists with another configuration.
@@ -154,10 +154,10 @@ class JetStreamContext:
         )
 
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
-        """Subjects with messages and their counts: one round trip per 100 000 subjects.
+        """Subjects that have messages, with their counts: one round trip per 100 000 subjects.
 
         Raises:
-            RemoteProtocolError: they are too many for memory (some two million).
+            RemoteProtocolError: there are too many for memory (about two million).
         """
 
         def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
@@ -166,7 +166,7 @@ class JetStreamContext:
             if not isinstance(page, dict):
                 return {}, 0, 0
             if not all(map(is_number, page.values())):
-                raise RemoteProtocolError("an API answer counts subjects with something else than numbers")
+                raise RemoteProtocolError("an API answer counts subjects with something other than numbers")
             return page, len(page), sum(map(getsizeof, page))
 
         suffix = f"STREAM.INFO.{check_name('stream', name)}"
@@ -181,12 +181,12 @@ class JetStreamContext:
     async def purge_stream(
         self, name: str, *, subject: str | None = None, seq: int | None = None, keep: int | None = None
     ) -> int:
-        """Remove messages; returns how many.
+        """Remove messages; return how many.
 
         Args:
             subject: only those whose subject matches.
             seq: only those below this sequence.
-            keep: leave so many of the newest.
+            keep: how many of the newest to keep.
         """
         document: dict[str, object] = {}
         if subject is not None:
@@ -205,12 +205,13 @@ class JetStreamContext:
         document: Mapping[str, object],
         entries: Callable[[dict[str, object]], tuple[dict[str, T], int, int]],
     ) -> dict[str, T]:
-        """All entries of a listing by their names.
+        """Return all entries of a listing by their names.
 
         Args:
-            what: the listing, in the text of errors.
-            suffix, document: the request, but for the offset.
-            entries: those of an answer; how many the server counts, and bytes that they take.
+            what: the listing, for error texts.
+            suffix, document: the request, without the offset.
+            entries: returns an answer's entries, their number as the server counts it, and their bytes in
+                memory.
         """
         found: dict[str, T] = {}
         paging = Paging(what)
@@ -224,7 +225,7 @@ class JetStreamContext:
                         return found
                     known = len(found)
                     found.update(page)
-                    if not paging.goes_on(answer, count, new=len(found) - known, memory=memory):
+                    if not paging.add_page(answer, count, new=len(found) - known, memory=memory):
                         return found
         except RequestTimeoutError:
             raise
@@ -239,12 +240,12 @@ class JetStreamContext:
         return list(await self._pages(what, suffix, document, names))
 
     async def stream_names(self, subject: str | None = None) -> list[str]:
-        """Names of all streams (paged, 1024 a round trip), or of those that listen on ``subject``."""
+        """Names of all streams (1024 per round trip), or of those that listen on ``subject``."""
         document = {} if subject is None else {"subject": subject}
         return await self._names("the names of streams", "STREAM.NAMES", "streams", document)
 
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
-        """Configuration and state of all streams (paged, 256 a round trip)."""
+        """Configuration and state of all streams (256 per round trip)."""
 
         def infos(answer: dict[str, object]) -> tuple[dict[str, StreamInfo], int, int]:
             page = _listed(answer, "streams")
@@ -267,12 +268,12 @@ class JetStreamContext:
         """Read one message from the stream's **leader**: never stale.
 
         Args:
-            seq: that sequence, or with ``next_by_subject`` the lowest one to consider.
+            seq: its sequence, or with ``next_by_subject`` the lowest one to consider.
             last_by_subject: the newest message of a subject.
             next_by_subject: the first message of a subject (wildcards allowed) from ``seq`` on.
 
         Raises:
-            MessageNotFoundError: there is none.
+            MessageNotFoundError: there is no such message.
         """
         document = _selector(seq, last_by_subject, next_by_subject)
         suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
@@ -287,12 +288,12 @@ class JetStreamContext:
         last_by_subject: str | None = None,
         next_by_subject: str | None = None,
     ) -> StoredMessage:
-        """As :meth:`get_message` but from any replica: cheaper, and possibly stale with replicas.
+        """Like :meth:`get_message`, but from any replica: cheaper, and possibly stale with replicas.
 
         Needs ``allow_direct`` on the stream; nats-server 2.9.
 
         Raises:
-            MessageNotFoundError: there is none.
+            MessageNotFoundError: there is no such message.
             NoRespondersError: no such stream, or direct get is not allowed.
         """
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
@@ -307,12 +308,12 @@ class JetStreamContext:
     ) -> AsyncGenerator[StoredMessage, None]:
         """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
 
-        Each carries ``num_pending``; before nats-server 2.12 that is one too many. Ends at ``batch``, after
-        ``max_bytes`` (the last may exceed it), or when there are no more. A server older than 2.11 answers
-        with one message without ``num_pending``.
+        Each carries ``num_pending``; before nats-server 2.12 that is one too high. The batch ends after
+        ``batch`` messages, after ``max_bytes`` (the last message may exceed it), or when no more match. A
+        server older than 2.11 answers with one message without ``num_pending``.
 
         Raises:
-            MessageNotFoundError: there are none.
+            MessageNotFoundError: no message matches.
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
@@ -339,7 +340,7 @@ class JetStreamContext:
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
         waiter: asyncio.Future[None] = loop.create_future()
-        before = 0  # sequence of the message before: each names it, so that none is lost unnoticed
+        before = 0  # sequence of the previous message: each message names it, so a lost one is noticed
 
         def check(last: int | None) -> None:
             if last is not None and last != before:
@@ -369,7 +370,7 @@ class JetStreamContext:
                 while queue:
                     message = stored_message(queue.popleft())
                     if message.seq == before:
-                        continue  # it came twice
+                        continue  # a duplicate
                     assert message.header is not None
                     check(header_int(message.header, b"Nats-Last-Sequence"))
                     before = message.seq
@@ -414,19 +415,19 @@ class JetStreamContext:
     ) -> PubAck:
         """Publish and wait until the message is stored.
 
-        No responders (no stream there, or no leader at the moment) is tried twice more after 250 ms
-        (ADR-22); nothing else is retried, because the first attempt may have been stored.
+        After "no responders" (no stream there, or no leader at the moment) it is tried twice more, 250 ms
+        apart (ADR-22); nothing else is retried, because the first attempt may have been stored.
 
         Args:
-            stream: refuse if another stream is bound to the subject.
-            msg_id: duplicates of it within the stream's window are not stored again.
+            stream: the server refuses the message if another stream is bound to the subject.
+            msg_id: the stream does not store a second message with this id within its duplicate window.
             expected_last_seq, expected_last_subject_seq: compare-and-set on stream or subject.
 
         Raises:
             WrongLastSequenceError, StorageFullError, StreamSealedError, APIError: refused.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
             WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
-                it; whether the right one has, too, is unknown.
+                it; whether the right one has stored it, too, is unknown.
         """
         self.client.connection.check_open()
         fields = Headers(headers or {})
@@ -449,7 +450,7 @@ class JetStreamContext:
     async def publish_frame(
         self, subject: bytes, payload: Buffer, header: bytes, timeout: float | None = None
     ) -> WireMsg:
-        """:meth:`publish` for layers above: checked subject, encoded header; the answer is not looked at."""
+        """:meth:`publish` for layers above: checked subject, encoded header, unparsed answer."""
         client = self.client
         client.connection.check_size(len(header), len(payload))
         for attempt in range(PUBLISH_RETRIES + 1):
@@ -473,7 +474,7 @@ class JetStreamContext:
     ) -> PublishWindow:
         """Publish many messages to one subject without waiting for each acknowledgement; see the class.
 
-        Of a context with a ``domain``, acknowledgements of other domains do not count.
+        If the context has a ``domain``, acknowledgements of other domains do not count.
         """
         return PublishWindow(
             self.client,
@@ -488,11 +489,11 @@ class JetStreamContext:
     async def create_consumer(
         self, stream: str, config: ConsumerConfig | Mapping[str, object], *, timeout: float | None = None
     ) -> ConsumerInfo:
-        """Create a consumer; without a name it gets a fresh one.
+        """Create a consumer; without a name it gets a random one.
 
         Args:
-            timeout: seconds the answer may take (default: the context's). In a cluster it comes from the
-                server that the consumer was given to.
+            timeout: seconds the answer may take (default: the context's). In a cluster, the server that the
+                consumer is assigned to answers.
 
         Raises:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, APIError: refused.
@@ -516,7 +517,7 @@ class JetStreamContext:
         )
 
     async def consumer_names(self, stream: str) -> list[str]:
-        """Names of a stream's consumers (paged)."""
+        """Names of a stream's consumers."""
         suffix = f"CONSUMER.NAMES.{check_name('stream', stream)}"
         return await self._names("the names of consumers", suffix, "consumers", {})
 
@@ -545,12 +546,12 @@ class JetStreamContext:
     async def object_store(self, bucket: str) -> ObjectStore:
         """Open an existing object store: one round trip.
 
-        A stream whose configuration does not keep objects can be opened and read; what writes is refused
-        there with a ``BadBucketError``, before a byte is sent.
+        A stream whose configuration does not keep objects can be opened and read; writes are refused with a
+        ``BadBucketError`` before a byte is sent.
 
         Raises:
-            BucketNotFoundError: no such bucket (it is never created here).
-            BadBucketError: not a bucket name.
+            BucketNotFoundError: no such bucket (this method never creates one).
+            BadBucketError: not a valid bucket name.
         """
         from . import object_stores
 
@@ -559,18 +560,18 @@ class JetStreamContext:
     async def create_object_store(
         self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
-        """Create an object store; the same configuration again succeeds and opens it.
+        """Create an object store, or open it if it exists with the same configuration.
 
         Args:
             config: complete configuration.
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
-            BadBucketError: a configuration that cannot work, here or in the server's words.
+            BadBucketError: the configuration cannot work, or the server refuses it.
             BucketAlreadyExistsError: it exists with another configuration.
-            StoreFullError: the server or account has not that much room.
-            UnsupportedFeatureError: the server does not know something asked for. Where that is known before,
-                nothing is created; else the bucket stays as the server has made it.
+            StoreFullError: the server or account does not have enough space.
+            UnsupportedFeatureError: the server does not support a requested feature. If that is known in
+                advance, nothing is created; else the bucket stays as the server created it.
         """
         from . import object_stores
 
@@ -581,8 +582,8 @@ class JetStreamContext:
     ) -> ObjectStore:
         """Change an object store's configuration.
 
-        With ``config`` it becomes that one; with ``bucket=…`` and other keywords only those fields change.
-        Whatever this library does not know of the stream's configuration stays as it is.
+        ``config`` replaces the configuration; with ``bucket=…`` and other keywords only those fields change.
+        Fields of the stream's configuration that this library does not know stay as they are.
 
         Args:
             config: complete configuration.
@@ -590,8 +591,8 @@ class JetStreamContext:
 
         Raises:
             BucketNotFoundError: no such bucket.
-            BadBucketError: a change that the server refuses; the storage, for one, cannot change.
-            UnsupportedFeatureError: the server is too old for something asked for.
+            BadBucketError: the server refuses the change; the storage, for example, cannot change.
+            UnsupportedFeatureError: the server is too old for a requested feature.
         """
         from . import object_stores
 
@@ -607,9 +608,9 @@ class JetStreamContext:
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
-            BadBucketError: a configuration that cannot work, or a change that cannot be made.
-            StoreFullError: the server or account has not that much room.
-            UnsupportedFeatureError: the server is too old for something asked for.
+            BadBucketError: the configuration cannot work, or the change cannot be made.
+            StoreFullError: the server or account does not have enough space.
+            UnsupportedFeatureError: the server is too old for a requested feature.
         """
         from . import object_stores
 
@@ -622,7 +623,7 @@ class JetStreamContext:
         return await object_stores.bucket_names(self)
 
     async def object_store_statuses(self) -> list[ObjectStoreStatus]:
-        """Status of all object stores; one round trip per 256 streams. ``count`` is -1: nobody counted."""
+        """Status of all object stores; one round trip per 256 streams. ``count`` is -1: not counted."""
         from . import object_stores
 
         return await object_stores.bucket_statuses(self)
@@ -639,7 +640,7 @@ class JetStreamContext:
 
 
 def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, object]:
-    """The body of a message read; long names go into it, never into the API subject."""
+    """Return the body of a request for a message; long names go into it, never into the API subject."""
     document: dict[str, object] = {}
     if seq is not None:
         document["seq"] = seq
@@ -658,7 +659,7 @@ def _listed(answer: dict[str, object], key: str) -> list[object]:
 
 
 def nobody_answers(client: Client, exc: NoRespondersError) -> NatsError:
-    """The error for an API subject without responders: JetStream is off, or has no leader at the moment."""
+    """Return the error for an API subject without responders: JetStream is off, or has no leader now."""
     info = client.connection.info
     if info and info.get("jetstream") is not True:
         return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
@@ -666,10 +667,10 @@ def nobody_answers(client: Client, exc: NoRespondersError) -> NatsError:
 
 
 def leader_message(answer: dict[str, object]) -> StoredMessage:
-    """The message in an answer to ``STREAM.MSG.GET``.
+    """Return the message in an answer to ``STREAM.MSG.GET``.
 
     Raises:
-        RemoteProtocolError: there is none, or it cannot be read.
+        RemoteProtocolError: it has none, or cannot be parsed.
     """
     message = answer.get("message")
     if not isinstance(message, dict):

@@ -1,4 +1,4 @@
-"""Direct get (ADR-31): reads without a consumer, singly or in batches, served by any replica."""
+"""Direct get (ADR-31): reads without a consumer, one message or a batch, served by any replica."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .api.models import StoredMessage
 END_OF_BATCH = 204
 
 HEADER_ROOM = 8192
-"""Bytes of a header that do not count: the server's own lines, and a long subject in one of them."""
+"""Bytes of a header that do not count towards a batch: the server's own lines, with a long subject."""
 
 
 def header_bytes(block: bytes, key: bytes) -> bytes | None:
-    """The value of the *last* header ``key``: the server's own come after those of the stored message."""
+    """Return the value of the *last* header ``key``: the server's headers follow the stored message's."""
     at = block.rfind(b"\r\n" + key + b": ")
     if at < 0:
         return None
@@ -32,27 +32,27 @@ def header_bytes(block: bytes, key: bytes) -> bytes | None:
 
 
 def answering_stream(block: bytes) -> bytes | None:
-    """The stream that has answered, as its server says; ``None`` when that cannot be told.
+    """Return the stream that answered, as its server says; ``None`` when that cannot be known.
 
-    The server's line stands directly before that of the subject, after all lines of the stored message.
+    The server writes it directly before the subject's line, after all headers of the stored message.
     """
     begin = b"\r\nNats-Stream: "
     at, end = block.rfind(begin), block.rfind(b"\r\nNats-Subject: ")
     stream = block[at + len(begin) : end]
-    # No name has a blank: with one it is the end of a line of the writer's, and the server's behind it.
+    # No stream name has a blank. Text with one is the end of a stored header and a server line after it.
     return None if at < 0 or end < at or b"\r\n" in stream or b" " in stream else stream
 
 
 def header_int(block: bytes, key: bytes) -> int | None:
-    """:func:`header_bytes` as a number; ``None`` when absent or none."""
+    """Return :func:`header_bytes` as a number; ``None`` when it is absent or not a number."""
     value = header_bytes(block, key)
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
 def reply_status(msg: WireMsg) -> int | None:
-    """The status of a reply that is no message.
+    """Return the status of a status reply; ``None`` for a message.
 
-    A stored message may hold any header, a status as well; only the server adds ``Nats-Sequence``.
+    A stored message may have any header, even a status; but the server adds ``Nats-Sequence`` to it.
     """
     block = msg.header
     if block is None or msg.payload or block.find(b"\r\nNats-Sequence: ") >= 0:
@@ -61,7 +61,7 @@ def reply_status(msg: WireMsg) -> int | None:
 
 
 def status_error(block: bytes, subject: str) -> NatsError:
-    """The error for a status reply to a direct get."""
+    """Return the error for a status reply to a direct get."""
     status = status_of(block)
     if status == 404:
         return MessageNotFoundError(404, 10037, "no message found")
@@ -75,7 +75,7 @@ def stored_message(msg: WireMsg) -> StoredMessage:
     """Build a :class:`StoredMessage` from a direct get reply.
 
     Raises:
-        RemoteProtocolError: the reply lacks the headers ADR-31 demands.
+        RemoteProtocolError: the reply lacks headers that ADR-31 requires.
     """
     block = msg.header
     if block is None:
@@ -95,28 +95,28 @@ def stored_message(msg: WireMsg) -> StoredMessage:
 
 
 def message_time(block: bytes) -> datetime:
-    """The time the server stored the message."""
+    """Return the time at which the server stored the message."""
     return parse_time(header_bytes(block, b"Nats-Time-Stamp"))
 
 
 class BatchSlot(ReplySlot):
-    """The replies to one batch request, handed on as they come.
+    """The replies to one batch request, passed on as they arrive.
 
     Args:
-        subject: the API subject the request goes to.
+        subject: the API subject of the request.
         on_message: called with each message.
-        on_done: called once, with ``None`` at the end of the batch or with what went wrong.
-        placer: names the place of a large payload, or ``None``.
-        most: how many messages were asked for; ``None`` or 0 = the server decides.
-        max_bytes: likewise how many bytes, which only the last message may exceed.
+        on_done: called once: with ``None`` at the end of the batch, or with the error.
+        placer: returns the destination of a large payload, or ``None``.
+        most: how many messages were requested; ``None`` or 0 = the server decides.
+        max_bytes: how many bytes were requested, which only the last message may exceed; likewise.
 
-    Who asks for so much has the room for it: with more the batch is over, by a ``RemoteProtocolError``. What
-    comes twice is passed over.
+    A batch with more than was requested ends with a ``RemoteProtocolError``: the caller has no memory for
+    more. Duplicates are ignored.
 
     Attributes:
-        left: matching messages after the batch, as its end says; ``None`` before. To be believed where the
-            messages themselves are not: in nats-server 2.11 each of them counts the end of the batch, too.
-        last: sequence of the last message of the batch, as its end says; ``None`` before.
+        left: num_pending of the end-of-batch reply: matching messages after the batch; ``None`` before it.
+            The values of the messages are one too high in nats-server 2.11, this one is right.
+        last: sequence of the batch's last message, from the end-of-batch reply; ``None`` before it.
     """
 
     __slots__ = (
@@ -147,7 +147,7 @@ class BatchSlot(ReplySlot):
         self._placer = placer
         self._most = most or sys.maxsize
         self._max_bytes = max_bytes or sys.maxsize
-        self._newest = 0  # sequence of the last message that came
+        self._newest = 0  # sequence of the last message received
         self._done = False
         self.left: int | None = None
         self.last: int | None = None

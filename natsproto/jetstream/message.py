@@ -19,8 +19,8 @@ class JetStreamMsg:
     """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
 
     Attributes:
-        metadata: where it stands in stream and consumer.
-        frame: the message as it came: for layers built on this client.
+        metadata: its position in stream and consumer.
+        frame: the message as received, for layers built on this client.
     """
 
     __slots__ = ("_client", "_msg", "frame", "metadata")
@@ -52,28 +52,28 @@ class JetStreamMsg:
         return self.metadata.stream_seq
 
     async def ack(self) -> None:
-        """Processed. Not waited for; see :meth:`ack_sync`."""
+        """Acknowledge the message as processed, without waiting; see :meth:`ack_sync`."""
         await self._send(b"+ACK")
 
     async def ack_sync(self, timeout: float | None = None) -> None:
-        """Processed, and the server has confirmed that it knows."""
+        """Acknowledge the message as processed, and wait until the server confirms that."""
         await self._client.request_frame(self._reply(), b"+ACK", b"", timeout)
 
     async def nak(self, delay: float | None = None) -> None:
-        """Deliver again, now or after ``delay`` seconds."""
+        """Ask for the message again, now or after ``delay`` seconds."""
         await self._send(b"-NAK" if delay is None else b"-NAK " + dumps({"delay": int(delay * 1e9)}))
 
     async def in_progress(self) -> None:
-        """Still working: restart ``ack_wait``."""
+        """Report that the message is still being processed: restarts ``ack_wait``."""
         await self._send(b"+WPI")
 
     async def term(self) -> None:
-        """Never deliver again."""
+        """Ask that the message is never delivered again."""
         await self._send(b"+TERM")
 
     def _reply(self) -> bytes:
         reply = self.frame.reply
-        assert reply is not None  # parse_ack_subject() saw it
+        assert reply is not None  # parse_ack_subject() has parsed it
         return reply
 
     async def _send(self, word: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The only file below ``objstore`` that knows it: ``js.object_store()`` is asked for on the context."""
+"""The only file of ``natsproto`` that imports ``objstore`` at run time, for ``js.object_store()``."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
 """The ordered push consumer (ADR-17): every message once, in stream order, across faults.
 
-Messages are handed on synchronously from the reading side, one callback each: no queue, task or future a
-message. Flow control is answered the moment it is seen, or when :meth:`OrderedConsumer.resume` is called:
-that is the back-pressure. While the connection takes no more, the last request waits.
+Each message is passed on by a synchronous callback from the reading side: no queue, task or future per
+message. Flow control requests are answered at once, or when :meth:`OrderedConsumer.resume` is called: that
+is the back-pressure. While the connection takes no more, the last request waits.
 
-A gap, a missed heartbeat, or a reconnect makes a new consumer from the sequence after the last one
-delivered. Before heartbeats are declared missing a PING must have been answered, so an application that
-did not run for a while does not mistake its own pause for the server's.
+After a gap, a missed heartbeat, or a reconnect, a new consumer is created from the sequence after the last
+one delivered. Heartbeats count as missed only after a PING was answered, so an application that did not run
+for a while does not mistake its own pause for the server's.
 
-A consumer lives in the memory of one server, under the configuration it was made with: when that server
-starts again it starts over, under the same name, and counts from 1. To the server that is no error, so it has
-to be seen here: a consumer sequence that does not go on although the stream's does, or a heartbeat that has
-counted fewer messages than came. Then a new consumer goes on after the last stream sequence seen.
+A consumer lives in the memory of one server. When that server restarts, the consumer is recreated with its
+original name and configuration, and counts from 1. To the server that is no error, so it is detected here: a
+consumer sequence does not continue although the stream's does, or a heartbeat counts fewer messages than
+came. Then a new consumer continues after the last stream sequence seen.
 
-A server that is behind begins at its own end when it is asked to begin beyond it, so the first messages of a
-consumer may be old ones. What counts is the stream's sequence: none is handed on twice, or before the start.
+A server that is behind and is asked to begin beyond its own end begins at that end, so the first messages of
+a consumer may be old. The stream's sequence decides: no message is passed on twice, or before the start.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
     from .context import JetStreamContext
 
 PONG_TIMEOUT = 2.0
-"""Seconds after missed heartbeats for the answer to a PING, unless bytes come all the time."""
+"""Seconds to wait for the answer to a PING after missed heartbeats; longer while bytes keep coming."""
 
 MISSED_HEARTBEATS = 2.5
-"""Heartbeat intervals without any sign of life before the consumer is made anew."""
+"""Heartbeat intervals without any message or heartbeat before the consumer is recreated."""
 
 LAST_ATTEMPT = 1.0
-"""Seconds that the attempt which begins before the retry budget is used up may last beyond it."""
+"""Seconds that the last attempt may go beyond the retry budget."""
 
 DELETE_TIMEOUT = 2.0
-"""Seconds the deletion of a consumer that is given up may take."""
+"""Seconds that deleting an abandoned consumer may take."""
 
 INACTIVE_THRESHOLD = timedelta(seconds=5)
-"""The server removes a consumer nobody listens to after this; normally it is deleted at once."""
+"""Time after which the server removes a consumer without a listener; normally we delete it at once."""
 
 
 class _Incarnation(Handler):
-    """One server-side consumer; frames for an older one no longer count."""
+    """One consumer on the server; frames for an older one no longer count."""
 
     __slots__ = ("alive", "began", "consumer_seq", "created", "name", "owner", "since")
 
@@ -65,10 +65,10 @@ class _Incarnation(Handler):
         self.owner: OrderedConsumer = owner
         self.name: str = secret_name()
         self.consumer_seq: int = 0
-        self.created: bool = False  # the server's answer has come
-        self.began: int = owner.stream_seq  # what had been handed on before
+        self.created: bool = False  # the server has confirmed the creation
+        self.began: int = owner.stream_seq  # last sequence passed on before this consumer
         self.since: float = owner.loop.time()
-        self.alive: bool = False  # it works, although nothing was due so far
+        self.alive: bool = False  # it works, although no message was due so far
 
     def deliver(self, msg: WireMsg) -> None:
         owner = self.owner
@@ -81,35 +81,35 @@ class _Incarnation(Handler):
             return
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != self.name or delivery.stream != owner.stream:
-            return  # anybody may publish to our inbox: not a delivery of this consumer
+            return  # not a delivery of this consumer: anybody may publish to our inbox
         fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
             if fresh or delivery.consumer_seq > self.consumer_seq:
-                owner.restart()  # a gap, or it has started over; else a message that came twice
+                owner.restart()  # a gap, or it has started over; anything else is a duplicate
             return
         self.consumer_seq = delivery.consumer_seq
         if not fresh:
-            return  # it has started over, or its server is behind the one before
+            return  # it has started over, or its server is behind the previous one
         owner.stream_seq = delivery.stream_seq
         try:
             owner.on_message(msg, delivery)
-        except Exception as exc:  # it must not end the session of everybody else
+        except Exception as exc:  # it must not end the session, which others use
             owner.fail(exc)
 
     def place(self, msg: WireMsg, size: int) -> Target:
         return self.owner.place(self, msg, size)
 
     def on_reconnect(self) -> None:
-        # A creation that was in flight has failed already; one that waited for the connection is on its way.
+        # A creation in flight has already failed; one that waited for the connection is being sent now.
         if self.created and self.owner.current is self:
-            self.alive = self.owner.limit is None  # who waits for news has missed none so far
+            self.alive = self.owner.limit is None  # a reader that waits for news has missed none so far
             self.owner.restart()
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
         owner = self.owner
         if self is not owner.current or not is_flow_control(subject, owner.stream, self.name):
             return 0
-        owner.fail(exc)  # without an answer the server sends nothing more, and says nothing
+        owner.fail(exc)  # without an answer the server silently stops sending
         return 1
 
     def on_end(self, exc: BaseException | None) -> None:
@@ -118,54 +118,54 @@ class _Incarnation(Handler):
 
 
 def forget_consumers(js: JetStreamContext, stream: str, names: list[str]) -> None:
-    """Have consumers deleted, and empty the list, without waiting for answers that may not come."""
-    inbox = js.client.new_inbox().encode()  # no request: those are not sent once nobody waits
+    """Ask the server to delete consumers, and empty the list, without waiting for answers."""
+    inbox = js.client.new_inbox().encode()  # not a request: one that nobody waits for is not sent
     try:
         while names:
             js.client.connection.publish(js.subject(f"CONSUMER.DELETE.{stream}.{names.pop()}"), b"", inbox)
     except NatsError:
-        pass  # closed, or the buffer is full: they expire by themselves
+        pass  # closed, or the buffer is full: the consumers expire by themselves
 
 
 def _nothing(*_: object) -> None:
-    """A callback of a consumer that has ended."""
+    """Replaces the callbacks of a consumer that has ended."""
 
 
 class OrderedConsumer:
     """See the module docstring.
 
     Args:
-        js: the context (its API prefix is honoured).
+        js: the context (with its API prefix).
         stream: the stream's name.
         filter_subject: one subject or wildcard (the singular form: older servers ignore the plural one).
-        on_message: called with each message and its delivery facts, in order. Must not block; what it (or
-            another callback) raises ends the consumer.
-        on_failure: called once when the consumer cannot go on (stream gone, budget used up, closed).
+        on_message: called with each message and its delivery, in order. It must not block; an exception from
+            it (or another callback) ends the consumer.
+        on_failure: called once when the consumer cannot continue (stream gone, budget used up, closed).
         on_idle: called at a heartbeat: everything delivered so far has been received and nothing is due.
-        on_restart: called when a consumer is given up; places named for payloads that never came are free.
-        placer: names the place of a large payload; called when its control line is seen, so messages before
-            it may not have been handed on yet.
+        on_restart: called when a consumer is abandoned; destinations reserved for payloads that never
+            arrived may be reused.
+        placer: returns the destination of a large payload; called when its control line arrives, so messages
+            before it may not have been passed on yet.
         deliver_policy: ``"all"``, ``"last"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
         start_seq: with ``"by_start_sequence"``.
         heartbeat: seconds between heartbeats of an idle consumer.
         headers_only: deliver headers and sizes, no payloads.
-        created: the stream's creation time; a stream that was deleted and made again is then noticed.
-        retry_budget: seconds without progress after which a new consumer is no longer tried for (default: the
-                client's).
-        patience: seconds the creation of a consumer may take (default: as any request). The server it is
-            given to may hang; another try may be given to another one.
-        limit: seconds without a message after which the consumer cannot go on, unless ``on_idle`` says that
-            nothing is due, or it is paused: for who reads what there is. Default: none, for who waits for
-            news. Such a server is not silent: its heartbeats say that we hold it back.
+        created: the stream's creation time, to notice a stream that was deleted and recreated.
+        retry_budget: seconds without progress after which no new consumer is created (default: the client's).
+        patience: seconds the creation of a consumer may take (default: as any request). The server that it
+            is assigned to may hang; the next attempt may be assigned to another one.
+        limit: seconds without a message after which the consumer fails, unless ``on_idle`` reports that
+            nothing is due, or it is paused: for readers of what is stored. Default: none, for readers that
+            wait for news. Such a server is not silent: its heartbeats say that we hold it back.
 
     Attributes:
-        stream_seq: of the last message handed on, or the one before the start.
-        restarts: how many consumers were made after the first one.
+        stream_seq: sequence of the last message passed on, or the one before the start.
+        restarts: how many consumers were created after the first one.
         stream, on_message, limit: as given.
         loop: the event loop that it belongs to.
-        current: the consumer at the server whose messages count, if there is one.
-        active: when that one was heard of last, by the loop's clock.
-        stopped: nothing is handed on any more.
+        current: the consumer on the server whose messages count, if any.
+        active: when that consumer was last heard from, by the loop's clock.
+        stopped: nothing more is passed on.
     """
 
     def __init__(
@@ -209,15 +209,15 @@ class OrderedConsumer:
         self.current: _Incarnation | None = None
         self.stopped: bool = False
         self._paused = False
-        self._held: bytes | None = None  # a request of flow control that is answered later
+        self._held: bytes | None = None  # reply subject of a flow control request to be answered later
         self._answering: asyncio.Task[None] | None = None
         self.active: float = 0.0
         self._seen = 0  # stream_seq at the last check
         self._quiet = 0  # checks since then
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._leftover: list[str] = []  # consumers still to be deleted on the server
-        self._deadline: float | None = None  # of the attempts since the last sign of progress
+        self._leftover: list[str] = []  # names of consumers still to be deleted on the server
+        self._deadline: float | None = None  # of the attempts since the last progress
         self._backoff = Backoff()
         self.stream_seq: int = max(0, start_seq - 1) if start_seq is not None else 0
         self.restarts: int = 0
@@ -225,23 +225,23 @@ class OrderedConsumer:
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> ConsumerInfo:
-        """Create the consumer; ``num_pending`` of the answer counts what matches now.
+        """Create the consumer; ``num_pending`` of the answer counts the messages that match now.
 
         Raises:
-            APIError, NatsError: what the creation failed with; nothing is left behind.
+            APIError, NatsError: the creation failed; nothing is left behind.
         """
         self.stopped = False
         self._deadline = None
         try:
             if self._policy == "new":
-                # Which message is the next one is asked for only once: a consumer that starts over would
-                # leave out what was stored meanwhile, and a server that is behind tell of older ones.
+                # Ask only once which message is the next one: a consumer that starts over would skip what
+                # was stored meanwhile, and a server that is behind would deliver older messages.
                 last = (await self._js.stream_info(self.stream)).last_seq
                 self._policy, self._start_seq, self.stream_seq = "by_start_sequence", last + 1, last
             info = await self._create()
         except RequestTimeoutError:
             self._halt()
-            self._forget()  # who did not answer that will not answer the deletion
+            self._forget()  # a server that did not answer that will not answer the deletion
             raise
         except BaseException:
             await self.stop()
@@ -250,7 +250,7 @@ class OrderedConsumer:
         return info
 
     async def _create(self) -> ConsumerInfo:
-        """Subscribe and create; what failed stays :attr:`current`, for the caller to drop."""
+        """Subscribe and create; a failed consumer stays :attr:`current`, for the caller to drop."""
         connection = self._connection
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
@@ -301,7 +301,7 @@ class OrderedConsumer:
             self._forget()  # sent after the reconnect, if there is one
 
     def _halt(self) -> None:
-        """What of :meth:`stop` needs no wait: a cancelled one leaves nothing subscribed."""
+        """The part of :meth:`stop` that does not wait: even a cancelled stop leaves nothing subscribed."""
         self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -310,30 +310,30 @@ class OrderedConsumer:
         self._drop()
 
     def _forget(self) -> None:
-        """Have the consumers given up deleted, without waiting for an answer that may not come."""
+        """Ask the server to delete the abandoned consumers, without waiting for answers."""
         forget_consumers(self._js, self.stream, self._leftover)
 
     def release(self) -> None:
-        """Forget the callbacks, after :meth:`stop`: they may know this consumer, and what was received.
+        """Forget the callbacks, after :meth:`stop`: they may refer to this consumer and to received data.
 
-        Otherwise all of it would stay in memory until the garbage collector comes by.
+        Otherwise all of that would stay in memory until the next garbage collection.
         """
         self.on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
         self._placer = None
 
     def _drop(self) -> None:
-        """Listen no longer to the current consumer; :meth:`_clean` deletes it."""
+        """Stop listening to the current consumer; :meth:`_clean` deletes it."""
         incarnation, self.current = self.current, None
         self._held = None
         if incarnation is not None:
-            # Only what had not been seen before is progress: old messages can be told without an end.
+            # Only new messages are progress: a server can send old ones for ever.
             if self.stream_seq > incarnation.began or incarnation.alive or self._paused:
                 self._deadline = None
             self._leftover.append(incarnation.name)
             self._connection.unsubscribe(incarnation)
 
     async def _clean(self) -> None:
-        """Delete the consumers given up; what fails is tried next time, or expires by itself."""
+        """Delete the abandoned consumers; a failed deletion is tried again, or the consumer expires."""
         while self._leftover:
             name = self._leftover[-1]
             try:
@@ -354,11 +354,11 @@ class OrderedConsumer:
     # -- back-pressure ----------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Answer no flow control: the server stops after its window (2 to 32 MiB)."""
+        """Stop answering flow control: the server pauses after its window (2 to 32 MiB)."""
         self._paused = True
 
     def resume(self) -> None:
-        """Answer the flow control that was held back."""
+        """Answer flow control again, starting with a request held back."""
         self._paused = False
         if self._held is not None:
             reply, self._held = self._held, None
@@ -371,8 +371,8 @@ class OrderedConsumer:
         if not connection.congested:
             connection.publish(reply, b"")
             return
-        # Who does not read may ask without an end. Only the last request counts, and its answer would not go
-        # out any sooner.
+        # A server that does not read may send requests for ever. Only the last one counts, and answering it
+        # now would not send the answer any sooner.
         self._held = reply
         if self._answering is None:
             self._answering = self.loop.create_task(self._answer_later(), name="natsproto-flow-control")
@@ -384,7 +384,7 @@ class OrderedConsumer:
                 reply, self._held = self._held, None
                 self._connection.publish(reply, b"")
         except NatsError:
-            pass  # the connection has ended, which is told otherwise
+            pass  # the connection has ended, which others report
         finally:
             self._answering = None
             self._connection.flush_now()
@@ -392,7 +392,7 @@ class OrderedConsumer:
     # -- the reading side -------------------------------------------------------------------------
 
     def control(self, incarnation: _Incarnation, msg: WireMsg) -> None:
-        """A heartbeat, or a request of flow control."""
+        """Handle a heartbeat or a flow control request."""
         assert msg.header is not None
         reply = msg.reply
         if reply is None:
@@ -402,20 +402,20 @@ class OrderedConsumer:
                 self.restart()  # a gap at the end, or it has started over
                 return
             if reply is None:
-                # Servers wait for a whole interval before they say that nothing is due. Who says it at once
-                # could have one consumer after the other made, without a pause and without an end.
+                # Servers wait a whole interval before they report that nothing is due. A peer that reports it
+                # at once could make us create consumers for ever, without a pause.
                 incarnation.alive |= self.active - incarnation.since > self._heartbeat / 2
                 self._call(self._on_idle)
                 return
         if not is_flow_control(reply, self.stream, incarnation.name):
-            return  # somebody else wants us to publish there
+            return  # not from the server: somebody wants us to publish there
         if self._paused:
             self._held = reply
         else:
             self._answer(reply)
 
     def place(self, incarnation: _Incarnation, msg: WireMsg, size: int) -> Target:
-        """Where to receive a large payload, as the ``placer`` says."""
+        """Return the ``placer``'s destination of a large payload."""
         if self._placer is None or incarnation is not self.current or self.stopped:
             return None
         delivery = parse_ack_subject(msg.reply)
@@ -447,16 +447,18 @@ class OrderedConsumer:
 
     def _check(self) -> None:
         if self.loop.time() - self.active > self._heartbeat * MISSED_HEARTBEATS:
-            before = self.active  # now: a sign of life may come before the task runs
+            before = self.active  # read now: a message may come before the task runs
             self._spawn(lambda: self._verify_silence(before))
         if self.limit is not None and self._stalled(self.limit):
-            self.fail(RequestTimeoutError(f"no message of stream {self.stream!r} came, and no end of them"))
+            self.fail(
+                RequestTimeoutError(f"stream {self.stream!r} sent neither a message nor an end of them")
+            )
         self._arm()
 
     def _stalled(self, limit: float) -> bool:
-        """Whether that long no message came.
+        """Whether no message came for ``limit`` seconds.
 
-        Counted in heartbeats: an application that did not run has missed many, and checks once.
+        The time is counted in checks: an application that did not run has missed many, and makes one.
         """
         if self._paused or self._seen != self.stream_seq:
             self._seen, self._quiet = self.stream_seq, 0
@@ -465,7 +467,7 @@ class OrderedConsumer:
         return self._quiet > MISSED_HEARTBEATS and self._quiet * self._heartbeat >= limit
 
     def _spawn(self, work: Callable[[], Coroutine[object, None, None]]) -> None:
-        """Run ``work`` unless something runs that will make a new consumer anyway."""
+        """Run ``work`` unless a task runs already, which will create a new consumer anyway."""
         if not self.stopped and (self._task is None or self._task.done()):
             self._task = self.loop.create_task(work(), name="natsproto-ordered")
             self._task.add_done_callback(self._task_done)
@@ -483,12 +485,10 @@ class OrderedConsumer:
         while True:
             reads = self._reads()
             try:
-                await self._js.client.flush(
-                    PONG_TIMEOUT
-                )  # all that the server had sent is processed after this
+                await self._js.client.flush(PONG_TIMEOUT)  # then all that the server had sent is processed
                 break
             except NatsError:
-                # On a slow link the answer waits behind a large message, as long as bytes come.
+                # On a slow link the answer waits behind a large message, while bytes keep coming.
                 if self.active != before or self._reads() == reads or self.loop.time() > end:
                     break
         if self.current is not None and self.active == before:
@@ -502,7 +502,7 @@ class OrderedConsumer:
         return -1 if session is None else session.reads
 
     def restart(self) -> None:
-        """Give the current consumer up, and make a new one from after the last message delivered."""
+        """Abandon the current consumer, and create a new one from after the last message delivered."""
         if not self.stopped:
             self._drop()
             self._call(self._on_restart)
@@ -532,7 +532,7 @@ class OrderedConsumer:
                     await self._check_stream()
                     await self._create()
                     if failure is not None:
-                        await self._clean()  # not sooner: what was not answered may wait for a dead server
+                        await self._clean()  # only now: an unanswered deletion may wait for a dead server
             except (ConnectionClosedError, StreamNotFoundError):
                 raise
             except NatsError as exc:
@@ -544,10 +544,10 @@ class OrderedConsumer:
             else:
                 if self.current is not None:
                     return
-                failure = None  # a gap during the creation: once more
+                failure = None  # a gap during the creation: try again
 
     async def _check_stream(self) -> None:
-        """A stream made anew starts its sequences anew: waiting for ours to come would be silence."""
+        """Fail if the stream was recreated: its sequences start over, and ours might never come."""
         if self._created is None:
             return
         info = await self._js.stream_info(self.stream)
@@ -555,7 +555,7 @@ class OrderedConsumer:
             raise StreamNotFoundError(404, 10059, f"stream {self.stream} was deleted and created again")
 
     def fail(self, exc: BaseException) -> None:
-        """Go on no longer, and say so. Idempotent."""
+        """Stop, and report ``exc`` to ``on_failure``. Idempotent."""
         if not self.stopped:
             self.stopped = True
             if self._timer is not None:

@@ -1,8 +1,8 @@
-"""Publishing into streams: one message with its acknowledgement, and a window of many.
+"""Publishing many messages to a stream: a window of unacknowledged ones.
 
-The window is bounded in bytes: the server queues at most 128 MiB or 100 000 messages a stream and drops
-what exceeds it, so a bound in messages alone is no bound. A payload's buffer is held, unchanged, until its
-acknowledgement: the window is the replay buffer.
+The window is limited in bytes, not only in messages: the server queues at most 128 MiB or 100 000 messages
+per stream and drops what exceeds that. A payload's buffer is kept, unchanged, until its acknowledgement: the
+window is the replay buffer.
 """
 
 from __future__ import annotations
@@ -32,59 +32,59 @@ if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
 
 DEFAULT_WINDOW = 8 * 1024 * 1024
-"""Unacknowledged bytes; more than 16 MiB gains nothing and strains the server's ingest queue."""
+"""Bytes unacknowledged at a time; more than 16 MiB gains nothing and strains the server's ingest queue."""
 
 MAX_MESSAGES = 4096
-"""Unacknowledged messages, for tiny ones."""
+"""Messages unacknowledged at a time; limits tiny ones."""
 
-ALONE = 2
-"""Up to so many open requests nothing is gained by gathering the frames of a whole turn of the loop."""
+FEW_REQUESTS = 2
+"""Open requests up to which frames are flushed at once: gathering those of a loop iteration gains nothing."""
 
 DEFAULT_PROGRESS = 15.0
 """Seconds without any acknowledgement after which a window gives up."""
 
-LOOKS = 10
-"""Within its progress timeout a window looks so often whether anything came: that exactly it is kept."""
+CHECKS = 10
+"""Checks for acknowledgements per progress timeout: they make the timeout exact to a tenth."""
 
-ASK_AFTER = 2
-"""After so many looks in vain the server is asked for a sign of life (PING)."""
+PING_AFTER = 2
+"""Checks in a row without an acknowledgement after which the server is sent a PING."""
 
 LOST_AFTER = 6
-"""After so many, what was sent before a PING that has been answered counts as lost (a leader that stepped
-down drops what it had not stored): what is left of the time is for sending it again. A server that does not
-answer the PING gets all the time: it may be stopped, and go on."""
+"""Checks in a row without one after which messages count as lost if the PING was answered (a leader that
+steps down drops what it has not stored): the rest of the time is for sending them again. A server that does
+not answer the PING gets the whole time: it may be suspended, and continue."""
 
 
 MAX_DOUBTS = 65536
-"""Sequences of unexpected answers that are remembered; whoever sends more is no way that doubles a few."""
+"""Sequences of unexpected answers that are remembered; more of them are an attack, not a few duplicates."""
 
 
 class OutOfOrderError(NatsError):
-    """Acknowledged sequences did not rise with the order of publishing: the stream's order is not ours."""
+    """Acknowledged sequences did not rise in the order of publishing: the stream has another order."""
 
 
 class PublishWindow(ReplySlot):
-    """Publishes to one subject of one stream, many unacknowledged at a time, in order.
+    """Publishes to one subject of one stream, in order, with many messages unacknowledged at a time.
 
-    After the first failure nothing more is sent: ``failure`` says why, :meth:`publish` and
-    :meth:`settle` raise it, and ``unproven`` holds every payload from the first one that is not part
-    of the acknowledged, rising prefix. One instance belongs to one task; close it when done.
+    After the first failure nothing more is sent: ``failure`` has the error, :meth:`publish` and
+    :meth:`settle` raise it, and ``unproven`` has every payload from the first one that is not part of the
+    acknowledged prefix with rising sequences. An instance belongs to one task; close it when done.
 
-    An answer that nobody waits for (a second one to the same message, or to none) changes nothing but
-    ``doubts``, which gets the sequence it names, 0 when that says nothing: something on the way doubles
-    messages or acknowledgements, or somebody forges them. Then what is stored must be looked at before it
-    is relied upon. The sequences are hints and no more.
+    An unexpected answer (a second one to the same message, or one to no message) changes only ``doubts``: its
+    sequence is added, or 0 when that tells nothing. Something on the way duplicates messages or
+    acknowledgements, or somebody forges them; so check what is stored before you rely on it. The sequences
+    are only hints.
 
     Args:
         client: the connection.
         subject: where to publish (checked, bytes).
-        stream: whose acknowledgements count; a name alone = in any domain.
+        stream: the stream whose acknowledgements count; a name alone = in any domain.
         max_bytes: unacknowledged payload bytes (8 MiB).
         progress_timeout: seconds without an acknowledgement before it fails (15); it may be changed later.
-        first: index of the first publish (after a repair, indexes go on).
+        first: index of the first publish (after a repair, the indexes continue).
         last_seq: the sequence acknowledged last, which the next ones must exceed.
-        header: an encoded header block every message carries.
-        doubts: where to note unexpected answers (a set of its own).
+        header: an encoded header block for every message.
+        doubts: the set for unexpected answers (default: a new one).
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class PublishWindow(ReplySlot):
         "_acks",
         "_connection",
         "_draining",
-        "_inflight",  # indexes whose answer is still to come
+        "_inflight",  # indexes of unanswered messages
         "_inflight_bytes",
         "_loop",
         "_mux",
@@ -100,7 +100,7 @@ class PublishWindow(ReplySlot):
         "_next_index",
         "_pong",
         "_quiet",
-        "_recent",  # sequences of the newest of the acknowledged prefix
+        "_recent",  # sequences of the newest messages of the acknowledged prefix
         "_seen",
         "_waiter",
         "doubts",
@@ -128,7 +128,7 @@ class PublishWindow(ReplySlot):
         doubts: set[int] | None = None,
     ) -> None:
         super().__init__(subject)
-        check_names(subject, b"r" * client.reply_length)  # here, not with a message half under way
+        check_names(subject, b"r" * client.reply_length)  # now, before the first message
         self._acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
         self.stream: str = self._acks.stream
         self.header: bytes = header
@@ -150,7 +150,7 @@ class PublishWindow(ReplySlot):
         self._waiter: asyncio.Future[None] | None = None
         self._draining: asyncio.Timeout | None = None
         self._seen = 0
-        self._quiet = 0  # looks in a row at which nothing had come
+        self._quiet = 0  # checks in a row without an acknowledgement
         self._pong: asyncio.Future[None] | None = None
         self._mux = connection.mux
         self._mux.open(self)
@@ -159,7 +159,7 @@ class PublishWindow(ReplySlot):
 
     @property
     def acknowledged(self) -> int:
-        """The index up to which (exclusive) everything is acknowledged in order."""
+        """The index below which everything is acknowledged in order."""
         return self._next_ack
 
     @property
@@ -169,22 +169,22 @@ class PublishWindow(ReplySlot):
 
     @property
     def newest(self) -> list[int]:
-        """The sequences of the newest acknowledged messages, at least of what can be in flight at once."""
+        """The sequences of the newest acknowledged messages, at least as many as can be in flight at once."""
         return [*self._recent, *self._acked_early.values()]
 
     async def publish(self, payload: Buffer) -> None:
-        """Send one message; waits while the window is full or the network does not keep up.
+        """Send one message; wait while the window is full or the network does not keep up.
 
         The buffer must not change until it is acknowledged (at the latest when :meth:`settle` returns).
 
         Raises:
-            LocalProtocolError, MaxPayloadError: refused, nothing was sent; the window goes on.
+            LocalProtocolError, MaxPayloadError: refused, nothing was sent; the window stays usable.
             NatsError: the window has failed, see ``failure``.
         """
         if type(payload) not in (bytes, bytearray) and not (
             type(payload) is memoryview and payload.ndim == payload.itemsize == 1 and payload.c_contiguous
         ):
-            payload = as_payload(payload)  # len() is its bytes
+            payload = as_payload(payload)  # its len() is its size in bytes
         size = len(payload)
         check_loop(self._connection.home)
         self._connection.check_size(len(self.header), size)
@@ -198,27 +198,27 @@ class PublishWindow(ReplySlot):
             raise self.failure
         connection = self._connection
         if connection.session is None:
-            # Never through the reconnect buffer: what was stored must be looked up first.
+            # Never through the reconnect buffer: what was stored must be read first.
             connection.check_open()
             self.failure = StaleConnectionError("not connected")
             raise self.failure
         index = self._next_index
         self._next_index = index + 1
-        if not index & (MAX_MESSAGES - 1):  # now and then
+        if not index & (MAX_MESSAGES - 1):  # once per MAX_MESSAGES
             del self._recent[:-MAX_MESSAGES]
         self.unproven[index] = payload
         self._inflight.add(index)
         self._inflight_bytes += size
         connection.publish(self.subject, payload, b"%b.%d" % (self.inbox, index), self.header)
         if self.deadline == inf:
-            self._mux.arm(self, self.progress_timeout / LOOKS)
+            self._mux.arm(self, self.progress_timeout / CHECKS)
         if connection.congested:
             await self._drain()
 
     async def _drain(self) -> None:
-        """Wait until the network takes more, or the window has failed: the next call says so.
+        """Wait until the network takes more, or until the window fails, which the next call raises.
 
-        The connection alone is no bound for that: it lives on while anything at all gets through.
+        The connection sets no limit for this wait: it stays alive while any bytes get through.
         """
         try:
             async with asyncio.timeout(None) as self._draining:
@@ -234,7 +234,7 @@ class PublishWindow(ReplySlot):
         Raises:
             NatsError: the window has failed; everything in flight has been answered or given up.
         """
-        if len(self._mux) <= ALONE:
+        if len(self._mux) <= FEW_REQUESTS:
             self._connection.flush_now()
         while self._inflight and self.failure is None:
             await self._wait()
@@ -242,7 +242,7 @@ class PublishWindow(ReplySlot):
             raise self.failure
 
     async def quiesce(self, timeout: float) -> None:
-        """After a failure: wait, at most ``timeout`` seconds, for the answers still to come."""
+        """After a failure: wait, at most ``timeout`` seconds, for the missing answers."""
         try:
             async with asyncio.timeout(timeout):
                 while self._inflight:
@@ -256,7 +256,7 @@ class PublishWindow(ReplySlot):
         self._give_up(NatsError("the publish window is closed"))
 
     def _wait(self) -> asyncio.Future[None]:
-        """What to await for the next answer, or failure."""
+        """Return the future of the next answer, or failure."""
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
@@ -276,7 +276,7 @@ class PublishWindow(ReplySlot):
         try:
             seq = self._seq(msg)
         except NatsError as exc:
-            # By these two it is not answered: the stream's own is still to come.
+            # These two do not answer the message: the stream's own answer is still missing.
             if not isinstance(exc, WrongStreamError | RemoteProtocolError):
                 inflight.remove(index)
                 self._inflight_bytes -= len(self.unproven[index])
@@ -305,12 +305,12 @@ class PublishWindow(ReplySlot):
         return ack.seq
 
     def _doubt(self, index: int, msg: WireMsg) -> None:
-        """An answer nobody waits for; see the class."""
+        """Note an unexpected answer; see the class."""
         seq = 0
         try:
             ack = self._acks.parse(msg.payload)
         except WrongStreamError as exc:
-            self._fail(exc)  # another domain stores what is sent here
+            self._fail(exc)  # another domain stores our messages
         except NatsError:
             pass
         else:
@@ -339,12 +339,12 @@ class PublishWindow(ReplySlot):
         return len(self._inflight)
 
     def on_lost(self, exc: BaseException) -> None:
-        # With nothing in flight nothing is unknown: after a reconnect the window goes on.
+        # With nothing in flight nothing is in doubt: the window stays usable after a reconnect.
         if self._inflight or not isinstance(exc, ConnectionError):
             self._give_up(exc if isinstance(exc, NatsError) else NatsError(str(exc)))
 
     def _give_up(self, exc: NatsError) -> None:
-        """Fail, and wait for no answer any more."""
+        """Fail, and wait for no more answers."""
         self._inflight.clear()
         self._inflight_bytes = 0
         self._fail(exc)
@@ -358,8 +358,8 @@ class PublishWindow(ReplySlot):
 
     @property
     def silent(self) -> float:
-        """Seconds, about, since an acknowledgement came, or since the first message while none has."""
-        return self._quiet * self.progress_timeout / LOOKS
+        """Seconds (about) since the last acknowledgement, or since the first message if there was none."""
+        return self._quiet * self.progress_timeout / CHECKS
 
     def on_timeout(self) -> None:
         if self.failure is not None:
@@ -370,15 +370,15 @@ class PublishWindow(ReplySlot):
         else:
             self._quiet += 1
         session = self._connection.session
-        if self._quiet == ASK_AFTER and session is not None:
+        if self._quiet == PING_AFTER and session is not None:
             self._pong = self._loop.create_future()
             session.ping(self._pong)
         answered = self._pong is not None and self._pong.done()
-        if self._quiet >= LOOKS or (answered and self._quiet >= LOST_AFTER):
+        if self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
             waited = self.silent
             self._give_up(
                 RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited:.2g} s")
             )
             self._connection.probe()
         elif self._inflight:
-            self._mux.arm(self, self.progress_timeout / LOOKS)
+            self._mux.arm(self, self.progress_timeout / CHECKS)

@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from .context import JetStreamContext
 
 GRACE = 1.0
-"""Seconds beyond the server's own expiry before a fetch ends by itself."""
+"""Seconds that a fetch waits beyond the server's own expiry."""
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
-"""Seconds between fetches that end without messages before their time."""
+"""Seconds between fetches that end early without messages: the first pause, and the longest."""
 
 _PLAIN_ENDS = ("Batch Completed", "Leadership Change", "Server Shutdown")
-"""Texts of 409 after which the next fetch does as well as any."""
+"""Texts of status 409 that are no error: the next fetch may succeed."""
 
 
 class _Fetch(Handler):
     """Collects one fetch.
 
-    It has a subscription of its own: messages come with the subject they were published on, so that the
-    inbox of all requests could not tell whose they are.
+    It has its own subscription: messages come with the subject they were published on, so the shared inbox
+    of requests could not tell which fetch they belong to.
     """
 
     __slots__ = ("client", "consumer", "done", "failure", "msgs", "request", "room", "waiter", "wanted")
@@ -72,10 +72,10 @@ class _Fetch(Handler):
             return
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or (delivery.stream, delivery.consumer) != self.consumer:
-            return  # another stream's consumer may have the same name, and deliver where its maker wants
+            return  # of another stream's consumer: its creator chose its name and where it delivers
         if self.room < 0:
             self.finish(
-                RemoteProtocolError(f"more comes from consumer {brief(self.consumer[1])} than was asked for")
+                RemoteProtocolError(f"consumer {brief(self.consumer[1])} sends more than was asked for")
             )
             return
         self.room -= len(msg.payload) + len(msg.header or b"")
@@ -87,7 +87,7 @@ class _Fetch(Handler):
     def _status(self, block: bytes) -> None:
         status = status_of(block)
         if status is None or status == 100:
-            return  # 100: heartbeat
+            return  # 100 is a heartbeat
         text = block.partition(b"\r\n")[0].decode("ascii", "replace")
         failure: NatsError | None = None
         if status == 503:
@@ -143,24 +143,24 @@ class PullConsumer:
     ) -> list[JetStreamMsg]:
         """Fetch up to ``batch`` messages.
 
-        Returns what came within ``timeout`` seconds, ``[]`` when nothing did: an empty stream is no error.
+        Returns the messages that came within ``timeout`` seconds. An empty stream is no error: ``[]``.
 
         Args:
-            batch: how many at the most.
-            timeout: seconds to wait for them; a lost connection is waited for as long.
-            max_bytes: bound of the batch in bytes. Not for consumers with the deliver policy
-                ``last_per_subject``, whatever their ack policy: the message that does not fit is never
-                delivered (seen with nats-server 2.9.10 and 2.15.1). Others begin the next batch with it.
-            no_wait: return at once with what there is.
+            batch: the most messages to fetch.
+            timeout: seconds to wait for them, and before that for a lost connection to come back.
+            max_bytes: most bytes of the batch. Do not use it with the deliver policy ``last_per_subject``,
+                whatever the ack policy: the message that does not fit is never delivered (seen with
+                nats-server 2.9.10 and 2.15.1). Other consumers begin the next batch with it.
+            no_wait: return at once with the messages that are available.
 
         Raises:
             ConsumerNotFoundError: the consumer is gone.
-            APIError: the server refuses the request (a bound of the consumer, or ``max_bytes`` below the
-                next message).
+            APIError: the server refuses the request (a limit of the consumer, or the next message exceeds
+                ``max_bytes``).
             NoRespondersError: the consumer has no leader at the moment.
             RemoteProtocolError: more than ``max_bytes`` came.
             StaleConnectionError: the connection was lost before any message came.
-            RequestTimeoutError: the server did not even say that there is nothing.
+            RequestTimeoutError: the server did not answer at all.
         """
         if batch < 1 or timeout <= 0:
             raise ConfigError("a fetch needs a positive batch and timeout")
@@ -172,7 +172,7 @@ class PullConsumer:
         if max_bytes is not None:
             request["max_bytes"] = max_bytes
         if no_wait:
-            request["no_wait"] = True  # with an expiry the server would wait after all
+            request["no_wait"] = True  # with an expiry, too, the server would wait after all
         else:
             request["expires"] = int(timeout * 1e9)
         connection = client.connection
@@ -198,16 +198,16 @@ class PullConsumer:
             raise fetch.failure
         if fetch.failure is not None and not fetch.msgs:
             if isinstance(fetch.failure, NoRespondersError | RequestTimeoutError):
-                # Servers before 2.10 say nothing when the consumer does not exist, later ones 503.
+                # If the consumer does not exist, servers before 2.10 send no answer, later ones 503.
                 await self._js.consumer_info(self.info.stream, self.name)
             raise fetch.failure
         return fetch.msgs
 
     async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncIterator[JetStreamMsg]:
-        """Iterate for ever, fetching ``batch`` at a time; break out to stop.
+        """Iterate for ever, fetching ``batch`` messages at a time; break out of the loop to stop.
 
-        A fetch that ends without messages before its time (a leader that changes, or somebody who answers in
-        its place) is followed by a pause of up to a second.
+        After a fetch that ends early without messages (the leader changes, or somebody else answers in its
+        place) it pauses for up to a second.
         """
         clock = asyncio.get_running_loop().time
         pause = 0.0

@@ -1,4 +1,4 @@
-"""Acknowledgements: of what was published (PubAck), and the subject that acknowledges a delivery (ADR-15)."""
+"""Acknowledgements of publishes (PubAck), and the reply subjects that acknowledge deliveries (ADR-15)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .errors import api_error
 from .models import PubAck
 
 ANY_DOMAIN = "*"
-"""In :class:`AckCheck`: whatever domain (none is called that)."""
+"""For :class:`AckCheck`: accept any domain (no domain has this name)."""
 
 
 _usual_ack = re.compile(
     rb'\{"stream":"([0-9A-Za-z_-]+)"(?:, ?"domain": ?"([0-9A-Za-z_-]+)")?, ?"seq": ?([1-9][0-9]{0,17})'
     rb'(, ?"duplicate": ?true)?\}'
 ).fullmatch
-"""What servers write, 2.9 with spaces; everything else is left to the JSON parser."""
+"""What servers write (2.9 with spaces); the JSON parser handles everything else."""
 
 
 def parse_pub_ack(payload: bytes | bytearray | memoryview) -> PubAck:
@@ -32,7 +32,7 @@ def parse_pub_ack(payload: bytes | bytearray | memoryview) -> PubAck:
 
     Raises:
         APIError: the server refused the message.
-        RemoteProtocolError: no acknowledgement at all.
+        RemoteProtocolError: not an acknowledgement.
     """
     usual = _usual_ack(payload)
     if usual is not None:
@@ -51,7 +51,7 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
     stream, seq = document.get("stream"), document.get("seq")
     if not isinstance(stream, str) or not is_number(seq):
         raise RemoteProtocolError(
-            "an answer to a publish is no acknowledgement: is the subject bound to a stream?"
+            "the answer to a publish is not an acknowledgement: is the subject bound to a stream?"
         )
     domain = document.get("domain")
     return PubAck(stream, seq, document.get("duplicate") is True, domain if isinstance(domain, str) else None)
@@ -59,14 +59,14 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
 
 @lru_cache(maxsize=16)
 def plain_ack_head(stream: str, domain: str | None = None) -> bytes:
-    """An acknowledgement without anything unusual is this, the sequence and a brace."""
+    """Return the start of a plain acknowledgement; only the sequence and a brace follow it."""
     if domain is None:
         return b'{"stream":%b,"seq":' % dumps_str(stream)
     return b'{"stream":%b,"domain":%b,"seq":' % (dumps_str(stream), dumps_str(domain))
 
 
 def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
-    """The sequence in an acknowledgement that has nothing unusual about it, else 0."""
+    """Return the sequence in a plain acknowledgement that starts with ``head``; 0 for any other one."""
     if type(payload) is bytes and payload.startswith(head) and payload.endswith(b"}"):
         digits = payload[len(head) : -1]
         if digits.isdigit() and len(digits) < 20 and digits[0] != 48:  # JSON has no leading zeros
@@ -75,18 +75,18 @@ def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
 
 
 class AckCheck:
-    """Whose acknowledgement counts: one that names this stream, in this domain.
+    """Decides which acknowledgements count: those that name this stream, in this domain.
 
-    Everybody who may read a subject sees where the answers to its messages go and can send one; and a stream
-    of the same name in another domain (of a hub or a leaf node) takes, and acknowledges, the same messages.
-    Hence the rule for all that builds on answers: **no delete, purge or publish is decided by unverified
-    input.** An acknowledgement counts once, for the message whose token it came to, and only if it passes
-    here. The sequence in any other is at most a hint where to look; a message is deleted by its sequence only
-    after it has been read at the leader and is ours.
+    Every client that may read a subject sees the reply subjects of its messages and can answer them; and a
+    stream of the same name in another domain (of a hub or a leaf node) stores, and acknowledges, the same
+    messages. Hence the rule for all that builds on answers: **no delete, purge or publish is decided by
+    unverified input.** An acknowledgement counts once, for the message whose token it names, and only if it
+    passes here. The sequence in any other one is at most a hint where to look; a message is deleted by its
+    sequence only after it has been read at the leader and is ours.
 
     Args:
         stream: the stream's name.
-        domain: its JetStream domain as ``STREAM.INFO`` names it; ``None`` = none, :data:`ANY_DOMAIN` = not
+        domain: its JetStream domain as ``STREAM.INFO`` reports it; ``None`` = none, :data:`ANY_DOMAIN` = not
             known.
     """
 
@@ -100,13 +100,12 @@ class AckCheck:
     def parse(self, payload: bytes | bytearray | memoryview) -> PubAck:
         """Parse an acknowledgement and make sure that it is the stream's own.
 
-        A refusal names no domain: whether another domain's stream of the same name has refused the message
-        cannot be told.
+        A refusal names no domain, so it may come from a stream of the same name in another domain.
 
         Raises:
-            APIError: the message was refused, as far as can be told by this stream.
-            WrongStreamError: another stream, or another domain's, answers.
-            RemoteProtocolError: no acknowledgement at all.
+            APIError: the message was refused, as far as can be known by this stream.
+            WrongStreamError: another stream, or the stream of another domain, answered.
+            RemoteProtocolError: not an acknowledgement.
         """
         seq = plain_ack_seq(payload, self.head)
         if seq:
@@ -125,7 +124,7 @@ class AckCheck:
     def _wrong(self, stream: str, domain: str | None, what: str) -> WrongStreamError:
         wanted = None if self.domain == ANY_DOMAIN else self.domain
         return WrongStreamError(
-            f"{what} {_place(stream, domain)}; expected was {_place(self.stream, wanted)}",
+            f"{what} {_described(stream, domain)}; expected {_described(self.stream, wanted)}",
             stream=stream,
             domain=domain,
             expected_stream=self.stream,
@@ -133,12 +132,12 @@ class AckCheck:
         )
 
 
-def _place(stream: str, domain: str | None) -> str:
+def _described(stream: str, domain: str | None) -> str:
     return f"stream {brief(stream)}" + ("" if domain is None else f" of domain {brief(domain)}")
 
 
 class Delivery:
-    """Facts from a ``$JS.ACK.…`` reply subject."""
+    """What a ``$JS.ACK.…`` reply subject says about a delivery."""
 
     __slots__ = (
         "_delivered",
@@ -174,7 +173,7 @@ class Delivery:
     @property
     def delivered(self) -> int:
         """How often the message was delivered, this time included."""
-        return int(self._delivered)  # only now: a long list has no use for it
+        return int(self._delivered)  # parsed on demand: listing many messages does not need it
 
     def __repr__(self) -> str:
         return (
@@ -184,7 +183,7 @@ class Delivery:
 
 
 def parse_ack_subject(reply: bytes | None) -> Delivery | None:
-    """Parse a reply subject; ``None`` when it is no acknowledgement subject.
+    """Parse a reply subject; ``None`` when it is not an acknowledgement subject.
 
     Two forms exist::
 
@@ -205,7 +204,7 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
     digits = b"".join((delivered, stream_seq, consumer_seq, time_ns, num_pending))
     if not digits.isdigit() or not delivered:
         return None
-    # Beside a time of 19 digits, 22 of four numbers leave none of them more than 19.
+    # With a time of 19 digits, at most 22 digits are left for four numbers: none has more than 19.
     if (len(time_ns) != 19 or len(digits) > 41) and not _fit(
         delivered, stream_seq, consumer_seq, time_ns, num_pending
     ):
@@ -226,20 +225,20 @@ def parse_ack_subject(reply: bytes | None) -> Delivery | None:
 
 
 def _fit(*numbers: bytes) -> bool:
-    """Whether all are numbers that a server counts with: of 64 bits."""
+    """Whether all are unsigned 64-bit numbers, as servers use."""
     return all(0 < len(each) <= 20 and int(each) < 1 << 64 for each in numbers)
 
 
 def is_flow_control(reply: bytes, stream: str, consumer: str) -> bool:
-    """Whether a server asks on that subject for the flow control of that consumer.
+    """Whether ``reply`` is a subject on which a server expects the flow control answers of that consumer.
 
     Two forms exist::
 
         $JS.FC.<stream>.<consumer>.<token>
         $JS.FC.<domain>.<account>.<stream>.<consumer>.<token>            servers with ``js_ack_fc_v2``
 
-    Anybody may send a request that names any other subject: whoever answers it publishes there. One that is
-    too long for a line is no server's.
+    The check matters because anybody may send a request with any reply subject, and answering it publishes
+    there. No server sends a subject that is too long for a control line.
     """
     tokens = reply.split(b".")
     return (

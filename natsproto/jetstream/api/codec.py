@@ -1,4 +1,4 @@
-"""JSON in and out of the JetStream API, with the limits that keep a hostile peer harmless."""
+"""JSON of the JetStream API, with limits that keep a hostile peer harmless."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..._values import brief
 from ...errors import LocalProtocolError, RemoteProtocolError
 
 MAX_DOCUMENT = 64 * 1024 * 1024
-"""Bytes of a message, or of a page of a listing; a page of 100 000 subjects is far below."""
+"""Bytes of a message, or of one page of a listing; a page of 100 000 subjects is far smaller."""
 
 MAX_ANSWER = 4 * 1024 * 1024
-"""Bytes of any other answer. The largest part is a configuration, with the subjects and metadata it names."""
+"""Bytes of any other answer. Most of them are a configuration, with its subjects and metadata."""
 
 MAX_VALUES = 500_000
-"""Values of one answer. A page has 100 000 subjects at most; an empty list takes 64 bytes as an object."""
+"""Values in one answer. A page has at most 100 000 subjects; two bytes of JSON can become 64 of memory."""
 
 FEW = 256 * 1024
-"""Bytes of an answer whose values are not counted: there is no room for many."""
+"""Bytes up to which the values of an answer are not counted: so few bytes cannot hold many."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = 4_000_000_000_000_000_000  # ns, the year 2096: up to here seconds as a float tell the microseconds
@@ -35,7 +35,7 @@ def dumps(document: Mapping[str, object]) -> bytes:
     """Return compact UTF-8 JSON.
 
     Raises:
-        LocalProtocolError: a text in it is no Unicode, or it is nested too deeply.
+        LocalProtocolError: a text in it is not valid Unicode, or it is nested too deeply.
     """
     try:
         return _encode(document).encode()
@@ -44,7 +44,7 @@ def dumps(document: Mapping[str, object]) -> bytes:
 
 
 def dumps_str(text: str) -> bytes:
-    """Return ``text`` as a JSON string, as :func:`dumps` writes it, at a tenth of the cost of a document."""
+    """Return ``text`` as a JSON string, spelled as by :func:`dumps`, but ten times faster than a document."""
     try:
         return encode_basestring(text).encode()
     except UnicodeEncodeError as exc:
@@ -59,8 +59,8 @@ def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> 
     """Parse an API answer of at most ``limit`` bytes, by default :data:`MAX_ANSWER`.
 
     Raises:
-        RemoteProtocolError: not JSON, not an object, too large, too deep, or of too many values; or a text
-            has half a surrogate pair, as no server's has: it could be used in no request.
+        RemoteProtocolError: it is not JSON, not an object, too large, too deep, or has too many values; or a
+            text has half a surrogate pair: no server sends that, and no request could carry it.
     """
     size = len(payload)
     if size > (MAX_ANSWER if limit is None else limit):
@@ -80,11 +80,11 @@ def loads(payload: bytes | bytearray | memoryview, limit: int | None = None) -> 
 
 
 def _values(text: bytes) -> int:
-    """How many values a document has at most: each but the first follows a comma or opens a list or object.
+    """Return an upper bound for the values of a document: all but the first follow ``,``, ``[`` or ``{``.
 
-    Subjects may have these characters, too: strings are left out.
+    Strings are left out, because subjects may have these characters, too.
     """
-    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")  # what is left of quotes, begins or ends a string
+    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")  # every quote left begins or ends a string
     strings = text.count(b'"') // 2
     if strings > 2 * MAX_VALUES:  # names and values
         return strings
@@ -93,45 +93,45 @@ def _values(text: bytes) -> int:
 
 
 def is_number(value: object) -> TypeGuard[int]:
-    """Whether a value is what servers count with: a number of 64 bits, not negative."""
+    """Whether a value is an unsigned 64-bit number, as servers use for counts and sequences."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
 def number(document: Mapping[str, object], key: str) -> int:
-    """What an answer counts under ``key``; 0 when it says nothing of it, as some versions do.
+    """Return the number under ``key``; 0 when it is absent, as in some server versions.
 
     Raises:
-        RemoteProtocolError: it is no such number.
+        RemoteProtocolError: it is not an unsigned 64-bit number.
     """
     value = document.get(key, 0)
     if not is_number(value):
-        raise RemoteProtocolError(f"an API answer has {key!r} that is no number of 64 bits")
+        raise RemoteProtocolError(f"an API answer has {key!r} that is not an unsigned 64-bit number")
     return value
 
 
 def to_ns(value: timedelta) -> int:
-    """Nanoseconds of a ``timedelta``, exactly."""
+    """Return a ``timedelta`` in nanoseconds, exactly."""
     return (value.days * 86_400 + value.seconds) * 1_000_000_000 + value.microseconds * 1000
 
 
 def from_ns(value: object) -> timedelta | None:
-    """A ``timedelta`` from nanoseconds, cut to microseconds; ``None`` for what is no positive int64."""
+    """Return a ``timedelta`` from nanoseconds, cut to microseconds; ``None`` if not a positive int64."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 63:
         return None
     return timedelta(microseconds=value // 1000)
 
 
 def parse_time(text: object) -> datetime:
-    """An aware UTC ``datetime`` from the server's RFC 3339 (nanoseconds are cut to microseconds).
+    """Return an aware UTC ``datetime`` from the server's RFC 3339 text (nanoseconds are cut to microseconds).
 
     Raises:
-        RemoteProtocolError: no such text.
+        RemoteProtocolError: not such a text.
     """
     if isinstance(text, bytes):
         text = text.decode("ascii", "replace")
     if isinstance(text, str):
         try:
-            time = datetime.fromisoformat(text)  # the usual form is understood as it is
+            time = datetime.fromisoformat(text)  # parses the usual form
             if time.tzinfo is UTC:
                 return time
         except ValueError:
@@ -149,10 +149,10 @@ def parse_time(text: object) -> datetime:
 
 
 def time_from_ns(ns: int) -> datetime:
-    """An aware UTC ``datetime`` from nanoseconds since the epoch; less than a microsecond is cut off.
+    """Return an aware UTC ``datetime`` from nanoseconds since the epoch, cut to microseconds.
 
     Raises:
-        RemoteProtocolError: more than a ``datetime`` holds.
+        RemoteProtocolError: a ``datetime`` cannot hold it.
     """
     if 0 <= ns < _EXACT:
         return datetime.fromtimestamp(ns // 1000 / 1e6, UTC)

@@ -48,7 +48,7 @@ class StreamNameInUseError(APIError):
 
 
 class StreamSealedError(APIError):
-    """The stream is sealed: it takes and removes nothing."""
+    """The stream is sealed: nothing can be stored or removed."""
 
     codes: ClassVar[tuple[int, ...]] = (10109,)
 
@@ -72,7 +72,7 @@ class ConsumerExistsError(APIError):
 
 
 class MaxConsumersError(APIError):
-    """The stream or account has as many consumers as it may have."""
+    """The stream or account has reached its limit of consumers."""
 
     codes: ClassVar[tuple[int, ...]] = (10026,)
 
@@ -84,42 +84,42 @@ class MessageNotFoundError(APIError):
 
 
 class MessageDeleteError(APIError):
-    """A message could not be deleted; perhaps because it is not there any more: read it to know."""
+    """A message could not be deleted, perhaps because it no longer exists: read it to find out."""
 
     codes: ClassVar[tuple[int, ...]] = (10057,)
 
 
 class WrongLastSequenceError(APIError):
-    """A compare-and-set lost."""
+    """A compare-and-set failed: the stream or subject has another last sequence than expected."""
 
     codes: ClassVar[tuple[int, ...]] = (10071, 10164)
 
     @property
     def last(self) -> int | None:
-        """The sequence that the server has, ``None`` when it did not say."""
+        """The last sequence that the server has; ``None`` when it did not say."""
         match = re.search(r"sequence: (\d{1,19})$", self.description)
         return None if match is None else int(match[1])
 
 
 class StorageFullError(APIError):
-    """A limit of the stream, the account or the server is reached; nothing was stored. Never worth a retry.
+    """A limit of the stream, the account or the server is reached; nothing was stored. A retry is pointless.
 
-    10077 the stream's own limits, 10002 the account's storage, 10023 the server's; 10028 and 10047 memory
-    and disk that a stream wants to reserve; 10027 the account's number of streams, 10053 and 10122 its other
-    limits.
+    10077: the stream's own limits; 10002: the account's storage; 10023: the server's storage; 10028 and
+    10047: memory and disk that a stream wants to reserve; 10027: the account's number of streams; 10053 and
+    10122: its other limits.
     """
 
     codes: ClassVar[tuple[int, ...]] = (10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122)
 
 
 class MessageTooLargeError(APIError):
-    """Above the stream's ``max_msg_size``, or headers above 64 KiB."""
+    """The message is above the stream's ``max_msg_size``, or its headers are above 64 KiB."""
 
     codes: ClassVar[tuple[int, ...]] = (10054, 10097)
 
 
 class TemporarilyUnavailableError(APIError):
-    """Worth a retry: no leader, too many requests, the same message id in process."""
+    """A retry may succeed: no leader, too many requests, or the same message id is being processed."""
 
     codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10158, 10163, 10167)
 
@@ -143,15 +143,15 @@ def _by_code() -> dict[int, type[APIError]]:
 _CLASSES = _by_code()
 
 NO_SUITABLE_PEERS = 10005
-"""Some reasons for it last (tags, space), others pass (a peer that is offline)."""
+"""Error code with lasting reasons (tags, space) and passing ones (a peer that is offline)."""
 
 
 BATCHES_IN_FLIGHT = 10210
-"""Too many batches were begun and not ended; the server forgets them after seconds."""
+"""Error code for too many unfinished batches; the server forgets them after a few seconds."""
 
 
 def api_error(error: object) -> APIError:
-    """Build the error for the ``error`` object of an answer, whatever is in it."""
+    """Build the error for the ``error`` object of an answer, whatever that contains."""
     fields = error if isinstance(error, dict) else {}
     code, err_code = fields.get("code"), fields.get("err_code")
     description = fields.get("description")
@@ -163,9 +163,9 @@ def api_error(error: object) -> APIError:
 
 
 def retryable(exc: BaseException) -> bool:
-    """True for errors after which the same call may succeed, by itself, soon.
+    """True for errors after which the same call may soon succeed without anybody's help.
 
-    Not keyed on the class of the code: a full store is a 503, too.
+    The HTTP-like code does not decide it: a full store is a 503, too.
     """
     if isinstance(exc, TemporarilyUnavailableError | NoRespondersError | StaleConnectionError):
         return True
@@ -177,7 +177,7 @@ def retryable(exc: BaseException) -> bool:
 
 
 def check_name(what: str, name: object) -> str:
-    """Check a stream or consumer name, and return its text: the server answers an illegal one with silence.
+    """Check a stream or consumer name and return its text: the server does not answer an illegal one at all.
 
     Raises:
         InvalidNameError: empty, not a ``str``, or with ``. * > / \\``, white space or control characters.

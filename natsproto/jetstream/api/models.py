@@ -1,8 +1,8 @@
-"""Documents of the JetStream API.
+"""The JSON documents of the JetStream API as dataclasses.
 
-Field names are the API's. Durations are ``timedelta``, sizes bytes, times aware UTC. What this version
-does not know is kept in ``extra`` and written back, so that reading, changing and writing a configuration
-never drops anything. ``None`` means: not sent, the server's default.
+Field names are the API's. Durations are ``timedelta``, sizes bytes, times aware UTC. Fields that this version
+does not know are kept in ``extra`` and written back, so that reading, changing and writing a configuration
+never drops anything. ``None`` is not sent: the server's default applies.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _RIGHT: dict[str, Callable[[object], bool]] = {
     "dict[str, object]": lambda value: isinstance(value, dict),
     "list[dict[str, object]]": _documents,
 }
-"""By the annotation of a field: whether the API's JSON has what belongs there."""
+"""For each annotation of a field: whether a JSON value has that type."""
 
 
 class Document:
-    """Shared codec, by the annotations of a subclass's fields."""
+    """Reads and writes JSON by the annotations of a subclass's fields."""
 
     __slots__ = ()
 
@@ -66,10 +66,10 @@ class Document:
                 continue
             kind = names[key].type.removesuffix(" | None")
             if value is None and kind == names[key].type:
-                continue  # as if it were not there
+                continue  # null: treat it as absent
             if value is not None and not _RIGHT[kind](value):
                 raise RemoteProtocolError(
-                    f"an API answer has {key!r} of a wrong type in a {cls.__name__}: {type(value).__name__}"
+                    f"an API answer has {key!r} of the wrong type in a {cls.__name__}: {type(value).__name__}"
                 )
             known[key] = from_ns(value) if kind == "timedelta" else value
         try:
@@ -95,7 +95,7 @@ class StreamConfig(Document):
     Field names and meanings are the server's; ``None`` = its default.
 
     Attributes:
-        extra: what this version does not know, written back as it came.
+        extra: fields that this version does not know, written back unchanged.
     """
 
     name: str
@@ -128,17 +128,17 @@ class StreamConfig(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """Answer to create, update and info.
+    """Configuration and state of a stream: the answer to create, update and info.
 
     Attributes:
-        config: as the server has it, with its defaults.
+        config: the server's configuration, with its defaults.
         created: when the stream was created.
         messages: how many messages it holds.
-        bytes: what the server takes for them, its own bytes per message included.
+        bytes: how many bytes they take, with the server's overhead per message.
         first_seq: sequence of the first message, one more than ``last_seq`` when there is none.
         last_seq: sequence of the newest message that was ever stored, 0 for none.
         num_subjects: how many subjects have messages.
-        consumer_count: how many consumers there are.
+        consumer_count: how many consumers it has.
         raw: the whole document.
     """
 
@@ -182,7 +182,7 @@ class ConsumerConfig(Document):
     Field names and meanings are the server's; ``None`` = its default.
 
     Attributes:
-        extra: what this version does not know, written back as it came.
+        extra: fields that this version does not know, written back unchanged.
     """
 
     name: str | None = None
@@ -212,12 +212,12 @@ class ConsumerConfig(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerInfo:
-    """Answer to consumer create and info.
+    """Configuration and state of a consumer: the answer to create and info.
 
     Attributes:
         stream: the stream's name.
         name: the consumer's name.
-        config: as the server has it, with its defaults.
+        config: the server's configuration, with its defaults.
         num_pending: how many matching messages have not been delivered yet.
         raw: the whole document.
     """
@@ -255,7 +255,7 @@ class PubAck:
     Attributes:
         stream: the stream's name.
         seq: the message's sequence there.
-        duplicate: whether the stream had a message of that id already, whose sequence this is.
+        duplicate: whether the stream already had a message with that id; ``seq`` is then its sequence.
         domain: the JetStream domain of the stream, ``None`` when it has none.
     """
 
@@ -273,12 +273,12 @@ class StoredMessage:
     """A message read from a stream.
 
     Attributes:
-        subject: what it was published to.
+        subject: the subject it was published to.
         seq: its sequence.
         data: the payload.
-        header: the header block as it is stored, ``None`` without one.
+        header: the stored header block, ``None`` without one.
         time: when it was stored, by the server's clock.
-        num_pending: how many more match after it; ``None`` except in batch reads.
+        num_pending: how many more messages match after it; ``None`` except in batch reads.
     """
 
     subject: str

@@ -1,4 +1,4 @@
-"""Listings of the API that come page by page."""
+"""Limits for listings of the API that come page by page."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from sys import getsizeof
 from ...errors import RemoteProtocolError
 
 MAX_PAGES = 10_000
-"""Pages of one listing; the server puts 256 to 100 000 entries on one."""
+"""Pages of one listing; the server puts 256 to 100 000 entries on a page."""
 
 MAX_MEMORY = 512 * 1024 * 1024
 """Bytes that all pages of one listing may take: two million subjects, or some 50 000 streams."""
 
 MAX_SECONDS = 300.0
-"""Seconds that all of them may take: a page each time before the request's time is over would have no end."""
+"""Seconds that all of them may take: a server that sends each page just in time could go on for ever."""
 
 ENTRY = 100
-"""Bytes of an entry besides its text, in the mapping that holds it."""
+"""Bytes that an entry takes besides its text, in the mapping that holds it."""
 
 
 def memory_of(values: Iterable[object]) -> int:
-    """How many bytes values of an answer take, about."""
+    """Return about how many bytes the values of an answer take."""
     size = 0
     left = list(values)
     while left:
@@ -36,7 +36,7 @@ def memory_of(values: Iterable[object]) -> int:
 
 
 class Paging:
-    """Where a listing stands that comes page by page; what a peer says of its length is not believed."""
+    """The progress of a listing that comes page by page. It does not trust the peer's word on the length."""
 
     def __init__(self, what: str) -> None:
         self.offset: int = 0
@@ -44,17 +44,17 @@ class Paging:
         self._pages = 0
         self._memory = 0
 
-    def goes_on(self, answer: Mapping[str, object], count: int, *, new: int, memory: int) -> bool:
-        """Take in a page.
+    def add_page(self, answer: Mapping[str, object], count: int, *, new: int, memory: int) -> bool:
+        """Count a page; tell whether another one follows.
 
         Args:
-            answer: with ``total``, and the ``offset`` it begins at.
-            count: its entries, one at least.
-            new: those among them that no page before had.
+            answer: the answer, with ``total`` and the page's ``offset``.
+            count: its entries, at least one.
+            new: how many of them no earlier page had.
             memory: bytes that its entries take.
 
         Raises:
-            RemoteProtocolError: it begins too early, repeats the ones before, or there is no end.
+            RemoteProtocolError: it begins too early, repeats earlier pages, or the listing does not end.
         """
         at, total = answer.get("offset"), answer.get("total")
         self._pages += 1

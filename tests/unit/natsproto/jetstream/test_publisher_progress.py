@@ -58,7 +58,7 @@ async def test_progress_is_looked_at_often(server: FakeServer) -> None:
     ack(server, 0, 1)
     window.on_timeout()
     assert window.silent == 0
-    for _ in range(publisher.LOOKS):
+    for _ in range(publisher.CHECKS):
         assert window.failure is None
         window.on_timeout()
     assert isinstance(window.failure, RequestTimeoutError)
@@ -72,7 +72,7 @@ async def test_waiting_for_the_application_is_no_silence(server: FakeServer) -> 
     await window.publish(b"x")
     window.on_timeout()
     ack(server, 0, 1)
-    for _ in range(3 * publisher.LOOKS):
+    for _ in range(3 * publisher.CHECKS):
         window.on_timeout()
     assert (window.failure, window.silent) == (None, 0)
     await window.publish(b"y")

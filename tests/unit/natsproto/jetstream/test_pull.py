@@ -110,7 +110,7 @@ async def test_no_more_bytes_than_were_asked_for(pulled: Pulled) -> None:
     pulled.on_next = on_next
     assert len(await pulled.consumer.fetch(5, max_bytes=10)) == 5
     assert len(await pulled.consumer.fetch(2, max_bytes=3)) == 2
-    with pytest.raises(RemoteProtocolError, match="more comes from consumer 'c' than was asked for"):
+    with pytest.raises(RemoteProtocolError, match="consumer 'c' sends more than was asked for"):
         await pulled.consumer.fetch(5, max_bytes=3)
 
 

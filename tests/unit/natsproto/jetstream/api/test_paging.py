@@ -14,53 +14,53 @@ from natsproto.jetstream.api.paging import ENTRY, MAX_MEMORY, Paging, memory_of
 def test_it_goes_on_until_the_total() -> None:
     paging = Paging("streams")
     assert paging.offset == 0
-    assert paging.goes_on({"total": 5, "offset": 0}, 2, new=2, memory=10)
+    assert paging.add_page({"total": 5, "offset": 0}, 2, new=2, memory=10)
     assert paging.offset == 2
-    assert paging.goes_on({"total": 5, "offset": 2}, 2, new=2, memory=10)
-    assert not paging.goes_on({"total": 5, "offset": 4}, 1, new=1, memory=10)
+    assert paging.add_page({"total": 5, "offset": 2}, 2, new=2, memory=10)
+    assert not paging.add_page({"total": 5, "offset": 4}, 1, new=1, memory=10)
     assert paging.offset == 5
 
 
 @pytest.mark.parametrize("total", [None, "5", 5.0, 1, 0, -3])
 def test_a_total_that_says_nothing_ends_it(total: object) -> None:
-    assert not Paging("streams").goes_on({"total": total}, 1, new=1, memory=0)
+    assert not Paging("streams").add_page({"total": total}, 1, new=1, memory=0)
 
 
 def test_it_may_grow_while_it_is_read() -> None:
     paging = Paging("streams")
-    assert paging.goes_on({"total": 2}, 1, new=1, memory=0)
-    assert paging.goes_on({"total": 3, "offset": 1}, 1, new=1, memory=0)
-    assert not paging.goes_on({"total": 3, "offset": 2}, 1, new=1, memory=0)
+    assert paging.add_page({"total": 2}, 1, new=1, memory=0)
+    assert paging.add_page({"total": 3, "offset": 1}, 1, new=1, memory=0)
+    assert not paging.add_page({"total": 3, "offset": 2}, 1, new=1, memory=0)
 
 
 def test_backwards() -> None:
     paging = Paging("streams")
-    paging.goes_on({"total": 9, "offset": 0}, 3, new=3, memory=0)
+    paging.add_page({"total": 9, "offset": 0}, 3, new=3, memory=0)
     with pytest.raises(RemoteProtocolError, match="streams go backwards: page 2 begins too early"):
-        paging.goes_on({"total": 9, "offset": 2}, 3, new=3, memory=0)
+        paging.add_page({"total": 9, "offset": 2}, 3, new=3, memory=0)
 
 
 def test_nothing_new() -> None:
     paging = Paging("subjects")
-    paging.goes_on({"total": 9}, 3, new=3, memory=0)
+    paging.add_page({"total": 9}, 3, new=3, memory=0)
     with pytest.raises(RemoteProtocolError, match="subjects do not end: 2 pages so far"):
-        paging.goes_on({"total": 9}, 3, new=0, memory=0)
+        paging.add_page({"total": 9}, 3, new=0, memory=0)
 
 
 def test_pages_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PAGES", 3)
     paging = Paging("streams")
     for _ in range(3):
-        assert paging.goes_on({"total": sys.maxsize}, 1, new=1, memory=0)
+        assert paging.add_page({"total": sys.maxsize}, 1, new=1, memory=0)
     with pytest.raises(RemoteProtocolError, match="do not end: 4 pages"):
-        paging.goes_on({"total": sys.maxsize}, 1, new=1, memory=0)
+        paging.add_page({"total": sys.maxsize}, 1, new=1, memory=0)
 
 
 def test_memory_is_counted_over_all_pages() -> None:
     paging = Paging("streams")
-    assert paging.goes_on({"total": 9}, 1, new=1, memory=MAX_MEMORY - ENTRY)
+    assert paging.add_page({"total": 9}, 1, new=1, memory=MAX_MEMORY - ENTRY)
     with pytest.raises(RemoteProtocolError, match="take too much memory"):
-        paging.goes_on({"total": 9}, 1, new=1, memory=1)
+        paging.add_page({"total": 9}, 1, new=1, memory=1)
 
 
 def test_what_values_take() -> None:
