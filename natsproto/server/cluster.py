@@ -14,7 +14,7 @@ from .lifetime import Lifetime
 from .local import LocalServer
 from .process import Ports
 
-_POLL: Final = 0.02
+_POLL: Final = 0.02  # seconds
 _ROUTE_USER: Final = "route"
 _PORT_ATTEMPTS: Final = 5
 
@@ -42,7 +42,7 @@ class _Node(LocalServer):
 
     route_port = 0
     cluster_name = ""
-    route_password = ""  # without it every user of the machine could join, and would be past all accounts
+    route_password = ""  # without it every user of the machine could join and bypass all accounts
     peers: Sequence[_Node] = ()
 
     def _choose_ports(self) -> None:
@@ -65,11 +65,11 @@ class _Node(LocalServer):
         ]
         return "\n".join(block) + "\n" + super()._config_text()
 
-    # The steps of a start and of a stop, which all servers of a cluster take together.
+    # The steps of starting and stopping, which all servers of a cluster take together.
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody waits any more for it to be ready."""
+        """Whether nobody waits for it to be ready any more."""
         return self._given_up
 
     @given_up.setter
@@ -82,7 +82,7 @@ class _Node(LocalServer):
         return self._ports is None
 
     def choose_ports(self) -> None:
-        """Choose ports, unless it has some."""
+        """Choose ports, unless it has them."""
         if self._ports is None:
             self._choose_ports()
 
@@ -92,7 +92,7 @@ class _Node(LocalServer):
             self._spawn()
 
     def wait_ready(self, deadline: float) -> None:
-        """Wait until it is ready by itself."""
+        """Wait until this server is ready, without regard to the others."""
         self._wait_ready(deadline)
 
     def terminate(self) -> None:
@@ -100,15 +100,15 @@ class _Node(LocalServer):
         self._terminate()
 
     def failure(self, what: str) -> ServerProcessError:
-        """The error that says so, with the end of its log."""
+        """Return the error for ``what``, with the end of the log."""
         return self._failure(what)
 
 
 class LocalCluster(Lifetime):
     """A cluster of local servers, three by default.
 
-    Ready means more than that each server is healthy: with JetStream, all of them know the same meta leader
-    and it sees all of them, so that a replicated stream can be created at once.
+    Ready means more than that each server is healthy: with JetStream, all servers know the same meta leader
+    and it sees all of them, so a replicated stream can be created at once.
 
     Each member of ``servers`` is a :class:`LocalServer` and can be killed, paused and restarted alone;
     :meth:`wait_ready` waits until the cluster is whole again.
@@ -116,11 +116,11 @@ class LocalCluster(Lifetime):
     Args:
         size: number of servers.
         name: the cluster's name; its servers are called ``<name>-1`` and so on.
-        store_dir: JetStream's directory; each server has a subdirectory of its name.
-        log_file: where the logs go: the server's name is appended to the path.
+        store_dir: JetStream's directory; each server has a subdirectory with its name.
+        log_file: path of the logs; each server's name is appended to it.
         start_timeout: seconds from :meth:`start` to readiness.
-        options: as for :class:`LocalServer`, the same for all servers; ``port`` and
-            ``monitoring`` cannot be given.
+        options: as for :class:`LocalServer`, the same for all servers, except ``port`` and ``monitoring``,
+            which a cluster sets itself.
 
     Raises:
         ConfigError: contradictory options.
@@ -184,13 +184,13 @@ class LocalCluster(Lifetime):
 
     @property
     def meta_leader(self) -> LocalServer | None:
-        """The server that leads JetStream, as far as the others agree; ``None`` while there is none."""
+        """The server that leads JetStream, if all running servers agree on it; else ``None``."""
         leaders = {self._meta(server).get("leader") for server in self.servers if server.running}
         named = [server for server in self.servers if server.name in leaders]
         return named[0] if len(leaders) == 1 and named else None
 
     def start(self) -> Self:
-        """Start all servers and return when the cluster is ready. Running ones stay as they are.
+        """Start all servers and return when the cluster is ready. Running servers stay as they are.
 
         Raises:
             ServerProcessError: as :meth:`LocalServer.start`; then all servers are stopped.
@@ -226,7 +226,7 @@ class LocalCluster(Lifetime):
         """Wait until every server runs, is healthy, and knows the meta leader that sees all of them.
 
         Raises:
-            ServerProcessError: a server does not run, or ``timeout`` seconds were not enough.
+            ServerProcessError: a server does not run, or the cluster is not ready after ``timeout`` seconds.
         """
         for node in self._nodes:
             node.given_up = False
@@ -252,7 +252,7 @@ class LocalCluster(Lifetime):
 
     def _whole(self) -> bool:
         others = len(self._nodes) - 1
-        # Servers are counted, not routes: since 2.10 there are several between two servers.
+        # Count servers, not routes: since 2.10 there are several routes between two servers.
         if any(len(self._routed(node)) != others for node in self._nodes):
             return False
         if not self._jetstream:
@@ -262,7 +262,7 @@ class LocalCluster(Lifetime):
         leading = [meta for node, meta in zip(self._nodes, metas, strict=True) if node.name in leaders]
         if len(leaders) != 1 or not leading:
             return False
-        # 2.15 lets every server list its view of the others; only the leader's counts.
+        # Since 2.15 every server lists its view of the others; only the leader's view counts.
         peers = leading[0].get("replicas") or []
         current = [peer for peer in peers if peer.get("current") and not peer.get("offline")]
         return len(current) == others and all(node.healthz() for node in self._nodes)

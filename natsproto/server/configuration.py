@@ -23,7 +23,7 @@ _TLS_KEYS = frozenset(TlsOptions.__annotations__)
 
 
 def quote(text: str) -> str:
-    """Write a string of the configuration language.
+    """Return ``text`` as a string of the configuration language.
 
     Raises:
         ConfigError: it has control characters.
@@ -35,7 +35,7 @@ def quote(text: str) -> str:
 
 
 def address(host: str, port: int) -> str:
-    """``host:port`` as URLs and the server write it."""
+    """Return ``host:port`` as in URLs and in the server's configuration."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -64,7 +64,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def tls_block(tls: TlsOptions, binary: ServerBinary) -> str:
-    """The ``tls`` block.
+    """Return the ``tls`` block.
 
     Raises:
         UnsupportedFeatureError: ``handshake_first`` before 2.10.4.
@@ -78,14 +78,14 @@ def tls_block(tls: TlsOptions, binary: ServerBinary) -> str:
 
 
 def authorization_block(user: str | None, password: str | None, token: str | None) -> str:
-    """The ``authorization`` block, or nothing."""
+    """Return the ``authorization`` block; empty without credentials."""
     named = [("user", user), ("password", password), ("token", token)]
     lines = [f"  {key}: {quote(value)}" for key, value in named if value is not None]
     return "\n".join(["authorization {", *lines, "}"]) if lines else ""
 
 
 def jetstream_block(domain: str | None) -> str:
-    """JetStream with room on paper: ``max_bytes`` of a stream is reserved against ``max_file_store``."""
+    """Return the ``jetstream`` block. ``max_file_store`` is large: streams reserve their ``max_bytes``."""
     lines = ["  max_file_store: 1TB"]
     if domain is not None:
         lines.append(f"  domain: {quote(domain)}")

@@ -1,4 +1,4 @@
-"""``with`` and ``async with`` for what is started and stopped by blocking calls."""
+"""``with`` and ``async with`` for objects that blocking calls start and stop."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Self
 
 
 class Lifetime(ABC):
-    """Started at the beginning of a block, stopped at its end."""
+    """An object that is started at the beginning of a block and stopped at its end."""
 
     __slots__ = ()
 
     @abstractmethod
     def start(self) -> Self:
-        """Start; returns once it can be used."""
+        """Start; return once it can be used."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop, and remove what is private. Does nothing when it was not started."""
+        """Stop, and remove private files. Does nothing when it was not started."""
 
     @abstractmethod
     def _give_up(self) -> None:
-        """Let a start that waits in another thread fail."""
+        """Make a start that waits in another thread fail."""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -32,7 +32,7 @@ class Lifetime(ABC):
         self.stop()
 
     async def __aenter__(self) -> Self:
-        """Start in a thread. When cancelled, the start is given up and nothing is left behind."""
+        """Start in a thread. A cancelled start leaves nothing behind."""
         await _in_thread(self.start, self._give_up, self.stop)
         return self
 
@@ -45,7 +45,7 @@ async def _in_thread(
     on_cancel: Callable[[], None] | None = None,
     undo: Callable[[], None] | None = None,
 ) -> None:
-    """Run a bounded blocking call in a thread; when cancelled, wait for its end and undo it."""
+    """Run a blocking call with a time limit in a thread; when cancelled, wait for its end and undo it."""
     task = asyncio.ensure_future(asyncio.to_thread(call))
     try:
         await asyncio.shield(task)

@@ -22,46 +22,46 @@ from .binary import ServerBinary, find_server
 from .lifetime import Lifetime
 from .process import Ports, Watchdog
 
-_POLL: Final = 0.004  # a start takes a few hundredths of a second
-_STOP_TIMEOUT: Final = 5.0  # SIGTERM to SIGKILL
-_HTTP_TIMEOUT: Final = 5.0
+_POLL: Final = 0.004  # seconds; a start takes a few hundredths of a second
+_STOP_TIMEOUT: Final = 5.0  # seconds from SIGTERM to SIGKILL
+_HTTP_TIMEOUT: Final = 5.0  # seconds
 _PORT_ATTEMPTS: Final = 5
-_LOOKS: Final = 10
-_LOOK: Final = 0.001  # seconds before each look at who has accepted a connection
+_OWNER_CHECKS: Final = 10
+_OWNER_WAIT: Final = 0.001  # seconds before each check which user has accepted a connection
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class LocalServer(Lifetime):
     """A ``nats-server`` that belongs to this object.
 
-    ``with`` and ``async with`` start and stop it. Ports and store are kept over :meth:`kill`,
-    :meth:`restart` and a crash, so that clients can find it again; :meth:`stop` gives them up. It ends with
-    this process, also when that is killed by SIGKILL. Not for use from several threads at once.
+    ``with`` and ``async with`` start and stop it. It keeps its ports and store over :meth:`kill`,
+    :meth:`restart` and a crash, so that clients can find it again, until :meth:`stop`. It ends with this
+    process, even if SIGKILL ends that. Do not use it from several threads at once.
 
-    Started means that it is this server that listens on the port, not another user of the machine who was
-    quicker. While it is killed or stopped anybody may listen there.
+    Once started, it is certain that this server listens on the port, not a quicker user of the machine. While
+    it is killed or stopped, anybody may listen there.
 
     The configuration is written to a file that only the user can read; no secret appears in a command line.
 
     Args:
         binary: path of ``nats-server``; default as in :func:`~natsproto.server.find_server`.
-        store_dir: JetStream's directory. A given one is created if need be and kept; the default is a private
-            one which :meth:`stop` removes.
+        store_dir: JetStream's directory. It is created if it does not exist, and kept; the default is a
+            private one that :meth:`stop` removes.
         jetstream: switch JetStream on. ``max_file_store`` is 1 TB, so that large ``max_bytes`` are accepted.
         domain: JetStream domain.
         config: configuration text appended to the generated one (``accounts``, ``authorization`` …). A block
-            that is also generated replaces it as a whole: ``jetstream { max_file_store: 64MB }`` is possible.
+            replaces the generated one of that name: ``jetstream { max_file_store: 64MB }`` is possible.
         args: more arguments for the command line. Everybody on the machine can read them: no secrets.
         port: for clients; default: a free one.
-        host: address to listen on. Monitoring is on 127.0.0.1 always.
+        host: address to listen on. Monitoring is always on 127.0.0.1.
         user, password, token: credentials that clients must use.
         max_payload: in bytes.
         tls: ``dict(cert_file=…, key_file=…, ca_file=None, verify=False, handshake_first=False)``;
             ``verify`` asks clients for a certificate, ``handshake_first`` needs server 2.10.4.
-        name: the server's name; default made from the port.
+        name: the server's name; the default contains the port.
         start_timeout: seconds from :meth:`start` to readiness.
-        log_file: where the log goes (appended); default: a private file, see :meth:`log`.
-        monitoring: have HTTP monitoring. Every user of the machine can read it: names of streams and
+        log_file: file to which the log is appended; default: a private file, see :meth:`log`.
+        monitoring: switch HTTP monitoring on. Every user of the machine can read it: names of streams and
             subjects, users, and with nats-server 2.9 the ``token``.
 
     Raises:
@@ -69,9 +69,9 @@ class LocalServer(Lifetime):
 
     Attributes:
         host, port: where clients connect to; the port is 0 before the first start.
-        monitor_port: of the HTTP monitoring, on 127.0.0.1; 0 before the first start, and without it.
+        monitor_port: port of the HTTP monitoring on 127.0.0.1; 0 before the first start, and without it.
         name: the server's name.
-        store_dir: JetStream's directory, ``""`` while there is none.
+        store_dir: JetStream's directory, ``""`` while it has none.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class LocalServer(Lifetime):
         self._ports: Ports | None = None
         self._private = ""
         self._watchdog: Watchdog | None = None
-        self._guarded = False  # whether the watchdog knows of a process
+        self._guarded = False  # whether the watchdog guards a process
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0  # process that started the server; a forked child must not touch it
+        self._owner = 0  # id of the process that started the server; a forked child must not touch it
         self._given_up = False
 
     # --- facts ----------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class LocalServer(Lifetime):
 
     @property
     def url(self) -> str:
-        """Address for clients, without credentials; ``tls://`` where TLS is on."""
+        """Address for clients, without credentials; ``tls://`` if TLS is on."""
         host = _ANY_ADDRESS.get(self.host, self.host)
         return f"{'tls' if self._tls else 'nats'}://{configuration.address(host, self._known(self.port))}"
 
@@ -167,7 +167,7 @@ class LocalServer(Lifetime):
 
     @property
     def running(self) -> bool:
-        """Whether the process exists; a paused one does."""
+        """Whether the process exists, even if it is paused."""
         process = self._process
         if process is None or self._owner != os.getpid():
             return False
@@ -177,7 +177,7 @@ class LocalServer(Lifetime):
         return False
 
     def log(self, lines: int = 100) -> str:
-        """Return the last lines of the server's log, also after :meth:`stop`."""
+        """Return the last lines of the server's log; works after :meth:`stop`, too."""
         if not self._log_path:
             text = self._old_log
         else:
@@ -198,9 +198,9 @@ class LocalServer(Lifetime):
         After :meth:`kill` or a crash this continues on the same ports and store. Does nothing while it runs.
 
         Raises:
-            ServerProcessError: no binary, a named port (or that of the last start) is taken, or not ready
-                within ``start_timeout``; the message has the binary, its version and the last lines of the
-                log. Nothing is left behind.
+            ServerProcessError: there is no binary, the given port (or that of the last start) is taken, or
+                the server is not ready within ``start_timeout``; the message has the binary, its version and
+                the last lines of the log. Nothing is left behind.
             UnsupportedFeatureError: an option needs a newer server.
         """
         if self.running:
@@ -224,10 +224,10 @@ class LocalServer(Lifetime):
         return self
 
     def stop(self) -> None:
-        """Stop the server: SIGTERM, after 5 s SIGKILL; also a paused one. Remove the private directory.
+        """Stop the server, even a paused one: SIGTERM, after 5 s SIGKILL. Remove the private directory.
 
-        A store directory that was named is kept, ports that were not named are given back. Does nothing when
-        there is nothing to stop.
+        A store directory that you named is kept; ports that were chosen are released. Does nothing when there
+        is nothing to stop.
         """
         if self._owner != os.getpid():
             return
@@ -236,7 +236,7 @@ class LocalServer(Lifetime):
         self._forget_ports()
 
     def kill(self) -> None:
-        """End the process by SIGKILL, as a crash does; store and ports are kept for :meth:`start`."""
+        """End the process with SIGKILL, like a crash; store and ports are kept for :meth:`start`."""
         if self.running and self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -253,7 +253,7 @@ class LocalServer(Lifetime):
         return self.start()
 
     def pause(self) -> None:
-        """Stop the process from running (SIGSTOP); returns when it stands still. Sockets stay open."""
+        """Suspend the process (SIGSTOP); return when it has stopped running. Sockets stay open."""
         pid = self.pid
         os.kill(pid, signals.SIGSTOP)
         deadline = time.monotonic() + 1.0
@@ -262,14 +262,14 @@ class LocalServer(Lifetime):
             time.sleep(0.001)
 
     def resume(self) -> None:
-        """Let a paused process run again (SIGCONT)."""
+        """Continue a paused process (SIGCONT)."""
         self.signal(signals.SIGCONT)
 
     def lame_duck(self) -> None:
-        """Enter lame duck mode (SIGUSR2): clients are told to go, then disconnected, then the process ends.
+        """Enter lame duck mode (SIGUSR2): the server tells clients to leave, disconnects them, then ends.
 
-        How long that takes is the server's ``lame_duck_grace_period`` (10 s) and ``lame_duck_duration``
-        (2 min); both can be set by ``config``.
+        The server's ``lame_duck_grace_period`` (10 s) and ``lame_duck_duration`` (2 min) say how long that
+        takes; ``config`` can set both.
         """
         self.signal(signals.SIGUSR2)
 
@@ -305,8 +305,8 @@ class LocalServer(Lifetime):
         """GET a monitoring page: ``server.monitor("subsz", subs=1)``.
 
         Raises:
-            OSError: no answer (the process does not run, or is paused: after 5 s).
-            ServerProcessError: an answer that is not JSON; not started yet, or without monitoring.
+            OSError: no answer: the process does not run, or is paused (after 5 s).
+            ServerProcessError: the answer is not JSON; or not started yet, or without monitoring.
         """
         status, body = self._get(path, _HTTP_TIMEOUT, **params)
         try:
@@ -318,19 +318,19 @@ class LocalServer(Lifetime):
         return page
 
     def varz(self) -> dict[str, Any]:
-        """General facts, as :meth:`monitor` does."""
+        """GET general facts, as :meth:`monitor` does."""
         return self.monitor("varz")
 
     def jsz(self, **params: object) -> dict[str, Any]:
-        """JetStream: limits, streams (``streams=True``), consumers …, as :meth:`monitor` does."""
+        """GET JetStream's limits, streams (``streams=True``), consumers …, as :meth:`monitor` does."""
         return self.monitor("jsz", **params)
 
     def connz(self, **params: object) -> dict[str, Any]:
-        """Client connections, as :meth:`monitor` does."""
+        """GET the client connections, as :meth:`monitor` does."""
         return self.monitor("connz", **params)
 
     def healthz(self, *, timeout: float = 1.0, **params: object) -> bool:
-        """Ask whether the server calls itself healthy. ``False`` also when it does not answer in time."""
+        """Whether the server reports itself healthy; ``False``, too, when it does not answer in time."""
         try:
             status, body = self._get("healthz", timeout, **params)
             return status == 200 and json.loads(body).get("status") == "ok"
@@ -342,11 +342,11 @@ class LocalServer(Lifetime):
         from urllib.parse import urlencode
 
         words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
-        # js_enabled_only -> js-enabled-only; the server spells such parameters with "-".
+        # js_enabled_only -> js-enabled-only: the server writes parameters with "-".
         query = urlencode({k.replace("_", "-"): v for k, v in words.items()})
         port = self._known_monitor_port()
         if self._owner == os.getpid() and not self.running:
-            raise ConnectionRefusedError("the server does not run: whoever has its port now is somebody else")
+            raise ConnectionRefusedError("the server does not run: somebody else may have its port now")
         connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
         try:
             connection.request("GET", f"/{path.lstrip('/')}" + (f"?{query}" if query else ""))
@@ -360,7 +360,7 @@ class LocalServer(Lifetime):
     # --- the process ----------------------------------------------------------------------------------
 
     def _choose_ports(self) -> None:
-        """Reserve this server's ports, once."""
+        """Reserve this server's ports."""
         self._ports = Ports([(self.host, self._wanted_port)] + [("127.0.0.1", 0)] * self._monitoring)
         self.port, *monitor_port = self._ports.numbers
         self.monitor_port = monitor_port[0] if monitor_port else 0
@@ -390,7 +390,7 @@ class LocalServer(Lifetime):
         return "\n".join(blocks) + "\n"
 
     def _spawn(self) -> None:
-        """Start the process; it is guarded before it exists."""
+        """Start the process; the watchdog guards it even before it exists."""
         binary = self.binary
         self._owner = os.getpid()
         if self._ports is None:
@@ -426,13 +426,13 @@ class LocalServer(Lifetime):
         self._guarded = True
 
     def _wait_ready(self, deadline: float) -> None:
-        """Return when clients can connect and the server says it is healthy."""
+        """Return when clients can connect and the server reports itself healthy."""
         params = {"js_enabled_only": True} if self._jetstream else {}
         while True:
             if not self.running:
                 raise self._failure("ended at once")
-            # Clients are let in last of all, so this is tried first; a single server has read its store then.
-            # That it still runs is asked afterwards: who cannot listen is about to end.
+            # A server accepts clients last of all, so this is checked first; a single server has read its
+            # store then. Check afterwards that it still runs: a server that cannot listen is about to end.
             if self._accepts() and self.running and (not self._monitoring or self.healthz(**params)):
                 return
             if self._given_up or time.monotonic() > deadline:
@@ -440,7 +440,7 @@ class LocalServer(Lifetime):
             time.sleep(_POLL)
 
     def _accepts(self) -> bool:
-        """Whether a connection is accepted, by a process of our own user.
+        """Whether a process of our own user accepts a connection.
 
         Raises:
             ServerProcessError: somebody else took the port before the server could listen there.
@@ -449,20 +449,20 @@ class LocalServer(Lifetime):
         try:
             with socket.create_connection((host, self.port), timeout=0.5) as sock:
                 ends = sock.getsockname(), sock.getpeername()
-                return any(self.running and self._holds(*ends) for _ in range(_LOOKS))
+                return any(self.running and self._holds(*ends) for _ in range(_OWNER_CHECKS))
         except OSError:
             return False
 
     def _holds(self, local: Address, peer: Address) -> bool:
-        time.sleep(_LOOK)  # it is about to accept the connection
+        time.sleep(_OWNER_WAIT)  # the server is about to accept the connection
         try:
             user = peer_user(local, peer)
-        except OSError:  # the server's own word, then: it names its ports in a file once it listens on them
+        except OSError:  # then ask the server: once it listens, it writes its ports to a file
             assert self._process is not None
             return bool(glob(os.path.join(escape(self._private), f"*_{self._process.pid}.ports")))
         if user not in (None, os.geteuid()):
-            place = configuration.address(self.host, self.port)
-            raise self._failure(f"found another user at {place}, address already in use")
+            address = configuration.address(self.host, self.port)
+            raise self._failure(f"found another user at {address}, address already in use")
         return user is not None
 
     def _failure(self, what: str) -> ServerProcessError:
@@ -484,19 +484,19 @@ class LocalServer(Lifetime):
         self._ended()
 
     def _terminate(self) -> None:
-        """Ask the process to end, if there is one, and do not wait for it."""
+        """Ask the process, if any, to end, and do not wait for it."""
         if self.running and self._process is not None:
             self._process.terminate()
-            self._process.send_signal(signals.SIGCONT)  # it may be paused, by whomever
+            self._process.send_signal(signals.SIGCONT)  # it may be paused
 
     def _ended(self) -> None:
-        """Note that the process is gone, so that its number is never signalled again."""
+        """Note that the process is gone, so that its id is never signalled again."""
         if self._watchdog is not None and self._guarded:
             self._guarded = False
             self._watchdog.tell("0")
 
     def _discard(self) -> None:
-        """End what there is at once and remove the private directory."""
+        """Kill the process, if any, and remove the private directory."""
         self.kill()
         self._process = None
         if not self._private:

@@ -1,4 +1,4 @@
-"""What keeps a child process in bounds: the watchdog that ends it with its parent, and reserved ports."""
+"""Helpers for a child process: a watchdog that ends it with its parent, and reserved ports."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final
 
 from ..errors import ServerProcessError
 
-# Arguments: the private directory; "kill" or "term". Lines on stdin: the process to guard, "0" for none,
-# "?" for one that is being started (its number is then in the pid file), "done" to go home.
-# At EOF the parent is gone: end the server, remove the directory. SIGKILL also ends a stopped process.
+# Arguments: the private directory; "kill" or "term". Lines on stdin: the id of the process to guard, "0" for
+# none, "?" for one that is being started (its id will be in the pid file), "done" to exit.
+# At EOF the parent is gone: end the server, remove the directory. SIGKILL ends even a suspended process.
 _WATCH: Final = """
 pid=0
 while read -r line; do
@@ -33,10 +33,10 @@ for i in 1 2 3; do rm -rf -- "$1"; [ -e "$1" ] || break; sleep 1; done
 
 
 class Watchdog:
-    """A tiny shell at the other end of a pipe: when this process ends, the pipe closes and it acts.
+    """A small shell script that reads a pipe: when this process ends, the pipe closes and the script acts.
 
-    It needs nothing of the operating system but pipes, and works however this process ends. The write
-    end is close-on-exec, and closed in forked children, so nobody but this process keeps the pipe open.
+    It needs only pipes from the operating system, and works however this process ends. The write end is
+    close-on-exec, and closed in forked children, so only this process keeps the pipe open.
 
     Args:
         private: directory to remove when this process ends.
@@ -57,15 +57,15 @@ class Watchdog:
         _live.add(self)
 
     def tell(self, line: str) -> None:
-        """Tell it what to guard from now on."""
+        """Tell the watchdog what to guard from now on."""
         assert self._shell.stdin is not None
         try:
             self._shell.stdin.write(line.encode() + b"\n")
         except (OSError, ValueError):
-            pass  # somebody ended it; the server is still ours to stop
+            pass  # somebody ended the watchdog; we can still stop the server
 
     def dismiss(self) -> None:
-        """End it without it doing anything; returns when it is gone."""
+        """End the watchdog without any action; return when it is gone."""
         _live.discard(self)
         self.tell("done")
         assert self._shell.stdin is not None
@@ -77,7 +77,7 @@ class Watchdog:
             self._shell.wait()
 
     def abandon(self) -> None:
-        """Forget it without a word: in a forked child, which is not the process it watches."""
+        """Forget the watchdog without ending it: in a forked child, which it does not watch."""
         if self._shell.stdin is not None:
             self._shell.stdin.close()
         self._shell.returncode = 0
@@ -97,17 +97,18 @@ if hasattr(os, "register_at_fork"):
 
 
 class Ports:
-    """Ports for one server, kept as long as the server object lives, also while no server runs.
+    """Ports for one server, reserved as long as the server object lives, even while no server runs.
 
-    On Linux a bound socket that does not listen keeps the port: nobody gets it from ``bind(0)`` or as the
-    source port of a connection (without this a client that reconnects in a loop can meet itself), and a
-    server can still listen there, because both sides set SO_REUSEADDR. Elsewhere the port is only looked up.
+    On Linux a bound socket that does not listen keeps the port: ``bind(0)`` never returns it, and no
+    connection gets it as its source port (else a client that reconnects in a loop could connect to itself). A
+    server can still listen there, because both sides set SO_REUSEADDR. Elsewhere a free port is found, but
+    not reserved.
 
     Args:
-        wanted: ``(host, port)`` each; port 0 means any free one.
+        wanted: pairs ``(host, port)``; port 0 means any free one.
 
     Raises:
-        ServerProcessError: a named port is taken, or a host is not an address of this machine.
+        ServerProcessError: a given port is taken, or a host is not an address of this machine.
     """
 
     def __init__(self, wanted: list[tuple[str, int]]) -> None:
@@ -128,7 +129,7 @@ class Ports:
         sock = socket.socket(family, kind, proto)
         self._held.append(sock)
         if port == 0:
-            # Without SO_REUSEADDR the system gives a port that nobody shares; set afterwards to share it.
+            # Without SO_REUSEADDR the system gives a port that nobody shares; set it afterwards to share.
             sock.bind(address)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
@@ -137,7 +138,7 @@ class Ports:
         self.numbers.append(sock.getsockname()[1])
 
     def release(self) -> None:
-        """Give the ports back."""
+        """Release the ports."""
         for sock in self._held:
             sock.close()
         self._held.clear()
