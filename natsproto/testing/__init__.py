@@ -1,9 +1,9 @@
 """Tools for testing things that speak NATS. None of them needs pytest.
 
-* :class:`ScriptedServer`: a fake server that says and expects exactly what a script tells it.
-* :class:`FaultProxy`: sits between a client and a real server and loses, repeats, damages, delays and
-  re-splits what passes, frame by frame; cuts connections; swallows everything.
-* :mod:`natsproto.testing.plugin`: fixtures with a real server, for pytest; loaded only where asked for.
+* :class:`ScriptedServer`: a fake server that sends and expects exactly what its script says.
+* :class:`FaultProxy`: sits between a client and a real server and drops, duplicates, corrupts, delays and
+  re-splits frames; resets connections; lets nothing through.
+* :mod:`natsproto.testing.plugin`: fixtures with a real server, for pytest; loaded only on request.
 
 Real servers are in :mod:`natsproto.server`.
 """

@@ -1,4 +1,4 @@
-"""A listening socket that can be closed and opened again on the same port, without awaiting."""
+"""A listening socket that can be closed and reopened on the same port, without awaiting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..server.process import Ports
 class Listener:
     """Accept connections and run a task for each; all tasks end with :meth:`close`.
 
-    The port stays reserved while nobody listens, see :class:`~natsproto.server.process.Ports`.
+    The port stays reserved while it does not listen, see :class:`~natsproto.server.process.Ports`.
     """
 
     def __init__(
@@ -28,27 +28,27 @@ class Listener:
         self._ports = Ports([(host, port)])
         self.port: int = self._ports.numbers[0]
         self._sock: socket.socket | None = None
-        self._unserved: set[socket.socket] = set()  # accepted, and of no transport yet
+        self._unserved: set[socket.socket] = set()  # accepted, without a transport yet
         self.tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Listen, if it does not yet."""
+        """Start listening, unless it does already."""
         if self._sock is None:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             self._sock = sock = socket.create_server((self._host, self.port), family=family, backlog=100)
             sock.setblocking(False)
-            # No task: one that is cancelled when it has just accepted a connection would lose it.
+            # Not a task: one that is cancelled just after it has accepted a connection would lose it.
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
     def shut(self) -> None:
-        """Stop listening at once: connections are refused from now on; those that exist stay."""
+        """Stop listening at once: new connections are refused, existing ones stay."""
         sock, self._sock = self._sock, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
 
     async def close(self) -> None:
-        """Stop listening, and cancel all handlers and wait for them."""
+        """Stop listening, cancel all handlers and wait for them."""
         self.shut()
         waited = set(self.tasks)
         for task in waited:
@@ -61,7 +61,7 @@ class Listener:
         try:
             sock, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # it is gone again
+            return  # the connection is gone already
         sock.setblocking(False)
         self._unserved.add(sock)
         task = asyncio.create_task(self._serve(sock), name="natsproto-testing-connection")
@@ -77,7 +77,7 @@ class Listener:
 
     async def _serve(self, sock: socket.socket) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)
-        # With a callback the streams know that they are the server's side, which start_tls asks.
+        # The callback marks the streams as the server's side, which start_tls needs to know.
         writers: list[asyncio.StreamWriter] = []
         protocol = asyncio.StreamReaderProtocol(reader, lambda _, writer: writers.append(writer))
         try:
@@ -92,7 +92,7 @@ class Listener:
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
-    """Close a connection at once; what was not sent yet is lost. Does nothing to a closed one."""
+    """Close a connection at once; unsent bytes are lost. Does nothing to a closed one."""
     try:
         writer.transport.abort()
     except AttributeError:  # a closed TLS transport, Python 3.11
@@ -100,7 +100,7 @@ def abort(writer: asyncio.StreamWriter) -> None:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection at once with RST; what was not sent yet is lost."""
+    """Close a connection at once with RST; unsent bytes are lost."""
     sock = writer.get_extra_info("socket")
     if sock is not None and not writer.transport.is_closing():
         try:

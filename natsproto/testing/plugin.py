@@ -1,4 +1,4 @@
-"""Fixtures for pytest with a real server. Opt in, in the top ``conftest.py``::
+"""Fixtures for pytest with a real server. Opt in, in the top-level ``conftest.py``::
 
     pytest_plugins = ["natsproto.testing.plugin"]
 
@@ -9,11 +9,11 @@ fixture                   scope      what it is
 ``nats_url``              session    its address, or that of ``--nats-url``
 ``nc``                    function   a connected :class:`~natsproto.Client`
 ``js``                    function   its :class:`~natsproto.JetStreamContext`
-``bucket``                function   a fresh :class:`~objstore.ObjectStore` in memory, deleted afterwards
+``bucket``                function   a new :class:`~objstore.ObjectStore` in memory, deleted afterwards
 ========================  =========  =================================================================
 
-``--nats-url URL`` runs the tests against a server that is already there; tests that ask for ``nats_server``
-itself are skipped then. The three function-scoped fixtures need pytest-asyncio.
+``--nats-url URL`` runs the tests against an existing server; tests that use ``nats_server`` itself are then
+skipped. The three function-scoped fixtures need pytest-asyncio.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("nats").addoption(
-        "--nats-url", default=None, metavar="URL", help="run tests against this server, start none"
+        "--nats-url", default=None, metavar="URL", help="run tests against this server, do not start one"
     )
 
 
 @pytest.fixture(scope="session")
 def nats_server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
-    """A private nats-server with JetStream, for the whole run."""
+    """A private nats-server with JetStream, for the whole test run."""
     if request.config.getoption("--nats-url"):
         pytest.skip("needs a server of its own, but --nats-url was given")
     with LocalServer() as server:
@@ -56,7 +56,7 @@ def nats_server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="session")
 def nats_url(request: pytest.FixtureRequest) -> str:
-    """Address of the server: ``--nats-url``, else that of ``nats_server``."""
+    """Address of the server: ``--nats-url``, or else ``nats_server``."""
     given = request.config.getoption("--nats-url")
     if given:
         return str(given)
@@ -81,7 +81,7 @@ async def js(nc: Client) -> JetStreamContext:
 
 @pytest_asyncio.fixture
 async def bucket(js: JetStreamContext) -> AsyncIterator[ObjectStore]:
-    """A fresh bucket in memory, deleted afterwards."""
+    """A new bucket in memory, deleted afterwards."""
     name = f"test-{secret_name()}"
     yield await js.create_object_store(bucket=name, storage="memory")
     try:

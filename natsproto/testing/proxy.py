@@ -1,4 +1,4 @@
-"""A proxy between a client and a real server that does what networks do on their bad days."""
+"""A proxy between a client and a real server that simulates the faults of networks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Side = Literal["client", "server"]
 
 _READ_SIZE: Final = 64 * 1024
 _PENDING_LIMIT: Final = 1024 * 1024  # bytes kept per direction before the proxy stops reading
-_CONNECT_TIMEOUT: Final = 5.0
-_SHORTEST_SLEEP: Final = 0.002  # event loops round to milliseconds
+_CONNECT_TIMEOUT: Final = 5.0  # seconds
+_SHORTEST_SLEEP: Final = 0.002  # seconds; event loops round to milliseconds
 _ACTIONS: Final = frozenset(("drop", "duplicate", "hold", "delay", "corrupt", "cut"))
 _LARGE: Final = Limits(control_line=1 << 20, info_line=8 << 20, header_block=8 << 20, message=1 << 30)
 
 
 class Action:
-    """What a hook wants to happen to a frame. Made by the names of this module, not directly."""
+    """What a hook does to a frame. Use the constants and functions of this module, not the class."""
 
     __slots__ = ("kind", "number", "seconds")
 
@@ -39,24 +39,24 @@ class Action:
 
 
 DROP: Final = Action("drop")
-"""The frame is lost."""
+"""The frame is dropped."""
 
 DUPLICATE: Final = Action("duplicate")
 """The frame arrives twice."""
 
 HOLD: Final = Action("hold")
-"""The frame is kept until :meth:`FaultProxy.release`; later ones overtake it."""
+"""The frame is kept until :meth:`FaultProxy.release`; later frames overtake it."""
 
 CUT: Final = Action("cut", number=0)
-"""The connection is reset in place of the frame."""
+"""The connection is reset instead of sending the frame."""
 
 
 def delay(seconds: float) -> Action:
-    """The frame arrives that much later; later ones overtake it. (For all alike: ``FaultProxy.latency``.)"""
+    """The frame arrives ``seconds`` later; later frames overtake it. To delay all: ``FaultProxy.latency``."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"delay() takes seconds, not {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"delay() takes a number of seconds from 0 on, not {seconds}")
+        raise ValueError(f"delay() takes 0 or more seconds, not {seconds}")
     return Action("delay", seconds=seconds)
 
 
@@ -64,8 +64,8 @@ def corrupt(offset: int | None = None) -> Action:
     """One bit of the frame is flipped.
 
     Args:
-        offset: of the byte in the frame; default: the middle of the payload. A frame without that byte
-            passes unchanged.
+        offset: which byte of the frame; default: the middle of the payload. A frame without that byte passes
+            unchanged.
     """
     if offset is not None:
         _check_number("corrupt() takes the offset of a byte", offset)
@@ -76,43 +76,43 @@ def cut_after(size: int) -> Action:
     """The connection is reset after the first ``size`` bytes of the frame."""
     _check_number("cut_after() takes a number of bytes", size)
     if size < 0:
-        raise ValueError(f"cut_after() takes a number of bytes from 0 on, not {size}")
+        raise ValueError(f"cut_after() takes 0 or more bytes, not {size}")
     return Action("cut", number=size)
 
 
 def _check_number(what: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what}, not {type(value).__name__}; the frame itself is known")
+        raise TypeError(f"{what}, not {type(value).__name__}; the proxy passes the frame itself")
 
 
 HookResult = bytes | Sequence[bytes] | Action | None
 Hook = Callable[[Event, bytes], HookResult | Awaitable[HookResult]]
-"""Called with an event and its frame as it came. It returns ``None`` to let the frame pass unchanged, bytes
-or a list of bytes to send instead (empty for nothing), or an :class:`Action`. It may be a coroutine function;
-then later frames of the same direction and connection wait for it.
+"""Called with an event and its raw frame. It returns ``None`` to let the frame pass unchanged, bytes or a
+list of bytes to send instead (empty for nothing), or an :class:`Action`. It may be a coroutine function; then
+later frames of the same direction and connection wait for it.
 
-What raises, or returns anything else, has not decided: the frame passes unchanged, and the mistake is told in
-:attr:`FaultProxy.errors` and when the ``async with`` block is left."""
+If it raises, or returns anything else, the frame passes unchanged; :attr:`FaultProxy.errors` has the error,
+and the end of the ``async with`` block raises it."""
 
 
 def _frames_of(result: object, raw: bytes) -> list[bytes] | Action:
-    """What a hook's result means, or the error to tell.
+    """Return the frames, or the action, of a hook's result.
 
     Raises:
-        TypeError, ValueError: it means nothing.
+        TypeError, ValueError: it is not a valid result.
     """
     if result is None:
         return [raw]
     if isinstance(result, Action):
         if result.kind not in _ACTIONS:
-            raise ValueError(f"a hook returned {result!r}: actions are made by the names of this module")
+            raise ValueError(f"a hook returned {result!r}: use the actions of this module")
         return result
     parts = [result] if isinstance(result, bytes | bytearray | memoryview) else result
     what = type(result).__name__
     if isinstance(parts, Sequence) and not isinstance(parts, str):
         if all(isinstance(part, bytes | bytearray | memoryview) for part in parts):
             return [memoryview(part).tobytes() for part in parts]
-        what += " with something else in it"
+        what += " with other values"
     raise TypeError(f"a hook returns None, bytes, a list of bytes or an action, not {what}: {result!r:.100}")
 
 
@@ -135,7 +135,7 @@ class _Frames:
         pos = 0
         for event in events:
             end = self.rest.index(b"\n", pos) + 1  # every event is one line …
-            if isinstance(event, (Msg, Pub)):  # … and what the line announces
+            if isinstance(event, (Msg, Pub)):  # … and the bytes that the line announces
                 end += len(event.header or b"") + len(event.payload) + 2
             frames.append((event, bytes(self.rest[pos:end])))
             pos = end
@@ -147,9 +147,9 @@ class _Traffic:
     """What all connections of a proxy share.
 
     Attributes:
-        gates: a closed one lets nothing through to that side.
+        gates: one per side; a closed gate lets nothing through to that side.
         held: frames that hooks held back.
-        changed: a connection or bytes have come, or a connection has gone.
+        changed: set when a connection opens or closes, or bytes arrive.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Traffic:
 
 
 class _Direction:
-    """One way through one connection: a task reads and applies hooks, another writes."""
+    """One direction of one connection: one task reads and applies hooks, another one writes."""
 
     def __init__(
         self,
@@ -176,15 +176,15 @@ class _Direction:
         self._reader = reader
         self._writer = writer
         self._frames = _Frames("server" if to == "server" else "client")
-        self._early = 0  # bytes of the unfinished frame that went out before a hook was set
+        self._early = 0  # bytes of the unfinished frame that were sent before a hook was set
         self._queue: asyncio.Queue[tuple[float, bytes | Action | None]] = asyncio.Queue()
         self._pending = 0
-        self._free_at = 0.0  # when the line has sent what was given to it, at the proxy's rate
+        self._free_at = 0.0  # time at which all bytes so far are sent, at the proxy's rate
         self._room = asyncio.Event()
         self._room.set()
 
     def put(self, item: bytes | Action | None) -> None:
-        """Send bytes after what is under way; ``None`` is EOF, ``CUT`` a reset."""
+        """Send bytes after those under way; ``None`` sends EOF, ``CUT`` resets."""
         if isinstance(item, bytes):
             self._pending += len(item)
             if self._pending > _PENDING_LIMIT:
@@ -213,7 +213,7 @@ class _Direction:
             else:
                 for event, raw in frames.feed(data):
                     await self._pass(event, raw)
-                if frames.broken:  # not (or no longer) NATS, or badly broken: TLS, for example
+                if frames.broken:  # not (or no longer) NATS, TLS for example
                     self.put(bytes(frames.rest[self._early :]))
             if frames.broken:
                 frames.rest.clear()
@@ -245,7 +245,7 @@ class _Direction:
             error = RuntimeError("a hook raised CancelledError")
             error.__cause__ = exc
             self._proxy.errors.append(error)
-        except BaseException as exc:  # also what pytest.fail() raises: it must not end the direction
+        except BaseException as exc:  # pytest.fail() raises one, which must not end the direction
             self._proxy.errors.append(exc)
         if isinstance(frames, Action):
             self._act(frames, event, raw)
@@ -273,7 +273,7 @@ class _Direction:
         self.put(raw)
 
     async def write(self) -> None:
-        """Write until EOF has been passed on."""
+        """Write until EOF is passed on."""
         gate = self._traffic.gates[self._to]
         try:
             while True:
@@ -292,7 +292,7 @@ class _Direction:
                 self._pending -= len(item)
                 if self._pending <= _PENDING_LIMIT:
                     self._room.set()
-        except (OSError, RuntimeError):  # RuntimeError: uvloop's word for writing to a closed transport
+        except (OSError, RuntimeError):  # uvloop raises RuntimeError for a write to a closed transport
             self._link.reset()
 
     async def _write(self, data: bytes, gate: asyncio.Event) -> None:
@@ -350,7 +350,7 @@ class ProxyConnection:
     def reset(self) -> None:
         """Send RST to both sides."""
         if not self._directions and self._main is not None:
-            self._main.cancel()  # it waits for the server to answer, or for the blackhole to end
+            self._main.cancel()  # it waits for the connection to the server, or for the blackhole to end
         for writer in self._writers.values():
             reset(writer)
         for task in self._tasks:
@@ -358,14 +358,14 @@ class ProxyConnection:
                 task.cancel()
 
     def fin(self, side: Side | None = None) -> None:
-        """Send EOF to one side, or to both, after what is under way."""
+        """Send EOF to one side, or to both, after the bytes under way."""
         for to, direction in self._directions.items():
             if side in (None, to):
                 direction.put(None)
 
     def inject(self, side: Side, data: bytes) -> None:
-        """Send bytes of your own to one side, after what is under way; they go to no hook."""
-        raw = memoryview(data).tobytes()  # raises for what is no bytes, before it is under way
+        """Send your own bytes to one side, after those under way; hooks do not see them."""
+        raw = memoryview(data).tobytes()  # raises at once if it is not bytes
         if side in self._directions:
             self._directions[side].put(raw)
 
@@ -376,7 +376,7 @@ class ProxyConnection:
         return task
 
     async def run(self, host: str, port: int) -> None:
-        """Connect to the server, and pass on what comes until both sides have ended."""
+        """Connect to the server, and pass bytes on until both sides have ended."""
         self._main = asyncio.current_task()
         try:
             for gate in self._traffic.gates.values():
@@ -408,7 +408,7 @@ class ProxyConnection:
                 abort(writer)
 
     async def _flush(self) -> None:
-        """Let the sockets take what was written."""
+        """Wait until the sockets have taken all that was written."""
         for writer in self._writers.values():
             writer.close()
         try:
@@ -429,11 +429,11 @@ class FaultProxy:
             async with natsproto.connect(proxy.url) as nc:
                 ...
 
-    Without a hook bytes pass as they come. With one, each frame is shown to it whole, and passes byte for
-    byte unless the hook says otherwise. What is not NATS, such as TLS, passes without being shown. A server
-    in a cluster tells clients the addresses of its peers, which lead around the proxy.
+    Without a hook, bytes pass as they come. A hook sees each whole frame, which passes unchanged unless the
+    hook says otherwise. What is not NATS, such as TLS, passes without a hook. A server in a cluster tells
+    clients the addresses of its peers, which bypass the proxy.
 
-    Use it in one event loop. A hook that raises, or returns what is no answer, makes the ``async with`` block
+    Use it in one event loop. A hook that raises, or returns an invalid result, makes the ``async with`` block
     raise.
 
     Args:
@@ -443,14 +443,14 @@ class FaultProxy:
 
     Attributes:
         to_server, to_client: hooks for frames in that direction, ``None`` for none; may be set at any time.
-        chunk: pass bytes on in pieces of at most this many, ``None`` for as they come.
+        chunk: most bytes that are passed on in one piece; ``None`` for no limit.
         rate: bytes per second, for each direction of each connection; ``None`` for no limit.
-        latency: seconds that everything takes longer, in each direction.
-        connections: those open now.
-        accepted: how many there were so far.
-        bytes_to_server, bytes_to_client: what was passed on.
-        errors: what hooks raised, and a ``TypeError`` or ``ValueError`` for what they should not have
-            returned; the frame then passed unchanged.
+        latency: seconds of delay for everything, in each direction.
+        connections: the open connections.
+        accepted: how many connections were accepted so far.
+        bytes_to_server, bytes_to_client: how many bytes were passed on.
+        errors: the exceptions of hooks, and a ``TypeError`` or ``ValueError`` for each invalid result; the
+            frame then passed unchanged.
     """
 
     def __init__(self, target: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -473,7 +473,7 @@ class FaultProxy:
 
     @property
     def target(self) -> str:
-        """URL of the server. A new one counts for connections from then on."""
+        """URL of the server. A new one applies to new connections."""
         return self._target
 
     @target.setter
@@ -490,7 +490,7 @@ class FaultProxy:
 
     @property
     def port(self) -> int:
-        """Where it listens; known inside of the ``async with`` block."""
+        """The port it listens on; known inside the ``async with`` block."""
         return self._running.port
 
     @property
@@ -507,7 +507,7 @@ class FaultProxy:
     def fin(self, side: Side | None = None) -> None:
         """Send EOF on all connections to the ``"client"``, to the ``"server"``, or to both.
 
-        To one side it is a half-close: the other direction stays open until that side closes it.
+        For one side this is a half-close: the other direction stays open until that side closes it.
         """
         for connection in list(self.connections):
             connection.fin(side)
@@ -515,11 +515,11 @@ class FaultProxy:
     def blackhole(self, on: bool = True, *, side: Side | None = None) -> None:
         """Let nothing through, or let it through again; connections stay open, new ones are silent.
 
-        As with a network that comes back, bytes are late in the end and not lost.
+        As with a network that recovers, bytes are delayed and not lost.
 
         Args:
-            on: whether it starts or ends.
-            side: only what goes to the ``"client"`` or to the ``"server"``.
+            on: start or end it.
+            side: only for bytes to the ``"client"`` or to the ``"server"``.
         """
         for to, gate in self._traffic.gates.items():
             if side in (None, to):
@@ -537,7 +537,7 @@ class FaultProxy:
 
     @property
     def held(self) -> int:
-        """How many frames wait for :meth:`release`."""
+        """How many held frames wait for :meth:`release`."""
         return len(self._traffic.held)
 
     def release(self, *, reverse: bool = False) -> int:
@@ -548,10 +548,10 @@ class FaultProxy:
         return len(held)
 
     async def wait_until(self, reached: Callable[[], bool], *, timeout: float = 5.0) -> None:
-        """Wait for something that connections or frames bring about: ``lambda: proxy.accepted == 2``.
+        """Wait for a condition that depends on connections or frames: ``lambda: proxy.accepted == 2``.
 
         Args:
-            reached: asked again after each change.
+            reached: called after each change.
             timeout: in seconds.
 
         Raises:
@@ -565,7 +565,7 @@ class FaultProxy:
     @property
     def _running(self) -> Listener:
         if self._listener is None:
-            raise ConfigError("the proxy runs inside of its 'async with' block only")
+            raise ConfigError("the proxy runs only inside its 'async with' block")
         return self._listener
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -596,7 +596,7 @@ class FaultProxy:
 
 
 def _flip(event: Event, raw: bytes, offset: int | None) -> bytes:
-    """Flip the lowest bit of one byte, if there is that byte."""
+    """Flip the lowest bit of one byte, if the frame has that byte."""
     if offset is None:
         size = len(event.payload) if isinstance(event, (Msg, Pub)) else 0
         offset = len(raw) - 2 - (size + 1) // 2 if size else len(raw)

@@ -1,4 +1,4 @@
-"""A fake server that plays a script: for what real servers do rarely, late, or never."""
+"""A fake server that runs a script: for what real servers do rarely, late, or never."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class ScriptError(NatsError, AssertionError):
 
 
 class PeerGoneError(NatsError, ConnectionError):
-    """The client closed the connection while the script waited for it to say something."""
+    """The client closed the connection while the script waited for an event."""
 
 
 class ScriptedConnection:
-    """What a script sees of one client.
+    """A script's view of one client.
 
-    The script alone drives the connection: between its calls nothing is read, so a client that writes much
-    is stalled, and nothing is answered. All waits are bounded by the server's ``timeout``.
+    Only the script drives the connection: between its calls nothing is read or answered, so a client that
+    writes much is stalled. Every wait ends after the server's ``timeout``.
 
     Attributes:
         number: 0 for the server's first connection, 1 for the next …
         received: all events so far.
-        connect: what the client's CONNECT said, ``{}`` before it came.
-        auto_pong: answer a PING that :meth:`expect` passes over. On at first.
+        connect: the fields of the client's CONNECT, ``{}`` before it came.
+        auto_pong: whether :meth:`expect` answers a PING that it skips; initially true.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class ScriptedConnection:
         self._parser = Parser("server")
         self._unread: list[Event] = []
         self._subscriptions: dict[bytes, bytes] = {}  # sid: subject pattern
-        self._failure: NatsError | None = None  # comes after the unread events
+        self._failure: NatsError | None = None  # raised after the unread events
 
-    # --- saying ---------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------------
 
     async def send(self, *data: bytes | Iterable[Buffer], chunk: int | None = None) -> None:
-        """Send bytes as they are: anything, also what no server would say.
+        """Send any bytes, even what no server would send.
 
         Args:
-            data: buffers, or what the functions of :mod:`natsproto.wire` return.
-            chunk: send in pieces of this many bytes; the client mostly gets them one by one.
+            data: buffers, or the results of the functions of :mod:`natsproto.wire`.
+            chunk: send in pieces of this many bytes; the client mostly receives them one by one.
 
         Raises:
             TimeoutError: the client does not read.
@@ -89,10 +89,10 @@ class ScriptedConnection:
                 self._writer.write(bytes(out[start : start + step]))
                 await self._writer.drain()
                 if chunk:
-                    await asyncio.sleep(0)  # the client, if it lives in this loop, reads now
+                    await asyncio.sleep(0)  # let the client, if it lives in this loop, read the piece
 
     async def info(self, **fields: object) -> None:
-        """Send INFO. ``fields`` are added to, or replace, what a plain server says; ``None`` removes one."""
+        """Send INFO. ``fields`` add to a plain server's fields or replace them; ``None`` removes one."""
         data = {
             "server_id": "NSCRIPTED",
             "server_name": "scripted",
@@ -109,7 +109,7 @@ class ScriptedConnection:
         await self.send(wire.info({name: value for name, value in data.items() if value is not None}))
 
     async def handshake(self, **info: object) -> dict[str, object]:
-        """Be a server until the client is connected: INFO, CONNECT, PING, PONG. Return CONNECT's fields."""
+        """Do the server's part of the handshake: INFO, CONNECT, PING, PONG. Return CONNECT's fields."""
         await self.info(**info)
         await self.expect(Connect)
         await self.expect(Ping)
@@ -129,11 +129,11 @@ class ScriptedConnection:
 
         Args:
             subject, payload, reply: of the message.
-            sid: of the subscription; default: that of the last one seen so far whose pattern matches.
+            sid: the subscription's id; default: that of the last subscription so far whose pattern matches.
             header: an encoded header block.
 
         Raises:
-            ScriptError: no ``sid`` and no subscription matches.
+            ScriptError: no ``sid`` is given and no subscription matches.
         """
         if sid is None:
             known = self._subscriptions.items()
@@ -156,16 +156,16 @@ class ScriptedConnection:
         await self.send(wire.err(text))
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Do the server's part of a TLS handshake. Right after :meth:`info`: nothing may come in between.
+        """Do the server's part of a TLS handshake, right after :meth:`info`, with nothing in between.
 
         Raises:
-            OSError: it failed (ssl.SSLError among them).
+            OSError: the handshake failed (ssl.SSLError is an OSError).
             TimeoutError: the client does not take part.
         """
         async with asyncio.timeout(self._timeout):
             await self._writer.start_tls(context)
 
-    # --- hearing --------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------------
 
     @overload
     async def expect(self, wanted: type[E], *, strict: bool = ..., timeout: float | None = ...) -> E: ...
@@ -183,18 +183,18 @@ class ScriptedConnection:
     async def expect(
         self, wanted: Wanted = object, *, strict: bool = False, timeout: float | None = None
     ) -> object:
-        """Wait for the next event that is what is wanted, and return it.
+        """Wait for the next event that matches ``wanted``, and return it.
 
         Args:
-            wanted: an event class of :mod:`natsproto.wire`; an event that it must equal; ``str`` or
-                ``bytes``: a PUB to, or a SUB on, a subject matching this pattern; or a function from event
-                to ``bool``. Default: whatever comes.
-            strict: the very next event must be it. Otherwise others are passed over (they are in
-                ``received``), and PINGs among them answered if ``auto_pong`` is on.
+            wanted: an event class of :mod:`natsproto.wire`; an event to compare with; ``str`` or ``bytes``: a
+                PUB to, or a SUB on, a subject matching this pattern; or a function from event to ``bool``.
+                Default: any event.
+            strict: the very next event must match. Otherwise other events are skipped (they are in
+                ``received``), and PINGs among them are answered if ``auto_pong`` is on.
             timeout: in seconds; default: the server's.
 
         Raises:
-            ScriptError: it did not come in time, or something else came (``strict``).
+            ScriptError: no such event came in time, or another one came (``strict``).
             PeerGoneError: the client closed the connection first.
             RemoteProtocolError: the client broke the protocol.
         """
@@ -215,10 +215,10 @@ class ScriptedConnection:
             raise ScriptError(f"expected {_name(wanted)} within {seconds(limit)} s, got {passed!r}") from None
 
     async def expect_eof(self, *, timeout: float | None = None) -> None:
-        """Wait until the client closes the connection; events before that are passed over.
+        """Wait until the client closes the connection; events before that are skipped.
 
         Raises:
-            ScriptError: it did not in time.
+            ScriptError: it did not close it in time.
         """
         try:
             await self.expect(lambda event: False, timeout=timeout)
@@ -264,7 +264,7 @@ class ScriptedConnection:
     # --- ending ---------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Close the connection: the client gets all that was sent, then EOF."""
+        """Close the connection: the client receives all that was sent, then EOF."""
         self._writer.close()
         try:
             async with asyncio.timeout(self._timeout):
@@ -277,7 +277,7 @@ class ScriptedConnection:
         reset(self._writer)
 
     def half_close(self) -> None:
-        """Send EOF and go on listening."""
+        """Send EOF and continue receiving."""
         self._writer.write_eof()
 
 
@@ -297,20 +297,20 @@ class ScriptedServer:
                 ...
             await server.finished()
 
-    A connection is closed when its script returns. A failing script (:class:`ScriptError`, any bug in it)
-    makes the ``async with`` block raise; a client that goes away early ends its script without an error.
-    Scripts that still run at the end of the block are cancelled.
+    A connection is closed when its script returns. A failing script (:class:`ScriptError`, or a bug in it)
+    makes the ``async with`` block raise; a client that leaves early ends its script without an error. Scripts
+    that still run at the end of the block are cancelled.
 
     Args:
-        scripts: one per connection, in order; the last one is for all further connections, too. Default:
+        scripts: one per connection, in order; the last one serves all further connections, too. Default:
             handshake and :meth:`ScriptedConnection.serve`.
         host: address to listen on.
         port: default: a free one.
-        timeout: bound of every wait, in seconds.
+        timeout: seconds that any wait may take.
 
     Attributes:
-        connections: all so far, also closed ones.
-        errors: what scripts raised.
+        connections: all so far, including closed ones.
+        errors: the exceptions of scripts.
     """
 
     def __init__(
@@ -328,9 +328,9 @@ class ScriptedServer:
 
     @property
     def port(self) -> int:
-        """Where it listens; known inside of the ``async with`` block."""
+        """The port it listens on; known inside the ``async with`` block."""
         if self._listener is None:
-            raise ScriptError("the server runs inside of its 'async with' block only")
+            raise ScriptError("the server runs only inside its 'async with' block")
         return self._listener.port
 
     @property
@@ -342,27 +342,27 @@ class ScriptedServer:
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections from now on, or accept them again."""
         if self._listener is None:
-            raise ScriptError("the server runs inside of its 'async with' block only")
+            raise ScriptError("the server runs only inside its 'async with' block")
         if on:
             self._listener.shut()
         else:
             self._listener.open()
 
     async def connection(self, number: int = 0, *, timeout: float | None = None) -> ScriptedConnection:
-        """Wait for a connection, 0 being the first, and return it.
+        """Wait for a connection (0 is the first), and return it.
 
         Raises:
-            ScriptError: it did not come in time.
+            ScriptError: it was not opened in time.
         """
         await self._until(lambda: len(self.connections) > number, f"connection {number}", timeout)
         return self.connections[number]
 
     async def finished(self, count: int = 1, *, timeout: float | None = None) -> None:
-        """Wait until ``count`` scripts have ended, and raise what any of them raised.
+        """Wait until ``count`` scripts have ended; raise the first exception of one.
 
         Raises:
             ScriptError: they did not end in time, or one of them failed.
-            PeerGoneError: a client went away before its script was done.
+            PeerGoneError: a client left before its script was done.
         """
         await self._until(lambda: len(self._ended) >= count, f"end of {count} script(s)", timeout)
         for error in self._ended:
@@ -389,7 +389,7 @@ class ScriptedServer:
         try:
             await self._scripts[min(number, len(self._scripts) - 1)](conn)
             await conn.close()
-        except ConnectionError as exc:  # the client is gone, which is its right
+        except ConnectionError as exc:  # the client left, which is no failure of the script
             error = exc
         except Exception as exc:
             error = exc
