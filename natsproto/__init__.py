@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to a type checker, every name would be there
+if not TYPE_CHECKING:  # else type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

@@ -1,7 +1,7 @@
-"""Whose process is at the other end of a connection within this machine.
+"""Which user's process is at the other end of a connection within this machine.
 
-A port proves nothing: while its server is away any user of the machine may listen there, and learn what a
-client tells its server first.
+A port proves nothing: while its server is down, any user of the machine may listen there and receive what a
+client sends its server first.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ _ESTABLISHED: Final = "01"
 
 
 def peer_user(local: Address, peer: Address) -> int | None:
-    """User id of the process that holds the other end of an established TCP connection to this machine.
+    """Return the user id of the process at the other end of a TCP connection within this machine.
 
-    Linux lists both ends. In a user namespace all users that are not mapped have one number: who runs there
-    as that user (65534), and shares the host's network, cannot tell them from itself.
+    Linux lists both ends. In a user namespace all unmapped users have the same id (65534): a process that
+    runs there as that user, in the host's network, cannot distinguish them from itself.
 
     Args:
-        local: the address of our end, as :meth:`socket.socket.getsockname` gives it.
-        peer: that of the other one.
+        local: the address of our end, as :meth:`socket.socket.getsockname` returns it.
+        peer: the address of the other end.
 
     Returns:
-        ``None`` while nobody holds it: not accepted yet, or closed by half or for good.
+        ``None`` while no process holds the other end: not accepted yet, half-closed, or closed.
 
     Raises:
-        OSError: the system does not tell: it is not Linux, or a sandbox hides what it knows.
+        OSError: the system does not tell: it is not Linux, or a sandbox hides the tables.
     """
-    told = False
+    listed = False
     for table in _TABLES:  # a server that listens on [::] is in the second one, with mapped addresses
         try:
             with open(table, encoding="ascii") as file:
                 rows = file.read().splitlines()[1:]
         except FileNotFoundError:
-            continue  # a kernel without IPv6, or no Linux
-        told = told or bool(rows)
+            continue  # a kernel without IPv6, or not Linux
+        listed = listed or bool(rows)
         for there, here in zip(_written(peer), _written(local), strict=True):
             ends = f" {there} {here} {_ESTABLISHED} "
             for row in rows:
                 # The inode: a socket that no process holds has none.
                 if ends in row and (fields := row.split())[9] != "0":
                     return int(fields[7])
-    if not told:
+    if not listed:
         raise OSError(f"{_TABLES[0]} does not even show our own end")
     return None
 
 
 def _written(address: Address) -> list[str]:
-    """An address in the ways the tables have it: words of four bytes, in the byte order of the machine."""
+    """Return an address as the tables write it: words of four bytes in the machine's byte order."""
     host, port = str(address[0]).partition("%")[0].removeprefix("::ffff:"), address[1]
     if ":" in host:
         forms = [socket.inet_pton(socket.AF_INET6, host)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 FIRST = 0.05
-"""Seconds of the first pause after a call that a retry can mend."""
+"""Seconds of the first pause after a call that may succeed when retried."""
 
 CEILING = 1.0
-"""Seconds of the longest one: a leader is elected within a few."""
+"""Seconds of the longest pause: electing a leader takes a few seconds."""
 
 
 class Backoff:
@@ -16,7 +16,7 @@ class Backoff:
 
     Args:
         first: seconds of the first pause.
-        ceiling: seconds of the longest one.
+        ceiling: seconds of the longest pause.
 
     Attributes:
         seconds: the next pause.
@@ -30,16 +30,19 @@ class Backoff:
         self._ceiling = ceiling
 
     def grow(self) -> None:
-        """An attempt has failed."""
+        """Double the pause: an attempt has failed."""
         self.seconds = min(self.seconds * 2, self._ceiling)
 
     def reset(self) -> None:
-        """There was progress."""
+        """Start over with the first pause: there was progress."""
         self.seconds = self._first
 
 
 def jittered(attempt: int, *, first: float, ceiling: float, rng: random.Random) -> float:
-    """Seconds to wait before round ``attempt`` (0 = none): doubling, with full jitter on the upper half."""
+    """Return the seconds to wait before round ``attempt`` (none before round 0).
+
+    They double with each round; the upper half is random.
+    """
     if attempt <= 0:
         return 0.0
     limit = min(ceiling, first * 2.0 ** min(attempt - 1, 30))

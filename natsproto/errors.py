@@ -7,7 +7,7 @@ Each class has a second base from the standard library, so that ``except Timeout
     ├── ProtocolError
     │   ├── LocalProtocolError (ValueError)         we were asked to send something illegal
     │   └── RemoteProtocolError                     the peer broke the protocol
-    ├── BadSubjectError (ValueError)                refused before any byte
+    ├── BadSubjectError (ValueError)                refused before any byte is sent
     ├── InvalidNameError (ValueError)               stream, consumer, object name; refused before any byte
     ├── MaxPayloadError (ValueError)                header + payload above the server's max_payload
     ├── ConfigError (ValueError)                    contradictory or unusable options
@@ -20,11 +20,11 @@ Each class has a second base from the standard library, so that ``except Timeout
     ├── ServerError                                 any other -ERR line
     ├── AuthorizationError (PermissionError)        wrong or missing credentials
     ├── PermissionsViolationError (PermissionError) publish or subscribe not allowed
-    ├── RequestTimeoutError (TimeoutError)          no answer within the bound
+    ├── RequestTimeoutError (TimeoutError)          no answer in time
     ├── NoRespondersError (ConnectionError)         nobody listens on the subject (status 503)
     ├── WrongStreamError                            another stream, or one of another domain, answered
     ├── APIError                                    a JetStream API error; see natsproto.jetstream.api.errors
-    ├── UnsupportedFeatureError                     the server does not have it; names the minimum version
+    ├── UnsupportedFeatureError                     the server lacks a feature; names the minimum version
     ├── ServerProcessError (RuntimeError)           a local nats-server could not be started
     └── MissingExtraError (ImportError)             an optional dependency is not installed; names the extra
 
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
 
 class NatsError(Exception):
-    """Root of every error this distribution raises on its own account.
+    """The base class of every error that this distribution raises itself.
 
-    Errors pickle and copy with their text and attributes, whatever their constructors take: a process pool
-    and a test runner hand them on that way. What is not printable in their text is escaped: it quotes
-    subjects, names and servers. ``args`` have it as it is.
+    Errors pickle and copy with their text and attributes, whatever arguments their constructors have: process
+    pools and test runners pass them on that way. Their text quotes subjects, names and servers, so characters
+    that are not printable are escaped in it. ``args`` have the original text.
     """
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class NatsError(Exception):
 
 
 def _remake(kind: type[NatsError], args: tuple[object, ...], facts: dict[str, object]) -> NatsError:
-    """Make an error again from its text and attributes, past the constructors of this distribution.
+    """Recreate an error from its text and attributes, without the constructors of this distribution.
 
-    Only the standard library's base is asked: it keeps facts of its own (``ImportError.msg``).
+    Only the standard library's base is initialized: it has attributes of its own (``ImportError.msg``).
     """
     error = kind.__new__(kind, *args)
     base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
@@ -73,7 +73,7 @@ class ProtocolError(NatsError):
 
     Attributes:
         position: offset in the byte stream at which the rule was broken, or ``None``.
-        events: what was parsed from the same bytes before the error (receiving side only).
+        events: the events parsed from the same bytes before the error (receiving side only).
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class ProtocolError(NatsError):
 
 
 class LocalProtocolError(ProtocolError, ValueError):
-    """We were asked to send something the protocol does not allow; nothing was sent."""
+    """The caller asked to send something that the protocol does not allow; nothing was sent."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something the protocol does not allow; the parser is dead afterwards."""
+    """The peer sent something that the protocol does not allow; the parser is dead afterwards."""
 
 
 class BadSubjectError(NatsError, ValueError):
@@ -122,11 +122,11 @@ class NoServersError(NatsError, ConnectionError):
 
 
 class StaleConnectionError(NatsError, ConnectionError):
-    """The connection was lost; whatever was in flight has an unknown outcome.
+    """The connection was lost; the outcome of everything in flight is unknown.
 
     Attributes:
-        silent: it was given up because the server did not answer. Unlike one that closed the connection, such
-            a server may still act, much later, on what was sent (a process that was stopped goes on).
+        silent: the client gave up because the server did not answer. Unlike one that closed the connection,
+            such a server may still act, much later, on what was sent (a suspended process continues).
     """
 
     def __init__(self, message: str = "", *, silent: bool = False) -> None:
@@ -139,11 +139,11 @@ class ConnectionClosedError(NatsError, ConnectionError):
 
 
 class SecureConnectionRequiredError(NatsError, ConnectionError):
-    """TLS was asked for and the server does not offer it, or the server demands it and it was refused."""
+    """The client requires TLS and the server does not offer it, or the server requires and we forbid it."""
 
 
 class OutboundBufferLimitError(NatsError, ConnectionError):
-    """More was published while disconnected than ``reconnect_buffer_size`` bytes."""
+    """More than ``reconnect_buffer_size`` bytes were published while disconnected."""
 
 
 class SlowConsumerError(NatsError):
@@ -156,7 +156,7 @@ class SlowConsumerError(NatsError):
 
 
 class ServerError(NatsError):
-    """An ``-ERR`` line that has no class of its own; ``text`` is what the server said."""
+    """An ``-ERR`` line without a class of its own; ``text`` is the server's text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"the server said: {brief(text, 300)}")
@@ -184,11 +184,11 @@ class PermissionsViolationError(NatsError, PermissionError):
 
 
 class RequestTimeoutError(NatsError, TimeoutError):
-    """No answer within the bound. Whether the other side acted on the message is unknown."""
+    """No answer came in time. Whether the other side acted on the message is unknown."""
 
 
 class NoRespondersError(NatsError, ConnectionError):
-    """Nobody listens on the subject; the server said so at once (status 503)."""
+    """Nobody listens on the subject; the server reports that at once (status 503)."""
 
     def __init__(self, subject: str, hint: str = "") -> None:
         super().__init__(f"no responders on {brief(subject)}" + (f": {hint}" if hint else ""))
@@ -198,14 +198,14 @@ class NoRespondersError(NatsError, ConnectionError):
 class WrongStreamError(NatsError):
     """A publish was acknowledged by another stream than the one it was meant for.
 
-    A stream is known by its name and its JetStream domain: a hub and a leaf node may each have one of the
-    same name, and then every message reaches both. Whether the right one stored it, too, is unknown.
+    A stream is identified by its name and its JetStream domain: a hub and a leaf node may each have a stream
+    of the same name, and then every message reaches both. Whether the right one stored it, too, is unknown.
 
     Attributes:
-        stream: which stream answered.
-        domain: the domain it says it is in; ``None`` = it names none.
-        expected_stream: which one should have.
-        expected_domain: the domain of that one; ``None`` = it has none.
+        stream: the stream that answered.
+        domain: the domain that it names; ``None`` = it names none.
+        expected_stream: the stream that should have answered.
+        expected_domain: the domain of that stream; ``None`` = it has none.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class APIError(NatsError):
     Attributes:
         code: HTTP-like class (400, 404, 500, 503 …).
         err_code: the precise code callers act on (10059 = stream not found …).
-        description: the server's words, of a long text the beginning.
+        description: the server's text; only the beginning of a long one.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:

@@ -6,8 +6,8 @@
     Name: valueCRLF …
     CRLF
 
-Names keep their case, may repeat, and keep their order. Any peer can send a malformed block, so
-:func:`parse_headers` is for when somebody looks at a message, not for the connection.
+Names keep their case, may repeat, and keep their order. Any peer can send a malformed block, so the user of a
+message calls :func:`parse_headers`, not the connection.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .errors import LocalProtocolError, RemoteProtocolError
 
 VERSION = b"NATS/1.0"
 _OWS = b" \t"
-_NAME_CHARS = frozenset(map(chr, range(0x21, 0x7F))) - {":"}  # ADR-4: printable ASCII but the colon
+_NAME_CHARS = frozenset(map(chr, range(0x21, 0x7F))) - {":"}  # ADR-4: printable ASCII except the colon
 
-_FEW = 8
+_FEW = 8  # headers that are searched one by one, which costs less than making the table
 
 Pair = tuple[str, str]
 HeaderValue = str | Sequence[str]
@@ -30,11 +30,11 @@ HeaderSource = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
 
 class _Received(list[Pair]):
-    """Pairs as a peer sent them: to be taken over as they are."""
+    """Pairs as received, which need no checks."""
 
 
 class Headers(MutableMapping[str, str]):
-    """Header names and values: several values a name, order and case kept, look-up ignores case.
+    """Header names and values: several values per name; order and case are kept, look-ups ignore case.
 
     As a mapping it shows the first value of each name; :meth:`get_all` and :meth:`multi_items` show all.
 
@@ -48,14 +48,14 @@ class Headers(MutableMapping[str, str]):
         ('1', ['a', 'b'])
     """
 
-    # Any peer may send 20 000 names, so every access costs the same however many there are: a name is looked
-    # up in a table made when it is first needed, and places are stable: what is deleted leaves a hole, and
-    # what becomes several values is a list in the place of the first. Holes go when they are the majority.
-    __slots__ = ("_holes", "_items", "_places")
+    # Any peer may send 20 000 names, so every access must cost the same however many there are. A table, made
+    # when first needed, maps names to positions, and positions are stable: a deleted header leaves a hole,
+    # several new values become a list at the position of the first. When most are holes, they are removed.
+    __slots__ = ("_holes", "_items", "_positions")
 
     def __init__(self, source: HeaderSource | None = None) -> None:
         self._items: list[Pair | list[Pair] | None] = []
-        self._places: dict[str, list[int]] | None = None  # by name in lower case
+        self._positions: dict[str, list[int]] | None = None  # by name in lower case
         self._holes = 0
         if source is None:
             return
@@ -70,65 +70,65 @@ class Headers(MutableMapping[str, str]):
                 self.add(name, item)
 
     def _table(self) -> dict[str, list[int]]:
-        table = self._places
+        table = self._positions
         if table is None:
-            table = self._places = {}
-            for place, pair in enumerate(self.multi_items()):
-                table.setdefault(pair[0].lower(), []).append(place)
+            table = self._positions = {}
+            for position, pair in enumerate(self.multi_items()):
+                table.setdefault(pair[0].lower(), []).append(position)
         return table
 
-    def _at(self, place: int) -> list[Pair]:
-        item = self._items[place]
+    def _at(self, position: int) -> list[Pair]:
+        item = self._items[position]
         if item is None:
             return []
         return item if type(item) is list else [item]  # type: ignore[list-item]
 
-    def _empty(self, places: list[int]) -> None:
-        for place in places:
-            self._items[place] = None
-        self._holes += len(places)
+    def _empty(self, positions: list[int]) -> None:
+        for position in positions:
+            self._items[position] = None
+        self._holes += len(positions)
         if self._holes > len(self._items) // 2:
             self._items = [*self.multi_items()]
-            self._places = None
+            self._positions = None
             self._holes = 0
 
     def _find(self, name: str) -> Sequence[int]:
-        """The places of a name. Of a few, looking at each costs less than making the table."""
+        """Return the positions of a name."""
         wanted = _values.text(name).lower()
-        if self._places is None and len(self._items) <= _FEW:
-            return [place for place, (key, _) in enumerate(self.multi_items()) if key.lower() == wanted]
+        if self._positions is None and len(self._items) <= _FEW:
+            return [position for position, (key, _) in enumerate(self.multi_items()) if key.lower() == wanted]
         return self._table().get(wanted, ())
 
     def __getitem__(self, name: str) -> str:
-        places = self._find(name)
-        if not places:
+        positions = self._find(name)
+        if not positions:
             raise KeyError(name)
-        return self._at(places[0])[0][1]
+        return self._at(positions[0])[0][1]
 
     def __setitem__(self, name: str, value: HeaderValue) -> None:
-        """Replace all values of ``name``; the first one keeps its place in the order."""
+        """Replace all values of ``name``; the first one keeps its position."""
         pairs = [_pair(name, item) for item in ([value] if isinstance(value, str) else value)]
         table = self._table()
         lower = _values.text(name).lower()
-        places = table.get(lower)
-        if places is None:
+        positions = table.get(lower)
+        if positions is None:
             for pair in pairs:
                 self._append(pair)
         elif not pairs:
             del self[name]
         else:
-            self._items[places[0]] = pairs[0] if len(pairs) == 1 else pairs
-            table[lower] = places[:1]
-            self._empty(places[1:])
+            self._items[positions[0]] = pairs[0] if len(pairs) == 1 else pairs
+            table[lower] = positions[:1]
+            self._empty(positions[1:])
 
     def __delitem__(self, name: str) -> None:
-        places = self._table().pop(_values.text(name).lower(), None)
-        if places is None:
+        positions = self._table().pop(_values.text(name).lower(), None)
+        if positions is None:
             raise KeyError(name)
-        self._empty(places)
+        self._empty(positions)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([self._at(places[0])[0][0] for places in self._table().values()])
+        return iter([self._at(positions[0])[0][0] for positions in self._table().values()])
 
     def __len__(self) -> int:
         return len(self._table())
@@ -137,7 +137,7 @@ class Headers(MutableMapping[str, str]):
         return isinstance(name, str) and bool(self._find(name))
 
     def __eq__(self, other: object) -> bool:
-        """Equal when the same names (case ignored) have the same values in the same order."""
+        """Whether the same names (case ignored) have the same values in the same order."""
         if isinstance(other, Mapping):
             try:
                 return self._by_name() == Headers(other)._by_name()
@@ -154,22 +154,22 @@ class Headers(MutableMapping[str, str]):
         return Headers, (self.multi_items(),)
 
     def _by_name(self) -> dict[str, list[str]]:
-        return {name: self._at_all(places) for name, places in self._table().items()}
+        return {name: self._at_all(positions) for name, positions in self._table().items()}
 
-    def _at_all(self, places: Iterable[int]) -> list[str]:
-        return [value for place in places for _, value in self._at(place)]
+    def _at_all(self, positions: Iterable[int]) -> list[str]:
+        return [value for position in positions for _, value in self._at(position)]
 
     def add(self, name: str, value: str) -> None:
-        """Add one more value for ``name``."""
+        """Add another value for ``name``."""
         self._append(_pair(name, value))
 
     def _append(self, pair: Pair) -> None:
-        if self._places is not None:
-            self._places.setdefault(pair[0].lower(), []).append(len(self._items))
+        if self._positions is not None:
+            self._positions.setdefault(pair[0].lower(), []).append(len(self._items))
         self._items.append(pair)
 
     def popitem(self) -> Pair:
-        """Remove the last name with all its values; return it with the first of them."""
+        """Remove the last name with all its values; return it and the first value."""
         try:
             name = next(reversed(self._table()))
         except StopIteration:
@@ -180,17 +180,17 @@ class Headers(MutableMapping[str, str]):
 
     def clear(self) -> None:
         """Remove everything."""
-        self._items, self._places, self._holes = [], None, 0
+        self._items, self._positions, self._holes = [], None, 0
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; an empty list if there is none."""
         return self._at_all(self._find(name))
 
     def multi_items(self) -> list[tuple[str, str]]:
-        """Return all ``(name, value)`` pairs in order, names as they were spelled."""
-        if self._places is None:
+        """Return all ``(name, value)`` pairs in order, with names in their original case."""
+        if self._positions is None:
             return self._items.copy()  # type: ignore[return-value]  # neither holes nor lists yet
-        return [pair for place in range(len(self._items)) for pair in self._at(place)]
+        return [pair for position in range(len(self._items)) for pair in self._at(position)]
 
     def copy(self) -> Headers:
         """Return an independent copy."""
@@ -204,7 +204,7 @@ def _pair(name: str, value: str) -> Pair:
 
 
 class ParsedHeaders:
-    """What a header block says.
+    """The content of a header block.
 
     Attributes:
         headers: names and values.
@@ -228,8 +228,8 @@ def encode_headers(
 ) -> bytes:
     """Return the whole header block, from the version line to the final empty line.
 
-    Text that came out of :func:`parse_headers` goes back to the same bytes (``surrogateescape``). White
-    space around a value is written but does not survive reading.
+    Text from :func:`parse_headers` is written as the same bytes (``surrogateescape``). White space around a
+    value is written, but parsing drops it.
 
     Args:
         headers: names and values; a value is a ``str`` or a sequence of ``str``.
@@ -237,8 +237,8 @@ def encode_headers(
         description: text after the status.
 
     Raises:
-        LocalProtocolError: a name is empty or has anything but printable ASCII, or a colon; a value or
-            the description has CR, LF or NUL; the status is not 100 to 999; nothing was encoded.
+        LocalProtocolError: a name is empty, has a colon or anything but printable ASCII; a value or the
+            description has CR, LF or NUL; the status is not 100 to 999.
     """
     first = VERSION.decode()
     if status is not None:
@@ -269,9 +269,9 @@ def _checked_value(value: str, name: str) -> str:
 
 
 def parse_headers(block: bytes) -> ParsedHeaders:
-    """Parse a header block as received. Bytes that are not UTF-8 decode with ``surrogateescape``.
+    """Parse a received header block. Bytes that are not UTF-8 decode with ``surrogateescape``.
 
-    As nats.go does, lines with an empty name are skipped and white space around values is dropped.
+    As in nats.go, lines with an empty name are skipped and white space around values is dropped.
 
     Raises:
         RemoteProtocolError: no ``NATS/1.0`` line, no final empty line, a line without a colon, or
@@ -284,7 +284,7 @@ def parse_headers(block: bytes) -> ParsedHeaders:
         end = lines.index(b"")
     except ValueError:
         end = len(lines)
-    if end >= len(lines) - 1:  # the piece after the last CRLF is always there
+    if end >= len(lines) - 1:  # the last item is what follows the last CRLF
         raise RemoteProtocolError("header block does not end with an empty line")
     status, description = _parse_version_line(lines[0])
     pairs = _Received()
@@ -315,9 +315,9 @@ def _parse_version_line(line: bytes) -> tuple[int | None, str]:
 
 
 def status_of(block: bytes) -> int | None:
-    """Return the status on the version line, or ``None`` if there is none or the line is malformed.
+    """Return the status on the version line, or ``None`` if it has none or is malformed.
 
-    Hot path: nothing else of the block is looked at.
+    Hot path: nothing else of the block is read.
     """
     if block.startswith(b"NATS/1.0\r\n"):
         return None

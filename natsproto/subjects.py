@@ -1,7 +1,7 @@
 """Subjects, queue names and tokens: what may be sent, and which pattern matches which subject (ADR-6).
 
-A name with a space or a line break in it would let its author write protocol lines of his own, and real
-servers accept more than is good for anyone, so everything is checked here before any byte is sent.
+A space or newline in a name would inject protocol lines, and servers accept more than they should, so every
+name is checked here before any byte is sent.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from . import _values
 from .errors import BadSubjectError
 
 MAX_LINE = 4096
-"""Bytes of a control line that a server reads unless it is configured otherwise.
+"""Bytes of the longest control line that servers accept by default.
 
-It does not announce its limit, and closes the connection of whoever exceeds it.
+They do not announce their limit, and close a connection that exceeds it.
 """
 MAX_NAMES = MAX_LINE - len("HPUB   9999999999 9999999999\r\n")
-"""Room for the names on the longest line: subject and reply subject, or subject and queue name, in bytes."""
+"""Bytes of all names on the longest line: subject and reply subject, or subject and queue name."""
 HALF_ROOM = MAX_NAMES // 2
-"""Two names of up to this length need no look at :func:`check_names`."""
+"""Bytes of a name up to which two names always fit, without :func:`check_names`."""
 
 _UNSAFE = bytes(range(0x21)) + b"\x7f"  # C0 controls, SPACE, DEL; as bytes, so UTF-8 text is untouched
 
@@ -47,10 +47,9 @@ def _encode(name: str, what: str) -> bytes:
 
 
 def check_names(subject: bytes, other: bytes = b"") -> None:
-    """Refuse names that are too long for one control line, together with a reply subject or queue name.
+    """Refuse a subject that is too long for one control line, together with a reply subject or queue name.
 
-    Reply subjects are the choice of whoever sent the message: nobody must be able to choose one whose
-    answer costs the connection.
+    The sender of a message chooses its reply subject: answering it must not cost us the connection.
 
     Raises:
         BadSubjectError: they have more than :data:`MAX_NAMES` bytes.
@@ -59,7 +58,7 @@ def check_names(subject: bytes, other: bytes = b"") -> None:
     if size > MAX_NAMES:
         text = _values.brief(subject.decode("utf-8", "surrogateescape"))
         raise BadSubjectError(
-            f"{size} bytes of names are too long for one line of the protocol, with room for {MAX_NAMES} "
+            f"{size} bytes of names are too long for a protocol line, which has room for {MAX_NAMES} "
             f"(the server would close the connection): {text}"
         )
 
@@ -79,13 +78,13 @@ def check_publish_subject(s: str) -> bytes:
             (``a..b``), a wildcard token (``*``, ``>``), cannot be encoded as UTF-8, or has more than 4066
             bytes.
     """
-    # By value before the look-up: subclasses may be equal to one another and hold different text.
+    # Convert before the cache look-up: subclasses may compare equal although their text differs.
     return plain_publish_subject(s if type(s) is str else _checked_text(s, "subject"))
 
 
 @lru_cache(maxsize=1024)
 def plain_publish_subject(s: str) -> bytes:
-    """:func:`check_publish_subject` where ``type(s) is str`` is known. Hot path: one look-up."""
+    """:func:`check_publish_subject` for a plain ``str``. Hot path: one cache look-up."""
     raw = _encode(s, "subject")
     tokens = _tokens(raw, "subject")
     if b"*" in tokens or b">" in tokens:
@@ -94,7 +93,7 @@ def plain_publish_subject(s: str) -> bytes:
 
 
 def check_subscribe_subject(s: str) -> bytes:
-    """Return ``s`` as bytes if it can be subscribed to; wildcards are ``*`` and, as last token, ``>``.
+    """Return ``s`` as bytes if it can be subscribed to; wildcards are ``*`` and, as the last token, ``>``.
 
     Raises:
         BadSubjectError: as :func:`check_publish_subject`, or ``>`` is not the last token.
@@ -123,7 +122,7 @@ def check_queue(s: str) -> bytes:
 def subject_matches(pattern: str, subject: str) -> bool:
     """Tell whether a subscription to ``pattern`` gets a message on ``subject``.
 
-    ``*`` stands for one token, a last ``>`` for one or more. Neither argument is checked.
+    ``*`` matches one token, a last ``>`` one or more. Neither argument is checked.
     """
     wanted = pattern.split(".")
     tokens = subject.split(".")
@@ -137,8 +136,8 @@ def subject_matches(pattern: str, subject: str) -> bool:
 
 
 def secret_name() -> str:
-    """Return a new name that cannot be guessed: 128 random bits, 22 characters of ``[0-9A-Za-z_-]``.
+    """Return a new name that nobody can guess: 128 random bits, 22 characters of ``[0-9A-Za-z_-]``.
 
-    For inboxes, consumers and batches: whoever knows the name of one may write into it.
+    For inboxes, consumers and batches: anybody who knows the name of one may be able to write to it.
     """
     return urlsafe_b64encode(os.urandom(16))[:22].decode()
