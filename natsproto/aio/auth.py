@@ -1,8 +1,8 @@
-"""Who we are: credentials, NKey signing, and the CONNECT document.
+"""Credentials, NKey signatures, and the CONNECT document.
 
 Signing needs Ed25519, which the standard library lacks: it comes from ``cryptography`` (extra ``nkeys``),
-from PyNaCl when that is what is installed, or from a callback (hardware key, key service). Only the text
-form of the keys (base32 with CRC-16) is ours.
+from PyNaCl if only that is installed, or from a callback (hardware key, key service). We implement only the
+text form of the keys (base32 with CRC-16).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 TokenSource = str | Callable[[], str]
-"""A secret text, or what returns it; called for each attempt to connect."""
+"""A secret text, or a function that returns it, called for each attempt to connect."""
 
 SignatureCallback = Callable[[str], bytes]
 
@@ -33,16 +33,16 @@ _USER_PREFIX = 20 << 3  # 'U'
 
 
 def _crc16(data: bytes) -> int:
-    return binascii.crc_hqx(data, 0)  # CRC-16/XMODEM, as the NKey text form wants it
+    return binascii.crc_hqx(data, 0)  # CRC-16/XMODEM, the checksum of the NKey text form
 
 
 def decode_seed(seed: str | bytes) -> bytes:
     """Return the 32 raw bytes of an NKey user seed (``SU…``).
 
     Raises:
-        ConfigError: wrong length, alphabet, checksum or kind. The message never holds the seed.
+        ConfigError: wrong length, alphabet, checksum or kind. The message never contains the seed.
     """
-    # What is not ASCII is no seed, and an error of the codec would hold all of it.
+    # Text that is not ASCII is not a seed, but the codec's error would contain all of it.
     text = _values.text(seed).encode("ascii", "replace") if isinstance(seed, str) else _values.raw(seed)
     text = text.strip()
     try:
@@ -83,9 +83,9 @@ _SECRET = re.compile(r"-----BEGIN |\n|\bS[AUOCNX][A-Z2-7]{40}|\beyJ[\w-]{16}")
 
 
 def looks_secret(path: str | bytes | os.PathLike[str]) -> bool:
-    """Whether what was given as a path is a seed, a JWT or a whole key or credentials file instead.
+    """Whether a ``path`` is really a seed, a JWT, or the content of a key or credentials file.
 
-    Such a text must show in no message: whoever finds it there has the key.
+    No message may show such a text: anybody who reads it has the key.
     """
     text = os.fspath(path)
     return _SECRET.search(text if isinstance(text, str) else text.decode("utf-8", "replace")) is not None
@@ -95,21 +95,21 @@ def read_credentials(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Return ``(jwt, seed)`` from a decorated ``.creds`` file.
 
     Raises:
-        ConfigError: unreadable, or without the two blocks.
+        ConfigError: the file is unreadable, or lacks one of the two blocks.
     """
     try:
         with open(path, "rb") as file:
             raw = file.read(1 << 20)
     except OSError as exc:
         raise ConfigError(f"cannot read the credentials file {os.fspath(path)!r}: {exc}") from exc
-    blocks = _blocks(raw.decode("utf-8-sig", "replace"))  # an error would carry all of it, the seed included
+    blocks = _blocks(raw.decode("utf-8-sig", "replace"))  # an error would contain all of it, even the seed
     if len(blocks) < 2:
-        raise ConfigError(f"{os.fspath(path)!r} is no credentials file: it needs a JWT and a seed block")
+        raise ConfigError(f"{os.fspath(path)!r} is not a credentials file: it needs a JWT and a seed block")
     return blocks[0], blocks[1]
 
 
 def _blocks(text: str) -> list[str]:
-    """The first line of each block between ``---BEGIN …---`` and ``---END …---``."""
+    """Return the first line of each block between ``---BEGIN …---`` and ``---END …---``."""
     found: list[str] = []
     wanted = False
     for line in map(str.strip, text.splitlines()):
@@ -125,7 +125,7 @@ def check_public_key(key: str) -> str:
     """Return the text of an NKey's public user key (``U…``).
 
     Raises:
-        ConfigError: it is none. The message never holds it: it may be a seed.
+        ConfigError: not a public user key. The message never contains it: it may be a seed.
     """
     if not isinstance(key, str):
         raise ConfigError("nkey must be a str: the public key of a user, U…")
@@ -135,14 +135,14 @@ def check_public_key(key: str) -> str:
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except (binascii.Error, ValueError):
-        raise ConfigError("nkey is no public key: it is not base32 text") from None
+        raise ConfigError("nkey is not a public key: it is not base32 text") from None
     if len(raw) != 35 or raw[0] != _USER_PREFIX or _crc16(raw[:-2]) != int.from_bytes(raw[-2:], "little"):
-        raise ConfigError("nkey is no public key of a user: that is 56 characters, U…")
+        raise ConfigError("nkey is not a user's public key: that has 56 characters, U…")
     return text
 
 
-def _told(what: str, source: TokenSource) -> str:
-    """The text of a secret, or what its callable returns."""
+def _resolved(what: str, source: TokenSource) -> str:
+    """Return a secret: the text itself, or the result of the callable."""
     if not callable(source):
         return source
     text = _called(what, source)
@@ -154,21 +154,21 @@ def _told(what: str, source: TokenSource) -> str:
 
 
 def _called(what: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """What a user's callable returns. What it raises may quote a secret: neither text nor chain show it."""
+    """Call a user's callable. Its exception may quote a secret: neither our text nor our chain shows it."""
     try:
         return call(*args)
     except Exception as exc:
         kind = type(exc).__name__
     raise ConfigError(
-        f"the callable given as {what}= raised {kind}; its text is left out, as it may hold a secret"
+        f"the callable given as {what}= raised {kind}; its text is omitted, as it may contain a secret"
     )
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class Credentials:
-    """What a client proves itself with: options of :func:`natsproto.connect`.
+    """The credentials of a client: options of :func:`natsproto.connect`.
 
-    Nothing of it shows in ``repr``, messages or logs.
+    ``repr``, messages and logs show none of them.
     """
 
     user: str | None = None
@@ -181,10 +181,10 @@ class Credentials:
     signature_cb: SignatureCallback | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot serve, before anything is sent.
+        """Refuse credentials that cannot work, before anything is sent.
 
         Raises:
-            ConfigError: something is missing, or contradicts something else. The message holds no secret.
+            ConfigError: an option is missing, or contradicts another one. The message contains no secret.
         """
         if (self.user is None) != (self.password is None):
             raise ConfigError("user and password go together: give both or neither")
@@ -198,8 +198,8 @@ class Credentials:
             raise ConfigError("signature_cb needs nkey= (the public key, U…), jwt= or creds=")
         if self.creds is not None and looks_secret(self.creds):
             raise ConfigError(
-                "creds= takes the path of a credentials file, and what was given looks like its content: "
-                "write it to a file that only you can read, or pass jwt= and nkey_seed="
+                "creds= takes the path of a credentials file, but the value looks like its content: write it "
+                "to a file that only you can read, or pass jwt= and nkey_seed="
             )
         if self.nkey is not None:
             self.nkey = check_public_key(self.nkey)
@@ -213,8 +213,8 @@ class Credentials:
         """Return the credential fields of CONNECT: those in the server's URL, if any, else ours.
 
         Raises:
-            AuthorizationError: a key is given but the server sent no nonce to sign.
-            MissingExtraError: a key is given but nothing that can sign is installed.
+            AuthorizationError: a key was given, but the server sent no nonce to sign.
+            MissingExtraError: a key was given, but no package that can sign is installed.
         """
         if server.user is not None:
             return {"user": server.user, "pass": server.password}
@@ -224,7 +224,7 @@ class Credentials:
         if self.user is not None:
             fields["user"], fields["pass"] = self.user, self.password
         if self.token is not None:
-            fields["auth_token"] = _told("token", self.token)
+            fields["auth_token"] = _resolved("token", self.token)
         jwt, seed = self.jwt, self.nkey_seed
         if self.creds is not None:
             jwt, seed = read_credentials(self.creds)  # read at each attempt: files are rotated
@@ -248,7 +248,7 @@ class Credentials:
             if jwt is None:
                 fields["nkey"] = encode_public_key(public)
         if jwt is not None:
-            fields["jwt"] = _told("jwt", jwt)
+            fields["jwt"] = _resolved("jwt", jwt)
         fields["sig"] = base64.urlsafe_b64encode(signature).decode().rstrip("=")
         return fields
 
@@ -256,7 +256,7 @@ class Credentials:
 def connect_document(
     *, name: str | None, echo: bool, pedantic: bool, tls: bool, headers: bool, credentials: dict[str, object]
 ) -> dict[str, object]:
-    """Return the CONNECT document. The keys are a fixed list: nothing of the options leaks by accident."""
+    """Return the CONNECT document. Its keys are a fixed list, so no option leaks by accident."""
     document: dict[str, object] = {
         "verbose": False,
         "pedantic": pedantic,

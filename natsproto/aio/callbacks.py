@@ -1,6 +1,6 @@
-"""The user's callbacks and the background tasks of one connection: who runs them, who waits for their end.
+"""Runs the user's callbacks and the background tasks of one connection, and waits for their end.
 
-And its warnings: a peer decides how often there is a reason for either.
+Writes its warnings, too. Both have limits, because a peer decides how often there is a reason for them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
 
 MAX_UNDER_WAY = 100
-"""Calls of :meth:`Callbacks.tell` that run at a time; a server decides how often there is what to tell."""
+"""Calls of :meth:`Callbacks.tell` that run at a time; a server decides how often it is called."""
 
 MAX_WAITING = 1000
-"""Those that wait for their turn beside them."""
+"""Calls of :meth:`Callbacks.tell` that wait to run."""
 
 _inside: ContextVar[Callbacks | None] = ContextVar("natsproto_callback", default=None)
-"""Whose callback is running here, the tasks it started included: it must not wait for its own end."""
+"""The instance whose callback, or a task of it, runs here: it must not wait for its own end."""
 
 
 class Callbacks:
@@ -54,14 +54,14 @@ class Callbacks:
         self._dropping = False
 
     def call(self, callback: Callback | None) -> None:
-        """Run a user's callback outside of the reading side; a raising one is logged, never fatal."""
+        """Run a user's callback outside the reading side; its exception is logged, never fatal."""
         if callback is not None:
             self._loop.call_soon(self._run, callback)
 
     def tell(self, callback: Callback | None) -> None:
-        """As :meth:`call`, for what a server can cause without end: dropped while too many run and wait.
+        """Like :meth:`call`, for what a server can cause without limit: drops calls when too many wait.
 
-        The first that is dropped is logged, and no other one until all that were running have ended.
+        The first dropped call is logged; further ones are not, until all running calls have ended.
         """
         if callback is not None:
             self._loop.call_soon(self._run_bounded, callback)
@@ -77,7 +77,7 @@ class Callbacks:
         elif not self._dropping:
             self._dropping = True
             log.warning(
-                "%d calls of error_cb or discovered_server_cb have not ended; some are left out now",
+                "%d calls of error_cb or discovered_server_cb have not ended; further calls are dropped",
                 MAX_UNDER_WAY + MAX_WAITING,
             )
 
@@ -89,8 +89,8 @@ class Callbacks:
             self._dropping = False
 
     def _run(self, callback: Callback) -> asyncio.Future[None] | None:
-        """Call it; returns what is still to be waited for."""
-        token = _inside.set(self)  # inherited by the tasks it starts
+        """Call ``callback``; return its task, if it has one."""
+        token = _inside.set(self)  # the tasks it starts inherit this
         try:
             result = callback()
             if inspect.isawaitable(result):
@@ -115,7 +115,7 @@ class Callbacks:
         """Run a background task that :meth:`finish` waits for and cancels.
 
         Args:
-            due: it ends by itself, soon, and needs the connection for that: it is closed only afterwards.
+            due: it ends by itself, soon, and needs the connection for that: close the connection afterwards.
         """
         try:
             check_loop(self._home)
@@ -138,17 +138,18 @@ class Callbacks:
         self._spawned.discard(task)
         self._due.discard(task)
         if not task.cancelled():
-            task.exception()  # its owner awaits it; when the owner was cancelled nobody is left to tell
+            task.exception()  # its owner awaits it; a cancelled owner does not want it any more
 
     async def finish(self) -> None:
-        """Wait until everything has ended; what has not within ``FINISH_TIMEOUT`` is cancelled.
+        """Wait until everything has ended; cancel what has not ended within ``FINISH_TIMEOUT``.
 
-        It is cancelled at once when this is. Called from inside of a callback it does not wait for callbacks.
+        If this call is cancelled, everything is cancelled at once. From inside a callback it does not wait
+        for callbacks.
         """
         try:
             await asyncio.sleep(0)  # callbacks called just now become tasks
             end = self._loop.time() + FINISH_TIMEOUT
-            while late := self._left():  # calls that were waiting begin when others have ended
+            while late := self._left():  # waiting calls begin when others have ended
                 if self._loop.time() >= end:
                     break
                 await asyncio.wait(late, timeout=end - self._loop.time())
@@ -161,25 +162,25 @@ class Callbacks:
             await asyncio.wait(late, timeout=FINISH_TIMEOUT)
 
     def _left(self) -> set[asyncio.Task[object] | asyncio.Future[None]]:
-        """What has not ended, and can be waited for here."""
+        """Return the tasks that have not ended and that this task may wait for."""
         current = asyncio.current_task()
         left = {task for task in self._spawned if task is not current}
         return {*left} if _inside.get() is self else left | self._running
 
 
 MOST_LINES = 10
-"""Lines of a kind that are written in a second."""
+"""Lines of one kind that are logged per second."""
 
 
 class BoundedLog:
-    """Writes warnings to ``log``: :data:`MOST_LINES` a second, then a line that says that there are more."""
+    """Writes warnings to ``log``: :data:`MOST_LINES` per second, then one line that says there are more."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._written: dict[str, tuple[float, int]] = {}
 
     def warning(self, kind: str, text: str, *args: object) -> None:
-        """Write a line of ``kind``, one of a few."""
+        """Write a line of ``kind``; there must be only a few kinds."""
         now = time.monotonic()
         began, count = self._written.get(kind, (now, 0))
         if now - began >= 1.0:
@@ -188,4 +189,4 @@ class BoundedLog:
         if count < MOST_LINES:
             self._log.warning(text, *args)
         elif count == MOST_LINES:
-            self._log.warning("there is more of that (%s): it is left out of the log for a second", kind)
+            self._log.warning("there is more of that (%s): it is not logged for a second", kind)

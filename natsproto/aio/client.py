@@ -1,4 +1,4 @@
-"""The client an application holds: publish, subscribe, request, flush, drain, close."""
+"""The application's client: publish, subscribe, request, flush, drain, close."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ HeadersLike = Headers | Mapping[str, str | Sequence[str]]
 
 
 def as_payload(data: Buffer) -> Buffer:
-    """Check a payload and return it as something with a length in bytes.
+    """Check a payload and return it as a buffer whose ``len()`` is its size in bytes.
 
     Raises:
-        LocalProtocolError: not bytes-like (``str`` must be encoded by the caller).
+        LocalProtocolError: not bytes-like (the caller must encode a ``str``).
     """
     if type(data) is bytes:
         return data
@@ -60,27 +60,27 @@ def as_payload(data: Buffer) -> Buffer:
 
 
 class Client:
-    """A connection to NATS. Made by :func:`natsproto.connect`; safe for any number of tasks of one loop.
+    """A connection to NATS, from :func:`natsproto.connect`; safe for any number of tasks of one loop.
 
-    What was in flight when a connection is lost fails at once with ``StaleConnectionError``;
-    subscriptions are restored after a reconnect; publishes made meanwhile are kept (up to
+    When the connection is lost, everything in flight fails at once with ``StaleConnectionError``;
+    subscriptions are restored after a reconnect; messages published meanwhile are kept (up to
     ``reconnect_buffer_size`` bytes) and sent afterwards, whole frames only.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self.connection: Connection = Connection(options)
-        """What is below: for layers built on this client, not for applications."""
+        """The layer below: for layers built on this client, not for applications."""
         self._home = self.connection.home
         self._draining = False
         self.api_prefixes: set[str] = set()
-        """Prefixes of the JetStream contexts that were made; subjects below them are the server's own."""
+        """Prefixes of this client's JetStream contexts; subjects below them are the server's own."""
 
     # -- properties -------------------------------------------------------------------------------
 
     @property
     def is_connected(self) -> bool:
-        """True while there is an established session."""
+        """True while a session is established."""
         return self.connection.state is State.CONNECTED
 
     @property
@@ -95,7 +95,7 @@ class Client:
 
     @property
     def server_info(self) -> dict[str, object]:
-        """The connected server's INFO, a copy; empty while not connected."""
+        """A copy of the connected server's INFO; empty while not connected."""
         return dict(self.connection.info)
 
     @property
@@ -106,7 +106,7 @@ class Client:
 
     @property
     def servers(self) -> list[str]:
-        """URLs (without credentials) of all servers known, the announced ones included."""
+        """URLs (without credentials) of all known servers, including announced ones."""
         return [server.url for server in self.connection.pool.servers]
 
     @property
@@ -116,7 +116,7 @@ class Client:
 
     @property
     def max_payload(self) -> int:
-        """The limit for header + payload, in bytes, of the server connected to (last)."""
+        """Most bytes of header + payload that the server (while disconnected, the last one) accepts."""
         return self.connection.max_payload
 
     @property
@@ -145,7 +145,7 @@ class Client:
         reply: str | None = None,
         headers: HeadersLike | None = None,
     ) -> None:
-        """Publish a message. It is queued when this returns; :meth:`flush` says that the server has it.
+        """Publish a message. It is queued when this returns; after :meth:`flush` the server has it.
 
         Waits when the network does not keep up. While disconnected the message is kept and sent after
         the reconnect.
@@ -153,9 +153,9 @@ class Client:
         Args:
             subject: no wildcards, no white space.
             payload: any bytes-like object; copied unless it is ``bytes``.
-            reply: subject for answers. With ``subject`` at most 4066 bytes: servers close the connection at
-                longer lines (``max_control_line``).
-            headers: names to one value or several.
+            reply: subject for answers. Together with ``subject`` at most 4066 bytes: servers close the
+                connection after longer lines (``max_control_line``).
+            headers: maps names to one value or several.
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
@@ -175,7 +175,7 @@ class Client:
         ):
             size = len(payload)
             if size < LARGE and size <= connection.max_payload:
-                # The usual message. The rest of this function would do the same, in twice the time.
+                # The usual message. The rest of this function would do the same in twice the time.
                 session.write(b"PUB %b %d\r\n%b\r\n" % (plain_publish_subject(subject), size, payload))
                 stats = connection.stats
                 stats.out_msgs += 1
@@ -215,12 +215,12 @@ class Client:
         Args:
             subject: ``*`` and ``>`` are wildcards.
             queue: queue group; each message goes to one member.
-            max_msgs: end after so many messages (0 = never).
-            pending_msgs_limit, pending_bytes_limit: bounds of the queue (defaults of the client).
+            max_msgs: end after this many messages (0 = never).
+            pending_msgs_limit, pending_bytes_limit: limits of the queue (default: the client's).
 
         Raises:
-            BadSubjectError: refused, nothing was sent; also when ``subject`` and ``queue`` have more than
-                4066 bytes together.
+            BadSubjectError: refused, nothing was sent; also when ``subject`` and ``queue`` together have more
+                than 4066 bytes.
             ConnectionClosedError: the client is closed.
         """
         self._check_usable()
@@ -257,9 +257,9 @@ class Client:
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
-            NoRespondersError: nobody listens (known at once).
+            NoRespondersError: nobody listens (the server reports it at once).
             RequestTimeoutError: no answer in time.
-            StaleConnectionError: the connection was lost; whether the request was seen is unknown.
+            StaleConnectionError: the connection was lost; whether the request arrived is unknown.
             PermissionsViolationError: the server refused the subject.
         """
         if self.connection.state is State.CLOSED:
@@ -283,7 +283,7 @@ class Client:
     def start_request(
         self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
     ) -> PendingRequest:
-        """Send a request with what else leaves in this turn of the loop, and await its answer later.
+        """Send a request together with the other frames of this loop iteration; await its answer later.
 
         The result must be waited for or closed.
         """
@@ -293,19 +293,19 @@ class Client:
         return self._options.request_timeout if timeout is None else timeout
 
     def new_inbox(self) -> str:
-        """Return a fresh subject for replies, which nobody can guess."""
+        """Return a new subject for replies, which nobody can guess."""
         return f"{self._options.inbox_prefix}.{secret_name()}"
 
     @property
     def reply_length(self) -> int:
-        """Bytes of the longest reply subject of requests and windows, which shares a line with theirs."""
+        """Bytes of the longest reply subject of requests and windows; it shares a line with their subject."""
         return len(self._options.inbox_prefix.encode()) + REPLY_REST
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until the server has processed everything sent so far.
 
         Raises:
-            RequestTimeoutError: not within ``timeout`` seconds (default ``request_timeout``).
+            RequestTimeoutError: it did not within ``timeout`` seconds (default ``request_timeout``).
             StaleConnectionError: the connection was lost meanwhile.
         """
         limit = self._options.request_timeout if timeout is None else timeout
@@ -321,14 +321,13 @@ class Client:
     # -- end --------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Close gracefully: end subscriptions, let their queues be read and operations end, then close.
+        """Close gracefully: end subscriptions, wait until queues are read and operations end, then close.
 
-        Everything goes on until the queues are read, so that responders can answer; only new subscriptions
-        are refused. Then nothing new may begin (``ConnectionClosedError``), and whatever is under way is let
-        to its end: puts, gets, open writers and readers of object stores, requests. All that has
-        ``drain_timeout`` seconds together; what is left then is dropped or ended by :meth:`close`, which
-        takes at most 9 s more, and a ``RequestTimeoutError`` is raised after the client has been closed.
-        Cancelling it closes the client, too.
+        Until the queues are read only new subscriptions are refused, so that responders can answer. Then
+        nothing new may begin (``ConnectionClosedError``), and everything under way may finish: puts, gets,
+        open writers and readers of object stores, requests. All that together has ``drain_timeout`` seconds;
+        :meth:`close` drops or ends the rest, which takes at most 9 s more, and a ``RequestTimeoutError`` is
+        raised after the client was closed. Cancelling this call closes the client, too.
 
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
@@ -357,10 +356,10 @@ class Client:
     async def _finish_operations(
         self, responding: bool, deadline: float, limit: float
     ) -> RequestTimeoutError | None:
-        """Let what is under way end until ``deadline``; then nothing new begins.
+        """Refuse new operations, and wait until ``deadline`` for those under way.
 
         Args:
-            responding: somebody may still be at work on the last message of a queue, in several operations.
+            responding: at first allow new ones: a task may still be handling a queue's last message.
         """
         connection = self.connection
         operations = connection.operations
@@ -368,7 +367,7 @@ class Client:
             async with asyncio.timeout_at(deadline):
                 while responding:
                     await operations.wait(holds=False)
-                    await connection.ping()  # time enough for the next one to begin
+                    await connection.ping()  # gives the next operation time to begin
                     responding = bool(operations.others())
                 operations.refusing = True
                 await operations.wait(holds=True)
@@ -381,11 +380,11 @@ class Client:
         return None
 
     async def close(self) -> None:
-        """Close now: queued frames are handed to the network, subscriptions end, nothing is left running.
+        """Close now: send queued frames, end subscriptions, leave nothing running.
 
-        Calls that are under way fail with ``ConnectionClosedError`` and remove first what they have begun
-        (the chunks of a put): at most 5 s, usually some milliseconds. A network that does not take what is
-        queued has 2 s, and callbacks that are still running have 2 s.
+        Calls under way fail with ``ConnectionClosedError``, after they have removed what they began (the
+        chunks of a put): at most 5 s, usually a few milliseconds. Sending queued frames may take 2 s, and
+        callbacks that are still running have 2 s.
 
         Raises:
             ConnectionClosedError: the client belongs to another event loop or thread.
@@ -409,8 +408,8 @@ class Client:
 
         Args:
             domain: JetStream domain; the API prefix becomes ``$JS.<domain>.API``.
-            prefix: API prefix instead of ``$JS.API`` (imports from another account).
-            timeout: seconds an API request may take.
+            prefix: API prefix instead of ``$JS.API`` (for imports from another account).
+            timeout: seconds that an API request may take.
         """
         from ..jetstream.context import JetStreamContext
 
@@ -421,7 +420,7 @@ class Client:
 
 
 class PendingRequest(RequestSlot):
-    """A request on its way: a slot of the reply inbox with a future."""
+    """A request under way: a slot of the reply inbox with a future."""
 
     __slots__ = ("_connection", "_limit", "_mux")
 
@@ -444,14 +443,14 @@ class PendingRequest(RequestSlot):
         mux.open(self)
         mux.arm(self, limit)
         try:
-            # Alone there is nothing to gather frames with.
+            # A request alone has no other frames to wait for.
             connection.publish(subject, payload, self.inbox, header, now=now and len(mux) == 1)
         except BaseException:
             self.close()
             raise
 
     async def wait(self) -> WireMsg:
-        """The answer, or the error :meth:`Client.request` documents."""
+        """Return the answer, or raise an error of :meth:`Client.request`."""
         if len(self._mux) == 1:
             self._connection.flush_now()
         try:

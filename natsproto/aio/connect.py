@@ -1,4 +1,4 @@
-"""``connect()``: its options, and what it returns."""
+"""``connect()``: opens a client."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ if TYPE_CHECKING:
 class connect(Options):
     """Connect to NATS: ``nc = await connect(url)`` or ``async with connect(url) as nc``.
 
-    The first connect fails at once, with one error, when no server can be reached; afterwards a lost
-    connection is replaced in the background (at once, then with growing, jittered pauses).
+    If no server can be reached, the first connect fails at once with one error; later a lost connection is
+    replaced in the background (at once, then with growing, jittered pauses).
 
     Args:
         servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
             ``user:password@`` or ``token@`` before the host; default ``nats://127.0.0.1:4222``.
         name: shown in the server's connection list.
-        user, password, token: credentials; ``token`` may be a callable. A server whose
-            URL has its own gets those alone.
+        user, password, token: credentials; ``token`` may be a callable. A server whose URL has credentials
+            gets only those.
         nkey_seed, creds, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
             ``signature_cb`` signs). ``jwt`` may be a callable, ``creds`` is a path; both are read
-            anew at each attempt to connect.
-        nkey: the public key (``U…``) of ``signature_cb``, where there is no JWT that has it.
-        tls: ``True`` or an ``ssl.SSLContext`` demands TLS; ``False`` forbids it; ``None`` follows the
+            again at each attempt to connect.
+        nkey: the public key (``U…``) of ``signature_cb``, if no JWT contains it.
+        tls: ``True`` or an ``ssl.SSLContext`` requires TLS; ``False`` forbids it; ``None`` follows the
             scheme and the server.
         tls_hostname: the name to verify instead of the host.
         tls_first: TLS before INFO (server option ``handshake_first``, nats-server 2.10.4).
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
-        drain_timeout: seconds for ``drain`` (30); closing comes after it.
-        retry_budget: seconds without progress after which object stores and ordered consumers give up what
-            they have to repeat because a connection or a leader is away (20; an election takes about 7).
-            Of a single call: :meth:`objstore.ObjectStore.with_options`.
-        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is given up when 2 in a row
-            are unanswered and no other byte came either, or when the server has taken nothing since while
-            senders wait for room (on Linux, which tells). A request that times out is followed by a
+        drain_timeout: seconds for ``drain`` (30), before it closes the client.
+        retry_budget: seconds without progress after which object stores and ordered consumers stop retrying
+            while a connection or a leader is away (20; an election takes about 7). For a single call:
+            :meth:`objstore.ObjectStore.with_options`.
+        ping_interval, max_outstanding_pings: a PING every 20 s; the connection is abandoned when 2 in a row
+            are unanswered and no other byte came, or when the server has acknowledged nothing meanwhile
+            although senders wait (only Linux reports that). A request that times out is followed by a
             PING; then 2 s of silence are enough.
-        reconnect: ``False`` closes the client at the first loss.
+        reconnect: ``False`` closes the client when the connection is lost.
         max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
         reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).
         reconnect_buffer_size: bytes of publishes kept while disconnected (8 MiB).
-        retry_on_failed_connect: keep trying the first connect as well.
+        retry_on_failed_connect: retry the first connect, too.
         randomize: shuffle the server list.
-        ignore_discovered: do not take over servers announced in INFO.
+        ignore_discovered: ignore servers announced in INFO.
         inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
         echo: receive one's own messages.
         pedantic: let the server check publish subjects.
-        pending_msgs_limit, pending_bytes_limit: default bounds of a subscription's queue.
+        pending_msgs_limit, pending_bytes_limit: default limits of a subscription's queue.
         transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
         error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of
-            a class in a second. 100 calls run at a time and 1,000 wait; further errors are left out, with one
+            a class per second. 100 calls run at a time and 1,000 wait; further errors are dropped, with one
             line in the log.
         disconnected_cb, reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without
-            arguments. Callbacks may be coroutine functions; a raising one is logged, never fatal.
+            arguments. Callbacks may be coroutine functions; an exception is logged, never fatal.
 
     Raises:
         ConfigError: unusable options (raised by the call itself, before any byte is sent).
         NoServersError: no server could be reached.
         AuthorizationError: the credentials were refused.
-        SecureConnectionRequiredError: TLS is wanted by one side only.
+        SecureConnectionRequiredError: only one side wants TLS.
     """
 
     __slots__ = ("_client",)

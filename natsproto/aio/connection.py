@@ -44,13 +44,13 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 LARGE = 16 * 1024
-"""Payloads from this size on are handed to the transport by themselves instead of being joined."""
+"""Bytes from which a payload is passed to the transport separately instead of being joined."""
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
-"""A server's default, assumed while it has not said otherwise."""
+"""Bytes: the servers' default, assumed until one announces its limit."""
 
 SHORT_LIFE = 1.0
-"""A session that ends sooner (seconds) counts as a failed attempt: no reconnect storm."""
+"""Seconds. A session that ends sooner counts as a failed attempt, to prevent a reconnect storm."""
 
 _PERMISSION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
@@ -64,7 +64,7 @@ _TRANSIENT = (
 
 
 class State(Enum):
-    """Where a connection is in its life."""
+    """The state of a connection."""
 
     NEW = "new"
     CONNECTING = "connecting"
@@ -104,20 +104,20 @@ class Connection:
         self.close_reason: BaseException | None = None
         self.epoch: int = 0
         self.given_up: int = 0
-        """How many sessions were given up because of silence; see :attr:`StaleConnectionError.silent`."""
+        """How many sessions were abandoned because of silence; see :attr:`StaleConnectionError.silent`."""
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         """The event loop that it belongs to."""
         self.home: Home = home_of(self.loop)
         self._sid = 0
         self._mux: RequestMux | None = None
         self.max_payload: int = DEFAULT_MAX_PAYLOAD
-        """The limit for header + payload, in bytes, that the server announced last."""
+        """Most bytes of header + payload, as last announced by the server."""
         self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self.loop.time)
         self._connected_at = 0.0
         self._short_lives = 0
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
-        self._closing: Session | None = None  # the one that close() ends; each of several calls waits for it
+        self._closing: Session | None = None  # the session that close() ends; every call waits for it
         self._callbacks = Callbacks()
         self.operations: Operations = Operations(self.loop)
         self._log = BoundedLog(log)
@@ -129,8 +129,8 @@ class Connection:
         """Connect for the first time.
 
         Raises:
-            AuthorizationError, SecureConnectionRequiredError: every server that answered said so.
-            NoServersError: none could be reached; ``attempts`` has the reason for each.
+            AuthorizationError, SecureConnectionRequiredError: every attempt failed with it.
+            NoServersError: no server could be reached; ``attempts`` has the reason for each.
         """
         self.state = State.CONNECTING
         attempt = 0
@@ -169,7 +169,7 @@ class Connection:
             except asyncio.CancelledError:
                 session.fail(ConnectionClosedError("connecting was cancelled"))
                 raise
-            except Exception as exc:  # any failure of one server must lead to the next one
+            except Exception as exc:  # after any failure, try the next server
                 error: BaseException = exc
                 if isinstance(exc, TimeoutError) and not isinstance(exc, NatsError):
                     error = StaleConnectionError(f"no answer within {self.options.connect_timeout:g} s")
@@ -187,7 +187,7 @@ class Connection:
         return attempts
 
     def _connected(self, session: Session) -> None:
-        if self.state is State.CLOSED:  # meanwhile: nobody would ever end it
+        if self.state is State.CLOSED:  # closed meanwhile: nobody would ever end the session
             session.fail(ConnectionClosedError("the client is closed"))
             return
         self.session = session
@@ -220,7 +220,7 @@ class Connection:
         self._wake_state_waiters()
 
     def _tell(self, method: Callable[[*Ts], None], *args: *Ts) -> None:
-        """Call a handler, which must not raise; when it does, the others are still told."""
+        """Call a handler's method. It must not raise; if it does, the other handlers are still called."""
         try:
             method(*args)
         except Exception as exc:
@@ -232,7 +232,7 @@ class Connection:
                 waiter.set_result(None)
 
     def session_lost(self, session: Session, exc: BaseException) -> None:
-        """Called by an established session, once, when it ends for whatever reason."""
+        """Called once by an established session when it ends, for any reason."""
         if session is not self.session:
             return
         self.session = None
@@ -243,7 +243,7 @@ class Connection:
         self.given_up += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
-            self.report(exc)  # nobody else would learn why
+            self.report(exc)  # handlers only learn that the connection is lost
         if isinstance(exc, AuthorizationError):
             self.pool.failed(session.server, auth=True)
         self.state = State.RECONNECTING
@@ -292,14 +292,14 @@ class Connection:
         self.state = State.CLOSED
         self._cancel_timers()
         if self._reconnect_task is not None and self._reconnect_task is not asyncio.current_task():
-            self._reconnect_task.cancel()  # here, not in close(): that may be cancelled
+            self._reconnect_task.cancel()  # not in close(), which may be cancelled
         handlers, self.handlers = list(self.handlers.values()), {}
         for handler in handlers:
             self._tell(handler.on_end, reason)
         self._mux = None
         self._buffer.take()
         self._wake_state_waiters()
-        if self.epoch:  # a first connect that failed has raised, that is enough
+        if self.epoch:  # not after a failed first connect, which has raised
             self._callbacks.call(self.options.closed_cb)
 
     def spawn(
@@ -309,18 +309,18 @@ class Connection:
         return self._callbacks.spawn(coroutine, name, due=due)
 
     def operation(self) -> Operation:
-        """What a call of several steps does in a ``with`` block; see :class:`Operation`."""
+        """Return a context manager for a call of several steps; see :class:`Operation`."""
         return Operation(self.operations)
 
     def hold(self) -> Hold:
-        """What stands for something that is open, until it is released; see :class:`Hold`."""
+        """Return a hold for an open object, until it is released; see :class:`Hold`."""
         return Hold(self.operations)
 
     async def close(self) -> None:
-        """Close now. Idempotent; waits until socket and tasks are gone.
+        """Close now, and wait until socket and tasks are gone. Idempotent.
 
-        Operations under way are ended first: they need the connection to remove what they have begun.
-        Cancelled, it goes on with its next step, which has a bound as well: nothing is left.
+        Operations under way are ended first: they need the connection to remove what they have begun. If
+        cancelled, it continues with its next step, which has a time limit, too: nothing is left behind.
         """
         check_loop(self.home)
         try:
@@ -339,10 +339,10 @@ class Connection:
                 await self._callbacks.finish()
 
     async def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until there is a session.
+        """Wait until a session is established.
 
         Raises:
-            ConnectionClosedError: closed, by its owner or for good.
+            ConnectionClosedError: closed by the application, or for good.
             StaleConnectionError: still not connected after ``timeout`` seconds.
         """
         try:
@@ -354,7 +354,7 @@ class Connection:
             raise StaleConnectionError(f"not connected again within {seconds(timeout)} s") from None
 
     def state_waiter(self) -> asyncio.Future[None]:
-        """A future that is completed when the client is connected again, or closed."""
+        """Return a future that is done when the client is connected again, or closed."""
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._state_waiters.add(waiter)
         waiter.add_done_callback(self._state_waiters.discard)
@@ -375,7 +375,7 @@ class Connection:
         return self.session.info if self.session is not None else {}
 
     def info_changed(self, session: Session) -> None:
-        """An INFO after the first one: other servers, or lame duck mode."""
+        """Handle an INFO after the first one: other servers, or lame duck mode."""
         if session is not self.session:
             return
         self._take_info(session)
@@ -401,7 +401,7 @@ class Connection:
                 )
 
     def server_error(self, session: Session, text: str) -> bool:
-        """Handle an ``-ERR`` on an established session; returns whether the connection goes on."""
+        """Handle an ``-ERR`` on an established session; return whether the connection stays open."""
         self.stats.errors += 1
         match = _PERMISSION.search(text)
         if match is not None:
@@ -459,15 +459,15 @@ class Connection:
         *,
         now: bool = False,
     ) -> None:
-        """Send, or keep for the next session, one message. Only the length of its line is checked here.
+        """Send a message, or keep it for the next session. Only the length of its line is checked here.
 
         Args:
-            now: do not wait for more frames until the end of the loop's turn.
+            now: do not wait for more frames until the end of the loop iteration.
 
         Raises:
             BadSubjectError: the subjects are too long for one line.
             ConnectionClosedError: the connection is closed.
-            OutboundBufferLimitError: disconnected, and too much is waiting already.
+            OutboundBufferLimitError: disconnected, and the buffer is full.
         """
         if len(subject) > HALF_ROOM or (reply is not None and len(reply) > HALF_ROOM):
             check_names(subject, reply or b"")
@@ -493,7 +493,7 @@ class Connection:
         stats.out_bytes += size
 
     def check_size(self, header: int, payload: int) -> None:
-        """Refuse a message that the server would not take, by the bytes of its parts.
+        """Check the size of a message, from the bytes of its parts.
 
         Raises:
             MaxPayloadError: it is larger than :attr:`max_payload`.
@@ -515,23 +515,23 @@ class Connection:
         return self.session is not None and self.session.congested
 
     async def drain(self) -> None:
-        """Wait until the transport takes more; returns at once when there is no session."""
+        """Wait until the transport takes more; return at once without a session."""
         session = self.session
         if session is not None and session.transport is not None:
             session.flush()
             try:
                 await session.transport.drain()
             except StaleConnectionError:
-                pass  # what was in flight is told by the handlers
+                pass  # the handlers report what was in flight
             session.congested = session.transport.congested
 
     def flush_now(self) -> None:
-        """Hand queued frames to the transport without waiting for the end of the loop's turn."""
+        """Pass queued frames to the transport without waiting for the end of the loop iteration."""
         if self.session is not None:
             self.session.flush()
 
     async def ping(self) -> None:
-        """PING and wait for the PONG: everything sent before has been processed by the server."""
+        """Send PING and wait for PONG: then the server has processed everything sent before."""
         self.check_open()
         session = self.session
         if session is None:
@@ -545,7 +545,7 @@ class Connection:
     # -- subscriptions ----------------------------------------------------------------------------
 
     def subscribe(self, handler: Handler) -> None:
-        """Register ``handler`` and tell the server (now, or when there is a session again).
+        """Register ``handler`` and subscribe at the server (now, or when connected again).
 
         Raises:
             BadSubjectError: subject and queue name are too long for one line.
@@ -559,7 +559,7 @@ class Connection:
             self._send_sub(self.session, handler)
 
     def next_sid(self) -> bytes:
-        """An id for a subscription that no other one has had."""
+        """Return a new, unused subscription id."""
         self._sid += 1
         return b"%d" % self._sid
 
@@ -583,12 +583,12 @@ class Connection:
         handler.on_end(None)
 
     def complete(self, handler: Handler) -> None:
-        """The last message of an auto-unsubscribing handler is about to be delivered; then it ends."""
+        """The last message of a handler with ``max_msgs`` is about to be delivered; then it ends."""
         self.handlers.pop(handler.sid, None)
         self.loop.call_soon(handler.on_end, None)
 
     async def drain_handler(self, handler: Handler) -> None:
-        """Unsubscribe, but deliver what the server had sent before it knew."""
+        """Unsubscribe, but deliver what the server sent before it processed that."""
         if self.handlers.get(handler.sid) is not handler:
             return
         try:
@@ -613,7 +613,7 @@ class Connection:
         return mux
 
     def requests(self) -> list[asyncio.Future[WireMsg]]:
-        """What is done when each of the requests under way is answered or given up."""
+        """Return the futures of the requests under way, done when they are answered or given up."""
         return [] if self._mux is None else self._mux.requests()
 
     # -- liveness, reports ------------------------------------------------------------------------
@@ -629,7 +629,7 @@ class Connection:
             self._liveness = None
 
     def report(self, exc: NatsError) -> None:
-        """Tell ``error_cb`` (or the log) of an error that belongs to no call."""
+        """Report an error that belongs to no call to ``error_cb`` (or the log)."""
         self.last_error = exc
         if self.options.error_cb is None:
             self._log.warning(type(exc).__name__, "%s", exc)
@@ -637,7 +637,7 @@ class Connection:
             self._callbacks.tell(partial(self.options.error_cb, exc))
 
     def unexpected(self, exc: Exception) -> None:
-        """An exception nobody foresaw, on the reading side."""
+        """Log an unexpected exception of the reading side."""
         log.error("internal error while reading", exc_info=exc)
         self.last_error = exc
 

@@ -1,4 +1,4 @@
-"""The seam between the connection and the layers above: who is told of frames, synchronously."""
+"""The interface between the connection and the layers above: synchronous callbacks for frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Handler:
-    """One server-side subscription. Layers above subclass it to see frames without queue or task.
+    """One subscription at the server. Layers above subclass it to receive frames without queue or task.
 
-    All methods are called synchronously from the reading side and must neither block nor raise.
+    The reading side calls all methods synchronously; they must neither block nor raise.
     """
 
     __slots__ = ("base", "delivered", "max_msgs", "queue", "sid", "subject")
@@ -28,10 +28,10 @@ class Handler:
         """``delivered`` when this session began: the server counts from there."""
 
     def deliver(self, msg: WireMsg) -> None:
-        """A message for this subscription."""
+        """A message for this subscription has arrived."""
 
     def place(self, msg: WireMsg, size: int) -> Target:
-        """Name the place for a large payload, or ``None``."""
+        """Return the destination of a large payload, or ``None``."""
         return None
 
     def on_disconnect(self, exc: BaseException) -> None:
@@ -41,21 +41,21 @@ class Handler:
         """Connected again; the subscription has been restored."""
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
-        """What was published to ``subject`` was refused; returns how many of this one's messages that was."""
+        """Messages to ``subject`` were refused; return how many of them this handler had sent."""
         return 0
 
     def on_end(self, exc: BaseException | None) -> None:
-        """No further message will come: unsubscribed (``None``), refused, or closed for good."""
+        """No more messages will come: unsubscribed (``None``), refused, or closed for good."""
 
 
 class ReplySlot:
     """Receives the replies to one inbox ``<prefix>.<token>[.<rest>]``; subclass it.
 
-    Called synchronously from the reading side; methods must neither block nor raise.
+    The reading side calls all methods synchronously; they must neither block nor raise.
 
     Attributes:
-        inbox: the reply subject to publish with; ``.<rest>`` may be appended to tell replies apart.
-        subject: where the request goes; a permissions violation there fails this slot at once.
+        inbox: the reply subject to publish with; ``.<rest>`` may be appended to distinguish replies.
+        subject: the request's subject; a permissions violation there fails this slot at once.
         deadline: when :meth:`on_timeout` is due, by the loop's clock; set by :meth:`RequestMux.arm`.
     """
 
@@ -68,14 +68,14 @@ class ReplySlot:
         self.deadline: float = inf
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        """A reply; ``rest`` is what was appended to the inbox (empty when nothing was)."""
+        """A reply has arrived; ``rest`` is what was appended to the inbox (or empty)."""
 
     def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
-        """Name the place for a large payload, or ``None``."""
+        """Return the destination of a large payload, or ``None``."""
         return None
 
     def under_way(self) -> int:
-        """How many of its messages were sent and not answered."""
+        """How many of its messages were sent and are unanswered."""
         return 1
 
     def on_lost(self, exc: BaseException) -> None:

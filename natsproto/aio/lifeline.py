@@ -1,13 +1,13 @@
-"""What may still come of a connection that was lost on this side.
+"""Finds out whether messages of a lost connection may still arrive.
 
-What was sent on it may still be under way: relays and tunnels hold it, and so can whoever is on the network,
-without being able to read it. Delivered on a connection that the server holds open it is carried out, even
-minutes after this client has connected again and gone on. No answer tells of that beforehand. But a server
-knows who listens: a session subscribes to a subject that nobody else knows, and once the server has closed
-the connection, a request to that subject finds no responders. That proves nothing while the subscription
-itself may be under way: the server must have answered something that was sent after it.
+What was sent on it may still be under way: relays and tunnels can hold it back, and so can an attacker on the
+network, even without reading it. If it reaches the server while that still holds the connection open, it is
+carried out, even minutes after this client has reconnected and continued. No answer warns of that. But a
+server knows who listens: a session subscribes to a subject that nobody else knows, and once the server has
+closed the connection, a request to that subject finds no responders. That proves nothing while the
+subscription itself may be under way: the server must have answered something that was sent after it.
 
-In a cluster the server that was left may hold what goes on to another server, for as long as these two do not
+In a cluster, the server of the lost connection may hold messages for another server as long as the two do not
 reach each other: see :meth:`Lifeline.is_followed`.
 """
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from .session import Session
 
 FIRST_WAIT = 0.1
-"""Seconds that the first question waits, each further one twice as long: while the connection is held, nobody
-answers."""
+"""Seconds to wait for an answer to the first request, doubled for each further one: while the server holds
+the connection, nobody answers."""
 
 
 class Lifeline:
-    """What one session listens to for as long as its server holds it.
+    """A subscription that lasts as long as the server holds the session.
 
     Attributes:
-        subject: of it; nobody else knows it.
-        pong: answers a PING that was sent after the subscription.
+        subject: its subject, which nobody else knows.
+        pong: the answer to a PING that was sent after the subscription.
     """
 
     __slots__ = ("_info", "_server", "pong", "subject")
@@ -49,14 +49,14 @@ class Lifeline:
 
     @property
     def seen(self) -> bool:
-        """Whether the server has it for certain."""
+        """Whether the server certainly has the subscription."""
         return self.pong.done() and not self.pong.cancelled() and self.pong.exception() is None
 
     def is_followed(self, client: Client) -> bool:
-        """Whether what ``client`` sends now comes after all that the server took in on this session.
+        """Whether messages that ``client`` sends now come after all that the server received in this session.
 
-        On the same server it does. One that was started again holds nothing of what it held before. Any other
-        one of a cluster, or behind another address, has another way to the stream.
+        On the same server they do. A restarted server has lost what it held. Any other server of a cluster,
+        or behind another address, has another path to the stream.
         """
         session = client.connection.session
         if session is None:
@@ -69,10 +69,10 @@ class Lifeline:
 
     @asynccontextmanager
     async def revisited(self, client: Client) -> AsyncGenerator[Client]:
-        """A connection of its own to the server of this session.
+        """Open a separate connection to the server of this session.
 
         Raises:
-            NatsError: it does not answer.
+            NatsError: the server does not answer.
         """
         options = client.connection.options
         other = type(client)(
@@ -98,16 +98,16 @@ class Lifeline:
 
 
 def _named(info: Mapping[str, object]) -> object:
-    """What a server is called; without a name of its own, its id, which is new with each start."""
+    """Return a server's name; without one its id, which changes with each start."""
     return info.get("server_name") or info.get("server_id")
 
 
 def _ignore(exc: BaseException) -> None:
-    """What happens to a connection that asks one thing shows in the answer."""
+    """Ignore errors of a connection that makes one request, which fails anyway."""
 
 
 def lifeline(client: Client) -> Lifeline | None:
-    """That of the present session; ``None`` without one."""
+    """Return the lifeline of the current session; ``None`` without a session."""
     session = client.connection.session
     if session is None:
         return None
@@ -119,19 +119,19 @@ def lifeline(client: Client) -> Lifeline | None:
 
 
 async def has_ended(client: Client, line: Lifeline | None, patience: float) -> bool:
-    """Whether the server has closed the session that this is the :func:`lifeline` of.
+    """Whether the server has closed the session of this :func:`lifeline`.
 
-    Then what was sent there has been taken in by that server, or is lost. In a cluster that is the word of
-    the server connected to now, which hears from the others what is listened to.
+    If so, that server has received everything sent there, or it is lost. In a cluster the current server
+    answers, to which the others report their subscriptions.
 
     Args:
-        client: connected again.
-        line: what :func:`lifeline` has returned in that session.
-        patience: seconds in which it has to end; a server that has not noticed anything needs minutes.
+        client: reconnected.
+        line: the result of :func:`lifeline` in that session.
+        patience: seconds in which the session has to end; a server that has noticed nothing needs minutes.
 
     Returns:
-        False also where nothing can be found out: the server may not have seen the subscription, this user
-        may not publish to the subject, or somebody else listens there, and answers.
+        False, too, if it cannot be found out: the server may not have the subscription, this user may not
+        publish to the subject, or somebody else listens there and answers.
 
     Raises:
         NatsError: the connection was lost again.

@@ -1,4 +1,4 @@
-"""Whether the server is still there: a PING at intervals, and one after a request has timed out."""
+"""Checks that the server still answers: a PING at intervals, and one after a request has timed out."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from .session import Session
 
 PROBE_TIMEOUT = 2.0
-"""Seconds of silence after the PING that follows a timed-out request; then the connection is given up."""
+"""Seconds of silence after the PING that follows a timed-out request, before the connection is abandoned."""
 
 
 class Liveness:
-    """Watches one session and ends it when the server has fallen silent.
+    """Watches one session and ends it when the server is silent.
 
-    Bytes that keep coming are a sign of life, also without a PONG among them: on a slow link a PING waits
-    behind megabytes of data. But not while senders wait for room and the peer takes nothing: one direction of
-    a connection can stand still by itself, and nothing else would end that wait. PINGs of the application do
-    not count as unanswered ones.
+    Any received bytes show that it is alive, even without a PONG: on a slow link a PONG waits behind
+    megabytes of data. But they do not count while senders wait and the peer acknowledges nothing: one
+    direction of a connection can be stuck alone, and nothing else would end that wait. PINGs of the
+    application do not count as unanswered ones.
 
     Args:
         session: the session to watch, from now until :meth:`stop`.
         interval: seconds between PINGs.
-        misses: PINGs in a row after which nothing came, or nothing was taken, before the session is ended.
+        misses: PINGs in a row without a received, or an acknowledged, byte before the session is ended.
     """
 
     def __init__(self, session: Session, *, interval: float, misses: int) -> None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .client import Client
 
 _ANSWERED = ("$JS.ACK.", "$JS.FC.", "$SYS._INBOX.")
-"""What the reply subjects of JetStream's deliveries, and of what the server asks services, begin with."""
+"""Beginnings of the reply subjects of JetStream deliveries, and of requests of the server to services."""
 
 
 class Msg:
-    """A message. Everything but the payload is decoded when it is first asked for.
+    """A message. Everything but the payload is decoded on first use.
 
-    A header block that is malformed is a property of this one message (any peer can send one): then
-    :attr:`headers` is ``None``, :attr:`raw_header` holds the bytes, and the connection lives on.
+    A malformed header block concerns only its message (any peer can send one): :attr:`headers` is ``None``,
+    :attr:`raw_header` has the bytes, and the connection stays open.
     """
 
     __slots__ = ("_client", "_frame", "_headers")
@@ -32,12 +32,12 @@ class Msg:
 
     @property
     def subject(self) -> str:
-        """The subject; bytes that are not UTF-8 come as surrogate escapes."""
+        """The subject; bytes that are not UTF-8 become surrogate escapes."""
         return self._frame.subject.decode("utf-8", "surrogateescape")
 
     @property
     def reply(self) -> str | None:
-        """Where an answer is expected, or ``None``."""
+        """The subject for an answer, or ``None``."""
         reply = self._frame.reply
         return None if reply is None else reply.decode("utf-8", "surrogateescape")
 
@@ -49,7 +49,7 @@ class Msg:
 
     @property
     def headers(self) -> Headers | None:
-        """The headers, or ``None`` when there are none or they are malformed."""
+        """The headers, or ``None`` when the message has none or they are malformed."""
         if self._headers is None and self._frame.header is not None:
             try:
                 self._headers = parse_headers(self._frame.header).headers
@@ -59,28 +59,28 @@ class Msg:
 
     @property
     def raw_header(self) -> bytes | None:
-        """The header block as it came."""
+        """The header block as received."""
         return self._frame.header
 
     @property
     def status(self) -> int | None:
-        """The inline status of the header's version line (503 no responders, 100 heartbeat …)."""
+        """The status on the header's version line (503 no responders, 100 heartbeat …)."""
         return None if self._frame.header is None else status_of(self._frame.header)
 
     async def respond(self, data: bytes = b"", *, headers: Headers | dict[str, str] | None = None) -> None:
         """Publish an answer to :attr:`reply`.
 
-        Whoever sent the message chose that subject, and it is published to with this client's permissions.
-        So a subject of the server's own, such as ``$JS.API.STREAM.PURGE.…``, gets no answer; those that
-        deliveries of JetStream have (``$JS.ACK.…``, ``$JS.FC.…``), and the server's own inboxes
-        (``$SYS._INBOX.…``, for services that decide who may connect), do. Nor does one below an API prefix
-        with which this client has made a JetStream context. A service catches ``NatsError`` around this call
-        and goes on with the next message: otherwise one such message ends it for everybody.
+        The sender chose that subject, but the answer is published with this client's permissions. So a
+        subject of the server itself, such as ``$JS.API.STREAM.PURGE.…``, gets no answer, nor does one below
+        an API prefix of this client's JetStream contexts. Exceptions are the subjects of JetStream deliveries
+        (``$JS.ACK.…``, ``$JS.FC.…``) and the server's inboxes (``$SYS._INBOX.…``, for services that decide
+        who may connect). A service should catch ``NatsError`` around this call and continue with the next
+        message: otherwise one such message ends it for everybody.
 
         Raises:
-            NatsError: the message has no reply subject, or came from no client.
-            BadSubjectError: the reply subject begins with ``$`` or such a prefix, and is none of these; or it
-                cannot be published to (wildcards, empty tokens, not UTF-8, above 4066 bytes).
+            NatsError: the message has no reply subject, or was not received by a client.
+            BadSubjectError: the reply subject begins with ``$`` or such a prefix, and is not an exception; or
+                it cannot be published to (wildcards, empty tokens, not UTF-8, above 4066 bytes).
         """
         reply = self.reply
         if reply is None or self._client is None:
@@ -88,8 +88,8 @@ class Msg:
         server_own = reply.startswith("$") or any(map(reply.startswith, self._client.api_prefixes))
         if server_own and not reply.startswith(_ANSWERED):
             raise BadSubjectError(
-                f"the message asks for an answer on {brief(reply)}, a subject of the server's own: if "
-                "that is really meant, call publish(msg.reply, …)"
+                f"the message asks for an answer on {brief(reply)}, one of the server's own subjects: if "
+                "you really want that, call publish(msg.reply, …)"
             )
         await self._client.publish(reply, data, headers=headers)
 

@@ -1,7 +1,7 @@
-"""The operations of one client that are under way: ``drain()`` lets them end, ``close()`` ends them first.
+"""The operations of one client that are under way: ``drain()`` waits for them, ``close()`` ends them first.
 
-An operation is a call that takes several steps: a put with its clean-up, a read, a commit. The layers above
-say so with ``with connection.operation():``. Single requests need nothing of the kind.
+An operation is a call of several steps: a put with its clean-up, a read, a commit. The layers above mark it
+with ``with connection.operation():``. Single requests do not need that.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..errors import ConnectionClosedError
 log: logging.Logger = logging.getLogger("natsproto")
 
 END_TIMEOUT = 5.0
-"""Seconds that operations under way have to clean up when the client is closed; usually it takes a few
+"""Seconds that operations under way have for their clean-up when the client is closed; usually it takes a few
 milliseconds."""
 
 
 class Home(Protocol):
-    """A loop that says in which thread it runs just now."""
+    """A loop that knows the thread it runs in."""
 
     @property
     def _thread_id(self) -> int | None: ...
 
 
 class _Home:
-    """Stands for a loop that does not say which thread it runs in (uvloop)."""
+    """Wraps a loop that does not know the thread it runs in (uvloop)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -44,21 +44,21 @@ class _Home:
 
 
 def home_of(loop: asyncio.AbstractEventLoop) -> Home:
-    """``loop`` itself where it says in which thread it runs.
+    """Return ``loop`` itself if it knows the thread it runs in, else a wrapper that does.
 
-    Comparing it costs a tenth of asking for the running loop, which CPython 3.11 does with a system call.
+    Comparing thread ids costs a tenth of ``get_running_loop()``, which makes a system call in CPython 3.11.
     """
     return loop if hasattr(loop, "_thread_id") else _Home(loop)
 
 
 class Operations:
-    """Those of one connection.
+    """The operations of one connection.
 
     Attributes:
-        refusing: no new one may begin.
+        refusing: no new operation may begin.
         home, loop: where they run; see :func:`home_of`.
-        running: those under way, by their tasks.
-        holds: what is open, and the tasks that opened it.
+        running: the operations under way, by their tasks.
+        holds: the open objects, and the tasks that opened them.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,33 +70,33 @@ class Operations:
         self._waiter: asyncio.Future[None] | None = None
 
     def others(self) -> list[Operation]:
-        """Those under way, but for the one of the current task: nobody waits for the own end."""
+        """The operations under way, except the current task's: no task can wait for its own end."""
         current = asyncio.current_task()
         return [operation for task, operation in self.running.items() if task is not current]
 
     def held(self) -> list[Hold]:
-        """What other tasks hold."""
+        """The holds of other tasks."""
         current = asyncio.current_task()
         return [hold for hold, task in self.holds.items() if task is not current]
 
     async def wait(self, *, holds: bool) -> None:
-        """Wait until the others have ended; and the holds, if asked for."""
+        """Wait until the other operations have ended, and with ``holds`` until the holds are released."""
         while self.others() or (holds and self.held()):
             if self._waiter is None or self._waiter.done():
                 self._waiter = self.loop.create_future()
             await asyncio.wait([self._waiter])
 
     def wake(self) -> None:
-        """One of them has ended."""
+        """An operation has ended, or a hold was released."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def end(self, settle: Callable[[], Awaitable[None]], *, wait: bool) -> None:
-        """Make the others clean up after themselves and raise ``ConnectionClosedError``.
+        """Make the other operations clean up and raise ``ConnectionClosedError``.
 
         Args:
-            settle: waits for clean-up whose caller does not wait for it any more.
-            wait: wait for all that, at most :data:`END_TIMEOUT`; without a session it would be in vain.
+            settle: waits for clean-up tasks that outlive their callers.
+            wait: wait for all that, at most :data:`END_TIMEOUT`; pointless without a session.
         """
         self.refusing = True
         for operation in self.others():
@@ -112,7 +112,7 @@ class Operations:
 
 
 class Hold:
-    """Something open between the calls that use it, a reader: drain() waits for it, close() does not."""
+    """An object that is open between calls, such as a reader: drain() waits for it, close() does not."""
 
     __slots__ = ("_operations",)
 
@@ -121,13 +121,13 @@ class Hold:
         operations.holds[self] = asyncio.current_task()
 
     def release(self) -> None:
-        """It is closed. Idempotent."""
+        """The object is closed. Idempotent."""
         self._operations.holds.pop(self, None)
         self._operations.wake()
 
 
 class Operation:
-    """One of them, while the ``with`` block runs. Inside of another one of the same task it is part of that.
+    """An operation, while its ``with`` block runs. Inside another one of the same task it is part of that.
 
     Raises:
         ConnectionClosedError: the client is draining, or belongs to another event loop; or it was closed
@@ -139,7 +139,7 @@ class Operation:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0  # cancellations before it began
+        self._cancelling = 0  # how often the task was cancelled before this began
         self._interrupted = False
 
     def __enter__(self) -> None:
@@ -155,7 +155,7 @@ class Operation:
         self._cancelling = task.cancelling()
 
     def interrupt(self) -> None:
-        """End it as a cancellation would, but with ``ConnectionClosedError``."""
+        """Cancel it, but let it raise ``ConnectionClosedError``."""
         if self._task is not None and not self._interrupted:
             self._interrupted = True
             self._task.cancel("the client was closed")
@@ -170,7 +170,7 @@ class Operation:
         del operations.running[task]
         operations.wake()
         if self._interrupted:
-            # As asyncio.timeout() tells its own cancellation from others.
+            # asyncio.timeout() distinguishes its own cancellation from others in the same way.
             ours = task.uncancel() <= self._cancelling
             if ours and kind is asyncio.CancelledError:
                 raise ConnectionClosedError(
@@ -180,12 +180,12 @@ class Operation:
 
 
 def check_loop(home: Home) -> None:
-    """Refuse calls from elsewhere than the event loop (and its thread) that a client belongs to.
+    """Refuse calls from outside the event loop (and its thread) that a client belongs to.
 
-    Nothing here is locked: from elsewhere a call would tear frames, or wait for ever.
+    Nothing here has locks: a call from another thread could corrupt frames, or wait for ever.
 
     Args:
-        home: what :func:`home_of` gave for that loop.
+        home: the result of :func:`home_of` for that loop.
 
     Raises:
         ConnectionClosedError: another loop runs here, or none.
@@ -195,7 +195,7 @@ def check_loop(home: Home) -> None:
 
 
 def foreign_loop() -> ConnectionClosedError:
-    """The error of :func:`check_loop`, for those who compare by themselves."""
+    """Return the error of :func:`check_loop`, for callers that compare thread ids themselves."""
     return ConnectionClosedError(
         "the client belongs to another event loop or thread: connect again in this one, or hand the call "
         "over with asyncio.run_coroutine_threadsafe()"

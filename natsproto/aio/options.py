@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 DEFAULT_TRANSPORT: TransportKind = "buffered"
-"""What the paired runs of ``bench/`` show to be the faster one."""
+"""The faster one in the paired runs of ``bench/``."""
 
 
 MAX_PREFIX = 1000
-"""Bytes of the longest ``inbox_prefix``: a control line has room for 4 of them."""
+"""Bytes of the longest ``inbox_prefix``: four of that length fit in a control line."""
 
 DEFAULT_RETRY_BUDGET = 20.0
 """Seconds without progress before retries are given up (a lost leader is replaced after about 7 s)."""
@@ -37,7 +37,7 @@ _SECONDS = (
     "reconnect_wait",
     "reconnect_wait_max",
 )
-"""Options that are a number of seconds above 0."""
+"""Options in seconds, which must be above 0."""
 
 _INTEGERS = {
     "max_outstanding_pings": 1,
@@ -46,12 +46,12 @@ _INTEGERS = {
     "pending_msgs_limit": 1,
     "pending_bytes_limit": 1,
 }
-"""Options that are integers, and the least each may be."""
+"""Options that are integers, with the lowest value of each."""
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class Options(Credentials):
-    """See :func:`natsproto.connect` for what each one means, its unit and default."""
+    """See :func:`natsproto.connect` for the meaning, unit and default of each option."""
 
     servers: str | Sequence[str] = DEFAULT_SERVER
     _: KW_ONLY
@@ -87,11 +87,11 @@ class Options(Credentials):
     lame_duck_cb: Callback | None = None
 
     check_peer: Callable[[Transport], None] | None = field(default=None, init=False)
-    """Not for users: called with each connection once INFO has come, before anything is sent in answer.
-    What it raises ends the attempt to connect."""
+    """Not for users: called with each connection when INFO has arrived, before anything is sent.
+    An exception ends the attempt to connect."""
 
     def __post_init__(self) -> None:
-        Credentials.__post_init__(self)  # super() does not know the class that slots=True makes
+        Credentials.__post_init__(self)  # super() does not work in the class that slots=True creates
         if self.tls is False and (self.tls_first or self.tls_hostname):
             raise ConfigError("tls=False contradicts tls_first and tls_hostname")
         if not (self.tls is None or isinstance(self.tls, bool) or hasattr(self.tls, "wrap_bio")):
@@ -117,15 +117,15 @@ class Options(Credentials):
 
     @property
     def transport_kind(self) -> TransportKind:
-        """``transport``, or the default one."""
+        """``transport``, or the default."""
         return self.transport or DEFAULT_TRANSPORT
 
     def wants_tls(self, scheme: str) -> bool:
-        """True when this side insists on TLS, whatever the server offers."""
+        """True when the client requires TLS, whatever the server offers."""
         return scheme in ("tls", "wss") or self.tls_first or self.tls not in (None, False)
 
     def ssl_context(self) -> ssl.SSLContext:
-        """The caller's context, or the default one (verifies names and chains, TLS 1.2 and newer)."""
+        """Return the caller's context, or the default one (verifies names and chains; TLS 1.2 or newer)."""
         if self.tls is not None and not isinstance(self.tls, bool):
             return self.tls
         import ssl
@@ -137,13 +137,13 @@ class Options(Credentials):
 
 
 def check_seconds(what: str, value: object) -> float:
-    """A number of seconds above 0; anything else raises ``ConfigError``, which names ``what``."""
+    """Return ``value`` if it is a number of seconds above 0, else raise ``ConfigError``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ConfigError(f"{what} must be a number of seconds above 0, not {value!r}")
     return float(value)
 
 
 def check_integer(what: str, value: object, least: int) -> None:
-    """An integer of at least ``least``; anything else raises ``ConfigError``, which names ``what``."""
+    """Raise ``ConfigError`` unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{what} must be an integer of at least {least}, not {value!r}")

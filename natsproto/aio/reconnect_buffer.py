@@ -1,4 +1,4 @@
-"""What is published while there is no connection, kept for the next one."""
+"""Messages published while disconnected, kept for the next connection."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from ..errors import OutboundBufferLimitError
 
 SWEEP = 1.0
-"""Seconds between two looks at a full buffer for requests that nobody waits for any more."""
+"""Seconds between searches of a full buffer for requests that nobody waits for any more."""
 
 
 class Kept(NamedTuple):
-    """One message: the bytes of header and payload, its frame, and the subject of the reply."""
+    """One message: the size of header and payload in bytes, its frame, and its reply subject."""
 
     size: int
     frame: bytes
@@ -20,13 +20,13 @@ class Kept(NamedTuple):
 
 
 class ReconnectBuffer:
-    """Frames in the order in which they were published, up to a limit in bytes.
+    """Frames in the order of publishing, up to a limit in bytes.
 
     Args:
         limit: bytes of all frames.
-        wanted: whether a message with this reply subject is still to be sent: a request whose caller was told
-            that it failed is not. Done later, it would hit what was made since.
-        clock: the time in seconds.
+        wanted: whether to send a message with this reply subject. A request that has failed for its caller is
+            not wanted: carried out later, it could affect what was created since.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ReconnectBuffer:
         self._size += len(frame)
 
     def _sweep(self) -> None:
-        # It costs 100 ms for a full buffer of small messages: not each time that one is refused.
+        # It takes 100 ms for a full buffer of small messages: too long for each refused message.
         if self._clock() - self._swept < SWEEP:
             return
         self._swept = self._clock()
@@ -64,6 +64,6 @@ class ReconnectBuffer:
         self._size = sum(len(kept.frame) for kept in self._kept)
 
     def take(self) -> Iterator[Kept]:
-        """Empty the buffer; returns what is still to be sent."""
+        """Empty the buffer; return the messages that are still wanted."""
         kept, self._kept, self._size = self._kept, [], 0
         return (each for each in kept if self._wanted(each.reply))

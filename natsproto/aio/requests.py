@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 GRAIN = 0.005
-"""Seconds between two looks at the deadlines of open slots: so late a time-out may be, when many are due."""
+"""Seconds (at least) between checks of the open slots' deadlines; a time-out may fire this late."""
 
 
 class RequestSlot(ReplySlot):
@@ -35,7 +35,7 @@ class RequestSlot(ReplySlot):
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         future = self.future
         if not future.done():
-            # A status is only believed on an empty payload: any peer can put one into a header.
+            # A status counts only with an empty payload: any peer can put one into a header.
             if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
                 future.set_exception(NoRespondersError(self.subject.decode("utf-8", "replace")))
             else:
@@ -64,24 +64,24 @@ TOKEN = 12
 """Characters of a token: 72 random bits."""
 
 REPLY_REST = len(f".{secret_name()}.{'T' * TOKEN}.9999999999")
-"""Bytes of the longest reply subject after the prefix: inbox, token, an index that tells replies apart."""
+"""Bytes of the longest reply subject after the prefix: inbox, token, an index that distinguishes replies."""
 
 STOCK = 64
-"""Tokens made at a time."""
+"""Tokens generated at a time."""
 
 
 class RequestMux(Handler):
     """Dispatches replies by token. Late and unknown replies are dropped.
 
-    A token is random: whoever sees the reply subject of one request (everybody who may read the subject it
-    goes to) learns nothing of the others, and can answer none of them.
+    A token is random: a client that sees the reply subject of one request (every client that may read the
+    request's subject) learns nothing about the others, and can answer none of them.
 
-    Deadlines have no timers of their own, which would cost a request more than all the rest of its
-    bookkeeping: one timer looks at every open slot when the first of them can be due, and so at most once in
-    :data:`GRAIN`. Nearly all requests are answered before anybody looks.
+    A timer per deadline would cost a request more than all its other bookkeeping. Instead one timer checks
+    every open slot when the first one can be due, at most once per :data:`GRAIN`. Nearly all requests are
+    answered before such a check.
     """
 
-    __slots__ = ("_next_look", "_prefix", "_prefix_length", "_slots", "_timer", "_tokens")
+    __slots__ = ("_next_check", "_prefix", "_prefix_length", "_slots", "_timer", "_tokens")
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix + b".>")
@@ -90,7 +90,7 @@ class RequestMux(Handler):
         self._slots: dict[bytes, ReplySlot] = {}
         self._tokens: Iterator[bytes] = iter(())
         self._timer: asyncio.TimerHandle | None = None
-        self._next_look = inf
+        self._next_check = inf
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -120,35 +120,35 @@ class RequestMux(Handler):
         return slot is not None and not (isinstance(slot, RequestSlot) and slot.future.done())
 
     def requests(self) -> list[asyncio.Future[WireMsg]]:
-        """What is done when each of the requests under way is answered or given up."""
+        """Return the futures of the requests under way, done when they are answered or given up."""
         return [slot.future for slot in self._slots.values() if isinstance(slot, RequestSlot)]
 
     def arm(self, slot: ReplySlot, seconds: float) -> None:
-        """Call ``slot.on_timeout()`` in ``seconds`` from now, unless the slot is closed or armed anew."""
+        """Call ``slot.on_timeout()`` after ``seconds``, unless the slot is closed or armed again."""
         loop = asyncio.get_running_loop()
         slot.deadline = deadline = loop.time() + seconds
-        if deadline < self._next_look:
-            self._look_at(loop, deadline)
+        if deadline < self._next_check:
+            self._check_at(loop, deadline)
 
-    def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+    def _check_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next_look = when
-        self._timer = loop.call_at(when, self._look, loop)
+        self._next_check = when
+        self._timer = loop.call_at(when, self._check, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = max(loop.time(), self._next_look)
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = max(loop.time(), self._next_check)
         self._timer = None
-        self._next_look = inf
+        self._next_check = inf
         due = [slot for slot in self._slots.values() if slot.deadline <= now]
-        due.sort(key=lambda slot: slot.deadline)  # in order, also when the loop stood still for a while
+        due.sort(key=lambda slot: slot.deadline)  # in order, even if the loop was blocked for a while
         for slot in due:
             if slot.deadline <= now:
                 slot.deadline = inf
                 slot.on_timeout()
         soonest = min((slot.deadline for slot in self._slots.values()), default=inf)
-        if soonest < self._next_look:
-            self._look_at(loop, max(soonest, now + GRAIN))
+        if soonest < self._next_check:
+            self._check_at(loop, max(soonest, now + GRAIN))
 
     def deliver(self, msg: WireMsg) -> None:
         token = msg.subject[self._prefix_length :]
@@ -174,13 +174,13 @@ class RequestMux(Handler):
 
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._next_look = None, inf
+            self._timer, self._next_check = None, inf
         reason = exc or ConnectionClosedError("the client was closed")
         for slot in list(self._slots.values()):
             slot.on_lost(reason)
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
-        """Fail what was sent to ``subject``; returns how much was waiting there."""
+        """Fail the requests to ``subject``; return how many messages of them were unanswered."""
         hit = [slot for slot in self._slots.values() if slot.subject == subject]
         count = sum(slot.under_way() for slot in hit)
         for slot in hit:

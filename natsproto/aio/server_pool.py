@@ -1,4 +1,4 @@
-"""The list of servers: parsing of URLs, order of attempts, discovery. Pure logic, no clock, no socket."""
+"""The list of servers: parsing URLs, order of attempts, discovery. Pure logic, no clock, no socket."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 4222
 DEFAULT_PORTS = {"nats": DEFAULT_PORT, "tls": DEFAULT_PORT, "ws": 80, "wss": 443}
 MAX_POOL = 256
-"""Servers kept at the most; a peer can announce any number of them in INFO."""
+"""Servers in the list at most; a peer can announce any number of them in INFO."""
 
 MAX_SECURED = 64 * MAX_POOL
-"""Addresses of which is remembered that they, or who announced them, were reached through TLS."""
+"""Addresses remembered because they, or the server that announced them, were reached through TLS."""
 
 _SECURE = {"nats": "tls", "ws": "wss"}
 
 MAX_ANNOUNCED = 4 * MAX_POOL
-"""Announced addresses that are looked at; parsing tens of thousands would stop the event loop."""
+"""Announced addresses that are parsed; parsing tens of thousands would block the event loop."""
 
 LONGEST_ADDRESS = 300
-"""Characters of an announced address; a name in the DNS has up to 253."""
+"""Characters of the longest announced address; a DNS name has up to 253."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Server:
-    """One address to try, with what is known of it.
+    """One address to try, with what is known about it.
 
     Attributes:
-        secured: it, or who announced it, was reached through TLS once: never again without, given by the
-            user or not. Otherwise whoever can answer in its place for a moment would get the credentials in
-            clear.
+        secured: it, or the server that announced it, was once reached through TLS; so it is never used
+            without, even if the user gave it. Otherwise anybody who can answer in its place for a moment
+            would get the credentials in clear.
         doubtful: announced in clear before the encryption, and never reached: tried after all others.
     """
 
@@ -57,13 +57,13 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The URL without credentials: fit for messages and logs."""
+        """The URL without credentials, for messages and logs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
     @property
     def address(self) -> tuple[str, int]:
-        """What makes two servers the same one."""
+        """Host and port; servers with the same address are the same."""
         return self.host, self.port
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ def parse_url(text: str) -> Server:
     """Parse ``nats://[user:password@|token@]host[:port]``; also ``tls``, ``ws``, ``wss`` and bare hosts.
 
     Raises:
-        ConfigError: unknown scheme, no host, or a port that is none. The message holds no credentials.
+        ConfigError: unknown scheme, no host, or an invalid port. The message contains no credentials.
     """
     from urllib.parse import unquote, urlsplit  # loaded on first use: it takes 3 ms to import
 
@@ -91,12 +91,12 @@ def parse_url(text: str) -> Server:
     except ValueError:
         parts = None
     if parts is None:
-        # Not while handling the original, which quotes the text, perhaps part of a password: `from None`
-        # only hides it, and error trackers show what is hidden.
+        # Raised outside the except block: the original error quotes the text, perhaps part of a password.
+        # `from None` only hides it, and error trackers show hidden errors.
         raise ConfigError("a server URL has an invalid host or port (write nats://host:port)")
     if parts.scheme not in DEFAULT_PORTS:
         known = ", ".join(DEFAULT_PORTS)
-        shown = "" if "@" in raw else f" {parts.scheme!r}"  # of secret://x@h it may be half of a token
+        shown = "" if "@" in raw else f" {parts.scheme!r}"  # in secret://x@h it may be half of a token
         raise ConfigError(f"unknown scheme{shown} in a server URL: use one of {known}")
     if not host or port == 0:
         raise ConfigError("a server URL needs a host and a port above 0 (write nats://host:port)")
@@ -124,16 +124,16 @@ def parse_url(text: str) -> Server:
 
 
 def _half(text: str) -> bool:
-    """Whether it may be the second half of a URL with a comma in its password."""
+    """Whether ``text`` may be the second half of a URL with a comma in its password."""
     return "@" in text and "://" not in text
 
 
 class ServerPool:
-    """Which server to try next.
+    """Decides which server to try next.
 
     Args:
-        urls: one URL or several; a ``str`` may hold several, separated by commas.
-        randomize: shuffle the given servers once, and those announced later among themselves.
+        urls: one URL or several; a ``str`` may contain several, separated by commas.
+        randomize: shuffle the given servers once, and each set of servers announced later.
         rng: source of randomness (injected by tests).
     """
 
@@ -145,7 +145,7 @@ class ServerPool:
             raise ConfigError("no server given")
         if isinstance(urls, str) and "://" in texts[0] and any(_half(text) for text in texts):
             raise ConfigError(
-                "in a list of server URLs write the scheme of each one; in a password or token write , as %2C"
+                "in a list of server URLs write the scheme of each; in a password or token write , as %2C"
             )
         if rng is None:
             import random
@@ -163,18 +163,18 @@ class ServerPool:
         if randomize:
             self.rng.shuffle(self.servers)
         self.current: Server | None = None
-        self._secured: set[tuple[str, int]] = set()  # also those that were forgotten since
+        self._secured: set[tuple[str, int]] = set()  # includes servers that were dropped since
 
     def __len__(self) -> int:
         return len(self.servers)
 
     def round(self) -> list[Server]:
-        """The servers in the order to try them: those after the current one, it, and then doubtful ones."""
+        """The servers in the order to try them: from the one after the current server; doubtful ones last."""
         at = 0 if self.current not in self.servers else self.servers.index(self.current) + 1
         return sorted(self.servers[at:] + self.servers[:at], key=lambda server: server.doubtful)
 
     def connected(self, server: Server, *, secure: bool = False) -> None:
-        """``server`` works, through TLS or not: forget its failures."""
+        """``server`` works (with TLS: ``secure``): forget its failures."""
         self.current = server
         server.secured |= secure
         if secure:
@@ -189,7 +189,7 @@ class ServerPool:
                 self._secured.add(address)
 
     def failed(self, server: Server, *, auth: bool = False, limit: int = -1) -> None:
-        """Count a failed attempt; drop the server after two refusals of the credentials or ``limit``."""
+        """Count a failed attempt; drop the server after two refused credentials or ``limit`` failures."""
         server.failures += 1
         if auth:
             server.auth_failures += 1
@@ -203,19 +203,19 @@ class ServerPool:
     def discover(
         self, urls: Iterable[object], *, via: Server, secure: bool = False, trusted: bool = True
     ) -> list[Server]:
-        """Take over addresses announced by ``via`` in INFO; returns the new ones.
+        """Add the addresses that ``via`` announced in INFO; return the new servers.
 
-        They get the credentials of the server that announced them and its scheme, or a stronger one when
-        the session is encrypted; then those that the user gave are reached through TLS only, too. Entries
-        that are no ``host:port`` are passed over. Announced servers that are announced no longer are
-        forgotten, except the current one.
+        They get the credentials and the scheme of the server that announced them. If the session is
+        encrypted, they get the scheme with TLS, and those among them that the user gave are used only with
+        TLS, too. Entries that are not ``host:port`` are ignored. Servers that are no longer announced are
+        dropped, except the current one.
 
         Args:
             urls: the list in INFO.
             via: the server that sent it.
             secure: the session is encrypted.
             trusted: INFO did not come in clear before the encryption. Otherwise, and for IP addresses, the
-                new servers' certificates must be for the name that was asked for in the first place.
+                new servers' certificates must be for the name that was requested originally.
         """
         scheme = "tls" if secure and via.scheme == "nats" else via.scheme
         asked_for = via.tls_name or via.host

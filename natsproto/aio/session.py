@@ -1,4 +1,4 @@
-"""One TCP life of a connection: parser, transport, handshake. A new one is made for every attempt."""
+"""One TCP connection: parser, transport, handshake. Every attempt to connect creates a new session."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from .server_pool import Server
 
 LIMITS = Limits(header_block=64 * 1024 * 1024)
-"""A header block is limited by its message only: any peer may publish one above JetStream's 64 KiB."""
+"""Only its message limits a header block: any peer may publish one above JetStream's 64 KiB."""
 
 FLUSH_AT = 64 * 1024
-"""Small frames are gathered up to this many bytes, and at most until the end of the loop's turn."""
+"""Bytes up to which small frames are gathered, at most until the end of the loop iteration."""
 
 UNSUB_AGAIN = 1.0
-"""Seconds between two repetitions of UNSUB, see :meth:`Session._stray`."""
+"""Seconds between repetitions of UNSUB, see :meth:`Session._stray`."""
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that sending what is queued may take when the client is closed."""
+"""Seconds that sending queued frames may take when the client is closed."""
 
 LEAVE_TIMEOUT = 1.0
-"""Seconds a server in lame duck mode has to answer the last PING before it is left."""
+"""Seconds a server in lame duck mode has to answer the last PING before the client leaves it."""
 
 INFO_FIELDS = frozenset(
     {
@@ -53,7 +53,7 @@ INFO_FIELDS = frozenset(
         "connect_urls", "ws_connect_urls", "ldm", "acc_is_sys",
     }
 )  # fmt: skip
-"""What servers say of themselves to clients."""
+"""The fields of INFO that servers send to clients."""
 
 _AUTH_ERRORS = (
     "authorization violation",
@@ -67,8 +67,8 @@ def error_from_line(text: str) -> NatsError:
     lowered = text.lower()
     if any(part in lowered for part in _AUTH_ERRORS):
         return AuthorizationError(f"the server refused the credentials: {text}")
-    if "authentication timeout" in lowered:  # CONNECT came late, whatever it says: no reason to give up
-        return StaleConnectionError("the server has waited too long for the credentials")
+    if "authentication timeout" in lowered:  # CONNECT came late: that says nothing about the credentials
+        return StaleConnectionError("the server waited too long for the credentials")
     if "stale connection" in lowered:
         return StaleConnectionError("the server found the connection stale")
     if "secure connection" in lowered:
@@ -86,7 +86,7 @@ class Session:
         self.transport: Transport | None = None
         self.secure: bool = False
         self.reads: int = 0
-        """Counts the pieces received: whoever wonders whether the peer is alive compares two readings."""
+        """Number of reads; it grows while the peer is alive."""
         self.lost: BaseException | None = None
         self.reason: NatsError | None = None  # the -ERR that explains an end of stream
         self._loop = asyncio.get_running_loop()
@@ -107,14 +107,14 @@ class Session:
         self._unsub_again = self._loop.time() + UNSUB_AGAIN
         self._unread_pongs = 0
         self.congested: bool = False
-        """True when a sender should await :meth:`Connection.drain`; as it was at the last write."""
+        """True when a sender should await :meth:`Connection.drain`; updated at each write."""
         self.lame_duck = False
         self.lifeline: Lifeline | None = None
         """See :mod:`natsproto.aio.lifeline`."""
         self.info_in_clear: bool = False
         """True while the newest INFO came in clear although the session is encrypted: do not trust it."""
         self.nonce_in_clear: bool = False
-        """True when what was signed came in such an INFO: a refusal may mean that somebody altered it."""
+        """True when the signed nonce came in such an INFO: a refusal may mean that somebody altered it."""
         self._new_parser()
 
     def _new_parser(self) -> None:
@@ -123,9 +123,9 @@ class Session:
         self._parser_updated = self.parser.buffer_updated
 
     def _drop_parser(self) -> None:
-        """The session is over: half a message must not keep the place that it was received into."""
+        """The session is over: an unfinished message must not keep its destination in memory."""
         self._new_parser()
-        self._parser_get_buffer = _scratch_buffer  # what still comes is read by nobody
+        self._parser_get_buffer = _scratch_buffer  # nobody reads what still arrives
 
     # -- receiver ---------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Session:
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.lost is not None:
-            return  # TLS hands over what it holds while it shuts down; handlers have been told already
+            return  # TLS delivers buffered bytes while it shuts down; handlers know of the end already
         self.reads += 1
         try:
             events = self._parser_updated(nbytes)
@@ -174,14 +174,14 @@ class Session:
             return
         if exc.events:
             self._dispatch(exc.events)
-        self.fail(exc.with_traceback(None))  # its frames hold the buffer; the position says where
+        self.fail(exc.with_traceback(None))  # the traceback would keep the buffer; the error has the position
 
     def _dispatch(self, events: list[Event]) -> None:
         if not self._connect_sent and not (
             len(events) == 1 and isinstance(events[0], Info) and not self._info_received.done()
         ):
-            # Before CONNECT there is INFO or -ERR, and nothing after it. More was injected before a TLS
-            # upgrade (CVE-2021-23222 and its kin), or comes from something that is no NATS server.
+            # Before CONNECT a server sends one INFO or -ERR, nothing else. More was injected before a TLS
+            # upgrade (as in CVE-2021-23222), or the peer is not a NATS server.
             errors = [event for event in events if isinstance(event, Err)]
             if errors:
                 self._early_error(errors[0].text)
@@ -208,16 +208,16 @@ class Session:
                     self._control(event)
                     if self.lost is not None:
                         break
-        except Exception as exc:  # whatever it is, a reader that goes on would be a zombie
+        except Exception as exc:  # end the session: the rest of the events is lost
             self._internal_error(exc)
         connection.stats.in_msgs += len(events) - others
         connection.stats.in_bytes += size
 
     def _stray(self, sid: bytes) -> None:
-        """A message for a subscription that has ended. Most were under way when it did.
+        """Handle a message for a subscription that has ended. Most were under way when it ended.
 
-        But a frame can be lost on the way, and while the server believes that somebody listens, a
-        consumer that delivers there lives on: so UNSUB is said again, at most once a second.
+        But an UNSUB can be lost on the way, and while the server believes that somebody listens, it keeps a
+        consumer that delivers there: so UNSUB is sent again, at most once a second.
         """
         now = self._loop.time()
         if now >= self._unsub_again and sid.isdigit():
@@ -240,13 +240,13 @@ class Session:
             if not self._ready.done():
                 self._ready.set_result(None)
         elif isinstance(event, Info):
-            # Later ones may name only what has changed; nothing read in clear outlives the encryption. Of the
-            # earlier ones only known fields stay: a server that thinks of new ones would fill the memory.
+            # A later INFO may contain only changes, so fields of earlier ones are kept: none read in
+            # clear before the encryption, and only known ones, because ever new names would fill the memory.
             kept = {} if self.info_in_clear else {k: v for k, v in self.info.items() if k in INFO_FIELDS}
             self.info = {**kept, **event.data}
             self.info_in_clear = False
             if not self._info_received.done():
-                # Nothing more may be taken in before it is decided whether TLS comes next.
+                # Accept nothing more before it is decided whether TLS comes next.
                 self._info_received.set_result(None)
             else:
                 self.connection.info_changed(self)
@@ -254,13 +254,13 @@ class Session:
             self._error(event.text)
 
     def _pong(self) -> None:
-        self.write(serializer.PONG)  # a run of them leaves as one
+        self.write(serializer.PONG)  # several in a row are sent as one piece
         self._unread_pongs = self._unread_pongs + 1 if self.congested else 0
         if self._unread_pongs > MAX_UNREAD_PONGS:
-            self.fail(RemoteProtocolError("the server asks again and again, and does not read the answers"))
+            self.fail(RemoteProtocolError("the server keeps sending PING and does not read the answers"))
 
     def _early_error(self, text: str) -> None:
-        """Before CONNECT nothing was refused yet, and perhaps it is not even the server who says so."""
+        """Handle an -ERR before CONNECT: it cannot be about the credentials, nor surely from the server."""
         error = error_from_line(text)
         if isinstance(error, AuthorizationError):
             error = StaleConnectionError(f"the connection was ended before the credentials were sent: {text}")
@@ -279,7 +279,7 @@ class Session:
     # -- sending ----------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Queue one or more whole frames; they leave at the end of the loop's turn, or sooner."""
+        """Queue one or more whole frames; they are sent at the end of the loop iteration, or sooner."""
         self._out.append(data)
         self._out_size += len(data)
         if self._out_size >= FLUSH_AT:
@@ -289,12 +289,12 @@ class Session:
             self._loop.call_soon(self._scheduled_flush)
 
     def write_now(self, data: bytes) -> None:
-        """:meth:`write` and :meth:`flush` in one: nothing is left for another turn of the loop."""
+        """:meth:`write` and :meth:`flush` in one: nothing waits for the end of the loop iteration."""
         self._out.append(data)
         self.flush()
 
     def write_large(self, line: bytes, payload: Buffer) -> None:
-        """Send a frame whose payload is passed on without being copied or joined."""
+        """Send a frame without copying its payload."""
         out = self._out
         out.append(line)
         transport = self.transport
@@ -309,7 +309,7 @@ class Session:
         self.flush()
 
     def flush(self) -> None:
-        """Hand everything queued to the transport."""
+        """Pass everything queued to the transport."""
         out = self._out
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
@@ -329,7 +329,7 @@ class Session:
     # -- life -------------------------------------------------------------------------------------
 
     async def establish(self) -> None:
-        """Connect and shake hands. The caller bounds it in time and aborts on any exception."""
+        """Connect and do the handshake. The caller sets a time limit and aborts on any exception."""
         options = self.connection.options
         server = self.server
         scheme = server.scheme
@@ -364,7 +364,7 @@ class Session:
         if immediate:
             self._check_names(context, hostname)
         if self.lost is not None:
-            self.transport.abort()  # it failed before there was anything to abort
+            self.transport.abort()  # the session failed before it had a transport to abort
         await self._info_received
         if self.lost is not None:
             raise self.lost
@@ -378,7 +378,7 @@ class Session:
             echo=options.echo,
             pedantic=options.pedantic,
             tls=self.secure,
-            # All supported servers know headers: who says no in clear means to break what comes after TLS.
+            # All supported servers know headers: a "no" in clear is an attempt to break what follows TLS.
             headers=self.info_in_clear or self.info.get("headers") is True,
             credentials=fields,
         )
@@ -388,7 +388,7 @@ class Session:
         self.ping(None)
         await self._ready
         if self.lost is not None:
-            raise self.lost  # PONG and end in one piece
+            raise self.lost  # PONG and the end came in one piece
         self._established = True
 
     async def _secure(self, hostname: str) -> None:
@@ -397,7 +397,7 @@ class Session:
         wanted = options.wants_tls(self.server.scheme) or self.server.secured
         if wanted and not offered:
             why = (
-                "was there before, here or at who announced it,"
+                "was used before, with this server or the one that announced it,"
                 if self.server.secured
                 else "is required here"
             )
@@ -414,17 +414,17 @@ class Session:
         if not self.parser.idle:
             raise RemoteProtocolError("bytes arrived between INFO and the TLS handshake")
         self.transport.pause_reading()
-        self._new_parser()  # nothing seen in clear reaches the encrypted session
+        self._new_parser()  # nothing received in clear may reach the encrypted session
         context = options.ssl_context()
         await self.transport.start_tls(context, hostname)
         self._check_names(context, hostname)
         self.secure = self.info_in_clear = True
 
     def _check_names(self, context: ssl.SSLContext | None, hostname: str) -> None:
-        """Refuse a certificate that has no subject alternative name of the kind that was asked for.
+        """Refuse a certificate without a subject alternative name of the wanted kind.
 
-        OpenSSL goes back to the common name as long as none of them is a DNS name, unless the context tells
-        it not to, and the caller's may not. It names whatever the issuer liked (RFC 9525).
+        Without a DNS name among them OpenSSL falls back to the common name, unless the context forbids that,
+        and the caller's context may not. The common name is free text (RFC 9525).
         """
         assert context is not None
         assert self.transport is not None
@@ -442,7 +442,7 @@ class Session:
         return value if isinstance(value, str) else None
 
     def leave(self, exc: BaseException) -> None:
-        """End the session of a server that is about to stop, once it has taken in what was sent so far."""
+        """End the session of a server that is about to stop, after it has processed what was sent so far."""
         barrier: asyncio.Future[None] = self._loop.create_future()
 
         def go(_: object) -> None:
@@ -454,7 +454,7 @@ class Session:
         self.ping(barrier)
 
     def fail(self, exc: BaseException, *, graceful: bool = False) -> None:
-        """End the session because of ``exc``: every wait wakes up, the connection is told once."""
+        """End the session because of ``exc``: wake every waiter, and tell the connection once."""
         if self.lost is not None:
             return
         self.lost = exc
@@ -463,14 +463,14 @@ class Session:
             if graceful:
                 self.flush()
                 self.transport.close()
-                # A task of the connection: who closes the client waits for it, or cuts it short.
+                # A task of the connection: close() waits for it, or cancels it.
                 self.connection.spawn(self._gone(self.transport), "natsproto-leave")
             else:
                 self.transport.abort()
         for waiter in (self._info_received, self._ready, *self._pongs):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(exc)
-                waiter.exception()  # read here: whoever awaits it still gets it, nobody has to
+                waiter.exception()  # avoids a warning if nobody awaits it
         self._pongs.clear()
         self._out.clear()
         self._out_size = 0
@@ -478,7 +478,7 @@ class Session:
             self.connection.session_lost(self, exc)
 
     async def close(self) -> None:
-        """Send what is queued, close, and wait (bounded) until the transport is gone."""
+        """Send queued frames, close, and wait (for a limited time) until the transport is gone."""
         self.flush()
         if self.lost is None:
             self.lost = StaleConnectionError("the session was closed")
@@ -493,7 +493,7 @@ class Session:
             await self._gone(self.transport)
 
     async def _gone(self, transport: Transport) -> None:
-        """Wait until what is queued was sent and the socket is closed, which has :data:`CLOSE_TIMEOUT`."""
+        """Wait until queued frames are sent and the socket is closed, at most :data:`CLOSE_TIMEOUT`."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await transport.wait_closed()
@@ -506,7 +506,7 @@ class Session:
 
 
 def _placer(connection: Connection) -> Callable[[Msg, int], Target]:
-    """What the parser asks for the destination of a large payload: its handler knows."""
+    """Return the parser's ``place``: the message's handler returns the destination of a large payload."""
 
     def place(msg: Msg, size: int) -> Target:
         handler = connection.handlers.get(msg.sid)
@@ -516,8 +516,8 @@ def _placer(connection: Connection) -> Callable[[Msg, int], Target]:
 
 
 def _is_address(hostname: str) -> bool:
-    """Whether OpenSSL takes it for an IP address: it knows no zones (``fe80::1%eth0``), those are names."""
-    from ipaddress import ip_address  # loaded on first use, as ssl
+    """Whether OpenSSL takes it for an IP address; one with a zone (``fe80::1%eth0``) is a name to it."""
+    from ipaddress import ip_address  # loaded on first use, like ssl
 
     try:
         ip_address(hostname)
@@ -531,7 +531,7 @@ def _scratch_buffer(sizehint: int = -1) -> memoryview:
 
 
 def describe(exc: BaseException) -> str:
-    """One line about a failed attempt, without credentials."""
+    """Describe a failed attempt in one line, without credentials."""
     import ssl
 
     if isinstance(exc, ssl.SSLCertVerificationError):
@@ -550,7 +550,7 @@ def describe(exc: BaseException) -> str:
 
 
 def summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
-    """One error for a round of failed attempts."""
+    """Return one error for a round of failed attempts."""
     errors = [exc for _, exc in attempts]
     for kind in (AuthorizationError, SecureConnectionRequiredError):
         hits = [exc for exc in errors if isinstance(exc, kind)]
@@ -562,7 +562,7 @@ def summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
             and not isinstance(exc, ConnectionError | PermissionError)
             and len(errors) == 1
         ):
-            return exc  # e.g. a missing extra, or a peer that speaks no NATS
+            return exc  # for example a missing extra, or a peer that does not speak NATS
     reasons = (
         "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
     )

@@ -1,4 +1,4 @@
-"""What receives messages: the handler seam for the layers above, and the public subscription."""
+"""The public subscription: a handler with a bounded queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _size(msg: WireMsg) -> int:
-    """Bytes a message holds; a peer chooses every part of it."""
+    """Return the size of a message in bytes, with all parts: a peer chooses the length of each."""
     size = len(msg.payload) + len(msg.subject)
     if msg.header is not None:
         size += len(msg.header)
@@ -32,10 +32,10 @@ def _size(msg: WireMsg) -> int:
 class Subscription(Handler):
     """A subscription with a bounded queue. Iterate over it, or await :meth:`next_msg`.
 
-    ``async for`` ends after :meth:`unsubscribe`, after ``max_msgs`` messages, and when the client is
-    closed by its owner; it raises when the connection is lost for good or the server refuses the subject.
-    When the queue is full the newest message is dropped and counted in ``dropped``; a
-    ``SlowConsumerError`` goes to ``error_cb`` once per episode.
+    ``async for`` ends after :meth:`unsubscribe`, after ``max_msgs`` messages, and when the application closes
+    the client; it raises when the connection is lost for good or the server refuses the subject. When the
+    queue is full, new messages are dropped and counted in ``dropped``; ``error_cb`` gets one
+    ``SlowConsumerError``, and another one only after half of the queue was read.
     """
 
     __slots__ = (
@@ -120,12 +120,12 @@ class Subscription(Handler):
 
     @property
     def pending_msgs(self) -> int:
-        """Messages that wait to be read."""
+        """Number of unread messages."""
         return len(self._msgs)
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait to be read, of payloads, headers, subjects and reply subjects."""
+        """Bytes of the unread messages, with headers, subjects and reply subjects."""
         return self._bytes
 
     def _take(self) -> Msg:
@@ -137,9 +137,9 @@ class Subscription(Handler):
         return Msg(msg, self._client)
 
     def _taken(self) -> None:
-        """The queue has become empty, or shorter in an episode of slowness."""
+        """The queue has become empty, or shorter while the subscription counts as slow."""
         if 2 * len(self._msgs) <= self.pending_msgs_limit and 2 * self._bytes <= self.pending_bytes_limit:
-            self._slow = False  # the episode is over once half of the queue has been read
+            self._slow = False  # half of the queue has been read
         if not self._msgs:
             for waiter in self._idle:
                 if not waiter.done():
@@ -147,12 +147,12 @@ class Subscription(Handler):
             self._idle.clear()
 
     async def _next(self) -> Msg | None:
-        """The next message, or ``None`` once the subscription has ended and its queue is empty."""
+        """Return the next message, or ``None`` if the subscription has ended and its queue is empty."""
         check_loop(self._home)
         while not self._msgs:
             if self._ended:
                 if self._error is not None:
-                    raise self._error.with_traceback(None)  # raised each time it is asked for
+                    raise self._error.with_traceback(None)  # the same error is raised repeatedly
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -160,7 +160,7 @@ class Subscription(Handler):
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake_one()  # the wake-up was ours: pass it on
+                    self._wake_one()  # pass our wake-up on
                 raise
         return self._take()
 
@@ -171,7 +171,7 @@ class Subscription(Handler):
             timeout: seconds; ``None`` waits until a message comes or the subscription ends.
 
         Raises:
-            RequestTimeoutError: none came in time; the subscription goes on.
+            RequestTimeoutError: none came in time; the subscription continues.
             ConnectionClosedError: the subscription has ended and its queue is empty.
         """
         try:
@@ -203,7 +203,7 @@ class Subscription(Handler):
         self._client.connection.unsubscribe(self, max_msgs or 0)
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Unsubscribe, take in what the server had already sent, and wait until the queue is read.
+        """Unsubscribe, receive what the server has already sent, and wait until the queue is read.
 
         Raises:
             RequestTimeoutError: the queue was not read within ``timeout`` (default: ``drain_timeout``).

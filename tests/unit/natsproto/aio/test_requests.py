@@ -293,9 +293,9 @@ async def test_many_deadlines_need_few_looks() -> None:
     class Counting(RequestMux):
         __slots__ = ()
 
-        def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        def _check_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
             looks.append(when)
-            super()._look_at(loop, when)
+            super()._check_at(loop, when)
 
     mux = Counting(b"_INBOX.p")
     log = Timeouts(1000)
