@@ -171,9 +171,9 @@ class PermissionsViolationError(NatsError, PermissionError):
     """The account may not publish or subscribe there. ``subject`` and ``operation`` say where and what.
 
     Attributes:
-        certain: the request that ended with it was refused, and nobody has acted on it. The server names
-            the subject only: False while one of several messages may have been meant, and for
-            subscriptions, where it is the answer that could not come. A PONG asked for later settles it.
+        certain: the request that failed with it was refused, and nobody has acted on it. The server names
+            only the subject: False while several messages may be meant, and for subscriptions, where only
+            the answer could not arrive. The answer to a later PING settles it.
     """
 
     def __init__(self, message: str, *, subject: str = "", operation: str = "") -> None:

@@ -462,7 +462,7 @@ class PendingRequest(RequestSlot):
         """Forget the request; a late answer is dropped. Idempotent."""
         future = self.future
         replied = future.done() and not future.cancelled() and future.exception() is None
-        # Looked at in any case: an answer nobody waits for is no background error.
+        # exception() was called in any case: else asyncio would log an error that nobody waits for.
         if self._mux.close(self) and not replied and not self.answered:
             self._connection.gave_up(self.subject)
 

@@ -414,14 +414,14 @@ class Connection:
             )
             failed = self._refuse(operation, subject, match[3], error)
             if operation == "publish":
-                told = session.refusals.came(error, _wire(subject), failed)
+                reported = session.refusals.received(error, _wire(subject), failed)
             else:
                 echoes = session.echoes.pop(text, 0)
-                told = bool(failed or echoes)
-                echoes += failed  # each of what failed is refused by itself
+                reported = bool(failed or echoes)
+                echoes += failed  # the server refuses each of them separately
                 if echoes > 1:
                     session.echoes[text] = echoes - 1
-            if not told:
+            if not reported:
                 self.report(error)
             return True
         self.report(ServerError(text))
@@ -430,7 +430,7 @@ class Connection:
     def _refuse(
         self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
     ) -> int:
-        """Fail what was refused; returns how much that was."""
+        """Fail what was refused; return how many messages or subscriptions that was."""
         wanted = _wire(subject)
         if operation == "publish":
             return sum(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
@@ -444,7 +444,7 @@ class Connection:
         return len(hit)
 
     def gave_up(self, subject: bytes) -> None:
-        """A request to ``subject`` was not answered and is not waited for any more: it may yet be refused."""
+        """Nobody waits for an unanswered request to ``subject`` any more: it may still be refused."""
         if self.session is not None:
             self.session.refusals.gave_up(subject)
 

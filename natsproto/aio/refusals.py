@@ -1,13 +1,13 @@
-"""Which message a refusal may be about: a permissions violation names a subject, and no message.
+"""Finds out which message a refusal is about: a permissions violation names a subject, but no message.
 
-So it is no answer to a request. Rights change while a connection lives on, and a message to the same subject
-that was sent before may have been taken in, and be answered late. The rule: **a refusal is that of a request
-for certain only when as many have come as messages to its subject may be meant**; see
-:attr:`natsproto.errors.PermissionsViolationError.certain`. May be meant what was sent in this session and has
-not been answered: what is waited for, and what is not any more (given up, cancelled) until the server has
-answered a PING that was sent later. It answers in order.
+So it is not the answer to one request. Permissions can change during a connection, and an earlier message to
+the same subject may have been accepted, with its answer still to come. The rule: **a request was certainly
+refused only when there were as many refusals as messages to its subject that they may be about**; see
+:attr:`natsproto.errors.PermissionsViolationError.certain`. A refusal may be about any unanswered message of
+this session: one that is waited for, or one that is not any more (given up, cancelled), until the server has
+answered a later PING. The server answers in order.
 
-What nobody has waited for from the beginning (``Client.publish``) is not counted.
+Messages that nobody ever waited for (``Client.publish``) are not counted.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from .session import Session
 
 MAX_SUBJECTS = 1024
-"""Subjects with messages that were given up; with more of them any subject counts as one, until a PONG."""
+"""Subjects whose requests were given up; beyond that, every subject counts as one of them until a PONG."""
 
 
-class _Given(NamedTuple):
-    """Messages to one subject that may be meant, sent before the PING ``pings + 1``."""
+class _GivenUp(NamedTuple):
+    """How many requests to one subject were given up, all sent before the PING ``pings + 1``."""
 
     number: int
     pings: int
 
 
-class _Told(NamedTuple):
-    """A refusal that was told, with so many messages that may still be refused, too."""
+class _Reported(NamedTuple):
+    """A refusal that was reported, and how many messages (``left``) may still be refused, too."""
 
     error: PermissionsViolationError
     left: int
@@ -38,59 +38,60 @@ class _Told(NamedTuple):
 
 
 class Refusals:
-    """Those of one session."""
+    """The refusals to publish of one session."""
 
-    __slots__ = ("_all", "_given_up", "_session", "_told")
+    __slots__ = ("_all", "_given_up", "_reported", "_session")
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._given_up: dict[bytes, _Given] = {}
-        self._told: dict[bytes, _Told] = {}
-        self._all: int | None = None  # since so many PINGs what was given up is not known by its subject
+        self._given_up: dict[bytes, _GivenUp] = {}
+        self._reported: dict[bytes, _Reported] = {}
+        self._all: int | None = None  # PINGs sent when the subjects given up became too many to remember
 
     def _answered(self, pings: int) -> bool:
         """Whether everything sent before the PING ``pings + 1`` has been processed."""
         return self._session.pings_answered > pings
 
     def gave_up(self, subject: bytes) -> None:
-        """A request to ``subject`` is not waited for any more, and was not answered."""
+        """Note that nobody waits for an unanswered request to ``subject`` any more."""
         given_up, pings = self._given_up, self._session.pings_sent
         if len(given_up) >= MAX_SUBJECTS:
             self._given_up = given_up = {
-                each: given for each, given in given_up.items() if not self._answered(given.pings)
+                each: entry for each, entry in given_up.items() if not self._answered(entry.pings)
             }
             if len(given_up) >= MAX_SUBJECTS:
                 given_up.clear()
                 self._all = pings
-        given_up[subject] = _Given(self._take(subject) + 1, pings)
+        given_up[subject] = _GivenUp(self._take(subject) + 1, pings)
 
     def _take(self, subject: bytes) -> int:
-        """How many that were given up may be meant, which are then counted elsewhere."""
-        given = self._given_up.pop(subject, None)
-        return 0 if given is None or self._answered(given.pings) else given.number
+        """Remove and return the number of unanswered requests to ``subject`` that were given up."""
+        entry = self._given_up.pop(subject, None)
+        return 0 if entry is None or self._answered(entry.pings) else entry.number
 
-    def came(self, error: PermissionsViolationError, subject: bytes, failed: int) -> bool:
-        """Note a refusal to publish to ``subject``, of which ``failed`` requests were told just now.
+    def received(self, error: PermissionsViolationError, subject: bytes, failed: int) -> bool:
+        """Note a refusal to publish to ``subject``, with which ``failed`` requests have just failed.
 
         Returns:
-            Whether anybody was told of it, now or before.
+            Whether it was reported to anybody, now or before.
         """
-        told = self._told.pop(subject, None)
-        if told is not None and self._answered(told.pings):
-            told = None
+        reported = self._reported.pop(subject, None)
+        if reported is not None and self._answered(reported.pings):
+            reported = None
         meant = failed + self._take(subject) + self._nameless()
-        before = 0 if told is None else told.left
-        if told is not None and not meant:
-            error = told.error  # one more of those
-        # Otherwise nobody knows whether it is one of those, or what was sent since.
+        before = 0 if reported is None else reported.left
+        if reported is not None and not meant:
+            error = reported.error  # another refusal of the same messages
+        # Otherwise it may be about those messages, or about later ones.
         left = meant + before - 1
         if left > 0:
-            self._told[subject] = _Told(error, left, self._session.pings_sent)
+            self._reported[subject] = _Reported(error, left, self._session.pings_sent)
         elif left == 0:
             error.certain = True
         return bool(failed or before)
 
     def _nameless(self) -> bool:
+        """Whether requests to subjects that are not remembered may still be refused."""
         if self._all is not None and self._answered(self._all):
             self._all = None
         return self._all is not None

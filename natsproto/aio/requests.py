@@ -43,13 +43,13 @@ class RequestSlot(ReplySlot):
 
     @property
     def answered(self) -> bool:
-        """Whether nothing more can come of it in this session: a reply, the refusal, or the session's end."""
+        """Whether nothing more can come, after a reply, a refusal, or the session's end."""
         future = self.future
         if not future.done() or future.cancelled():
             return False
         exc = future.exception()
         if isinstance(exc, PermissionsViolationError):
-            return exc.operation == "publish"  # else only the reply was refused
+            return exc.operation == "publish"  # else only the subscription for replies was refused
         return not isinstance(exc, RequestTimeoutError)
 
     def under_way(self) -> int:
@@ -106,14 +106,14 @@ class RequestMux(Handler):
         self._slots[token] = slot
 
     def close(self, slot: ReplySlot) -> bool:
-        """Forget ``slot``; replies that come later are dropped. Returns whether it was open."""
-        if self._slots.get(slot.token) is not slot:  # it may belong to an inbox the server refused
+        """Forget ``slot``; later replies are dropped. Return whether it was open."""
+        if self._slots.get(slot.token) is not slot:  # it may belong to an inbox that the server refused
             return False
         del self._slots[slot.token]
         return True
 
     def wanted(self, reply: bytes | None) -> bool:
-        """Whether to send a message with that reply subject: no request, or one that is waited for."""
+        """Whether to send a message with this reply subject: not a request, or one that is waited for."""
         if reply is None or not reply.startswith(self._prefix):
             return True
         slot = self._slots.get(reply[self._prefix_length :].partition(b".")[0])

@@ -99,9 +99,9 @@ class Session:
         self._out_size = 0
         self._flush_scheduled = False
         self.echoes: dict[str, int] = {}
-        """Refused subscriptions that are still to come of what the first of them has ended, by their text."""
+        """Further refusals expected of subscriptions that the first one has ended: number by text."""
         self.refusals: Refusals = Refusals(self)
-        """What was not allowed to be published."""
+        """The refusals to publish."""
         self.pings_sent: int = 0
         self.pings_answered: int = 0
         self._unsub_again = self._loop.time() + UNSUB_AGAIN

@@ -108,8 +108,8 @@ MUTANTS = (
     Mutant(
         "refused-once-and-for-all",
         "natsproto/aio/refusals.py",
-        "if told is not None and self._answered(told.pings):",
-        "if told is None:",
+        "if reported is not None and self._answered(reported.pings):",
+        "if reported is None:",
         "after a PONG no refusal of what was sent before it is to come",
         "unit/natsproto/aio/test_refusals.py::test_one_of_two_and_no_other_refusal",
     ),
