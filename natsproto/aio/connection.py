@@ -319,7 +319,7 @@ class Connection:
     async def close(self) -> None:
         """Close now, and wait until socket and tasks are gone. Idempotent.
 
-        Operations under way are ended first: they need the connection to remove what they have begun. If
+        It ends operations under way first: they need the connection to remove what they began. If
         cancelled, it continues with its next step, which has a time limit, too: nothing is left behind.
         """
         check_loop(self.home)

@@ -16,7 +16,7 @@ from .api.codec import parse_time
 from .api.errors import MessageNotFoundError
 from .api.models import StoredMessage
 
-END_OF_BATCH = 204
+END_OF_BATCH = 204  # status
 
 HEADER_ROOM = 8192
 """Bytes of a header that do not count towards a batch: the server's own lines, with a long subject."""

@@ -16,7 +16,7 @@ from .listener import Listener, abort, reset
 
 Side = Literal["client", "server"]
 
-_READ_SIZE: Final = 64 * 1024
+_READ_SIZE: Final = 64 * 1024  # bytes
 _PENDING_LIMIT: Final = 1024 * 1024  # bytes kept per direction before the proxy stops reading
 _CONNECT_TIMEOUT: Final = 5.0  # seconds
 _SHORTEST_SLEEP: Final = 0.002  # seconds; event loops round to milliseconds

@@ -25,7 +25,7 @@ FEW = 256 * 1024
 """Bytes up to which the values of an answer are not counted: so few bytes cannot hold many."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = 4_000_000_000_000_000_000  # ns, the year 2096: up to here seconds as a float tell the microseconds
+_EXACT = 4_000_000_000_000_000_000  # nanoseconds (the year 2096) up to which float seconds keep microseconds
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 _decode = json.JSONDecoder().decode
 _escaped_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
