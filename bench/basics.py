@@ -1,8 +1,8 @@
-"""Promises that are no rates: memory of whole files, gets that leave nothing behind, import time.
+"""Promises other than rates: memory of whole files, gets that leave nothing behind, import time.
 
     python -m bench basics [--quick]
 
-Starts a private nats-server (R1, file storage, 128 KiB chunks), and the oldest one supported where it is
+Starts a private nats-server (R1, file storage, 128 KiB chunks), and also the oldest supported one, if it is
 installed. Every byte read is compared before a figure is printed. ``--quick`` uses small sizes: it shows that
 the script works, not how fast.
 """
@@ -67,7 +67,7 @@ async def memory(url: str, size: int) -> dict[str, float]:
 
 
 async def many_gets(url: str, count: int, direct: bool) -> dict[str, float]:
-    """``count`` gets of 1 KiB in a row; afterwards no consumer may be left."""
+    """Read 1 KiB ``count`` times in a row; afterwards no consumer may be left."""
     import natsproto
 
     data = payload(1024)
@@ -108,7 +108,7 @@ def child_process(module: str, *words: str) -> dict[str, float]:
     command = [sys.executable, "-m", "bench", module, "--child", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise BenchError(f"{words[0]} failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        raise BenchError(f"{words[0]} failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
@@ -189,5 +189,5 @@ def main(argv: list[str]) -> int:
     text = f"{total * 1e3:.0f} / {base * 1e3:.0f} ms = {total / base:.2f}x"
     good &= line("import, ours / asyncio", text, "<= 1.5x", total / base <= 1.5)
     if not good and options.quick:
-        print("(small sizes: the ratios say nothing)")
+        print("(small sizes: the ratios mean nothing)")
     return 0 if good or options.quick else 1

@@ -1,9 +1,9 @@
-"""What the capabilities cost: ranges, names, iteration, verification; exit code 1 when something is missed.
+"""What the capabilities cost: ranges, names, iteration, verification; exit code 1 when a target is missed.
 
     python -m bench capabilities [--quick] [--only range,names,iter,verify]
 
 Starts a private nats-server (R1, file storage, 128 KiB chunks). Each measurement runs in a process of its
-own; those that are compared take turns, and medians and ratios are of one run. Every byte and every name is
+own. Those that are compared take turns; medians and ratios are of one run. Every byte and every name is
 compared with what was stored before a figure is printed. ``--quick`` uses small sizes: it shows that the
 script works, not how fast.
 """
@@ -51,10 +51,10 @@ async def fill_big(url: str, options: dict[str, Any]) -> dict[str, float]:
 
 
 async def ranges(url: str, options: dict[str, Any]) -> dict[str, float]:
-    """Median seconds of reading 1 MiB at random places, taking turns.
+    """Median seconds of reading 1 MiB at random positions, taking turns.
 
-    Of a large object; of one small object, which the server keeps in its cache; and of one of many small
-    objects, which it has to load as it has to load the parts of the large one.
+    From a large object; from one small object, which the server keeps in its cache; and from one of many
+    small objects, which the server must load just like the parts of the large one.
     """
     import natsproto
 
@@ -75,7 +75,7 @@ async def ranges(url: str, options: dict[str, Any]) -> dict[str, float]:
 
 
 async def whole(url: str, options: dict[str, Any]) -> dict[str, float]:
-    """Seconds of reading the large object into memory, and into a file."""
+    """Seconds that it takes to read the large object into memory, and into a file."""
     import natsproto
 
     digest = hashlib.sha256()
@@ -112,7 +112,7 @@ async def fill_many(url: str, options: dict[str, Any]) -> dict[str, float]:
 
 
 async def listing(url: str, options: dict[str, Any]) -> dict[str, float]:
-    """Seconds of one way to learn what is in the bucket, once to warm up and then ``rounds`` times."""
+    """Median seconds of one way to list the bucket, after one call to warm up, in ``rounds`` calls."""
     import natsproto
 
     wanted = sorted(map(name_of, range(options["count"])))
@@ -278,5 +278,5 @@ def main(argv: list[str]) -> int:
         if "iter" in wanted:
             good &= report_iter(server.url, options.quick)
     if not good and options.quick:
-        print("(small sizes: the ratios say nothing)")
+        print("(small sizes: the ratios mean nothing)")
     return 0 if good or options.quick else 1

@@ -13,7 +13,7 @@ PEERS = ("nats-py", "natsrpy", "natsio")
 
 
 def draw(found: dict[str, Any], directory: Path) -> list[Path]:
-    """Draw what a suite is drawn as; returns the files.
+    """Draw the charts of a suite; returns the files.
 
     Raises:
         BenchError: pygal is not installed, or the suite has no chart.

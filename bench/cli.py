@@ -23,24 +23,24 @@ OTHERS = {
     "capabilities": "ranges, names, iteration, verification",
     "basics": "memory of files, leftovers, import time",
     "tls": "what TLS costs",
-    "micro": "parts by themselves, with pytest-benchmark (takes pytest's options)",
+    "micro": "single components, with pytest-benchmark (takes pytest's options)",
 }
 EPILOG = """\
 A run prints a table: median, half the spread, cost, how many times as fast ours is, and what was left out and
-why. --json FILE keeps everything. Ratios of one run count; absolute rates drift. See bench/README.md.
+why. --json FILE keeps everything. Only ratios of one run count; absolute rates drift. See bench/README.md.
 """
 
 
 def size(text: str) -> int:
     found = re.fullmatch(r"(\d+)\s*([kmg]ib|b?)", text.lower())
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 1024, 128KiB, 1MiB or 1GiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid size: write 1024, 128KiB, 1MiB or 1GiB")
     return int(found[1]) * UNITS[found[2]]
 
 
 def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
@@ -51,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     def suite(name: str, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about, epilog=EPILOG)
         where = command.add_mutually_exclusive_group()
-        where.add_argument("--local", action="store_true", help="private servers of this machine (default)")
-        where.add_argument("--url", help="a server that runs already; buckets bench-* are made and removed")
+        where.add_argument("--local", action="store_true", help="private servers on this machine (default)")
+        where.add_argument("--url", help="a running server; buckets bench-* are created and removed")
         where.add_argument("--container", action="store_true", help="servers of docker/compose.yaml")
         command.add_argument("--server-binary", help="nats-server for --local (default: the one found)")
         command.add_argument("--runs", type=positive, help="turns of each contestant")
@@ -60,14 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
             "--clients", help="only these, separated by commas (natsproto, nats-py, ceiling …)"
         )
         command.add_argument("--natsio-python", help="a Python >= 3.13 that has natsio")
-        command.add_argument("--only", help="only rows whose key begins so, separated by commas")
-        command.add_argument("--json", type=Path, metavar="FILE", help="keep the results there")
+        command.add_argument("--only", help="only rows whose key begins with these, separated by commas")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
         command.add_argument("--charts", type=Path, metavar="DIR", help="draw them there (SVG)")
-        command.add_argument("--quick", action="store_true", help="small sizes: shows that it works, no more")
+        command.add_argument("--quick", action="store_true", help="small sizes: only shows that it works")
         return command
 
-    suite("reach", "the table of ratios aimed at; exit code 1 when one is missed")
-    e2e = suite("e2e", "any combination of work, size, storage, chunk, concurrency and replicas")
+    suite("reach", "the table of target ratios; exit code 1 when one is missed")
+    e2e = suite("e2e", "any combination of operation, size, storage, chunk, concurrency and replicas")
     e2e.add_argument("--work", nargs="+", choices=suites.WORKS, default=["put", "get"])
     e2e.add_argument("--size", nargs="+", type=size, default=[1024**2])
     e2e.add_argument("--storage", nargs="+", choices=("file", "memory"), default=["file"])
@@ -77,14 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
     e2e.add_argument("--count", type=positive, default=1000, help="objects of list and names")
     suite("factors", "one factor varied at a time: size, storage, chunk, concurrency, replicas")
     suite("growth", "cost against object size and object count, ours alone")
-    suite("scale", "several connections, several processes, a cluster: all together")
+    suite("scale", "total rates of several connections, several processes, a cluster")
     command = commands.add_parser("compare", help="two results of the same suite, row by row")
     command.add_argument("before", type=Path)
     command.add_argument("after", type=Path)
     command = commands.add_parser("chart", help="draw results again")
     command.add_argument("result", type=Path, nargs="+")
     command.add_argument("--to", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
-    commands.add_parser("docs", help="bring the tables of README.md and docs/ up to date with bench/results")
+    commands.add_parser("docs", help="update the tables of README.md and docs/ from bench/results")
     command = commands.add_parser("table", help="results as a Markdown table")
     command.add_argument("result", type=Path)
     command.add_argument("--clients", help="only these columns, separated by commas")
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command = commands.add_parser("basics", help="memory of files, leftovers, import time", add_help=False)
     command = commands.add_parser("tls", help="what TLS costs", add_help=False)
-    command = commands.add_parser("micro", help="parts by themselves, with pytest-benchmark", add_help=False)
+    command = commands.add_parser("micro", help="single components, with pytest-benchmark", add_help=False)
     return parser
 
 
@@ -112,12 +112,12 @@ def run_suite(args: argparse.Namespace) -> int:
         wanted = tuple(args.only.split(","))
         rows = [row for row in rows if row.key.startswith(wanted)]
         if not rows:
-            raise BenchError(f"no row begins with {args.only!r}")
+            raise BenchError(f"no row's key begins with {args.only!r}")
     clients = None if args.clients is None else tuple(args.clients.split(","))
     if clients is not None:
         rows = [row for row in rows if any(c.client in clients for c in row.contestants)]
         if not rows:
-            raise BenchError(f"nothing here is done by {args.clients!r}")
+            raise BenchError(f"no row has a client of {args.clients!r}")
     if args.quick:
         rows = [suites.tiny(row) for row in rows]
     kind = "url" if args.url else "container" if args.container else "local"
@@ -142,7 +142,7 @@ def run_suite(args: argparse.Namespace) -> int:
             print(path)
     missed = tables.missed(found)
     if args.quick:
-        print("(--quick: the figures say nothing; the bytes were right)")
+        print("(--quick: the figures mean nothing; the bytes were right)")
         return 0
     for line in missed:
         print(f"LOW  {line}")
@@ -150,13 +150,13 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 def _refuse_uncommitted(args: argparse.Namespace) -> None:
-    """What is committed as a result must be of a program that is committed, too."""
+    """Results that will be committed must come from a committed program."""
     if args.quick or args.json is None or not args.json.resolve().is_relative_to(documents.RESULTS):
         return
     revision = machine.revision()
     if revision.endswith("+") or revision == "unknown":
         raise BenchError(
-            f"{args.json} is for results of a committed revision, this is {revision}: commit first, "
+            f"{args.json} is for results of a committed revision, but this is {revision}: commit first, "
             "or write elsewhere"
         )
 
@@ -181,7 +181,7 @@ def _rows(args: argparse.Namespace) -> list[Row]:
 
 
 def other(args: argparse.Namespace, rest: list[str]) -> int:
-    """The commands that measure nothing, or measure by themselves."""
+    """Run a command that measures nothing, or has its own way of measuring."""
     if args.command == "compare":
         print("\n".join(results.compare(results.read(args.before), results.read(args.after))))
     elif args.command == "chart":
@@ -236,6 +236,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who read our output wants no more of it; the interpreter flushes at its end
+    except BrokenPipeError:  # the reader of our output has stopped; the interpreter flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

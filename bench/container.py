@@ -1,12 +1,12 @@
-"""nats-server in containers, as long as a ``with`` block lasts: what ``docker/compose.yaml`` describes.
+"""The nats-servers of ``docker/compose.yaml`` in containers, for the duration of a ``with`` block.
 
 ::
 
     with Container() as server:             # or Container(3): a cluster
         print(server.url, server.version)
 
-Every run has a project, ports, network and volumes of its own and removes them, however the block ends
-(short of SIGKILL). JetStream's files lie in volumes on the engine's disk.
+Every run has a project, ports, network and volumes of its own. It removes them however the block ends
+(except by SIGKILL). JetStream's files are in volumes on the engine's disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from .errors import BenchError
 COMPOSE_FILE = Path(__file__).resolve().parent.parent / "docker" / "compose.yaml"
 LOCAL_IMAGE_LABEL = "natsproto.local-image"
 POLL = 0.2
+"""Seconds between two checks of the nodes."""
+
 COMMAND_TIMEOUT = 60.0
+"""Seconds that one command of Docker may take."""
 
 
 class Container:
@@ -67,11 +70,11 @@ class Container:
 
     @property
     def url(self) -> str:
-        """All addresses in one text, separated by commas."""
+        """All addresses, separated by commas."""
         return ",".join(self.urls)
 
     def describe(self) -> dict[str, Any]:
-        """What a result has to say of its server."""
+        """What a result says about its server."""
         return {
             "kind": "container",
             "nodes": len(self._services),
@@ -86,11 +89,11 @@ class Container:
         self._find_tools()
         self._find_image()
         self._take_signals()
-        atexit.register(self._remove)  # for a signal between two lines
+        atexit.register(self._remove)  # if a signal arrives outside of any try block
         try:
             self._start()
         except BaseException:
-            with contextlib.suppress(BenchError):  # the first error is the one to tell
+            with contextlib.suppress(BenchError):  # the first error is the one to report
                 self._remove()
             raise
         return self
@@ -102,7 +105,7 @@ class Container:
             if exc_type is None:
                 raise
 
-    # --- what has to be there --------------------------------------------------------------------------
+    # --- prerequisites ---------------------------------------------------------------------------------
 
     def _find_tools(self) -> None:
         if shutil.which("docker") is None:
@@ -143,7 +146,7 @@ class Container:
 
     def _start(self) -> None:
         deadline = time.monotonic() + self._timeout
-        with _signals_deferred():  # a command that is cut short may leave the engine at work behind our back
+        with _signals_deferred():  # the engine may go on starting containers when its command is interrupted
             self._started = True
             self._composed("up", "-d", *self._services)
         while not (nodes := self._healthy_nodes(deadline)):
@@ -157,7 +160,7 @@ class Container:
             self.urls.append(f"nats://127.0.0.1:{port}")
 
     def _healthy_nodes(self, deadline: float) -> list[dict[str, Any]]:
-        """All nodes in their order, or nothing while one of them is not healthy yet."""
+        """All nodes in order, or an empty list while one of them is not healthy yet."""
         label = f"label=com.docker.compose.project={self._project}"
         ids = self._command("docker", "ps", "-aq", "--filter", label).split()
         nodes = json.loads(self._command("docker", "inspect", *ids)) if ids else []
@@ -211,7 +214,7 @@ class Container:
                 signal.signal(*self._handlers.popitem())
 
     def _take_signals(self) -> None:
-        """Let signals that would end this process without a word end it like an exception."""
+        """Let signals that would end this process silently raise ``SystemExit`` instead."""
 
         def leave(number: int, _: object) -> None:
             raise SystemExit(128 + number)
@@ -236,7 +239,7 @@ class Container:
         return done.stdout
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command, out of reach of the terminal's Ctrl-C; the engine chooses the ports (0)."""
+        """Run a command that the terminal's Ctrl-C does not reach; the engine chooses the ports (0)."""
         try:
             return subprocess.run(
                 arguments,
@@ -255,7 +258,7 @@ class Container:
 
 @contextlib.contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Act on SIGINT, SIGTERM and SIGHUP at the end of the block only."""
+    """Act on SIGINT, SIGTERM and SIGHUP only at the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The processes that are measured, from the measuring side: started once a row, asked in turns."""
+"""The measured processes, as the measuring side sees them: started once per row, called in turns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ START = 30.0
 """Seconds a process has to start and to connect."""
 
 ANSWER = 900.0
-"""Seconds any one work may take, the quadratic ones included."""
+"""Seconds that one operation may take, including the quadratic ones."""
 
 Figures = dict[str, float]
 
 
 class LeftOut(Exception):
-    """This contestant does not take part, for the reason given; the others go on."""
+    """This contestant does not take part, for the reason given; the others continue."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Contestant:
     """One column of the table.
 
     Attributes:
-        label: what the table calls it.
+        label: its name in the table.
         client: which client, or ``"ceiling"``.
-        options: what it does differently from the row (``{"concurrency": 1}``).
-        flags: for a ceiling: more arguments of the script.
+        options: how it differs from the row (``{"concurrency": 1}``).
+        flags: for a ceiling: further arguments of the script.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                start_new_session=True,  # an interrupt is for us: we end them
+                start_new_session=True,  # an interrupt is for this process, which then ends them
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
             )
         except OSError as exc:
@@ -72,7 +72,7 @@ class Worker:
             raise
 
     def send(self, work: str, /, **options: Any) -> None:
-        """Let it begin; :meth:`receive` waits for its figures."""
+        """Start an operation; :meth:`receive` waits for its figures."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"work": work, **options}).encode() + b"\n")
@@ -124,7 +124,7 @@ class Worker:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "ended without a word"
+        last = lines[-1] if lines else "ended without a message"
         if "ModuleNotFoundError" in last:
             return f"not installed: pip install '.[bench]' ({last.partition(': ')[2]})"
         return last
@@ -140,17 +140,17 @@ SCRIPTS = {
     "sha256": ("sha256", ("size",)),
     "tcp": ("tcp", ("size",)),
 }
-"""Work -> ceiling script and the options it takes."""
+"""Operation -> ceiling script and the options it takes."""
 
 
 def ceiling(work: str, url: str, flags: tuple[str, ...], /, **options: Any) -> Figures:
     """Run a ceiling script once.
 
     Raises:
-        LeftOut: there is none for this work, or it failed.
+        LeftOut: there is none for this operation, or it failed.
     """
     if work not in SCRIPTS or options.get("concurrency", 1) > 1 or options.get("replicas", 1) > 1:
-        raise LeftOut("no ceiling for this work")
+        raise LeftOut("no ceiling for this operation")
     script, taken = SCRIPTS[work]
     command = [
         sys.executable,
@@ -185,7 +185,7 @@ def ceiling(work: str, url: str, flags: tuple[str, ...], /, **options: Any) -> F
 
 
 class Crew:
-    """The contestants of one row, and one more process of ours that prepares and checks."""
+    """The contestants of one row, and one more process of this library that prepares and checks."""
 
     def __init__(self, url: str, natsio_python: str | None = None) -> None:
         self._url = url
@@ -211,7 +211,7 @@ class Crew:
         return Worker(client, self._url, python)
 
     def join(self, contestants: list[Contestant]) -> list[Contestant]:
-        """Start what is needed; who cannot be started is noted in ``left_out``."""
+        """Start the contestants; those that cannot be started are noted in ``left_out``."""
         present = []
         for contestant in contestants:
             try:
@@ -224,10 +224,10 @@ class Crew:
         return present
 
     def measure(self, contestant: Contestant, work: str, options: dict[str, Any]) -> Figures:
-        """One sample.
+        """Take one sample.
 
         Raises:
-            LeftOut: it failed; it is noted in ``left_out``.
+            LeftOut: it failed; the reason is noted in ``left_out``.
         """
         options = {**options, **contestant.options}
         try:
@@ -239,7 +239,7 @@ class Crew:
             raise
 
     def help(self, work: str, /, **options: Any) -> Figures:
-        """Let our own client prepare or check something.
+        """Let this library's client prepare or check something.
 
         Raises:
             BenchError: it failed, so no figure of this row counts.

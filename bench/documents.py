@@ -1,8 +1,8 @@
-"""The parts of README.md and docs/performance.md that a run decides: tables and lists behind comments.
+"""The parts of README.md and docs/performance.md that come from results: tables and lists after comments.
 
 ``<!-- table: NAME -->`` is followed by the table of ``bench/results/NAME.json``, with the columns named
-behind a semicolon, or with all of them; ``<!-- missed: NAME -->`` by what of it was not reached; and
-``<!-- about: NAME -->`` by what it was measured with.
+after a semicolon, or with all of them; ``<!-- missed: NAME -->`` by its missed targets; and
+``<!-- about: NAME -->`` by the versions and the machine of the measurement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(<!-- (table|missed|about): (\w+)(?:; ([^>]*))? -->\n\n)((?
 
 
 def render(text: str, found: dict[str, dict[str, Any]]) -> str:
-    """The text with every marked part as the results have it."""
+    """The text with every marked part replaced by that of the results."""
 
     def replace(match: re.Match[str]) -> str:
         head, kind, name, columns, _ = match.groups()
@@ -57,7 +57,7 @@ def read_all(*, clean: bool) -> dict[str, dict[str, Any]]:
     """Every committed result by its name.
 
     Raises:
-        BenchError: one cannot be used; with ``clean``: it is not of a committed revision.
+        BenchError: a result cannot be read or, with ``clean``, does not come from a committed revision.
     """
     found = {path.stem: results.read(path) for path in sorted(RESULTS.glob("*.json"))}
     for name, result in found.items():
@@ -67,7 +67,7 @@ def read_all(*, clean: bool) -> dict[str, dict[str, Any]]:
 
 
 def update(pages: tuple[Path, ...] = PAGES) -> list[Path]:
-    """Write the marked parts anew; returns the pages that changed.
+    """Rewrite the marked parts; returns the pages that changed.
 
     Raises:
         BenchError: as :func:`read_all`.

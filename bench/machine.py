@@ -1,4 +1,4 @@
-"""What a figure was measured on: results without it cannot be compared."""
+"""The machine of a measurement: without it, results cannot be compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _field(path: str, key: str) -> str:
 
 
 def revision() -> str:
-    """The git revision of this checkout; ``+`` behind it when files were changed."""
+    """The git revision of this checkout, followed by ``+`` when files were changed."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run(
@@ -53,10 +53,10 @@ def describe() -> dict[str, Any]:
 
 
 def need_disk(size: int) -> None:
-    """Refuse to begin what would fill the disk of the temporary directory.
+    """Check that the disk of the temporary directory has room.
 
     Raises:
-        BenchError: less than ``size`` bytes and a margin are free.
+        BenchError: fewer than ``size`` bytes plus a margin are free.
     """
     directory = tempfile.gettempdir()
     wanted = size + 512 * 1024 * 1024

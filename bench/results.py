@@ -1,4 +1,4 @@
-"""Results as files: written once a run, read to compare two of them or to draw them."""
+"""Results as files: written once per run, read to compare or draw them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = 1
 
 
 def document(suite: str, rows: list[dict[str, Any]], *, runs: int, quick: bool) -> dict[str, Any]:
-    """What one run leaves behind."""
+    """The document that one run writes."""
     return {
         "version": VERSION,
         "suite": suite,
@@ -26,10 +26,10 @@ def document(suite: str, rows: list[dict[str, Any]], *, runs: int, quick: bool) 
 
 
 def unusable(found: dict[str, Any]) -> str | None:
-    """Why a result is nothing to publish: nobody could measure the same program again."""
+    """Why a result must not be published, or ``None``: nobody could measure the same program again."""
     revision = found["machine"]["revision"]
     if found["quick"]:
-        return "is of a quick run, whose figures say nothing"
+        return "is of a quick run, whose figures mean nothing"
     if revision.endswith("+"):
         return f"was measured with uncommitted changes ({revision})"
     return "is of an unknown revision" if revision == "unknown" else None
@@ -54,24 +54,24 @@ def read(path: Path) -> dict[str, Any]:
     """Read a result.
 
     Raises:
-        BenchError: it is none.
+        BenchError: it cannot be read, or is not a result.
     """
     try:
         found = json.loads(path.read_text())
     except OSError as exc:
         raise BenchError(f"{path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        raise BenchError(f"{path} is no JSON: {exc}") from exc
+        raise BenchError(f"{path} is not JSON: {exc}") from exc
     if not isinstance(found, dict) or found.get("version") != VERSION or "rows" not in found:
-        raise BenchError(f"{path} is no result of these benchmarks (version {VERSION})")
+        raise BenchError(f"{path} is not a result of these benchmarks (version {VERSION})")
     return found
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """A line for every row and contestant both runs have.
+    """A line for every row and contestant that both runs have.
 
-    Absolute rates of two runs differ by what else the machine did; the change relative to a peer that did not
-    change (``against``) is what counts.
+    Absolute rates of two runs differ with the load of the machine; what counts is the change relative to a
+    peer that did not change (``against``).
     """
     out = [f"{name:<10} {_about(found)}" for name, found in (("before", before), ("after", after))]
     rows = {row["key"]: row for row in before["rows"]}

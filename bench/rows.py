@@ -1,4 +1,4 @@
-"""Rows of a table: one work, several contestants that take turns, medians and ratios of that one run."""
+"""Rows of a table: one operation, several contestants that take turns, medians and ratios of that one run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OURS = "natsproto"
 MIB = 1024 * 1024
 
 WARM_SIZE, WARM_COUNT = 128 * MIB, 3
-"""Size and number of the objects a client warms up with, at the most."""
+"""Bytes and number of the objects that a client warms up with, at most."""
 
 CHECKED = {"put": "check_objects", "put_stream": "check_stream"}
-"""Works that store, and what reads their objects back."""
+"""Operations that store -> the one that reads their objects back."""
 
 PREPARED = {
     "get": "put",
@@ -29,7 +29,7 @@ PREPARED = {
     "list_": "put",
     "names": "put",
 }
-"""Works that read, and what stores their objects before."""
+"""Operations that read -> the one that stores their objects before."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Row:
         key: its name in files; unique in a suite.
         title: its name in tables.
         work: a function of ``bench/peers/works.py``.
-        options: its arguments, ``bucket``, ``prefix`` and ``url`` excepted.
+        options: its arguments, except ``bucket``, ``prefix`` and ``url``.
         contestants: the columns; the first one is ours.
-        unit: "MB/s", "/s", "ms" (a time for one operation) or "MiB" (the memory it took).
-        wanted: label -> how many times as fast as that one ours must be; for "MiB": ours -> the limit.
+        unit: "MB/s", "/s", "ms" (per operation) or "MiB" (memory).
+        wanted: label -> how many times as fast as that contestant ours must be; for "MiB": ours -> the limit.
         storage: of the bucket.
-        nodes: 3 = a cluster and three replicas.
+        nodes: 1, or 3 for a cluster and three replicas.
     """
 
     key: str
@@ -60,14 +60,14 @@ class Row:
 
     @property
     def bytes(self) -> int:
-        """What one sample of this row stores, or reads of what was stored before."""
+        """Bytes that one sample of this row stores or reads."""
         size: int = self.options.get("size", 0)
         return size if self.work == "get_range" else size * int(self.options.get("count", 1))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for every row of a run."""
+    """The settings of all rows of a run."""
 
     targets: Targets
     runs: int
@@ -96,20 +96,20 @@ def slug(label: str) -> str:
 
 
 def measure(row: Row, settings: Settings) -> dict[str, Any]:
-    """Run one row on a server of its own and return what the results keep of it.
+    """Run one row on a server of its own, and return its record.
 
     Raises:
-        BenchError: no figure of it would count.
+        BenchError: the row failed, so no figure of it counts.
     """
     contestants = [c for c in row.contestants if settings.clients is None or c.client in settings.clients]
-    need_disk(row.bytes * 2 * row.nodes)  # what was removed may still be there
+    need_disk(row.bytes * 2 * row.nodes)  # removed objects may still take space
     with settings.targets.open(row.nodes) as target, Crew(target.url, settings.natsio_python) as crew:
         bucket = f"bench-{secrets.token_hex(6)}"
         try:
             crew.help("create", bucket=bucket, storage=row.storage, replicas=row.nodes)
             samples = _samples(row, settings, crew, contestants, bucket, target.url)
         finally:
-            if settings.targets.kind == "url":  # others go away with all they hold
+            if settings.targets.kind == "url":  # other servers end, and their buckets with them
                 drop(target.url, bucket)
         left_out = dict(crew.left_out)
         about = crew.about
@@ -125,7 +125,7 @@ def record(
     about: dict[str, dict[str, Any]],
     left_out: dict[str, str],
 ) -> dict[str, Any]:
-    """What the results keep of a row."""
+    """The entry of a row in the results."""
     return {
         "key": row.key,
         "title": row.title,
@@ -144,7 +144,7 @@ def record(
 
 
 def drop(url: str, bucket: str) -> None:
-    """Delete a bucket of ours, from a process of its own: the others may be in the middle of something."""
+    """Delete a bucket, from a new process: the others may be in the middle of an operation."""
     try:
         worker = Worker("natsproto", url)
         try:
@@ -152,7 +152,7 @@ def drop(url: str, bucket: str) -> None:
         finally:
             worker.close()
     except LeftOut as exc:
-        if "BucketNotFoundError" not in str(exc):  # interrupted before it was made
+        if "BucketNotFoundError" not in str(exc):  # that one: interrupted before it was created
             print(f"bench: bucket {bucket} is left behind at {url}: {exc}", file=sys.stderr)
 
 
@@ -170,7 +170,7 @@ def _samples(
         counts = [{**options, **c.options}.get("count", 1) for c in contestants]
         _prepare(crew, row, bucket, 1 if row.work == "get_range" else max(counts))
     contestants = crew.join(contestants)
-    if row.work in CHECKED:  # memory that the system gives for the first time is slow
+    if row.work in CHECKED:  # memory that the system hands out for the first time is slow
         first = row.contestants[0]
         crew.help(row.work, prefix="first", **{**options, **first.options})
         _check(crew, row, first, bucket, "first")
@@ -179,7 +179,7 @@ def _samples(
             contestants.remove(contestant)
     samples: dict[str, list[Figures]] = {}
     for run in range(settings.runs):
-        begins = run % max(1, len(contestants))  # nobody is first in every round
+        begins = run % max(1, len(contestants))  # no contestant is first in every round
         for contestant in contestants[begins:] + contestants[:begins]:
             prefix = "object" if row.work in PREPARED else f"{slug(contestant.label)}-{run}"
             extra = {"prefix": prefix} if uses_bucket else {}
@@ -192,13 +192,13 @@ def _samples(
             samples.setdefault(contestant.label, []).append(found)
             if row.work in CHECKED:
                 _check(crew, row, contestant, bucket, prefix)
-            if row.work in PREPARED:  # the next one finds none of the consumers this one left behind
+            if row.work in PREPARED:  # the next contestant must not find consumers left by this one
                 crew.help("remove_consumers", bucket=bucket)
     return samples
 
 
 def _check(crew: Crew, row: Row, contestant: Contestant, bucket: str, prefix: str) -> None:
-    """Read back what was stored, and remove it: the next one finds the memory and the disk it left."""
+    """Read back what was stored, and remove it: the next contestant then finds the same memory and disk."""
     found = {**row.options, **contestant.options}
     size, count = found["size"], found.get("count", 1)
     crew.help(CHECKED[row.work], bucket=bucket, prefix=prefix, size=size, count=count)
@@ -206,7 +206,7 @@ def _check(crew: Crew, row: Row, contestant: Contestant, bucket: str, prefix: st
 
 
 def _prepare(crew: Crew, row: Row, bucket: str, count: int) -> None:
-    """Store what the work reads."""
+    """Store the objects that the operation reads."""
     size = row.options.get("size", 1)
     work = PREPARED[row.work]
     options: dict[str, Any] = {"bucket": bucket, "size": size, "count": count}
@@ -220,7 +220,7 @@ def _prepare(crew: Crew, row: Row, bucket: str, count: int) -> None:
 
 
 def _warm_up(crew: Crew, contestant: Contestant, row: Row, options: dict[str, Any]) -> bool:
-    """Let a client do the work a few times: imports, buffers, connections, memory never given before."""
+    """Let a client run the operation a few times: imports, buffers, connections, first use of memory."""
     if contestant.client == "ceiling":
         return True
     small = {**options, **contestant.options}
@@ -242,15 +242,15 @@ def _warm_up(crew: Crew, contestant: Contestant, row: Row, options: dict[str, An
 
 
 def _warm_size(row: Row) -> int:
-    """Bytes of an object to warm up with: where memory is measured, none may be left over."""
+    """Bytes of an object to warm up with; few where memory is measured, so that no spare memory is left."""
     size: int = row.options["size"]
     return min(size, MIB if row.unit == "MiB" else WARM_SIZE)
 
 
 def summary(unit: str, found: list[Figures]) -> dict[str, float]:
-    """Median, extremes, and what it cost."""
+    """Median, extremes, and cost."""
     values = [value(unit, figures) for figures in found]
-    middle = max(values) if unit == "MiB" else statistics.median(values)  # of memory, the worst counts
+    middle = max(values) if unit == "MiB" else statistics.median(values)  # for memory the worst counts
     size = sum(figures["bytes"] for figures in found)
     cpu = sum(figures["cpu"] for figures in found)
     return {
@@ -267,7 +267,7 @@ def summary(unit: str, found: list[Figures]) -> dict[str, float]:
 
 
 def ratio(result: dict[str, Any], label: str) -> float | None:
-    """How many times as fast as that contestant ours is."""
+    """How many times as fast as that contestant ours is; ``None`` if either has no result."""
     found = result["summary"]
     if label not in found or OURS not in found:
         return None

@@ -1,4 +1,4 @@
-"""Several connections and several processes at once: what a machine, and a cluster, gives all together."""
+"""Several connections and several processes at once: the total rate of a machine, and of a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .suites import OWN
 
 
 def rows() -> list[Row]:
-    """Put and get of 100 MiB by each of N; ``connections`` in one process, or ``processes``."""
+    """Put and get of 100 MiB by each of N ``connections`` in one process, or of N ``processes``."""
     found = []
     for work in ("put", "get"):
         for nodes in (1, 3):

@@ -1,4 +1,4 @@
-"""Which rows there are: the table to reach, one factor varied at a time, growth, several connections."""
+"""The rows of each suite: target ratios, one factor varied at a time, growth."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ OWN = Contestant(OURS, "natsproto")
 UVLOOP = Contestant("natsproto, uvloop", "natsproto+uvloop")
 PEERS = [Contestant(name, name) for name in ("nats-py", "natsrpy", "natsio")]
 NATSRPY_DEFAULT = Contestant("natsrpy, 24 KiB chunks", "natsrpy", {"chunk": 24 * 1024})
-"""natsrpy cuts chunks of 24 KiB unless told otherwise; the others cut 128 KiB, and so does it elsewhere."""
+"""natsrpy with its default chunks of 24 KiB; in the other columns all clients use 128 KiB."""
 
 CEILING = Contestant("ceiling", "ceiling")
 UNHASHED = Contestant("ceiling, unhashed", "ceiling", flags=("--no-hash",))
 ALL = [OWN, UVLOOP, *PEERS]
 
 SMALL = 300
-"""Small objects in one sample, of every client: nats-py and natsrpy leave a consumer behind for each get, and
-a server takes no more than about 1 000 (error 10026). They are removed before the next one's turn."""
+"""Objects in one sample of small ones, for every client: nats-py and natsrpy leave a consumer behind for
+each get, and a server takes no more than about 1 000 (error 10026). They are removed after each turn."""
 
 FEW_CORE = 20_000
-"""Messages natsrpy publishes or receives in one sample, a tenth of the others': it takes 0.2 ms for each."""
+"""Messages that natsrpy publishes or receives in one sample, a tenth of the others': each takes 0.2 ms."""
 
 
 def size_text(size: int) -> str:
@@ -43,7 +43,7 @@ def with_options(contestant: Contestant, **options: Any) -> Contestant:
 
 
 def reach() -> list[Row]:
-    """The ratios this library aims at (R1, file storage, 128 KiB chunks)."""
+    """The target ratios of this library (R1, file storage, 128 KiB chunks)."""
     big, mib, kib = {"size": 100 * MIB}, {"size": MIB}, {"size": KIB}
     few = {**kib, "count": SMALL}
     ceilings = [CEILING, UNHASHED]
@@ -162,7 +162,7 @@ def works(
     nodes: Iterable[int] = (1,),
     count: int = 1000,
 ) -> list[Row]:
-    """Every combination of what is named."""
+    """Every combination of the arguments."""
     rows: list[Row] = []
     for name in names:
         if name in ("publish", "subscribe", "request"):
@@ -257,7 +257,7 @@ def factors() -> list[Row]:
 
 
 def growth(*, quick: bool = False) -> list[Row]:
-    """Ours alone: does the cost grow with what is moved, and with nothing else?"""
+    """Ours alone: the cost must grow with the bytes moved or names listed, and with nothing else."""
     sizes = [KIB, 16 * KIB, 128 * KIB, MIB, 16 * MIB, 128 * MIB, GIB, 4 * GIB]
     counts = [100, 1_000, 10_000, 100_000]
     if quick:
@@ -280,7 +280,7 @@ def growth(*, quick: bool = False) -> list[Row]:
 
 
 def tiny(row: Row) -> Row:
-    """The same row on a small scale: it shows that the row works."""
+    """The same row with small sizes: it shows that the row works."""
     limits = {"size": 2 * MIB, "count": 20, "concurrency": 4}
     if row.work in ("publish", "subscribe", "parse", "request"):
         limits["count"] = 500

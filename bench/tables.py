@@ -1,4 +1,4 @@
-"""Tables for people, and the verdict: which of the ratios wanted were reached."""
+"""Tables for people, and which targets were reached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def number(value: float) -> str:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """One row's block: a line for each contestant."""
+    """The block of one row: a line for each contestant."""
     about = result["server"]
     options = ", ".join(f"{key} {value}" for key, value in result["options"].items())
     out = [f"{result['title']}  [{options}; {result['storage']}, R{result['replicas']}, {about['version']}]"]
@@ -44,7 +44,7 @@ def wanted_text(result: dict[str, Any], label: str) -> str:
 
 
 def reached(result: dict[str, Any], label: str) -> bool | None:
-    """Whether the ratio wanted was reached; ``None`` when one of the two was left out."""
+    """Whether the target was reached; ``None`` when one of the two contestants was left out."""
     wanted = result["wanted"][label]
     if result["unit"] == "MiB":
         found = result["summary"].get(label)
@@ -54,7 +54,7 @@ def reached(result: dict[str, Any], label: str) -> bool | None:
 
 
 def missed(results: list[dict[str, Any]]) -> list[str]:
-    """A line for every ratio that was not reached."""
+    """A line for every missed target."""
     out = []
     for result in results:
         for label in result["wanted"]:
@@ -68,7 +68,7 @@ def missed(results: list[dict[str, Any]]) -> list[str]:
 
 
 def markdown(results: list[dict[str, Any]], columns: list[str] | None = None) -> str:
-    """The table of a suite for a README: rates, and ours in times of each of the others."""
+    """The table of a suite in Markdown: rates, and how many times as fast as each of the others ours is."""
     labels = [OURS]
     for result in results:
         labels += [label for label in result["summary"] if label not in labels]

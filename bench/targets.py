@@ -1,4 +1,4 @@
-"""The server under measurement: a private one, one that runs already, or a container."""
+"""The measured server: a private one, a running one, or a container."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Targets:
 
     @contextmanager
     def open(self, nodes: int = 1) -> Iterator[Target]:
-        """A server of its own for one row, or the one that was named; ``nodes`` is 1 or 3.
+        """A server of its own for one row, or the running one; ``nodes`` is 1 or 3.
 
         Raises:
-            BenchError: it cannot be had.
+            BenchError: there is no such server, or it does not start.
         """
         if self.kind == "url":
             yield Target([self.address], {"kind": "url", "version": _version(self.address)})
@@ -75,7 +75,7 @@ class Targets:
 
 
 def _version(url: str) -> str:
-    """What an existing server says it is."""
+    """The version that a running server reports."""
     import json
 
     address = urlsplit(url if "://" in url else f"nats://{url}")

@@ -1,10 +1,10 @@
-"""What TLS costs: 100 MiB put and got through TLS and in the clear, in turns.
+"""What TLS costs: put and get of 100 MiB through TLS and in clear, in turns.
 
     python -m bench tls [--runs N] [--quick] [--profile]
 
 Starts two private nats-servers (R1, file storage, 128 KiB chunks), one of them with a certificate made for
-it, and a client process for each. In each round another one begins. Every byte is compared while the clock
-stands still. ``--profile`` shows which functions a put and a get through TLS spend their time in (self time;
+it, and a client process for each. The two take turns in going first. Every byte is compared while the clock
+is stopped. ``--profile`` shows in which functions a put and a get through TLS spend their time (self time;
 the profiler itself slows small functions down).
 """
 
@@ -29,11 +29,11 @@ from .peers.works import payload
 
 MIB = 1024 * 1024
 WANTED = 0.5
-"""Rate through TLS against the rate in the clear."""
+"""Ratio of the rate through TLS to the rate in clear, at least."""
 
 
 async def transfers(url: str, ca_file: str, size: int, profile: bool) -> dict[str, Any]:
-    """Seconds of one put and one get, after one of each that warms up."""
+    """Seconds of one put and one get, after one of each to warm up."""
     import natsproto
 
     data = payload(size)
@@ -58,7 +58,7 @@ async def transfers(url: str, ca_file: str, size: int, profile: bool) -> dict[st
 
 
 def _most(profiler: cProfile.Profile) -> list[tuple[str, float]]:
-    """The ten functions with the most self time, and their shares of all."""
+    """The ten functions with the most self time, and their shares of the total."""
     stats = pstats.Stats(profiler)
     entries = [(own, where) for where, (_, _, own, _, _) in stats.stats.items()]  # type: ignore[attr-defined]
     total = sum(own for own, _ in entries) or 1.0
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
                 for work, values in ratios.items():
                     values.append(found["clear"][work] / found["tls"][work])
                     rates = {name: f"{size / 1e6 / took[work]:.0f} MB/s" for name, took in found.items()}
-                    print(f"  {work}: {rates['clear']} in the clear, {rates['tls']} through TLS")
+                    print(f"  {work}: {rates['clear']} in clear, {rates['tls']} through TLS")
             if options.profile:
                 found = {"tls": _child(secure.url, certs.ca_file, size, True)}
                 for work in ratios:
@@ -119,5 +119,5 @@ def main(argv: list[str]) -> int:
         text = f"{median:.2f} ({min(values):.2f} to {max(values):.2f})"
         good &= line(f"{work} {size // MIB} MiB, TLS / clear", text, f">= {WANTED}", median >= WANTED)
     if options.quick:
-        print("(small sizes: the ratios say nothing)")
+        print("(small sizes: the ratios mean nothing)")
     return 0 if good or options.quick else 1

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 10  # seconds without progress
-SOCKET_BUFFER = 4 * 1024 * 1024
-BLOCK = 64 * 1024 * 1024
+SOCKET_BUFFER = 4 * 1024 * 1024  # bytes
+BLOCK = 64 * 1024 * 1024  # bytes of a payload that one call makes
 
 
 class Failure(Exception):
-    """What went wrong, in one line."""
+    """The script failed; the text says why, in one line."""
 
 
 def payload(size: int) -> bytes:
@@ -31,7 +31,7 @@ def payload(size: int) -> bytes:
 def tune(sock: socket.socket) -> socket.socket:
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-    # The kernel's own time limits: settimeout() would make every call two.
+    # The kernel's own time limits: with settimeout() every call would become two.
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
         sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", TIMEOUT, 0))
     return sock
@@ -51,7 +51,7 @@ def connect(url: str) -> socket.socket:
     while info and not info.endswith(b"\r\n"):
         info += sock.recv(65536)
     if not info.startswith(b"INFO "):
-        raise Failure(f"{url} is no NATS server")
+        raise Failure(f"{url} is not a NATS server")
     if json.loads(info[5:]).get("auth_required") or json.loads(info[5:]).get("tls_required"):
         raise Failure(f"{url} wants a user or TLS: not supported here")
     options = (
@@ -70,9 +70,9 @@ def receive(sock: socket.socket) -> bytes:
 
 
 def answered(sock: socket.socket, held: bytes) -> bytes:
-    """What is left of received bytes when a PING or INFO that they begin with was answered, or read over.
+    """Answer a PING, and skip an INFO, at the beginning of received bytes; returns the rest.
 
-    A server asks soon after the connection is made, and whenever it wants.
+    A server sends its first PING soon after the connection is made, and others at any time.
     """
     while held.startswith((b"PING\r\n", b"INFO ")) and (end := held.find(b"\r\n") + 2) > 1:
         if held.startswith(b"PING"):
@@ -82,7 +82,7 @@ def answered(sock: socket.socket, held: bytes) -> bytes:
 
 
 def wait_for_pong(sock: socket.socket) -> None:
-    """Wait for the answer to a PING of ours; nothing else but the server's own questions may come before."""
+    """Wait for the answer to our PING; before it only the server's own PINGs and INFOs may arrive."""
     held = b""
     while not (held := answered(sock, held + receive(sock))).startswith(b"PONG\r\n"):
         if not (b"PONG\r\n".startswith(held) or b"PING\r\n".startswith(held) or held.startswith(b"INFO ")):
@@ -92,7 +92,7 @@ def wait_for_pong(sock: socket.socket) -> None:
 
 
 def ask(sock: socket.socket, frame: bytes) -> bytes:
-    """Send one message and return what comes back until an answer is complete."""
+    """Send one message, and return the received bytes once the answer is complete."""
     sock.sendall(frame)
     answer = b""
     while b"}" not in answer:
@@ -101,7 +101,7 @@ def ask(sock: socket.socket, frame: bytes) -> bytes:
 
 
 def result(work: str, size: int, clock: tuple[float, float], sha256: str) -> dict[str, Any]:
-    """What is printed; ``clock`` is what :func:`since` returned."""
+    """The printed document; ``clock`` is what :func:`since` returned."""
     return {"work": work, "seconds": clock[0], "bytes": size, "cpu": clock[1], "sha256": sha256}
 
 
@@ -123,7 +123,7 @@ def size(text: str) -> int:
 
 
 def names(options: argparse.Namespace) -> list[str]:
-    """The objects that are meant."""
+    """The names of the objects, from ``--name`` and ``--objects``."""
     count = options.objects
     return [options.name] if count == 1 else [f"{options.name}-{number}" for number in range(count)]
 
@@ -133,16 +133,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--bucket": {"required": True, "help": "an existing bucket"},
     "--name": {"required": True, "help": "of the object; a new one for put"},
     "--size": {"required": True, "type": size, "help": "bytes"},
-    "--objects": {"type": size, "default": 1, "help": "as many, NAME-0, NAME-1 …, one after the other (1)"},
+    "--objects": {"type": size, "default": 1, "help": "number of objects NAME-0, NAME-1 …, in sequence (1)"},
     "--chunk": {"type": size, "default": 131072, "help": "bytes at a time (131072)"},
     "--window": {"type": size, "default": 8388608, "help": "unacknowledged bytes (8388608)"},
-    "--no-hash": {"action": "store_true", "help": "keep SHA-256 out of the clock"},
+    "--no-hash": {"action": "store_true", "help": "do not include SHA-256 in the measured time"},
     "--into": {"choices": ("fresh", "reused"), "default": "fresh", "help": "new bytes, or one buffer"},
 }
 
 
 def arguments(module: str, doc: str | None, *names: str) -> argparse.ArgumentParser:
-    """A parser with the options named."""
+    """A parser with these options."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=(doc or "").partition("\n")[0])
     for name in names:
         parser.add_argument(name, **OPTIONS[name])

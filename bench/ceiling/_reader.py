@@ -9,7 +9,7 @@ from typing import Any
 
 from ._common import Failure
 
-SPILL = 512  # room for what follows a payload: CRLF and the next message's headers
+SPILL = 512  # bytes for what follows a payload: CRLF and the next message's headers
 
 
 class Reader:
@@ -17,14 +17,14 @@ class Reader:
         self.sock = sock
         self.subject = f"$JS.API.DIRECT.GET.OBJ_{bucket}".encode()
         self.spill = memoryview(bytearray(SPILL))
-        self.held = b""  # received, not yet looked at; less than a message
+        self.held = b""  # received, not yet parsed; less than a message
 
     def ask(self, **document: Any) -> None:
         text = json.dumps(document).encode()
         self.sock.sendall(b"PUB %b _CEILING.g %d\r\n%b\r\n" % (self.subject, len(text), text))
 
     def receive(self, place: memoryview) -> int:
-        """Receive at the place, and what it does not hold into ``held``; returns how much is placed."""
+        """Receive into ``place``, and the overflow into ``held``; returns the bytes in ``place``."""
         count = self.sock.recvmsg_into([place, self.spill])[0]
         if not count:
             raise Failure("the server closed the connection")
@@ -50,7 +50,7 @@ class Reader:
             self.receive(self.spill[:0])
 
     def body(self, place: memoryview) -> None:
-        """Take a payload and its CRLF."""
+        """Receive a payload and its CRLF."""
         done = min(len(place), len(self.held))
         place[:done] = self.held[:done]
         self.held = self.held[done:]
@@ -65,5 +65,5 @@ def read_meta(reader: Reader, bucket: str, name: str) -> dict[str, Any]:
     reader.body(memoryview(text := bytearray(size)))
     meta: dict[str, Any] = json.loads(text or b"{}")
     if not meta.get("digest") or not meta.get("options"):
-        raise Failure(f"{name!r} in {bucket!r} is no regular object: {block[:30]!r}")
+        raise Failure(f"{name!r} in {bucket!r} is not a regular object: {block[:30]!r}")
     return meta

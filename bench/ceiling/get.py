@@ -2,8 +2,9 @@
 
     python -m bench.ceiling.get URL --bucket B --name N [--objects N] [--no-hash] [--into fresh|reused]
 
-Direct get in batches (nats-server >= 2.11), two requests of 4 MiB under way; payloads are received into their
-place. ``--into fresh``: new ``bytes`` as ``get()`` needs. With ``--no-hash`` the digest is checked later.
+Direct get in batches (nats-server >= 2.11), two requests of 4 MiB in flight; payloads are received into
+their destination. ``--into fresh``: new ``bytes``, as ``get()`` needs. With ``--no-hash`` the digest is
+checked later.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from ._common import Failure, arguments, connect, main, names, now, result, sinc
 from ._reader import Reader, read_meta
 
 BATCH = 4 * 1024 * 1024  # bytes
-DEPTH = 2
+DEPTH = 2  # requests in flight
 SEQUENCE, PENDING = b"\nNats-Sequence: ", b"\nNats-Num-Pending: "
 
 
 def read_chunks(reader: Reader, meta: dict[str, Any], target: memoryview, hasher: Any) -> None:
-    """Fill ``target``, from its beginning again when it is full, and hash in order."""
+    """Fill ``target``, starting again at its beginning when it is full, and hash in order."""
     count, step = meta["chunks"], meta["options"]["max_chunk_size"]
     places = [target[at : at + step] for at in range(0, len(target), step)]
     last = meta["size"] - (count - 1) * step
     batch = max(1, BATCH // step)
-    left = [min(batch, count - at) for at in range(0, count, batch)]  # messages to come, of each request
+    left = [min(batch, count - at) for at in range(0, count, batch)]  # outstanding messages of each request
     arrived = bytearray(count)
-    first = asked = answered = ended = hashed = 0  # requests; but the first sequence, chunks hashed
+    first = asked = answered = ended = hashed = 0  # a sequence; three counts of requests; one of chunks
     while ended < len(left):
         while asked < len(left) and asked < answered + (DEPTH if first else 1):
             start = first + asked * batch if first else 1
@@ -77,7 +78,7 @@ def read(
     elif options.no_hash:
         read_chunks(reader, meta, ring, hasher)
     if meta["digest"] != "SHA-256=" + urlsafe_b64encode(hasher.digest()).decode():
-        raise Failure("the digest of what was read is not that of the meta message")
+        raise Failure("the digest of the bytes read differs from the meta message's")
     return *clock, meta["size"], hasher.hexdigest()
 
 
@@ -86,8 +87,8 @@ def get(options: argparse.Namespace) -> dict[str, Any]:
         reader = Reader(sock, options.bucket)
         meta = read_meta(reader, options.bucket, names(options)[0])
         size = min(meta["size"], DEPTH * max(BATCH, meta["options"]["max_chunk_size"]))
-        ring = memoryview(bytearray(b"-" * size))  # touched, as one used before is
-        for _ in range(2):  # the second time counts: no client is measured on its first
+        ring = memoryview(bytearray(b"-" * size))  # touched, like a buffer that was used before
+        for _ in range(2):  # the second time counts: every client warms up, too
             found = [read(reader, options, name, ring) for name in names(options)]
     wall, cpu, sizes, digests = zip(*found, strict=True)
     work = "get into " + options.into + ", not hashed" * options.no_hash

@@ -2,7 +2,7 @@
 
     python -m bench.ceiling.publish URL --subject S --size BYTES --count N
 
-The frames are made before the clock starts; it stops when the server has answered a PING behind them.
+The frames are made before the clock starts; it stops when the server has answered a PING sent after them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ._common import arguments, connect, main, now, payload, result, since, size, wait_for_pong
 
-BURST = 4096, 1 << 20  # frames in one send, and bytes
+BURST = 4096, 1 << 20  # frames, and bytes, in one send
 
 
 def publish(options: argparse.Namespace) -> dict[str, Any]:

@@ -3,12 +3,12 @@
     python -m bench.ceiling.put URL --bucket B --name N --size BYTES [--chunk N] [--window N] [--no-hash]
 
 With ``--objects N``: NAME-0, NAME-1 …, one after the other. An object is complete and valid: every chunk is
-acknowledged, within a window of bytes, before its meta message is sent with its digest. Nothing else that a
-client owes its caller is done: the name must be new, the bucket must have no other writer, nothing is
+acknowledged, within a window of bytes, before its meta message is sent with its digest. The script does
+nothing else that a client must do: the name must be new, the bucket must have no other writer, nothing is
 repaired or cleaned up.
 
-A chunk is hashed right after it was sent, while it is warm. The clock runs from the first byte to the meta's
-answer.
+A chunk is hashed right after it was sent, while it is warm. The clock runs from the first byte to the answer
+to the meta.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROLLUP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
 
 
 def send_some(sock: socket.socket, out: list[bytes | memoryview]) -> bool:
-    """Send what the socket takes now, and forget it."""
+    """Send what the socket takes now, and remove it from ``out``."""
     try:
         sent = sock.sendmsg(out, (), socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -132,7 +132,7 @@ def put(options: argparse.Namespace) -> dict[str, Any]:
     data = payload(options.size)
     with connect(options.url) as sock:
         for _, _, _, chunks in [put_one(sock, options, name, data) for name in names(options)]:
-            purge(sock, options.bucket, chunks)  # the second time counts: no client is measured on its first
+            purge(sock, options.bucket, chunks)  # the second time counts: every client warms up, too
         found = [put_one(sock, options, name, data) for name in names(options)]
     wall, cpu, digests, _ = zip(*found, strict=True)
     work = "put, not hashed" if options.no_hash else "put"

@@ -1,4 +1,4 @@
-"""Requests over a blocking socket, to a responder that is no more than one: the ceiling of ``request``.
+"""Requests over a blocking socket, to a responder that does nothing else: the ceiling of ``request``.
 
 python -m bench.ceiling.request URL --size BYTES --count N
 python -m bench.ceiling.request URL --size BYTES --answer SUBJECT      only the responder, until it is killed
@@ -29,7 +29,7 @@ from ._common import (
 
 
 def answer(options: argparse.Namespace) -> NoReturn:
-    """Send back what comes; says a word when it listens."""
+    """Send back what arrives; prints a line when it is listening."""
     data = payload(options.size)
     with connect(options.url) as sock:
         sock.sendall(b"SUB %b 7\r\nPING\r\n" % options.answer.encode())

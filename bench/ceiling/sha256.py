@@ -1,4 +1,4 @@
-"""SHA-256 alone, in pieces of a chunk: what verification costs at the least.
+"""SHA-256 alone, in pieces of a chunk: the minimal cost of verification.
 
 python -m bench.ceiling.sha256 --size BYTES [--chunk N]
 """

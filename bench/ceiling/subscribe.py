@@ -2,8 +2,8 @@
 
     python -m bench.ceiling.subscribe URL --size BYTES --count N
 
-Nothing is parsed: all frames have the same length, and a PING among them shows by where the last one ends.
-They are compared after the clock has stopped.
+Nothing is parsed: all frames have the same length, so a PING among them shifts the end of the last one.
+The frames are compared after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._common import Failure, arguments, connect, main, now, payload, result, si
 
 
 def without_ping(sock: socket.socket, view: memoryview, frame: bytes) -> int:
-    """How much of what was received is frames: all of it, unless the server asked for a PONG among them."""
+    """The number of received bytes that are frames: all, unless the server sent a PING among them."""
     if view[-len(frame) :] == frame:
         return len(view)
     at = 0

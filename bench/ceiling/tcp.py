@@ -1,9 +1,9 @@
-"""Loopback TCP alone, between two processes: what the network costs at the least.
+"""Loopback TCP alone, between two processes: the minimal cost of the network.
 
     python -m bench.ceiling.tcp --size BYTES [--chunk N]
 
-One process writes pieces of a chunk, the other receives them into one buffer again and again. The bytes go
-over twice: first by the clock, then once more to be hashed.
+One process writes pieces of a chunk, the other receives them into a reused buffer. The bytes are sent twice:
+first for the clock, then again to be hashed.
 """
 
 from __future__ import annotations

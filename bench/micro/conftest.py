@@ -1,4 +1,4 @@
-"""One fixture: run a function some rounds, and note what it does in a second."""
+"""One fixture: runs a function for some rounds, and records its rate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def measure(benchmark: Any) -> Callable[..., Any]:
     """``measure(function, *args, count=…, size=…)`` returns what the function returned.
 
     Args:
-        count: things that one call does: *extra_info* says how many that is a second.
-        size: bytes of each; the rate in MB/s follows.
-        setup: makes the arguments of each round, instead of ``args``.
+        count: operations in one call; *extra_info* gives the operations per second.
+        size: bytes of each; *extra_info* then also gives the rate in MB/s.
+        setup: returns the arguments of each round, instead of ``args``.
     """
 
     def run(

@@ -88,7 +88,7 @@ async def test_window_publish(measure: Any) -> None:
 
 
 async def test_window_acknowledged(measure: Any) -> None:
-    """From the mux to the window: what each acknowledgement of a chunk costs after the parser."""
+    """From the mux to the window: the cost of each acknowledgement of a chunk, without the parser."""
     windows: list[PublishWindow] = []
 
     def setup() -> Any:

@@ -1,6 +1,6 @@
 """How fast SHA-256 is, in pieces of several sizes, and its two spellings.
 
-Run: ``pytest bench/micro/test_digest.py --benchmark-enable``; nothing that verifies is faster than this.
+Run: ``pytest bench/micro/test_digest.py --benchmark-enable``; no verified transfer can be faster than this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast header blocks are written, parsed, and searched for the one value that is wanted.
+"""How fast header blocks are written, parsed, and searched for a single value.
 
 Run: ``pytest bench/micro/test_headers.py --benchmark-enable --benchmark-group-by=func``.
 """
@@ -14,7 +14,7 @@ from natsproto.headers import encode_headers, header_value, parse_headers, statu
 from natsproto.jetstream.direct_get import header_int
 
 COUNT = 1000
-# What a direct get answers with: the block that is looked into once for each chunk.
+# The answer to a direct get: this block is searched once for each chunk.
 FIELDS = {
     "Nats-Stream": "OBJ_bucket",
     "Nats-Subject": "$O.bucket.C.0123456789ABCDEFGHIJKL",

@@ -1,4 +1,4 @@
-"""How fast meta messages are written and read; a listing reads one for each object. nats-py beside it.
+"""How fast meta messages are written and read, compared with nats-py; a listing reads one for each object.
 
 Run: ``pytest bench/micro/test_meta_codec.py --benchmark-enable --benchmark-group-by=func``.
 """
@@ -55,7 +55,7 @@ def test_encode(measure: Any, info: ObjectInfo) -> None:
 
 @METAS
 def test_decode(measure: Any, info: ObjectInfo) -> None:
-    """With the subject, as a listing and a get do it: the name must be the one that it encodes."""
+    """With the subject, as in a listing and a get: the name must be the one that the subject encodes."""
     subject = meta_subject("bucket", info.name)
     assert measure(decode, encode_meta(info), subject, count=COUNT) == info
 

@@ -1,7 +1,7 @@
 """How fast the parsers are: ours, fed both ways, and nats-py's, on the same frames in 64 KiB reads.
 
 Run: ``pytest bench/micro/test_parser.py --benchmark-enable --benchmark-group-by=param:size,param:kind``.
-The rate to look at is ``frames_per_second`` under *extra_info*; every parser's events are checked.
+The relevant rate is ``frames_per_second`` under *extra_info*; every parser's events are checked.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def feed(reads: list[bytes]) -> list[Any]:
 
 
 def buffered(reads: list[bytes]) -> list[Any]:
-    """As an event loop with a BufferedProtocol does it; the copy stands for ``recv_into``."""
+    """Like an event loop with a BufferedProtocol; the copy stands for ``recv_into``."""
     parser = Parser()
     events: list[Any] = []
     for read in reads:
@@ -59,7 +59,7 @@ def buffered(reads: list[bytes]) -> list[Any]:
 
 
 def placed(reads: list[bytes]) -> list[Any]:
-    """Payloads of 4 KiB and more go into one destination that is used again and again."""
+    """Payloads of 4 KiB and more go into one reused destination."""
     room = bytearray(1024 * 1024)
     parser = Parser(place=lambda msg, size: memoryview(room)[:size])
     events: list[Any] = []

@@ -1,4 +1,4 @@
-"""How fast publishes become buffers: the checked way, the control line alone, and nats-py's joined frame.
+"""How fast publishes become buffers: with all checks, the control line alone, and nats-py's joined frame.
 
 Run: ``pytest bench/micro/test_serializer.py --benchmark-enable --benchmark-group-by=param:size,param:kind``.
 """
@@ -28,7 +28,7 @@ def checked(payload: bytes, header: bytes | None) -> list[Any]:
 
 
 def line_only(payload: bytes, header: bytes | None) -> list[Any]:
-    """As the hot path does it: the subject was checked once, buffers are passed on."""
+    """Like the hot path: the subject was checked once, buffers are passed on."""
     subject, reply, head = SUBJECT.encode(), REPLY.encode(), header or b""
     for _ in range(COUNT):
         frame = [pub_line(subject, reply, len(head), len(payload)), head, payload, b"\r\n"]

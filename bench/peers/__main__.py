@@ -1,4 +1,4 @@
-"""One client under measurement, driven over standard input and output."""
+"""One measured client, driven over standard input and output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def serve(client: str, url: str, requests: Any, answers: Any) -> None:
 
 def main() -> None:
     client, url = sys.argv[1:3]
-    # Clients may print: what they print must not end up among the answers.
+    # Clients may print: their output must not end up among the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if client.endswith("+uvloop"):

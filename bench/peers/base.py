@@ -1,4 +1,4 @@
-"""What a client must be able to do to be measured. What it lacks, it leaves: the work is then skipped."""
+"""The methods of a measured client. An operation whose method it does not override is skipped."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Peer:
         raise NotImplementedError
 
     async def create(self, bucket: str, storage: str, replicas: int) -> None:
-        """Make a bucket; only asked of this library, so that all clients use the same buckets."""
+        """Create a bucket; only this library does, so that all clients use the same buckets."""
         raise NotImplementedError
 
     async def drop(self, bucket: str) -> None:
@@ -51,7 +51,7 @@ class Peer:
         raise NotImplementedError
 
     async def remove_consumers(self, bucket: str) -> None:
-        """Delete every consumer of a bucket; only asked of this library, between the turns."""
+        """Delete every consumer of a bucket; only this library does, between the turns."""
         raise NotImplementedError
 
     async def put_stream(self, name: str, pieces: Iterator[bytes], chunk: int) -> None:
@@ -65,7 +65,7 @@ class Peer:
         raise NotImplementedError
 
     async def list(self) -> list[str]:
-        """The names, out of the library's list of infos."""
+        """The names, from the library's list of infos."""
         raise NotImplementedError
 
     async def names(self) -> list[str]:
@@ -75,23 +75,23 @@ class Peer:
         raise NotImplementedError("has no ranges")
 
     async def read_into(self, name: str, buffer: bytearray) -> Any:
-        """Read a whole object through one buffer that is used again and again; the size read."""
+        """Read a whole object through one reused buffer; returns the size."""
         raise NotImplementedError("has no readinto")
 
     def changes(self) -> AsyncIterator[str]:
-        """The names of what changes from now on; yields an empty string first, when it is listening."""
+        """The names of objects that change from now on; first an empty string, when it is listening."""
         raise NotImplementedError("has no watch")
 
     async def publish(self, subject: str, data: bytes, count: int) -> None:
-        """``count`` messages, and a flush."""
+        """Publish ``count`` messages, and flush."""
         raise NotImplementedError
 
     async def listen(self, subject: str) -> AsyncIterator[Any]:
-        """The library's own iterator over messages, once the server knows of it."""
+        """The library's own iterator over messages; the server has the subscription."""
         raise NotImplementedError
 
     async def receiver(self, subject: str, payloads: list[Any], count: int) -> Receive:
-        """Listen by the library's fastest way; what is returned waits until ``payloads`` has ``count``."""
+        """Listen in the library's fastest way; the result waits until ``payloads`` has ``count``."""
         messages = await self.listen(subject)
         data_of = attrgetter(self.payload)
 
@@ -107,5 +107,5 @@ class Peer:
         raise NotImplementedError
 
     def parse(self, reads: list[bytes]) -> list[bytes]:
-        """The payloads of what the library's parser makes of these reads."""
+        """The payloads that the library's parser finds in these reads."""
         raise NotImplementedError("has no parser in Python")

@@ -36,7 +36,7 @@ class Client(Peer):
 
     async def read_into(self, name: str, buffer: bytearray) -> int:
         class Writer:
-            """Takes the pieces and keeps none: the nearest there is to a buffer used again."""
+            """Takes the pieces and keeps none: the closest thing to a reused buffer."""
 
             size = 0
 

@@ -1,8 +1,8 @@
-"""What is measured, once, for every client: each function does one work and returns its figures.
+"""The measured operations, for every client: each function runs one operation and returns its figures.
 
-The clock runs only while the client works; bytes are compared while it stands still, or afterwards.
+The clock runs only while the client works; bytes are compared while it is stopped, or afterwards.
 Figures: ``seconds``, ``cpu`` (seconds of this process, all threads), ``ops``, ``bytes``, ``rss`` (resident
-bytes at the end) and ``peak`` (by how much the work raised them above what they were at first; Linux).
+bytes at the end) and ``peak`` (bytes by which the operation raised them at its peak; Linux).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ..ceiling._common import payload as make_payload
 from .base import CHUNK, Peer
 
 WAIT = 300.0
-"""Seconds any one step may take."""
+"""Seconds that one step may take."""
 
 
 payload = lru_cache(maxsize=2)(make_payload)
 
 
 def resident(key: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process in bytes, 0 where the system does not tell."""
+    """``VmRSS`` or ``VmHWM`` of this process in bytes; 0 where the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -38,7 +38,7 @@ def resident(key: str) -> int:
 
 
 class Meter:
-    """A clock that is started and stopped; its figures at the end."""
+    """A clock that is started and stopped, and returns the figures at the end."""
 
     def __init__(self) -> None:
         self.seconds = self.cpu = 0.0
@@ -56,7 +56,7 @@ class Meter:
         self.cpu += time.process_time() - self._cpu
 
     def figures(self, ops: int, size: int) -> dict[str, float]:
-        """The answer: ``ops`` operations that moved ``size`` bytes in all."""
+        """The figures of ``ops`` operations that moved ``size`` bytes in all."""
         peak = max(0, resident("VmHWM") - self._before)
         return {
             "seconds": self.seconds,
@@ -135,13 +135,13 @@ def piece(number: int) -> bytes:
 
 
 def pieces(size: int) -> Iterator[bytes]:
-    """A large object, made while it is read."""
+    """A large object, generated while it is read."""
     for start in range(0, size, PIECE):
         yield piece(start // PIECE)[: size - start]
 
 
 def part(start: int, length: int) -> bytes:
-    """What lies at ``start`` of such an object."""
+    """The ``length`` bytes at ``start`` of such an object."""
     number, offset = divmod(start, PIECE)
     last = (start + length - 1) // PIECE
     wanted = b"".join(piece(n) for n in range(number, last + 1))
@@ -178,7 +178,7 @@ async def read_into(peer: Peer, bucket: str, prefix: str, size: int, count: int 
 async def get_range(
     peer: Peer, bucket: str, prefix: str, size: int, count: int, length: int
 ) -> dict[str, float]:
-    """Read ``length`` bytes at random places of ``PREFIX-0``, which :func:`put_stream` stored."""
+    """Read ``length`` bytes at random positions of ``PREFIX-0``, which :func:`put_stream` stored."""
     await peer.bind(bucket)
     meter = Meter()
     for _ in range(count):
@@ -212,7 +212,7 @@ async def names(peer: Peer, bucket: str, prefix: str, count: int, size: int) -> 
 
 
 async def watch(peer: Peer, bucket: str, prefix: str, count: int) -> dict[str, float]:
-    """From the call of put (1 byte) until a watcher of the same process has seen the object."""
+    """From the call of put (1 byte) until a watcher in the same process has seen the object."""
     await peer.bind(bucket)
     meter = Meter()
     async with aclosing(peer.changes()) as changes, asyncio.timeout(WAIT):  # type: ignore[type-var]
@@ -231,7 +231,7 @@ async def watch(peer: Peer, bucket: str, prefix: str, count: int) -> dict[str, f
 
 
 async def publish(peer: Peer, size: int, count: int) -> dict[str, float]:
-    """Publish, and flush; nobody listens. Before, a few are checked by a subscription."""
+    """Publish, and flush; nobody listens. Before that, a subscription checks a few messages."""
     data = payload(size)
     subject = f"bench.publish.{random.randrange(1 << 60):x}"
     async with asyncio.timeout(WAIT):
@@ -247,7 +247,7 @@ async def publish(peer: Peer, size: int, count: int) -> dict[str, float]:
 
 
 async def subscribe(peer: Peer, url: str, size: int, count: int) -> dict[str, float]:
-    """Receive what a raw socket publishes; the clock runs from its start to the last message."""
+    """Receive what a raw socket publishes; the clock runs from the order to publish to the last message."""
     subject = f"bench.subscribe.{random.randrange(1 << 60):x}"
     command = [sys.executable, "-m", "bench.ceiling.publish", url]
     command += ["--subject", subject, "--size", str(size), "--count", str(count), "--wait"]
@@ -277,7 +277,7 @@ async def subscribe(peer: Peer, url: str, size: int, count: int) -> dict[str, fl
 
 
 async def request(peer: Peer, url: str, size: int, count: int) -> dict[str, float]:
-    """Requests, one after the other, to a raw socket that sends back what it gets."""
+    """Requests, one after the other, to a raw socket that sends back what it receives."""
     subject = f"bench.request.{random.randrange(1 << 60):x}"
     data = payload(size)
     command = [sys.executable, "-m", "bench.ceiling.request", url, "--answer", subject, "--size", str(size)]
@@ -317,7 +317,7 @@ async def parse(peer: Peer, size: int, count: int) -> dict[str, float]:
 async def spread(
     peer: Peer, url: str, inner: str, connections: int, options: dict[str, Any]
 ) -> dict[str, float]:
-    """The same work over several connections of one process at once; ``PREFIX`` differs for each of them."""
+    """The same operation over several connections of one process at once, each with its own ``PREFIX``."""
     others = [type(peer)() for _ in range(connections - 1)]
     function = globals()[inner]
     try:
@@ -365,7 +365,7 @@ async def check_stream(peer: Peer, bucket: str, prefix: str, size: int, count: i
 
 
 async def remove_consumers(peer: Peer, bucket: str) -> dict[str, float]:
-    """Delete what clients left behind."""
+    """Delete the consumers that clients left behind."""
     await peer.remove_consumers(bucket)
     return {}
 

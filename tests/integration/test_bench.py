@@ -154,7 +154,7 @@ class TestBadInput:
 
     def test_no_such_row(self) -> None:
         _, err = bench("reach", "--only", "nothing", code=1)
-        assert "no row begins with 'nothing'" in one_line(err)
+        assert "no row's key begins with 'nothing'" in one_line(err)
 
     @pytest.mark.parametrize(
         "words", [("--size", "1XB"), ("--runs", "0"), ("--work", "none"), ("--url", "a", "--local")]
