@@ -1,10 +1,10 @@
-# Sourced by .ci/run: engine_start and engine_stop. Where no Docker engine answers one is started and, at the end,
-# stopped; where none can run containers that is said, and NATSPROTO_DOCKER=0 leaves out the tests that need one.
+# Sourced by .ci/run: engine_start and engine_stop. If no Docker engine answers, one is started, and stopped at the
+# end. If it cannot run containers, a message says so, and NATSPROTO_DOCKER=0 leaves out the tests that need one.
 engine_pid='' engine_log=${TMPDIR:-/tmp}/natsproto-dockerd.log
 
 engine_answers() { timeout 20 docker version >/dev/null 2>&1; }
 
-# What the tests need of an engine, tried without their code: a network with names, a published port.
+# Whether the engine can do what the tests need, tried without their code: a network with names, a published port.
 engine_works() {
     local probe=natsproto-probe-$$ busybox status=1
     busybox=$(command -v busybox)

@@ -1,6 +1,6 @@
 # Sourced by .ci/run: which other Pythons the tests run on, and where they are.
 
-# Every supported minor version but that of python3 itself.
+# Every supported minor version except that of python3 itself.
 other_minors() {
     local ours minor
     ours=$(python3 -c 'import sys; print("3.%d" % sys.version_info[1])')
@@ -9,8 +9,8 @@ other_minors() {
     done
 }
 
-# find_python 3.X: path of one that works: the newest of pyenv's, or the one on PATH (pyenv's shims are there for
-# versions that are not switched on, too: those do not run).
+# find_python 3.X: path of a working one: the newest of pyenv's, or the one on PATH (pyenv also has shims for versions
+# that are not switched on: those do not run).
 find_python() {
     local candidate
     for candidate in \

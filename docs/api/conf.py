@@ -35,14 +35,14 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
-    # What the standard library's bases bring along is documented there.
+    # The standard library documents what its classes contribute.
     "inherited-members": "BaseException, OSError, dict, str, Mapping, MutableMapping, Protocol, Generic",
 }
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
-# Where users import names from (tests/unit/test_docstrings.py reads it, too). An object is documented once:
-# in the first module that exports it.
+# The modules that users import names from (tests/unit/test_docstrings.py reads this, too). An object is
+# documented once: in the first module that exports it.
 PUBLIC = (
     "natsproto",
     "natsproto.errors",
@@ -58,11 +58,11 @@ PUBLIC = (
 # Where else a name without a module may come from.
 STANDARD = ("builtins", "asyncio", "collections.abc", "datetime", "io", "os", "ssl", "types", "typing")
 
-# Types that only the library's own code has at hand: what takes one is made by calls, not by users.
+# Types that only the library's own code has: a class that takes one is created by calls, not by users.
 MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options)\b")
 # Imports under another name.
 OTHER_NAMES = {"WireMsg": "natsproto.wire.Msg"}
-# What other parts of the library call: public for them, not for users.
+# Called by other parts of the library: public for them, not for users.
 SEAM = {name for kind in (Handler, ReplySlot, Options) for name in dir(kind) if not name.startswith("_")}
 SEAM |= {"connection", "bound_bucket"}
 
@@ -117,7 +117,7 @@ def candidates(target: str) -> list[str]:
 
 
 def resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Element | None:
-    """References by the names under which the source knows things, and into the standard library."""
+    """Resolve references by the names that the source uses, and references into the standard library."""
     if node.get("refdomain") != "py":
         return None
     for name in candidates(node["reftarget"]):
@@ -141,7 +141,7 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
 
 
 def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
-    """What another module exports first is documented there; what is for other parts only, nowhere."""
+    """Skip names that another module exports first, and names for other parts of the library."""
     if what == "class" and name in SEAM:
         return True
     if what != "module" or id(obj) not in HOMES:
@@ -150,7 +150,7 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
 
 
 def bases(app: Any, name: str, obj: Any, options: Any, found: list[Any]) -> None:
-    """Of a base that is an implementation detail, its own public bases are shown."""
+    """Replace a base that is an implementation detail by its own public bases."""
 
     def public(base: Any) -> list[Any]:
         cls = getattr(base, "__origin__", base)
@@ -165,7 +165,7 @@ def bases(app: Any, name: str, obj: Any, options: Any, found: list[Any]) -> None
 def signature(
     app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """Whom only the library makes has no constructor; defaults that are made for each object are ``...``."""
+    """Hide constructors that only the library calls; show defaults made per object as ``...``."""
     if arguments is None:
         return None
     if what == "class" and MADE_INSIDE.search(arguments):
