@@ -4,8 +4,8 @@
 * :mod:`~objstore.format.models` — the data types users see
 * :mod:`~objstore.format.codec` — meta messages and stream configurations as JSON
 * :mod:`~objstore.format.digest` — SHA-256 digests in their written and their wire form
-* :mod:`~objstore.format.chunking` — any source of buffers into chunks of one size
-* :mod:`~objstore.format.assembly` — chunks back into a verified object
+* :mod:`~objstore.format.chunking` — splits any source of buffers into chunks of one size
+* :mod:`~objstore.format.assembly` — turns chunks back into a verified object
 
-Nothing is imported here, so that a caller pays only for what it uses.
+Nothing is imported here, so that callers load only what they use.
 """

@@ -1,7 +1,7 @@
-"""Put chunks together again, and prove that they are the object (ADR-20, "Getting an Object").
+"""Check that received chunks are the whole object (ADR-20, "Getting an Object").
 
 Every read path ends here: the object is delivered when its size, its number of chunks and its SHA-256 all
-agree with the meta message, and an error is raised otherwise.
+match the meta message; otherwise an error is raised.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from objstore.format.models import ObjectInfo
 
 
 class Unfit(Exception):
-    """A chunk is not the one that was meant; whoever reads finds another way."""
+    """A chunk is not the expected one; the reader then tries another way."""
 
 
 class Assembly:
-    """Take the chunks of one object in order, count and hash them, and judge the result.
+    """Take the chunks of one object in order, count and hash them, and check the result.
 
-    The payloads are only checked: the caller keeps each of them, or passes it on, after :meth:`accept`.
+    The payloads are only checked: after :meth:`accept` the caller keeps each one, or passes it on.
 
     Args:
         info: a live object that is not a link.
-        verify: check the SHA-256. Size and number of chunks are checked in any case.
+        verify: check the SHA-256. Size and number of chunks are always checked.
 
     Raises:
-        DigestMismatchError: ``verify`` and the meta message has no digest, or one of an unknown algorithm.
+        DigestMismatchError: ``verify`` is set, and the meta message has no digest of a known algorithm.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Assembly:
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
         """Take the next payload in stream order.
 
-        Zero-length ones are counted apart and otherwise ignored: some writers end objects with one.
+        Empty payloads are counted separately and otherwise ignored: some writers end objects with one.
 
         Raises:
             IntegrityError: more bytes, or more messages, than the object has.
@@ -81,12 +81,12 @@ class Assembly:
         self.chunks += 1
 
     def accept_run(self, payload: bytes | bytearray | memoryview, chunks: int, empty: int = 0) -> None:
-        """Take bytes of the object that are not cut into its chunks.
+        """Take bytes of the object that are not split into its chunks.
 
         Args:
             payload: the next bytes.
-            chunks: how many chunks end with them, empty ones left out.
-            empty: how many empty ones do.
+            chunks: how many non-empty chunks end in these bytes.
+            empty: how many empty chunks end in these bytes.
 
         Raises:
             IntegrityError: as :meth:`accept`.
@@ -101,25 +101,25 @@ class Assembly:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes and all chunks the meta message counts are here; nothing more need be awaited.
+        """Whether all bytes and chunks that the meta message counts have arrived.
 
-        A trailing empty message that the writer did not count is not waited for.
+        An uncounted empty message at the end is not waited for.
         """
         return self.received == self.info.size and self.chunks + self.empty_chunks >= self.info.chunks
 
     def finish(self) -> None:
-        """Judge what was accepted; call it when complete, or when no more messages will come.
+        """Check what was accepted; call it when complete, or when no more messages will come.
 
         Raises:
             IntegrityError: bytes are missing, or the number of chunks is wrong.
-            DigestMismatchError: the bytes are not those of the put.
+            DigestMismatchError: the bytes differ from those of the put.
         """
         info = self.info
         if self.received != info.size:
             raise self._error(
                 f"{self.received} of {info.size} bytes are stored ({self.chunks} of {info.chunks} chunks)"
             )
-        # Empty messages count for writers that counted them, and do not for those that did not.
+        # Some writers count empty messages, others do not.
         if not self.chunks <= info.chunks <= self.chunks + self.empty_chunks:
             raise self._error(f"{self.chunks} chunks are stored where the meta message counts {info.chunks}")
         if self._hasher is None:

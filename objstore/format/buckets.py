@@ -45,12 +45,12 @@ _MIN_TTL = timedelta(milliseconds=100)  # the server refuses a smaller max_age
 
 
 def stream_config(config: ObjectStoreConfig) -> dict[str, object]:
-    """Check a bucket's configuration and return that of its stream.
+    """Check a bucket's configuration and return the configuration of its stream.
 
-    Only what differs from the server's defaults is there, and no key the server might not know.
+    It sets only what differs from the server's defaults, so no key that an older server might not know.
 
     Raises:
-        BadBucketError: a name or value that cannot be used.
+        BadBucketError: a name or value is not valid.
     """
     bucket = check_bucket(config.bucket)
 
@@ -107,12 +107,12 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, object]:
             doc[field] = True
     if config.mirror is not None:
         if config.sources:
-            raise bad("a mirror takes from one bucket only: sources and mirror exclude each other")
+            raise bad("a mirror copies one bucket only: sources and mirror exclude each other")
         mirror = _encode_source(bucket, config.mirror, bad)
         doc["mirror"] = mirror
         if config.allow_direct and "subject_transforms" not in mirror:
-            doc["mirror_direct"] = True  # it answers for its origin, too: only where it knows its subjects
-        del doc["subjects"]  # a mirror listens to nothing
+            doc["mirror_direct"] = True  # a mirror then answers for its origin: the subjects must be the same
+        del doc["subjects"]  # a mirror has no subjects of its own
         del doc["allow_rollup_hdrs"]
     if isinstance(config.sources, str) or not isinstance(config.sources, Sequence):
         raise bad("sources is a sequence of buckets")
@@ -135,7 +135,7 @@ def stream_config(config: ObjectStoreConfig) -> dict[str, object]:
 def _encode_source(
     bucket: str, source: BucketSource | str, bad: Callable[[str], BadBucketError]
 ) -> dict[str, object]:
-    """The stream to take from; subjects of another bucket are changed to this one's on the way."""
+    """Return the source as JSON; the server maps the subjects of another bucket to this bucket's."""
     if isinstance(source, str):
         source = BucketSource(source)
     if not isinstance(source, BucketSource):
@@ -150,7 +150,7 @@ def _encode_source(
             raise bad(f"not a JetStream domain: {source.domain!r}")
         doc["external"] = {"api": f"$JS.{source.domain}.API"}
     elif origin == bucket:
-        raise bad("a bucket cannot take from itself")
+        raise bad("a bucket cannot be its own source")
     if origin != bucket:
         doc["subject_transforms"] = [{"src": f"$O.{origin}.>", "dest": f"$O.{bucket}.>"}]
     return doc
@@ -198,7 +198,7 @@ def _text(document: Mapping[str, object], key: str) -> str | None:
 
 
 def _number(document: Mapping[str, object], key: str) -> int:
-    """A number of the API, which has 64 bits; 0 when it is not there."""
+    """Return a number of the API, which has 64 bits; 0 when it is absent."""
     value = document.get(key)
     if value is None:
         return 0
@@ -215,14 +215,14 @@ def _list(document: Mapping[str, object], key: str) -> Sequence[object]:
 
 
 def _wrong(key: str, value: object) -> RemoteProtocolError:
-    return RemoteProtocolError(f"an API answer has {key!r} of a wrong type or size: {type(value).__name__}")
+    return RemoteProtocolError(f"an API response has a bad type or size in {key!r}: {type(value).__name__}")
 
 
 def bucket_config(config: Mapping[str, object]) -> ObjectStoreConfig:
-    """Return the bucket's configuration that a stream's configuration, as the server gives it, stands for.
+    """Return the bucket's configuration for its stream's configuration as the server reports it.
 
     Raises:
-        RemoteProtocolError: a field is of another type, or no number of the API.
+        RemoteProtocolError: a field has the wrong type, or its number is out of range.
     """
     name = _text(config, "name") or ""
     placement = _as_dict(config.get("placement"))
@@ -250,7 +250,7 @@ def bucket_config(config: Mapping[str, object]) -> ObjectStoreConfig:
 
 
 def _own_metadata(value: object) -> dict[str, str]:
-    """Leave out what the server itself adds, from 2.11 on."""
+    """Return the metadata without the pairs that the server adds, from 2.11 on."""
     own: dict[str, str] = {}
     for key, item in _as_dict(value).items():
         if not isinstance(item, str):
@@ -264,11 +264,11 @@ def store_status(stream_info: Mapping[str, object], count: int) -> ObjectStoreSt
     """Return a bucket's status.
 
     Args:
-        stream_info: the answer to STREAM.INFO, at least its ``config`` and ``state``.
+        stream_info: the response to STREAM.INFO, at least its ``config`` and ``state``.
         count: live objects, counted by the caller.
 
     Raises:
-        RemoteProtocolError: a field is of another type, no number of the API, or no time.
+        RemoteProtocolError: a field has the wrong type, or is not a valid number or time.
     """
     raw = _as_dict(stream_info.get("config"))
     config = bucket_config(raw)
@@ -277,7 +277,7 @@ def store_status(stream_info: Mapping[str, object], count: int) -> ObjectStoreSt
     try:
         since = None if created is None else parse_rfc3339(created)
     except ValueError as exc:
-        raise RemoteProtocolError(f"an API answer has no time in 'created': {exc}") from None
+        raise RemoteProtocolError(f"an API response has no valid time in 'created': {exc}") from None
     return ObjectStoreStatus(
         config.bucket,
         config.description,
@@ -305,9 +305,9 @@ def store_status(stream_info: Mapping[str, object], count: int) -> ObjectStoreSt
 
 
 def merge_config(current: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
-    """Return ``current`` with everything a bucket's configuration covers taken from ``wanted``.
+    """Return ``current`` with every field that a bucket's configuration covers taken from ``wanted``.
 
-    Fields this library does not know, and the server's own metadata, stay as they are.
+    Fields that this library does not know, and the server's own metadata, stay unchanged.
     """
     merged = dict(current)
     for key in _COVERED:
@@ -322,12 +322,12 @@ def merge_config(current: Mapping[str, object], wanted: Mapping[str, object]) ->
 def config_matches(echoed: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """Return the names of the fields of ``wanted`` that the server dropped or changed, ``[]`` when none.
 
-    What the server adds (defaults, ``_nats.…`` metadata) does not count, nor does leaving out an empty value.
+    Additions by the server (defaults, ``_nats.…`` metadata) and omitted empty values do not count.
 
     Args:
-        echoed: the ``config`` in the server's answer.
-        wanted: what was sent, see :func:`stream_config`; :data:`FIELD_MINIMUM_VERSION` says which server
-            version first keeps a field.
+        echoed: the ``config`` in the server's response.
+        wanted: the configuration that was sent, see :func:`stream_config`; :data:`FIELD_MINIMUM_VERSION` says
+            which server version first keeps a field.
     """
     return [key for key, value in wanted.items() if not _kept(echoed.get(key), value)]
 

@@ -1,7 +1,7 @@
-"""Re-block any source of buffers into chunks of one size (ADR-20, "Chunking").
+"""Split any source of buffers into chunks of one size (ADR-20, "Chunking").
 
-Every chunk but the last has exactly the recorded size, whatever pieces the source gives: only then is the
-offset of a chunk its index times the chunk size.
+Every chunk but the last has exactly the recorded size, whatever pieces the source gives: only then does a
+chunk's index times the chunk size give its offset.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def resolve_chunk_size(
     """Return the chunk size in bytes to write with.
 
     Args:
-        explicit: what the caller asked for; ``None`` means 128 KiB, clamped to ``max_payload``.
-        max_payload: the server's limit in bytes; chunks carry no headers, so all of it can be used.
+        explicit: the size the caller asked for; ``None`` means 128 KiB, clamped to ``max_payload``.
+        max_payload: the server's limit in bytes; chunks carry no headers, so they can use all of it.
             0 or less means that no limit is known.
-        whose: what that limit is, for the error.
+        whose: the name of that limit, for the error.
 
     Raises:
-        BadObjectMetaError: an explicit size that is not an ``int``, not positive, above 1 MiB, or above
+        BadObjectMetaError: the explicit size is not an ``int``, not positive, above 1 MiB, or above
             ``max_payload``.
     """
     if explicit is None:
@@ -54,15 +54,15 @@ def requested_chunk_size(options: ObjectMetaOptions | None) -> int | None:
 
 
 class Chunker:
-    """Turn pieces of any sizes into chunks of exactly ``chunk_size`` bytes, the last one excepted.
+    """Turn pieces of any size into chunks of exactly ``chunk_size`` bytes, except the last one.
 
-    Large pieces are cut without copying: their chunks are views of the caller's buffer, which must not change
-    (and, being exported, cannot be resized) until the put has returned. Pieces that do not line up are
-    gathered in fresh buffers; a buffer that was handed out is never written again.
+    Large pieces are split without copying: their chunks are views of the caller's buffer, which must not
+    change (and, being exported, cannot be resized) until the put has returned. Pieces that do not line up are
+    gathered in new buffers; a buffer that was handed out is never written again.
 
     Args:
         chunk_size: bytes, as :func:`resolve_chunk_size` returned it.
-        copy: copy every piece that is not ``bytes``, for sources that refill the buffer they gave.
+        copy: copy every piece that is not ``bytes``, for sources that reuse their buffer.
     """
 
     __slots__ = ("_chunk_size", "_copy", "_filled", "_held", "_owned")
@@ -72,28 +72,28 @@ class Chunker:
             raise BadObjectMetaError(f"the chunk size must be positive, got {chunk_size}")
         self._chunk_size = chunk_size
         self._copy = copy
-        # What does not fill a chunk yet: a view of the caller's piece as long as that is all there is, our
-        # own buffer of chunk_size bytes once a second piece had to join it.
+        # Bytes that do not fill a chunk yet: a view of the caller's piece while they come from one piece, our
+        # own buffer of chunk_size bytes once a second piece is added.
         self._held: memoryview | None = None
         self._filled = 0
         self._owned = False
 
     @property
     def held(self) -> int:
-        """Bytes taken in that are not part of a chunk yet; always below the chunk size."""
+        """Bytes received that are not part of a chunk yet; always below the chunk size."""
         return self._filled
 
     def push(self, piece: bytes | bytearray | memoryview) -> Iterable[memoryview]:
         """Take one piece and return the chunks it completes, in order.
 
-        The piece is taken whole before this returns; the chunks may be iterated at leisure, once, but belong
-        before those of any later push.
+        The whole piece is taken in before this returns. The caller may iterate the chunks once, at any time;
+        they precede the chunks of later pushes.
 
         Args:
-            piece: any bytes-like object of any size; empty ones are fine.
+            piece: any bytes-like object of any size, 0 included.
 
         Raises:
-            TypeError: not a bytes-like object; for ``str`` the message names the alternatives.
+            TypeError: the piece is not a bytes-like object; for ``str`` the message names the alternatives.
         """
         if isinstance(piece, str):
             raise TypeError(
@@ -138,13 +138,13 @@ class Chunker:
 
 
 def flat_view(data: bytes | bytearray | memoryview) -> memoryview:
-    """The bytes of any buffer, in C order, as a flat view: of the buffer itself where that is possible.
+    """Return the bytes of any buffer, in C order, as a flat view, of the buffer itself where possible.
 
-    It is not for what lies apart in memory, and for formats that the standard library does not know; nor can
-    a view with a 0 in its shape be made flat, although there is nothing to it.
+    Buffers that are not contiguous, and formats that the standard library does not know, are copied.
+    A memoryview with a 0 in its shape cannot be cast; an empty view replaces it.
 
     Raises:
-        TypeError: not a bytes-like object.
+        TypeError: the argument is not a bytes-like object.
     """
     view = memoryview(data)
     if view.format == "B" and view.ndim == 1 and view.c_contiguous:

@@ -1,7 +1,7 @@
 """Meta messages and stream configurations as JSON (ADR-20, "Object Metadata" and "Stream Configuration").
 
-Written is what every client accepts, read is what any client ever wrote. Nanoseconds, base64 digests and
-list-valued headers exist in this module only.
+It writes what every client accepts and reads what any client ever wrote. Nanoseconds, base64 digests and
+list-valued headers exist only in this module.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from objstore.format.models import (
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_NAME_BYTES, decode_meta_name, is_safe_nuid
 
 MAX_META_BYTES = 1024 * 1024
-"""Longest meta message that is read or written; checked before any parsing."""
+"""Bytes of the longest meta message that is read or written; checked before any parsing."""
 MAX_INTEGER = 2**63 - 1
 LONGEST_REASON = 300
-"""Characters that are said of a meta that cannot be read: reports keep many of them, and logs each one."""
+"""Characters of the longest reason in a :class:`MetaDecodeError`: reports hold many, and each is logged."""
 
-# "revision" is known in order not to be kept: nats.js writes it, and it would be wrong when written back.
+# "revision" is a known key so that it is dropped: nats.js writes it, and it would be wrong when written back.
 _KNOWN_KEYS = frozenset(("name", "description", "headers", "metadata", "options", "bucket", "nuid", "size"))
 _KNOWN_KEYS |= {"mtime", "chunks", "digest", "deleted", "revision"}
 _KNOWN_OPTIONS = frozenset(("link", "max_chunk_size"))
@@ -47,7 +47,7 @@ class MetaDecodeError(IntegrityError, ValueError):
 
     Attributes:
         reason: what is wrong with it, in a few words.
-        subject: where it was found, ``""`` when not known.
+        subject: where it was found, ``""`` when unknown.
         revision: its stream sequence.
     """
 
@@ -71,14 +71,14 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if math.isinf(value):  # written again it would be what is no JSON
+    if math.isinf(value):  # json would write "Infinity", which is not JSON
         raise ValueError(f"{text[:80]} is out of range")
     return value
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_quote = json.encoder.encode_basestring  # as _ENCODE quotes
+_quote = json.encoder.encode_basestring  # quotes as _ENCODE does
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def parse_rfc3339(text: str) -> datetime:
         raise ValueError(f"not an RFC 3339 time: {text[:80]!r}")
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except OverflowError as exc:  # year 1 or 9999 with an offset across the border
+    except OverflowError as exc:  # year 1 or 9999, and the offset leaves the range
         raise ValueError(f"time out of range: {text[:80]!r}") from exc
 
 
@@ -114,16 +114,16 @@ def meta_fields(
     metadata: Mapping[str, str] | None = None,
     filename: str | None = None,
 ) -> tuple[str | None, ObjectHeaders | None, dict[str, str]]:
-    """Check what a caller says about an object and return it as :class:`ObjectInfo` holds it.
+    """Check a caller's metadata of an object and return it in the form of :class:`ObjectInfo`.
 
-    No argument is changed. ``""`` and ``{}`` count as absent; a ``filename`` becomes
+    The arguments are not changed. ``""`` and ``{}`` count as absent; a ``filename`` becomes
     ``metadata["filename"]``, and ``""`` removes that key.
 
     Returns:
         description, headers and metadata.
 
     Raises:
-        BadObjectMetaError: a value of the wrong type, or text that cannot be written as UTF-8.
+        BadObjectMetaError: a value has the wrong type, or text that cannot be written as UTF-8.
     """
     if description is not None:
         description = _check_text("the description", description)
@@ -169,11 +169,14 @@ def _check_text(what: str, value: object) -> str:
 
 
 META_HEADER = 224
-"""Bytes the header block of a meta message may take."""
+"""Bytes reserved for the header block of a meta message."""
 
 
 def largest_meta(template: ObjectInfo) -> int:
-    """The most bytes, headers included, of the meta message of an object whose bytes are not known yet."""
+    """Return the most bytes, headers included, that the meta message of an object may take.
+
+    The object's content is not known yet.
+    """
     digest = "SHA-256=" + "0" * 64
     filled = replace(template, nuid="x" * 22, size=2**63 - 1, chunks=2**32 - 1, digest=digest)
     return META_HEADER + len(encode_meta(filled))
@@ -182,17 +185,17 @@ def largest_meta(template: ObjectInfo) -> int:
 def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
     """Return the meta message of an object, in the form every known client accepts.
 
-    Empty keys are left out. ``mtime`` is ``info.mtime``, the writer's clock, as RFC 3339, which every client
-    parses (``""`` stops two of them); our own readers take the server's time instead. Headers are lists, the
-    link to a bucket says ``"name":null``, the digest is URL-safe base64 with padding, and keys this library
-    does not know are written back.
+    Keys with empty values are left out. ``mtime`` is ``info.mtime``, the writer's clock, as RFC 3339, which
+    every client parses (two of them fail on ``""``); our own readers use the server's time instead. Headers
+    are lists, a link to a bucket has ``"name":null``, the digest is URL-safe base64 with padding, and keys
+    this library does not know are written back.
 
     Args:
         info: the object.
-        digest: the 32 bytes that ``info.digest`` stands for, where they are at hand.
+        digest: the 32 bytes of ``info.digest``, if the caller has them.
 
     Raises:
-        BadObjectMetaError: the message would be above 1 MiB, or ``extra`` cannot be written as JSON.
+        BadObjectMetaError: the message would exceed 1 MiB, or ``extra`` cannot be written as JSON.
     """
     plain = _encode_plain(info, digest)
     if plain is not None:
@@ -228,7 +231,7 @@ def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
 
 
 def _encode_plain(info: ObjectInfo, digest: bytes | None) -> bytes | None:
-    """The same bytes in a third of the time, for an object of which little is said: nearly every put."""
+    """Return the same bytes in a third of the time for an object with little metadata: nearly every put."""
     options = info.options
     if (
         info.description
@@ -250,7 +253,7 @@ def _encode_plain(info: ObjectInfo, digest: bytes | None) -> bytes | None:
             f'"bucket":{_quote(info.bucket)},"nuid":{_quote(info.nuid)},"size":{info.size},'
             f'"mtime":"{format_rfc3339(info.mtime)}","chunks":{info.chunks},"digest":{_quote(wire_digest)}}}'
         ).encode()
-    except (TypeError, UnicodeEncodeError):  # a lone surrogate, or no text: the long way says what to do
+    except (TypeError, UnicodeEncodeError):  # a lone surrogate, or not a string: the slow path decides
         return None
 
 
@@ -273,8 +276,8 @@ def _encode_options(info: ObjectInfo) -> dict[str, object]:
 
 def _dump(doc: dict[str, object], info: ObjectInfo) -> bytes:
     try:
-        # Only text read from somebody else's meta can hold lone surrogates: \uXXXX keeps them. The rest is
-        # not escaped, or it might be three times as long as it was.
+        # Only text read from another client's meta can hold lone surrogates: \uXXXX keeps them. Nothing else
+        # is escaped, since that could triple the length.
         return _ENCODE(doc).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError) as exc:
         raise BadObjectMetaError(
@@ -285,20 +288,20 @@ def _dump(doc: dict[str, object], info: ObjectInfo) -> bytes:
 
 
 def tombstone_info(info: ObjectInfo, *, mtime: datetime | None = None) -> ObjectInfo:
-    """Return what an object is once deleted: no bytes, no chunks, no digest, everything else kept."""
+    """Return the info of the object after deletion: no bytes, chunks or digest, everything else kept."""
     return replace(info, deleted=True, size=0, chunks=0, digest="", mtime=mtime or info.mtime)
 
 
 def tombstone(info: ObjectInfo, *, mtime: datetime | None = None, limit: int = MAX_META_BYTES) -> bytes:
     """Return the delete marker of an object (ADR-20, "Deleting an Object").
 
-    Whatever could be read can be deleted: where everything together does not fit, the marker says no more
-    than is needed.
+    Every object that can be read can be deleted: if all of its metadata does not fit, the marker keeps only
+    what is needed.
 
     Args:
-        info: the object as it is, deleted or not.
+        info: the current object, deleted or not.
         mtime: the writer's clock; ``info.mtime`` when not given.
-        limit: bytes it may take; the shortest one may take more, where the name does.
+        limit: bytes the marker may take; the shortest marker may exceed it if the name is long.
     """
     gone = tombstone_info(info, mtime=mtime)
     try:
@@ -311,7 +314,7 @@ def tombstone(info: ObjectInfo, *, mtime: datetime | None = None, limit: int = M
 
 
 def _shortest(gone: ObjectInfo) -> ObjectInfo:
-    """A delete marker without what anybody may have said at length; it still tells of a rename."""
+    """Return a delete marker without anything that may be long; it keeps the marks of a rename."""
     marks = {key: gone.metadata[key] for key in (MOVED, MOVED_TO) if key in gone.metadata}
     return replace(
         gone,
@@ -326,16 +329,16 @@ def _shortest(gone: ObjectInfo) -> ObjectInfo:
 
 # --- meta messages: reading -------------------------------------------------------------------------------
 
-_WHITE = " \t\n\r"  # what JSON calls white space
-_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')  # or strings, to pass over those within
+_WHITE = " \t\n\r"  # JSON's white space
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')  # matches strings to skip brackets within them
 
 DEEPEST = 200
-"""Levels a meta message may be nested. Left to Python, it would depend on its version and on how deep the
-caller's own stack is whether a message is read, and whether it can be written again."""
+"""Levels of nesting allowed in a meta message. Python's own limit depends on its version and on the depth of
+the caller's stack, so it would not be certain that a message can be read, or written again."""
 
 GROWTH = 4
-"""So many times as long, at most, is a meta message that is written again: ``1e15`` is written in full."""
-_SURELY_WRITABLE = MAX_META_BYTES // GROWTH
+"""Factor by which a meta message grows at most when it is written again: ``1e15`` is written in full."""
+_SURELY_WRITABLE = MAX_META_BYTES // GROWTH  # bytes
 
 
 class _Invalid(Exception):
@@ -352,10 +355,10 @@ def decode_meta(
 ) -> ObjectInfo:
     """Read a meta message of any client.
 
-    Unknown keys are kept in ``extra``, ``mtime`` and ``bucket`` of the JSON are ignored: the arguments count.
-    A nuid or digest that cannot be used does not make the message unreadable, so that the object can still be
-    listed and deleted; reading it is refused by :func:`~objstore.format.naming.chunk_subject` and
-    :class:`~objstore.format.assembly.Assembly`.
+    Unknown keys are kept in ``extra``. ``mtime`` and ``bucket`` of the JSON are ignored: the arguments count.
+    An unusable nuid or digest does not make the message unreadable, so that the object can still be listed
+    and deleted; :func:`~objstore.format.naming.chunk_subject` and
+    :class:`~objstore.format.assembly.Assembly` refuse to read its content.
 
     Args:
         payload: the message's payload.
@@ -365,9 +368,9 @@ def decode_meta(
         timestamp: when the server stored it, aware UTC.
 
     Raises:
-        MetaDecodeError: above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON, not an object, no
-            name or another name than the subject's, a value of the wrong type or out of range; or it would be
-            above 1 MiB when written again, whatever a caller makes of description, headers and metadata.
+        MetaDecodeError: the message is above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON or
+            not an object; it has no name or another name than its subject; a value has the wrong type or is
+            out of range; or, written again without description, headers and metadata, it would exceed 1 MiB.
     """
     try:
         return _decode(payload, bucket, subject, revision, timestamp)
@@ -377,7 +380,7 @@ def decode_meta(
         reason = f"nested more than {DEEPEST} levels deep"
     except ValueError as exc:  # UnicodeDecodeError, JSONDecodeError, integers of too many digits
         reason = f"not JSON: {exc}"
-    # Not chained: a decoder's error holds the whole text, which may have a megabyte.
+    # Not chained: a decoder's error holds the whole text, up to a megabyte.
     raise MetaDecodeError(reason, bucket=bucket, subject=subject or "", revision=revision) from None
 
 
@@ -445,11 +448,11 @@ def _check_writable(info: ObjectInfo) -> None:
     try:
         encode_meta(replace(info, description=None, headers=None, metadata={}))
     except BadObjectMetaError:
-        raise _Invalid(f"written again it would be above the limit of {MAX_META_BYTES} bytes") from None
+        raise _Invalid(f"written again it would exceed the limit of {MAX_META_BYTES} bytes") from None
 
 
 def _too_deep(text: str) -> bool:
-    """Whether JSON, known to be good, has more levels than :data:`DEEPEST`."""
+    """Whether valid JSON has more levels than :data:`DEEPEST`."""
     depth = 0
     for found in _BRACKETS.finditer(text):
         first = found[0][0]

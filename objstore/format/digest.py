@@ -1,7 +1,7 @@
 """SHA-256 digests in two forms (ADR-20, "Digest").
 
-Users see ``SHA-256=<64 lowercase hex digits>``, as ``nats object info`` prints it; meta messages hold
-``SHA-256=<URL-safe base64 with padding>``. Only the codec converts.
+Users see ``SHA-256=<64 lowercase hex digits>``, as ``nats object info`` prints it. Meta messages hold
+``SHA-256=<URL-safe base64 with padding>``. Only the codec converts between the two.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def new_hasher(data: bytes | bytearray | memoryview = b"") -> _Hash:
-    """Return a fresh SHA-256 object, fed with ``data``."""
+    """Return a new SHA-256 object, fed with ``data``."""
     return hashlib.sha256(data)
 
 
 def hex_digest(raw: bytes) -> str:
-    """Return the form users see, of the 32 bytes of a digest."""
+    """Return the 32 bytes of a digest in the form users see."""
     return PREFIX + raw.hex()
 
 
 def wire_digest(raw: bytes) -> str:
-    """Return the form meta messages hold, of the 32 bytes of a digest."""
+    """Return the 32 bytes of a digest in the form of meta messages."""
     return PREFIX + b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
 
 
 def parse_digest(text: str) -> bytes:
     """Return the 32 bytes of a digest in either form.
 
-    Tolerant in what it reads: the prefix in any case, both base64 alphabets, padding or none.
+    Accepts the prefix in upper or lower case, both base64 alphabets, and a missing padding.
 
     Raises:
-        ValueError: another algorithm, or not a digest at all.
+        ValueError: the text names another algorithm, or is not a digest.
     """
     algorithm, found, value = text.partition("=")
     if (algorithm != "SHA-256" and algorithm.upper() != "SHA-256") or not found:
@@ -58,7 +58,7 @@ def parse_digest(text: str) -> bytes:
 
 
 def to_hex(text: str) -> str:
-    """Return the form users see; what cannot be understood, ``""`` included, is returned unchanged."""
+    """Return a digest in the form users see; unreadable text, ``""`` included, stays unchanged."""
     try:
         return PREFIX + parse_digest(text).hex()
     except ValueError:
@@ -66,7 +66,7 @@ def to_hex(text: str) -> str:
 
 
 def to_wire(text: str) -> str:
-    """Return the form meta messages hold; what cannot be understood, ``""`` included, is left unchanged."""
+    """Return a digest in the form of meta messages; unreadable text, ``""`` included, stays unchanged."""
     try:
         return wire_digest(parse_digest(text))
     except ValueError:

@@ -1,14 +1,15 @@
 """What the configuration of a bucket's stream does to the messages of an object.
 
-A bucket made by an object store client keeps every message until it is purged. A stream made or edited by
-hand may not. An object is one message for each chunk, all on one subject, and a meta message that rolls up
-the one before it; *all* of them have to stay. A configuration may stand in the way in three ways:
+A bucket created by an object store client keeps every message until it is purged. A stream that someone
+created or edited directly may not. An object is one message per chunk, all on one subject, and a meta message
+that rolls up the previous one; the stream must keep *all* of them. A configuration can prevent that in three
+ways:
 
-* the stream takes messages away, or lacks what every write needs: :attr:`Limits.refusal`;
-* it keeps small objects only: :attr:`Limits.message` and :attr:`Limits.chunks`, checked object by object;
-* it makes room by removing its oldest messages: :attr:`Limits.rolls`, where the room is looked at first.
+* the stream removes messages, or lacks what every write needs: :attr:`Limits.refusal`;
+* it keeps small objects only: :attr:`Limits.message` and :attr:`Limits.chunks`, checked for each object;
+* it makes room by removing its oldest messages: :attr:`Limits.rolls`; a put then checks the free room first.
 
-Reading needs none of this.
+Reads check none of this.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class Refusal(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a stream leaves of the room for objects; the default is what a bucket of ours leaves: all of it.
+    """How a stream limits objects; the default, no limit, is that of a bucket created by this library.
 
     Attributes:
-        refusal: why nothing can be written, ``None`` when something can.
+        refusal: why nothing can be written; ``None`` when writes are possible.
         sealed: the stream is read-only.
         message: bytes of the largest message (``max_msg_size``), headers included; 0 = no limit.
         chunks: the most chunks of one object (``max_msgs_per_subject``); 0 = no limit.
         rolls: whether the stream discards its oldest messages when ``max_bytes`` or ``max_msgs`` is reached.
-        max_bytes: that limit; 0 = none.
-        max_msgs: that limit; 0 = none.
+        max_bytes: the stream's limit in bytes; 0 = none.
+        max_msgs: the stream's limit in messages; 0 = none.
     """
 
     refusal: Refusal | None = None
@@ -55,10 +56,10 @@ class Limits(NamedTuple):
 
 
 def limits_of(bucket: str, config: Mapping[str, object]) -> Limits:
-    """Judge a stream's configuration, as the server gives it; what is not there has its usual value.
+    """Return the limits that a stream's configuration sets; absent fields have the server's default.
 
     Raises:
-        RemoteProtocolError: a field is of another type.
+        RemoteProtocolError: a field has the wrong type.
     """
     max_bytes, max_msgs = _limit(config, "max_bytes"), _limit(config, "max_msgs")
     return Limits(
@@ -83,33 +84,33 @@ def _refusal(bucket: str, config: Mapping[str, object]) -> Refusal | None:
         return Refusal(
             "retention",
             retention,
-            "the stream drops messages as soon as its consumers have taken them, or at once without any",
-            'make the stream anew with retention "limits"',
+            "the stream removes messages as soon as its consumers have received them, or at once without any",
+            'recreate the stream with retention "limits"',
         )
     if config.get("no_ack") is True:
         return Refusal(
             "no_ack", True, "the stream does not say whether a message was stored", "set no_ack to false"
         )
-    if config.get("deny_purge") is True:  # then there is no roll-up either, and it cannot be taken back
+    if config.get("deny_purge") is True:  # this excludes roll-ups, too, and cannot be undone
         return Refusal(
             "deny_purge",
             True,
             "neither the chunks nor the meta message of a replaced object could be removed",
-            "make the stream anew with deny_purge false and allow_rollup_hdrs true",
+            "recreate the stream with deny_purge false and allow_rollup_hdrs true",
         )
     if config.get("allow_rollup_hdrs") is False:
         return Refusal(
             "allow_rollup_hdrs",
             False,
-            "a meta message could not replace the one before it",
+            "a meta message could not replace the previous one",
             "set allow_rollup_hdrs to true",
         )
     if config.get("allow_msg_counter") is True:
         return Refusal(
             "allow_msg_counter",
             True,
-            "the stream takes nothing but counters",
-            "make the stream anew without allow_msg_counter",
+            "the stream accepts nothing but counters",
+            "recreate the stream without allow_msg_counter",
         )
     return _subjects_refusal(bucket, config)
 
@@ -135,19 +136,19 @@ def _subjects_refusal(bucket: str, config: Mapping[str, object]) -> Refusal | No
     if isinstance(transform, Mapping):
         source, target = transform.get("src") or ">", transform.get("dest")
         if not isinstance(source, str):
-            raise RemoteProtocolError("an API answer has a subject_transform whose 'src' is no text")
+            raise RemoteProtocolError("an API response has a subject_transform whose 'src' is not a string")
         if source != target and any(_overlap(source, subject) for subject in wanted):
             return Refusal(
                 "subject_transform",
                 dict(transform),
-                "messages are stored under other subjects than they are looked for",
+                "messages are stored under other subjects than the ones that readers use",
                 "remove subject_transform",
             )
     return None
 
 
 def _covers(pattern: str, filter: str) -> bool:
-    """Whether every subject that ``filter`` matches is matched by ``pattern``, too."""
+    """Whether ``pattern`` matches every subject that ``filter`` matches."""
     tokens, wanted = pattern.split("."), filter.split(".")
     for index, token in enumerate(tokens):
         if token == ">":
@@ -158,7 +159,7 @@ def _covers(pattern: str, filter: str) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether some subject is matched by both."""
+    """Whether some subject matches both patterns."""
     for a, b in zip(one.split("."), other.split("."), strict=False):
         if ">" in (a, b):
             return True

@@ -1,4 +1,4 @@
-"""Memory for whole objects, and payloads received right where they belong in it."""
+"""Memory for whole objects; payloads are received directly at their offset in it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from functools import cache
 from natsproto.wire.memory import Room
 
 HUGE_FROM = 4 * 1024 * 1024
-"""Bytes from which huge pages are asked for: one of 2 MiB fits in wherever they begin."""
+"""Bytes from which huge pages are requested: a page of 2 MiB fits in, wherever the memory begins."""
 
-STRETCH = 8 * 1024 * 1024
-"""Bytes that huge pages are asked for at a time, as long as the system has them ready."""
+REGION = 8 * 1024 * 1024
+"""Bytes for which huge pages are requested at a time, while the system provides them quickly."""
 
-SLOW = 0.001
-"""CPU seconds for the first page of a stretch from which on it counts as slow. Zeroing one takes 0.3 ms; one
-that a virtual machine has given back to its host meanwhile takes 5 ms, longer than 512 ordinary ones."""
+SLOW_PAGE = 0.001
+"""CPU seconds: a first page that takes longer marks its region as slow. Zeroing a huge page takes 0.3 ms; one
+that a virtual machine has returned to its host takes 5 ms, longer than 512 ordinary pages."""
 
-PATIENCE = 3
-"""Slow stretches after which ordinary pages do. Pages that were slow once are fast if they are used again
-soon: reads in a row come to be fast, and one after a pause loses little."""
+SLOW_REGIONS = 3
+"""Slow regions after which no more huge pages are requested. Pages that were slow once are fast if they are
+used again soon: consecutive reads become fast, and a read after a pause loses little."""
 
-_MADV_HUGEPAGE = 14  # linux/mman.h; the mmap module names it, but only for its own mappings
+_MADV_HUGEPAGE = 14  # linux/mman.h; the mmap module has it, but only for its own mappings
 
 
 SPILL = 4096
-"""Bytes a receive call may bring beyond the payload it is for: the beginning of what comes next."""
+"""Bytes a receive call may read beyond the payload: the beginning of the next frame."""
 
 Payload = bytes | bytearray | memoryview
 
@@ -35,16 +35,16 @@ Payload = bytes | bytearray | memoryview
 class BytesTarget:
     """A destination of known size that becomes one ``bytes`` object without a second copy (:class:`Room`).
 
-    Who makes one calls :meth:`release` when it is done, in a ``finally``: an error that somebody keeps then
-    keeps no memory, whatever its traceback refers to.
+    Its creator calls :meth:`release` in a ``finally``: an error that someone keeps then keeps no memory,
+    whatever its traceback refers to.
 
     Args:
         size: bytes. Check them against a limit before :meth:`reserve`.
-        clock: the CPU time of this thread, for memory whose slots are filled from the first to the last: huge
-            pages are then asked for. Without one they are not.
+        clock: returns the CPU time of this thread. Give it for memory whose slots are filled in order: only
+            then are huge pages requested.
     """
 
-    __slots__ = ("_clock", "_patience", "_room", "_stretch", "_used", "_view", "size")
+    __slots__ = ("_clock", "_next_region", "_room", "_slow_left", "_used", "_view", "size")
 
     def __init__(self, size: int, clock: Callable[[], float] | None = None) -> None:
         self.size: int = size
@@ -54,12 +54,12 @@ class BytesTarget:
 
     def _begin(self) -> None:
         self._room: Room | None = None
-        self._stretch = 0  # where the next one begins
+        self._next_region = 0  # where the next one begins
         self._used = 0  # nothing was handed out from here on
-        self._patience = PATIENCE
+        self._slow_left = SLOW_REGIONS
 
     def reserve(self) -> None:
-        """Take the memory. The first :meth:`slot` does it, too, but may be called where nothing must fail.
+        """Allocate the memory. The first :meth:`slot` does it, too, but may run where nothing may fail.
 
         Raises:
             MemoryError: there is not enough.
@@ -77,14 +77,14 @@ class BytesTarget:
         """
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"bytes {offset}..{offset + size} are outside of a target of {self.size} bytes")
-        if offset >= self._stretch:
-            self._begin_stretch(offset)
+        if offset >= self._next_region:
+            self._begin_region(offset)
         if offset + size > self._used:
             self._used = offset + size
         return self._view[offset : offset + size]
 
     def renew(self, keep: int) -> None:
-        """Go on in other memory, with the first ``keep`` bytes: who still writes to a slot does no harm."""
+        """Move the first ``keep`` bytes to new memory: late writes to an old slot then do no harm."""
         new = Room(self.size)
         with self._view as old, old[:keep] as kept:
             self._begin()
@@ -92,44 +92,44 @@ class BytesTarget:
             with self.slot(0, keep) as slot:
                 slot[:] = kept
 
-    def _begin_stretch(self, offset: int) -> None:
-        """Ask for huge pages from here on, and look how long the first one takes."""
+    def _begin_region(self, offset: int) -> None:
+        """Request huge pages from ``offset`` on, and measure how long the first one takes."""
         self.reserve()
         if offset + HUGE_FROM // 2 < self._used:
-            return  # somebody's payload lies there
+            return  # a payload lies there
         clock = self._clock
-        self._stretch = self.size + 1
+        self._next_region = self.size + 1
         if clock is None or self.size - offset < HUGE_FROM:
             return
-        with self._view[offset : offset + STRETCH] as stretch:
-            if ask_for_huge_pages(stretch):
+        with self._view[offset : offset + REGION] as region:
+            if ask_for_huge_pages(region):
                 before = clock()
-                stretch[HUGE_FROM // 2] = 0
-                self._patience -= clock() - before >= SLOW
-                if self._patience:
-                    self._stretch = offset + STRETCH
+                region[HUGE_FROM // 2] = 0
+                self._slow_left -= clock() - before >= SLOW_PAGE
+                if self._slow_left:
+                    self._next_region = offset + REGION
 
     def getvalue(self) -> bytes:
-        """Return the content. A view of the target that is still alive costs one copy, nothing else."""
+        """Return the content. If a view of the target is still alive, this costs one copy."""
         self.reserve()
         assert self._room is not None
         return self._room.getvalue()
 
     def release(self) -> None:
-        """Give the memory back, at once or with the last slot. Nothing but this may be called afterwards."""
+        """Free the memory, at once or with the last slot. Only this method may be called afterwards."""
         if self._room is not None:
             self._room.release()
 
 
 def ask_for_huge_pages(view: memoryview) -> bool:
-    """Let the system back this memory with pages of 2 MiB when it is touched for the first time.
+    """Ask the system to back this memory with pages of 2 MiB when it is first touched.
 
-    A hint, for Linux where ``transparent_hugepage`` is ``madvise`` (most distributions): filling 100 MiB of
-    new memory then takes 50 page faults instead of 25 600, a quarter of the time. Elsewhere, and for less
-    than :data:`HUGE_FROM`, nothing happens.
+    This is a hint for Linux where ``transparent_hugepage`` is ``madvise`` (most distributions): filling
+    100 MiB of new memory then takes 50 page faults instead of 25 600, and a quarter of the time. Elsewhere,
+    and below :data:`HUGE_FROM`, nothing happens.
 
     Args:
-        view: writable, of new memory.
+        view: a writable view of new memory.
 
     Returns:
         Whether the system was asked.
@@ -150,7 +150,7 @@ def _madvise() -> Callable[[memoryview], None] | None:
         from mmap import PAGESIZE
 
         function = ctypes.CDLL(None).madvise
-    except (ImportError, OSError, AttributeError):  # a Python built without them
+    except (ImportError, OSError, AttributeError):  # this Python was built without them
         return None
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
@@ -163,13 +163,13 @@ def _madvise() -> Callable[[memoryview], None] | None:
 
 
 class Places:
-    """Payloads, one behind the other in a target, most of them received there.
+    """Store payloads one after the other in a target; most of them are received there.
 
-    A parser runs ahead of the reader, asks for places of large frames only, and not all of those are taken
-    in the end (one came twice). A payload that turns out to lie in a wrong place is moved.
+    The parser runs ahead of the reader and asks for destinations of large frames only. Some of these frames
+    are never stored (duplicates). A payload that turns out to lie at the wrong offset is moved.
 
     Args:
-        target: where they go; together they must not have more bytes.
+        target: where the payloads go; together they must fit.
 
     Attributes:
         filled: bytes stored.
@@ -180,17 +180,17 @@ class Places:
     def __init__(self, target: BytesTarget) -> None:
         self._target = target
         self.filled: int = 0
-        # Slots handed out whose payload was not stored yet: (offset, view), in order.
+        # Slots handed out whose payload is not stored yet: (offset, view), in order.
         self._placed: deque[tuple[int, memoryview]] = deque()
-        # Stored payloads that cannot be written to their offset before the slots after them were used:
+        # Stored payloads that must wait for the slots after them before they go to their offset:
         # (true offset, payload, whether it lies in the target).
         self._moves: list[tuple[int, Payload, bool]] = []
 
     def place(self, size: int) -> memoryview | None:
-        """Return where the payload of the next large frame belongs, or ``None`` to have it delivered apart.
+        """Return the destination of the next large payload, or ``None`` to have it delivered separately.
 
-        Never raises once the target's memory is reserved. A view given out must come back, as the same
-        object, to :meth:`store`, or be given up by :meth:`forget`.
+        Never raises once the target's memory is reserved. The same view object must come back to
+        :meth:`store`, or be given up by :meth:`forget`.
 
         Args:
             size: length of the payload in bytes.
@@ -208,9 +208,9 @@ class Places:
         return slot
 
     def place_with_room(self) -> memoryview | None:
-        """Return the place given out last with up to :data:`SPILL` bytes behind it; ``None``: none are there.
+        """Return the last destination with up to :data:`SPILL` bytes of slack; ``None`` without slack.
 
-        What is written there meanwhile is overwritten by what belongs there: nothing was stored beyond it.
+        Nothing is stored in the slack yet: later payloads overwrite what is written there.
         """
         offset, slot = self._placed[-1]
         room = min(SPILL, self._target.size - offset - len(slot))
@@ -219,8 +219,8 @@ class Places:
     def forget(self) -> None:
         """Give up the slots whose payload will never be stored (a consumer was recreated).
 
-        Call it before anything is placed for what follows. The rest of a frame may still be received into
-        such a slot, and what was stored meanwhile may belong just there: it is kept somewhere else.
+        Call it before the next :meth:`place`. The rest of a frame may still be received into such a slot, and
+        later payloads may belong at the same offset: so the stored bytes move to new memory.
         """
         if self._placed:
             self._target.renew(self._moves[0][0] if self._moves else self.filled)
@@ -228,7 +228,7 @@ class Places:
         self._placed.clear()
 
     def store(self, payload: Payload) -> None:
-        """Take the next payload, which fits; a placed one is used up: its view is released."""
+        """Store the next payload, which must fit; the view of a placed one is released."""
         offset = self.filled
         self.filled = offset + len(payload)
         if self._is_placed(payload):
@@ -239,7 +239,7 @@ class Places:
             if at <= offset:
                 self._moves.append((offset, view, True))
             else:
-                # Behind the slot of a payload that was not stored: its place may be another one's.
+                # It lies behind the slot of a payload that was not stored: other bytes may belong there.
                 self._moves.append((offset, bytes(view), False))
                 _release(view)
         elif self._placed or self._moves:
@@ -254,16 +254,16 @@ class Places:
             self.forget()
 
     def release(self) -> None:
-        """Let go of the target, its memory and every slot, also of those that never came back.
+        """Release the target, its memory and every slot, including slots whose payload never came.
 
-        Their views are dropped, not released: a parser may still be receiving into one.
+        The views are dropped, not released: a parser may still be receiving into one.
         """
         self._placed.clear()
         self._moves.clear()
         self._target.release()
 
     def _is_placed(self, payload: Payload) -> bool:
-        """Whether the payload lies in the first slot; slots before it, never stored, are given up."""
+        """Whether the payload lies in a slot; slots before it, whose payload never came, are given up."""
         if self._placed and self._placed[0][1] is payload:
             return True
         if not any(payload is view for _, view in self._placed):
@@ -273,10 +273,10 @@ class Places:
         return True
 
     def _settle(self) -> None:
-        """Move what was stored but could not be written to its offset yet.
+        """Move the stored payloads that could not be written to their offset before.
 
-        Slots lie at or left of their true offset, in order and apart. So, from the last to the first, a move
-        never touches the source of one still to come.
+        Slots lie at or left of their true offset, in order, and do not overlap. So, from the last to the
+        first, a move never overwrites the source of a later move.
         """
         for offset, payload, _ in reversed(self._moves):
             with self._target.slot(offset, len(payload)) as slot:
@@ -290,5 +290,5 @@ class Places:
 def _release(view: memoryview) -> None:
     try:
         view.release()
-    except BufferError:  # someone made a view of the view; the target then costs one copy
+    except BufferError:  # a view of the view exists; getvalue() then costs one copy
         pass

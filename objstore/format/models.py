@@ -1,6 +1,6 @@
-"""The data types users see: the document's fields in the document's order, plus what ADR-20 needs.
+"""The data types users see.
 
-All are frozen; ``dataclasses.replace`` makes changed copies. Additions are keyword-only.
+All are frozen; ``dataclasses.replace`` makes changed copies. Fields beyond the first ones are keyword-only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from objstore.format.naming import DEFAULT_CHUNK_SIZE, is_nuid_of, stream_name
 
 
 def _by_value(target: object, *names: str) -> None:
-    """Keep the text of these fields, whatever a subclass of ``str`` would make of itself on the wire."""
+    """Store these fields as plain ``str``: a subclass might write something else on the wire."""
     for name in names:
         value = getattr(target, name)
         if isinstance(value, str) and type(value) is not str:
@@ -27,12 +27,12 @@ def _by_value(target: object, *names: str) -> None:
 class ObjectHeaders(Mapping[str, str]):
     """The headers of an object: an immutable mapping from a name to one or more values.
 
-    ``headers[key]`` is the first value, :meth:`get_all` all of them. Names are case-sensitive, as in the meta
-    message. Equal to another ``ObjectHeaders`` with the same values, and to a plain mapping whose values are
-    either the first values or lists of all values.
+    ``headers[key]`` is the first value; :meth:`get_all` returns all of them. Names are case-sensitive, as in
+    the meta message. It equals another ``ObjectHeaders`` with the same values, and a plain mapping whose
+    values are either the first values or lists of all values.
 
     Args:
-        values: each value a ``str`` or a sequence of ``str``; a name with no value is left out.
+        values: each value is a ``str`` or a sequence of ``str``; a name without a value is left out.
 
     Raises:
         TypeError: a name or value is not a string.
@@ -65,7 +65,7 @@ class ObjectHeaders(Mapping[str, str]):
 
     @classmethod
     def of(cls, values: Mapping[str, str | Sequence[str]] | None) -> ObjectHeaders:
-        """Return ``values`` as headers, multiple values of an ``ObjectHeaders`` included."""
+        """Return ``values`` as headers; an ``ObjectHeaders`` keeps its multiple values."""
         return values if isinstance(values, cls) else cls(values)
 
     def __getitem__(self, key: str) -> str:
@@ -82,7 +82,7 @@ class ObjectHeaders(Mapping[str, str]):
         return list(self._values.get(key, ()))
 
     def as_wire(self) -> dict[str, list[str]]:
-        """Return a fresh ``{name: [value, …]}``, the shape ADR-20 writes."""
+        """Return a new ``{name: [value, …]}``, the form ADR-20 writes."""
         return {key: list(values) for key, values in self._values.items()}
 
     def __eq__(self, other: object) -> bool:
@@ -111,7 +111,7 @@ class ObjectLink:
     """Where a link points.
 
     Attributes:
-        bucket: the bucket it points to, or in which its target lies.
+        bucket: the bucket it points to, or the bucket of its target object.
         name: the object it points to; ``None`` = the whole bucket.
     """
 
@@ -133,8 +133,8 @@ class ObjectMetaOptions:
 
     Attributes:
         link: set for links only.
-        chunk_size: chunk size in bytes for this put; overrides ``max_chunk_size``, never stored itself.
-        max_chunk_size: the chunk size in bytes the meta message records.
+        chunk_size: chunk size in bytes for this put; overrides ``max_chunk_size``, and is not stored itself.
+        max_chunk_size: the chunk size in bytes that the meta message records.
     """
 
     link: ObjectLink | None = None
@@ -144,16 +144,16 @@ class ObjectMetaOptions:
 
 @lru_cache(maxsize=16)
 def plain_options(max_chunk_size: int) -> ObjectMetaOptions:
-    """Options with nothing but the recorded chunk size; the same for all objects of one size."""
+    """Return options with only the recorded chunk size; all objects with that size share them."""
     return ObjectMetaOptions(max_chunk_size=max_chunk_size)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectMeta:
-    """What a caller says about an object; in an update ``None`` keeps, ``""`` and ``{}`` clear.
+    """The metadata a caller gives an object; in an update ``None`` keeps a value, ``""`` and ``{}`` clear it.
 
     Attributes:
-        name: the object's name; another one than the object's asks for a rename.
+        name: the object's name; in an update a different name renames the object.
         description: free text.
         headers: one value or a list of values per name.
         options: a link, or the chunk size.
@@ -182,20 +182,20 @@ class ObjectInfo:
         headers: ``None`` when there are none.
         size: bytes.
         chunks: number of non-empty chunk messages.
-        digest: ``"SHA-256=<hex>"``; ``""`` for links and deleted objects. A digest that could not be
-            understood is given as recorded.
+        digest: ``"SHA-256=<hex>"``; ``""`` for links and deleted objects. An unreadable digest is given as
+            recorded.
         deleted: whether this is a delete marker.
-        mtime: when the server stored the meta message, aware UTC; the JSON field is never trusted.
-        nuid: names the chunks. As recorded, so possibly ``""`` or unsafe: only
+        mtime: when the server stored the meta message, aware UTC; the JSON field is ignored.
+        nuid: identifies the chunks. As recorded, so possibly ``""`` or unsafe: only
             ``objstore.format.naming.chunk_subject`` may turn it into a subject.
         bucket: the bucket the meta message was found in, never the one it claims.
         links: ``["bucket/name"]`` or ``["bucket"]`` for links, else ``None``; always derived from
-            ``options.link``, whatever the constructor is given.
+            ``options.link``; the constructor ignores the argument.
         options: as recorded, ``None`` when there are none.
         metadata: free pairs, empty when there are none.
-        revision: stream sequence of the meta message, 0 when not known.
+        revision: stream sequence of the meta message, 0 when unknown.
         expires: when the server removes the object by itself (put with a ``ttl``), else ``None``. The
-            beginning of 1970 when another client has said so in a way that is not understood.
+            beginning of 1970 when another client set a time to live in an unknown form.
         extra: JSON keys this library does not know, written back by an update.
     """
 
@@ -243,10 +243,10 @@ class ObjectInfo:
 
 
 class InfoDraft:
-    """An :class:`ObjectInfo` being filled in: it has the same slots, and becomes one by ``__class__``.
+    """An :class:`ObjectInfo` under construction: it has the same slots, and becomes one by ``__class__``.
 
-    The constructor of a frozen dataclass takes five times as long, which is what a listing would wait for.
-    The info of a put becomes a draft once more, for what is known only after its last byte.
+    The constructor of a frozen dataclass takes five times as long, which would slow down listings. The info
+    of a put becomes a draft again to add what is known only after its last byte.
     """
 
     __slots__ = ObjectInfo.__slots__
@@ -263,7 +263,7 @@ def plain_info(
     nuid: str = "",
     revision: int = 0,
 ) -> ObjectInfo:
-    """An object that is no link and of which nothing else is said, in a fifth of the time."""
+    """Return the info of an object without other metadata that is not a link, in a fifth of the time."""
     draft: Any = InfoDraft()
     draft.name = name
     draft.description = None
@@ -295,7 +295,7 @@ def _reopen(info: ObjectInfo) -> Any:
 def complete(
     info: ObjectInfo, *, nuid: str, size: int, chunks: int, digest: str, mtime: datetime
 ) -> ObjectInfo:
-    """Fill in what is known after the last byte; changes ``info``, which nobody else has seen yet."""
+    """Fill in what is known after the last byte; changes ``info``, which no other code has seen yet."""
     draft = _reopen(info)
     draft.nuid = nuid
     draft.size = size
@@ -307,7 +307,7 @@ def complete(
 
 
 def as_stored(info: ObjectInfo, revision: int, expires: datetime | None) -> ObjectInfo:
-    """Fill in what is known after the commit; as :func:`complete`."""
+    """Fill in what is known after the commit, as :func:`complete` does."""
     draft = _reopen(info)
     draft.revision = revision
     draft.expires = expires
@@ -321,7 +321,7 @@ class Placement:
 
     Attributes:
         cluster: the name of a cluster; ``None`` = any.
-        tags: what each of its servers must be tagged with.
+        tags: tags that each of its servers must have.
     """
 
     cluster: str | None = None
@@ -330,11 +330,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class BucketSource:
-    """Where a mirror or an aggregate takes its objects from.
+    """A bucket that a mirror or an aggregate copies its objects from.
 
     Attributes:
         bucket: the other bucket's name.
-        domain: the JetStream domain it lies in; ``None`` = this one.
+        domain: the JetStream domain of that bucket; ``None`` = this one.
     """
 
     bucket: str
@@ -351,7 +351,7 @@ class ObjectStoreConfig:
     Attributes:
         bucket: letters, digits, ``_`` and ``-``.
         description: free text.
-        ttl: age at which objects vanish; ``None`` or zero keeps them for ever.
+        ttl: age at which objects expire; ``None`` or zero keeps them for ever.
         max_bytes: limit of the bucket in bytes, overhead included; -1 (or 0) for none.
         storage: ``"file"`` or ``"memory"``.
         replicas: 1 to 5.
@@ -361,8 +361,9 @@ class ObjectStoreConfig:
         allow_direct: let every replica answer reads.
         allow_atomic: allow all-or-nothing puts (nats-server 2.12).
         allow_msg_ttl: allow a time to live per object (nats-server 2.11).
-        mirror: be a read-only copy of another bucket; another name than the original's needs 2.10.
-        sources: take in the objects of other buckets as well (nats-server 2.10).
+        mirror: make this a read-only copy of another bucket; a name that differs from the original's needs
+            nats-server 2.10.
+        sources: also copy the objects of other buckets (nats-server 2.10).
     """
 
     bucket: str
@@ -412,7 +413,7 @@ class ObjectStoreStatus:
         replicas: number of replicas.
         sealed: whether the bucket is read-only.
         size: bytes of the stream: chunks, meta messages, delete markers and overhead.
-        count: live objects; links count, deleted ones do not. -1 where nobody counted.
+        count: live objects; links count, deleted ones do not. -1 when they were not counted.
         backing_store: ``"JetStream"``.
         metadata: the bucket's own pairs; those the server adds (``_nats.…``) are left out.
         compression: whether stored bytes are compressed.
@@ -421,12 +422,12 @@ class ObjectStoreStatus:
         allow_direct: whether every replica answers reads.
         allow_atomic: whether all-or-nothing puts are allowed.
         allow_msg_ttl: whether objects may have a time to live of their own.
-        mirror: what the bucket is a copy of.
-        sources: what it takes in as well.
+        mirror: the bucket that this one is a copy of.
+        sources: the other buckets whose objects it copies.
         messages: messages in the stream: chunks, metas and delete markers.
-        consumers: consumers on the stream at the moment.
+        consumers: consumers on the stream at that moment.
         created: when the bucket was created, aware UTC.
-        raw: the server's whole answer.
+        raw: the server's whole response.
     """
 
     bucket: str
@@ -463,7 +464,7 @@ class InvalidMeta:
     """A meta message that could not be read.
 
     Attributes:
-        subject: where it was found.
+        subject: its subject.
         revision: its stream sequence.
         error: why it could not be read.
     """
@@ -473,28 +474,28 @@ class InvalidMeta:
     error: Exception
 
 
-# -- the marks that a rename leaves in the metadata of both names; see commit/renames.py ---------------------
+# -- marks that a rename writes into the metadata of both names; see commit/renames.py -----------------------
 
 RENAMING = "natsproto.renaming"
 RENAMING_AT = "natsproto.renaming-at"
 RENAMED_FROM = "natsproto.renamed-from"
 MOVED = "natsproto.moved"
-"""In the delete marker of an old name: the nuid of the chunks that have another name since."""
+"""In the delete marker of an old name: the nuid of the chunks that now have another name."""
 MOVED_TO = "natsproto.moved-to"
-"""There, too: that name."""
+"""In the delete marker of an old name: the new name."""
 MARKS = frozenset({RENAMING, RENAMING_AT, RENAMED_FROM, MOVED, MOVED_TO})
 
 
 def unmarked(info: ObjectInfo) -> dict[str, str]:
-    """The metadata without our marks."""
+    """Return the metadata without the marks of renames."""
     return {key: value for key, value in info.metadata.items() if key not in MARKS}
 
 
 def shown(info: ObjectInfo) -> ObjectInfo:
-    """What callers are told: the marks are nobody's metadata."""
+    """Return the info for callers, without the marks of renames."""
     return info if MARKS.isdisjoint(info.metadata) else replace(info, metadata=unmarked(info))
 
 
 def was_moved(marker: ObjectInfo, nuid: str) -> bool:
-    """Whether it is the delete marker of the name for which those chunks were stored, left by a rename."""
+    """Whether a rename left this delete marker at the name for which those chunks were stored."""
     return marker.deleted and marker.metadata.get(MOVED) == nuid and is_nuid_of(nuid, marker.name)

@@ -1,4 +1,4 @@
-"""Names of buckets and objects, and the stream and subjects they become (ADR-20, "Naming")."""
+"""Names of buckets and objects, and the stream and subjects made from them (ADR-20, "Naming")."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from objstore.errors import BadBucketError, IntegrityError
 from objstore.format.digest import new_hasher
 
 DEFAULT_CHUNK_SIZE = 128 * 1024
-"""Chunk size in bytes when the caller names none."""
+"""Bytes of a chunk when the caller sets no size."""
 MAX_CHUNK_SIZE = 1024 * 1024
-"""Largest chunk size in bytes a caller may ask for."""
+"""Bytes of the largest chunk a caller may ask for."""
 
 VALID_BUCKET_RE = r"^[a-zA-Z0-9_-]+$"
 OBJ_ALL_CHUNKS_PRE_TEMPLATE = "$O.{bucket}.C.>"
@@ -25,33 +25,33 @@ OBJ_ALL_META_PRE_TEMPLATE = "$O.{bucket}.M.>"
 OBJ_STREAM_TEMPLATE = "OBJ_{bucket}"
 
 MAX_BUCKET_LENGTH = 251
-"""The server takes stream names of up to 255 characters, and ``OBJ_`` needs four."""
+"""Characters of the longest bucket name: the server allows 255 in a stream name, and ``OBJ_`` needs four."""
 MAX_NAME_BYTES = 2900
-"""Longest object name in UTF-8 bytes, whatever the control line would allow.
+"""UTF-8 bytes of the longest object name, even if the control line would allow more.
 
-Below the limit of :func:`check_object_name` by about a hundred bytes of subject, which is the room routes
-and gateways need to prepend an account and a longer reply to the same subject.
+This leaves about a hundred bytes of the control line free: routes and gateways add an account and a longer
+reply to the same subject.
 """
 
 _BUCKET = re.compile(VALID_BUCKET_RE)
 _NUID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 NUID_LENGTH = 24
-"""Characters of the nuids that are made here."""
+"""Characters of the nuids made here."""
 
-# `HPUB <subject> <reply> <header> <total>\r\n`: the longest line a meta message is written on.
-_REPLY_LENGTH = 80  # of other clients, too, with their own prefixes
+# `HPUB <subject> <reply> <header> <total>\r\n`: the longest control line of a meta message.
+_REPLY_LENGTH = 80  # bytes; enough for other clients with their own inbox prefixes
 _SIZE_DIGITS = 10
 _LINE_OVERHEAD = len("HPUB ") + 1 + 1 + _SIZE_DIGITS + 1 + _SIZE_DIGITS + len("\r\n")
 
 
 def check_bucket(name: str) -> str:
-    """Return the text of the bucket name if it can be used.
+    """Return the bucket name as plain text if it is valid.
 
     Args:
         name: letters, digits, ``_`` and ``-``; at most 251 of them.
 
     Raises:
-        BadBucketError: anything else (a trailing newline, an empty name, not a string …).
+        BadBucketError: the name is anything else (a trailing newline, an empty name, not a string …).
     """
     if isinstance(name, str):
         name = _values.text(name)
@@ -68,7 +68,7 @@ def check_bucket(name: str) -> str:
 
 
 def stream_name(bucket: str) -> str:
-    """Return the name of the bucket's stream; the bucket name is taken as checked."""
+    """Return the name of the bucket's stream; the caller has checked the bucket name."""
     return f"OBJ_{bucket}"
 
 
@@ -91,14 +91,14 @@ def all_meta_subject(bucket: str) -> str:
 def meta_subject(bucket: str, name: str) -> str:
     """Return the subject of an object's meta messages.
 
-    The name becomes one token: URL-safe base64 **with** padding of its UTF-8 bytes. Both arguments are taken
-    as checked.
+    The name becomes one token: URL-safe base64 **with** padding of its UTF-8 bytes. The caller has checked
+    both arguments.
     """
     return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode('ascii')}"
 
 
 def _encodings(name: str) -> dict[str, None]:
-    """Every way in which some client writes a name as a token, ours first, each once."""
+    """Every form in which some client writes a name as a token, ours first, without duplicates."""
     raw = name.encode()
     urlsafe = urlsafe_b64encode(raw).decode("ascii")
     standard = b64encode(raw).decode("ascii")
@@ -106,18 +106,19 @@ def _encodings(name: str) -> dict[str, None]:
 
 
 def meta_subjects(bucket: str, name: str) -> list[str]:
-    """Return every subject under which a name may be filed, :func:`meta_subject` first.
+    """Return every subject under which a client may store a name, :func:`meta_subject` first.
 
     nats.java encodes with the standard base64 alphabet; old nats.c and deno clients left out the padding. For
-    every third name all of them agree. Whatever :func:`decode_meta_name` takes for the name is here.
+    every third name all of them agree. Every subject that :func:`decode_meta_name` decodes to the name is
+    included.
     """
     return [f"$O.{bucket}.M.{encoded}" for encoded in _encodings(name)]
 
 
 def decode_meta_name(subject: str) -> str | None:
-    """Return the object name a meta subject stands for, or ``None`` if it stands for none.
+    """Return the object name that a meta subject encodes, or ``None`` if it encodes none.
 
-    Tolerant in what it reads: both base64 alphabets, with or without padding; nothing else.
+    Accepts both base64 alphabets, with or without padding; nothing else.
     """
     tokens = subject.split(".")
     if len(tokens) != 4 or tokens[0] != "$O" or tokens[2] != "M":
@@ -130,31 +131,31 @@ def decode_meta_name(subject: str) -> str | None:
         name = raw.decode()
     except ValueError:  # binascii.Error and UnicodeDecodeError are ValueErrors
         return None
-    # Surplus bits, half a padding, both alphabets at once: a subject where nobody would look for the name.
+    # Surplus bits, partial padding or a mix of both alphabets: no client would look up the name there.
     if name and (tokens[3] == urlsafe_b64encode(raw).decode("ascii") or tokens[3] in _encodings(name)):
         return name
     return None
 
 
 def new_nuid(name: str) -> str:
-    """Return a new nuid for chunks of an object: 24 characters of ``[0-9A-Za-z_-]`` that name nothing else.
+    """Return a new unique nuid for the chunks of an object: 24 characters of ``[0-9A-Za-z_-]``.
 
-    72 random bits, and 72 bits of the SHA-256 of these and the name: so a meta of another name that names the
-    same chunks is known for what it is (:func:`is_nuid_of`). Other clients' nuids have 22 characters.
+    It has 72 random bits, and 72 bits of the SHA-256 of these and the name. So a reader can tell that a meta
+    of another name refers to chunks that are not its own (:func:`is_nuid_of`). Other clients' nuids have 22
+    characters.
     """
     return _nuid(os.urandom(9), name)
 
 
 def is_own_nuid(nuid: str) -> bool:
-    """Tell whether a nuid may come from :func:`new_nuid`, for whatever name."""
+    """Tell whether a nuid may come from :func:`new_nuid`, for any name."""
     return len(nuid) == NUID_LENGTH and is_safe_nuid(nuid)
 
 
 def is_nuid_of(nuid: str, name: str) -> bool:
-    """Tell whether :func:`new_nuid` has made this nuid for this name.
+    """Tell whether :func:`new_nuid` made this nuid for this name.
 
-    False says nothing: other clients make nuids that have nothing to do with the name, and a renamed object
-    keeps its own.
+    False proves nothing: other clients' nuids do not depend on the name, and a renamed object keeps its nuid.
     """
     return is_own_nuid(nuid) and nuid == _nuid(urlsafe_b64decode(nuid)[:9], name)
 
@@ -164,9 +165,9 @@ def _nuid(drawn: bytes, name: str) -> str:
 
 
 def is_safe_nuid(nuid: str) -> bool:
-    """Tell whether a nuid is one token of harmless characters, so that it may become part of a subject.
+    """Tell whether a nuid is one token of harmless characters, so that it is safe in a subject.
 
-    A nuid of ``>`` in a forged meta message would otherwise turn a purge of one object into a purge of the
+    Otherwise a forged meta message with the nuid ``>`` would turn a purge of one object into a purge of the
     whole bucket.
     """
     return _NUID.fullmatch(nuid) is not None
@@ -176,8 +177,8 @@ def chunk_subject(bucket: str, nuid: str) -> str:
     """Return the subject of an object's chunks.
 
     Raises:
-        IntegrityError: the nuid is empty or not safe in a subject. Our own nuids always are safe, so this is
-            a stored meta message that must not be acted upon, never a caller's mistake.
+        IntegrityError: the nuid is empty or not safe in a subject. Our own nuids are always safe, so it comes
+            from a stored meta message that must not be acted upon. It is never a caller's mistake.
     """
     if _NUID.fullmatch(nuid) is None:
         raise IntegrityError(
@@ -189,19 +190,19 @@ def chunk_subject(bucket: str, nuid: str) -> str:
 def check_object_name(
     name: str, bucket: str, *, max_control_line: int = MAX_LINE, reply_length: int = 0
 ) -> str:
-    """Return the text of the object name if it can be used.
+    """Return the object name as plain text if it is valid.
 
-    Any non-empty string that can be written as UTF-8 can, as long as the control line of its meta message
-    stays within what the server reads: longer ones would cost the connection.
+    Every non-empty string that UTF-8 can encode is valid, as long as the control line of its meta message
+    stays within the server's limit: the server closes the connection on a longer one.
 
     Args:
         name: the object's name.
         bucket: the bucket it is for; its length counts.
         max_control_line: the server's limit in bytes.
-        reply_length: bytes of the client's reply subjects; it counts from 80 on.
+        reply_length: bytes of the client's reply subjects; at least 80 are assumed.
 
     Raises:
-        InvalidNameError: empty, not a string, not encodable (lone surrogates), or too long.
+        InvalidNameError: the name is empty, not a string, not encodable (lone surrogates), or too long.
     """
     if not isinstance(name, str):
         raise InvalidNameError(f"an object name is a str, not {type(name).__name__}")

@@ -1,7 +1,7 @@
-"""Ordinary metas, as this library, nats.go and nats-py write them, cut out by regular expressions.
+"""Decode ordinary metas, as this library, nats.go and nats-py write them, by regular expressions.
 
-For listings: it is half the work of :func:`~objstore.format.codec.decode_meta`. A shortcut, no second judge:
-what is not of these shapes to the byte is left to ``decode_meta``, and where both can read it they agree.
+This is for listings: it takes half the time of :func:`~objstore.format.codec.decode_meta`. It is only a
+shortcut: metas that do not match byte for byte are left to ``decode_meta``, and both give the same result.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from objstore.format.digest import PREFIX
 from objstore.format.models import ObjectInfo, plain_info, plain_options
 
 PlainReader = Callable[[bytes, bytes, int, datetime], ObjectInfo | None]
-"""``reader(subject, payload, revision, timestamp)``; ``None``: ask ``decode_meta``."""
+"""``reader(subject, payload, revision, timestamp)``; ``None``: use ``decode_meta``."""
 
 _COUNT = rb"(0|[1-9][0-9]{0,17})"  # within 63 bits
-_TEXT = rb'"[ !#-\[\]-~]{0,255}"'  # printable ASCII without escapes; whose value does not matter
-_NAME = rb'"([^"\\\x00-\x1f]{1,4096})"'  # so the whole message is far below what decode_meta() takes
+_TEXT = rb'"[ !#-\[\]-~]{0,255}"'  # printable ASCII without escapes; the value does not matter
+_NAME = rb'"([^"\\\x00-\x1f]{1,4096})"'  # so the whole message is far below the limit of decode_meta()
 _NUID = rb'"([0-9A-Za-z_-]{0,64})"'
 _DIGEST = rb'"SHA-256=([0-9A-Za-z_-]{43}=)"'
-_SIZE = rb"([1-9][0-9]{0,17})"  # 0 stands for the default
+_SIZE = rb"([1-9][0-9]{0,17})"  # 0 would mean the default
 _COMPACT = (  # this library and nats.go
     rb'\{"name":%b,(?:"options":\{"max_chunk_size":%b\},)?"bucket":%b,"nuid":%b,"size":%b,"mtime":%b,"chunks":%b,'
     rb'"digest":%b\}'
@@ -40,12 +40,12 @@ Match = Callable[[bytes], re.Match[bytes] | None]
 
 @lru_cache(maxsize=1)
 def _shapes() -> tuple[Match, Match]:
-    """Compiled when a listing needs them, which takes longer than to import this module."""
+    """Return the patterns, compiled on first use: that takes longer than the import of this module."""
     return re.compile(_COMPACT).fullmatch, re.compile(_SPACED).fullmatch
 
 
 def plain_reader(bucket: str) -> PlainReader:
-    """Return a reader for the metas of one bucket, whose name is taken as checked."""
+    """Return a reader for the metas of one bucket; the caller has checked its name."""
     compact, spaced = _shapes()
     prefix = f"$O.{bucket}.M.".encode()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from objstore.format import memory
-from objstore.format.memory import HUGE_FROM, PATIENCE, SLOW, STRETCH, BytesTarget, ask_for_huge_pages
+from objstore.format.memory import HUGE_FROM, REGION, SLOW_PAGE, SLOW_REGIONS, BytesTarget, ask_for_huge_pages
 
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 GIVEN = THP.exists() and "[never]" not in THP.read_text("ascii")
@@ -42,18 +42,18 @@ def test_new_memory_is_backed_by_huge_pages() -> None:
 def test_a_system_that_takes_its_time_is_not_asked_again(fast: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(memory, "_madvise", lambda: lambda view: asked.append(len(view)))
-    times = iter([0.0, SLOW / 2] * fast + [0.0, SLOW] * PATIENCE)
-    filled(BytesTarget(8 * STRETCH, lambda: next(times)))
-    assert asked == [STRETCH] * (fast + PATIENCE)
+    times = iter([0.0, SLOW_PAGE / 2] * fast + [0.0, SLOW_PAGE] * SLOW_REGIONS)
+    filled(BytesTarget(8 * REGION, lambda: next(times)))
+    assert asked == [REGION] * (fast + SLOW_REGIONS)
 
 
 @pytest.mark.parametrize(
     ("size", "wanted"),
     [
         (HUGE_FROM - 1, []),
-        (STRETCH, [STRETCH]),
-        (STRETCH + 5, [STRETCH]),
-        (STRETCH + HUGE_FROM, [STRETCH, HUGE_FROM]),
+        (REGION, [REGION]),
+        (REGION + 5, [REGION]),
+        (REGION + HUGE_FROM, [REGION, HUGE_FROM]),
     ],
 )
 def test_stretches(size: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +68,12 @@ def test_stretches(size: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch
 
 def test_what_was_handed_out_is_never_touched() -> None:
     """A payload that lies in a wrong place is moved to a slot that overlaps it."""
-    target = BytesTarget(3 * STRETCH, lambda: 0.0)
-    with target.slot(0, 2 * STRETCH) as slot:
+    target = BytesTarget(3 * REGION, lambda: 0.0)
+    with target.slot(0, 2 * REGION) as slot:
         slot[:] = b"x" * len(slot)
-    target.slot(STRETCH + 1, 1).release()
-    target.slot(2 * STRETCH, 1).release()
-    assert target.getvalue() == b"x" * (2 * STRETCH) + bytes(STRETCH)
+    target.slot(REGION + 1, 1).release()
+    target.slot(2 * REGION, 1).release()
+    assert target.getvalue() == b"x" * (2 * REGION) + bytes(REGION)
 
 
 def test_memory_is_taken_when_it_is_asked_for() -> None:
