@@ -1,1 +1,1 @@
-"""What all share: one bound bucket, how its messages are read, retries, limits, refusals, time to live."""
+"""What all operations share: one bound bucket, message reads, retries, limits, refusals, time to live."""

@@ -1,4 +1,4 @@
-"""What every verb shares: the bucket's stream, reads of meta messages, purges, and error mapping."""
+"""What every verb shares: the bucket's stream, reads of meta messages, purges and error mapping."""
 
 from __future__ import annotations
 
@@ -59,45 +59,45 @@ T = TypeVar("T")
 
 
 BIND_BUDGET = 6.0
-"""Seconds an open is retried without a leader; much shorter than for a bucket known to exist."""
+"""Seconds to retry an open without a leader; much shorter than for a bucket known to exist."""
 
 BIND_PATIENCE = 2.0
-"""Seconds one attempt of an open may take: while a stream changes its leader, nobody answers a request."""
+"""Seconds one attempt of an open may take: while a stream changes its leader, no server responds."""
 
 DIRECT_PATIENCE = 1.0
-"""Seconds a direct read may take before the leader is asked (nats-server 2.9: silence without a stream)."""
+"""Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without a stream)."""
 
 CONFIG_AGE = 1.0
-"""Seconds for which small puts trust what is known of the stream's configuration."""
+"""Seconds for which small puts trust the known configuration of the stream."""
 
 CONFIG_PATIENCE = 1.0
-"""Seconds a put waits for it at most; it is asked for beside the chunks."""
+"""Seconds a put waits for the configuration; it is requested beside the chunks."""
 
 ASK_ABOVE = 1024 * 1024
-"""Bytes above which a put always asks: it can afford that, and has the most chunks to lose."""
+"""Bytes above which a put always requests the configuration: it costs little, and has the most to lose."""
 
 USED_UP = (10002, 10023)
-"""The storage of account or server is used up.
+"""Error codes: the storage of the account or server is used up.
 
-nats-server 2.9 stores such a message and removes it again, and forgets then which message of the subject is
-the newest; nor does it take anything off what is used when messages are purged by subject. Once one of these
-was heard there, chunks are deleted one by one, and what is not found is looked for from the beginning.
+nats-server 2.9 stores such a message and removes it again, and then no longer knows the newest message of the
+subject; it also does not reduce its usage when messages are purged by subject. Once 2.9 has reported one of
+these, chunks are deleted one by one, and a message that is not found is searched for from the beginning.
 """
 PATIENCE = 2.0
-"""Seconds the creation of a consumer may take where another server might be given the next one."""
+"""Seconds the creation of a consumer may take where the next try may reach another server."""
 
 About = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
-"""What a caller says of an object: description, filename, headers, metadata; ``None`` = nothing."""
+"""A caller's metadata of an object: description, filename, headers, metadata; ``None`` = not given."""
 
 NOTHING_SAID: About = (None, None, None, None)
 
 LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4)
-"""Seconds between the looks at what is stored before chunks are called missing: a leader that is not one any
-more answers until it notices."""
+"""Seconds before each check of the stored chunks, until they count as missing: a deposed leader responds
+until it notices."""
 
 
 class Bucket:
-    """One bound bucket. Immutable but for what is learnt about the server."""
+    """One bound bucket. Immutable, except for what it learns about the server."""
 
     __slots__ = (
         "_answered_by",
@@ -130,10 +130,10 @@ class Bucket:
     )
 
     connection: Connection
-    """The one below :attr:`client`."""
+    """The connection of :attr:`client`."""
 
     retry_budget: float
-    """Seconds without progress after which an operation gives up: the client's, or a handle's own."""
+    """Seconds without progress after which an operation gives up: the client's option, or a handle's own."""
 
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
         self.js: JetStreamContext = js
@@ -148,17 +148,17 @@ class Bucket:
         self.ledger: Ledger = Ledger()
         self.miscounts: bool = False
         self.learn(info)
-        # Until a server shows that it has none. An older one hands on a header that says it has.
+        # Until a server shows that it has none. An older server passes on a header that claims the opposite.
         self.batches: bool = not self._older_than(2, 11)
-        self._refused: dict[str, tuple[int, float]] = {}  # ways to read: epoch of the connection, until when
+        self._refused: dict[str, tuple[int, float]] = {}  # way to read: (epoch of the connection, expiry)
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
         self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self._near = self._domain_connected_to()
         self.leader_subject: bytes = js.subject(f"STREAM.MSG.GET.{self.stream}")
-        """The API subject for one message, from the leader."""
+        """The API subject for one message from the leader."""
         self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
-        """The API subject for messages from whoever holds the stream."""
+        """The API subject for messages from any server that holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
         lifeline(self.client)  # now: the server has to have seen it before a put may rely on it
 
@@ -169,7 +169,7 @@ class Bucket:
         return found
 
     def remembered(self, make: Callable[[Bucket], T]) -> T:
-        """What a part of the object store remembers of this handle: made by ``make`` when first asked for."""
+        """Return what a part of the object store keeps for this handle; ``make`` creates it on first use."""
         found: T | None = self._remembered.get(make)
         if found is None:
             found = self._remembered[make] = make(self)
@@ -182,15 +182,15 @@ class Bucket:
 
     @property
     def batches_count(self) -> bool:
-        """Whether the messages of a batch say how many follow: in 2.11 each says one too many."""
+        """Whether the messages of a batch report how many follow: on 2.11 each reports one too many."""
         return not self._older_than(2, 12)
 
     @property
     def patience(self) -> float:
         """Seconds the creation of a consumer may take.
 
-        In a cluster it is given to any server with a replica. One that hangs says nothing, and the next try
-        is given to another one: so there must be time for several.
+        In a cluster any server with a replica may get the request. A server that hangs does not respond, and
+        the next try may reach another server: so there must be time for several tries.
         """
         return min(self.js.timeout, PATIENCE) if self.replicated else self.js.timeout
 
@@ -200,29 +200,29 @@ class Bucket:
         version = server_version(self.client)
         return version is not None and version[:2] < wanted
 
-    # -- whose answers count ----------------------------------------------------------------------
+    # -- which responses count --------------------------------------------------------------------
 
     def own_ack(self, payload: bytes | bytearray | memoryview) -> PubAck:
-        """The acknowledgement of a message to this bucket: of its stream, in its domain.
+        """Parse the acknowledgement of a message to this bucket: from its stream, in its domain.
 
-        Whatever is published to the bucket is acknowledged through here or through a window with
-        :attr:`acks`; see :class:`AckCheck` for the rule. An error other than ``APIError`` says nothing of
-        what became of the message: the bucket's own answer may still be on its way.
+        Every acknowledgement of the bucket passes through here or through a window with :attr:`acks`; see
+        :class:`AckCheck` for the rule. An error other than ``APIError`` does not tell whether the message was
+        stored: the bucket's own acknowledgement may still be on its way.
 
         Raises:
             APIError: the message was refused.
-            WrongStreamError: something else than this bucket has answered.
-            RemoteProtocolError: no acknowledgement at all.
+            WrongStreamError: another stream has responded.
+            RemoteProtocolError: the payload is not an acknowledgement.
         """
         return self.acks.parse(payload)
 
     def elsewhere(self, exc: WrongStreamError, name: str = "", nuid: str = "") -> ForeignBucketError:
-        """The object store's error for an answer that is not this bucket's."""
+        """Return the object store's error for a response that is not this bucket's."""
         left = f"; chunks {nuid} may be left there for its gc()" if nuid else ""
         if exc.stream == self.stream:
             advice = (
-                f"messages to bucket {self.name!r} of {_domain(self.acks.domain)} reach the one of "
-                f"{_domain(exc.domain)}, too: give them different names, or open the one that is meant by "
+                f"messages to bucket {self.name!r} of {_domain(self.acks.domain)} also reach the bucket of "
+                f"{_domain(exc.domain)}: give them different names, or open the right one with "
                 "jetstream(domain=…)"
             )
         else:
@@ -242,24 +242,24 @@ class Bucket:
 
     @property
     def moved(self) -> bool:
-        """Whether the server connected to is of another domain than the one before."""
+        """Whether the current server belongs to another domain than the previous one."""
         return self._domain_connected_to() != self._near and self.connection.session is not None
 
     async def check_same(self, name: str = "") -> None:
-        """Make sure that the bucket that answers now is the one that was opened.
+        """Check that the bucket that responds now is the one that was opened.
 
         Raises:
-            ForeignBucketError: the connection has moved to a server of another domain, with a bucket of its
-                own.
-            BucketNotFoundError: there is none, or it was deleted and made again: it has begun to count anew.
+            ForeignBucketError: the connection has moved to a server of another domain, which has its own
+                bucket of that name.
+            BucketNotFoundError: there is none, or it was recreated: its sequences have started again.
         """
         near = self._domain_connected_to()
         self.learn(info := await self.js.stream_info(self.stream))
         domain = domain_of(info)
         if domain != self.acks.domain:
             raise ForeignBucketError(
-                f"bucket {self.name!r} was opened in {_domain(self.acks.domain)}, and the server connected "
-                f"to now answers for {_domain(domain)}: open it by jetstream(domain=…)",
+                f"bucket {self.name!r} was opened in {_domain(self.acks.domain)}, and the current server "
+                f"answers for {_domain(domain)}: open the bucket with jetstream(domain=…)",
                 bucket=self.name,
                 name=name,
                 stream=self.stream,
@@ -272,20 +272,20 @@ class Bucket:
         self._near = near
 
     def made_anew(self, name: str = "") -> BucketNotFoundError:
-        """The error for a bucket that is not the one opened any more."""
+        """Return the error for a bucket that was recreated since it was opened."""
         return BucketNotFoundError(
             f"bucket {self.name!r} was deleted and created again meanwhile", bucket=self.name, name=name
         )
 
     async def delete_own(self, seq: int, ours: Callable[[StoredMessage], bool]) -> bool:
-        """Delete one message by its sequence, after it was read at the leader and found to be ours.
+        """Delete one message by its sequence, after checking at the leader that it is ours.
 
         Args:
-            seq: where it is said to be.
-            ours: whether what was read there is what the caller has stored.
+            seq: the reported sequence.
+            ours: returns whether the message read there is the one the caller stored.
 
         Returns:
-            False when there is none, or another one: then nothing was deleted.
+            False when there is no message, or another one: then nothing was deleted.
         """
 
         async def attempt() -> bool:
@@ -295,7 +295,7 @@ class Bucket:
             try:
                 await self.js.delete_message(self.stream, seq)
             except APIError:
-                # An earlier attempt whose answer was lost has done it: servers have several codes for that.
+                # Perhaps an earlier attempt did it and its response was lost: several codes report that.
                 if await self._stored(seq) is not None:
                     raise
             return True
@@ -311,17 +311,17 @@ class Bucket:
     # -- meta messages ----------------------------------------------------------------------------
 
     def meta_subject(self, name: str) -> str:
-        """The meta subject of a checked name."""
+        """Return the meta subject of a checked name."""
         return meta_subject(self.name, name)
 
     def check_name(self, name: str) -> str:
-        """The text of a name; one that cannot be stored is refused, before any byte is sent."""
+        """Return the name as plain text; refuse one that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name, reply_length=self.client.reply_length)
 
     def learn(self, info: StreamInfo) -> None:
-        """Take over the stream's configuration as it is now: anybody may change it at any time."""
+        """Update from the stream's current configuration, which may change at any time."""
         raw = info.raw.get("config")
-        limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may be refused
+        limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
         config = info.config
         self.direct: bool = config.allow_direct is True
         mirror = config.mirror
@@ -329,7 +329,7 @@ class Bucket:
         self.max_age: timedelta | None = config.max_age or None
         self.msg_ttl: bool = config.extra.get("allow_msg_ttl") is True
         self.atomic: bool = config.extra.get("allow_atomic") is True
-        # Once and for all: a mirror that has answered may be unknown to the stream's info.
+        # Never reset: the stream's info may not list a mirror that has responded.
         self.replicated = self.replicated or (
             (config.num_replicas or 1) > 1
             or mirror is not None
@@ -338,50 +338,50 @@ class Bucket:
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta: bool = self.direct and not self.replicated
-        # 2.9 forgets a message's overhead when it compares with max_bytes, takes it, and removes the oldest.
+        # 2.9 ignores a message's overhead when it checks max_bytes, stores it, and removes the oldest one.
         rolls = limits.max_bytes and self._older_than(2, 10)
         self.limits: Limits = limits._replace(rolls=True) if rolls else limits
         self._look_after = self.connection.loop.time() + CONFIG_AGE
 
     def look_again(self, size: int | None) -> PendingRequest | None:
-        """Ask for the stream's configuration beside an object's chunks, when what is known of it may be old.
+        """Request the stream's configuration beside an object's chunks, if the known one may be outdated.
 
-        Anybody may change it at any time, and some changes make a stream acknowledge what it does not keep.
-        Large puts always ask, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
+        It may change at any time, and some changes make a stream acknowledge what it does not keep. Large
+        puts always request it, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
         """
         if size is not None and size <= ASK_ABOVE and self.connection.loop.time() < self._look_after:
             return None
         return self.client.start_request(self._info_subject, b"", b"", CONFIG_PATIENCE)
 
     async def looked(self, pending: PendingRequest) -> None:
-        """Take over the answer; where none comes, what was known before has to do."""
+        """Update from the response; without one the previous configuration stays."""
         try:
             answer = loads((await pending.wait()).payload)
             self.learn(StreamInfo.from_json(answer))
         except NatsError:
-            return  # whether the bucket is there, and its leader, the put itself finds out
+            return  # the put itself finds out whether the bucket and its leader exist
 
     @property
     def max_message(self) -> int:
-        """Bytes of the largest message that server and stream take, headers included."""
+        """Bytes of the largest message that server and stream accept, headers included."""
         limit, own = self.client.max_payload, self.limits.message
         return min(limit, own) if own else limit
 
     @property
     def limits_messages(self) -> bool:
-        """Whether it is the stream that limits messages, not the server."""
+        """Whether the stream limits the message size, rather than the server."""
         return 0 < self.limits.message <= self.client.max_payload
 
     def check_chunks(self, chunks: int, name: str) -> None:
-        """Refuse an object of more chunks than the stream keeps on one subject.
+        """Refuse an object with more chunks than the stream keeps on one subject.
 
         Raises:
-            BadBucketError: it has more.
+            BadBucketError: the object has too many chunks.
         """
         most = self.limits.chunks
         if most and chunks > most:
             raise BadBucketError(
-                f"{name!r} has {chunks} chunks or more, and the stream of bucket {self.name!r} keeps "
+                f"{name!r} has at least {chunks} chunks, and the stream of bucket {self.name!r} keeps "
                 f"{most} (max_msgs_per_subject): use a larger chunk_size, or set max_msgs_per_subject to -1",
                 bucket=self.name,
                 name=name,
@@ -390,26 +390,26 @@ class Bucket:
             )
 
     def check_original(self) -> None:
-        """Refuse to change a mirror, before any byte is sent: it listens to nothing.
+        """Refuse to change a mirror, before any byte is sent: it has no subjects.
 
         Raises:
             BucketSealedError: the bucket is a mirror.
         """
         if self.mirror_of is not None:
             raise BucketSealedError(
-                f"bucket {self.name!r} is a mirror of stream {self.mirror_of!r} and read-only: write there",
+                f"bucket {self.name!r} is a read-only mirror of stream {self.mirror_of!r}: write to that one",
                 bucket=self.name,
             )
 
     def check_writable(self) -> None:
-        """Refuse to write where objects cannot be kept, before any byte is sent.
+        """Refuse to write to a bucket that cannot keep objects, before any byte is sent.
 
-        The stream's configuration is known since the bucket was opened, or since a later put; once it is
-        mended, open the bucket again.
+        The stream's configuration is known since the bucket was opened, or since a later put. Once it is
+        corrected, open the bucket again.
 
         Raises:
             BucketSealedError: the bucket is sealed, or a mirror.
-            BadBucketError: the stream's configuration; ``field`` names which part of it.
+            BadBucketError: the stream's configuration prevents writes; ``field`` names the field.
         """
         self.check_original()
         if self.limits.sealed:
@@ -426,10 +426,10 @@ class Bucket:
             )
 
     def template(self, name: str, about: About, options: ObjectMetaOptions) -> ObjectInfo:
-        """The info of an object without content yet, from what a caller says about it.
+        """Return the info of an object without content yet, from the caller's metadata.
 
         Raises:
-            BadObjectMetaError: a value of the wrong type.
+            BadObjectMetaError: a value has the wrong type.
         """
         if about == NOTHING_SAID and options.link is None:
             return plain_info(name, self.name, options, datetime.now(UTC))
@@ -466,13 +466,13 @@ class Bucket:
         revision: int,
         time: datetime,
     ) -> ObjectInfo:
-        """:meth:`decode` for a message that is still in parts."""
+        """Decode a meta message given in parts, as :meth:`decode` does."""
         info = decode_meta(payload, bucket=self.name, subject=subject, revision=revision, timestamp=time)
         expires = expiry(header, time)
         return info if expires is None else replace(info, expires=expires)
 
     def allowed(self, way: str) -> bool:
-        """Whether the user may ask that way, as far as is known; see ``bucket/message_reads.py``."""
+        """Whether the user may read that way, as far as is known; see ``bucket/message_reads.py``."""
         refused = self._refused.get(way) if self._refused else None
         if refused is None:
             return True
@@ -484,7 +484,7 @@ class Bucket:
         return True
 
     def note_refusal(self, exc: PermissionsViolationError) -> bool:
-        """Remember which way was refused, for a while; false when it is about something else."""
+        """Remember a refused way for a while; false when the error refuses something else."""
         way = way_refused(self, exc)
         if way is not None:
             connection = self.connection
@@ -497,21 +497,21 @@ class Bucket:
 
     @property
     def can_batch(self) -> bool:
-        """Whether batches can be asked for: the server has them, and the user may."""
+        """Whether batches can be requested: the server supports them, and the user may."""
         return self.batches and self.allowed(DIRECT)
 
     @property
     def proofs(self) -> tuple[str, ...]:
-        """The ways that prove what is there, to whoever changes something because of it."""
+        """The ways to read a message when the response decides about a change."""
         return PROOFS[:1] if self.replicated else PROOFS
 
     def is_copy(self, header: bytes | None) -> bool:
-        """Whether it was a mirror that has answered a direct get, and not the stream itself.
+        """Whether a mirror has responded to a direct get, and not the stream itself.
 
-        Mirrors may, whoever made them, and on a single server nothing else tells of them. From then on the
-        bucket counts as one with replicas. True as well when that cannot be told: the server appends its
-        lines to those of the message, and a header without an end makes its first one the rest of another.
-        Then the line of that name is the writer's, and the bucket stays what it was.
+        Any mirror may respond, and on a single server nothing else reveals it. From then on the bucket counts
+        as replicated. True also when the header does not tell: the server appends its lines to those of the
+        message, and if a writer's header lacks its end, the server's first line becomes part of the last one.
+        Then the line of that name is the writer's, and the bucket's state does not change.
         """
         if header is None:
             return False
@@ -528,12 +528,12 @@ class Bucket:
         """Ask the leader for the newest message of ``subject``, or the next one after a sequence.
 
         Args:
-            ways: in which else, for readers that change nothing; default: :attr:`proofs`.
+            ways: the allowed ways, for readers that change nothing; default: :attr:`proofs`.
         """
         return MessageRead(self, subject, after=after, ways=ways or self.proofs)
 
     async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
-        """The newest message of ``subject`` from the leader, retried while there is none."""
+        """Return the newest message of ``subject`` from the leader; retried while there is no leader."""
         message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
         if message is None and self.miscounts:
             async with aclosing(self.messages(subject, ways=ways)) as messages:
@@ -542,31 +542,31 @@ class Bucket:
         return message
 
     def start_locating(self, name: str) -> Lookup:
-        """Begin :meth:`locate`, to be finished by :meth:`Lookup.wait` or closed."""
+        """Begin :meth:`locate`; call :meth:`Lookup.wait` or :meth:`Lookup.close`."""
         return Lookup(self, name)
 
     async def locate(
         self, name: str, ways: tuple[str, ...] | None = None
     ) -> tuple[str, StoredMessage | None]:
-        """The newest message of a name at the leader, and its subject, wherever some client has filed it.
+        """Return the newest message of a name at the leader and its subject, whichever client stored it.
 
-        Writers replace what stands there. Where there is none, the subject is this library's.
+        Writers replace this message. If there is none, the subject is this library's.
         """
         return await Lookup(self, name, ways).wait()
 
     async def leader_meta(self, name: str, ways: tuple[str, ...] | None = None) -> ObjectInfo | None:
-        """The newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
+        """Return the newest meta of ``name`` from the leader, delete markers included; ``None`` when none."""
         message = (await self.locate(name, ways))[1]
         return None if message is None else self.decode(message)
 
     async def read_meta(self, name: str) -> ObjectInfo | None:
-        """The newest meta for readers: by direct get where that cannot be stale, else from the leader.
+        """Return the newest meta for readers: by direct get where it cannot be stale, else from the leader.
 
-        A name that is not found is looked up in the encodings other clients use as well. One whose encoding
-        differs in nats.java's alphabet is looked up in all of them, and at the leader: that no message lies
-        under the others only the leader can tell. (Only old clients leave out the padding, and two of three
-        names have some: those are asked for one after the other. What writes here removes what is older
-        elsewhere.)
+        A name that is not found is also looked up in the encodings of other clients. A name whose encoding
+        differs in nats.java's alphabet is looked up in all encodings at the leader: only the leader can tell
+        that the other subjects have no message. (Only old clients leave out the padding, and two of three
+        names have padding: these lookups follow one after the other. Our writers remove older messages under
+        other encodings.)
         """
         own, *others = meta_subjects(self.name, name)
         encoded = own.rpartition(".")[2]
@@ -582,7 +582,7 @@ class Bucket:
         try:
             message = await MessageRead(self, subject, ways=DIRECT_FIRST, timeout=patience).wait()
         except NatsError as exc:
-            # 503: the bucket is gone, its leader is away, or direct get was switched off. The leader tells.
+            # 503: the bucket is gone, has no leader, or has direct get switched off. The leader tells.
             if not retryable(exc) and not isinstance(exc, APIError):
                 raise
             return await self.leader_message(subject, ANY_WAY)
@@ -599,15 +599,15 @@ class Bucket:
         leader: bool = False,
         ways: tuple[str, ...] | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
-        """All stored messages of a subject, in order, by their sequences.
+        """Yield all stored messages of a subject in stream order.
 
-        Read from the stream itself, where that cannot be stale: a consumer might skip some (2.9 does).
+        They are read from the stream itself, where it cannot be stale: a consumer might skip some (2.9 does).
 
         Args:
-            batch: how many are asked for at a time where the stream itself answers, and no replica or mirror.
-            after: only what follows this sequence.
-            leader: one by one from the leader, whatever the bucket allows.
-            ways: as of :meth:`leader_read`.
+            batch: messages per request where the stream itself responds, and no replica or mirror.
+            after: only messages after this sequence.
+            leader: read one by one from the leader, whatever the bucket allows.
+            ways: as for :meth:`leader_read`.
         """
         cursor, size = after, batch
         try:
@@ -619,14 +619,14 @@ class Bucket:
                     async with aclosing(request) as answers:
                         async for message in answers:
                             if message.num_pending is None:
-                                self.batches = False  # one message, and nothing that tells of the rest
+                                self.batches = False  # one message, and no sign of the rest
                                 break
                             if doubtful := self.is_copy(message.header):
                                 break
                             cursor, left = message.seq, message.num_pending
                             yield message
                 except MessageNotFoundError:
-                    break  # unless a mirror says so
+                    break  # the leader decides: this may be a mirror's response
                 except PermissionsViolationError as exc:
                     if not self.note_refusal(exc):
                         raise
@@ -635,8 +635,8 @@ class Bucket:
                         raise
                     doubtful = True
                 if doubtful:
-                    size = 1  # the server sends all that was asked for, and the next one may be alike
-                    # The leader tells what comes next, as soon as there is one; then batches may go on.
+                    size = 1  # the server always sends the whole batch; the next may be from a mirror, too
+                    # The leader returns the next message, once there is a leader; then batches may continue.
                     next_one = await self.first_after(subject, cursor, ways)
                     if next_one is None:
                         return
@@ -653,14 +653,14 @@ class Bucket:
     async def first_after(
         self, subject: str, seq: int, ways: tuple[str, ...] | None = None
     ) -> StoredMessage | None:
-        """The first message of ``subject`` after a sequence from the leader, or ``None``."""
+        """Return the first message of ``subject`` after a sequence from the leader, or ``None``."""
         return await self.retrying(lambda: self.leader_read(subject, after=seq, ways=ways).wait())
 
     async def stored_chunks(self, nuid: str, wanted: int = 1) -> int:
-        """How many chunks of a nuid the leader has.
+        """Return how many chunks of a nuid the leader has.
 
         Args:
-            wanted: so many are believed at once, fewer only from a leader that is one.
+            wanted: accept this count at once; accept a lower one only from a leader with a majority.
         """
         return await count_messages(self, chunk_subject(self.name, nuid), wanted)
 
@@ -670,10 +670,10 @@ class Bucket:
         """Remove the chunks of one nuid: always an exact subject, never a wildcard.
 
         Args:
-            before: only those with smaller sequences.
+            before: remove only chunks with smaller sequences.
 
         Raises:
-            IntegrityError: the nuid must not be used in a subject.
+            IntegrityError: the nuid is not safe in a subject.
         """
         subject = chunk_subject(self.name, nuid)
         try:
@@ -684,29 +684,29 @@ class Bucket:
             raise self.translate(exc) from exc
 
     async def purge_once(self, nuid: str, *, before: int | None = None) -> None:
-        """One request of :meth:`purge_chunks`, for who has to look before each of them."""
+        """Send one request of :meth:`purge_chunks`, for callers that must check before each."""
         await self.js.purge_stream(self.stream, subject=chunk_subject(self.name, nuid), seq=before)
 
     async def _delete_each(self, subject: str, before: int | None) -> None:
-        """Remove messages one by one; what is left then is for the purge.
+        """Remove messages one by one; the purge removes the rest.
 
-        They are all read first: nats-server 2.9 finds no next one of a subject whose first one was deleted.
+        All are read first: nats-server 2.9 finds no next message of a subject after its first was deleted.
         """
         async with aclosing(self.messages(subject)) as messages:
             sequences = [message.seq async for message in messages if before is None or message.seq < before]
-        for seq in sequences:  # what is left after the first is no beginning that an upload could go on from
+        for seq in sequences:  # the first one first: without it, no upload resumes from the remaining chunks
             try:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))
             except APIError:
-                pass  # gone already, or not allowed
+                pass  # already gone, or not allowed
 
     async def shielded(self, coroutine: Coroutine[object, None, T]) -> T:
-        """Run what must be done to its end; a cancellation of the caller is raised, but does not stop it."""
+        """Run a coroutine that must finish: a cancellation of the caller is raised, but does not stop it."""
         task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-cleanup", due=True)
         return await asyncio.shield(task)
 
     async def outlast(self, coroutine: Coroutine[object, None, T], grace: float = 5.0) -> T:
-        """:meth:`shielded`, and a cancelled caller waits ``grace`` seconds for the end of it."""
+        """Run a coroutine as :meth:`shielded` does; a cancelled caller waits up to ``grace`` seconds."""
         task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-outlast", due=True)
         try:
             return await asyncio.shield(task)
@@ -718,7 +718,7 @@ class Bucket:
     # -- errors and retries -----------------------------------------------------------------------
 
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
-        """The object store's error for a JetStream one; others are returned unchanged."""
+        """Return the object store's error for a JetStream error; others are returned unchanged."""
         if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
             self.miscounts = True
         if isinstance(exc, WrongStreamError) and not isinstance(exc, ForeignBucketError):
@@ -726,7 +726,7 @@ class Bucket:
         return translated(exc, self.name, name)
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float | None = None) -> T:
-        """:func:`retrying` with this bucket's errors and budget; never with another one of the same name."""
+        """Retry with this bucket's errors and budget; never on another bucket of the same name."""
 
         async def attempt() -> T:
             if self.moved:
@@ -740,12 +740,12 @@ class Bucket:
             raise error from (exc if error is not exc else None)
 
     async def pause(self, wait: float, deadline: float) -> None:
-        """:func:`pause` for this bucket's client."""
+        """Wait before a retry, see :func:`pause`."""
         await pause(self.client, wait, deadline)
 
 
 def told_in_clear(client: Client) -> bool:
-    """Whether what INFO says came before TLS: anybody may have written it."""
+    """Whether INFO came before TLS, so that an attacker may have written it."""
     session = client.connection.session
     return session is not None and session.info_in_clear
 
@@ -754,7 +754,7 @@ _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9})(?!\d))?", re.AS
 
 
 def server_version(client: Client) -> tuple[int, int, int] | None:
-    """The version of the server connected to; ``None`` when it says none that is one."""
+    """Return the version of the current server; ``None`` when it reports no valid one."""
     found = _VERSION.match(str(client.server_info.get("version", "")))
     if found is None:
         return None
@@ -763,7 +763,7 @@ def server_version(client: Client) -> tuple[int, int, int] | None:
 
 
 def domain_of(info: StreamInfo) -> str | None:
-    """The JetStream domain that holds a stream, as its leader says; ``None`` = none."""
+    """Return the JetStream domain of a stream, as its leader reports it; ``None`` = none."""
     domain = info.raw.get("domain")
     return domain if isinstance(domain, str) and domain else None
 
@@ -773,17 +773,17 @@ def _domain(domain: str | None) -> str:
 
 
 async def bind(js: JetStreamContext, bucket: str) -> Bucket:
-    """Look a bucket's stream up.
+    """Look up a bucket's stream and return the bucket.
 
     Raises:
-        BadBucketError: not a bucket name.
-        BucketNotFoundError: no such bucket.
+        BadBucketError: the name is not valid.
+        BucketNotFoundError: the bucket does not exist.
     """
     return Bucket(js, bucket, await bind_info(js, bucket))
 
 
 async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
-    """What :func:`bind` learns; raises the same."""
+    """Return the stream info that :func:`bind` uses; raises the same errors."""
     name = stream_name(check_bucket(bucket))
     lifeline(js.client)  # its PONG comes before the answer
     try:

@@ -1,8 +1,8 @@
-"""How long an operation goes on without progress: one bound that all its waits and retries share.
+"""How long an operation continues without progress: one bound for all its waits and retries.
 
-Bounds of their own would add up: a window that waits for acknowledgements, the repair after it, each request
-of the repair. So an operation has one budget. Only progress renews it (a chunk acknowledged, or found
-stored), never a mere answer: a server whose disk is full answers questions for ever.
+Separate bounds would add up: a window that waits for acknowledgements, the repair after it, each request of
+the repair. So an operation has one budget. Only progress renews it (a chunk acknowledged, or found stored). A
+mere response does not: a server whose disk is full answers requests for ever.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 PURGE = 10.0
-"""Seconds a failed put tries to purge its chunks; what is left then is for ``gc``."""
+"""Seconds a failed put tries to purge its chunks; ``gc`` removes the rest."""
 
 HURRY = 4.0
-"""Seconds for both, waiting for acknowledgements and purging, when the put was cancelled."""
+"""Seconds to wait for acknowledgements and purge when the put was cancelled."""
 
 SPENT = 2.0
-"""Seconds for both when the put has used up its budget in vain."""
+"""Seconds to wait for acknowledgements and purge when the put has used up its budget."""
 
 LEAST = 1.0
-"""Seconds of the budget that starting over needs at least."""
+"""Seconds of the budget that must be left to start over."""
 
 STALL = 0.75
-"""The part of its budget a put waits for acknowledgements; the rest is for sending again what was lost."""
+"""Share of its budget that a put waits for acknowledgements; the rest is for sending lost chunks again."""
 
 
 class Budget:
-    """The seconds an operation may take without progress, and how much of them is left.
+    """The seconds an operation may take without progress, and how many are left.
 
     Args:
-        seconds: the whole of it; it begins to run at once.
+        seconds: the whole budget; it begins to run at once.
     """
 
     __slots__ = ("_bound", "_loop", "_moved", "seconds")
@@ -43,19 +43,19 @@ class Budget:
         self._bound: asyncio.Timeout | None = None
 
     def progress(self, ago: float = 0.0) -> None:
-        """Something was achieved, ``ago`` seconds before now: the budget runs anew from there."""
+        """Restart the budget from the moment of the progress, ``ago`` seconds before now."""
         self._moved = self._loop.time() - ago
         if self._bound is not None:
             self._bound.reschedule(self.deadline)
 
     @property
     def deadline(self) -> float:
-        """When it is used up, by the loop's clock."""
+        """When the budget is used up, by the loop's clock."""
         return self._moved + self.seconds
 
     @property
     def left(self) -> float:
-        """Seconds left; 0 when it is used up."""
+        """Seconds left; 0 when the budget is used up."""
         return max(0.0, self.deadline - self._loop.time())
 
     @asynccontextmanager

@@ -1,13 +1,13 @@
-"""What a put does so that the stream keeps what it acknowledges.
+"""Checks by which a put makes sure that the stream keeps what it acknowledges.
 
-A stream's configuration may take messages away again (:mod:`objstore.format.limits`). It is known since
-the bucket was opened, and asked for again beside the chunks, since anybody may change it.
+A stream's configuration may remove messages again (:mod:`objstore.format.limits`). The put knows it since
+the bucket was opened, and requests it again beside the chunks, since it may change at any time.
 
 A stream that makes room by removing its oldest messages (``discard: old`` with ``max_bytes`` or
 ``max_msgs``; on nats-server 2.9 any with ``max_bytes``) refuses nothing and drops the chunks of objects that
-were acknowledged before. There every put looks at the room first, and reports the bucket as full where the
-server would not. Puts through one handle count on each other; of several clients that write at once to the
-last bit of room nobody can know before, so each counts its own chunks before it commits.
+were acknowledged before. With such a stream every put checks the free room first, and reports the bucket as
+full where the server would not. Puts through one handle reserve their room. Other clients may fill the last
+bit of room at the same time, so each put counts its own chunks before it commits.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from .bucket import Bucket
 
 STREAM_FULL = 10077
-"""The code with which the server refuses what a stream that discards nothing has no room for."""
+"""The server's error code for a message that a full stream refuses."""
 
 
 class Ledger:
-    """Room of one bucket, shared by what writes to it through one handle.
+    """Free room of one bucket, shared by the writes through one handle.
 
     Attributes:
-        bytes: what is free, and not promised to a write under way.
-        messages: likewise.
+        bytes: free bytes that no running write has reserved.
+        messages: free messages that no running write has reserved.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Ledger:
         self._arrived = [0, 0]
 
     async def look(self, bucket: Bucket) -> None:
-        """Find out what is free now.
+        """Request the current state of the stream and compute what is free.
 
-        What arrived while the answer was under way may be counted in it or not: it is taken off in any case.
+        The response may or may not count what arrived while it was on its way: it is always subtracted.
         """
         arrived = list(self._arrived)
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
@@ -59,11 +59,11 @@ class Ledger:
         self.messages = (limits.max_msgs or unlimited) - info.messages - self._promised[1] - late[1]
 
     def fits(self, size: int, messages: int) -> bool:
-        """Whether there is so much."""
+        """Whether this much is free."""
         return size <= self.bytes and messages <= self.messages
 
     def take(self, size: int, messages: int) -> bool:
-        """Promise so much to a write; false when there is not so much."""
+        """Reserve room for a write; false when there is not enough."""
         if not self.fits(size, messages):
             return False
         self.bytes -= size
@@ -73,7 +73,7 @@ class Ledger:
         return True
 
     def arrive(self, size: int, messages: int) -> None:
-        """What was promised is stored, or will never be."""
+        """End a reservation: the messages are stored, or never will be."""
         self._promised[0] -= size
         self._promised[1] -= messages
         self._arrived[0] += size
@@ -81,21 +81,21 @@ class Ledger:
 
 
 class Guard:
-    """What one put asks of the stream before and after its chunks.
+    """The checks of one put before and after its chunks.
 
     Args:
-        bucket: where.
-        template: what is known of the object before its bytes.
-        size: of the object, ``None`` when it is not known.
+        bucket: the bucket of the put.
+        template: the object's info without its content.
+        size: bytes of the object, ``None`` when unknown.
         chunk_size: bytes of a chunk.
         header: bytes of the headers of a chunk.
 
     Attributes:
-        free: so many chunks need not be asked for with :meth:`admit`.
-        partial: a part of the chunks is stored already.
+        free: number of chunks that may be sent without :meth:`admit`.
+        partial: a part of the chunks is already stored.
 
     Raises:
-        BadBucketError: it has more chunks than the stream keeps.
+        BadBucketError: the object has more chunks than the stream keeps.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class Guard:
         bucket.check_chunks(self._chunks, template.name)
 
     async def begin(self) -> None:
-        """Before the first chunk.
+        """Check the room before the first chunk.
 
         Raises:
-            StoreFullError: there is not so much room; nothing was sent.
+            StoreFullError: there is not enough room; nothing was sent.
         """
         bucket = self._bucket
         self._looking = bucket.look_again(self._size)
@@ -135,11 +135,11 @@ class Guard:
         self._spare = total, messages
 
     def admit(self, chunks: int, size: int) -> None:
-        """Ask for one more chunk of ``size`` bytes after ``chunks`` of them.
+        """Check whether one more chunk of ``size`` bytes may follow the first ``chunks``.
 
         Raises:
-            BadBucketError: the stream does not keep so many.
-            StoreFullError: there is no room; it must not be sent.
+            BadBucketError: the stream does not keep so many chunks.
+            StoreFullError: there is no room; the chunk must not be sent.
         """
         bucket = self._bucket
         bucket.check_chunks(chunks + 1, self._name)
@@ -158,7 +158,7 @@ class Guard:
         self._taken = self._taken[0] + size, self._taken[1] + messages
 
     async def end(self, chunks: int) -> bool:
-        """After the last chunk: whether the chunks have to be counted before the commit.
+        """Finish the checks after the last chunk; return whether to count the chunks before the commit.
 
         Raises:
             BucketSealedError, BadBucketError: the configuration has changed; nothing may be committed.
@@ -169,17 +169,17 @@ class Guard:
         return self._bucket.limits.rolls
 
     def check(self, chunks: int) -> None:
-        """Refuse what the stream, by what is known of it now, does not keep."""
+        """Refuse what the stream does not keep, by its configuration as known now."""
         self._bucket.check_writable()
         self._bucket.check_chunks(chunks, self._name)
 
     def explain(self, stored: int, chunks: int) -> None:
-        """Raise what explains that fewer chunks are stored; nothing when the stream does not."""
+        """Raise the bucket-full error if the stream explains why fewer chunks are stored."""
         if self._bucket.limits.rolls and stored < chunks:
             raise stream_full(self._bucket, self._name)
 
     def close(self) -> None:
-        """Everything admitted is stored, or will never be. Idempotent."""
+        """End the reservation: everything admitted is stored, or never will be. Idempotent."""
         if self._looking is not None:
             self._looking.close()
             self._looking = None
@@ -189,16 +189,16 @@ class Guard:
 
 
 async def check_meta_room(bucket: Bucket, name: str, size: int) -> None:
-    """Refuse a meta message that the stream would take only by removing other objects' messages.
+    """Refuse a meta message that the stream would store only by removing other objects' messages.
 
-    For whatever changes a meta without chunks: one more request where the stream makes room by itself, and
-    nothing elsewhere.
+    Operations that change a meta without chunks call it. It costs one request where the stream removes its
+    oldest messages, and none elsewhere.
 
     Args:
         size: bytes of the message, headers included.
 
     Raises:
-        StoreFullError: there is no room; it must not be sent.
+        StoreFullError: there is no room; the message must not be sent.
     """
     if not bucket.limits.rolls:
         return
@@ -208,7 +208,7 @@ async def check_meta_room(bucket: Bucket, name: str, size: int) -> None:
 
 
 def stream_full(bucket: Bucket, name: str) -> StoreFullError:
-    """The error for what such a stream would take only at the cost of other objects."""
+    """Return the error for a message that such a stream would store only at the cost of other objects."""
     limits = bucket.limits
     held = f"max_bytes {limits.max_bytes}" if limits.max_bytes else f"max_msgs {limits.max_msgs}"
     return StoreFullError(

@@ -1,4 +1,4 @@
-"""The server's time, by its own word."""
+"""The server's time, as the server reports it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from natsproto.jetstream.api.codec import parse_time
 from natsproto.jetstream.api.models import StreamInfo
 
 FIRST = datetime(2010, 1, 1, tzinfo=UTC)
-"""There was no server before. Ages are taken off the time: it must not get beyond what a datetime holds."""
+"""No server existed before. Ages are subtracted from the time, and the result must fit a datetime."""
 
 
 def server_time(stream: StreamInfo) -> datetime:
-    """When the server gave this answer; before nats-server 2.10 it does not say, and our clock has to do."""
+    """Return when the server sent this response; before nats-server 2.10 it does not say: use our clock."""
     told = stream.raw.get("ts")
     try:
         time = parse_time(told)

@@ -1,4 +1,4 @@
-"""One ordered consumer, read to an end that its callback knows: what several ways of reading share."""
+"""One ordered consumer, read to an end that its callback decides; several ways of reading share it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ HEARTBEAT = 1.0
 
 
 class Collector:
-    """An async context manager: :meth:`start`, then :attr:`ended`; the consumer is deleted on the way out.
+    """An async context manager: call :meth:`start`, then await :attr:`ended`; its exit deletes the consumer.
 
-    It ends when :meth:`finish` is called, which ``on_message`` does, and at a heartbeat: what is due has been
-    delivered then. A consumer that cannot go on, or that delivers nothing for as long as the bucket's retry
-    budget, raises from :attr:`ended`.
+    It ends when ``on_message`` calls :meth:`finish`, or at a heartbeat, when all due messages have been
+    delivered. :attr:`ended` raises when the consumer cannot continue, or delivers nothing for as long as the
+    bucket's retry budget.
 
     Args:
-        bucket: whose stream.
+        bucket: the bucket to read.
         subject: a subject or a wildcard.
-        on_message: called with each message; it has to look at :attr:`over` itself.
+        on_message: called with each message; it must check :attr:`over` itself.
         deliver_policy: see :class:`OrderedConsumer`.
         after: begin after this sequence, instead.
         headers_only: deliver no payloads.
@@ -69,11 +69,11 @@ class Collector:
 
     @property
     def over(self) -> bool:
-        """Whether the end has been reached: what still comes is not wanted."""
+        """Whether the end has been reached: ignore later messages."""
         return self.ended.done()
 
     def finish(self) -> None:
-        """This was the last message."""
+        """End the read: this was the last message."""
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -82,11 +82,11 @@ class Collector:
             self.ended.set_exception(exc)
 
     async def start(self) -> ConsumerInfo:
-        """Make the consumer, within the bucket's retry budget; returns what the server says of it."""
+        """Create the consumer, within the bucket's retry budget; return the server's info."""
         return await self._bucket.retrying(self._consumer.start)
 
     async def start_once(self) -> ConsumerInfo:
-        """As :meth:`start`, for who has a budget of their own."""
+        """Create the consumer in one attempt, for callers with their own budget."""
         return await self._consumer.start()
 
     async def __aenter__(self) -> Self:
@@ -97,7 +97,7 @@ class Collector:
     ) -> None:
         self.ended.cancel()
         if not self.ended.cancelled():
-            self.ended.exception()  # or asyncio says that nobody has asked for it
+            self.ended.exception()  # or asyncio logs that it was never retrieved
         try:
             await self._consumer.stop()
         finally:

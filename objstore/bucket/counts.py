@@ -1,6 +1,7 @@
-"""How many messages a subject has, by the word of a server that leads the stream.
+"""Count the messages of a subject at a server that leads the stream.
 
-A leader that was cut off from the others goes on answering until it notices, and lacks what was stored since.
+A leader that is cut off from the others continues to respond until it notices, and lacks what was stored
+since.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from .bucket import Bucket
 
 STEPS_DOWN = 11.0
-"""Seconds after which a leader that hears from no majority is none any more (nats-server: 10)."""
+"""Seconds after which a leader that hears from no majority has stepped down (nats-server: 10)."""
 
 HEARD = 3.0
-"""Seconds since a follower that is one was last heard: an idle stream has a heartbeat each second or two."""
+"""Seconds within which a current follower was heard: an idle stream has a heartbeat every second or two."""
 
 PAUSE = 0.5
-"""Seconds between two questions."""
+"""Seconds between two requests."""
 
 
 async def count_messages(bucket: Bucket, subject: str, wanted: int) -> int:
@@ -42,12 +43,12 @@ def _count(info: dict[str, object], subject: str) -> int:
     subjects = state.get("subjects") if isinstance(state, dict) else None
     count = subjects.get(subject, 0) if isinstance(subjects, dict) else 0
     if not is_number(count):
-        raise RemoteProtocolError("an API answer counts messages with something else than a number")
+        raise RemoteProtocolError("an API response has a message count that is not a number")
     return count
 
 
 def leads(info: dict[str, object]) -> bool:
-    """Whether the answer to ``STREAM.INFO`` shows that a majority has been heard from lately."""
+    """Whether the response to ``STREAM.INFO`` shows that the server heard from a majority recently."""
     cluster = info.get("cluster")
     replicas = cluster.get("replicas") if isinstance(cluster, dict) else None
     if not isinstance(replicas, list):

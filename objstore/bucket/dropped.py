@@ -1,4 +1,4 @@
-"""Readers and writers that nobody refers to any more, and that nobody has closed."""
+"""Clean up after readers and writers that were dropped without being closed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import warnings
 
 
 def end_dropped(owner: object, task: asyncio.Task[object] | None, advice: str) -> None:
-    """End the task of an object that is going away; called by its ``__del__``.
+    """End the task of an object that is being dropped; called by its ``__del__``.
 
-    The task must not refer to the object, or it would never go. It cleans up as if it were cancelled: what it
-    has on the server goes as well. This may run in any thread, and after the loop has ended.
+    The task must not refer to the object, or it would never be dropped. The task is cancelled, so that it
+    also removes what it has on the server. This may run in any thread, and after the loop has ended.
 
     Args:
         owner: the object.
-        task: what runs for it; ``None`` or done = there is nothing to do.
-        advice: what should have been called.
+        task: the object's task; ``None`` or done = there is nothing to do.
+        advice: what the caller should have done.
     """
     if task is None or task.done():
         return

@@ -1,8 +1,8 @@
-"""Where the meta of a name lies.
+"""Find the meta of a name.
 
-Clients file a name under subjects of their own (:func:`objstore.format.naming.meta_subjects`). It is one
-object all the same: of all messages under these subjects the one with the highest sequence says what the name
-is, and the others are what it has replaced. Writers look at all of them before they write, at the leader.
+Clients store a name under different subjects (:func:`objstore.format.naming.meta_subjects`). It is still one
+object: of all messages under these subjects, the one with the highest sequence is the meta of the name; it
+has replaced the others. Writers read all of them at the leader before they write.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Lookup:
-    """The question for a name's newest message, on its way; must be waited for or closed.
+    """The requests for a name's newest message, on their way; call :meth:`wait` or :meth:`close`.
 
-    All subjects are asked at once: it costs one round trip, and for every third name one request.
+    All subjects are requested at once: this takes one round trip, and for every third name one request.
 
     Attributes:
-        subjects: under which the name may be filed; this library's is the first.
+        subjects: the subjects under which the name may be stored; this library's is the first.
         newest: after :meth:`wait`, the subject of the newest message.
         others: after :meth:`wait`, the older messages of the name under other subjects, by subject.
     """
@@ -50,10 +50,10 @@ class Lookup:
             raise
 
     async def wait(self) -> tuple[str, StoredMessage | None]:
-        """The subject and the message; this library's subject and ``None`` when there is none.
+        """Return the subject and the message; this library's subject and ``None`` when there is none.
 
         Raises:
-            NatsError: the leader could not be asked, within the budget for retries.
+            NatsError: the leader could not be asked within the retry budget.
         """
         bucket = self._bucket
         try:
@@ -89,7 +89,7 @@ class Lookup:
         return await self._answers()
 
     def close(self) -> None:
-        """Forget the question. Idempotent."""
+        """Drop the requests. Idempotent."""
         for pending in self._pending:
             pending.close()
         self._pending = []

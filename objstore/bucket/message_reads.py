@@ -1,8 +1,7 @@
-"""One stored message, read in whatever way the user may read.
+"""Read one stored message in any way that the user's permissions allow.
 
-The rights of a NATS user are rights to publish to subjects, and each way to ask for a message has a subject
-of its own. Which ways are refused is known from the first refusal on, and remembered for the bucket: see
-``docs/permissions.md``.
+The permissions of a NATS user are permissions to publish to subjects, and each way to request a message has
+its own subject. The bucket remembers a refused way after its first refusal: see ``docs/permissions.md``.
 """
 
 from __future__ import annotations
@@ -36,42 +35,43 @@ NO_MESSAGE = (
     b'{"type":"io.nats.jetstream.api.v1.stream_msg_get_response",'
     b'"error":{"code":404,"err_code":10037,"description":"no message found"}}'
 )
-"""The leader's answer when there is no message, letter for letter. Any other spelling is decoded as JSON,
-which costs 2.2 µs: 4 % of a put of 1 KiB under a new name, with 32 puts at once."""
+"""The leader's exact response when there is no message. Any other spelling is decoded as JSON, which costs
+2.2 µs: 4 % of a put of 1 KiB under a new name, with 32 puts at once."""
 
 MISSES = 20
-"""Answers of mirrors that lack what the leader has. The server picks who answers each time anew."""
+"""Responses of mirrors that lack what the leader has, before the read fails. The server picks the responder
+for each request."""
 
 LEADER = "STREAM.MSG.GET.{}"
 DIRECT = "DIRECT.GET.{}"
 BY_SUBJECT = "DIRECT.GET.{}.>"
 CONSUMER = "CONSUMER.CREATE.{}.>"
-"""The ways to ask for a message: the API subjects that have to be published to, of a stream."""
+"""The ways to request a message: the API subjects of a stream to publish to."""
 
 ANY_WAY = (LEADER, DIRECT, BY_SUBJECT, CONSUMER)
-"""For readers that want what the leader has; a user who may not ask it gets the next best."""
+"""For reads of the leader's state; a user who may not ask the leader gets the next best."""
 
 DIRECT_FIRST = (DIRECT, BY_SUBJECT, LEADER, CONSUMER)
-"""For readers, where a direct get is as good."""
+"""For reads where a direct get is as good."""
 
 PROOFS = (LEADER, DIRECT, BY_SUBJECT)
-"""For whatever is changed or removed because of the answer, where one server has the stream; where several
-have, only :data:`LEADER` will do. A consumer is no proof: it may leave messages out, as 2.9 does."""
+"""For reads whose response decides about a change or removal, where one server has the stream; where several
+have it, only :data:`LEADER` is safe. A consumer proves nothing: it may skip messages, as on 2.9."""
 
 AT_LEADER = (LEADER,)
-"""For whatever is removed because nothing was found: that may be what a mirror says, too."""
+"""For reads where an absent message causes a removal: a mirror may report it absent, too."""
 
 REFUSED_FOR = 30.0
-"""Seconds after which a way that was refused is tried again: rights may be given without a reconnect."""
+"""Seconds after which a refused way is tried again: permissions may be granted without a reconnect."""
 
 
 def last_of(subject: str) -> bytes:
-    """The request for the newest message of a subject: ``{"last_by_subj": subject}``."""
+    """Return the request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
 
 
 def way_refused(bucket: Bucket, exc: PermissionsViolationError) -> str | None:
-    """Which of the ways it is that the user may not go; ``None`` when it is something else."""
+    """Return the way that this error refuses to the user; ``None`` when it refuses something else."""
     if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
         return None
     rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")
@@ -84,29 +84,29 @@ def way_refused(bucket: Bucket, exc: PermissionsViolationError) -> str | None:
 
 
 def no_way(bucket: Bucket, ways: Iterable[str]) -> PermissionsViolationError:
-    """The error for a user who may go none of them."""
+    """Return the error for a user who may use none of the ways."""
     wanted = [f"{bucket.js.prefix}.{way.format(bucket.stream)}" for way in ways]
     why = " (it has replicas or a mirror, which may be behind)" if bucket.replicated else ""
     return PermissionsViolationError(
-        f"this user may not read messages of bucket {bucket.name!r} for that{why}: it needs one of the "
-        f"rights to publish to {', '.join(wanted)}; see docs/permissions.md",
+        f"this user may not read messages of bucket {bucket.name!r} for this purpose{why}: it needs the "
+        f"permission to publish to one of {', '.join(wanted)}; see docs/permissions.md",
         subject=wanted[0],
         operation="publish",
     )
 
 
 class MessageRead:
-    """A question for one message, on its way; must be waited for or closed.
+    """A request for one message, on its way; call :meth:`wait` or :meth:`close`.
 
     Args:
-        bucket: where.
-        subject: whose newest message, or its next one; may have wildcards.
-        after: the next one after this sequence; ``None`` = the newest.
-        ways: which may be gone, in order.
-        timeout: seconds one of them may take; default: the context's.
+        bucket: the bucket to read from.
+        subject: the subject of the message; may have wildcards.
+        after: read the next message after this sequence; ``None`` = the newest.
+        ways: the allowed ways, in order.
+        timeout: seconds for each way; default: the context's.
 
     Raises:
-        NatsError: it could not be sent.
+        NatsError: the request could not be sent.
     """
 
     __slots__ = ("_after", "_bucket", "_pending", "_subject", "_timeout", "_way", "_ways")
@@ -129,11 +129,11 @@ class MessageRead:
         self._ask()
 
     async def wait(self) -> StoredMessage | None:
-        """The message; ``None`` when there is none.
+        """Return the message; ``None`` when there is none.
 
         Raises:
             PermissionsViolationError: the user may not read it in any way.
-            NatsError: it was not found out.
+            NatsError: the read failed.
         """
         bucket = self._bucket
         misses = 0
@@ -144,7 +144,7 @@ class MessageRead:
                 if self._way is CONSUMER:
                     return self._checked(await self._from_consumer())
                 message = self._checked(await self._direct())
-                # Mirrors answer as well: with what they have, or that there is nothing.
+                # Mirrors respond, too: with what they have, or that there is nothing.
                 doubtful = message is None or bucket.is_copy(message.header)
                 if doubtful and LEADER in self._ways and bucket.allowed(LEADER):
                     self._ask(LEADER)
@@ -152,7 +152,7 @@ class MessageRead:
                     misses += 1
                     if misses == MISSES:
                         raise RequestTimeoutError(
-                            f"only mirrors of bucket {bucket.name!r} answer, and they do not have it yet"
+                            f"only mirrors of bucket {bucket.name!r} answer, and they lack the message so far"
                         )
                     self._ask()
                 else:
@@ -164,12 +164,12 @@ class MessageRead:
                 self._ask()
 
     async def _counted(self) -> bool:
-        """Whether the leader counts messages of the subject: that much everybody may ask it."""
+        """Whether the leader counts messages of the subject: every user may request that."""
         bucket = self._bucket
         return self._after is None and bool(await bucket.js.stream_subjects(bucket.stream, self._subject))
 
     def close(self) -> None:
-        """Forget the question; a late answer is dropped. Idempotent."""
+        """Drop the request; a late response is ignored. Idempotent."""
         if self._pending is not None:
             self._pending.close()
 
@@ -197,7 +197,7 @@ class MessageRead:
         raise no_way(bucket, filter(self._can_tell, self._ways))
 
     def _can_tell(self, way: str) -> bool:
-        """Whether the question can be asked that way at all."""
+        """Whether this way supports the request."""
         if way is LEADER or way is CONSUMER:
             return True
         if way is BY_SUBJECT and (self._after is not None or self._subject.endswith(">")):
@@ -205,7 +205,7 @@ class MessageRead:
         return self._bucket.direct
 
     def _checked(self, message: StoredMessage | None) -> StoredMessage | None:
-        """Refuse an answer to another question: what is removed may depend on it."""
+        """Refuse a response to another request: a removal may depend on it."""
         if message is None:
             return None
         wanted = self._subject
@@ -251,7 +251,7 @@ class MessageRead:
         raise error
 
     async def _from_consumer(self) -> StoredMessage | None:
-        """The first message a consumer delivers, if there is one."""
+        """Return the first message a consumer delivers, if any."""
         bucket, after = self._bucket, self._after
         first: StoredMessage | None = None
 

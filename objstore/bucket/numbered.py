@@ -1,11 +1,11 @@
-"""Chunks of uploads have numbers, so that two processes that send the same upload do not store one twice.
+"""Chunks of uploads have numbers, so that two processes that send the same upload do not store a chunk twice.
 
-A process that was suspended, or killed while its frames were on their way, may store chunks at any time, also
-when another one has gone on with its token. A number is a message id of nuid, first chunk and index, the same
-for every sender: the server acknowledges the second copy as a duplicate of the first and does not store it,
-for as long as it remembers ids (its ``duplicate_window``, two minutes by default). What comes later than that
-is for the sender to notice: see ``write/resumed.py``. No two uploads share a number, in whatever buckets: one
-that collects from several (``sources``) would leave out what it takes for known.
+A process that was suspended, or killed while its frames were on their way, may store chunks at any time, even
+after another process has resumed the upload with its token. A number is a message id made of nuid, first
+chunk and index, the same for every sender: the server acknowledges the second copy as a duplicate and does
+not store it, for as long as it remembers ids (its ``duplicate_window``, two minutes by default). The sender
+has to notice copies that come later: see ``write/resumed.py``. No two uploads share a number, even in
+different buckets: a bucket with ``sources`` would drop the second chunk as a duplicate.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from natsproto.transport import Buffer
 
 GOES_ON = timedelta(hours=12)
-"""An upload to which nothing was added for longer is stored anew."""
+"""An upload can be resumed for this long after its last chunk; later it is sent from the start."""
 
 GONE = GOES_ON + timedelta(hours=1)
-"""Older chunks of an upload may be removed: whoever has gone on with them before that has committed since."""
+"""Chunks of an upload may be removed at this age: a sender that resumed it in time has committed since."""
 
 NUMBER_ROOM = 176
-"""Bytes the header of a numbered chunk takes at most."""
+"""Bytes reserved for the header of a numbered chunk."""
 
 
 def numbered(message: StoredMessage) -> bool:
-    """Whether it is a chunk of an upload: others have no message id."""
+    """Whether the message is a chunk of an upload: other chunks have no message id."""
     return message.header is not None and header_value(message.header, b"Nats-Msg-Id") is not None
 
 
@@ -41,7 +41,7 @@ class NumberedWindow(PublishWindow):
 
     Attributes:
         series: the beginning of the ids.
-        expected: the sequence that the last message of the subject must have, for the next publish alone.
+        expected: the required sequence of the subject's last message, for the next publish only.
     """
 
     __slots__ = ("expected", "series")
@@ -52,7 +52,7 @@ class NumberedWindow(PublishWindow):
         self.expected: int | None = None
 
     async def publish(self, payload: Buffer) -> None:
-        """As :meth:`PublishWindow.publish`."""
+        """Publish as :meth:`PublishWindow.publish` does."""
         condition = b""
         if self.expected is not None:
             condition = b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % self.expected

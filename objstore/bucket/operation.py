@@ -1,4 +1,4 @@
-"""What every verb of the object store is, an operation of its client; and what it may be given to call."""
+"""Each verb of the object store is an operation of its client; checks of the callbacks given to it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from natsproto.aio.client import Client
 
 Progress = Callable[[int, "int | None"], None]
-"""Called with the bytes done so far, and how many there are (``None`` = unknown)."""
+"""Called with the bytes done so far and the total (``None`` = unknown)."""
 
 
 class HasClient(Protocol):
-    """What has operations."""
+    """An object whose methods are operations."""
 
     @property
     def client(self) -> Client: ...
@@ -29,9 +29,9 @@ T = TypeVar("T")
 def operation(
     verb: Callable[Concatenate[Owner, P], Coroutine[object, None, T]],
 ) -> Callable[Concatenate[Owner, P], Coroutine[object, None, T]]:
-    """Mark a method as an operation of ``self.client``: drain() lets it end, close() lets it clean up.
+    """Mark a method as an operation of ``self.client``: drain() lets it finish, close() lets it clean up.
 
-    In another event loop or thread than the client's it is refused at once.
+    A call from another event loop or thread than the client's is refused at once.
     """
 
     @functools.wraps(verb)
@@ -43,19 +43,19 @@ def operation(
 
 
 def gives_awaitables(function: Callable[..., object]) -> bool:
-    """Whether a call must be awaited: ``async def``, also behind wrappers, or an object that is called so."""
+    """Whether a call must be awaited: ``async def``, also behind wrappers, or as an object's ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # its kind is asked for, not whether it is there
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # to see whether it is async, not whether it exists
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def check_callback(what: str, function: object) -> None:
-    """Refuse what would never run: callbacks are called, not awaited.
+    """Refuse a function that would never run: callbacks are called, not awaited.
 
     Raises:
-        TypeError: a coroutine function, or nothing that can be called.
+        TypeError: it is a coroutine function, or not callable.
     """
     if function is None:
         return

@@ -1,4 +1,4 @@
-"""What a server refuses, in the object store's words."""
+"""Translate the server's refusals into the object store's errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from natsproto.jetstream.api.errors import StorageFullError, StreamNotFoundError
 from ..errors import BucketNotFoundError, BucketSealedError, StoreFullError
 
 NO_SPACE = "no space left on device"
-"""In the server's errors on a full disk, where it answers at all."""
+"""Text in the server's errors on a full disk, if it responds at all."""
 
 LIMIT_OF = {
     10077: "the limits of its stream (max_bytes, max_msgs)",
@@ -17,33 +17,33 @@ LIMIT_OF = {
     10047: "the storage that account or server may use",
     10023: "the server's max_file_store or max_memory_store",
 }
-"""Whose limit it is, by the code of the error."""
+"""The limit that was reached, by the code of the error."""
 
 FIELD_OF: dict[int | str, str] = {
     10054: "max_msg_size",
     10111: "allow_rollup_hdrs",
-    10098: "retention",  # a work queue has no readers that take nothing away
+    10098: "retention",  # a work queue allows no reader that leaves the messages in place
     "stream purge not permitted": "deny_purge",
     "message delete not permitted": "deny_delete",
 }
-"""The field of the stream's configuration behind a refusal, by its code or (where that says less) text."""
+"""The field of the stream's configuration behind a refusal, by its code or (where that is unclear) text."""
 
 
 def sealed(bucket: str, name: str = "") -> BucketSealedError:
-    """The error for a bucket that is read-only for good."""
+    """Return the error for a bucket that is read-only for good."""
     return BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket, name=name)
 
 
 def missing(bucket: str) -> BucketNotFoundError:
-    """The error for a bucket that is not there."""
+    """Return the error for a bucket that does not exist."""
     return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
 
 
 def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
-    """The object store's error for a JetStream one; others are returned unchanged.
+    """Return the object store's error for a JetStream error; others are returned unchanged.
 
-    Refusals by the stream's configuration keep their class and name its field: they come only where it was
-    changed after it was looked at.
+    Refusals by the stream's configuration keep their class and name the field: they occur only if it changed
+    after it was checked.
     """
     if isinstance(exc, StreamNotFoundError):
         return missing(bucket)

@@ -1,4 +1,4 @@
-"""Idempotent calls are repeated until they succeed, fail for good, or a budget is used up."""
+"""Repeat idempotent calls until they succeed, fail for good, or use up a budget."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from natsproto.jetstream.api.errors import retryable
 T = TypeVar("T")
 
 RETRY_BUDGET = DEFAULT_RETRY_BUDGET
-"""Seconds without progress that are spent on retries; of a bucket: :attr:`Bucket.retry_budget`."""
+"""Seconds of retries without progress; a bucket has :attr:`Bucket.retry_budget`."""
 
 
 FIRST_ATTEMPT = 5.0
-"""A budget below this bounds the first attempt of a call as well, which a request's own timeout bounds
-otherwise."""
+"""Seconds: a smaller budget also bounds the first attempt of a call. With a larger one the request's own
+timeout does."""
 
 
 async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: float) -> T:
     """Run an idempotent call until it succeeds, fails for good, or ``budget`` seconds are used up.
 
-    The budget bounds the attempts, not only the pauses between them: one that is still under way when it is
-    used up is given up. Without a budget there is one attempt.
+    The budget bounds the attempts, not only the pauses between them: an attempt that is still running at the
+    end is given up. With a budget of 0 there is one attempt.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + budget
     failure: NatsError | None = None
     if budget >= FIRST_ATTEMPT or not budget:
-        # The usual case: what succeeds at once needs no timer.
+        # The usual case: a call that succeeds at once needs no timer.
         try:
             return await call()
         except NatsError as exc:
@@ -64,7 +64,7 @@ async def retrying(client: Client, call: Callable[[], Awaitable[T]], budget: flo
 
 
 async def pause(client: Client, wait: float, deadline: float) -> None:
-    """Wait before a retry, and until there is a connection again."""
+    """Wait before a retry, and until the client is connected again."""
     await asyncio.sleep(wait)
     connection = client.connection
     if connection.session is None:

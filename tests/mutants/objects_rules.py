@@ -370,7 +370,7 @@ MUTANTS = (
     Mutant(
         "missing-by-a-mirror",
         "objstore/bucket/bucket.py",
-        "break  # unless a mirror says so",
+        "break  # the leader decides: this may be a mirror's response",
         "return",
         "nothing is removed because a mirror has nothing",
         "integration/test_objstore_mirrored.py::test_nothing_is_removed_because_a_mirror_does_not_have_it",

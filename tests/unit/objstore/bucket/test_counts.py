@@ -101,5 +101,5 @@ async def test_a_majority_that_stays_away_is_not_waited_for_longer_than_it_takes
 
 
 async def test_a_count_that_is_none() -> None:
-    with pytest.raises(RemoteProtocolError, match="something else than a number"):
+    with pytest.raises(RemoteProtocolError, match="not a number"):
         await count(Asked(answer("many")))
