@@ -1,7 +1,7 @@
 """Every error of the ``objstore`` package, in one tree.
 
-All of them derive from :class:`natsproto.errors.NatsError`; each also has the base from the standard
-library a reader expects::
+All of them derive from :class:`natsproto.errors.NatsError`; each also has the expected base from the standard
+library::
 
     NatsError
     ├── BucketNotFoundError (LookupError)          no such bucket (server code 10059)
@@ -9,19 +9,19 @@ library a reader expects::
     │   └── ObjectDeletedError                     the newest meta message is a delete marker
     ├── BadBucketError (ValueError)                bucket name or configuration refused
     │   └── BucketAlreadyExistsError               exists with another configuration (10058)
-    ├── BadObjectMetaError (ValueError)            metadata, options or chunk size refused before any byte
-    ├── ObjectTooLargeError (ValueError)           more bytes than max_size allows get() to take into memory
+    ├── BadObjectMetaError (ValueError)            metadata, options or chunk size refused
+    ├── ObjectTooLargeError (ValueError)           more bytes than get() may read into memory (max_size)
     ├── ObjectAlreadyExists                        create() or rename() found a live object
     ├── RevisionConflictError                      if_revision lost (10071, 10164); has the current revision
     ├── BucketSealedError                          the bucket is read-only (10109)
     ├── StoreFullError                             a limit of bucket, account or server (10077, 10002 …)
-    ├── LinkError                                  bucket link read as an object, chain, cycle, dangling
-    ├── IntegrityError                             stored bytes or meta are not what they must be
+    ├── LinkError                                  bucket link read as an object, chain, cycle, dangling link
+    ├── IntegrityError                             stored bytes or meta are damaged
     │   ├── DigestMismatchError                    the SHA-256 differs, or cannot be checked
     │   └── MetaDecodeError (ValueError)           in objstore.format.codec: an unreadable meta message
     ├── ObjectChangedError                         replaced or removed while being read
     ├── SourceChangedError (OSError)               a file shrank or grew while put() was reading it
-    ├── OutcomeUnknownError (TimeoutError)         committed or not could not be found out
+    ├── OutcomeUnknownError (TimeoutError)         it is unknown whether the change was committed
     ├── ForeignBucketError (WrongStreamError)      a bucket of that name in another domain answered
     ├── UnsupportedFeatureError                    natsproto's, re-exported
     └── MissingExtraError (ImportError)            natsproto's, re-exported
@@ -78,11 +78,11 @@ __all__ = [
 
 
 class _StoreError(NatsError):
-    """What the errors below share: a message, and the bucket and object name it is about.
+    """Base of the errors below: a message, and the names of the bucket and object it concerns.
 
     Attributes:
-        bucket: the bucket's name, ``""`` when it does not matter or is not known.
-        name: the object's name, ``""`` likewise.
+        bucket: the bucket's name, ``""`` when it does not matter or is unknown.
+        name: the object's name, ``""`` when it does not matter or is unknown.
     """
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "") -> None:
@@ -96,11 +96,11 @@ class BucketNotFoundError(_StoreError, LookupError):
 
 
 class ObjectNotFoundError(_StoreError, LookupError):
-    """No object of that name is in the bucket."""
+    """The bucket has no object of that name."""
 
 
 class ObjectDeletedError(ObjectNotFoundError):
-    """The object was deleted; ``revision`` is the sequence of the delete marker (0 when not known)."""
+    """The object was deleted; ``revision`` is the sequence of the delete marker (0 when unknown)."""
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "", revision: int = 0) -> None:
         super().__init__(message, bucket=bucket, name=name)
@@ -111,8 +111,8 @@ class BadBucketError(_StoreError, ValueError):
     """A bucket name or configuration that cannot be used; refused before any byte is sent.
 
     Attributes:
-        field: the field of the stream's configuration with which objects cannot be kept, ``""`` when it is
-            not about one.
+        field: the field of the stream's configuration that prevents storing objects, ``""`` when the error
+            does not concern one.
         value: that field's value.
     """
 
@@ -133,7 +133,7 @@ class BadObjectMetaError(_StoreError, ValueError):
 
 
 class ObjectTooLargeError(_StoreError, ValueError):
-    """The object has more bytes (``size``) than ``get`` may take (``max_size``), or than memory holds."""
+    """The object has more bytes (``size``) than ``get`` may read (``max_size``), or than memory holds."""
 
     def __init__(
         self, message: str, *, bucket: str = "", name: str = "", size: int = 0, max_size: int = 0
@@ -144,7 +144,7 @@ class ObjectTooLargeError(_StoreError, ValueError):
 
 
 class ObjectAlreadyExists(_StoreError):
-    """A live object has that name already; ``revision`` is its revision (0 when not known)."""
+    """A live object already has that name; ``revision`` is its revision (0 when unknown)."""
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "", revision: int = 0) -> None:
         super().__init__(message, bucket=bucket, name=name)
@@ -155,7 +155,7 @@ class RevisionConflictError(_StoreError):
     """A compare-and-set lost (server codes 10071 and 10164).
 
     Attributes:
-        expected: the revision the caller gave.
+        expected: the caller's revision.
         current: the revision found, or ``None`` when it could not be read.
     """
 
@@ -178,10 +178,10 @@ class BucketSealedError(_StoreError):
 
 
 class StoreFullError(_StoreError):
-    """There is no room: nothing was stored, what was there is as it was.
+    """There is no room: nothing was stored, and nothing was changed.
 
-    ``err_code`` says whose limit it is: 10077 the bucket's own (``max_bytes``), 10002 the account's, 10023
-    the server's, 10028 and 10047 either's when a bucket is created, 0 the disk's.
+    ``err_code`` tells which limit was reached: 10077 the bucket's (``max_bytes``), 10002 the account's, 10023
+    the server's, 10028 or 10047 the account's or server's when a bucket is created, 0 the disk's.
     """
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "", err_code: int = 0) -> None:
@@ -190,10 +190,10 @@ class StoreFullError(_StoreError):
 
 
 class LinkError(_StoreError):
-    """A link that cannot be followed or made.
+    """A link that cannot be followed or created.
 
     Attributes:
-        target_bucket: the bucket the link points to, ``""`` when not known.
+        target_bucket: the bucket the link points to, ``""`` when unknown.
         target_name: the object it points to, ``None`` for a bucket link.
     """
 
@@ -212,14 +212,14 @@ class LinkError(_StoreError):
 
 
 class IntegrityError(_StoreError):
-    """What is stored is not what the meta message says: missing, short or extra chunks, an unsafe nuid …"""
+    """The stored chunks do not match the meta message: missing, short or extra chunks, an unsafe nuid …"""
 
 
 class DigestMismatchError(IntegrityError):
-    """The SHA-256 of the bytes is not the recorded one, or the recorded one cannot be understood.
+    """The SHA-256 of the bytes differs from the recorded digest, or the recorded digest is unreadable.
 
     Attributes:
-        expected: the recorded digest, ``"SHA-256=<hex>"`` (as recorded when it could not be understood).
+        expected: the recorded digest, ``"SHA-256=<hex>"`` (unchanged when it is unreadable).
         actual: the digest of the bytes received, ``""`` when it was not computed.
     """
 
@@ -236,13 +236,13 @@ class ObjectChangedError(_StoreError):
 
 
 class SourceChangedError(_StoreError, OSError):
-    """The file that was to be stored shrank or grew while it was read; the previous object stands."""
+    """The source file shrank or grew while it was read; the previous object remains."""
 
 
 class OutcomeUnknownError(_StoreError, TimeoutError):
-    """Whether the change was committed could not be found out within the bound.
+    """It could not be determined in time whether the change was committed.
 
-    ``nuid`` names the chunks that may or may not be referenced now; nothing was purged.
+    ``nuid`` identifies the chunks, which may or may not be referenced now; nothing was purged.
     """
 
     def __init__(self, message: str, *, bucket: str = "", name: str = "", nuid: str = "") -> None:
@@ -251,17 +251,17 @@ class OutcomeUnknownError(_StoreError, TimeoutError):
 
 
 class ForeignBucketError(_StoreError, WrongStreamError):
-    """Something else than the bucket that was opened has answered: mostly one of that name in another domain.
+    """Another stream than the opened bucket's has answered: mostly a bucket of that name in another domain.
 
-    Where a hub and a leaf node each have a bucket of one name, every message reaches both: nothing was
+    If a hub and a leaf node each have a bucket of the same name, every message reaches both: nothing was
     committed here, but chunks may have been stored there as well (``gc`` of that bucket removes them). Give
-    the buckets different names; or open the one that is meant by ``jetstream(domain=…)``.
+    the buckets different names, or open the right one with ``jetstream(domain=…)``.
 
     Attributes:
         stream: the stream that answered.
-        domain: its domain, ``None`` when it names none.
-        expected_stream: the stream of the bucket that was opened.
-        expected_domain: the domain of that one, ``None`` when it has none.
+        domain: its domain, ``None`` when it reports none.
+        expected_stream: the stream of the opened bucket.
+        expected_domain: the domain of the opened bucket, ``None`` when it has none.
     """
 
     def __init__(
@@ -302,10 +302,10 @@ def exit_code(exc: BaseException) -> int:
     """Return the exit code with which the ``objstore`` command reports an error.
 
     Args:
-        exc: what was raised.
+        exc: the exception.
 
     Returns:
-        2 unusable arguments, 3 not found, 4 conflict, sealed or full, 5 connection or time, 6 credentials
+        2 invalid arguments, 3 not found, 4 conflict, sealed or full, 5 connection or timeout, 6 credentials
         or permissions, 7 integrity, 130 interrupted, 1 everything else (foreign exceptions included).
     """
     for classes, code in _EXIT_CODES:

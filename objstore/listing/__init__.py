@@ -1,1 +1,1 @@
-"""All metas of a bucket: listed, page by page, watched."""
+"""All metas of a bucket: listed, iterated page by page, watched."""

@@ -1,8 +1,8 @@
-"""Listing: the newest meta of every name, what was acknowledged before the call included.
+"""List the newest meta of every name, including everything acknowledged before the call.
 
-One ordered consumer reads them. In a cluster it lives on any server that has a replica, and what that one has
-not got yet, it can neither tell of nor know. So the leader has the last word: a listing ends where that has
-nothing more, and it has to get at least as far as the leader had got at the start.
+One ordered consumer reads them. In a cluster it may run on any server with a replica, and it does not know
+which messages that server still lacks. So the leader decides: a listing ends when the leader has nothing
+more, and it must reach at least the leader's last meta at the start.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
 
 OnInvalid = Callable[[InvalidMeta], None]
-"""Called with each meta message that cannot be read; the listing goes on."""
+"""Called with each meta message that cannot be read; the listing continues."""
 
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
 PROOF = 100
-"""Metas that are read one by one from the leader before a consumer is tried for the rest."""
+"""Metas that are read one by one from the leader before a consumer reads the rest."""
 
 AT_ONCE = 64
-"""Reads of single metas that are under way at once."""
+"""Reads of single metas in flight at once."""
 
 PAGE = 100_000
 """Subjects that the server puts on one page."""
 
 LONGEST = 4096
-"""Bytes of a subject: the longest line a server takes of a client, unless it is configured otherwise."""
+"""Bytes of the longest subject: the longest line a server accepts from a client by default."""
 
 CATCH_UPS = 10
-"""How often a reading of all metas goes on to what was stored meanwhile."""
+"""Times that a read of all metas continues with what was stored meanwhile."""
 
 
 def warn_invalid(invalid: InvalidMeta) -> None:
-    """The default for metas that cannot be read: one WARNING, and on to the next."""
+    """Log one WARNING for a meta that cannot be read: the default of ``on_invalid``."""
     log.warning(
         "a meta message on %s (revision %d) is skipped: %s",
         brief(invalid.subject),
@@ -65,7 +65,7 @@ def warn_invalid(invalid: InvalidMeta) -> None:
 
 
 def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:
-    """Call ``on_invalid``; what it raises is logged."""
+    """Call ``on_invalid``; log what it raises."""
     try:
         on_invalid(invalid)
     except Exception:
@@ -73,7 +73,7 @@ def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:
 
 
 def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
-    """Return what decodes a delivered meta, or reports it and returns ``None``."""
+    """Return a function that decodes a delivered meta, or reports it and returns ``None``."""
     plain = plain_reader(bucket.name)
 
     def read(msg: WireMsg, delivery: Delivery) -> ObjectInfo | None:
@@ -96,7 +96,7 @@ def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
 
 
 def read_stored(bucket: Bucket, message: StoredMessage, on_invalid: OnInvalid) -> ObjectInfo | None:
-    """As :func:`meta_reader`, for a message that was asked for."""
+    """Decode a requested meta message, or report it and return ``None``."""
     try:
         return bucket.decode(message)
     except MetaDecodeError as exc:
@@ -106,10 +106,10 @@ def read_stored(bucket: Bucket, message: StoredMessage, on_invalid: OnInvalid) -
 
 
 class Goal:
-    """The newest meta at the leader: what a replica must have got to, to have what was acknowledged before.
+    """The newest meta at the leader: a replica that has it has everything acknowledged before.
 
-    Asked for at once, waited for when the consumer has come to its end. Without replicas there is nobody to
-    ask, and nothing to prove.
+    It is requested at once, and awaited when the consumer has reached its end. Without replicas nothing is
+    requested.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -125,7 +125,7 @@ class Goal:
                     raise
 
     async def reached(self, seq: int) -> bool:
-        """Whether everything up to the goal has been seen by who has seen all up to ``seq``."""
+        """Whether a reader that has seen everything up to ``seq`` has reached the goal."""
         if self._seq is None:
             self._seq = await self._ask()
         return seq >= self._seq
@@ -135,28 +135,28 @@ class Goal:
         return 0 if message is None else message.seq
 
     def close(self) -> None:
-        """Forget the request."""
+        """Drop the request."""
         if self._pending is not None:
             self._pending.close()
 
 
 class _Found:
-    """The newest metas, as far as they have been read."""
+    """The newest metas read so far."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.metas: dict[bytes, ObjectInfo] = {}
-        self.cursor = 0  # what was there up to here, when it was read, has been seen
+        self.cursor = 0  # everything up to here, at the time of the read, has been seen
         self.ordered = True
         self._bucket = bucket
         self._invalid: dict[str, InvalidMeta] = {}  # the newest of each subject
         self._read = meta_reader(bucket, self._note_invalid)
 
     def _note_invalid(self, invalid: InvalidMeta) -> None:
-        self._invalid.pop(invalid.subject, None)  # to the end: they are reported in stream order
+        self._invalid.pop(invalid.subject, None)  # moves it to the end: reports are in stream order
         self._invalid[invalid.subject] = invalid
 
     def delivered(self, msg: WireMsg, delivery: Delivery) -> None:
-        """Take a meta of a consumer."""
+        """Add a meta delivered by a consumer."""
         info = self._read(msg, delivery)
         self.cursor = delivery.stream_seq
         self.metas.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
@@ -164,7 +164,7 @@ class _Found:
             self.metas[msg.subject] = info
 
     def stored(self, message: StoredMessage) -> None:
-        """Take a meta that was asked for."""
+        """Add a requested meta."""
         info = read_stored(self._bucket, message, self._note_invalid)
         subject = message.subject.encode("utf-8", "surrogateescape")
         self.cursor = max(self.cursor, message.seq)
@@ -173,19 +173,19 @@ class _Found:
             self.metas[subject] = info
 
     def subjects(self) -> set[str]:
-        """Where a meta was read, or could not be."""
+        """Return the subjects whose meta was read, or could not be read."""
         read = {subject.decode("utf-8", "surrogateescape") for subject in self.metas}
         return read.union(self._invalid)
 
     def result(self, on_invalid: OnInvalid | None) -> list[ObjectInfo]:
-        """What was found; metas that cannot be read are reported, unless there is a newer one."""
+        """Return what was found; report unreadable metas, unless a newer one exists."""
         for each in self._invalid.values():
             if each.subject.encode("utf-8", "surrogateescape") not in self.metas:
                 report_invalid(on_invalid or warn_invalid, each)
         infos = list(self.metas.values())
         if not self.ordered:
             infos.sort(key=lambda info: info.revision)
-        # Other clients file a name under subjects of their own: it is one object, and the newest meta is it.
+        # Other clients store a name under other subjects: it is one object, and the newest meta counts.
         by_name = {info.name: info for info in infos}
         if len(by_name) == len(infos):
             return infos
@@ -193,11 +193,11 @@ class _Found:
 
 
 async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
-    """The newest meta of every name, delete markers included, in stream order.
+    """Return the newest meta of every name, delete markers included, in stream order.
 
     Raises:
         BucketNotFoundError: the bucket is gone.
-        NatsError: it could not be read to its end within the retry budget.
+        NatsError: the metas could not be read to the end within the retry budget.
     """
     found = _Found(bucket)
     try:
@@ -219,11 +219,11 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
 
 
 async def _read_on(bucket: Bucket, found: _Found) -> None:
-    """Rounds of a consumer and a look at the leader, until that has nothing more.
+    """Read rounds of a consumer followed by a read at the leader, until the leader has nothing more.
 
-    Other writers may be as fast as we are. So when the goal has been reached, the leader is asked what names
-    there are, and for those that are still lacking: they were replaced behind our back. One that was read
-    from a server that is behind may have been replaced before the call: then all of them are asked for.
+    Other writers may be as fast as we are. So once the goal is reached, the leader is asked for all names,
+    and for the metas that are still missing: they were replaced meanwhile. If a server was behind, a meta
+    read from it may have been replaced before the call: then the metas of all names are requested.
     """
     goal = Goal(bucket)
     behind = False
@@ -247,7 +247,7 @@ async def _read_on(bucket: Bucket, found: _Found) -> None:
 
 
 async def _take(found: _Found, goal: Goal, messages: AsyncGenerator[StoredMessage, None]) -> None:
-    """Read one by one up to the goal, unless it is far away: a consumer is faster then."""
+    """Read one by one up to the goal, unless it is far away: then a consumer is faster."""
     count = 0
     async with aclosing(messages):
         async for message in messages:
@@ -258,25 +258,25 @@ async def _take(found: _Found, goal: Goal, messages: AsyncGenerator[StoredMessag
 
 
 async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
-    """Read with one consumer what its server has after the cursor; returns what the leader has after that.
+    """Read with one consumer what its server has after the cursor; return the leader's next message then.
 
-    What a consumer says is left is no proof, not even at the leader: it miscounts when metas are replaced
-    meanwhile. That proof costs no time: it comes along with the answer to the deletion of the consumer.
+    A consumer's count of pending messages proves nothing, not even at the leader: it is wrong when metas are
+    replaced meanwhile. The leader's response costs no time: it arrives during the deletion of the consumer.
     """
     received = 0
-    expected = -1  # what comes beyond was stored meanwhile, and may go on for as long as others write
+    expected = -1  # later metas were stored meanwhile, and may come for as long as others write
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
         nonlocal received
         if reading.over:
-            return  # the leader is asked for what follows
+            return  # the leader returns what follows
         received += 1
         found.delivered(msg, delivery)
         if delivery.num_pending == 0 or received == expected:
             reading.finish()
 
-    # Roll-up leaves one meta a name anyway, but for mirrors: "all" spares the server the search for the last
-    # ones before it begins, 15 ms for 10 000 names. Consumers of 2.9 lose less by the other way.
+    # Roll-up leaves one meta per name anyway, except in mirrors: "all" spares the server its initial search
+    # for the last ones, 15 ms for 10 000 names. Consumers of 2.9 skip fewer with "last_per_subject".
     policy = "last_per_subject" if bucket.replicated or bucket.skips_live else "all"
     proof: MessageRead | None = None
     try:
@@ -286,7 +286,7 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
             expected = (await reading.start()).num_pending
             if received >= expected:
                 reading.finish()
-            await reading.ended  # metas that were replaced or removed meanwhile are not delivered
+            await reading.ended  # metas replaced or removed meanwhile are not delivered
             proof = following(bucket, found.cursor)
         return await finish_following(bucket, found.cursor, proof)
     finally:
@@ -305,7 +305,7 @@ def following(bucket: Bucket, seq: int) -> MessageRead | None:
 
 
 async def finish_following(bucket: Bucket, seq: int, pending: MessageRead | None) -> StoredMessage | None:
-    """The answer to :func:`following`; asked for again where that may help."""
+    """Return the response to :func:`following`; request it again where that may help."""
     if pending is not None:
         try:
             return await pending.wait()
@@ -316,21 +316,20 @@ async def finish_following(bucket: Bucket, seq: int, pending: MessageRead | None
 
 
 async def meta_subjects(bucket: Bucket) -> dict[str, int] | None:
-    """The subjects of all metas, from the leader; ``None`` when that is more than a message may hold."""
+    """Return the subjects of all metas, from the leader; ``None`` when they do not fit into one message."""
     return await subjects_at_once(bucket, all_meta_subject(bucket.name))
 
 
 async def subjects_at_once(bucket: Bucket, subject: str, *, look: bool = False) -> dict[str, int] | None:
-    """Subjects and their counts, from the leader; ``None`` when that is more than a message may hold.
+    """Return subjects and their counts, from the leader; ``None`` when they do not fit into one message.
 
-    The server ends the connection that it cannot send a page to, and with it all else that is under way
-    there. That happens once a call, unless the server needs longer for the page than a request may take: then
-    it is asked again.
+    If the server cannot send a page, it closes the connection, and with it everything else in flight there.
+    That happens once per call, or again if the server takes longer for the page than the request's timeout.
 
     Args:
-        bucket: where.
-        subject: with wildcards.
-        look: see first whether it would happen, by what is stored: for the price of a round trip.
+        bucket: the bucket to read.
+        subject: a subject with wildcards.
+        look: estimate first from the stream's info whether the page fits; costs one round trip.
     """
     try:
         return await bucket.retrying(lambda: _subjects(bucket, subject, look))
@@ -339,7 +338,7 @@ async def subjects_at_once(bucket: Bucket, subject: str, *, look: bool = False) 
 
 
 class _TooMany(NatsError):
-    """The answer was not to be had in one piece."""
+    """The response does not fit into one message."""
 
 
 async def _subjects(bucket: Bucket, subject: str, look: bool) -> dict[str, int]:
@@ -348,24 +347,24 @@ async def _subjects(bucket: Bucket, subject: str, look: bool) -> dict[str, int]:
     try:
         return await bucket.js.stream_subjects(bucket.stream, subject)
     except (RemoteProtocolError, StaleConnectionError) as exc:
-        # A page of 100 000 long names ends the connection; whatever else did, there are other ways to read.
+        # A page of 100 000 long names ends the connection. Whatever the cause, there are other ways to read.
         raise _TooMany(str(exc)) from exc
 
 
 def _fit(info: StreamInfo) -> bool:
     """Whether a page of the subjects is likely to fit into one message.
 
-    Subjects are part of what is stored. Where that is much more than they can take, it is mostly content.
+    The stored bytes include the subjects. If they are far more than the subjects can take, most are content.
     """
     longest = min(info.num_subjects, PAGE) * LONGEST
     return min(longest, info.bytes) < MAX_DOCUMENT or info.bytes > 2 * LONGEST * info.num_subjects
 
 
 async def _read_old(bucket: Bucket, found: _Found) -> None:
-    """The same for servers whose consumers skip messages when a meta is replaced meanwhile.
+    """Read from servers whose consumers skip messages when a meta is replaced meanwhile.
 
-    Where the consumer's server is the leader, what it tells is no older than the call, only some may be
-    lacking. Elsewhere it proves nothing.
+    Where the consumer's server is the leader, the delivered metas are current, but some may be missing.
+    Elsewhere a delivery proves nothing.
     """
     if not bucket.replicated:
         await _round(bucket, found)
@@ -373,7 +372,7 @@ async def _read_old(bucket: Bucket, found: _Found) -> None:
 
 
 async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
-    """Read from the leader, name by name, what is not among the subjects seen."""
+    """Read the metas of all subjects not in ``seen`` from the leader, name by name."""
     found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
@@ -392,8 +391,8 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
                     gone.append(subject)
                 else:
                     found.stored(answer)
-        # Purged meanwhile, or asked of a leader that has not caught up; and nats-server 2.9, once killed, may
-        # have forgotten for good which message of a subject is the newest.
+        # Purged meanwhile, or the leader has not caught up; and nats-server 2.9, once killed, may have lost
+        # for good which message of a subject is the newest.
         subjects = (await meta_subjects(bucket) if gone else None) or {}
         lacking = [subject for subject in gone if subject in subjects]
         if lacking:
@@ -407,15 +406,15 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
 async def metas_so_far(
     bucket: Bucket, batch: int = 256, *, after: int = 0, ways: tuple[str, ...] | None = None
 ) -> AsyncGenerator[StoredMessage, None]:
-    """All metas in stream order, as :meth:`Bucket.messages`, but with an end while others write.
+    """Yield all metas in stream order, as :meth:`Bucket.messages` does, but end even while others write.
 
-    Somebody who replaces one meta again and again is always ahead of us. Yet the end that the stream had at
-    the beginning is not enough: what was replaced meanwhile lies beyond, and old chunks may depend on it. So
-    the leader is asked for the end once more, :data:`CATCH_UPS` times. The oldest that is left comes first.
+    A writer that replaces one meta again and again is always ahead of us. Yet the initial end of the stream
+    is not enough: metas replaced meanwhile lie beyond it, and old chunks may depend on them. So the leader is
+    asked for the end again, up to :data:`CATCH_UPS` times. The oldest remaining meta comes first.
 
     Raises:
-        ObjectChangedError: it was not reached: a meta may have been replaced in each of these rounds, before
-            its turn came.
+        ObjectChangedError: the end was not reached: a meta may have been replaced in each of these rounds
+            before its turn came.
     """
     rounds = CATCH_UPS
     last = await _last_seq(bucket)
@@ -447,14 +446,14 @@ _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
 
 
 def is_text(subject: str) -> bool:
-    """Whether a subject can be asked for. One of other bytes is no name's: JSON cannot hold it."""
+    """Whether a subject can be requested. JSON cannot hold other bytes, so they encode no name."""
     return subject.isascii() or _NO_TEXT.search(subject) is None
 
 
 async def each_newest(
     bucket: Bucket, subjects: list[str], at_once: int = AT_ONCE, ways: tuple[str, ...] = ANY_WAY
 ) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
-    """The newest messages of many subjects from the leader, several asked for at a time."""
+    """Yield the newest messages of many subjects from the leader, with several requests in flight."""
     for at in range(0, len(subjects), at_once):
         part = list(filter(is_text, subjects[at : at + at_once]))
         pending: list[MessageRead] = []
@@ -482,7 +481,7 @@ async def each_newest(
 async def _finish(
     bucket: Bucket, subject: str, pending: MessageRead | None, ways: tuple[str, ...] = ANY_WAY
 ) -> StoredMessage | None:
-    """The answer to a leader read that was begun; asked for again where that may help."""
+    """Return the response to a started leader read; request it again where that may help."""
     if pending is not None:
         try:
             return await pending.wait()

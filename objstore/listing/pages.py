@@ -1,4 +1,4 @@
-"""Enumerating a bucket: names without reading metas, metas one after the other, directories."""
+"""Enumerate a bucket: names without reading metas, metas page by page, directories."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
 
 PAGE_BYTES = 8 * 1024 * 1024
-"""Bytes of a page, unless it is a single meta: what an iteration holds in memory."""
+"""Bytes that a page, and so an iteration, holds in memory; a single meta may be larger."""
 
 PAGE = 500
 """Metas fetched at a time."""
 
 FIRST_PAGE = 8
-"""Metas fetched before it is known how large they are."""
+"""Metas fetched while their size is unknown."""
 
 WHOLE = 10_000
-"""So many names of a bucket with replicas are read before the first one is told of. Of a larger one, a name
-that was replaced just before the call may be told of twice: as it was, and as it is."""
+"""Names up to which a bucket with replicas is read whole before the first result. In a larger bucket, a name
+that was replaced just before the call may be returned twice: in its old and in its new state."""
 
 ROUNDS = 10
-"""How often what was changed meanwhile is read as well. A name is told of unless it is changed in each of
-them, in the moment between; without a bound an iteration would last as long as others write."""
+"""Rounds in which concurrent changes are read, too. A name is returned unless it changes in each round
+between two reads. Without a bound an iteration would last as long as others write."""
 
 FEW_ROUNDS = 2
-"""The same where all names are known, and one server has all metas: what is lacking then is asked for."""
+"""Rounds where all names are known and one server has all metas: missing names are then requested."""
 
 IDLE = 10_000_000_000
-"""Nanoseconds a page may be looked at before the server forgets the consumer; then another one goes on."""
+"""Nanoseconds between two pages after which the server removes the consumer; then a new one continues."""
 
 START = 2.0
-"""Seconds a consumer may take to become known to the server we are connected to."""
+"""Seconds a new consumer may take to become known to the current server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class DirListing:
     """One level of names.
 
     Attributes:
-        prefixes: what goes on below, each up to and including the delimiter, sorted.
+        prefixes: the levels below, each up to and including the delimiter, sorted.
         objects: the objects of this level, sorted by name.
     """
 
@@ -87,7 +87,7 @@ class DirListing:
 
 
 async def names(bucket: Bucket, prefix: str, *, live: bool) -> list[str]:
-    """Every name with a meta message, sorted; see :meth:`ObjectStore.names`."""
+    """Return every name with a meta message, sorted; see :meth:`ObjectStore.names`."""
     subjects = None if live else await meta_subjects(bucket)
     if subjects is None:
         found = {
@@ -103,14 +103,14 @@ async def names(bucket: Bucket, prefix: str, *, live: bool) -> list[str]:
 async def iterate(
     bucket: Bucket, prefix: str, *, include_deleted: bool, on_invalid: OnInvalid | None
 ) -> AsyncGenerator[ObjectInfo, None]:
-    """The newest meta of every name, a page at a time; see :meth:`ObjectStore.iter`."""
+    """Yield the newest meta of every name, read page by page; see :meth:`ObjectStore.iter`."""
 
     def wanted(info: ObjectInfo | None) -> bool:
         return info is not None and info.name.startswith(prefix) and (include_deleted or not info.deleted)
 
     subjects = await meta_subjects(bucket)
-    # Consumers of old servers lose their place when a meta is replaced meanwhile; and one whose server is
-    # behind tells of what was replaced before the call, which nobody can take back: read all at once.
+    # Consumers of old servers skip messages when a meta is replaced meanwhile. A consumer whose server is
+    # behind delivers metas that were replaced before the call. In both cases read all metas first.
     whole = bucket.skips_live or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
     if not whole:
         told = False
@@ -135,7 +135,7 @@ async def _paged(
     subjects: dict[str, int] | None,
     on_invalid: OnInvalid | None,
 ) -> AsyncGenerator[ObjectInfo, None]:
-    """:func:`iterate` by one consumer after the other."""
+    """Iterate page by page, with one consumer after the other; see :func:`iterate`."""
     report = on_invalid or warn_invalid
     read = meta_reader(bucket, report)
     several = _filed_twice(subjects or {})
@@ -156,12 +156,12 @@ async def _paged(
                 newer = await _newer(bucket, page) if pages.resumed else {}
                 for msg in page:
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
-                        continue  # comes later
+                        continue  # the newer one comes later
                     lacking.discard(msg.subject)
                     found = read(msg.frame, msg.metadata)
                     if found is not None and wanted(found) and await newest(found):
                         yield found
-            # As for a list (see metas.py) the leader has the last word; it comes along with the deletion.
+            # As for a list (see metas.py) the leader decides; its response comes during the deletion.
             proof = following(bucket, pages.cursor)
             try:
                 await bucket.shielded(pages.close())
@@ -185,7 +185,7 @@ async def _paged(
                     rounds -= 1
                     break
                 message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor, ANY_WAY)
-        # Nothing in what a consumer delivers tells of what it has left out.
+        # A consumer gives no sign of the messages it has skipped.
         async with aclosing(each_newest(bucket, list(lacking))) as answers:
             async for _, message in answers:
                 found = None if message is None else read_stored(bucket, message, report)
@@ -196,27 +196,27 @@ async def _paged(
         raise error from (exc if error is not exc else None)
     finally:
         goal.close()
-        # Also when cancelled: the server would keep the consumer for minutes.
+        # Also when cancelled: else the server would keep the consumer for minutes.
         await bucket.shielded(pages.close())
 
 
 async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:
-    """Where the newest meta of each subject of a page lies, as the leader has it.
+    """Return the sequence of the newest meta of each subject of a page, as the leader has it.
 
-    The first consumer tells of nothing but the newest ones. One that goes on after it also tells of those
-    that were replaced and are still stored: by writers without roll-up, or since a server that was killed has
-    forgotten that it removed them.
+    The first consumer delivers only the newest metas. A consumer that continues after it also delivers
+    replaced metas that are still stored: by writers without roll-up, or because a killed server has forgotten
+    that it removed them.
     """
     newest: dict[str, int] = {}
     async with aclosing(each_newest(bucket, list({msg.subject for msg in page}))) as answers:
         async for subject, message in answers:
-            # What is gone by now was there when it was read.
+            # A meta that is gone by now existed when it was read.
             newest[subject] = 0 if message is None else message.seq
     return newest
 
 
 def _filed_twice(subjects: dict[str, int]) -> set[str]:
-    """Names that clients with other encodings have filed under another subject as well (old ones have)."""
+    """Return the names that are stored under several subjects, by (old) clients with other encodings."""
     found = [name for name in map(decode_meta_name, subjects) if name is not None]
     once = set(found)
     if len(once) == len(found):
@@ -231,12 +231,12 @@ def _size(msg: JetStreamMsg) -> int:
 class _Pages:
     """Pages of metas in stream order, from one consumer after the other.
 
-    They end with as many metas as there were at the beginning, or after the last :meth:`close`: what comes
-    beyond was stored meanwhile, and may go on for as long as others write.
+    They end after as many metas as existed at the beginning, or after the last :meth:`close`: later ones were
+    stored meanwhile, and may come for as long as others write.
 
     Attributes:
-        cursor: sequence of the last meta handed out.
-        resumed: the consumer goes on after another one.
+        cursor: sequence of the last meta returned.
+        resumed: the consumer continues after another one.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -245,15 +245,15 @@ class _Pages:
         self._bucket = bucket
         self._consumer: PullConsumer | None = None
         self._creating: asyncio.Task[ConsumerInfo] | None = None
-        self._names: list[str] = []  # of all consumers there may be
+        self._names: list[str] = []  # of all consumers that may exist
         self._received = 0  # consumer sequence of the last message
         self._left = 0
-        self._due = -1  # metas to hand out before the next close; -1 = not known
+        self._due = -1  # metas to return before the next close; -1 = unknown
         self._batch = min(FIRST_PAGE, PAGE)
-        self._since = 0.0  # when the consumer was made
+        self._since = 0.0  # when the consumer was created
 
     async def next(self) -> list[JetStreamMsg]:
-        """The next page; empty at the end.
+        """Return the next page; empty at the end.
 
         Raises:
             NatsError: nothing came within the retry budget.
@@ -277,22 +277,22 @@ class _Pages:
                 )
                 taken = self._take(page)
                 if len(page) < batch and self._left:
-                    # The bytes may have been too many. Where the newest metas only are asked for, the server
-                    # (2.15) goes on behind the one that did not fit: it is another consumer's first.
+                    # Perhaps the byte limit was reached. With "last_per_subject" the server (2.15) then skips
+                    # the message that did not fit: a new consumer starts with it.
                     self.give_up()
                 if page:
-                    # Half of the bytes: the next ones may be larger.
+                    # Use half of the bytes: the next metas may be larger.
                     self._batch = max(1, min(PAGE, PAGE_BYTES // 2 // max(map(_size, page))))
                 if taken or not page:
                     return taken
                 if loop.time() > deadline:
-                    raise StaleConnectionError("the pages of metas hold nothing but what was read before")
+                    raise StaleConnectionError("the pages of metas hold only what was read before")
             except NatsError as exc:
                 if isinstance(exc, APIError) and exc.code == 409 and self._batch > 1:
-                    self.give_up()  # as above: the first one alone was too large
+                    self.give_up()  # as above: the first meta alone was too large
                     self._batch = 1
                     continue
-                # A consumer just made is not known everywhere at once; one that was known is gone.
+                # A new consumer is not known everywhere at once; a consumer that was known is gone.
                 starting = isinstance(exc, NoRespondersError | ConsumerNotFoundError)
                 if not (starting or retryable(exc)) or loop.time() + backoff.seconds > deadline:
                     raise
@@ -302,7 +302,7 @@ class _Pages:
                 backoff.grow()
 
     def _take(self, page: list[JetStreamMsg]) -> list[JetStreamMsg]:
-        """What of a page is new and in its place.
+        """Return the messages of a page that are new and in sequence.
 
         Raises:
             StaleConnectionError: its first message is not the next one.
@@ -311,21 +311,21 @@ class _Pages:
         for msg in page:
             delivery = msg.metadata
             if delivery.consumer_seq != self._received + 1:
-                # Lost on the way, or the consumer has started over: go on after what came.
+                # A message was lost, or the consumer has started over: continue after what came.
                 if taken:
                     self.give_up()
                     return taken
-                raise StaleConnectionError("a page of metas did not come whole")
+                raise StaleConnectionError("a page of metas arrived incomplete")
             self._received = delivery.consumer_seq
             self._left = delivery.num_pending
-            if delivery.stream_seq > self.cursor:  # else from a server that is behind the one before
+            if delivery.stream_seq > self.cursor:  # else from a server that is behind the previous one
                 self.cursor = delivery.stream_seq
                 self._due = max(0, self._due - 1)
                 taken.append(msg)
         return taken
 
     async def _open(self) -> None:
-        """Make a consumer for what follows the cursor."""
+        """Create a consumer for the metas after the cursor."""
         bucket = self._bucket
         name = secret_name()
         config: dict[str, object] = {
@@ -341,31 +341,31 @@ class _Pages:
         if resumed:
             config["opt_start_seq"] = self.cursor + 1
         self._names.append(name)
-        # A cancelled creation goes on at the server: close() waits for its end, to delete what it made.
+        # A cancelled creation continues at the server: close() waits for its end and deletes the consumer.
         create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.patience)
         self._creating = bucket.connection.spawn(create, "objstore-iter")
         info = await asyncio.shield(self._creating)
         self._creating = None
         self._consumer = PullConsumer(bucket.js, info)
         self._received, self._left = 0, info.num_pending
-        # One that goes on after the first also counts what was replaced and is still stored.
+        # A consumer that continues after the first also counts replaced metas that are still stored.
         known = self._due >= 0 and self.resumed
         self._due = min(self._due, info.num_pending) if known else info.num_pending
         self.resumed = resumed
         self._since = asyncio.get_running_loop().time()
 
     def give_up(self) -> None:
-        """Go on with another consumer; :meth:`close` deletes this one."""
+        """Continue with another consumer; :meth:`close` deletes this one."""
         self._consumer = None
         self._received = 0
 
     async def close(self) -> None:
-        """Delete the consumers, in 2 s; what fails expires by itself. The next page comes from a new one."""
+        """Delete the consumers, within 2 s; the rest expire. The next page comes from a new consumer."""
         self.give_up()
         self._due = -1
         if self._creating is not None and not self._creating.done():
             await asyncio.wait([self._creating])
-        names, self._names = self._names, []  # a cancelled close goes on beside the next one
+        names, self._names = self._names, []  # a cancelled close continues beside the next one
         try:
             async with asyncio.timeout(DELETE_TIMEOUT):
                 while names:
@@ -382,7 +382,7 @@ class _Pages:
 
 
 async def list_dirs(bucket: Bucket, prefix: str, delimiter: str) -> DirListing:
-    """One level of names; see :meth:`ObjectStore.list_dirs`."""
+    """Return one level of names; see :meth:`ObjectStore.list_dirs`."""
     prefixes: set[str] = set()
     objects: list[ObjectInfo] = []
     for info in await newest_metas(bucket, None):

@@ -1,4 +1,4 @@
-"""Watching: the newest meta of every name and what follows, by one ordered consumer."""
+"""Watch the newest meta of every name, and the changes that follow, with one ordered consumer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
 
 WATCH_HEARTBEAT = 5.0
+"""Seconds between the heartbeats of an idle watch."""
 
 
 class Watch:
-    """What runs: one ordered consumer, and the states not read yet."""
+    """A running watch: one ordered consumer, and the states not read yet."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Watch:
         self._on_invalid = on_invalid
         self._read_meta = meta_reader(bucket, on_invalid)
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The first of a dict whose first ones are gone is searched for among those: not so here.
+        # A dict searches for its first item among the deleted ones before it; an OrderedDict does not.
         self._pending: OrderedDict[str, ObjectInfo] = OrderedDict()
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -74,7 +75,7 @@ class Watch:
             await self._begin()
         except BaseException as exc:
             self._fail(exc)
-            await self._leave()  # at once: the error may be kept, and with it the watcher
+            await self._leave()  # at once: whoever keeps the error keeps the watcher alive
             raise
 
     def _consume(
@@ -84,7 +85,7 @@ class Watch:
         start_seq: int | None = None,
         heartbeat: float = WATCH_HEARTBEAT,
     ) -> OrderedConsumer:
-        """The consumer of this watch, not started yet."""
+        """Return the consumer of this watch, not started yet."""
         bucket = self._bucket
         self._consumer = OrderedConsumer(
             bucket.js,
@@ -104,7 +105,7 @@ class Watch:
 
     async def _begin(self) -> None:
         bucket = self._bucket
-        # Idle: what was left to come may have been replaced or deleted meanwhile.
+        # On idle, too: the pending metas may have been replaced or deleted meanwhile.
         consumer = self._consume(self._arrived, self._policy(), self._from_revision)
         self._goal = Goal(bucket)
         info = await bucket.retrying(consumer.start)
@@ -119,14 +120,14 @@ class Watch:
         return "new" if self._updates_only else "last_per_subject"
 
     async def stop(self) -> None:
-        """What was begun is carried out, also when the caller is cancelled: the consumer would stay."""
+        """Stop the watch. A cancelled call still finishes: otherwise the consumer would stay."""
         ending = self.end()
         await asyncio.wait([ending])
         if not ending.cancelled():
             ending.result()
 
     def end(self) -> asyncio.Task[None]:
-        """Begin to stop; what is returned ends by itself."""
+        """Begin to stop; the returned task ends by itself."""
         self._stopped = True
         self._pending.clear()
         self._wake()
@@ -152,7 +153,7 @@ class Watch:
             await consumer.stop()
 
     def abandon(self) -> None:
-        """The watcher is gone; possibly called from another thread, or after the loop has ended."""
+        """End a watch whose watcher was dropped; may run in any thread, and after the loop has ended."""
         if self._stopped or self._loop is None or self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(self.end)
@@ -167,7 +168,7 @@ class Watch:
             self._arrived()
 
     def _arrived(self) -> None:
-        """The consumer's server has nothing more: in a cluster that is no proof that there is nothing."""
+        """Handle the end of the consumer's backlog; in a cluster its server may lack newer metas."""
         if self._caught_up or self._stopped:
             return
         if not self._bucket.replicated:
@@ -184,9 +185,9 @@ class Watch:
             if not await goal.reached(consumer.stream_seq):
                 subject = all_meta_subject(bucket.name)
                 if await bucket.first_after(subject, consumer.stream_seq, ANY_WAY) is not None:
-                    return  # it is on its way, or the next heartbeat asks again
+                    return  # it is on its way, or the next heartbeat checks again
         except NatsError as exc:
-            log.debug("whether a watch of bucket %r has caught up is not known yet: %s", bucket.name, exc)
+            log.debug("it is not known yet whether a watch of bucket %r has caught up: %s", bucket.name, exc)
             return
         finally:
             self._proving = None

@@ -1,8 +1,8 @@
-"""Watching on servers whose consumers skip messages.
+"""Watch on servers whose consumers skip messages.
 
-A roll-up makes nats-server 2.9 move consumers past everything stored before it, delivered or not: of several
-objects changed within a moment only some are told of. What a consumer delivers is a sign there that something
-has changed, no more; the metas are read one after the other from the leader, which misses none.
+A roll-up makes nats-server 2.9 move consumers past everything stored before it, delivered or not: if several
+objects change within a moment, only some of the changes are delivered. So a delivery only signals that
+something has changed; the metas are then read one by one from the leader, which skips none.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 LOOK_AGAIN = 1.0
-"""Seconds after which a change is noticed that the consumer was not told of at all."""
+"""Seconds after which a change is noticed that the consumer did not deliver at all."""
 
 
 CATCH_UP = 5.0
-"""Seconds a watch may take to begin, when names are written again while it reads them."""
+"""Seconds a watch may take to start when names are written again while it reads them."""
 
 
 class ReadingWatch(watch.Watch):
@@ -42,14 +42,14 @@ class ReadingWatch(watch.Watch):
     async def _begin(self) -> None:
         bucket = self._bucket
         consumer = self._consume(self._read_on, "new", heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN))
-        self._due = True  # signs are remembered until the state at the start has been read
+        self._due = True  # keep signals until the state at the start has been read
         await bucket.retrying(consumer.start)
         self._cursor = began = consumer.first_seq - 1
         if self._from_revision is not None:
             self._cursor = self._from_revision - 1
         elif not self._updates_only:
-            # The names are read one after the other, not all at one moment: what is newer than the start
-            # is left to the reading from the cursor on, which keeps the order and skips none.
+            # The names are read one by one, not as one snapshot: metas newer than the start are left to the
+            # read from the cursor on, which keeps the order and skips none.
             for info in await newest_metas(bucket, lambda each: self._report(each, began)):
                 if info.revision <= began:
                     self._offer(info)

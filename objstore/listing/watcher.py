@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 class Watcher:
     """An async iterator over changes; also an async context manager, and awaitable (returns itself).
 
-    Yields :class:`ObjectInfo` only: first the current state, then live changes, each revision at most once,
-    in order. When the application is slow, older states of a name are replaced by newer ones, so memory is
-    bounded by the number of names and the last state of every name always comes. It goes on across
-    reconnects; it raises when the bucket is gone or the client closed, and ends after :meth:`stop`.
+    Yields :class:`ObjectInfo` only: first the current state, then live changes, in order, each revision at
+    most once. If the application is slow, a newer state of a name replaces an unread older one: so the number
+    of names bounds the memory, and the last state of every name is always delivered. The watcher continues
+    after reconnects. It raises when the bucket is gone or the client is closed, and ends after :meth:`stop`.
 
-    A watcher that nobody refers to any more (``async for … in store.watch()`` left by ``break``) stops by
-    itself.
+    A watcher without references (``async for … in store.watch()`` left by ``break``) stops by itself.
     """
 
     __slots__ = ("__weakref__", "_home", "_watch")
@@ -59,36 +58,38 @@ class Watcher:
         )
         if from_revision is not None and (updates_only or from_revision < 1):
             raise ValueError("from_revision is 1 or more, and excludes updates_only")
-        # The connection refers to the running watch, the watch not to this object.
+        # The connection refers to the running watch; the watch does not refer to this object.
         weakref.finalize(self, self._watch.abandon).atexit = False
 
     async def start(self) -> Watcher:
-        """Create the consumer. Done by the first use; call it to see errors early. Cancelled, it ends all.
+        """Create the consumer. The first use does it, too; call it to see errors early.
+
+        A cancelled call ends the watch.
 
         Raises:
             BucketNotFoundError: the bucket was deleted.
-            NatsError: the consumer could not be made.
+            NatsError: the consumer could not be created.
         """
         self._check_loop()
         try:
             await self._watch.start()
         except asyncio.CancelledError:
-            # Whoever keeps the task that was cancelled keeps this watcher, and it would never be dropped.
+            # The cancelled task keeps this watcher alive, so it might never be dropped.
             self._watch.end()
             raise
         return self
 
     async def stop(self) -> None:
-        """End the watch and delete its consumer. Idempotent; what was not read is dropped.
+        """End the watch and delete its consumer. Idempotent; unread changes are dropped.
 
-        Once called it is carried out, also when the call is cancelled.
+        A cancelled call still finishes in the background.
         """
         self._check_loop()
         await self._watch.stop()
 
     @property
     def caught_up(self) -> Awaitable[None]:
-        """Await it to know that the state at the start has been received (not necessarily read)."""
+        """Await it to know that the state at the start has been received (but perhaps not read yet)."""
         return _CaughtUp(self._wait_caught_up)
 
     def __aiter__(self) -> AsyncIterator[ObjectInfo]:

@@ -1,1 +1,1 @@
-"""What is stored is checked, and what no meta names is removed."""
+"""Check what is stored, and remove what no meta refers to."""

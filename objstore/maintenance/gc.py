@@ -1,4 +1,4 @@
-"""Garbage collection: chunks that no meta names are removed, half-done renames are completed."""
+"""Garbage collection: remove chunks that no meta refers to, and complete half-done renames."""
 
 from __future__ import annotations
 
@@ -39,30 +39,24 @@ DEFAULT_AGE = timedelta(hours=24)
 
 
 CHUNKS_AT_ONCE = 4
-"""Reads of chunks that are under way at once: the leader sends them whole."""
+"""Reads of chunks in flight at once: the leader sends whole chunks."""
 
 
 WHOLE_BUCKET = (ConnectionClosedError, BucketNotFoundError, BucketSealedError, ForeignBucketError)
-"""What ends a collection. Anything else may be due to one name: others write what they like into its meta."""
-
-
-# -- verify -----------------------------------------------------------------------------------------------
-
-
-# -- gc ---------------------------------------------------------------------------------------------------
+"""Errors that end a collection. Others may concern one name only: clients may write anything in its meta."""
 
 
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
     """See :meth:`ObjectStore.gc`."""
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
     bucket.learn(stream)
-    # Chunks first: whatever is committed after them is seen in the metas.
+    # Chunks first: then the metas include everything committed after them.
     counts = await chunk_counts(bucket)
     nuids = await chunk_nuids(bucket) if counts is None else counts
     references = References()
     await references.read_on(bucket)
     before = server_time(stream) - older_than
-    # Whoever goes on with an upload relies on what it has.
+    # A sender that resumes an upload relies on its stored chunks.
     uploads = before if older_than <= timedelta(0) else min(before, server_time(stream) - GONE)
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
     nameless = [nuid for nuid in sorted(nuids) if is_safe_nuid(nuid) and not references.named(nuid)]
@@ -87,7 +81,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             except PermissionsViolationError:
                 raise
             except NatsError as exc:
-                log.warning("orphan chunks %r in bucket %r stay: %s", nuid, bucket.name, exc)
+                log.warning("orphan chunks %r in bucket %r were not removed: %s", nuid, bucket.name, exc)
         report.orphans.append(Orphan(nuid, count, message.time, removed))
     for name in references.marked:
         try:
@@ -101,7 +95,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
         except WHOLE_BUCKET:
             raise
         except NatsError as exc:
-            log.warning("a rename of %r in bucket %r is not completed: %s", info.name, bucket.name, exc)
+            log.warning("a rename of %r in bucket %r was not completed: %s", info.name, bucket.name, exc)
             continue
         if new_name is not None:
             report.renames.append((info.name, new_name))
@@ -109,14 +103,14 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
 
 
 async def _remove_orphan(bucket: Bucket, references: References, nuid: str, before: datetime) -> bool:
-    """Look once more, and purge; false when an upload has gone on with it, or was committed, meanwhile.
+    """Check again, and purge; false when an upload has added chunks, or was committed, meanwhile.
 
-    Once more before each try: what is repeated after a lost answer may come much later. And what is stored
-    after that look stays, however late the purge comes.
+    This runs before each try: a retry after a lost response may come much later. Chunks stored after the
+    check stay, however late the purge arrives.
     """
     last = await _last_stored(bucket, nuid)
     if last is None:
-        return True  # by the try before, whose answer was lost
+        return True  # the previous try removed them, and its response was lost
     if last.time > before:
         return False
     await references.read_on(bucket)  # last: an upload whose chunks are all there adds nothing but its meta

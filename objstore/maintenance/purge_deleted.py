@@ -1,4 +1,4 @@
-"""Removing old delete markers."""
+"""Remove old delete markers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..listing.metas import newest_metas
 
 
 async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
-    """Remove the delete markers that are older than ``older_than``; returns how many.
+    """Remove the delete markers that are older than ``older_than``; return how many.
 
-    Markers that are younger than the stream's duplicate window, the retry budget and a minute stay: without
-    them, a late copy of a commit that expected nothing would bring a deleted object back.
+    Markers younger than the sum of the stream's duplicate window, the retry budget and a minute stay: without
+    them, a late copy of a commit that expected no previous meta would bring a deleted object back.
     """
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
     before = server_time(stream) - max(older_than, settled_after(stream))
@@ -30,17 +30,17 @@ async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
         message = (await lookup.wait())[1]
         if message is None or message.seq != info.revision:
             continue  # written to meanwhile
-        await remove_older(bucket, lookup, info)  # first: without the marker they would come back
+        await remove_older(bucket, lookup, info)  # first: without the marker older metas would count again
         await free(bucket, lookup.newest, info.revision)
         removed += 1
     return removed
 
 
 SETTLED = timedelta(seconds=60)
-"""A delete marker stays so much longer than a copy of an older commit may still arrive."""
+"""A delete marker stays this much longer than a copy of an older commit may still arrive."""
 
 
 def settled_after(stream: StreamInfo) -> timedelta:
-    """The age at which no copy of a commit can come late any more."""
+    """Return the age at which no late copy of a commit can arrive any more."""
     window = stream.config.duplicate_window or timedelta(minutes=2)
     return window + timedelta(seconds=max(RETRY_BUDGET, ZERO_WINDOW)) + SETTLED

@@ -1,4 +1,4 @@
-"""What maintenance reports."""
+"""The reports of maintenance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..format.models import InvalidMeta
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with one object.
+    """A problem of one object.
 
     Attributes:
         kind: ``"missing chunks"``, ``"extra chunks"``, ``"damaged"`` (deep only), ``"unusable nuid"``,
             ``"impossible size"``, ``"unreadable meta"`` or ``"half-done rename"``.
         name: the object's name, ``""`` when its meta cannot be read.
-        detail: what exactly.
-        revision: of the meta message.
+        detail: the problem in detail.
+        revision: the revision of the meta message.
     """
 
     kind: str
@@ -28,15 +28,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What :meth:`ObjectStore.verify` found. ``ok`` = no problem at all.
+    """The result of :meth:`ObjectStore.verify`.
 
     Attributes:
         bucket: the bucket's name.
-        objects: how many objects were looked at, without links.
-        links: how many links were looked at.
-        size: bytes of all objects, as their metas say.
-        deep: whether every object was read.
-        problems: what is wrong.
+        objects: how many objects were checked, without links.
+        links: how many links were found.
+        size: bytes of all objects, according to their metas.
+        deep: whether the content of every object was read.
+        problems: the problems found.
     """
 
     bucket: str
@@ -48,19 +48,19 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Chunks that no standing meta names: a crashed writer's, or a paused upload's.
+    """Chunks that no current meta refers to: of a crashed writer, or of a paused upload.
 
     Attributes:
-        nuid: what names them.
-        chunks: how many.
+        nuid: the nuid of the chunks.
+        chunks: how many there are.
         stored: when the newest was stored.
-        removed: whether they are gone now.
+        removed: whether they were removed.
     """
 
     nuid: str
@@ -75,11 +75,11 @@ class GcReport:
 
     Attributes:
         bucket: the bucket's name.
-        dry_run: whether nothing was to be changed.
-        orphans: chunks without a meta, old enough.
-        recent: nuids without a meta that were left alone because they are too young.
+        dry_run: whether the call only reported, without changes.
+        orphans: chunks without a meta that are old enough.
+        recent: nuids without a meta that stay because their chunks are too young.
         renames: ``(old name, new name)`` of half-done renames, completed unless ``dry_run``.
-        unreadable: metas that cannot be read; chunks they may name are left alone.
+        unreadable: metas that cannot be read; chunks they may refer to stay.
     """
 
     bucket: str

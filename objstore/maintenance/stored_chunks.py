@@ -1,4 +1,4 @@
-"""Which chunks a bucket has."""
+"""Find the chunks that a bucket has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def chunk_counts(bucket: Bucket) -> dict[str, int] | None:
-    """How many chunks each nuid has; ``None`` when somebody's subjects are too long to be told at once."""
+    """Return the number of chunks of each nuid; ``None`` when the subjects do not fit into one message."""
     subjects = await subjects_at_once(bucket, all_chunks_subject(bucket.name), look=True)
     if subjects is None:
         return None
@@ -32,13 +32,13 @@ async def chunk_counts(bucket: Bucket) -> dict[str, int] | None:
 
 
 async def chunk_nuids(bucket: Bucket) -> set[str]:
-    """The nuids of the chunks, read from the messages. Some may be lacking that were stored meanwhile."""
+    """Return the nuids of the chunks, read from the messages; those stored meanwhile may be missing."""
     nuids: set[str] = set()
     subject = all_chunks_subject(bucket.name)
 
     def add(subject: str) -> None:
         nuid = subject[len(f"$O.{bucket.name}.C.") :]
-        if is_safe_nuid(nuid):  # others nobody asks for, and they may be long
+        if is_safe_nuid(nuid):  # others are never used, and may be long
             nuids.add(nuid)
 
     if bucket.allowed(CONSUMER):
@@ -57,7 +57,7 @@ async def chunk_nuids(bucket: Bucket) -> set[str]:
 
 
 async def _read_headers(bucket: Bucket, subject: str, add: Callable[[str], None]) -> None:
-    """Have a consumer tell the subjects of the last messages, without what is in them."""
+    """Read the subjects of the last messages with a consumer, without their payloads."""
     last = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:

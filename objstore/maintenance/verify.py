@@ -1,4 +1,4 @@
-"""Does what is stored agree with the metas?"""
+"""Check whether the stored chunks agree with the metas."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
 
 
 async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
-    """Look again: the object may have been changed between the two answers the counts came from."""
+    """Check again: the object may have changed between the two responses that were compared."""
     newest = (await bucket.locate(info.name, ANY_WAY))[1]
     if newest is None or newest.seq != info.revision:
         return None  # the next run sees it
@@ -98,11 +98,11 @@ async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
         # Some writers end an object with an empty message that they do not count.
         last = await bucket.leader_message(subject, ANY_WAY)
         if last is None:
-            return None  # removed meanwhile: the next run sees what became of it
+            return None  # removed meanwhile: the next run sees the result
         if not last.data:
             return None
     if stored < info.chunks and (bucket.max_age is not None or expired(info)):
-        return None  # they have expired, and the meta soon does, or is back since its server was killed
+        return None  # they have expired; the meta soon does, or a killed server has brought it back
     return _check_counts(info, {info.nuid: stored})
 
 
