@@ -1,1 +1,1 @@
-"""The ``objstore`` command. Its parser is in ``main``; all else is loaded when needed."""
+"""The ``objstore`` command. Its parser is in ``main``; everything else is loaded when needed."""

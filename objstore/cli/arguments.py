@@ -1,4 +1,4 @@
-"""Values of options: sizes, durations, pairs. What cannot be read is an ``ArgumentTypeError``, so exit 2."""
+"""Values of options: sizes, durations, pairs. A bad value is an ``ArgumentTypeError``, so exit code 2."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def size(text: str) -> int:
-    """``10GiB``, ``10G``, ``512k`` or ``1000`` in bytes; as in ``nats``, every unit is a power of 1024."""
+    """Parse ``10GiB``, ``10G``, ``512k`` or ``1000`` to bytes; as in ``nats``, units are powers of 1024."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ArgumentTypeError(f"{text!r} is no size: write 512KiB, 10G or a number of bytes")
+        raise ArgumentTypeError(f"{text!r} is not a valid size: write 512KiB, 10G or a number of bytes")
     factor: int = 1024 ** _POWERS[(match[2] or "").lower()]
     return int(match[1]) * factor
 
 
 def duration(text: str) -> timedelta:
-    """``90s``, ``1h30m``, ``7d``, ``500ms``; a bare number is seconds."""
+    """Parse ``90s``, ``1h30m``, ``7d`` or ``500ms``; a bare number is seconds."""
     text = text.strip().lower()
     if re.fullmatch(r"\d+(?:\.\d+)?", text):
         text += "s"
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ArgumentTypeError(f"{text!r} is no duration: write 30s, 1h, 1h30m or 7d")
+        raise ArgumentTypeError(f"{text!r} is not a valid duration: write 30s, 1h, 1h30m or 7d")
     try:
         return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
     except OverflowError:
-        raise ArgumentTypeError(f"{text!r} is too long a duration") from None
+        raise ArgumentTypeError(f"the duration {text!r} is too long") from None
 
 
 def timeout(text: str) -> float:
-    """A duration above zero, in seconds."""
+    """Parse a duration above zero to seconds."""
     seconds = duration(text).total_seconds()
     if seconds <= 0:
         raise ArgumentTypeError("the time must be above 0")
@@ -44,23 +44,23 @@ def timeout(text: str) -> float:
 
 
 def header(text: str) -> tuple[str, str]:
-    """``K:V``; white space around both is dropped."""
+    """Parse ``K:V``; white space around both is dropped."""
     key, colon, value = text.partition(":")
     if not colon or not key.strip():
-        raise ArgumentTypeError(f"{text!r} is no header: write NAME:VALUE")
+        raise ArgumentTypeError(f"{text!r} is not a header: write NAME:VALUE")
     return key.strip(), value.strip()
 
 
 def pair(text: str) -> tuple[str, str]:
-    """``K=V``."""
+    """Parse ``K=V``."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ArgumentTypeError(f"{text!r} is no pair: write KEY=VALUE")
+        raise ArgumentTypeError(f"{text!r} is not a pair: write KEY=VALUE")
     return key, value
 
 
 def count(text: str) -> int:
-    """A whole number above zero."""
+    """Parse a whole number above zero."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is no number above 0")
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

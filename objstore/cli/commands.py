@@ -1,4 +1,4 @@
-"""What each command does.
+"""The commands.
 
 ``put`` and ``get`` are in :mod:`.transfer`, ``verify`` and ``gc`` in :mod:`.maintain`, ``demo`` in
 :mod:`.demo`.
@@ -37,7 +37,7 @@ COUNTING = 8
 
 
 def check(args: Namespace) -> None:
-    """Refuse what cannot work, before there is a connection.
+    """Refuse arguments that cannot work, before connecting.
 
     Raises:
         CommandError: exit code 2.
@@ -61,7 +61,7 @@ def check(args: Namespace) -> None:
 
 def _confirm(question: str) -> None:
     if not is_terminal(sys.stdin):
-        raise CommandError("rm: nobody can be asked, standard input is no terminal: pass -f to delete", 2)
+        raise CommandError("rm: standard input is not a terminal: pass -f to delete without asking", 2)
     print(printable(question), end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("rm: nothing was deleted", 1)
@@ -128,13 +128,13 @@ async def _list_buckets(link: Session, args: Namespace, out: Output) -> None:
         rows = [(status.bucket, str(status.count), human_size(status.size)) for status in statuses]
         out.table(("BUCKET", "OBJECTS", "SIZE"), rows, right=(1, 2))
     else:
-        out.note("there are no buckets: make one with: objstore bucket add NAME")
+        out.note("there are no buckets: create one with: objstore bucket add NAME")
 
 
 async def _status(
     link: Session, name: str, info: StreamInfo, counting: asyncio.Semaphore
 ) -> ObjectStoreStatus | None:
-    """A bucket's status; ``None`` when it was deleted meanwhile."""
+    """Return a bucket's status; ``None`` when it was deleted meanwhile."""
     from objstore.bucket.bucket import Bucket
     from objstore.errors import BucketNotFoundError
     from objstore.format.buckets import store_status
@@ -233,7 +233,7 @@ async def bucket(args: Namespace, out: Output) -> None:
         if out.json:
             out.document(status_document(await store.status()))
         else:
-            out.note(f"bucket {args.bucket!r} is there")
+            out.note(f"bucket {args.bucket!r} is ready")
 
 
 HANDLERS: dict[str, Callable[[Namespace, Output], Coroutine[object, None, None]]] = {

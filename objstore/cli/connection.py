@@ -1,4 +1,4 @@
-"""Which server, with which credentials: option, environment, context, default; and the connection itself."""
+"""Choose server and credentials (option, environment, context, default), and connect."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ T = TypeVar("T")
 DEFAULT_URL = "nats://127.0.0.1:4222"
 NAME = "objstore"
 REQUEST_TIMEOUT = 5.0
+"""Seconds a request may take, unless ``--timeout`` sets another time."""
+
 TAKE_OVER = 20.0
-"""Seconds a step is tried again while the server of ``--local`` changes hands."""
+"""Seconds a step is retried while another command takes over the server of ``--local``."""
 
 _IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey")
 _TLS = ("tlsca", "tlscert", "tlskey")
 
 
 class ConnectOptions(TypedDict, total=False):
-    """The options of :func:`natsproto.connect` that this command has a use for."""
+    """The options of :func:`natsproto.connect` that this command uses."""
 
     user: str | None
     password: str | None
@@ -50,7 +52,7 @@ class ConnectOptions(TypedDict, total=False):
 
 
 class JetStreamOptions(TypedDict, total=False):
-    """Those of ``Client.jetstream``."""
+    """The options of ``Client.jetstream`` that this command uses."""
 
     timeout: float
     domain: str
@@ -83,7 +85,7 @@ def check_connection(args: Namespace) -> None:
     if args.local is not None:
         for key in ("server", "context", *_IDENTITY, *_TLS, "js_domain"):
             if getattr(args, key) is not None:
-                raise CommandError(f"--local DIR is its own server: leave out --{key.replace('_', '-')}", 2)
+                raise CommandError(f"--local DIR has its own server: omit --{key.replace('_', '-')}", 2)
     if args.password is not None and args.password_file is not None:
         raise CommandError("give --password or --password-file, not both", 2)
     if (args.tlscert is None) != (args.tlskey is None):
@@ -91,13 +93,13 @@ def check_connection(args: Namespace) -> None:
 
 
 def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settings:
-    """Put together what options, environment and context say; an option beats all others.
+    """Combine options, environment and context; options take precedence.
 
-    A context's credentials go with that context: they are not sent to a server named by ``--server`` or
-    ``NATS_URL``, unless the context was named by ``--context``.
+    A context's credentials belong to its server: they are not sent to a server named by ``--server`` or
+    ``NATS_URL``, unless ``--context`` named the context.
 
     Raises:
-        CommandError: a file or context that cannot be used; exit code 2.
+        CommandError: a file or context cannot be used; exit code 2.
     """
     from .contexts import context_path, load_context, selected_context
 
@@ -131,7 +133,7 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     user, at, _ = (args.server or "").rpartition("@")
     if at:
         what = "password" if ":" in user.rpartition("//")[2] else "token"
-        out.warn(f"a {what} on the command line can be read by everybody on this machine: use NATS_URL")
+        out.warn(f"everyone on this machine can read a {what} on the command line: use NATS_URL")
     return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
 
 
@@ -152,7 +154,7 @@ def _timeouts(args: Namespace, environ: Mapping[str, str]) -> ConnectOptions:
 def _credentials(
     args: Namespace, environ: Mapping[str, str], context: Mapping[str, str], out: Output
 ) -> ConnectOptions:
-    """One way to prove who we are: the first of options, environment and context that says anything."""
+    """Return the credentials of the first source that has any: options, environment or context."""
     if any(getattr(args, key) is not None for key in _IDENTITY):
         given = {key: getattr(args, key) for key in _IDENTITY}
         if given["user"] is None and (given["password"] or given["password_file"]):
@@ -162,7 +164,7 @@ def _credentials(
         if args.password is not None or args.token is not None:
             what = "--password" if args.password is not None else "--token"
             instead = "--password-file" if args.password is not None else "NATS_TOKEN"
-            out.warn(f"{what} can be read by everybody on this machine: use {instead}")
+            out.warn(f"everyone on this machine can read {what}: use {instead}")
     elif any(environ.get(f"NATS_{key}") for key in ("USER", "TOKEN", "CREDS", "NKEY")):
         given = {
             key: environ.get(f"NATS_{key.upper()}") or None for key in _IDENTITY if key != "password_file"
@@ -200,8 +202,8 @@ def _check_path(path: str, what: str) -> None:
 
     if looks_secret(path):
         raise CommandError(
-            f"the {what} is given by its path, and what was given looks like its content: write it to a file "
-            "that only you can read (and if others could see it here, replace the key)",
+            f"the path of the {what} looks like its content: write the content to a file that only you can "
+            "read (and if others could see it here, replace the key)",
             2,
         )
 
@@ -210,7 +212,7 @@ def check_private(path: str, what: str, out: Output) -> None:
     """Warn when others can read a file with secrets.
 
     Raises:
-        CommandError: there is no such file, or its content was given instead; exit code 2.
+        CommandError: the file does not exist, or its content was given instead; exit code 2.
     """
     _check_path(path, what)
     try:
@@ -228,7 +230,7 @@ def _secret(path: str, what: str, out: Output) -> str:
             raw = file.read(1 << 16)
     except OSError as exc:
         raise CommandError(f"{what} {path!r}: {(exc.strerror or '').lower()}", 2) from None
-    text = raw.decode("utf-8", "replace").rstrip("\r\n")  # an error would carry all of it
+    text = raw.decode("utf-8", "replace").rstrip("\r\n")  # a decoding error would contain the secret
     if "\ufffd" in text:
         raise CommandError(f"{what} {path!r}: not text", 2)
     return text
@@ -249,7 +251,7 @@ def _tls_context(ca: str | None, cert: str | None, key: str | None, out: Output)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.hostname_checks_common_name = False
         if cert:
-            context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails, instead of a prompt
+            context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails instead of prompting
     except (OSError, ValueError) as exc:
         files = ", ".join(path for path in (ca, cert, key) if path)
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
@@ -266,7 +268,7 @@ class Session:
         self._patient = patient
 
     async def steady(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run an idempotent step; on a local server that changes hands it is tried again."""
+        """Run an idempotent step; retry it while another command takes over the local server."""
         from natsproto.errors import NoRespondersError, StaleConnectionError
 
         loop = asyncio.get_running_loop()
@@ -286,7 +288,7 @@ class Session:
 
 @asynccontextmanager
 async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
-    """Connect as the arguments say, and disconnect."""
+    """Connect according to the arguments, and disconnect at the end."""
     with _logging_to(out):
         if args.local is not None:
             from .local import LocalDirectory
@@ -310,7 +312,7 @@ async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
 
 @contextmanager
 def _logging_to(out: Output) -> Iterator[None]:
-    """Show the library's warnings as ours: one escaped line each."""
+    """Show the library's warnings as warnings of the command: one escaped line each."""
     import logging
 
     class Handler(logging.Handler):

@@ -1,4 +1,4 @@
-"""``demo``: a real file through a real server, with nothing left behind."""
+"""``demo``: put a real file through a real server, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 
 BUCKET = "demo"
 EVENT = 5.0
-"""Seconds a watch event may take."""
+"""Seconds to wait for a watch event."""
 
 OWN_DIRECTORY = "objstore-data"
-"""The directory in the commands to try next."""
+"""The directory in the suggested next commands."""
 
 
 def check(args: Namespace) -> None:
-    """Refuse options that have no meaning here: the demo has its own server."""
+    """Refuse options that do not apply: the demo has its own server."""
     check_connection(args)
     if args.local is not None or args.server is not None or args.context is not None:
-        raise CommandError(
-            "demo: it starts its own private server: leave out --server, --context, --local", 2
-        )
+        raise CommandError("demo: it starts its own private server: omit --server, --context and --local", 2)
     if args.file is not None and not os.path.isfile(args.file):
-        raise CommandError(f"demo: {args.file!r} is no file", 1)
+        raise CommandError(f"demo: {args.file!r} is not a file", 1)
 
 
 async def demo(args: Namespace, out: Output) -> None:
@@ -46,7 +44,7 @@ async def demo(args: Namespace, out: Output) -> None:
     from natsproto.server import LocalServer
 
     report = Report(out)
-    token = secrets.token_hex(16)  # the file that is shown is not for the other users of the machine
+    token = secrets.token_hex(16)  # other users of the machine must not read the file
     async with LocalServer(token=token, monitoring=False) as server:
         path = args.file or _own_file(server)
         pid, store_dir = server.pid, server.store_dir
@@ -59,7 +57,7 @@ async def demo(args: Namespace, out: Output) -> None:
 
 
 def _own_file(server: LocalServer) -> str:
-    """A real file of some size that is on every machine this runs on."""
+    """Return a large file that exists on every machine."""
     binary = server.binary.path
     return binary if os.path.getsize(binary) >= 1 << 20 else os.path.realpath(sys.executable)
 
@@ -81,7 +79,7 @@ async def _show(server: LocalServer, token: str, path: str, report: Report) -> N
             report.put(path, stored, perf_counter() - start)
             report.event(await asyncio.wait_for(anext(watcher), EVENT))
 
-            directory = tempfile.mkdtemp(prefix="objstore-demo-")  # a thread would make it when we are gone
+            directory = tempfile.mkdtemp(prefix="objstore-demo-")  # a thread could create it after our end
             try:
                 copy = os.path.join(directory, "copy")
                 start = perf_counter()
@@ -99,11 +97,11 @@ async def _show(server: LocalServer, token: str, path: str, report: Report) -> N
             except ObjectDeletedError as exc:
                 report.deleted(exc, await asyncio.wait_for(anext(watcher), EVENT))
             else:
-                raise CommandError("demo: a deleted object is still there", 1)
+                raise CommandError("demo: a deleted object still exists", 1)
 
 
 def _compare(path: str, copy: str, digest: str) -> None:
-    """Byte for byte, and against ``hashlib``.
+    """Compare two files byte for byte, and the digest with ``hashlib``.
 
     Raises:
         CommandError: exit code 7.
@@ -115,16 +113,16 @@ def _compare(path: str, copy: str, digest: str) -> None:
         while True:
             expected = original.read(1 << 20)
             if expected != other.read(1 << 20):
-                raise CommandError(f"demo: what was read back differs from {path!r}", 7)
+                raise CommandError(f"demo: the copy differs from {path!r}", 7)
             if not expected:
                 break
             hasher.update(expected)
     if digest != f"SHA-256={hasher.hexdigest()}":
-        raise CommandError("demo: the recorded digest is not that of the file", 7)
+        raise CommandError("demo: the recorded digest differs from the file's", 7)
 
 
 class Report:
-    """What the demo has to say, as lines for people or as one document."""
+    """The report of the demo, as lines for people or as one JSON document."""
 
     def __init__(self, out: Output) -> None:
         self._plain = not out.json
@@ -134,7 +132,7 @@ class Report:
         self._print(f"{what:<9} {printable(text)}")
 
     def _print(self, line: str) -> None:
-        """Show a line at once; who has read enough does not end the demo."""
+        """Show a line at once; a reader that stops does not end the demo."""
         if not self._plain or sys.stdout is None:
             return
         try:
@@ -172,7 +170,7 @@ class Report:
 
     def got(self, info: ObjectInfo, took: float) -> None:
         self.document["get"] = _measured(info.size, took) | {"identical": True, "digest_verified": True}
-        self._line("get", f"{_rate(info.size, took)}; the same byte for byte, digest verified")
+        self._line("get", f"{_rate(info.size, took)}; identical byte for byte, digest verified")
 
     def listed(self, infos: list[ObjectInfo]) -> None:
         self.document["list"] = [object_document(info) for info in infos]
@@ -188,7 +186,7 @@ class Report:
 
         gone = {"server": process_mark(pid) is None, "store_dir": not os.path.lexists(store_dir)}
         if not all(gone.values()):
-            raise CommandError(f"demo: the server (pid {pid}) or {store_dir!r} is left behind", 1)
+            raise CommandError(f"demo: the server (pid {pid}) or {store_dir!r} was left behind", 1)
         self.document["gone"] = gone
         self._line("clean-up", f"server {pid} ended, its directory removed. Try next:")
 
@@ -213,7 +211,7 @@ def _rate(size: int, took: float) -> str:
 
 
 def _own_command() -> str:
-    """The words that start this command here: its name if the shell finds it, else its path."""
+    """Return how to start this command here: by its name if the shell finds it, else by its path."""
     started = sys.argv[0] if sys.argv else ""
     if os.path.basename(started) == "objstore":
         found = shutil.which("objstore")

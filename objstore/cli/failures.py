@@ -1,4 +1,4 @@
-"""From an exception to one line (cause and remedy) and an exit code."""
+"""Turn an exception into one line (cause and remedy) and an exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _of_ours(exc: Exception) -> str:
     if isinstance(exc, NoServersError):
         return _unreachable(exc.attempts)
     if isinstance(exc, BucketNotFoundError):
-        return f"{text}. List buckets with: objstore ls, make it with: objstore bucket add {exc.bucket}"
+        return f"{text}. List buckets with: objstore ls, create it with: objstore bucket add {exc.bucket}"
     if isinstance(exc, ObjectNotFoundError):
         hint = "" if isinstance(exc, ObjectDeletedError) else f". List names with: objstore ls {exc.bucket}"
         return text + hint
@@ -58,7 +58,7 @@ def _of_ours(exc: Exception) -> str:
     if isinstance(exc, PermissionsViolationError):
         return f"{text}. Ask for the permission, or use other credentials"
     if isinstance(exc, OutcomeUnknownError):
-        return f"{text}. Look with: objstore info {exc.bucket} NAME"
+        return f"{text}. Check with: objstore info {exc.bucket} NAME"
     if isinstance(exc, RequestTimeoutError):
         return f"{text}. Try again, or allow more with: --timeout 30s"
     if isinstance(exc, IntegrityError):
@@ -74,7 +74,7 @@ def _unreachable(attempts: list[tuple[str, BaseException]]) -> str:
     from natsproto.aio.session import describe
 
     tried = ", ".join(f"{url} ({_one_line(describe(reason))})" for url, reason in attempts)
-    remedy = "Start one with: nats-server -js, use a private one with: --local DIR, or see: objstore demo"
+    remedy = "Start one with: nats-server -js, use a private one with: --local DIR, or try: objstore demo"
     if attempts and all(isinstance(reason, SSLError) for _, reason in attempts):
         remedy = "Name the certificates to trust with: --tlsca FILE"
     return f"cannot reach {tried or 'any server'}. {remedy}"

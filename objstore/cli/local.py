@@ -1,11 +1,11 @@
 """``--local DIR``: one private server over a directory, shared by all commands that run at the same time.
 
-The first command starts the server and holds a lock (``flock``) on ``DIR/objstore.lock`` for as long as it
-runs; the file tells the others where the server is. The lock goes with the process, however that one ends, so
-it cannot be left behind. The server ends with the command that started it. Commands that still run then
-compete for the lock, and the winner starts the server again on the same port with a new token, where the
-others find it by reconnecting. In between any user of the machine may listen there: nothing is sent before it
-is proven that our own user is at the other end of the connection.
+The first command starts the server and holds a lock (``flock``) on ``DIR/objstore.lock`` while it runs; the
+file tells the others where the server is. The system releases the lock when the process ends in any way, so
+it cannot be left behind. The server ends with the command that started it. The commands that still run then
+compete for the lock. The winner starts the server again on the same port with a new token, and the others
+reconnect to it. In between any user of the machine may listen there: nothing is sent before it is proven that
+our own user is at the other end of the connection.
 """
 
 from __future__ import annotations
@@ -37,26 +37,27 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "objstore.lock"
 JOIN = 30.0
-"""Seconds until a server must have been found or started."""
+"""Seconds within which a server must be found or started."""
 
 LEFT_ALONE = 7.0
-"""Seconds a server whose starter died may take to end: its watchdog needs up to five."""
+"""Seconds a server may take to end after its starter died: its watchdog needs up to five."""
 
 POLL = 0.02
+"""Seconds between two checks while waiting."""
 
 
 class LockFile:
-    """The file that says who serves a directory: JSON with ``url``, ``pid`` of the server, ``starter``."""
+    """The file that names a directory's server: JSON with ``url``, ``pid`` of the server, ``starter``."""
 
     def __init__(self, directory: str) -> None:
         self.path: str = os.path.join(directory, LOCK_NAME)
         self._fd = -1
 
     def open(self) -> None:
-        """Open or create it.
+        """Open or create the file.
 
         Raises:
-            CommandError: it is somebody else's, who could send us to any server.
+            CommandError: the file belongs to another user, who could direct us to any server.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(self.path, flags, 0o600)
@@ -64,11 +65,11 @@ class LockFile:
         if found.st_uid != os.geteuid():
             raise CommandError(f"{self.path!r} belongs to another user: use a directory of your own", 2)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            raise CommandError(f"{self.path!r} is no lock file of ours: use a directory of your own", 2)
-        os.fchmod(self._fd, 0o600)  # the token of the server is in it
+            raise CommandError(f"{self.path!r} is not our lock file: use a directory of your own", 2)
+        os.fchmod(self._fd, 0o600)  # it contains the server's token
 
     def try_lock(self) -> bool:
-        """Take the lock if nobody has it. A file that was removed meanwhile is made anew."""
+        """Take the lock if it is free. Recreate a file that was removed meanwhile."""
         import fcntl
 
         try:
@@ -96,13 +97,13 @@ class LockFile:
         self.open()
 
     def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         import fcntl
 
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def read(self) -> dict[str, object]:
-        """What it says; ``{}`` while it is empty or just being written, or its address is none."""
+        """Return the content; ``{}`` while it is empty, being written, or without a valid address."""
         import json
 
         try:
@@ -115,7 +116,7 @@ class LockFile:
         return document
 
     def write(self, document: dict[str, object]) -> None:
-        """Replace what it says; only with the lock."""
+        """Replace the content; only while holding the lock."""
         import json
 
         data = json.dumps(document).encode() + b"\n"
@@ -123,14 +124,14 @@ class LockFile:
         os.ftruncate(self._fd, len(data))
 
     def close(self) -> None:
-        """Close it, which gives the lock back as well."""
+        """Close the file, which also releases the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def process_mark(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; ``None`` when there is none (or a zombie)."""
+    """Return what distinguishes a process from a later one with its pid; ``None`` for none or a zombie."""
     if pid <= 1:
         return None
     if sys.platform == "linux":
@@ -147,13 +148,13 @@ def process_mark(pid: int) -> str | None:
             ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # what cannot be told from a later process is not ended
+        return None  # we do not end a process that might be another one
     state, _, began = ps.stdout.strip().partition(" ")
     return None if state.startswith("Z") else began.strip() or None
 
 
 class LocalDirectory:
-    """One command's part in serving a directory; ``async with`` ends what it has started.
+    """One command's part in serving a directory; leaving ``async with`` ends the server it started.
 
     Args:
         directory: created if need be; the objects are in ``DIR/jetstream``.
@@ -165,7 +166,7 @@ class LocalDirectory:
         self.server: LocalServer | None = None
         self.url: str = ""
         self._token = ""
-        self._refused: Refused | None = None  # why the last one who answered was told nothing
+        self._refused: Refused | None = None  # why nothing was sent to the last peer
 
     async def __aenter__(self) -> Self:
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
@@ -179,30 +180,30 @@ class LocalDirectory:
             if self.server is not None:
                 server, self.server = self.server, None
                 await server.__aexit__(None, None, None)
-                # The port stays: who still runs, or comes next, starts the server there.
+                # Keep the port: a running or later command starts the server there.
                 self.lock.write({"url": f"nats://127.0.0.1:{server.port}", "pid": 0})
         finally:
             self.lock.close()
 
     @property
     def exposed(self) -> str:
-        """Why others can read or replace what is in the directory; ``""`` when they cannot."""
+        """Why others can read or replace the directory's content; ``""`` when they cannot."""
         found = os.stat(self.directory)
         if found.st_uid != os.geteuid():
-            return "belongs to another user, who can read and replace what is in it"
+            return "belongs to another user, who can read and replace its content"
         others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid != os.getegid() else 0)
         if found.st_mode & others:
-            return "may be written to by other users, who can replace what is in it (chmod go-w)"
+            return "is writable for other users, who can replace its content (chmod go-w)"
         return ""
 
     @asynccontextmanager
     async def connect(self, **options: Unpack[ConnectOptions]) -> AsyncIterator[Client]:
-        """Connect to the directory's server, which is started if there is none.
+        """Connect to the directory's server; start it if there is none.
 
         Raises:
-            CommandError: none was found or started in time; or another user listens in its place, or the
-                system does not tell who does.
-            ServerProcessError: it cannot be started.
+            CommandError: no server was found or started in time; or another user listens in its place, or the
+                system does not tell who listens.
+            ServerProcessError: the server cannot be started.
         """
         try:
             async with self._connected(options) as client:
@@ -238,23 +239,23 @@ class LocalDirectory:
         return await connecting
 
     def _check_peer(self, transport: Transport) -> None:
-        """Let only the server be told the token that the lock file speaks of, each time we connect.
+        """Check, at each connection, that the peer is the server of the lock file, before it gets the token.
 
         Raises:
-            Refused: it is not proven to be that one.
-            StaleConnectionError: it ends, or is not announced yet.
+            Refused: the peer is not proven to be that server.
+            StaleConnectionError: the server is ending, or is not announced yet.
         """
         there = self.lock.read()
         try:
-            # Where the system does not tell: a server of our own listens for as long as it runs. On systems
-            # other than Linux that has to do for another command's, too.
+            # If the system does not tell: our own server listens for as long as it runs. On systems other
+            # than Linux we assume the same for another command's server.
             check_peer(transport, lambda: self.server is not None or sys.platform != "linux")
         except Refused as exc:
             self._refused = exc
             raise
         self._refused = None
         if not _runs(there):
-            raise StaleConnectionError("the server ends, or was started just now")
+            raise StaleConnectionError("the server is ending, or was started just now")
         self._token = urlsplit(str(there.get("url"))).username or ""
 
     async def _join(self, options: ConnectOptions) -> Client:
@@ -272,20 +273,20 @@ class LocalDirectory:
                 except (ConnectionError, TimeoutError, AuthorizationError):
                     if self._refused is not None and (self._refused.for_good or loop.time() > deadline):
                         raise
-                    # Otherwise it is ending, and its starter about to give the lock back.
+                    # Otherwise it is ending, and its starter is about to release the lock.
             if loop.time() > deadline:
                 raise CommandError(
-                    f"another process (pid {there.get('starter', 'unknown')}) holds {self.lock.path!r} "
-                    f"but its server does not answer after {JOIN:.0f} s: end it and try again",
+                    f"another process (pid {there.get('starter', 'unknown')}) holds {self.lock.path!r}, "
+                    f"but its server does not answer after {JOIN:.0f} s: end that process and try again",
                     5,
                 )
             await asyncio.sleep(POLL)
 
     async def try_start(self) -> bool:
-        """Take the lock and start the server; ``False`` when somebody else has the lock.
+        """Take the lock and start the server; ``False`` when another command has the lock.
 
         Raises:
-            ServerProcessError: it cannot be started; the lock is given back.
+            ServerProcessError: the server cannot be started; the lock is released.
         """
         if not self.lock.try_lock():
             return False
@@ -301,7 +302,7 @@ class LocalDirectory:
         return True
 
     def _announce(self, server: LocalServer) -> None:
-        """Tell the others where the server is."""
+        """Write the server's address for the other commands."""
         pid = server.pid
         self.lock.write({"url": self.url, "pid": pid, "mark": process_mark(pid), "starter": os.getpid()})
 
@@ -309,7 +310,7 @@ class LocalDirectory:
         from natsproto.server import LocalServer, find_server
 
         binary = find_server().path
-        token = secrets.token_hex(16)  # a new one each time: one that was overheard opens nothing later
+        token = secrets.token_hex(16)  # a new one each time: an overheard token is useless later
         for wanted in dict.fromkeys((port, None)):
             server = LocalServer(
                 binary=binary, store_dir=self.directory, port=wanted, token=token, monitoring=False
@@ -319,13 +320,13 @@ class LocalDirectory:
             except ServerProcessError:
                 if wanted is None:
                     raise
-                continue  # the port was given to somebody else meanwhile
+                continue  # another process has taken the port meanwhile
             self.url = f"nats://{token}@127.0.0.1:{server.port}"
             return server
         raise AssertionError("unreachable")
 
     async def _guard(self, client: Client, lost: asyncio.Event) -> None:
-        """After a lost connection: see that there is a server again, whoever starts it."""
+        """After a lost connection, start the server again, unless another command does."""
         while True:
             await lost.wait()
             lost.clear()
@@ -337,20 +338,20 @@ class LocalDirectory:
                         await self.server.__aenter__()
                         self._announce(self.server)
                 except (NatsError, CommandError, OSError):
-                    await asyncio.sleep(0.25)  # the command itself reports what it could not do
+                    await asyncio.sleep(0.25)  # the command itself reports its failure
                 await asyncio.sleep(POLL)
 
 
 def _port(before: dict[str, object]) -> int | None:
-    """Port of the server before."""
+    """Return the port of the previous server."""
     return urlsplit(str(before.get("url", ""))).port or None
 
 
 def _check_link(path: str) -> None:
-    """Not into what somebody else's link leads to: a directory of our user, perhaps.
+    """Refuse another user's link, which might lead to any directory of our user.
 
     Raises:
-        CommandError: it is such a link.
+        CommandError: the path is such a link.
     """
     try:
         found = os.lstat(path)
@@ -361,7 +362,7 @@ def _check_link(path: str) -> None:
 
 
 class Refused(ConnectionError):
-    """Nothing was sent to who listens on the server's port. ``for_good``: trying again does not help."""
+    """The peer on the server's port was refused; nothing was sent. ``for_good``: a retry does not help."""
 
     def __init__(self, text: str, *, for_good: bool = False) -> None:
         super().__init__(text)
@@ -369,11 +370,11 @@ class Refused(ConnectionError):
 
 
 def check_peer(transport: Transport, otherwise: Callable[[], bool]) -> None:
-    """Refuse a connection whose other end is not proven to be held by a process of our own user.
+    """Refuse a connection unless a process of our own user is proven to hold its other end.
 
     Args:
-        transport: the connection, over which INFO has come: so it was accepted.
-        otherwise: the proof that has to do where the system does not tell.
+        transport: the connection; INFO has arrived, so the peer has accepted it.
+        otherwise: the proof to use where the system does not tell the user.
 
     Raises:
         Refused: there is no proof.
@@ -385,7 +386,7 @@ def check_peer(transport: Transport, otherwise: Callable[[], bool]) -> None:
         if otherwise():
             return
         raise Refused(
-            f"this system does not tell whose server listens on port {peer[1]} (/proc/self/net/tcp cannot be "
+            f"cannot tell whose server listens on port {peer[1]} (/proc/self/net/tcp cannot be "
             "read): run one command at a time, or start a nats-server yourself and name it with --server",
             for_good=True,
         ) from None
@@ -398,16 +399,16 @@ def check_peer(transport: Transport, otherwise: Callable[[], bool]) -> None:
 
 
 def _runs(there: dict[str, object]) -> bool:
-    """Whether the server that a lock file speaks of runs."""
+    """Whether the server named in a lock file is running."""
     pid, mark = there.get("pid"), there.get("mark")
     return isinstance(pid, int) and mark is not None and process_mark(pid) == mark
 
 
 async def _end_stale(before: dict[str, object]) -> None:
-    """Wait for the server of a starter that died; end it when nobody does. Only with the lock.
+    """Wait for the end of a server whose starter died, or end it. Only while holding the lock.
 
     Raises:
-        CommandError: it does not end.
+        CommandError: the server does not end.
     """
     for number, patience in ((0, LEFT_ALONE), (signal.SIGTERM, LEFT_ALONE), (signal.SIGKILL, 2.0)):
         if not _runs(before):

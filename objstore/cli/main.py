@@ -1,4 +1,4 @@
-"""The parser and the entry point. Nothing of the library is imported before a command runs."""
+"""The parser and the entry point. The library is not imported before a command runs."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ EXIT_CODES = """\
 exit codes:
   0  done
   1  any other failure
-  2  usage: arguments or names that cannot be used
+  2  usage: invalid arguments or names
   3  no such bucket or object
-  4  conflict: exists already, sealed, full
-  5  connection or time; trying again may help
+  4  conflict: already exists, sealed, full
+  5  connection or timeout; trying again may help
   6  credentials or permissions
-  7  the bytes are not what was stored (digest mismatch, problems that verify found)
+  7  damaged data (digest mismatch, problems found by verify)
   130  interrupted
 """
 
-DESCRIPTION = "Objects in NATS JetStream: store, read, list, delete."
+DESCRIPTION = "Store, read, list and delete objects in NATS JetStream."
 
 CONNECTION = """\
-The server is the one of --server, else NATS_URL, else the selected context of the nats command, else
-nats://127.0.0.1:4222. With --local DIR it is a private one over that directory."""
+The server is that of --server, else of NATS_URL, else of the selected context of the nats command, else
+nats://127.0.0.1:4222. --local DIR uses a private server that stores its data in DIR."""
 
-VERIFY = "Changes nothing. Counts chunks, reads none without --deep. Exit code 7 when something is wrong."
+VERIFY = "Changes nothing. Counts the chunks; reads them only with --deep. Exit code 7 if it finds problems."
 
-GC = """Crashed writers leave such chunks. Also completes renames that were
-interrupted. Younger chunks may belong to a put in progress or a paused upload: they are left alone."""
+GC = """Crashed writers leave such chunks. Also completes interrupted renames.
+Younger chunks may belong to a put in progress or a paused upload: they are kept."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports what is wrong in one line; does not guess at abbreviations."""
+    """An argument parser that reports errors in one line and accepts no abbreviations."""
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if message and file is not None and file is sys.stdout:
-            file.write(message)  # argparse of some releases keeps quiet when that fails
+            file.write(message)  # argparse of some releases ignores a failure
         elif message:
             from .output import say
 
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _shared(*, top: bool) -> Parser:
-    """The options that may stand before or after the command; only the former have defaults."""
+    """Return the options allowed before and after the command; only those before it have defaults."""
     parser = Parser(add_help=False, allow_abbrev=False, argument_default=None if top else argparse.SUPPRESS)
 
     def flag(target: argparse._ArgumentGroup, *names: str, help: str) -> None:
@@ -69,17 +69,15 @@ def _shared(*, top: bool) -> Parser:
 
     group = parser.add_argument_group("connection", CONNECTION if top else None)
     group.add_argument("-s", "--server", metavar="URL", help="server, or several separated by commas")
-    group.add_argument("--local", metavar="DIR", help="private server over DIR, shared by commands that run")
+    group.add_argument("--local", metavar="DIR", help="private server over DIR, shared by running commands")
     group.add_argument("--context", metavar="NAME", help="context of the nats command (NATS_CONTEXT)")
     group.add_argument("--user", metavar="NAME", help="user (NATS_USER)")
     group.add_argument("--password-file", metavar="FILE", help="file with the password (or NATS_PASSWORD)")
-    group.add_argument(
-        "--password", metavar="TEXT", help="password; everybody can see it in the process list"
-    )
-    group.add_argument("--token", metavar="TEXT", help="token; better given by NATS_TOKEN")
+    group.add_argument("--password", metavar="TEXT", help="password; everyone can see it in the process list")
+    group.add_argument("--token", metavar="TEXT", help="token; NATS_TOKEN is safer")
     group.add_argument("--creds", metavar="FILE", help="credentials file (NATS_CREDS)")
     group.add_argument("--nkey", metavar="FILE", help="file with an NKey seed (NATS_NKEY)")
-    group.add_argument("--tlsca", metavar="FILE", help="certificates to trust (NATS_CA); demands TLS")
+    group.add_argument("--tlsca", metavar="FILE", help="certificates to trust (NATS_CA); requires TLS")
     group.add_argument("--tlscert", metavar="FILE", help="certificate of this client (NATS_CERT)")
     group.add_argument("--tlskey", metavar="FILE", help="its key (NATS_KEY)")
     group.add_argument(
@@ -88,14 +86,14 @@ def _shared(*, top: bool) -> Parser:
     group.add_argument("--js-domain", metavar="NAME", help="JetStream domain")
     group = parser.add_argument_group("output")
     flag(group, "--json", help="one JSON document on standard output")
-    flag(group, "-q", "--quiet", help="nothing on standard error but errors")
+    flag(group, "-q", "--quiet", help="only errors on standard error")
     flag(group, "--no-progress", help="no progress line")
-    flag(group, "--trace", help="show where an error comes from")
+    flag(group, "--trace", help="show the traceback of an error")
     return parser
 
 
 def build_parser() -> Parser:
-    """The parser of the whole command."""
+    """Return the parser of the whole command."""
     from natsproto._version import __version__
 
     formatter = argparse.RawDescriptionHelpFormatter
@@ -123,7 +121,7 @@ def build_parser() -> Parser:
         )
 
     demo = command("demo", "show a put, get, watch and delete on a private server")
-    demo.add_argument("file", metavar="FILE", nargs="?", help="what to store; default: the server's binary")
+    demo.add_argument("file", metavar="FILE", nargs="?", help="file to store; default: the server's binary")
 
     put = command("put", "store a file")
     put.add_argument("bucket", metavar="BUCKET")
@@ -146,8 +144,8 @@ def build_parser() -> Parser:
     get = command(
         "get",
         "read an object into a file",
-        "The file appears complete and verified, or not at all.\nStandard output cannot be taken back: with"
-        " '-O -' only exit code 0 says that all of it was right.",
+        "The file appears complete and verified, or not at all.\nStandard output cannot be undone: with"
+        " '-O -' only exit code 0 means that all of it was correct.",
     )
     get.add_argument("bucket", metavar="BUCKET")
     get.add_argument("name", metavar="NAME")
@@ -155,9 +153,9 @@ def build_parser() -> Parser:
         "-O",
         "--output",
         metavar="FILE",
-        help="where to; - is standard output; default: the base name of NAME in the current directory",
+        help="file to write; - is standard output; default: the base name of NAME in the current directory",
     )
-    get.add_argument("-f", "--force", action="store_true", help="replace a file that exists")
+    get.add_argument("-f", "--force", action="store_true", help="replace an existing file")
 
     ls = command("ls", "list buckets, or the objects of one")
     ls.add_argument("bucket", metavar="BUCKET", nargs="?")
@@ -166,7 +164,7 @@ def build_parser() -> Parser:
         "-0", "--null", action="store_true", help="names only, each followed by a NUL: for xargs -0"
     )
 
-    info = command("info", "show what is known of a bucket or an object")
+    info = command("info", "show details of a bucket or an object")
     info.add_argument("bucket", metavar="BUCKET")
     info.add_argument("name", metavar="NAME", nargs="?")
 
@@ -175,11 +173,11 @@ def build_parser() -> Parser:
     rm.add_argument("name", metavar="NAME")
     rm.add_argument("-f", "--force", action="store_true", help="do not ask")
 
-    verify = command("verify", "check that what is stored agrees with the metas", VERIFY)
+    verify = command("verify", "check that the stored chunks match the metas", VERIFY)
     verify.add_argument("bucket", metavar="BUCKET")
     verify.add_argument("--deep", action="store_true", help="read every object and compare its digest")
 
-    gc = command("gc", "remove chunks that no object names", GC)
+    gc = command("gc", "remove chunks that no object uses", GC)
     gc.add_argument("bucket", metavar="BUCKET")
     gc.add_argument(
         "--older-than", metavar="TIME", type=arguments.duration, help="age of chunks to remove (24h)"
@@ -190,20 +188,20 @@ def build_parser() -> Parser:
     actions = bucket.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser(
         "add",
-        help="make a bucket",
-        description="Make a bucket; the same again succeeds.",
+        help="create a bucket",
+        description="Create a bucket. Succeeds if it exists with the same configuration.",
         parents=[shared],
         allow_abbrev=False,
     )
     add.add_argument("bucket", metavar="BUCKET")
     add.add_argument("--description", metavar="TEXT")
-    add.add_argument("--ttl", metavar="TIME", type=arguments.duration, help="age at which objects vanish: 7d")
+    add.add_argument("--ttl", metavar="TIME", type=arguments.duration, help="age at which objects expire: 7d")
     add.add_argument(
         "--max-bytes", "--max-bucket-size", metavar="SIZE", type=arguments.size, help="limit: 10GiB"
     )
     add.add_argument("--storage", choices=("file", "memory"), default="file")
     add.add_argument("--replicas", metavar="N", type=arguments.count, default=1)
-    add.add_argument("--compress", action="store_true", help="compress what is stored")
+    add.add_argument("--compress", action="store_true", help="compress the stored data")
     add.add_argument("--metadata", metavar="K=V", type=arguments.pair, action="append", default=[])
     return parser
 
@@ -227,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 parser.print_help(sys.stderr)
                 return 2
             args = parser.parse_args(words)
-        except SystemExit as exc:  # argparse has said all there is to say
+        except SystemExit as exc:  # argparse has printed the message
             if sys.stdout is not None:
                 sys.stdout.flush()
             return exc.code if isinstance(exc.code, int) else 2
@@ -246,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         out.deliver()
     except BrokenPipeError:
-        pass  # who read our output wants no more of it: that changes nothing of what was found
+        pass  # the reader of our output has stopped: the result stays the same
     except (OSError, KeyboardInterrupt) as exc:
         if failed is None:
             failed = exc

@@ -1,4 +1,4 @@
-"""``verify`` and ``gc``: what is wrong in a bucket, and what nobody needs any more."""
+"""``verify`` and ``gc``: report problems of a bucket, and remove chunks that no object uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def verify(args: Namespace, out: Output) -> None:
     """``verify BUCKET [--deep]``.
 
     Raises:
-        CommandError: exit code 7 when something is wrong.
+        CommandError: exit code 7 when there are problems.
     """
     async with session(args, out) as link:
         store = await link.open(args.bucket)
@@ -30,11 +30,11 @@ async def verify(args: Namespace, out: Output) -> None:
     if not report.ok:
         raise CommandError(f"{_many(len(report.problems), 'problem')} among {what}", 7)
     how = "read and compared" if report.deep else "counted; --deep reads them"
-    out.note(f"nothing is wrong: {what}, {human_size(report.size)}, {how}")
+    out.note(f"no problems: {what}, {human_size(report.size)}, {how}")
 
 
 def verify_document(report: VerifyReport) -> dict[str, object]:
-    """The JSON document of a check."""
+    """Return the JSON document of a check."""
     return {
         "bucket": report.bucket,
         "ok": report.ok,
@@ -81,7 +81,7 @@ async def gc(args: Namespace, out: Output) -> None:
 
 
 def gc_document(report: GcReport) -> dict[str, object]:
-    """The JSON document of a collection."""
+    """Return the JSON document of a garbage collection."""
     from objstore.format.codec import format_rfc3339
 
     return {

@@ -1,4 +1,4 @@
-"""What the command says: data on standard output, everything else on standard error.
+"""The output of the command: data on standard output, everything else on standard error.
 
 JSON documents use the field names of ADR-20. Sizes are bytes, ``ttl`` is nanoseconds (0: for ever) as in the
 stream's configuration, times are RFC 3339, and ``digest`` is ``SHA-256=<hex>``, comparable to ``sha256sum``.
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo, ObjectStoreStatus
 
 PROGRESS_FROM = 1024 * 1024
-"""Transfers above so many bytes show their progress."""
+"""Bytes above which a transfer shows its progress."""
 
 PROGRESS_INTERVAL = 0.1
-"""Seconds between two states of the progress line."""
+"""Seconds between two updates of the progress line."""
 
 
 class CommandError(Exception):
-    """A failure of the command itself: one line, and the exit code."""
+    """A failure of the command itself, with one line and the exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class CommandError(Exception):
 
 
 def human_size(size: int) -> str:
-    """``1.5 MiB``."""
+    """Return a size as ``1.5 MiB``."""
     if size < 1024:
         return f"{size} B"
     value = float(size)
@@ -47,14 +47,14 @@ def human_size(size: int) -> str:
 
 
 def human_time(moment: datetime) -> str:
-    """``2026-01-31 12:00:00Z``."""
+    """Return a time as ``2026-01-31 12:00:00Z``."""
     from datetime import UTC
 
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def object_document(info: ObjectInfo) -> dict[str, object]:
-    """The JSON document of an object."""
+    """Return the JSON document of an object."""
     from objstore.format.codec import format_rfc3339
 
     document: dict[str, object] = {"name": info.name}
@@ -85,14 +85,14 @@ def object_document(info: ObjectInfo) -> dict[str, object]:
 
 
 def nanoseconds(age: timedelta | None) -> int:
-    """A duration as the server writes it; ``None`` is 0."""
+    """Return a duration as the server writes it; ``None`` is 0."""
     from datetime import timedelta
 
     return 0 if age is None else age // timedelta(microseconds=1) * 1000
 
 
 def status_document(status: ObjectStoreStatus) -> dict[str, object]:
-    """The JSON document of a bucket."""
+    """Return the JSON document of a bucket."""
     document: dict[str, object] = {"bucket": status.bucket}
     if status.description:
         document["description"] = status.description
@@ -115,9 +115,9 @@ def status_document(status: ObjectStoreStatus) -> dict[str, object]:
 
 
 class Output:
-    """The streams of one run, and how much to say.
+    """The output streams of one run, and how much to print.
 
-    What standard output gets is held until :meth:`deliver`: who reads it may be slow, or read nothing at all.
+    Standard output is held back until :meth:`deliver`: its reader may be slow, or read nothing at all.
 
     Args:
         json: standard output gets one JSON document.
@@ -139,17 +139,17 @@ class Output:
     # -- standard error ---------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """A line for people, unless ``--quiet``."""
+        """Print a line for people, unless ``--quiet``."""
         if not self.quiet:
             self._say(text)
 
     def warn(self, text: str) -> None:
-        """A warning, unless ``--quiet``."""
+        """Print a warning, unless ``--quiet``."""
         if not self.quiet:
             self._say(f"objstore: warning: {text}")
 
     def error(self, text: str) -> None:
-        """The one line about a failure."""
+        """Print the one line about a failure."""
         self._say(f"objstore: {text}")
 
     def _say(self, text: str) -> None:
@@ -157,7 +157,7 @@ class Output:
         say(printable(text) + "\n")
 
     def progress(self, label: str) -> Callable[[int, int | None], None] | None:
-        """A progress callback for a transfer; ``None`` where no line is wanted or nobody would see it."""
+        """Return a progress callback for a transfer; ``None`` when no progress line is shown."""
         if not self._progress or not is_terminal(sys.stderr):
             return None
         from time import monotonic
@@ -179,7 +179,7 @@ class Output:
         return show
 
     def end_progress(self) -> None:
-        """Take the progress line away."""
+        """Remove the progress line."""
         if self._line_open:
             self._line_open = False
             say("\r\x1b[K")
@@ -187,20 +187,20 @@ class Output:
     # -- standard output --------------------------------------------------------------------------
 
     def document(self, document: object) -> None:
-        """The JSON document of this run."""
+        """Set the JSON document of this run."""
         import json
 
         self.end_progress()
         self._hold(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
 
     def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
-        """One text a line, or each followed by a NUL; raw where no terminal reads them."""
+        """Add one text per line, or each followed by a NUL; raw unless standard output is a terminal."""
         tame = is_terminal(sys.stdout)
         for text in texts:
             self._hold(printable(text) if tame else text, "\0" if null else "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-        """Columns under a head; those in ``right`` are set to the right."""
+        """Add a table with a head; the columns in ``right`` are aligned to the right."""
         cells = [[printable(cell) for cell in row] for row in (head, *rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
         for row in cells:
@@ -211,7 +211,7 @@ class Output:
             self._hold("  ".join(texts).rstrip())
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
-        """Name and value, one a line."""
+        """Add one name and value per line."""
         width = max(len(key) for key, _ in facts)
         for key, value in facts:
             self._hold(f"{key.rjust(width)}  {printable(value)}")
@@ -220,14 +220,14 @@ class Output:
         self._held.append(text + end)
 
     def deliver(self) -> None:
-        """Write what is held, outside of the event loop: there an interrupt ends a write.
+        """Write the held output, outside of the event loop, so that an interrupt ends the write.
 
         Raises:
-            OSError: it cannot be written; ``BrokenPipeError``: nobody reads it any more.
+            OSError: it cannot be written; ``BrokenPipeError``: its reader has stopped.
         """
         text, self._held = "".join(self._held), []
         try:
-            if sys.stdout is not None:  # closed by who started us
+            if sys.stdout is not None:  # the parent process may have closed it
                 sys.stdout.write(text)
                 sys.stdout.flush()
         except BaseException:
@@ -237,16 +237,16 @@ class Output:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """What waits here for a person or a pipe is ended by one interrupt.
+    """Let one interrupt end a block that waits for a person or a pipe.
 
-    The handler of a running event loop only cancels the task, and lets the system call wait on.
+    The handler of a running event loop only cancels the task, and the system call would continue to wait.
     """
     import signal
     import threading
 
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield  # ignored by who started us, or not ours to handle
+        yield  # the parent process has it ignored, or we may not handle it
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -256,8 +256,8 @@ def interruptible() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Write to standard error. That nobody reads it is no failure of what is told there."""
-    if sys.stderr is None:  # closed by who started us
+    """Write to standard error; a missing reader is not an error."""
+    if sys.stderr is None:  # the parent process may have closed it
         return
     try:
         with interruptible():
@@ -271,7 +271,7 @@ def say(text: str) -> None:
 
 
 def silence(stream: TextIO | None) -> None:
-    """Let nothing more go to where nothing can be written (the interpreter flushes at its end)."""
+    """Redirect a broken stream to the null device (the interpreter flushes it at its end)."""
     if stream is None:
         return
     try:
@@ -283,7 +283,7 @@ def silence(stream: TextIO | None) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at it; a closed or missing stream is none."""
+    """Whether the stream is a terminal; a closed or missing stream is not."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:

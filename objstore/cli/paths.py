@@ -1,4 +1,4 @@
-"""Where ``get`` may write: from the name of an object, which anybody may have chosen, to a safe file name."""
+"""Where ``get`` may write: turn an object's name, which anyone may have chosen, into a safe file name."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import re
 from .output import CommandError
 
 MAX_NAME_BYTES = 255
-"""What file systems take as one name."""
+"""Bytes of the longest file name that file systems accept."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
 
 _REORDERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that change the order in which others are shown: ``exe`` may look like ``pdf``."""
+"""Characters that change the display order of others: ``exe`` may look like ``pdf``."""
 
 
 def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
     """Return the file name under which ``get`` stores an object when no ``-O`` was given.
 
-    It is the base name of the object's name. Refused is what could reach outside of the current directory or
-    surprise there: absolute names, ``..``, backslashes, drive letters, control characters, those that turn
-    text around, names that Windows keeps for devices, trailing dots and spaces, leading dashes and dots,
-    nothing at all, and too much.
+    It is the base name of the object's name. Names that could lead outside the current directory, or surprise
+    in it, are refused: absolute names, ``..``, backslashes, drive letters, control characters, characters
+    that reorder text, Windows device names, trailing dots and spaces, leading dashes and dots, and names that
+    are empty or too long.
 
     Args:
-        windows: whether a colon names a hidden part of another file, and is refused, too.
+        windows: also refuse a colon, which names a hidden stream of another file there.
 
     Raises:
-        CommandError: exit code 2; it says to name the file with ``-O``.
+        CommandError: the name is refused; exit code 2, with the advice to use ``-O``.
     """
 
     def refused(why: str) -> CommandError:
@@ -42,7 +42,7 @@ def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
     if any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in name):
         raise refused("contains control characters")
     if _REORDERS.search(name):
-        raise refused("contains characters that change the order of others")
+        raise refused("contains characters that change the order of the text")
     if name.startswith("/"):
         raise refused("is an absolute path")
     parts = name.split("/")
@@ -66,7 +66,7 @@ def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
     try:
         encoded = base.encode()
     except UnicodeEncodeError:
-        raise refused("is no valid text") from None
+        raise refused("is not valid text") from None
     if len(encoded) > MAX_NAME_BYTES:
         raise refused(f"gives a file name of more than {MAX_NAME_BYTES} bytes")
     return base

@@ -1,4 +1,4 @@
-"""``put`` and ``get``."""
+"""The commands ``put`` and ``get``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from objstore.write.put import PutOptions
 
 STDIN_BLOCK = 256 * 1024
+"""Bytes of one read from standard input."""
 
 
 def put_name(args: Namespace) -> str:
@@ -46,7 +47,7 @@ async def put(args: Namespace, out: Output) -> None:
     }
     show = out.progress(name)
     if args.file != "-":
-        size = os.stat(args.file).st_size  # a file that is not there is found before a server is
+        size = os.stat(args.file).st_size  # report a missing file before connecting
         if show is not None:
             tell = show
             options["progress"] = lambda done, total: tell(done, total or size)
@@ -70,7 +71,7 @@ async def put(args: Namespace, out: Output) -> None:
 
 
 def _standard_input() -> BinaryIO | AsyncIterator[bytes]:
-    """A file if it is one (it can be read again after a failure), else pieces as they come."""
+    """Return a file if it is one (it can be read again after a failure), else its pieces as they come."""
     try:
         descriptor = sys.stdin.fileno()
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -80,7 +81,7 @@ def _standard_input() -> BinaryIO | AsyncIterator[bytes]:
 
 
 async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
-    """Read in a thread that nobody has to wait for: an interrupt must not need another line of input."""
+    """Read in a daemon thread: an interrupt must not need another line of input to take effect."""
     import threading
 
     loop = asyncio.get_running_loop()
@@ -113,7 +114,7 @@ async def get(args: Namespace, out: Output) -> None:
     from .paths import output_name
 
     target = output_name(args.name) if args.output is None else args.output
-    # Only where the user says so: what lies there under an object's name may have been put there by others.
+    # Only if the user names it: others may have created a pipe or device under the object's name.
     stream = target == "-" or (args.output is not None and _is_stream(target))
     if not stream:
         _check_target(target, force=args.force)
@@ -135,13 +136,13 @@ async def get(args: Namespace, out: Output) -> None:
 
 
 def _is_device(path: str) -> bool:
-    """Whether it is in the system's own folders, where links are the system's own, too."""
+    """Whether the path is in the system's own folders, whose links are also the system's."""
     path = os.path.abspath(path)
     return path.startswith(("/dev/", "/proc/")) and not path.startswith(("/dev/shm/", "/dev/mqueue/"))
 
 
 def _is_stream(path: str) -> bool:
-    """Whether it is there and cannot be replaced by a file: a device, a pipe, a descriptor."""
+    """Whether the path exists and a file cannot replace it: a device, a pipe, a descriptor."""
     device = _is_device(path)
     try:
         mode = (os.stat if device else os.lstat)(path).st_mode
@@ -166,7 +167,7 @@ def _exists(path: str) -> CommandError:
 async def _to_new_file(
     store: ObjectStore, name: str, path: str, show: Callable[[int, int | None], None] | None
 ) -> ObjectInfo:
-    """Like ``store.get_file``, but never replaces anything, whoever makes a file of that name meanwhile."""
+    """Read as ``store.get_file`` does, but replace nothing, even if the file was created meanwhile."""
     from objstore.read.get import in_thread
 
     part = os.path.join(os.path.dirname(path), f".objstore-{secrets.token_hex(8)}")
@@ -174,19 +175,19 @@ async def _to_new_file(
         info = await store.get_file(name, part, progress=show)
         await in_thread(_name_new, part, path)
     finally:
-        # Also after a cancellation, which lets the last step of get_file() be done: the file is there then.
+        # Also after a cancellation: get_file() may finish its last step, and then the file exists.
         with suppress(OSError):
             os.unlink(part)
     return info
 
 
 def _name_new(part: str, path: str) -> None:
-    """Give ``part`` the name ``path`` if nothing has it; the old name may stay."""
+    """Give ``part`` the name ``path`` if it is free; the old name may stay."""
     try:
         os.link(part, path, follow_symlinks=False)
     except FileExistsError:
         raise _exists(path) from None
-    except OSError:  # a file system without hard links: looking has to do
+    except OSError:  # a file system without hard links: check first, then rename
         if os.path.lexists(path):
             raise _exists(path) from None
         os.replace(part, path)
@@ -195,13 +196,13 @@ def _name_new(part: str, path: str) -> None:
 async def _to_stream(
     store: ObjectStore, name: str, target: str, show: Callable[[int, int | None], None] | None
 ) -> ObjectInfo:
-    """Write block by block; a mismatch found at the end cannot take back what was written.
+    """Write block by block; a mismatch found at the end cannot undo what was written.
 
-    Nobody has to wait for the thread that writes: an interrupt must not need a reader. What it has in hand
-    stays valid, and it ends when the file is closed, or with the process.
+    A daemon thread writes: an interrupt must not need a reader to take effect. The thread's block stays
+    valid, and the thread ends when the file is closed, or with the process.
 
     Raises:
-        CommandError: who read it has stopped; exit code 1, as what he has was not verified.
+        CommandError: the reader has stopped; exit code 1, since what it has was not verified.
     """
     from objstore.read import get, links
     from objstore.write.source import in_daemon
@@ -217,7 +218,7 @@ async def _to_stream(
                 try:
                     await in_daemon(partial(_write_all, file, list(block)))
                 except BrokenPipeError:
-                    raise CommandError("get: the reader stopped before all was verified", 1) from None
+                    raise CommandError("get: the reader stopped before everything was verified", 1) from None
                 done += sum(map(len, block))
                 if show is not None:
                     show(done, info.size)
@@ -227,16 +228,16 @@ async def _to_stream(
 
 
 def _standard_output() -> FileIO:
-    """Its descriptor without Python's buffer, which the end of the program would wait for."""
+    """Return standard output without Python's buffer, which would delay the end of the program."""
     if sys.stdout is None:
         raise CommandError("get: standard output is closed", 1)
     return open(sys.stdout.fileno(), "wb", 0, closefd=False)
 
 
 def _open_stream(path: str) -> FileIO:
-    """Open what is there, at once: a pipe that nobody reads is an error.
+    """Open an existing device or pipe without waiting: a pipe without a reader is an error.
 
-    Somebody may have put a link or a file there since it was looked at: neither is followed or overwritten.
+    Someone may have created a link or a file there since the check: neither is followed or overwritten.
     """
     device = _is_device(path)
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -245,7 +246,7 @@ def _open_stream(path: str) -> FileIO:
         descriptor = os.open(path, flags)
     except OSError as exc:
         if exc.errno == errno.ENXIO:
-            raise CommandError(f"get: nobody reads the pipe {path!r}", 1) from None
+            raise CommandError(f"get: the pipe {path!r} has no reader", 1) from None
         raise
     if not device and stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -273,7 +273,7 @@ def test_a_reader_that_stops_is_no_error(command: Command, bucket: str) -> None:
 
 def test_a_reader_that_stops_has_nothing_verified(command: Command, bucket: str) -> None:
     """Whether what was written is right is known at the end of the object only, and nobody got there."""
-    stopped = b"objstore: get: the reader stopped before all was verified\n"
+    stopped = b"objstore: get: the reader stopped before everything was verified\n"
     Path("f").write_bytes(bytes(5_000_000))
     command("put", bucket, "f")
     for _ in range(2):

@@ -54,7 +54,7 @@ def test_demo(environment: dict[str, str], tmp_path: Path) -> None:
     assert store is not None
     assert not os.path.exists(store[1])
     assert os.listdir(tmp_path / "tmp") == []
-    for word in ("MiB/s", "the same byte for byte", "watch", "list", "was deleted", "clean-up"):
+    for word in ("MiB/s", "identical byte for byte", "watch", "list", "was deleted", "clean-up"):
         assert word in done.stdout
 
 
@@ -121,7 +121,7 @@ def test_without_a_server_binary(environment: dict[str, str], tmp_path: Path) ->
 def test_a_file_that_is_not_there(environment: dict[str, str], tmp_path: Path) -> None:
     done = run(environment, tmp_path, "demo", "missing")
     assert done.returncode == 1
-    assert done.stderr == "objstore: demo: 'missing' is no file\n"
+    assert done.stderr == "objstore: demo: 'missing' is not a file\n"
 
 
 def test_who_took_the_servers_place_is_shown_nothing(

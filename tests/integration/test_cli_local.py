@@ -375,7 +375,7 @@ async def test_where_the_system_does_not_tell_who_listens(
         await client.flush()
         async with LocalDirectory(str(directory)) as second:
             if platform == "linux":
-                with pytest.raises(CommandError, match=r"does not tell whose server .* --server"):
+                with pytest.raises(CommandError, match=r"cannot tell whose server .* --server"):
                     async with second.connect():
                         pass
             else:

@@ -100,7 +100,7 @@ async def orphan(store: ObjectStore) -> str:
 
 def test_nothing_is_wrong(command: Command, bucket: str) -> None:
     assert command("verify", bucket) == ""
-    assert f"nothing is wrong: 2 objects and 1 link in bucket '{bucket}'" in command.err
+    assert f"no problems: 2 objects and 1 link in bucket '{bucket}'" in command.err
     assert "--deep reads them" in command.err
     command("verify", bucket, "--deep")
     assert "read and compared" in command.err

@@ -42,7 +42,7 @@ def test_a_secret_for_a_path(
         monkeypatch.setenv(place, secret)
     assert main(["--server", "nats://127.0.0.1:1", *words, "ls"]) == 2
     out, err = capfd.readouterr()
-    assert "given by its path" in err
+    assert "looks like its content" in err
     assert err.count("\n") == 1
     for line in (word for word in secret.split() if len(word) > 12):
         assert line not in out + err
@@ -104,7 +104,7 @@ def test_a_directory_of_somebody_else(
     monkeypatch.undo()
     directory.chmod(0o777)
     main(["--local", str(directory), "ls"])
-    assert "may be written to by other users" in capfd.readouterr().err
+    assert "is writable for other users" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="left out: only root can make another user's links")

@@ -163,6 +163,6 @@ async def test_what_a_server_drops_is_told(server: MemoryServer) -> None:
         return create({key: value for key, value in config.items() if key != "allow_msg_ttl"})
 
     server.create = older  # type: ignore[method-assign]
-    with pytest.raises(UnsupportedFeatureError, match="the bucket is there, without it"):
+    with pytest.raises(UnsupportedFeatureError, match="the bucket was created without it"):
         await create_bucket(server.js, None, {"bucket": "b", "allow_msg_ttl": True})
     assert "OBJ_b" in server.streams

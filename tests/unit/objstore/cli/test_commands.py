@@ -86,7 +86,7 @@ async def test_rm(server: MemoryServer, command: Any, monkeypatch: pytest.Monkey
     out, err = await command("rm", "-f", "b", "a")
     assert (out, "deleted 'a' from bucket 'b'" in err) == ("", True)
     assert json.loads((await command("rm", "-f", "b", "l", "--json"))[0])["deleted"] is True
-    with pytest.raises(CommandError, match="no terminal: pass -f") as told:
+    with pytest.raises(CommandError, match="not a terminal: pass -f") as told:
         await command("rm", "b", "z")
     assert told.value.code == 2
 

@@ -127,7 +127,7 @@ def test_our_own_user_is_let_in(transport: Any) -> None:
     [
         (65534, True, "another user of this machine listens", False),
         (None, True, "is gone, or another user", False),
-        (OSError(), False, "does not tell whose server", True),
+        (OSError(), False, "cannot tell whose server", True),
         (OSError(), True, "", False),
     ],
 )

@@ -43,7 +43,7 @@ def test_what_is_no_lock_file(tmp_path: Path, kind: str) -> None:
     else:
         (tmp_path / "other").touch()
         os.link(tmp_path / "other", lock.path)
-    with pytest.raises(CommandError, match="no lock file of ours") as caught:
+    with pytest.raises(CommandError, match="not our lock file") as caught:
         lock.open()
     lock.close()
     assert caught.value.code == 2

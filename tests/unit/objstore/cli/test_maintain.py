@@ -25,7 +25,7 @@ async def store(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> Object
 
 async def test_nothing_is_wrong(server: MemoryServer, store: ObjectStore, command: Any) -> None:
     out, err = await command("verify", "b")
-    assert (out, "nothing is wrong: 1 object and 0 links in bucket 'b', 100 B, counted" in err) == ("", True)
+    assert (out, "no problems: 1 object and 0 links in bucket 'b', 100 B, counted" in err) == ("", True)
     assert "read and compared" in (await command("verify", "b", "--deep"))[1]
     document = json.loads((await command("verify", "b", "--json"))[0])
     assert (document["ok"], document["objects"], document["problems"]) == (True, 1, [])

@@ -110,7 +110,7 @@ async def test_get_into_a_pipe(store: ObjectStore, command: Any, tmp_path: Path)
     def read() -> None:
         got.append((tmp_path / "pipe").read_bytes())
 
-    with pytest.raises(CommandError, match="nobody reads the pipe"):
+    with pytest.raises(CommandError, match=r"the pipe .* has no reader"):
         await command("get", "b", "a", "-O", "pipe")
     keep = os.open(tmp_path / "pipe", os.O_RDWR)
     thread = threading.Thread(target=read)

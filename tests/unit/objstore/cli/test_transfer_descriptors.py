@@ -56,7 +56,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_replaced(part: Path, tmp_path: P
 
 def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CommandError, match="nobody reads the pipe") as caught:
+    with pytest.raises(CommandError, match=r"the pipe .* has no reader") as caught:
         transfer._open_stream(str(tmp_path / "pipe"))
     assert caught.value.code == 1
 
