@@ -10,7 +10,7 @@ Open a bucket on the JetStream context::
         await store.put("hello.txt", b"hello")
         assert await store.get("hello.txt") == b"hello"
 
-Everything here is loaded on first use.
+Every name is loaded on first use.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to a type checker, every name would be there
+if not TYPE_CHECKING:  # else a type checker would accept every name
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

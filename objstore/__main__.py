@@ -1,4 +1,4 @@
-"""``python -m objstore``: the same as the command ``objstore``."""
+"""``python -m objstore`` runs the command ``objstore``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets: create, open, update, delete, enumerate. Asked for on the JetStream context."""
+"""Create, open, update, delete and list buckets; called by the methods of the JetStream context."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from .format.naming import check_bucket, stream_name
 from .store import ObjectStore
 
 CREATE_BUDGET = 10.0
-"""Seconds a creation is retried: the same configuration again succeeds, so an unknown outcome is no harm."""
+"""Seconds to retry a creation: repeating it with the same configuration succeeds, so this is safe."""
 
 
 async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
     """Open an existing bucket: one round trip.
 
-    A stream whose configuration does not keep objects can be opened and read; what writes is refused there,
-    before a byte is sent (``BadBucketError``, see ``docs/buckets.md``).
+    A stream whose configuration cannot keep objects can be opened and read; writes are refused before any
+    byte is sent (``BadBucketError``, see ``docs/buckets.md``).
 
     Raises:
-        BadBucketError: not a bucket name.
-        BucketNotFoundError: no such bucket; it is never created here.
+        BadBucketError: the name is not valid.
+        BucketNotFoundError: the bucket does not exist; it is never created here.
     """
     return ObjectStore(await bind(js, bucket))
 
 
 def build_config(config: ObjectStoreConfig | None, params: BucketFields) -> ObjectStoreConfig:
-    """One configuration out of a document and keywords; keywords win.
+    """Merge a configuration and keywords into one configuration; keywords win.
 
     Raises:
-        BadBucketError: nothing given, or not an ``ObjectStoreConfig``.
-        TypeError: an unknown keyword.
+        BadBucketError: neither is given, or ``config`` is not an ``ObjectStoreConfig``.
+        TypeError: a keyword is unknown.
     """
     if config is not None and not isinstance(config, ObjectStoreConfig):
         raise BadBucketError(f"config must be an ObjectStoreConfig, not {type(config).__name__}")
@@ -76,15 +76,15 @@ def build_config(config: ObjectStoreConfig | None, params: BucketFields) -> Obje
 async def create_bucket(
     js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
-    """Create a bucket; the same configuration again succeeds and opens it.
+    """Create a bucket; if it exists with the same configuration, open it.
 
     Raises:
-        BadBucketError: a configuration that cannot work, here or in the server's words.
-        BucketAlreadyExistsError: it exists with another configuration.
-        StoreFullError: the server or account has not that much room.
-        UnsupportedFeatureError: the server does not know something asked for. Where that is known before,
-            nothing is created; else (an older server behind the one connected to) the bucket stays as that
-            one has made it: others may use it by now.
+        BadBucketError: this library or the server refuses the configuration.
+        BucketAlreadyExistsError: the bucket exists with another configuration.
+        StoreFullError: the server or account does not have that much room.
+        UnsupportedFeatureError: the server does not support a requested feature. If that is known before,
+            nothing is created. Else (an older server behind the current one) the bucket stays as that server
+            created it: others may already use it.
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
@@ -95,26 +95,27 @@ async def create_bucket(
     except BucketAlreadyExistsError:
         if wanted.mirror is None or "mirror_direct" in document:
             raise
-        # As earlier versions, or an origin that allows direct reads, have made it: the same bucket.
+        # Earlier versions, or an origin that allows direct reads, created it this way: it is the same bucket.
         with_direct = {**document, "mirror_direct": True}
         info = await _apply(js, wanted.bucket, lambda: js.create_stream(with_direct), "created")
     dropped = config_matches(info.config.to_json(), document)
     if dropped:
-        raise _unsupported(js, wanted.bucket, dropped, "; the bucket is there, without it")
+        raise _unsupported(js, wanted.bucket, dropped, "; the bucket was created without it")
     return await _opened(js, wanted.bucket, info)
 
 
 def _answers_itself(js: JetStreamContext) -> bool:
-    """Whether JetStream is that of the server connected to, and not one behind it.
+    """Whether the current server itself answers JetStream requests, and not a server behind it.
 
-    What was read in clear is not believed: nothing is refused because of it, and the domain is asked for.
+    INFO that was read in clear text is not trusted: nothing is refused because of it, and the domain is
+    requested.
     """
     near = js.client.server_info
     return js.prefix == "$JS.API" and near.get("jetstream") is True and not told_in_clear(js.client)
 
 
 def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, object]) -> list[str]:
-    """The fields of a stream's configuration that a server of that version would drop."""
+    """Return the fields of a stream's configuration that a server of that version would drop."""
     if version is None:
         return []
     return [
@@ -127,9 +128,9 @@ def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, object])
 
 
 async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> ObjectStore:
-    """The bucket that was created or changed, with its domain, which few servers name in these answers.
+    """Open the created or changed bucket with its domain, which few servers report in these responses.
 
-    Nobody is asked where the server connected to answers by itself and has none.
+    If the current server answers JetStream requests itself and has no domain, nothing is requested.
     """
     near = js.client.connection.info
     may_have = not _answers_itself(js) or "domain" in near
@@ -143,13 +144,13 @@ async def update_bucket(
 ) -> ObjectStore:
     """Change a bucket's configuration.
 
-    With ``config`` it becomes that one; with ``bucket=…`` and other keywords only those fields change.
-    Whatever this library does not know of the stream's configuration stays as it is.
+    With ``config`` the bucket gets that configuration; with ``bucket=…`` and other keywords only those fields
+    change. Fields of the stream's configuration that this library does not know stay unchanged.
 
     Raises:
         BucketNotFoundError: no such bucket.
-        BadBucketError: a change the server refuses (storage cannot change, for one).
-        UnsupportedFeatureError: the server dropped something asked for.
+        BadBucketError: the server refuses the change (storage cannot change, for example).
+        UnsupportedFeatureError: the server dropped a requested feature.
     """
     params = params or {}
     name = check_bucket(config.bucket if isinstance(config, ObjectStoreConfig) else params.get("bucket", ""))
@@ -167,7 +168,7 @@ async def update_bucket(
 async def create_or_update_bucket(
     js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
-    """Create a bucket, or change the existing one to that configuration. Errors as of both."""
+    """Create a bucket, or change the existing one to that configuration. Raises the errors of both."""
     wanted = build_config(config, params or {})
     try:
         return await create_bucket(js, wanted)
@@ -176,14 +177,14 @@ async def create_or_update_bucket(
 
 
 async def bucket_names(js: JetStreamContext) -> list[str]:
-    """Names of all buckets, mirrors included, sorted; one round trip per 1024 streams."""
+    """Return the names of all buckets, mirrors included, sorted; one round trip per 1024 streams."""
     return sorted(name for name in map(bucket_of, await js.stream_names()) if name is not None)
 
 
 async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
-    """Status of all buckets, sorted by name; one round trip per 256 streams.
+    """Return the status of all buckets, sorted by name; one round trip per 256 streams.
 
-    ``count`` is -1: counting live objects means reading every meta, see :meth:`ObjectStore.status`.
+    ``count`` is -1: counting live objects would read every meta, see :meth:`ObjectStore.status`.
     """
     found = [
         store_status(info.raw, -1) for info in await js.streams() if bucket_of(info.config.name) is not None
@@ -192,7 +193,7 @@ async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
 
 
 def bucket_of(stream: str) -> str | None:
-    """The bucket a stream stands for, by its name; ``None`` for other streams."""
+    """Return the name of the bucket that a stream holds; ``None`` for other streams."""
     name = stream.removeprefix("OBJ_")
     if name == stream:
         return None
@@ -207,14 +208,15 @@ def _budget(js: JetStreamContext) -> float:
 
 
 STORE_FAILED = 10049
-"""No place for a stream could be made. With the last stream of an account servers remove the folder of all of
-them, and with it what is being made there for another one."""
+"""Error code: the server could not create the store of a stream. With the last stream of an account a server
+removes the folder of all its streams, and with it the files of a stream that is just being created."""
 
 STORE_TRIES = 5
+"""Attempts after such an error, before the last one."""
 
 
 async def _stored(call: Callable[[], Awaitable[StreamInfo]]) -> StreamInfo:
-    """Try again for a quarter of a second where another stream may just have been deleted."""
+    """Retry for a quarter of a second: another stream may just have been deleted."""
     backoff = Backoff(0.01, 0.1)
     for _ in range(STORE_TRIES):
         try:
@@ -230,7 +232,7 @@ async def _stored(call: Callable[[], Awaitable[StreamInfo]]) -> StreamInfo:
 async def _apply(
     js: JetStreamContext, bucket: str, call: Callable[[], Awaitable[StreamInfo]], what: str
 ) -> StreamInfo:
-    """Create or update, with the server's refusals in our words."""
+    """Create or update a stream; translate the server's refusals."""
     try:
         return await retrying(js.client, lambda: _stored(call), _budget(js))
     except StreamNameInUseError as exc:
@@ -246,7 +248,7 @@ async def _apply(
     except StreamNotFoundError:
         raise missing(bucket) from None
     except APIError as exc:
-        if exc.err_code == NO_SUITABLE_PEERS and "storage" in exc.description:  # a cluster, no node with room
+        if exc.err_code == NO_SUITABLE_PEERS and "storage" in exc.description:  # no node of the cluster fits
             raise StoreFullError(
                 f"bucket {bucket!r} cannot be {what}: {exc.description}", bucket=bucket, err_code=exc.err_code
             ) from exc
@@ -267,10 +269,10 @@ def _unsupported(
 
 
 async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
-    """Delete a bucket with everything in it; returns ``True``.
+    """Delete a bucket with everything in it; return ``True``.
 
     Raises:
-        BadBucketError: not a bucket name.
+        BadBucketError: the name is not valid.
         BucketNotFoundError: no such bucket.
     """
     try:

@@ -1,6 +1,6 @@
-"""The object store: every verb, documented; the work is done one file per verb.
+"""The object store: the documentation of every verb; each verb is implemented in its own file.
 
-A verb's file is imported when it is first called, so importing :class:`ObjectStore` costs next to nothing.
+A verb's file is imported on its first call, so importing :class:`ObjectStore` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class ObjectStore(StoreReads):
-    """One bucket, made by ``js.object_store()`` or ``js.create_object_store()``; many may share a client.
+    """One bucket, opened by ``js.object_store()`` or ``js.create_object_store()``; many may share a client.
 
-    Every call raises ``BucketNotFoundError`` when the bucket is gone, ``ConnectionClosedError`` after the
-    client was closed and in another event loop or thread than the client's, and gives up with the last error
-    when a lost connection or leader does not come back within the retry budget: 20 s without progress, or
-    what :func:`natsproto.connect` or :meth:`with_options` say. There is no overall deadline on a transfer:
-    bound a call with ``asyncio.timeout()``; cancelling is safe everywhere.
+    Every call raises ``BucketNotFoundError`` when the bucket is gone. It raises ``ConnectionClosedError``
+    when the client is closed, and in another event loop or thread than the client's. When a lost connection
+    or leader does not come back within the retry budget, the call fails with the last error. The budget is
+    20 s without progress, unless :func:`natsproto.connect` or :meth:`with_options` set another. A transfer
+    has no overall deadline: bound a call with ``asyncio.timeout()``; cancelling is safe everywhere.
 
-    ``Client.drain()`` lets calls end that are under way. ``Client.close()`` ends them with
-    ``ConnectionClosedError``: a put removes its chunks first, the previous object stays.
+    ``Client.drain()`` lets running calls finish. ``Client.close()`` ends them with
+    ``ConnectionClosedError``: a put removes its chunks first, and the previous object stays.
     """
 
     # -- writing ----------------------------------------------------------------------------------
@@ -63,46 +63,47 @@ class ObjectStore(StoreReads):
         ttl: timedelta | None = None,
         atomic: bool = False,
     ) -> ObjectInfo:
-        """Store an object under a name, replacing what was there (ADR-20 §Put).
+        """Store an object under a name, replacing any previous object (ADR-20 §Put).
 
         The object appears, complete, when its meta message is committed: after every chunk has been
-        acknowledged, in order. A failed or cancelled put leaves the previous object as it was and no chunks
+        acknowledged, in order. A failed or cancelled put leaves the previous object unchanged and no chunks
         behind. Of several writers the last one wins, unless ``if_revision`` is given.
 
         Args:
             name: any non-empty text up to about 2 900 bytes of UTF-8.
             data: bytes-like object (must not change meanwhile), binary file, ``PathLike``, anything with an
                 ``async def read(size)`` (a stream, an upload, an :class:`ObjectReader`), iterable or async
-                iterable of bytes. What can be read is read from where it stands and left open, files in a
-                thread. A ``str`` is refused.
+                iterable of bytes. Readable objects are read from their current position and left open, files
+                in a thread. A ``str`` is refused.
             description: free text.
             filename: original file name; stored as ``metadata["filename"]``.
             headers: one value or a list of values per name.
             metadata: ``str`` to ``str`` pairs.
-            options: ``chunk_size``/``max_chunk_size`` of this object; a link is refused here.
+            options: ``chunk_size``/``max_chunk_size`` of this object; a link is refused.
             chunk_size: bytes per chunk, 1 to 1 MiB and at most the server's max_payload; default 128 KiB.
             if_revision: store only if the object is at this revision; 0 = absent or deleted.
             window: unacknowledged bytes in flight (8 MiB).
             progress: called with ``(bytes sent, total or None)``; must not block. Not a coroutine function.
             ttl: the server removes the object by itself after this time, at least a second. Needs a bucket
                 created with ``allow_msg_ttl`` and nats-server 2.11. The upload must take less than an hour.
-            atomic: commit chunks and meta as one batch: nothing of the object is ever visible, or left
-                behind, otherwise. At most 999 chunks, held in memory; slower; needs a bucket created with
-                ``allow_atomic`` and nats-server 2.12.
+            atomic: commit chunks and meta as one batch, so that no part of the object is ever visible or left
+                behind without the rest. At most 999 chunks, held in memory; slower; needs a bucket created
+                with ``allow_atomic`` and nats-server 2.12.
 
         Returns:
-            What was stored. ``revision`` is the server's, ``mtime`` this client's clock at the commit.
+            The info of the stored object. ``revision`` is the server's, ``mtime`` this client's clock at the
+            commit.
 
         Raises:
             BadObjectMetaError: bad chunk size, headers, metadata or description; nothing was sent.
             InvalidNameError: bad name; nothing was sent.
-            TypeError: ``data`` gives no bytes, ``progress`` is a coroutine function.
+            TypeError: ``data`` yields something other than bytes, or ``progress`` is a coroutine function.
             SourceChangedError: the file shrank or grew while it was read; nothing was stored.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError: refused.
-            BadBucketError: the bucket's stream is configured so that it does not keep it; see ``field``.
+            BadBucketError: the configuration of the bucket's stream prevents storing it; see ``field``.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
-            OutcomeUnknownError: whether the commit took place could not be found out.
+            OutcomeUnknownError: it could not be determined whether the commit took place.
         """
         from .write import put
 
@@ -138,10 +139,10 @@ class ObjectStore(StoreReads):
         ttl: timedelta | None = None,
         atomic: bool = False,
     ) -> ObjectInfo:
-        """Store an object that must not exist (a deleted one does not). Arguments as :meth:`put`.
+        """Store an object that must not exist yet (deleted ones do not). Arguments as :meth:`put`.
 
         Raises:
-            ObjectAlreadyExists: it does; of several at once exactly one succeeds.
+            ObjectAlreadyExists: the object exists; of several concurrent calls exactly one succeeds.
         """
         from .write import put
 
@@ -170,7 +171,7 @@ class ObjectStore(StoreReads):
     ) -> ObjectWriter:
         """Open an object for writing: ``async with store.open_writer(name) as writer``.
 
-        It appears, complete, when the block is left without an exception; otherwise nothing of it stays.
+        It appears, complete, when the block ends without an exception; otherwise nothing of it is kept.
         Arguments as :meth:`put`.
         """
         from .write.writer import ObjectWriter
@@ -195,14 +196,14 @@ class ObjectStore(StoreReads):
     ) -> ObjectInfo:
         """Store a file; ``filename`` defaults to its base name. Otherwise as :meth:`put`.
 
-        The file is read as it goes, in a thread; memory does not depend on its size.
+        The file is read piece by piece in a thread; memory does not depend on its size.
 
         Args:
-            path: any name the file system takes, as text or bytes. What is no UTF-8 in it shows as U+FFFD in
-                the ``filename``.
+            path: any name the file system accepts, as text or bytes. Bytes that are not UTF-8 become U+FFFD
+                in the ``filename``.
 
         Raises:
-            OSError: the file cannot be read; what :meth:`put` raises.
+            OSError: the file cannot be read. Also the errors of :meth:`put`.
         """
         from .write.source import GivenPath
 
@@ -226,11 +227,11 @@ class ObjectStore(StoreReads):
         """Begin an upload that can be continued after an interruption, or continue one.
 
         ``upload = await store.begin_upload(name)``; keep ``upload.token``; ``await upload.send(data)``. After
-        an interruption, in another process perhaps, ``begin_upload(name, token=token)`` and ``send`` the same
-        data again: chunks already stored are compared, not sent.
+        an interruption, perhaps in another process, call ``begin_upload(name, token=token)`` and ``send`` the
+        same data again: stored chunks are compared, not sent.
 
         Args:
-            token: of the upload to continue; what it was begun with comes from the token.
+            token: the token of the upload to continue; it contains the original arguments.
 
         Raises:
             BadObjectMetaError, InvalidNameError: bad arguments, or not a token of this object.
@@ -246,17 +247,17 @@ class ObjectStore(StoreReads):
     async def delete(self, name: str, *, if_revision: int | None = None) -> bool:
         """Delete an object: a delete marker is committed, then its chunks are purged (ADR-20 §Delete).
 
-        Works on a full bucket, too. A link is deleted, never what it points to.
+        This works on a full bucket, too. Of a link, only the link is deleted, never its target.
 
         Returns:
             ``True``.
 
         Raises:
             ObjectNotFoundError: no such object.
-            ObjectDeletedError: it is deleted already.
+            ObjectDeletedError: it is already deleted.
             RevisionConflictError: ``if_revision`` was not met.
             BucketSealedError: the bucket is sealed; nothing was deleted.
-            OutcomeUnknownError: nobody could be asked whether it was deleted.
+            OutcomeUnknownError: it could not be determined whether the object was deleted.
         """
         from .change.delete import delete
 
@@ -267,12 +268,12 @@ class ObjectStore(StoreReads):
 
     @operation
     async def update_meta(self, name: str, meta: ObjectMeta, *, if_revision: int | None = None) -> ObjectInfo:
-        """Change description, headers, metadata or name; or make a link.
+        """Change description, headers, metadata or name; or create a link.
 
-        ``None`` keeps what is there, ``""`` and ``{}`` clear it. Content, digest and chunk size stay as they
-        are. ``meta.name`` other than ``name`` renames: never a moment without a name. In a bucket with a
-        ``ttl`` the age of meta and bytes is renewed: the bytes are copied through this client. With
-        ``meta.options.link`` it makes a link, as :meth:`add_link` (also under a name that does not exist).
+        ``None`` keeps the current value, ``""`` and ``{}`` clear it. Content, digest and chunk size stay
+        unchanged. If ``meta.name`` differs from ``name``, the object is renamed; it always has a name. In a
+        bucket with a ``ttl`` the age of meta and bytes is renewed: the bytes are copied through this client.
+        With ``meta.options.link`` it creates a link, as :meth:`add_link` does (the name may be new).
 
         Raises:
             ObjectNotFoundError, ObjectDeletedError: no such object.
@@ -294,17 +295,17 @@ class ObjectStore(StoreReads):
         if link is not None:
             if meta.name != name:
                 raise BadObjectMetaError(
-                    "a link cannot be made and renamed at once", bucket=bucket.name, name=name
+                    "a link cannot be created and renamed at once", bucket=bucket.name, name=name
                 )
             return await self._add_link(meta, link)
         return shown(await update.update(bucket, name, meta, if_revision))
 
     @operation
     async def rename(self, name: str, new_name: str, *, if_revision: int | None = None) -> ObjectInfo:
-        """Rename an object; there is never a moment with no name, and a crash in between is finished later.
+        """Rename an object; it always has a name, and a rename interrupted by a crash is completed later.
 
         Chunks do not move. Afterwards the old name is a delete marker. Other clients that overwrite or delete
-        the old name in the very moment of the rename do not know of it and take the chunks along.
+        the old name during the rename do not know of it and remove the chunks.
 
         Raises:
             ObjectNotFoundError, ObjectDeletedError: no such object.
@@ -330,8 +331,8 @@ class ObjectStore(StoreReads):
         """Copy an object, here or into another store (of this or another client).
 
         The server cannot copy: the bytes go through this client, in constant memory, and are verified.
-        Description, headers, metadata and chunk size are copied, a time to live is not. Of a link its target
-        is copied.
+        Description, headers, metadata and chunk size are copied, a time to live is not. For a link, its
+        target is copied.
 
         Args:
             new_name: the copy's name; an object of that name is replaced.
@@ -341,7 +342,7 @@ class ObjectStore(StoreReads):
             follow_links: as :meth:`get`.
 
         Raises:
-            What :meth:`get_file` and :meth:`put` raise.
+            The errors of :meth:`get_file` and :meth:`put`.
         """
         from .read import get, links
 
@@ -366,14 +367,15 @@ class ObjectStore(StoreReads):
 
     @operation
     async def purge_deleted(self, older_than: timedelta | None = None) -> int:
-        """Remove delete markers, so that names and space are free again; returns how many.
+        """Remove delete markers, to free names and space; return how many.
 
-        A watcher that was away meanwhile does not learn of those deletions any more: hence ``older_than``.
-        And nats-server 2.15.1, killed shortly afterwards, may bring such a name back as it was before.
+        A watcher that was disconnected meanwhile no longer learns of those deletions: hence ``older_than``.
+        And nats-server 2.15.1, killed shortly afterwards, may restore such a name in its previous state.
 
         Args:
-            older_than: only markers older than this; default: all. Those younger than the stream's duplicate
-                window (2 minutes) and 80 s stay in any case: a late copy of an older commit may still come.
+            older_than: only markers older than this; default: all. Markers younger than the stream's
+                duplicate window (2 minutes) plus 80 s always stay: a late copy of an older commit may still
+                arrive.
         """
         from datetime import timedelta
 
@@ -392,7 +394,7 @@ class ObjectStore(StoreReads):
 
         Raises:
             ObjectAlreadyExists: a live object has that name (a delete marker or link is replaced).
-            ObjectNotFoundError, ObjectDeletedError, BucketNotFoundError: the target is not there.
+            ObjectNotFoundError, ObjectDeletedError, BucketNotFoundError: the target does not exist.
             LinkError: the target is a link.
         """
         from .format.models import ObjectInfo, ObjectLink, ObjectMeta
@@ -400,7 +402,7 @@ class ObjectStore(StoreReads):
         if isinstance(target, ObjectInfo):
             target = ObjectLink(target.bucket, target.name)
         if not isinstance(target, ObjectLink) or target.name is None:
-            raise BadObjectMetaError("add_link() wants the info of an object, or a link with bucket and name")
+            raise BadObjectMetaError("add_link() needs the info of an object, or a link with bucket and name")
         name = self._bucket.check_name(name)
         return await self._add_link(ObjectMeta(name, description), target)
 
@@ -410,7 +412,7 @@ class ObjectStore(StoreReads):
 
         Raises:
             ObjectAlreadyExists: a live object has that name.
-            BadBucketError: not a bucket name.
+            BadBucketError: ``bucket`` is not a valid name.
         """
         from .format.models import ObjectLink, ObjectMeta
 
@@ -427,16 +429,16 @@ class ObjectStore(StoreReads):
 
     @operation
     async def gc(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> GcReport:
-        """Remove chunks that no meta names, and complete half-done renames: what crashed writers leave.
+        """Clean up after crashed writers: remove chunks no meta refers to, complete half-done renames.
 
-        Chunks whose newest is younger than ``older_than`` are left alone, so a put in progress is never
-        touched. A paused upload (:meth:`begin_upload`) looks like an orphan and is collected when it has been
-        paused for longer, and for 13 hours at least. Ages are by the server's clock (by this machine's before
-        nats-server 2.10).
+        Chunks stay if the newest of them is younger than ``older_than``, so a put in progress is never
+        touched. A paused upload (:meth:`begin_upload`) looks like an orphan: it is collected after a pause
+        longer than ``older_than`` and than 13 hours. Ages are by the server's clock (by this machine's clock
+        before nats-server 2.10).
 
         Args:
-            older_than: default 24 hours. ``timedelta(0)`` removes everything that no meta names, what uploads
-                and puts in progress have stored, too: only while nobody writes.
+            older_than: default 24 hours. ``timedelta(0)`` removes everything that no meta refers to, even the
+                chunks of running uploads and puts: use it only while nobody writes.
             dry_run: only report.
         """
         from .maintenance import gc
@@ -447,7 +449,7 @@ class ObjectStore(StoreReads):
 
     @operation
     async def seal(self) -> bool:
-        """Make the bucket read-only, for good. The server drops its ``ttl`` with that.
+        """Make the bucket read-only for good. The server also drops its ``ttl``.
 
         Returns:
             ``True``.

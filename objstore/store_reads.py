@@ -1,4 +1,4 @@
-"""The half of the object store that changes nothing: get, list, watch, verify. See :class:`ObjectStore`."""
+"""The read-only half of the object store: get, list, watch, verify. See :class:`ObjectStore`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
-"""The path of a file, in any form and with any name that the file system takes."""
+"""The path of a file, in any form and with any name that the file system accepts."""
 
 
 class StoreReads:
-    """Everything of :class:`ObjectStore` that needs no right to publish to the bucket."""
+    """The methods of :class:`ObjectStore` that need no permission to publish to the bucket."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -46,7 +46,7 @@ class StoreReads:
 
     @property
     def bound_bucket(self) -> Bucket:
-        """What is below: for layers built on the store, not for applications."""
+        """The internal bucket object: for layers built on the store, not for applications."""
         return self._bucket
 
     @property
@@ -65,11 +65,11 @@ class StoreReads:
         ``await store.with_options(retry_budget=60).put(...)`` sets them for one call.
 
         Args:
-            retry_budget: seconds without progress after which a call gives up when a connection or a leader
-                is away; default: that of :func:`natsproto.connect` (20).
+            retry_budget: seconds without progress after which a call gives up while the connection or the
+                leader is lost; default: the option of :func:`natsproto.connect` (20).
 
         Raises:
-            ConfigError: no positive number.
+            ConfigError: not a positive number.
         """
         bucket = copy.copy(self._bucket)
         bucket.retry_budget = check_seconds("retry_budget", retry_budget)
@@ -91,26 +91,26 @@ class StoreReads:
         window: int | None = None,
         follow_links: FollowLinks = "all",
     ) -> bytes:
-        """Return the whole object: size, number of chunks and SHA-256 have been checked (ADR-20 §Get).
+        """Return the whole object, after checking size, number of chunks and SHA-256 (ADR-20 §Get).
 
-        Links are followed (at most 8). An object that is replaced meanwhile is read once more.
+        Links are followed (at most 8). An object that is replaced meanwhile is read again.
 
         Args:
-            max_size: refuse larger objects (bytes, default 1 GiB); see :meth:`get_file` for those.
-            verify: ``False`` skips the digest only (some writers recorded wrong ones).
+            max_size: refuse larger objects (bytes, default 1 GiB); read those with :meth:`get_file`.
+            verify: ``False`` skips only the digest (some writers recorded wrong ones).
             progress: called with ``(bytes received, total)``; must not block.
-            window: bytes of one batch request (4 MiB); two are under way. For direct get with nats-server
-                2.11; the consumer that is used elsewhere has the server's flow control.
+            window: bytes of one batch request (4 MiB); two are in flight. It applies to direct get on
+                nats-server 2.11; elsewhere a consumer with the server's flow control is used.
             follow_links: ``"same-bucket"`` refuses links into other buckets, ``"none"`` every link;
-                who writes to a bucket decides where its links lead.
+                writers of a bucket decide where its links lead.
 
         Raises:
-            ValueError: a ``window`` that is no positive number, another ``follow_links``.
+            ValueError: ``window`` is not a positive number, or ``follow_links`` has another value.
             ObjectNotFoundError, ObjectDeletedError: no such object.
-            LinkError: a link that leads nowhere, in a circle, to a bucket, or where ``follow_links`` forbids.
+            LinkError: a link leads nowhere, in a circle, to a bucket, or where ``follow_links`` forbids.
             ObjectTooLargeError: more than ``max_size`` bytes.
-            IntegrityError, DigestMismatchError: what is stored is not what was put.
-            ObjectChangedError: replaced again and again while being read.
+            IntegrityError, DigestMismatchError: the stored bytes are not those of the put.
+            ObjectChangedError: the object was replaced again and again while it was read.
         """
         from .read import get, links
 
@@ -138,15 +138,16 @@ class StoreReads:
     ) -> OpenReader:
         """Open an object for reading: ``async with store.open_reader(name) as reader``.
 
-        Iterate over it, or ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see :class:`ObjectReader`.
+        Iterate over it, or use ``read(n)``, ``readinto(buffer)``, ``seek``, ``tell``; see
+        :class:`ObjectReader`.
 
         Args:
             verify: ``False`` skips the digest at the end.
-            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
+            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five windows.
             follow_links: as for :meth:`get`.
 
         Raises:
-            ValueError: a ``window`` that is no positive number, another ``follow_links``.
+            ValueError: ``window`` is not a positive number, or ``follow_links`` has another value.
             ObjectNotFoundError, ObjectDeletedError, LinkError: when it is entered or awaited.
         """
         from .read.get import reading_window
@@ -161,20 +162,21 @@ class StoreReads:
     async def get_range(self, name: str, start: int, end: int, *, follow_links: FollowLinks = "all") -> bytes:
         """Return the bytes from ``start`` to ``end`` (exclusive, clamped to the size) without reading others.
 
-        Takes the same requests wherever the range lies and however large the object is: one or two round
-        trips, or O(log n) when chunks of other objects lie between this one's. An object whose writer stored
-        short chunks is measured first (headers only), and so is one between whose chunks others lie in a
-        bucket with replicas. Lengths are checked; the digest is of the whole object and cannot be.
+        The cost depends neither on the position of the range nor on the size of the object: one or two round
+        trips, or O(log n) when chunks of other objects lie between this object's. The object is first
+        measured (headers only) if its writer stored short chunks, or if other chunks lie between its own in a
+        bucket with replicas. Lengths are checked; the digest covers the whole object and cannot be checked.
 
         Args:
             follow_links: as for :meth:`get`.
 
         Raises:
-            ValueError: negative, reversed, or ``start`` beyond the end; another ``follow_links``.
+            ValueError: the range is negative or reversed, ``start`` is beyond the end, or ``follow_links``
+                has another value.
             ObjectNotFoundError, ObjectDeletedError: no such object.
-            LinkError: a link leads nowhere, or is not to be followed.
-            IntegrityError: what is stored is not what was put.
-            ObjectChangedError: it was replaced again and again while it was read.
+            LinkError: a link leads nowhere, or must not be followed.
+            IntegrityError: the stored bytes are not those of the put.
+            ObjectChangedError: the object was replaced again and again while it was read.
         """
         from .read import get, links
 
@@ -195,23 +197,23 @@ class StoreReads:
     ) -> ObjectInfo:
         """Read an object into a file, which appears verified and complete or not at all.
 
-        It is written beside the target, flushed to disk and renamed; an existing target is replaced only
-        then, and untouched on any failure. Memory does not depend on the size.
+        The bytes are written to a file beside the target, flushed to disk, and the file is renamed. Only then
+        an existing target is replaced; a failure leaves it untouched. Memory does not depend on the size.
 
         Args:
-            path: any name the file system takes, as text or bytes.
+            path: any name the file system accepts, as text or bytes.
             verify: ``False`` skips the digest.
             progress: called with ``(bytes done, total)``; must not block.
-            resume: keep what was read when this fails (beside the target, hidden), and continue there next
-                time if the object is still the same; what is there is hashed again.
-            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five of them.
+            resume: on a failure keep what was read (in a hidden file beside the target), and continue from it
+                next time if the object is still the same; the kept bytes are hashed again.
+            window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five windows.
             follow_links: as for :meth:`get`.
 
         Returns:
-            The info of the object that was read (the link's target for a link).
+            The info of the object that was read (for a link, its target's).
 
         Raises:
-            OSError: the file cannot be written; otherwise as :meth:`get`.
+            OSError: the file cannot be written. Also the errors of :meth:`get`.
         """
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
@@ -230,7 +232,7 @@ class StoreReads:
 
     @operation
     async def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:
-        """Return what is known of an object; a link's own info, not its target's.
+        """Return the info of an object; for a link its own info, not its target's.
 
         Raises:
             ObjectNotFoundError: no such object.
@@ -250,7 +252,7 @@ class StoreReads:
 
     @operation
     async def exists(self, name: str) -> bool:
-        """True when a live object (or link) has that name."""
+        """Whether a live object (or link) has that name."""
         info = await self._bucket.read_meta(self._bucket.check_name(name))
         return info is not None and not info.deleted
 
@@ -262,12 +264,12 @@ class StoreReads:
     ) -> list[ObjectInfo]:
         """Return all objects in the order of their last change; ``[]`` when there are none.
 
-        What was acknowledged before the call is in it, also when a replica is behind.
+        It includes everything acknowledged before the call, even if a replica is behind.
 
         Args:
-            prefix: only names that begin with it (compared here, all metas are read).
-            include_deleted: delete markers as well.
-            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+            prefix: only names with this prefix (filtered by the client: all metas are read).
+            include_deleted: include delete markers.
+            on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each.
         """
         from .format.models import shown
         from .listing.metas import newest_metas
@@ -284,10 +286,9 @@ class StoreReads:
         """Iterate over all objects in the order of their last change, a page at a time.
 
         ``async for info in store.iter()``: memory does not depend on the number of objects, and nothing is
-        fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). Objects changed
-        meanwhile may come again, with the newer revision, or not at all when they were deleted. What was
-        acknowledged before the iteration began is in it, also when a replica is behind.
-        Arguments as :meth:`list`.
+        fetched ahead of the iteration (before nats-server 2.10 all metas are read at once). An object changed
+        meanwhile may come again with the newer revision, or not at all if it was deleted. Everything
+        acknowledged before the iteration is included, even if a replica is behind. Arguments as :meth:`list`.
         """
         from .listing import pages
 
@@ -296,11 +297,11 @@ class StoreReads:
 
     @operation
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
-        """Return every name, sorted: one round trip per 100 000, no meta is read.
+        """Return every name, sorted: one round trip per 100 000 names, without reading metas.
 
         Args:
-            prefix: only names that begin with it.
-            live: leave out the deleted ones; that reads every meta and costs what :meth:`list` costs.
+            prefix: only names with this prefix.
+            live: leave out deleted objects; this reads every meta and costs as much as :meth:`list`.
         """
         from .listing import pages
 
@@ -313,13 +314,13 @@ class StoreReads:
 
     @operation
     async def list_dirs(self, prefix: str = "", delimiter: str = "/") -> DirListing:
-        """Return one level of names: what goes on below, and the live objects of this level.
+        """Return one level of names: the levels below, and the live objects of this level.
 
-        The server knows no directories: every meta is read.
+        The server has no directories: every meta is read.
 
         Args:
             prefix: the level, usually ending in the delimiter.
-            delimiter: what separates levels, not empty.
+            delimiter: the separator of levels, not empty.
         """
         from .listing import pages
 
@@ -341,10 +342,10 @@ class StoreReads:
         Args:
             updates_only: leave out the current state.
             ignore_deletes: leave out delete markers.
-            from_revision: begin with the states at this revision or later, instead of the current state of
-                everything: to go on where an earlier watch ended, give its last revision + 1.
-            prefix: only names that begin with it.
-            on_invalid: called with each :class:`InvalidMeta`; default: one WARNING each, and skip.
+            from_revision: begin with this revision instead of the current state: to continue where an earlier
+                watch ended, give its last revision + 1.
+            prefix: only names with this prefix.
+            on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each.
         """
         from .listing.watcher import Watcher
 
@@ -364,8 +365,8 @@ class StoreReads:
     async def status(self) -> ObjectStoreStatus:
         """Return configuration and usage.
 
-        ``size`` is the stream's bytes, overhead included. ``count`` is of live objects, so this reads every
-        meta message: it costs what :meth:`list` costs.
+        ``size`` is the stream's bytes, overhead included. ``count`` counts live objects, so this reads every
+        meta message: it costs as much as :meth:`list`.
         """
         from .format.buckets import store_status
         from .listing.metas import newest_metas
@@ -377,10 +378,10 @@ class StoreReads:
 
     @operation
     async def verify(self, *, deep: bool = False) -> VerifyReport:
-        """Check that what is stored agrees with the metas; changes nothing.
+        """Check that the stored chunks agree with the metas; change nothing.
 
-        Counts tell of missing and extra chunks: two requests and one read of all metas. What looks wrong is
-        looked at again, so changes meanwhile are no problems.
+        Counts reveal missing and extra chunks: two requests and one read of all metas. Suspects are checked
+        again, so concurrent changes are not reported.
 
         Args:
             deep: read every object and compare its size and digest.
@@ -391,5 +392,5 @@ class StoreReads:
 
 
 def text_path(path: FilePath) -> str:
-    """The path as text; bytes that are none come as surrogate escapes, as everywhere in :mod:`os`."""
+    """Return the path as text; undecodable bytes become surrogate escapes, as everywhere in :mod:`os`."""
     return _values.text(os.fsdecode(path))
