@@ -1,1 +1,1 @@
-"""Objects read: whole, as ranges, as a stream, into files."""
+"""Read objects: whole, as ranges, as a stream, into files."""

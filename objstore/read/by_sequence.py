@@ -1,14 +1,15 @@
-"""Ranges of objects that lie in one piece: each chunk asked for by its sequence, all of them at once.
+"""Read ranges of contiguous objects: request each chunk by its sequence, all of them at once.
 
-A batch request for a subject makes the server count what follows. For that it loads the block of the first
-message, forgets it, and loads it again to read it; and of each block between there and the object's beginning
-(or the stream's end) it needs the index, which it drops after two minutes: then those blocks are loaded
-as well, and the cost depends on the size of the object after all. A message asked for by its sequence costs
-its own block.
+A batch request for a subject makes the server count the messages that follow. For that it loads the block of
+the first message, drops it, and loads it again to read it. It also needs the index of each block between
+there and the object's beginning (or the stream's end). It drops an index after two minutes and then loads
+those blocks as well, so that the cost depends on the size of the object after all. A message requested by its
+sequence costs only its own block.
 
-No answer to such a request says which chunk it is. That is proven once for all chunks of an object, by three
-facts that the server has at hand: as many messages as lie between the first and the last one, both included,
-are in the stream; so every sequence between them holds a chunk. Chunks never move, so this is remembered.
+The response to such a request does not say which chunk it is. Three facts that the server knows without a
+search prove it once for all chunks of an object: the sequences of its first and its last message, and the
+number of its messages. If as many messages as there are sequences from the first to the last are stored, each
+of these sequences holds a chunk. Chunks never move, so the result is remembered.
 """
 
 from __future__ import annotations
@@ -35,32 +36,32 @@ if TYPE_CHECKING:
     from .ranges import Layout
 
 MOST = 64
-"""Chunks that are asked for one by one; beyond, the windows of a feed cost less."""
+"""Chunks that are requested one by one; for more, the windows of a feed cost less."""
 
 REMEMBERED = 1024
-"""Objects of a bucket whose place is remembered."""
+"""Objects of a bucket whose first sequence is remembered."""
 
 
 class Begins(dict[tuple[str, int, int, int], int]):
-    """The first chunk's sequence by nuid, chunks, size and chunk size of an object; 0 = not in one piece."""
+    """The first chunk's sequence by nuid, chunks, size and chunk size of an object; 0 = not contiguous."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
 
     def note(self, key: tuple[str, int, int, int], begin: int) -> None:
-        """Remember one, and forget the oldest one where there are too many."""
+        """Remember a sequence; forget the oldest when there are too many."""
         if len(self) >= REMEMBERED:
             del self[next(iter(self))]
         self[key] = begin
 
 
 async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes | None:
-    """The bytes from ``start`` to ``end``; ``None`` when the feed has to read them, whatever the reason."""
+    """Return the bytes from ``start`` to ``end``; ``None`` when the feed must read them, for any reason."""
     key = (info.nuid, info.chunks, info.size, layout.length_of(0))
     begins = bucket.remembered(Begins)
     known = begins.get(key)
     if known == 0:
-        return None  # not in one piece
+        return None  # not contiguous
     first, last = layout.index_of(start), layout.index_of(end - 1)
     count = last - first + 1
     if count > MOST or (count > 1 and count * layout.length_of(0) > 2 * DEFAULT_WINDOW):
@@ -68,7 +69,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
     if known is not None:
         layout.locate(known)
     elif not first:
-        return None  # found without a guess, and counted without a load: one batch does it all
+        return None  # needs no guess, and the server counts without loading: one batch is enough
     proof: _Proof | None = None
     try:
         if known is None:
@@ -88,7 +89,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
     except NatsError as exc:
         if isinstance(exc, PermissionsViolationError):
             bucket.note_refusal(exc)
-        data = None  # the feed knows what can be retried
+        data = None  # the feed decides what to retry
     finally:
         if proof is not None:
             proof.close()
@@ -99,10 +100,10 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
 
 
 async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
-    """The sequence of the first chunk of a regular object in one piece, 0 when it is none.
+    """Return the sequence of the first chunk of a regular, contiguous object; 0 when the object is not one.
 
     Raises:
-        NatsError: that was not found out.
+        NatsError: this could not be determined.
     """
     key = (info.nuid, info.chunks, info.size, layout.length_of(0))
     begins = bucket.remembered(Begins)
@@ -121,10 +122,10 @@ async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> i
 
 
 class _Proof:
-    """Finds out where an object begins, and whether it is regular and in one piece from there on.
+    """Determines where an object begins, and whether it is regular and contiguous from there on.
 
-    A replica that is behind would know a first chunk or none, but not the last one, nor how many there are:
-    where there are replicas, all of it is asked for at the leader.
+    A replica that is behind may know the first chunk, but neither the last one nor the number of chunks: with
+    replicas the leader is asked for all of it.
     """
 
     __slots__ = ("_bucket", "_count", "_first", "_info", "_last", "_subject")
@@ -144,10 +145,10 @@ class _Proof:
         )
 
     async def begin(self, layout: Layout) -> int | None:
-        """The sequence of the first chunk, 0 when it is not so, ``None`` when that was not found out.
+        """Return the sequence of the first chunk, 0 if irregular or not contiguous, ``None`` if unknown.
 
         Raises:
-            NatsError: likewise.
+            NatsError: this could not be determined.
         """
         first, last = await self._first.wait(), await self._last.wait()
         answer = loads((await self._count.wait()).payload)
@@ -163,17 +164,17 @@ class _Proof:
         chunks = self._info.chunks
         if total == chunks and len(last.data) == layout.length_of(chunks - 1):
             return first.seq
-        # A trailing empty message, not counted by its writer, hides the last chunk from this proof.
+        # An uncounted empty message at the end hides the last chunk from this proof.
         return first.seq if layout.even and total == chunks + 1 and not last.data else 0
 
     def close(self) -> None:
-        """Forget the requests; late answers are dropped."""
+        """Drop the requests; late responses are ignored."""
         for request in (self._first, self._last, self._count):
             request.close()
 
 
 class _Pick(ReplySlot):
-    """Requests for chunks by their sequences; the answers may come in any order."""
+    """Requests for chunks by their sequences; the responses may come in any order."""
 
     __slots__ = (
         "_bucket",
@@ -201,7 +202,7 @@ class _Pick(ReplySlot):
         self._ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def read(self) -> bytes | None:
-        """The bytes; ``None`` when another message, none, or nothing at all came for one of the chunks.
+        """Return the bytes; ``None`` when a chunk got the wrong message, no message or no response.
 
         Raises:
             NatsError: the connection was lost or is closed.
@@ -222,7 +223,7 @@ class _Pick(ReplySlot):
             self._target.release()
 
     async def _all(self) -> bool:
-        """Wait for the answers as long as bytes arrive."""
+        """Wait for the responses as long as bytes arrive."""
         connection = self._bucket.connection
         loop = asyncio.get_running_loop()
         left, deadline = 0, 0.0
@@ -241,7 +242,7 @@ class _Pick(ReplySlot):
         return self._ended.result()
 
     def _bounds(self, index: int) -> tuple[int, int, int]:
-        """Offset of a chunk, and which bytes of it are wanted, as offsets in the object."""
+        """Return a chunk's offset, and the start and end of its wanted bytes, as offsets in the object."""
         offset = self._layout.offset_of(index)
         return offset, max(offset, self._start), min(offset + self._layout.length_of(index), self._end)
 

@@ -1,8 +1,9 @@
-"""The one way chunks are read: in stream order, from a sequence cursor, into a verifying sink.
+"""Read chunks in stream order, from a sequence cursor, into a verifying sink.
 
-Direct-get batch windows where the server has them and the bucket allows it; elsewhere the ordered consumer
-(deleted afterwards), or a single read from the leader when there is but one chunk. A lost connection, a
-missing leader or a stalled window is resumed from the cursor; nothing is read twice into the sink.
+A feed uses direct-get batch windows where the server supports them and the bucket allows them. Elsewhere it
+uses the ordered consumer (deleted afterwards), or a single read from the leader if there is only one chunk.
+After a lost connection, a missing leader or a stalled window it resumes from the cursor; the sink gets no
+chunk twice.
 """
 
 from __future__ import annotations
@@ -39,42 +40,43 @@ if TYPE_CHECKING:
     from natsproto.wire import Target
 
 DEFAULT_WINDOW = 4 * 1024 * 1024
-"""Bytes of one batch request. At most two are under way."""
+"""Bytes of one batch request. At most two are in flight."""
 
 AHEAD = 0.9
-"""How much of a window may still be on its way when the next one is asked for."""
+"""Share of a window that may still be on its way when the next one is requested."""
 
 PROGRESS = 15.0
-"""Seconds without a byte or a heartbeat before a read is resumed on a fresh footing."""
+"""Seconds without a byte or a heartbeat before a read restarts after its last sequence."""
 
 SILENCE = 2.5
-"""Seconds without a byte on the connection after which a batch that has begun is asked for once more: a
-server whose stream was deleted meanwhile says nothing."""
+"""Seconds without a byte on the connection after which a batch that has begun is requested again: a server
+whose stream was deleted meanwhile is silent."""
 
 HEARTBEAT = 0.75
-"""Idle heartbeat of the reading consumer: how soon vanished chunks are noticed."""
+"""Seconds between the idle heartbeats of the reading consumer: how soon vanished chunks are noticed."""
 
 MAX_BATCH = 4096
+"""Messages of one batch request."""
 
 
 class ChunkFeed:
     """Reads the chunks of one object into a sink.
 
     Args:
-        bucket: where.
-        info: a live object that is no link.
-        sink: where the chunks go.
-        window: bytes of one batch request, at least those of a chunk.
-        part: read only these chunks, from that sequence on; default: all of them.
+        bucket: the bucket to read from.
+        info: a live object that is not a link.
+        sink: the destination of the chunks.
+        window: bytes of one batch request, at least one chunk.
+        part: read only these chunks, from the part's sequence on; default: all chunks.
 
     Attributes:
         bucket, sink, window: as given.
-        subject: that of the chunks.
-        loop: the event loop that runs it.
-        cursor: sequence of the last chunk accepted.
-        after: messages of the subject after the cursor; -1 = not known.
-        current: the window whose messages are taken.
-        ahead: the one that is asked for already; its turn comes next.
+        subject: the subject of the chunks.
+        loop: the event loop that runs the feed.
+        cursor: sequence of the last accepted chunk.
+        after: messages of the subject after the cursor; -1 = unknown.
+        current: the window whose messages go to the sink.
+        ahead: the next window, already requested.
     """
 
     def __init__(
@@ -101,15 +103,15 @@ class ChunkFeed:
         self._failure: BaseException | None = None
         self.current: _Window | None = None
         self.ahead: _Window | None = None
-        self._straight = True  # the last window was as expected: whole, without a gap
+        self._straight = True  # the last window was complete and without a gap
 
     async def run(self) -> None:
-        """Read until the sink is complete and no message is left over.
+        """Read until the sink is complete and no message is left.
 
         Raises:
-            Missing: fewer chunks are there than there must be.
-            WrongPlace: the part does not begin at the sequence given.
-            IntegrityError: a chunk that cannot belong to the object.
+            Missing: there are fewer chunks than there must be.
+            WrongPlace: the part does not begin at the given sequence.
+            IntegrityError: a chunk cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
         bucket = self.bucket
@@ -121,7 +123,7 @@ class ChunkFeed:
                     self._drop_windows()
         except Missing:
             if not await self._stored():
-                raise  # else this replica is behind, or an answer was lost on the way
+                raise  # else this replica is behind, or a response was lost
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self.done:
@@ -129,26 +131,26 @@ class ChunkFeed:
 
     @property
     def done(self) -> bool:
-        """Whether all has come, and nothing is left over."""
+        """Whether everything has come, and no message is left."""
         return self.sink.complete and (self.after <= 0 or self._part is not None)
 
     def accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
-        """Hand one payload to the sink; false when it must not go on."""
+        """Pass one payload to the sink; false when the read must not continue."""
         part = self._part
         try:
             if part is None:
-                pass  # judged as a whole
+                pass  # checked as a whole
             elif 0 < self._info.revision < seq:
-                # Of an upload that was sent again, whose chunks have taken the place of those.
+                # It comes from an upload that was sent again; its chunks have replaced the object's.
                 raise damaged(self._info, "a chunk is newer than its meta")
             elif part.seq_of is not None:
                 if seq != part.seq_of(self._messages):
-                    raise Missing  # this one has a hole there
+                    raise Missing  # this server lacks the chunk
             elif after >= 0 and part.total - 1 - after != self._messages:
                 raise WrongPlace
             self.sink.accept(payload)
-        except Exception as exc:  # a progress callback may raise anything; the connection must not suffer
-            # Its frames end with the event loop's, which holds the place; only a callback's say anything.
+        except Exception as exc:  # a progress callback may raise anything; the connection must survive it
+            # The traceback would keep the destination alive; only that of a callback's error is useful.
             self._failure = exc.with_traceback(None) if isinstance(exc, (NatsError, Unfit)) else exc
             return False
         self.cursor = seq
@@ -157,7 +159,7 @@ class ChunkFeed:
         return True
 
     def _nothing(self) -> Exception:
-        """Why there is no message at the cursor: a part may have been looked for in the wrong place."""
+        """Return why there is no message at the cursor: the guess of a part's sequence may be wrong."""
         part = self._part
         if part is None or part.seq_of is not None or self._messages != part.first:
             return Missing()
@@ -170,12 +172,12 @@ class ChunkFeed:
     # -- one chunk, from the leader ---------------------------------------------------------------
 
     async def _read_single(self) -> None:
-        """The last message, which must be the first as well; when it is not, the consumer sees why."""
+        """Read the last message, which must also be the first; if it is not, the consumer finds out why."""
         bucket = self.bucket
         message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
             if bucket.skips_live:
-                return  # 2.9 finds no last message of a subject when the one after it was deleted
+                return  # 2.9 does not find the last message of a subject when a later one was deleted
             raise Missing
         if len(message.data) == self._info.size:
             self.accept(message.data, message.seq, 0)
@@ -184,7 +186,7 @@ class ChunkFeed:
     # -- direct get batches -----------------------------------------------------------------------
 
     async def _read_batches(self) -> None:
-        """Windows one after the other; returns early where the server turns out to have no batches."""
+        """Read windows one after the other; return early if the server turns out not to support batches."""
         bucket = self.bucket
         budget = Budget(bucket.retry_budget)
         backoff = Backoff()
@@ -221,7 +223,7 @@ class ChunkFeed:
                 backoff.grow()
                 continue
             finally:
-                if self.current is window:  # else the next one took over, and fills places already
+                if self.current is window:  # else the next window took over, and already uses destinations
                     self._drop_windows()
                     self.sink.forget_places()
             self._check()
@@ -233,17 +235,17 @@ class ChunkFeed:
             backoff.reset()
 
     def _batch_size(self, messages: int) -> int:
-        """Messages to ask for after so many: what is left, and one more to see that nothing follows."""
+        """Return how many messages to request after these: the rest, and one to see that none follows."""
         end = self._info.chunks + 1 if self._part is None else self._part.last + 1
         left = max(1, end - messages)
         return min(left, MAX_BATCH, self.window // self._chunk)
 
     def look_ahead(self) -> None:
-        """Ask for the window after the current one, so that the server need not wait for us.
+        """Request the window after the current one, so that the server need not wait for us.
 
-        Only while the chunks follow each other without a gap, as those of one writer at a time do: then it is
-        known with which sequence the next window begins. Where a gap comes later it begins too early, and
-        what was taken already is passed over.
+        This is done only while the chunks have no gaps, as when one writer writes at a time: then the first
+        sequence of the next window is known. If a gap comes later, the window begins too early, and messages
+        already taken are skipped.
         """
         window = self.current
         assert window is not None
@@ -260,23 +262,23 @@ class ChunkFeed:
             self.ahead = _Window(self, self.cursor + missing + 1, self._batch_size(messages))
             try:
                 self.ahead.ask()
-            except NatsError:  # the connection is gone, as the current window is about to learn
+            except NatsError:  # the connection is lost; the current window will notice, too
                 self.drop_ahead()
 
     def take_turns(self) -> None:
-        """The current window has ended well: the next one is current now, unless there are chunks between."""
+        """Make the next window current after the end of this one, unless chunks lie between them."""
         window, ahead = self.current, self.ahead
         assert window is not None
         self._straight = (
             window.seen == window.batch and self.cursor - window.first + 1 == window.taken
-        )  # else chunks lie apart, or are larger than recorded, and fewer came than were asked for
+        )  # else chunks have gaps, or are larger than recorded, and fewer came than were requested
         if ahead is not None and ahead.seq <= self.cursor + 1 and not self.done:
             self.current, self.ahead = ahead, None
-            window.close()  # nobody may be waiting for it: all of it can have come before its turn
+            window.close()  # no task may be waiting for it: all of it may have come before its turn
             ahead.catch_up()
 
     def drop_ahead(self) -> None:
-        """Take nothing of the window that was asked for ahead; it is asked for again."""
+        """Drop the window that was requested ahead; it will be requested again."""
         if self.ahead is not None:
             self.ahead.close()
             self.ahead = None
@@ -290,10 +292,10 @@ class ChunkFeed:
     # -- the ordered consumer ---------------------------------------------------------------------
 
     async def _read_proven(self) -> None:
-        """Read by consumers, until the object is complete or the leader, too, lacks what is missing.
+        """Read with consumers until the object is complete, or the leader lacks the missing chunks, too.
 
-        A consumer may sit on a server that is behind, and idle, too, is one whose connection stalled: what it
-        lacks proves nothing. The next one may sit elsewhere.
+        A consumer may run on a server that is behind, and it is also idle when its connection stalls: a chunk
+        it does not deliver may still exist. The next consumer may run on another server.
         """
         deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
         while True:
@@ -320,14 +322,14 @@ class ChunkFeed:
             backoff.grow()
 
     async def _read_singly(self) -> None:
-        """Chunk by chunk from the leader, for a user who may not create consumers: a round trip each."""
+        """Read chunk by chunk from the leader, one round trip each: the user may not create consumers."""
         if self._part is not None and self._part.seq_of is None:
-            raise WrongPlace  # how many messages follow would tell which chunk it is, and here nothing does
+            raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
         while not self.done:
             await self.sink.drained()
             message = await self.bucket.first_after(self.subject, self.cursor, ANY_WAY)
             if message is not None:
-                # Whether one more follows, only the next question tells.
+                # Only the next request tells whether another message follows.
                 self.accept(message.data, message.seq, 1 if self._part is None else -1)
                 self._check()
             elif self.sink.complete:
@@ -336,9 +338,9 @@ class ChunkFeed:
                 raise Missing
 
     async def _stored(self) -> bool:
-        """Whether the leader has what is missing here: as many chunks as there must be, one after the cursor.
+        """Whether the leader has the missing chunks: one after the cursor, and as many as there must be.
 
-        By its sequence, where that is known: that of a chunk that was removed is never another one's.
+        If the chunk's sequence is known, it decides: no message ever gets the sequence of a removed one.
         """
         bucket, part = self.bucket, self._part
         if bucket.allowed(LEADER):
@@ -377,7 +379,7 @@ class ChunkFeed:
                 turn.set()
 
         def on_idle() -> None:
-            # Nothing is due although something is missing: purged while being read.
+            # Nothing is due although chunks are missing: they were purged during the read.
             if not self.sink.congested and self._messages == seen[0]:
                 finish(Missing())
             seen[0] = self._messages
@@ -400,14 +402,14 @@ class ChunkFeed:
             retry_budget=bucket.retry_budget,
             limit=bucket.retry_budget,
         )
-        before = self._messages  # deliveries may overtake the answer to the creation
+        before = self._messages  # deliveries may overtake the response to the creation
         try:
             info = await bucket.retrying(consumer.start)
             part = self._part
             if part is not None and part.seq_of is None and info.num_pending != part.total - before:
                 raise WrongPlace
             if info.num_pending + before < self._info.chunks and not self.done:
-                # Known before the first byte; a trailing empty message is not counted by its writer.
+                # Known before the first byte; some writers do not count an empty message at the end.
                 raise Missing
             while not ended.done():
                 await turn.wait()
@@ -429,19 +431,19 @@ class ChunkFeed:
 class _Window:
     """One batch request: its replies go to the feed as they come, or when its turn has come.
 
-    Replies to the window before may come later than the first of this one: several servers answer.
+    Replies to the previous window may come later than the first reply to this one: several servers respond.
 
     Args:
-        feed: whose window.
-        seq, batch: where to begin, and how many messages to ask for.
+        feed: the feed of the window.
+        seq, batch: the first sequence, and how many messages to request.
 
     Attributes:
-        announced: messages whose beginning came.
-        seen: messages that came.
-        taken: those among them that went to the sink.
-        first: sequence of the first one of these; 0 = none yet.
-        apart: what still comes gets no place in the sink, and is copied.
-        waited: seconds of silence after which it is looked at next.
+        announced: messages whose header has arrived.
+        seen: messages that have arrived.
+        taken: messages that went to the sink.
+        first: sequence of the first message taken; 0 = none yet.
+        apart: later payloads get no destination in the sink, and are copied.
+        waited: seconds of silence until the next check.
     """
 
     def __init__(self, feed: ChunkFeed, seq: int, batch: int) -> None:
@@ -455,8 +457,8 @@ class _Window:
         self.first: int = 0
         self._last = 0  # sequence of the last message that came
         self.apart: bool = False
-        self._early: list[WireMsg] = []  # came before its turn
-        self._end: tuple[NatsError | None] | None = None  # likewise
+        self._early: list[WireMsg] = []  # messages that came before its turn
+        self._end: tuple[NatsError | None] | None = None  # the end, if it came before its turn
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._slot: BatchSlot | None = None
         self._mux: RequestMux | None = None  # where it is open
@@ -489,7 +491,7 @@ class _Window:
         connection.publish(bucket.direct_subject, dumps(batch), slot.inbox)
 
     async def read(self) -> None:
-        """Wait for the end of the answer; the request is sent now if it was not yet.
+        """Wait for the end of the response; send the request first if it was not sent yet.
 
         Raises:
             MessageNotFoundError: no message of the subject is left.
@@ -504,23 +506,23 @@ class _Window:
                 if len(connection.mux) == 1:
                     connection.flush_now()
                 self._feed.sink.reserve()
-            # An answer begins as soon as that to any other request; later messages may take longer.
+            # A response begins as soon as one to any other request; later messages may take longer.
             self._watch(SILENCE if self.seen else min(PROGRESS, bucket.js.timeout))
             await self._ended
         finally:
             self.close()
 
     def close(self) -> None:
-        """Take no more replies."""
+        """Ignore further replies."""
         if self._timer is not None:
             self._timer.cancel()
         if self._slot is not None and self._mux is not None:
             self._mux.close(self._slot)
-        self._slot = None  # each knows the other: the object would stay until the collector comes
+        self._slot = None  # breaks the reference cycle, which would keep both until a garbage collection
         self._early.clear()
 
     def catch_up(self) -> None:
-        """Its turn has come: hand on what came before."""
+        """Pass on the messages that came before its turn."""
         early, self._early = self._early, []
         for msg in early:
             self._on_message(msg)
@@ -533,7 +535,7 @@ class _Window:
             if feed.ahead is self and len(self._early) < self.batch:
                 self._early.append(msg)
             elif feed.ahead is self:
-                feed.drop_ahead()  # more than asked for
+                feed.drop_ahead()  # more than requested
             return
         if self._ended.done():
             return
@@ -541,7 +543,7 @@ class _Window:
         block = msg.header
         seq = None if block is None else header_int(block, b"Nats-Sequence")
         if block is None or seq is None or seq <= self._last:
-            return  # not an answer to this request, or one that came twice
+            return  # not a reply to this request, or a duplicate
         pending = header_int(block, b"Nats-Num-Pending")
         if pending is None:
             feed.bucket.batches = False  # older than 2.11: one message, and no end of batch
@@ -549,10 +551,10 @@ class _Window:
             return
         before, self._last = self._last, seq
         if header_int(block, b"Nats-Last-Sequence") not in (None, before):
-            self._on_done(StaleConnectionError("a chunk was lost on the way"))  # each names the one before
+            self._on_done(StaleConnectionError("a chunk was lost on the way"))  # each names its predecessor
             return
         if seq <= feed.cursor:
-            return  # taken with the window before
+            return  # taken with the previous window
         self.first = self.first or seq
         self.taken += 1
         if not feed.accept(msg.payload, seq, pending) or feed.done:
@@ -564,9 +566,9 @@ class _Window:
         feed = self._feed
         current, ahead = feed.current, feed.ahead
         self.announced += 1
-        # The sink gives out places in the order in which it is asked. So a window whose frames come before
-        # all those of the one before were announced stays apart, all of it; and so does the rest of one that
-        # was thought to be announced.
+        # The sink assigns destinations in request order. If a frame of the next window arrives before all
+        # frames of the current one were announced, the payloads of the next window are copied instead; so
+        # are the remaining ones of a current window that was thought to be fully announced.
         if current is self:
             self.apart |= ahead is not None and ahead.announced > 0 and not ahead.apart
         else:
@@ -582,7 +584,7 @@ class _Window:
             return
         left = None if self._slot is None else self._slot.left
         if left is not None and self.seen:
-            feed.after = left  # what the messages of 2.11 said was one too many
+            feed.after = left  # the messages of 2.11 reported one too many
         self._on_done(exc)
         if exc is None:
             feed.take_turns()
@@ -598,7 +600,7 @@ class _Window:
         if self.seen != self._last_seen:
             self._watch(min(SILENCE, PROGRESS))
         elif self.waited < PROGRESS and self._receiving():
-            # Nothing for us yet, but a large chunk is on its way on a slow link: ours, or one before it.
+            # No chunk yet, but a large message is arriving on a slow link: ours, or one before it.
             self._watch(PROGRESS - self.waited)
             self.waited = PROGRESS
         else:
@@ -616,9 +618,9 @@ class _Window:
         return -1 if session is None else session.reads
 
     def _receiving(self) -> bool:
-        """Whether a message is half here, and bytes have come since :meth:`_watch`."""
+        """Whether a message has partly arrived, and bytes have come since :meth:`_watch`."""
         session = self._feed.bucket.connection.session
         if session is None or session.reads == self._reads_before:
             return False
-        # What is half here of a WebSocket frame is not seen by the parser.
+        # The parser does not see a WebSocket frame that has partly arrived.
         return not session.parser.idle or session.server.scheme in ("ws", "wss")

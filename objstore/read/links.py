@@ -1,4 +1,4 @@
-"""Following links (ADR-20, "Links"): how far, and where a read may be led."""
+"""Follow links (ADR-20, "Links"), within the limits that a read sets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..format.models import ObjectInfo
 from .lookup import live_info
 
 MAX_LINKS = 8
-"""How many links in a row are followed; making a link to a link is refused."""
+"""Links in a row that a read follows; creating a link to a link is refused."""
 
 
 FollowLinks = Literal["all", "same-bucket", "none"]
-"""Which links a read follows. Whoever may write to a bucket decides where its links lead."""
+"""Which links a read follows. Anyone who may write to a bucket decides where its links lead."""
 
 
 def check_follow_links(follow: FollowLinks) -> FollowLinks:
-    """The value, checked.
+    """Return the value after checking it.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the value is not allowed.
     """
     if follow not in get_args(FollowLinks):
         raise ValueError(
@@ -35,14 +35,14 @@ def check_follow_links(follow: FollowLinks) -> FollowLinks:
 
 
 async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tuple[Bucket, ObjectInfo]:
-    """The object a name stands for, with links followed, and the bucket it lies in.
+    """Follow links from a name; return the object and its bucket.
 
     Args:
-        follow: which of them; others are errors.
+        follow: the links to follow; others are errors.
 
     Raises:
-        ObjectNotFoundError, ObjectDeletedError: the name itself.
-        LinkError: a bucket link, or one that leads nowhere, in a circle, too far, or where it may not.
+        ObjectNotFoundError, ObjectDeletedError: the name itself has no live object.
+        LinkError: a link leads to a bucket, nowhere, in a circle, too far, or where ``follow`` forbids.
     """
     info = await live_info(bucket, name)
     if not info.is_link:
@@ -78,5 +78,5 @@ async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tup
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:
-            raise broken(f"leads to {brief(link.target)}, which is not there: {exc}") from exc
+            raise broken(f"leads to {brief(link.target)}, which does not exist: {exc}") from exc
     return bucket, info

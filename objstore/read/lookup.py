@@ -1,4 +1,4 @@
-"""The live object of a name, or the error that says why there is none."""
+"""Find the live object of a name, or raise the error that says why there is none."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..format.models import ObjectInfo
 
 
 def not_found(bucket: str, name: str) -> ObjectNotFoundError:
-    """The error for a name without a meta message."""
+    """Return the error for a name without a meta message."""
     return ObjectNotFoundError(f"no object {name!r} in bucket {bucket!r}", bucket=bucket, name=name)
 
 
 def deleted(info: ObjectInfo) -> ObjectDeletedError:
-    """The error for a delete marker."""
+    """Return the error for a delete marker."""
     return ObjectDeletedError(
         f"object {info.name!r} in bucket {info.bucket!r} was deleted",
         bucket=info.bucket,
@@ -27,10 +27,10 @@ def deleted(info: ObjectInfo) -> ObjectDeletedError:
 
 
 async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> ObjectInfo:
-    """The newest meta of a live object.
+    """Return the newest meta of a live object.
 
     Raises:
-        ObjectNotFoundError, ObjectDeletedError.
+        ObjectNotFoundError, ObjectDeletedError: there is no live object.
     """
     info = await (bucket.leader_meta(name, ANY_WAY) if leader else bucket.read_meta(name))
     if info is None:

@@ -1,4 +1,4 @@
-"""What a feed is asked for and what it tells: parts of objects, the sink they go to, what may be wrong."""
+"""The input and output of a feed: parts of objects, the sink that takes the chunks, possible errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WrongPlace(Unfit):
-    """The first message read is not the chunk that was meant: the guess of its sequence was wrong."""
+    """The first message read is not the expected chunk: the guess of its sequence was wrong."""
 
 
 class Missing(Exception):
@@ -23,32 +23,32 @@ class Missing(Exception):
 
 
 class Sink(Protocol):
-    """Where chunks go. Called from the reading side: neither blocks nor waits."""
+    """The destination of chunks. The receive path calls it: its methods must not block or wait."""
 
     def reserve(self) -> None:
-        """Take the memory now: while a request is under way, and where a lack of it fails this read alone."""
+        """Allocate the memory now: during a request, and where a lack of memory fails only this read."""
         ...
 
     def place(self, size: int) -> Target:
-        """Name the place of the next large payload, or ``None``."""
+        """Return the destination of the next large payload, or ``None``."""
         ...
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
-        """Take the next payload in order; raises ``IntegrityError`` when it cannot belong."""
+        """Take the next payload in order; raise ``IntegrityError`` if it cannot belong to the object."""
         ...
 
     def forget_places(self) -> None:
-        """Places handed out for payloads that never came are free again."""
+        """Give up the destinations of payloads that never came."""
         ...
 
     @property
     def complete(self) -> bool:
-        """All bytes and chunks are here."""
+        """Whether all bytes and chunks have arrived."""
         ...
 
     @property
     def congested(self) -> bool:
-        """The reader has to catch up before more is asked for."""
+        """Whether the reader must catch up before more is requested."""
         ...
 
     async def drained(self) -> None:
@@ -59,14 +59,14 @@ class Sink(Protocol):
 class Part:
     """Some chunks of an object.
 
-    What shows that the first one read is the one that was meant is the number of those that follow. A replica
-    that is behind has fewer, and another chunk would be taken for it; there the sequences must be known.
+    The number of messages that follow identifies the first message read. A replica that is behind has fewer,
+    so that another chunk would be mistaken for it; with replicas the sequences must be known.
 
     Attributes:
-        seq: sequence of the first one, or a guess: a wrong one is noticed.
+        seq: sequence of the first chunk, or a guess: a wrong guess is detected.
         first, last: indexes, inclusive.
         total: messages of the object in the stream.
-        seq_of: the sequence of each chunk by its index, where they are known and nothing else is a proof.
+        seq_of: returns the sequence of a chunk by its index, when the sequences are known and required.
     """
 
     __slots__ = ("first", "last", "seq", "seq_of", "total")
@@ -82,5 +82,5 @@ class Part:
 
 
 def damaged(info: ObjectInfo, what: str) -> IntegrityError:
-    """The error for an object whose chunks are not what its meta says."""
+    """Return the error for an object whose chunks do not match its meta."""
     return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)

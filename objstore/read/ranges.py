@@ -1,13 +1,13 @@
-"""Parts of an object, without reading what lies before them.
+"""Read parts of an object without the bytes before them.
 
 An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
-recorded size. That is proven, not assumed: by the counts alone when the size is a multiple, else by the
-length of the last chunk (no writer makes chunks larger than it records, so nothing else can give the same
-counts).
-The sequence of a chunk is guessed (chunks of one put usually follow each other, and the meta follows them)
-and each answer says which chunk it really is (messages that come after it), so a wrong guess is noticed and
-bisected. Objects of writers that store short chunks are measured once, headers only. Before any of that, some
-chunks of an object in one piece are read by :mod:`.by_sequence`.
+recorded size. This is proven, not assumed: by the counts alone when the size is a multiple of the chunk size,
+else by the length of the last chunk (no writer stores chunks larger than it records, so only a regular object
+has these counts).
+The sequence of a chunk is guessed: chunks of one put usually follow each other, and the meta follows them.
+Each response identifies its chunk by the number of messages after it, so a wrong guess is detected, and the
+chunk is found by bisection. Objects of writers that store short chunks are measured once, headers only.
+Before any of that, :mod:`.by_sequence` reads small ranges of contiguous objects.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ Payload = bytes | bytearray | memoryview
 
 
 class Irregular(Unfit):
-    """A chunk has not the length that its index demands."""
+    """A chunk does not have the length that its index requires."""
 
 
 class Layout:
-    """Where the chunks of one object lie: their offsets, and as far as known their sequences.
+    """Where the chunks of one object lie: their offsets and, as far as known, their sequences.
 
     Attributes:
-        total: messages in the stream, a trailing empty one included.
+        total: messages in the stream, including an empty one at the end.
         strict: parts are read by known sequences only; see :func:`place`.
-        searched: a place was looked for by counts; see :func:`find_part`.
+        searched: a sequence was searched for by counts; see :func:`find_part`.
     """
 
     __slots__ = (
@@ -82,68 +82,68 @@ class Layout:
 
     @property
     def plausible(self) -> bool:
-        """The counts allow a regular object."""
+        """Whether the counts allow a regular object."""
         return -(-self._info.size // self._chunk_size) == self._info.chunks
 
     @property
     def placed(self) -> bool:
-        """The sequence of every chunk is known."""
+        """Whether the sequence of every chunk is known."""
         return self._begin > 0 or self._seqs is not None
 
     @property
     def known(self) -> bool:
-        """Every chunk was measured."""
+        """Whether every chunk was measured."""
         return self._seqs is not None
 
     def measured(self, offsets: array[int], seqs: array[int]) -> None:
-        """From now on by what was measured: offsets of all messages (and the end), and their sequences."""
+        """Use measured values from now on: the offsets of all messages (and the end), and their sequences."""
         self._offsets, self._seqs = offsets, seqs
         self.total = len(seqs)
         self.proven: bool = True
 
     def locate(self, begin: int) -> None:
-        """Regular, and in one piece from the sequence ``begin`` on; 0: that is not known."""
+        """Record that the object is regular and contiguous from sequence ``begin`` on; 0: unknown."""
         self._begin = begin
         self.proven = begin > 0
 
     @property
     def even(self) -> bool:
-        """The size is a multiple of the chunk size.
+        """Whether the size is a multiple of the chunk size.
 
-        Then the number of messages proves that the object is regular. It has to be looked at: some writers
-        end such an object with an empty message, which they do not count.
+        Then the number of messages proves that the object is regular. It must be checked: some writers end
+        such an object with an empty message, which they do not count.
         """
         return self._info.chunks * self._chunk_size == self._info.size
 
     def index_of(self, offset: int) -> int:
-        """The index of the chunk that holds the byte at ``offset``."""
+        """Return the index of the chunk that holds the byte at ``offset``."""
         if self._offsets is not None:
             return bisect_right(self._offsets, offset) - 1
         return offset // self._chunk_size
 
     def offset_of(self, index: int) -> int:
-        """The offset of a chunk's first byte."""
+        """Return the offset of a chunk's first byte."""
         if self._offsets is not None:
             return self._offsets[index]
         return index * self._chunk_size
 
     def length_of(self, index: int) -> int:
-        """The length a chunk must have."""
+        """Return the length a chunk must have."""
         if self._offsets is not None:
             return self._offsets[index + 1] - self._offsets[index]
         return min(self._chunk_size, self._info.size - index * self._chunk_size)
 
     def empty_before(self, index: int) -> int:
-        """How many of the chunks before that one are empty: only such as were measured."""
+        """Return how many measured chunks before that one are empty."""
         if self._offsets is None:
             return 0
         return sum(map(eq, self._offsets[:index], self._offsets[1 : index + 1]))
 
     def seq_of(self, index: int) -> int:
-        """The sequence of a chunk, or a guess.
+        """Return the sequence of a chunk, or a guess.
 
-        The highest it can have, as each later chunk and the meta take one; but for the first chunk the
-        lowest: the server knows from its index where a subject begins and need not look.
+        The guess is the highest possible sequence, since each later chunk and the meta take one. For the
+        first chunk it is the lowest: the server's index tells where a subject begins, without a search.
         """
         if self._seqs is not None:
             return self._seqs[index]
@@ -152,15 +152,16 @@ class Layout:
         return max(1, self._info.revision - self.total + index)
 
     def part(self, start: int, end: int, seq: int | None = None) -> Part:
-        """The chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
+        """Return the chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
         first, last = self.index_of(start), self.index_of(end - 1)
         known = self.seq_of if self.strict and self.placed else None
         return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known)
 
     def proven_by(self, start: int, end: int) -> bool:
-        """True when reading these bytes proves regularity.
+        """Whether reading these bytes proves that the object is regular.
 
-        The last chunk is among them; or the first one, and how many follow is all that is to be known.
+        It does if the last chunk is among them; or the first one, if the number of messages is the only proof
+        needed.
         """
         return self.proven or end == self._info.size or (self.even and start < self._chunk_size)
 
@@ -195,7 +196,7 @@ class RangeSink:
         self._index += 1
         offset = self._layout.offset_of(index)
         low, high = max(0, self._start - offset), min(length, self._end - offset)
-        # A part of a chunk is cut out of it: its own bytes, wherever it was received.
+        # A part of a chunk is copied, since its payload lies at another offset.
         self._places.store(payload if high - low == length else bytes(payload[low:high]))
 
     def forget_places(self) -> None:
@@ -213,21 +214,21 @@ class RangeSink:
         return
 
     def getvalue(self) -> bytes:
-        """The bytes."""
+        """Return the bytes."""
         return self._target.getvalue()
 
     def release(self) -> None:
-        """The read is over: an error that is kept keeps no memory."""
+        """End the read: an error that someone keeps then keeps no memory."""
         self._places.release()
 
 
 async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
-    """The bytes from ``start`` to ``end`` (exclusive; within the object).
+    """Return the bytes from ``start`` to ``end`` (exclusive; within the object).
 
     Raises:
         Missing: chunks are missing.
-        IntegrityError: the object is not what its meta says.
-        NatsError: as :class:`ChunkFeed`.
+        IntegrityError: the object does not match its meta.
+        NatsError: as for :class:`ChunkFeed`.
     """
     layout = Layout(info)
     if (
@@ -278,13 +279,13 @@ async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, en
 
 
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
-    """Like :meth:`Layout.part`, with the sequence found out: O(log n) requests.
+    """Return a part as :meth:`Layout.part` does, with the sequence found by O(log n) requests.
 
-    When what was found was wrong as well, as answers were lost, the leader says where the chunks lie: the
-    part then names their sequences, and no reading of it ends with :class:`WrongPlace`.
+    If the result was wrong, too, because responses were lost, the leader tells where the chunks lie: then the
+    part has their sequences, and reading it does not raise :class:`WrongPlace`.
 
     Raises:
-        Missing: there are not as many messages as there must be.
+        Missing: there are fewer messages than there must be.
     """
     if not layout.searched:
         layout.searched = True
@@ -305,7 +306,7 @@ async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, 
     total = await _left(bucket, subject, 1)
     if not info.chunks <= total <= info.chunks + 1:
         raise Missing
-    layout.total = total  # one more than counted: the trailing empty message of some writers
+    layout.total = total  # one more than recorded: some writers do not count an empty message at the end
     low, high = index + 1, max(1, info.revision - (info.chunks - index))
     guess = max(1, info.revision - (total - index))
     while True:
@@ -322,7 +323,7 @@ async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, 
 
 
 async def _left(bucket: Bucket, subject: str, seq: int) -> int:
-    """How many messages of the subject lie at ``seq`` or beyond."""
+    """Return how many messages of the subject lie at ``seq`` or beyond."""
     if bucket.direct and bucket.can_batch and bucket.batches_count:
         try:
             batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
@@ -361,10 +362,11 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
 
 
 async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
-    """Learn from the leader which sequence each chunk has, where a replica may be asked for it.
+    """Learn the sequence of each chunk from the leader, for a read from a replica.
 
-    Counts are no help there: a replica that is behind has fewer, and each chunk is taken for a later one.
-    Of an object in one piece three facts of the leader tell; of others the headers of all chunks, in order.
+    Counts do not help there: a replica that is behind has fewer messages, so that each chunk is mistaken for
+    a later one. For a contiguous object three facts of the leader are enough; otherwise the headers of all
+    chunks are read in order.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
@@ -382,7 +384,7 @@ async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 
 
 async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
-    """Make sure that offsets are known: by proof, or else by measuring.
+    """Make sure that the offsets are known, by proof or by measuring.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
@@ -398,7 +400,7 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 
 
 async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
-    """Whether there are as many messages, or the last one is as long, as only a regular object has it."""
+    """Whether the number of messages, or the length of the last one, proves a regular object."""
     if layout.even:
         return await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
     subject = chunk_subject(bucket.name, info.nuid)
@@ -413,8 +415,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 
     Raises:
         Missing: the leader has fewer chunks than there must be.
-        IntegrityError: they do not add up to the object's size.
-        RequestTimeoutError: the leader has more of them than any server delivered within the retry budget.
+        IntegrityError: the chunks do not add up to the object's size.
+        RequestTimeoutError: no server delivered all of the leader's chunks within the retry budget.
     """
     loop = asyncio.get_running_loop()
     offsets, seqs = array("Q", [0]), array("Q")
@@ -431,7 +433,7 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
             raise Missing
         if len(seqs) >= stored:
             break
-        # The consumer's server is behind: the next one may sit elsewhere, and goes on after what came.
+        # The consumer's server is behind: the next consumer may run elsewhere, and continues after the last.
         if len(seqs) > before:
             deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
         elif loop.time() > deadline:
@@ -449,12 +451,12 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 
 
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
-    """More than there can be, a trailing empty one included: who goes on storing them is not waited for."""
+    """Whether there are too many chunks, even with an empty one at the end: do not wait for their writer."""
     return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
 
 
 async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
-    """Go on with what the server of one consumer has, or with what is read chunk by chunk."""
+    """Continue with the chunks on one consumer's server, or with chunks read one by one."""
     if not bucket.allowed(CONSUMER):
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
@@ -471,7 +473,7 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
         if reading.over:
             return
-        # The last one is the server's: the chunk's writer may have given it such a header, too.
+        # The last header of that name is the server's: the chunk's writer may have set one, too.
         size = None if msg.header is None else header_bytes(msg.header, b"Nats-Msg-Size")
         length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
         seqs.append(delivery.stream_seq)
@@ -480,7 +482,7 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
             reading.finish()
 
     before = len(seqs)
-    end = -1  # what comes beyond was stored meanwhile, and may go on for as long as others write
+    end = -1  # later chunks were stored meanwhile, and may come for as long as others write
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         async with Collector(
@@ -489,7 +491,7 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
             end = before + (await reading.start()).num_pending
             if len(seqs) >= end:
                 reading.finish()
-            await reading.ended  # whether something is missing is judged by the caller
+            await reading.ended  # the caller checks whether chunks are missing
     except PermissionsViolationError as exc:
         if not bucket.note_refusal(exc):
             raise

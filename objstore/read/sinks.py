@@ -1,4 +1,4 @@
-"""Where chunks go: the whole object in memory, or a sequence of blocks with back-pressure."""
+"""Destinations of chunks: the whole object in memory, or a sequence of blocks with back-pressure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
 
 ARENAS = 4
-"""Windows of memory a streaming read may hold: one being read, one ready, two being received."""
+"""Block buffers of a streaming read, one window each: one being read, one ready, two being received."""
 
 Payload = bytes | bytearray | memoryview
 
 
 class WholeSink:
-    """The whole object in memory: never congested, payloads received straight into the result."""
+    """The whole object in memory: never congested; payloads are received directly into the result."""
 
     __slots__ = ("_assembly", "_places", "_progress", "_target")
 
@@ -69,37 +69,37 @@ class WholeSink:
         return
 
     def finish(self) -> bytes:
-        """Judge and return the object."""
+        """Verify and return the object."""
         self._assembly.finish()
         return self._target.getvalue()
 
     def release(self) -> None:
-        """The read is over: an error that is kept keeps no memory."""
+        """End the read: an error that someone keeps then keeps no memory."""
         self._places.release()
 
 
 class Judge(Protocol):
-    """Who says whether the chunks are those of the object."""
+    """Decides whether the chunks are those of the object."""
 
     def accept(self, payload: Payload) -> None:
-        """Take the next one; raises when it cannot belong."""
+        """Take the next chunk; raise if it cannot belong to the object."""
         ...
 
     @property
     def complete(self) -> bool:
-        """Everything is here."""
+        """Whether everything has arrived."""
         ...
 
     def finish(self) -> None:
-        """Judge the whole."""
+        """Verify the whole."""
         ...
 
 
 class BlockSink:
-    """The object as a sequence of blocks: lists of buffers in order, about one window each.
+    """The object as a sequence of blocks: lists of payloads in order, about one window each.
 
-    Large payloads are received into arenas that are used again once every block that points into them has
-    been read. A block's buffers are valid until the block after it is asked for.
+    Large payloads are received into block buffers, which are reused once every block that points into them
+    has been read. A block's payloads are valid until the next block is requested.
     """
 
     def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = DEFAULT_WINDOW) -> None:
@@ -108,7 +108,7 @@ class BlockSink:
         self._arena_size = min(max(info.size, 1), window)
         self._arenas: list[_Arena] = []
         self._arena: _Arena | None = None
-        # Places handed out whose payload was not accepted yet: the parser runs ahead of the reader.
+        # Destinations whose payload was not accepted yet: the parser runs ahead of the reader.
         self._placed: deque[tuple[memoryview, _Arena]] = deque()
         self._block = _Block()
         self._ready: deque[_Block] = deque()
@@ -134,7 +134,7 @@ class BlockSink:
         arena.used += size
         arena.users += 1
         self._placed.append((view, arena))
-        room = min(SPILL, self._arena_size - arena.used)  # belongs to nobody yet
+        room = min(SPILL, self._arena_size - arena.used)  # slack: not in use yet
         return (view, arena.view[arena.used - size : arena.used + room]) if room else view
 
     def _free_arena(self) -> _Arena | None:
@@ -161,7 +161,7 @@ class BlockSink:
             self._close_block()
 
     def _is_placed(self, payload: Payload) -> bool:
-        """Whether the payload lies in the first place; places before it, never accepted, are given up."""
+        """Whether the payload lies in a destination; earlier ones, whose payload never came, are given up."""
         if self._placed and self._placed[0][0] is payload:
             return True
         if not any(payload is view for view, _ in self._placed):
@@ -194,7 +194,7 @@ class BlockSink:
             await self._wake_feed
 
     async def fill(self, reading: Awaitable[None]) -> None:
-        """Run the feed of this sink; the reader raises whatever it fails with."""
+        """Run the feed of this sink; the reader raises the feed's error."""
         try:
             await reading
         except asyncio.CancelledError:
@@ -214,7 +214,7 @@ class BlockSink:
     # -- the reader's side ------------------------------------------------------------------------
 
     def release(self) -> None:
-        """The read is over: only the buffers that the reader still holds keep memory."""
+        """End the read: only the buffers that the reader still holds keep memory."""
         self._end_reading()
         self._arena = None
         self._block = _Block()
@@ -222,10 +222,10 @@ class BlockSink:
             memory.clear()
 
     async def next_block(self) -> list[Payload] | None:
-        """The next block, or ``None`` at the end of the verified object.
+        """Return the next block, or ``None`` at the end of the verified object.
 
         Raises:
-            IntegrityError, DigestMismatchError, NatsError: what went before must not be used.
+            IntegrityError, DigestMismatchError, NatsError: the previous blocks must not be used.
         """
         self._end_reading()
         while not self._ready:
@@ -241,7 +241,7 @@ class BlockSink:
         return self._reading.buffers
 
     def _end_reading(self) -> None:
-        """The block read last is no longer valid; a frame that has it in hand keeps no memory."""
+        """End the block read last: it is no longer valid, and a traceback with it keeps no memory."""
         if self._reading is not None:
             self._reading.buffers.clear()
             for arena in self._reading.arenas:
@@ -250,18 +250,18 @@ class BlockSink:
 
 
 class _Arena:
-    """Memory that payloads are received into; ``users`` counts the payloads not yet read."""
+    """Memory into which payloads are received; ``users`` counts the payloads not read yet."""
 
     __slots__ = ("used", "users", "view")
 
     def __init__(self, size: int) -> None:
-        self.view = BytesTarget(size).slot(0, size)  # costs nothing until it is written to
+        self.view = BytesTarget(size).slot(0, size)  # takes no memory until it is written to
         self.used = 0
         self.users = 0
 
 
 class _Block:
-    """A run of payloads, and the arenas they lie in (once per payload)."""
+    """Consecutive payloads, and the block buffers they lie in (once per payload)."""
 
     __slots__ = ("arenas", "buffers", "size")
 
