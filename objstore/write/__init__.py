@@ -1,1 +1,1 @@
-"""Objects stored: sources, chunks, one put, one batch, uploads that may be interrupted."""
+"""Store objects: sources, chunks, one put, one batch, resumable uploads."""

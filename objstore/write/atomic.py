@@ -1,7 +1,7 @@
-"""All or nothing: an object's chunks, meta and compare-and-set committed as one batch (ADR-50).
+"""Commit an object's chunks, meta and compare-and-set as one all-or-nothing batch (ADR-50).
 
-Needs nats-server 2.12 and a bucket created with ``allow_atomic``; an object of at most 999 chunks, which is
-held in memory until the commit. Nothing of it is visible, or left behind, before.
+This needs nats-server 2.12 and a bucket created with ``allow_atomic``. The object has at most 999 chunks,
+held in memory until the commit. Before the commit nothing of it is visible or left behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .source import Source
 
 MAX_CHUNKS = 999
-"""The server takes 1000 messages in a batch, and one of them is the meta."""
+"""Chunks in a batch: the server allows 1000 messages, and one of them is the meta."""
 
 
 FEATURE = "an all-or-nothing put"
@@ -42,11 +42,11 @@ MINIMUM = "2.12.0"
 
 
 def check_atomic(bucket: Bucket, size: int | None, chunk_size: int) -> None:
-    """Refuse what cannot be done, before any byte is sent.
+    """Refuse an impossible put before any byte is sent.
 
     Raises:
-        UnsupportedFeatureError: the bucket does not allow it.
-        BadObjectMetaError: too many chunks.
+        UnsupportedFeatureError: the bucket does not allow all-or-nothing puts.
+        BadObjectMetaError: the object has too many chunks.
     """
     if not bucket.atomic:
         raise UnsupportedFeatureError(
@@ -67,7 +67,7 @@ class AtomicPut:
     """One put as one batch; see the module docstring.
 
     Args:
-        bucket: where.
+        bucket: the bucket to store in.
         template: the object's info without content.
         chunk_size: bytes of a chunk.
         ttl: how long the object lives.
@@ -83,10 +83,10 @@ class AtomicPut:
         self._chunks: list[bytes | memoryview] = []
 
     async def load(self, source: Source, progress: Progress | None) -> None:
-        """Take the whole object in.
+        """Load the whole object into memory.
 
         Raises:
-            BadObjectMetaError: more than 999 chunks.
+            BadObjectMetaError: the object has more than 999 chunks.
         """
         chunker = Chunker(self._chunk_size, copy=source.refills)
         hasher = new_hasher()
@@ -129,9 +129,10 @@ class AtomicPut:
         discard: Callable[[ObjectInfo], Awaitable[None]],
         subject: str | None,
     ) -> Commit:
-        """The commit of everything as the successor of revision ``expected``; arguments as :class:`Commit`.
+        """Return the commit of everything as the successor of revision ``expected``.
 
-        Cancelled before the commit message is sent, nothing is stored.
+        The arguments are those of :class:`Commit`. If it is cancelled before its last message is sent,
+        nothing is stored.
         """
         commit = BatchCommit(
             self._bucket,
@@ -153,11 +154,11 @@ class AtomicPut:
 class BatchCommit(Commit):
     """A commit whose copies are whole batches: the chunks, then the meta.
 
-    A copy is a new batch under the same id; a batch that was not ended is forgotten by the server after 10 s.
+    A copy is a new batch with the same id; the server drops an unfinished batch after 10 s.
     """
 
     chunks: list[bytes | memoryview]
-    """What is stored before the meta."""
+    """The chunks to store before the meta."""
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         bucket = self._bucket

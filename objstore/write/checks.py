@@ -1,4 +1,4 @@
-"""What can be checked of a put before a byte is sent."""
+"""Check a put before any byte is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..format.codec import largest_meta
 from ..format.models import ObjectInfo, ObjectMetaOptions, plain_options
 
 PLAIN_META = 32 * 1024
-"""More than the meta of an object takes of which nothing is said but its name, however that is escaped."""
+"""Bytes: an upper bound for a meta that holds only a name, even a fully escaped one."""
 
 
 def prepare(
@@ -29,7 +29,7 @@ def prepare(
     """Check everything that can be checked before a byte is sent.
 
     Args:
-        room: bytes of a message that headers will take.
+        room: bytes of a message reserved for headers.
 
     Returns:
         The object's info without content, and the chunk size.
@@ -43,7 +43,7 @@ def prepare(
         )
     if options is not None and options.link is not None:
         raise BadObjectMetaError(
-            "put() stores bytes: use add_link() or update_meta() to make a link",
+            "put() stores bytes: use add_link() or update_meta() to create a link",
             bucket=bucket.name,
             name=name,
         )
@@ -71,7 +71,7 @@ def _too_large(bucket: Bucket, name: str, size: int, limit: int) -> NatsError:
         value = bucket.limits.message
         return BadBucketError(
             f"{what}, and the stream of bucket {bucket.name!r} has max_msg_size {value}: "
-            f"say less, or set max_msg_size to {size + value - limit} at least",
+            f"shorten the metadata, or set max_msg_size to at least {size + value - limit}",
             bucket=bucket.name,
             name=name,
             field="max_msg_size",

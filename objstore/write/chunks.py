@@ -1,13 +1,13 @@
 """The chunks of one put: sent through a window of unacknowledged publishes, repaired, and proven.
 
 Chunk buffers are held until acknowledged: the window is the replay buffer. After a failure that a retry can
-mend, what the stream holds is compared with the window, strays are deleted, and the rest is sent again; no
-chunk is ever published twice without looking first.
+repair, the stored chunks are compared with the window, strays are deleted, and the rest is sent again; no
+chunk is ever published again without this check.
 
-An answer proves nothing but that a chunk of ours was stored, and that only if it is the first one to it and
-the bucket's own (:class:`natsproto.jetstream.api.acks.AckCheck`). After anything odd what is stored is
-counted, and if need be read, at the leader before the meta is published; what is too much there is deleted
-when the rest is, by its SHA-256, exactly what was sent.
+An acknowledgement proves only that a chunk of ours was stored, and only if it is the first one for the chunk
+and the bucket's own (:class:`natsproto.jetstream.api.acks.AckCheck`). After any irregularity the stored
+chunks are counted, and if necessary read, at the leader before the meta is published. Surplus chunks are
+deleted if the others, by their SHA-256, are exactly what was sent.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ if TYPE_CHECKING:
     from ..format.memory import Payload
 
 SETTLE = 5.0
-"""Seconds a failed put waits for acknowledgements still to come before it purges its chunks."""
+"""Seconds a failed put waits for late acknowledgements before it purges its chunks."""
 
 NOTICED = 1.0
-"""Seconds in which a server has to notice that a connection was lost, else the put begins on a new nuid."""
+"""Seconds within which a server must notice a lost connection, else the put restarts on a new nuid."""
 
 LONG = 1.0
-"""Seconds after which a put counts its chunks, before it commits and afterwards.
+"""Seconds after which a put counts its chunks, before and after its commit.
 
-The bucket may have been made anew; or a meta of that name, forged and removed again, has taken them along.
+Meanwhile the bucket may have been recreated; or the removal of a forged meta of that name has removed them.
 """
 
 MOST_FOREIGN = 4096
-"""Messages of others on a put's chunk subject that are read; somebody who sends more wants no end of them."""
+"""Foreign messages on a put's chunk subject that are read; a sender of more is an attacker."""
 
 
 class ChunkSender:
-    """What :class:`objstore.write.put.Put` does before its meta; that sets the attributes only named here."""
+    """The part of :class:`objstore.write.put.Put` before its meta; ``Put`` sets the attributes."""
 
     window_class = PublishWindow
 
     idle_limit: float = COMMIT_TIME.total_seconds() / 2
-    """Seconds between two chunks after which the earlier ones may be taken for those of nobody."""
+    """Seconds between two chunks after which others may consider the earlier ones orphans."""
 
     _bucket: Bucket
     _template: ObjectInfo
@@ -91,18 +91,18 @@ class ChunkSender:
         self._hasher = new_hasher()
         self._size = 0
         self._chunks = 0
-        self._all_hashed = False  # the source has come to its end: size and digest are the whole object's
+        self._all_hashed = False  # the source has ended: size and digest are those of the whole object
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
         self._given_up = self._bucket.client.connection.given_up
-        self._session = 0  # in which the chunks that may still be under way were sent, and its lifeline
+        self._session = 0  # the session that sent the chunks that may still be in flight, and its lifeline
         self._lifeline: Lifeline | None = None
         self._last_sent = time()
 
     def _open_window(self, first: int = 0, last_seq: int = 0) -> PublishWindow:
         window = self.window_class(
             self._bucket.client,
-            self._subject.encode(),  # of a bucket's name and a nuid, both checked
+            self._subject.encode(),  # made of a bucket's name and a nuid, both checked
             self._bucket.acks,
             max_bytes=self._window_bytes,
             first=first,
@@ -127,7 +127,7 @@ class ChunkSender:
             guard.close()
 
     async def _send_all(self) -> None:
-        if self._bucket.moved:  # before a byte goes where it does not belong
+        if self._bucket.moved:  # before a byte goes to the wrong bucket
             await self._bucket.retrying(self._check_bucket)
         connection = self._bucket.client.connection
         epoch, began = connection.epoch, self._loop.time()
@@ -151,10 +151,10 @@ class ChunkSender:
             self._overtaken = True
             odd = True
         if odd:
-            await self._check_stored()  # what was acknowledged may be gone, or be there twice
+            await self._check_stored()  # acknowledged chunks may be gone, or stored twice
 
     async def _settle(self) -> None:
-        """Wait until all that was sent is acknowledged, or sent again and acknowledged."""
+        """Wait until everything sent is acknowledged, if necessary after sending it again."""
         while self._window is not None:
             try:
                 await self._window.settle()
@@ -191,25 +191,25 @@ class ChunkSender:
             await self._window.publish(chunk)
         except NatsError as exc:
             await self._repair(exc, chunk)
-        # Hashed after it was handed to the kernel: the server works while we do.
+        # Hash it after passing it to the kernel: the server works meanwhile.
         self._count(chunk)
 
     @property
     def _idle(self) -> float:
-        """Seconds since the last chunk, by the clock that goes on while the machine sleeps."""
+        """Seconds since the last chunk, by the clock that runs while the machine sleeps."""
         return time() - self._last_sent
 
     def _check_idle(self) -> None:
-        """After a long pause others may be about to remove the chunks: better none of them is relied on.
+        """Restart after a long pause, since others may be about to remove the earlier chunks.
 
-        Where the source cannot be read again they are counted before and after the commit.
+        If the source cannot be read again, the chunks are counted before and after the commit instead.
         """
         idle, self._last_sent = self._idle, time()
         if idle > self.idle_limit and self._chunks and self._source.restartable:
             name = self._template.name
             raise Unrepairable(
                 IntegrityError(
-                    f"no chunk of {name!r} was sent for {idle:.0f} s: those before may count as left over",
+                    f"no chunk of {name!r} was sent for {idle:.0f} s: earlier chunks may count as orphans",
                     bucket=self._bucket.name,
                     name=name,
                 )
@@ -223,16 +223,16 @@ class ChunkSender:
             self._progress(self._size, self._source.size)
 
     async def _repair(self, failure: NatsError, refused: memoryview | None = None) -> None:
-        """Make the stream hold exactly the chunks sent so far, and send those it lacks again.
+        """Make the stream hold exactly the chunks sent so far: send missing ones again.
 
         Args:
             failure: why the window failed.
-            refused: the chunk that the failed window did not take any more.
+            refused: the chunk that the failed window did not accept.
 
-        The wait that the window failed after counts towards the budget.
+        The window's wait before its failure counts towards the budget.
 
         Raises:
-            NatsError: what cannot be mended, or not within the budget; translated.
+            NatsError: the failure cannot be repaired within the budget; translated.
             Unrepairable: the order cannot be restored.
         """
         bucket, budget = self._bucket, self._budget
@@ -246,8 +246,8 @@ class ChunkSender:
         while True:
             window = self._window
             if isinstance(failure, OutOfOrderError):
-                # Swapped on the way, or acknowledged and lost by a server that was killed: what lies before
-                # cannot be trusted any more.
+                # Swapped in transit, or acknowledged and then lost by a killed server: earlier chunks cannot
+                # be trusted any more.
                 await bucket.retrying(self._check_bucket)
                 raise Unrepairable(
                     IntegrityError(
@@ -260,7 +260,7 @@ class ChunkSender:
                 raise bucket.elsewhere(failure, self._template.name, self._nuid) from failure
             if not retryable(failure):
                 raise bucket.translate(failure, self._template.name) from failure
-            if window.acknowledged > reached:  # progress: the budget counts from here
+            if window.acknowledged > reached:  # progress: the budget restarts here
                 reached = window.acknowledged
                 budget.progress(ago=window.silent)
                 backoff.reset()
@@ -296,7 +296,7 @@ class ChunkSender:
                 window.close()
 
     def _fence_header(self) -> bytes:
-        """Of a fence where the stream has replicas."""
+        """Return the header of a fence on a replicated stream."""
         return b""
 
     def _check_silence(self, failure: NatsError) -> None:
@@ -309,9 +309,10 @@ class ChunkSender:
         self._session, self._lifeline = client.connection.epoch, lifeline(client)
 
     async def _check_session(self, failure: NatsError) -> None:
-        """What is under way on a connection that its server still holds is stored when it arrives.
+        """Give up the nuid if chunks of an earlier connection may still be stored.
 
-        And so is what that server holds back for another one, when this client has gone on at a third.
+        A server that still holds the connection stores them when they arrive. It may also hold them back for
+        another server while this client has moved on to a third one.
         """
         assert self._window is not None
         client, line = self._bucket.client, self._lifeline
@@ -320,7 +321,7 @@ class ChunkSender:
         if line is None or not await has_ended(client, line, NOTICED):
             self._may_come_late(failure)
         if not line.is_followed(client) and (
-            self._source.restartable  # quicker than to wait for the other server
+            self._source.restartable  # faster than to wait for the other server
             or not await fence_behind(
                 self._bucket, self._subject, self._fence_header(), line, self._budget.left / 2
             )
@@ -332,7 +333,7 @@ class ChunkSender:
         raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
 
     async def _check_bucket(self) -> None:
-        """In another bucket of the same name what was acknowledged is not to be found."""
+        """Check the bucket: another one of the same name does not have the acknowledged chunks."""
         await self._bucket.check_same(self._template.name)
         self._guard.check(self._chunks)
 
@@ -343,17 +344,17 @@ class ChunkSender:
         limit = self._bucket.client.max_payload
         if limit < self._chunk_size:
             raise MaxPayloadError(
-                f"the server now connected to takes {limit} bytes, the chunks have {self._chunk_size}",
+                f"the current server accepts {limit} bytes, the chunks have {self._chunk_size}",
                 size=self._chunk_size,
                 max_payload=limit,
             )
 
     async def _reconcile(self, last_seq: int, unproven: list[Payload]) -> tuple[int, int]:
-        """Compare what is stored after ``last_seq`` with the chunks whose fate is unknown.
+        """Compare what is stored after ``last_seq`` with the chunks whose outcome is unknown.
 
-        Returns how many of them are stored, in order, and the sequence of the last of those. Those that are
-        stored beyond are deleted, and so are fences. What is none of them, as a chunk sent before whose copy
-        came late, stays until everything can be compared.
+        Return how many of them are stored in order, and the sequence of the last one. Chunks stored out of
+        order are deleted, and so are fences. Other messages, such as a late copy of an earlier chunk, stay
+        until everything can be compared.
         """
         matched = 0
         proven = last_seq
@@ -380,35 +381,35 @@ class ChunkSender:
 
     def _flooded(self) -> IntegrityError:
         return IntegrityError(
-            f"somebody else goes on storing chunks of {self._template.name!r}",
+            f"another client keeps storing chunks of {self._template.name!r}",
             bucket=self._bucket.name,
             name=self._template.name,
         )
 
     async def _delete(self, seq: int) -> None:
-        """Delete what this put has stored as ``seq``; anything else that is there stays."""
+        """Delete the message ``seq`` if this put stored it; keep any other message."""
         await delete_own(self._bucket, seq, self._is_ours)
 
     def _is_ours(self, message: StoredMessage) -> bool:
         if message.subject == self._subject:
-            return True  # of this put's nuid, which nobody else uses
+            return True  # its nuid is used by this put only
         try:
             return self._bucket.decode(message).nuid == self._nuid
         except MetaDecodeError:
             return False
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
-        """The next message on this put's chunk subject, as the leader has it."""
+        """Return the next message on this put's chunk subject, from the leader."""
         return await self._bucket.leader_read(self._subject, after=seq).wait()
 
     async def _check_stored(self) -> None:
-        """Make sure that the leader has each chunk once, in order; delete copies.
+        """Make sure that the leader has each chunk once, in order; delete duplicates.
 
-        Counted, unless an answer nobody waited for makes the sequences doubtful: then the last one must be
-        where it is thought to be, else everything is read and its SHA-256 taken.
+        The chunks are counted. If an unexpected acknowledgement makes their sequences doubtful, the last
+        chunk must also have the expected sequence; else all chunks are read and hashed.
 
         Raises:
-            Unrepairable: it is not what was sent.
+            Unrepairable: the stored chunks differ from those sent.
         """
         bucket = self._bucket
         subject = self._subject
@@ -433,7 +434,7 @@ class ChunkSender:
                 IntegrityError(
                     f"{stored} chunks are stored where {self._chunks} were sent"
                     if copies
-                    else "the chunks that are stored are not those that were sent",
+                    else "the stored chunks differ from those that were sent",
                     bucket=bucket.name,
                     name=self._template.name,
                 )
@@ -441,7 +442,7 @@ class ChunkSender:
         self._doubts.clear()
 
     async def _remove(self, suspects: set[int]) -> bool:
-        """Delete the ``suspects`` on this put's chunk subject if the rest is exactly what was sent."""
+        """Delete the ``suspects`` among the stored chunks if the others are exactly what was sent."""
         hasher = new_hasher()
         chunks = seq = last = 0
         copies: list[int] = []
@@ -466,17 +467,17 @@ class ChunkSender:
         return True
 
     async def _check_again(self) -> None:
-        """:meth:`_check_stored` after the commit, for what has come, or was answered, only now.
+        """Run :meth:`_check_stored` after the commit, for chunks or acknowledgements that came late.
 
         Raises:
-            IntegrityError: the object stands, and not all of its chunks do.
+            IntegrityError: the object is committed, but chunks are missing.
         """
         bucket, name = self._bucket, self._template.name
         if self._window is not None and isinstance(self._window.failure, WrongStreamError):
             log.warning("put of %r: %s", name, bucket.elsewhere(self._window.failure, name, self._nuid))
         try:
             await self._check_stored()
-        except (Unrepairable, StoreFullError) as exc:  # 2.9 explains whatever is missing as full
+        except (Unrepairable, StoreFullError) as exc:  # on 2.9 any missing chunk is reported as full
             try:
                 current = await bucket.leader_meta(name)
             except MetaDecodeError:

@@ -1,4 +1,4 @@
-"""Chunks whose fate is unknown: what may still become of them, and when they must not be sent again."""
+"""Chunks with an unknown outcome: whether they may still be stored, and when they must not be sent again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from natsproto.aio.lifeline import Lifeline
 
 LOOK_AGAIN = 0.5
-"""Seconds between two attempts to reach a server that was left."""
+"""Seconds between two attempts to reach the previous server."""
 
 FENCE = b"NATS/1.0\r\nNats-Expected-Last-Sequence: 9007199254740991\r\n\r\n"
 """The header of a message that no stream stores."""
 
 
 class Unrepairable(Exception):
-    """The stored chunks are not the ones sent and cannot be made so; ``reason`` is what began it."""
+    """The stored chunks differ from those sent, and this cannot be repaired; ``reason`` is the cause."""
 
     def __init__(self, reason: NatsError) -> None:
         super().__init__(str(reason))
@@ -37,20 +37,20 @@ class Unrepairable(Exception):
 
 
 async def fence(bucket: Bucket, subject: str, replicated: bytes = b"", client: Client | None = None) -> None:
-    """Wait until what was sent before on this connection has been stored, or was dropped.
+    """Wait until everything sent before on this connection is stored or dropped.
 
-    A message that the stream must refuse takes the same way, in the same order. Without it a chunk that is
-    only late would be found missing, and stored twice. A replicated stream refuses before what came earlier
-    is stored, and stores in order: there the message is an empty chunk, removed again.
+    A message that the stream must refuse takes the same way, in the same order. Without it a late chunk would
+    seem to be missing, and would be stored twice. A replicated stream refuses a message before it has stored
+    earlier ones, but stores in order: there the message is an empty chunk, which is removed again.
 
     Args:
-        bucket: where.
-        subject: of the chunks.
-        replicated: the header of that chunk.
-        client: whose connection it is; the bucket's.
+        bucket: the bucket of the chunks.
+        subject: the subject of the chunks.
+        replicated: the header of the empty chunk.
+        client: the client of the connection; default: the bucket's.
 
     Raises:
-        NatsError: no answer; a refusal means that its turn has come.
+        NatsError: no response. (A refusal is a success: the fence has arrived.)
     """
     header = replicated if bucket.replicated else FENCE
     client = client or bucket.client
@@ -63,12 +63,12 @@ async def fence(bucket: Bucket, subject: str, replicated: bytes = b"", client: C
 async def fence_behind(
     bucket: Bucket, subject: str, replicated: bytes, line: Lifeline, seconds: float
 ) -> bool:
-    """:func:`fence` at the server that was left, for what it may hold back for another one of its cluster.
+    """Run :func:`fence` at the previous server: it may hold back messages for another one of its cluster.
 
     Args:
-        bucket, subject, replicated: as there.
-        line: of the session that was lost; its server has closed it.
-        seconds: for how long to try: a server that is started again comes back after some of them.
+        bucket, subject, replicated: as for :func:`fence`.
+        line: the lifeline of the lost session; its server has closed it.
+        seconds: how long to try: a restarted server needs some time to come back.
 
     Returns:
         Whether nothing can come from there any more: the fence was answered, or the server is a new process.
@@ -79,7 +79,7 @@ async def fence_behind(
                 try:
                     async with line.revisited(bucket.client) as client:
                         if not line.is_followed(client):
-                            return False  # another one has that address
+                            return False  # another server has that address
                         await fence(bucket, subject, replicated, client)
                         return True
                 except NatsError:
@@ -89,7 +89,7 @@ async def fence_behind(
 
 
 async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool]) -> None:
-    """:meth:`Bucket.delete_own`, for what must not stay between the chunks.
+    """Delete a message that must not stay between the chunks; see :meth:`Bucket.delete_own`.
 
     Raises:
         Unrepairable: the user may not delete messages.
@@ -101,11 +101,11 @@ async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], b
 
 
 def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
-    """Chunks went to a server that may store them at any time, after the commit even.
+    """Return the error for chunks at a server that may store them at any time, even after the commit.
 
-    A process that was stopped reads, when it goes on, what its sockets hold, although the client has left
-    long ago; and what a relay holds is read by a server that has not noticed that the client has left. So
-    they must not be sent once more on the same nuid, whose object they would damage.
+    When a stopped process continues, it reads what its sockets hold, even if the client has left long ago. A
+    server that has not noticed the client's end reads what a relay still holds. So these chunks must not be
+    sent again on the same nuid: the late copies would damage its object.
     """
     return StaleConnectionError(
         f"a connection was lost whose server may still store chunks of {name!r}: {failure}", silent=True
@@ -113,7 +113,7 @@ def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
 
 
 def in_vain(failure: NatsError, budget: Budget) -> NatsError:
-    """What a put raises that has used up its budget: the last failure, with the whole time."""
+    """Return the error of a put that has used up its budget: the last failure, with the whole time."""
     if isinstance(failure, RequestTimeoutError):
         return RequestTimeoutError(
             f"no acknowledgement of a chunk within {budget.seconds:g} s (retry_budget): {failure}"

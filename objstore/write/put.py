@@ -1,6 +1,6 @@
-"""Storing an object: chunks through a window of unacknowledged publishes, then one meta message.
+"""Store an object: chunks through a window of unacknowledged publishes, then one meta message.
 
-How the chunks get there, and how that is proven, is in ``write/chunks.py``.
+``write/chunks.py`` sends the chunks, and proves that they are stored.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
     from ..bucket.message_reads import MessageRead
 
 BATCH_ROOM = 128
-"""Bytes the headers of a batch take of every message."""
+"""Bytes reserved per message for the headers of a batch."""
 
 GUESS_AFTER = 4
-"""So many puts to new names in a row let the next small one expect a new name, too."""
+"""Consecutive puts to new names after which a small put skips reading the previous meta."""
 
 
 class NewNames:
-    """How many puts of a handle in a row have replaced nothing."""
+    """Counts a handle's consecutive puts that replaced nothing."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.in_a_row: int = 0
 
     def note(self, new: bool) -> None:
-        """Take what one put has found under its name."""
+        """Record whether one put's name was new."""
         self.in_a_row = self.in_a_row + 1 if new else 0
 
 
 RESTARTS = 2
-"""How often a put starts over on a new nuid when its chunks cannot be repaired."""
+"""Times that a put starts over on a new nuid when its chunks cannot be repaired."""
 
 
 class PutOptions(TypedDict, total=False):
@@ -79,24 +79,24 @@ class Put(ChunkSender):
     """One put of one object.
 
     Args:
-        bucket: where.
-        template: the object's info as far as it is known before the bytes: name, description, headers,
-            metadata, options. It becomes the result.
-        source: the bytes.
+        bucket: the bucket to store in.
+        template: the object's info without its content: name, description, headers, metadata, options. It
+            becomes the result.
+        source: the source of the bytes.
         chunk_size: bytes of a chunk.
         if_revision: compare-and-set; ``None`` = last writer wins, 0 = absent or deleted.
         must_not_exist: report a conflict as ``ObjectAlreadyExists``.
         window: unacknowledged bytes.
         progress: called with ``(bytes sent, total or None)``.
         ttl: how long the object lives; ``None`` = for ever.
-        end: when that ends, of what is stored once more.
+        end: when that time ends, if the object is stored again.
     """
 
     counts_afterwards = False
-    """Whether the chunks are counted after every commit."""
+    """Whether to count the chunks after every commit."""
 
     header_room = 0
-    """Bytes of further headers that each chunk has."""
+    """Bytes of additional headers of each chunk."""
 
     def __init__(
         self,
@@ -131,16 +131,16 @@ class Put(ChunkSender):
         self._repaired = False
         self._hurry = False
         self._patience: Patience | None = None
-        self._overtaken = False  # the name may have been written after our first chunk
-        self._meta_subject: str | None = None  # where the commit goes, when it is not the name's own
-        self._located: Lookup | None = None  # where else the name is filed
+        self._overtaken = False  # another writer may have written the name after our first chunk
+        self._meta_subject: str | None = None  # subject of the commit, if it is not the name's own
+        self._located: Lookup | None = None  # other subjects of the name
 
     async def run(self) -> ObjectInfo:
-        """Store the object; returns its info with the revision the server gave it."""
+        """Store the object; return its info with the server's revision."""
         bucket = self._bucket
-        # The previous meta is asked for beside the first chunks: one round trip less.
+        # Request the previous meta beside the first chunks: this saves one round trip.
         reading = None if self._expects_new() else self._start_reading()
-        # A guess that costs little: the commit replaces nothing, or is refused and says what to read.
+        # A cheap guess: the commit replaces nothing, or its refusal reveals that there is a previous meta.
         previous: tuple[int, ObjectInfo | None] | None = (0, None) if reading is None else None
         self._begin()
         try:
@@ -160,7 +160,7 @@ class Put(ChunkSender):
             if previous is None:
                 previous = await self._previous(reading)
                 bucket.remembered(NewNames).note(previous[0] == 0)
-                # Asked before the first chunk, and answered after it.
+                # Requested before the first chunk, but read by the server after it.
                 self._overtaken |= self._window is not None and previous[0] > self._window.first_seq
         except BaseException as exc:
             if reading is not None:
@@ -174,17 +174,17 @@ class Put(ChunkSender):
                 self._window.close()
 
     def _expects_new(self) -> bool:
-        """Whether not to ask what this small put replaces: the last ones replaced nothing."""
+        """Whether this small put skips reading the previous meta: the last puts replaced nothing."""
         size = self._source.size
         return (
             self._if_revision is None
             and size is not None
-            and 0 < size <= self._chunk_size  # a bucket that is gone shows with its chunk
+            and 0 < size <= self._chunk_size  # its chunk reveals whether the bucket is gone
             and self._bucket.remembered(NewNames).in_a_row >= GUESS_AFTER
         )
 
     async def run_atomic(self) -> ObjectInfo:
-        """:meth:`run` as one all-or-nothing batch."""
+        """Store the object as one all-or-nothing batch; see :meth:`run`."""
         bucket = self._bucket
         check_atomic(bucket, self._source.size, self._chunk_size)
         reading = self._start_reading()
@@ -215,14 +215,14 @@ class Put(ChunkSender):
     # -- meta -------------------------------------------------------------------------------------
 
     def _start_reading(self) -> MessageRead | Lookup:
-        """Ask what is there; a condition is about the name, wherever other clients may have filed it."""
+        """Request the previous meta; a condition concerns the name under every client's subject."""
         name = self._template.name
         if self._if_revision is not None:
             return self._bucket.start_locating(name)
         return self._bucket.leader_read(self._bucket.meta_subject(name))
 
     async def _previous(self, reading: MessageRead | Lookup | None) -> tuple[int, ObjectInfo | None]:
-        """Revision and meta of what the put replaces; the meta is ``None`` when there is none to read."""
+        """Return revision and meta of what the put replaces; the meta is ``None`` if absent or unreadable."""
         bucket = self._bucket
         if isinstance(reading, Lookup):
             self._meta_subject, message = await reading.wait()
@@ -240,10 +240,10 @@ class Put(ChunkSender):
         try:
             return message.seq, bucket.decode(message)
         except MetaDecodeError:
-            return message.seq, None  # unreadable: replaced, but nothing of it is purged
+            return message.seq, None  # unreadable: replace it, but purge none of its chunks
 
     def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
-        """Fail early what compare-and-set would refuse anyway."""
+        """Fail early if compare-and-set would refuse the commit anyway."""
         if self._if_revision is None:
             return
         conflict = Conflict(*previous)
@@ -307,7 +307,7 @@ class Put(ChunkSender):
         except OutcomeUnknownError:
             raise  # the chunks may be needed
         except asyncio.CancelledError:
-            # The commit has seen to the chunks, but for those that came twice.
+            # The commit has handled the chunks, except for duplicates.
             if commit.states.step in (Step.DONE, Step.KEPT) and self._counts():
                 await self._tidy()
             raise
@@ -328,7 +328,7 @@ class Put(ChunkSender):
 
     @property
     def _last_chunk(self) -> int:
-        """The sequence of the last chunk: the meta comes after it."""
+        """The sequence of the last chunk; the meta must have a higher one."""
         return 0 if self._window is None else self._window.last_seq
 
     async def _undo(self) -> None:
@@ -336,20 +336,20 @@ class Put(ChunkSender):
         await self._cleanup()
 
     def _before(self) -> Callable[[Conflict], Awaitable[bool]] | None:
-        """What to do about a meta that stands in the way of the commit; ``None``: it is a conflict."""
+        """Return what to do about a newer meta that blocks the commit; ``None``: report a conflict."""
         if self._if_revision is None:
             return self._stand_back
         return self._still_absent if self._if_revision == 0 else None
 
     async def _still_absent(self, conflict: Conflict) -> bool:
-        """Go on where nothing lives: the delete marker that was to be replaced was removed, or is another."""
+        """Continue if no live object exists: the expected delete marker was removed or replaced."""
         return conflict.absent and await self._stand_back(conflict)
 
     async def _stand_back(self, conflict: Conflict) -> bool:
-        """The last writer wins: get ready to replace what came in between; false when it has been enough."""
+        """The last writer wins: prepare to replace the newer meta; false after too many conflicts."""
         self._bucket.remembered(NewNames).note(False)
-        if self._begun:  # else all is one batch
-            # Where nothing stands any more it was removed just now, with whatever it named.
+        if self._begun:  # else everything is one batch
+            # If no meta exists any more, it was just removed, with the chunks it referred to.
             after = self._last_chunk and not 0 < conflict.revision <= self._last_chunk
             self._overtaken |= bool(self._chunks > 1 or after)
         if self._patience is None:
@@ -360,7 +360,7 @@ class Put(ChunkSender):
         return True
 
     async def _retract(self, commit: Commit) -> None:
-        """The meta went into a bucket made anew, without its chunks: remove what is ours there."""
+        """Remove our meta from a recreated bucket, which does not have its chunks."""
         bucket = self._bucket
         subject = self._meta_subject or bucket.meta_subject(self._template.name)
         standing = standing_of(bucket, await bucket.leader_message(subject))
@@ -369,7 +369,7 @@ class Put(ChunkSender):
         await self._cleanup()
 
     async def _tidy(self) -> None:
-        """:meth:`_committed` for a caller who was cancelled: it goes on, and is waited for for a moment."""
+        """Run :meth:`_committed` for a cancelled caller, in the background; wait for it only briefly."""
 
         async def tidy() -> None:
             try:
@@ -381,10 +381,10 @@ class Put(ChunkSender):
         await asyncio.wait([task], timeout=1.0)
 
     def _counts(self) -> bool:
-        """Whether a commit leaves the chunks in doubt.
+        """Whether the chunks must be counted after the commit.
 
-        The answers to copies have come, at the latest, before the meta's. And where the name was written
-        after the chunks, and a forged meta names them, somebody may have taken them for a renamed object's.
+        Responses to duplicate chunks arrive before that of the meta. And if the name was written after the
+        chunks, and a forged meta refers to them, another client may have taken them for a renamed object's.
         """
         return bool(self.counts_afterwards or self._doubts or self._overtaken)
 
@@ -394,16 +394,16 @@ class Put(ChunkSender):
         except IntegrityError:
             raise
         except NatsError as exc:
-            log.warning("the chunks of %r could not be looked at again: %s", self._template.name, exc)
+            log.warning("the chunks of %r could not be checked again: %s", self._template.name, exc)
 
     async def _discard(self, old: ObjectInfo) -> None:
-        """Remove the chunks of exactly the revision that was replaced."""
+        """Remove the chunks of the replaced revision, and no others."""
         await discard(self._bucket, old, "put", self._meta_subject)
 
     async def _abandon(self, why: BaseException) -> None:
-        """Remove the chunks of a put that failed; runs to its end even when cancelled (again).
+        """Remove the chunks of a failed put; finish even when cancelled (again).
 
-        A cancelled put gets less time than one that failed: somebody waits for it to be gone.
+        A cancelled put gets less time than a failed one: its caller waits for its end.
         """
         self._hurry = isinstance(why, asyncio.CancelledError)
         await self._bucket.shielded(self._cleanup())
@@ -445,7 +445,7 @@ def put(
     atomic: bool = False,
     must_not_exist: bool = False,
 ) -> Coroutine[object, None, ObjectInfo]:
-    """Prepare one put, and return what runs it; arguments as :meth:`ObjectStore.put` and :func:`prepare`."""
+    """Prepare one put and return its coroutine; see :meth:`ObjectStore.put` and :func:`prepare`."""
     template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
     if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window <= 0):
         raise BadObjectMetaError("window must be a positive number of bytes", bucket=bucket.name, name=name)

@@ -1,4 +1,4 @@
-"""Where the bytes of a put come from: any buffer, binary file, path, iterable or async iterable."""
+"""The sources of a put's bytes: any buffer, binary file, path, iterable or async iterable."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READ_BLOCK = 1024 * 1024
-"""Bytes of one read of a file, made in a thread while the block before is being sent."""
+"""Bytes of one read of a file, in a thread while the previous block is sent."""
 
 RELEASE = 1.0
-"""Seconds a put that is given up waits for a read of its file that is still going on."""
+"""Seconds an aborted put waits for a running read of its file."""
 
 
 class SupportsRead(Protocol):
-    """A binary file object, as far as a put is concerned."""
+    """A binary file object: a put needs only ``read(size)``."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
 
 
 class SupportsAsyncRead(Protocol):
-    """A stream, an upload, an asynchronous file: nothing but ``async def read(size)`` is needed."""
+    """A stream, an upload, an asynchronous file: a put needs only ``async def read(size)``."""
 
     async def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
@@ -54,11 +54,11 @@ ObjectData = Union[
     "Iterable[bytes | bytearray | memoryview]",
     "AsyncIterable[bytes | bytearray | memoryview]",
 ]
-"""What a put takes its bytes from; a ``str`` is no path here, ``pathlib.Path`` is."""
+"""The sources a put accepts. A ``pathlib.Path`` is a path; a ``str`` is refused."""
 
 
 class GivenPath:
-    """A path that is meant as one, where a ``str`` would be refused."""
+    """A path given as ``str``, where a plain ``str`` would be refused."""
 
     __slots__ = ("_path",)
 
@@ -70,16 +70,16 @@ class GivenPath:
 
 
 class Source:
-    """One pass over the data after another.
+    """The data of a put, in one or more passes.
 
     Args:
-        opener: starts a pass; ``None``: all of it is ``whole``.
+        opener: starts a pass; ``None``: ``whole`` has all data.
 
     Attributes:
         restartable: whether a second pass gives the same bytes.
-        size: bytes in all, ``None`` when not known.
-        refills: whether a piece's buffer may be written again, or resized, once the next piece is asked for.
-        whole: everything, where it lies in memory in one piece; then there is no need to iterate.
+        size: total bytes, ``None`` when unknown.
+        refills: whether a piece's buffer may be overwritten or resized once the next piece is requested.
+        whole: all data, if it is one buffer; then there is no need to iterate.
     """
 
     __slots__ = ("_open", "refills", "restartable", "size", "whole")
@@ -100,7 +100,7 @@ class Source:
         self.refills: bool = refills
 
     def pieces(self) -> AsyncIterator[Payload]:
-        """Start a pass; close it (``aclose``) when it is not read to its end."""
+        """Start a pass; close it (``aclose``) if it is not read to the end."""
         if self._open is not None:
             return self._open()
         assert self.whole is not None
@@ -108,13 +108,13 @@ class Source:
 
 
 def open_source(data: Any) -> Source:
-    """Make a source of whatever was given to ``put``.
+    """Return a source for the ``data`` of a put.
 
-    Whatever can be read is read from where it stands, and left open.
+    A readable object is read from its current position, and left open.
 
     Raises:
-        TypeError: ``str`` (text or path? say which), or nothing that gives bytes.
-        OSError, ValueError: a path that is no file, a file that is closed or not open for reading.
+        TypeError: the data is a ``str`` (text or path?), or does not give bytes.
+        OSError, ValueError: the path is not a file, or the file is closed or not open for reading.
     """
     if type(data) is bytes:
         return _whole(data)
@@ -150,7 +150,7 @@ def _path(path: str | bytes) -> Source:
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    # What is no regular file (a pipe, a device) has no size that could be known, nor the same bytes again.
+    # A pipe or a device has no known size, and does not give the same bytes again.
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
     return Source(
         lambda: _file(lambda: open(path, "rb", 0), None, own=True, size=size),
@@ -161,17 +161,17 @@ def _path(path: str | bytes) -> Source:
 
 
 def _readable(data: Any) -> Source | None:
-    """A source that calls ``data.read(size)``; ``None`` where iterating is the better or only way."""
+    """Return a source that calls ``data.read(size)``; ``None`` when it is better or necessary to iterate."""
     read = data.read
     asynchronous = gives_awaitables(read)
     iterable = isinstance(data, AsyncIterable)
     if not asynchronous and iterable:
         return None
-    if not _takes_size(read):  # all at once, and who knows what a second call gives
+    if not _takes_size(read):  # it gives all at once, and a second call is undefined
         if iterable:
             return None
         raise TypeError(
-            f"read() of {type(data).__name__} takes no size: call it and give the bytes, or give an object "
+            f"read() of {type(data).__name__} takes no size: call it and pass the bytes, or pass an object "
             "with read(size)"
         )
     if isinstance(data, io.TextIOBase) or isinstance(getattr(data, "encoding", None), str):
@@ -198,7 +198,7 @@ def _readable(data: Any) -> Source | None:
 def _takes_size(read: Callable[..., object]) -> bool:
     try:
         signature = inspect.signature(read)
-    except (TypeError, ValueError):  # built in: nobody knows its arguments
+    except (TypeError, ValueError):  # a builtin without a signature
         return True
     try:
         signature.bind(READ_BLOCK)
@@ -208,10 +208,10 @@ def _takes_size(read: Callable[..., object]) -> bool:
 
 
 def _known_size(file: object) -> int | None:
-    """The bytes of a file object, where they are what its ``read()`` gives; ``None`` when that is not known.
+    """Return the size of a file object if its ``read()`` gives exactly these bytes; ``None`` when unknown.
 
-    Only for the standard library's own: others (compressed files, say) may have the descriptor of one thing
-    and read another.
+    Only the standard library's plain files count: others (compressed files, for example) may have a
+    descriptor whose bytes differ from what ``read()`` gives.
     """
     if type(file).__module__ == "tempfile":
         file = getattr(file, "file", None) or getattr(file, "_file", None)
@@ -249,13 +249,13 @@ def _position(file: Any) -> int | None:
 
 
 async def _stream(read: Callable[[int], Awaitable[object]]) -> AsyncIterator[Payload]:
-    """Read what is read asynchronously: sending goes on meanwhile, so nothing need be read ahead."""
+    """Read asynchronously: sending continues meanwhile, so no read-ahead is needed."""
     while piece := _checked(await read(READ_BLOCK)):
         yield piece
 
 
 def _checked(piece: Any) -> bytes:
-    """What a ``read()`` gave, as ``bytes`` of our own: the next one may fill the same buffer."""
+    """Return the result of a ``read()`` as our own ``bytes``: the next read may fill the same buffer."""
     if type(piece) is bytes:
         return piece
     if piece is None:
@@ -269,19 +269,19 @@ def _checked(piece: Any) -> bytes:
 
 
 def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
-    """Refuse what is not the file that was asked for: cut short it would be a silent prefix.
+    """Refuse a file that has changed: a truncated one would silently be stored as a prefix.
 
     Args:
-        size: bytes there were to read when the put began.
+        size: bytes to read when the put began.
         done: bytes read so far.
-        ended: nothing more came.
+        ended: the file has ended.
 
     Raises:
-        SourceChangedError: it has shrunk or grown.
+        SourceChangedError: the file has shrunk or grown.
     """
     if done == size or (done < size and not ended):
         return
-    # Files of /proc and /sys are no bytes on any disk, and their size is 0 or a page, whatever they hold.
+    # Files of /proc and /sys are not on a disk, and their size is 0 or a page, whatever they contain.
     try:
         found = os.fstat(file.fileno())
         made_up = found.st_blocks == 0 and found.st_size == size and (not size or ended)
@@ -289,14 +289,14 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
         made_up = False
     if not made_up:
         raise SourceChangedError(
-            f"the file was changed while it was read: it had {size} bytes, {done} came"
+            f"the file was changed while it was read: it had {size} bytes, {done} were read"
             + ("" if ended else " and more")
             + "; nothing was stored"
         )
 
 
 def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Run a call that may block for ever in a thread of its own, which no end of the program waits for."""
+    """Run a call that may block for ever in a daemon thread, which does not delay the end of the program."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
@@ -307,7 +307,7 @@ def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
     def run() -> None:
         try:
             found = call()
-        except StopIteration:  # a future takes none
+        except StopIteration:  # a future refuses it
             told = partial(result.set_exception, RuntimeError("read() raised StopIteration"))
         except BaseException as exc:
             told = partial(result.set_exception, exc)
@@ -316,7 +316,7 @@ def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
         try:
             loop.call_soon_threadsafe(tell, told)
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to tell
+            pass  # the loop is closed: nothing waits for the result
 
     threading.Thread(target=run, name="objstore-read", daemon=True).start()
     return result
@@ -325,13 +325,13 @@ def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
 async def _file(
     opener: Callable[[], Any], start: int | None, *, own: bool, size: int | None = None
 ) -> AsyncIterator[Payload]:
-    """Read in a thread, one block ahead of what is being sent.
+    """Read in a thread, one block ahead of the one being sent.
 
     Args:
-        opener: gives the file; called in the thread.
-        start: where to begin; ``None`` = where it stands.
-        own: close it at the end.
-        size: bytes there are to read; ``None`` = not known.
+        opener: returns the file; called in the thread.
+        start: where to begin; ``None`` = the current position.
+        own: close the file at the end.
+        size: bytes to read; ``None`` = unknown.
     """
     loop = asyncio.get_running_loop()
     file: Any = None
@@ -346,19 +346,19 @@ async def _file(
 
     def release(reading: asyncio.Future[object]) -> None:
         if not reading.cancelled() and reading.exception() is None:
-            close = getattr(reading.result(), "close", None)  # a coroutine nobody will await
+            close = getattr(reading.result(), "close", None)  # a coroutine that will not be awaited
             if close is not None:
                 close()
         if own and file is not None:
             file.close()
 
-    # A pool's thread is waited for when the program ends: one that reads a silent pipe would keep it alive.
+    # At its end a program waits for pool threads: one that reads a silent pipe would keep it alive.
     run = in_daemon if size is None else partial(loop.run_in_executor, None)
     reading = run(first)
     try:
         while True:
             piece = await asyncio.shield(reading)
-            if inspect.isawaitable(piece):  # from a plain function: only its result tells
+            if inspect.isawaitable(piece):  # from a plain function: only its result shows it
                 piece = await piece
             piece = _checked(piece)
             done += len(piece)
@@ -370,7 +370,7 @@ async def _file(
             yield piece
     finally:
         if not reading.done():
-            # The thread should be out of the file before somebody closes it, but a pipe may stay silent.
+            # The thread should leave the file before the caller closes it, but a pipe may stay silent.
             await asyncio.wait([reading], timeout=RELEASE)
         if reading.done():
             release(reading)

@@ -1,4 +1,4 @@
-"""Writing an object as a stream: it appears, complete, on a clean exit, or not at all."""
+"""Write an object as a stream: it appears, complete, on a clean exit, or not at all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Payload = bytes | bytearray | memoryview
 
 
 class _Pieces:
-    """What is handed from the writer to its put, one piece at a time.
+    """Passes pieces from the writer to its put, one at a time.
 
-    The put's task knows this and not the writer, so that a writer nobody refers to any more goes away.
+    The put's task refers to this and not to the writer, so that a writer without references is dropped.
     """
 
     __slots__ = ("_given", "_piece", "_taken")
@@ -35,7 +35,7 @@ class _Pieces:
         self._taken: asyncio.Future[None] | None = None
 
     def give(self, piece: Payload | None) -> asyncio.Future[None]:
-        """Hand over a piece, or ``None`` for the end; the result is done when it has been taken over."""
+        """Pass a piece, or ``None`` for the end; the returned future is done when the put has taken it."""
         self._taken = asyncio.get_running_loop().create_future()
         self._piece = piece
         self._given.set()
@@ -49,7 +49,7 @@ class _Pieces:
             if piece is None:
                 return
             yield piece
-            self.wake()  # asked for the next one: this one has been taken over
+            self.wake()  # the put wants the next piece: it has taken this one
 
     def wake(self, task: asyncio.Task[ObjectInfo] | None = None) -> None:
         if self._taken is not None and not self._taken.done():
@@ -63,18 +63,17 @@ async def _store(
 
 
 class ObjectWriter:
-    """An object being written; made by :meth:`ObjectStore.open_writer`, used with ``async with``.
+    """An object being written; created by :meth:`ObjectStore.open_writer`, used with ``async with``.
 
     ``write`` returns when the bytes have been taken over, and waits while more than the window is
-    unacknowledged: that is the back-pressure. Leaving the block commits the object; leaving it by an
-    exception, or :meth:`abort`, leaves the previous object as it was and no chunks behind. A write that is
-    cancelled aborts. One task at a time.
+    unacknowledged: this is the back-pressure. The end of the block commits the object. An exception in the
+    block, or :meth:`abort`, leaves the previous object unchanged and no chunks behind. A cancelled write
+    aborts. Only one task at a time may use a writer.
 
-    A writer that nobody refers to any more, neither committed nor aborted, aborts by itself, with a
-    ``ResourceWarning``.
+    A writer that is dropped without a commit or abort aborts by itself, with a ``ResourceWarning``.
 
     Attributes:
-        info: what was stored; ``None`` before the commit.
+        info: the info of the stored object; ``None`` before the commit.
     """
 
     def __init__(
@@ -101,10 +100,10 @@ class ObjectWriter:
         return self._written
 
     async def write(self, data: Payload) -> int:
-        """Append bytes; returns how many. The buffer may be used again afterwards.
+        """Append bytes; return how many. The buffer may be reused afterwards.
 
         Raises:
-            TypeError: not bytes-like.
+            TypeError: the data is not bytes-like.
             ConnectionClosedError: the writer is closed.
             StoreFullError, BucketSealedError, NatsError: the put has failed; nothing is left behind.
         """
@@ -116,23 +115,23 @@ class ObjectWriter:
             return 0
         task = self._begin()
         if task.done():
-            await task  # it has failed before; nothing more is taken
+            await task  # raises: it has already failed
         try:
             await self._pieces.give(data)
         except asyncio.CancelledError:
-            # Taken over or not, nobody can tell: a retry would write it twice.
+            # The put may or may not have taken it: a retry could write it twice.
             await self.abort()
             raise
         if task.done():
-            await task  # raises what the put failed with
+            await task  # raises the put's error
         self._written += size
         return size
 
     async def commit(self) -> ObjectInfo:
-        """Store what was written and close; a clean exit of the ``async with`` block does it.
+        """Store what was written, and close; a clean exit of the ``async with`` block does it.
 
         Raises:
-            NatsError, ValueError: as :meth:`ObjectStore.put`.
+            NatsError, ValueError: as for :meth:`ObjectStore.put`.
         """
         self._check_open()
         self._closed = True
@@ -147,7 +146,7 @@ class ObjectWriter:
         return self.info
 
     async def abort(self) -> None:
-        """Give up: nothing of it stays. Idempotent, and without effect after :meth:`commit`."""
+        """Abort: nothing of the object is kept. Idempotent, and without effect after :meth:`commit`."""
         check_loop(self._connection.home)
         self._closed = True
         task = self._task
@@ -163,12 +162,12 @@ class ObjectWriter:
             raise ConnectionClosedError("the writer is closed")
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):  # else its task ends by itself, even if nobody waits for that
+        if not getattr(self, "_closed", True):  # else its task ends by itself
             end_dropped(self, self._task, "use it with 'async with', or await commit() or abort()")
 
     async def __aenter__(self) -> ObjectWriter:
         self._check_open()
-        self._begin()  # from now on it is under way: Client.drain() lets it end
+        self._begin()  # from now on Client.drain() lets it finish
         return self
 
     async def __aexit__(

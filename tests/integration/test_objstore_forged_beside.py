@@ -360,7 +360,7 @@ async def test_a_flood_ends_an_upload(store: ObjectStore, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Commit, "run", flooded)
     async with asyncio.timeout(60):
-        with pytest.raises(IntegrityError, match="goes on storing"):
+        with pytest.raises(IntegrityError, match="keeps storing"):
             await upload.send(DATA)
 
 
@@ -535,7 +535,7 @@ async def test_whatever_comes_after_the_commit_removes_nothing(
 async def test_a_put_that_has_paused_for_long(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """Chunks older than an hour may count as left over: somebody may be about to remove them."""
+    """Chunks older than an hour may count as orphans: somebody may be about to remove them."""
     now = 1e9
     monkeypatch.setattr(_chunks, "time", lambda: now)
     seen: set[str] = set()
