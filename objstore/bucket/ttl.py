@@ -1,11 +1,12 @@
 """A time to live per object (nats-server 2.11, bucket created with ``allow_msg_ttl``).
 
-The meta message carries ``Nats-TTL``, and so do the chunks, for an hour longer: the name goes first, readers
-under way can finish, and the server removes what is left by itself.
+The meta message carries ``Nats-TTL``, and so do the chunks, for an hour longer: the name expires first,
+running reads can finish, and the server removes the chunks by itself.
 
-When an object ends is settled by its put. A change stores a new meta, whose whole seconds count from then on,
-rounded up: a second more with each, and after enough of them the name would outlive its chunks. So a change
-says the end itself as well, and the next one goes by that; and what is left is told by the server's clock.
+The put of an object determines when it ends. A change stores a new meta with the remaining time, rounded up
+to whole seconds: each change would add up to a second, and after enough of them the name would outlive its
+chunks. So a change also records the end itself, and the next change uses that. The remaining time is computed
+by the server's clock.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
     from .bucket import Bucket
 
 CHUNK_GRACE = timedelta(hours=1)
-"""How much longer chunks live than the meta that names them; also the longest upload that is safe."""
+"""Chunks live this much longer than their meta; it is also the longest safe duration of an upload."""
 
 MICROSECOND = timedelta(microseconds=1)
 
 LAST = datetime(2262, 4, 11, tzinfo=UTC)
-"""The server counts nanoseconds since 1970 in 63 bits: what is to expire later is mostly gone at once."""
+"""The latest end: the server counts nanoseconds since 1970 in 63 bits; later ones mostly expire at once."""
 
 UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
-"""When a message expires whose time to live is not understood: at any moment, maybe never."""
+"""The expiry of a message whose time to live is unreadable: it may expire at any moment, or never."""
 
 END = b"Natsproto-End"
-"""The header that keeps the end of what was changed, in microseconds since 1970."""
+"""The header that records the end of a changed object, in microseconds since 1970."""
 
 _MOST_TEXT = 100
-"""Characters of a time to live that are looked at."""
+"""Characters of the longest time to live that is parsed."""
 
 _NANOSECONDS = {
     "ns": 1,
@@ -56,10 +57,10 @@ _DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
 
 
 def check_ttl(bucket: Bucket, ttl: timedelta | None) -> timedelta | None:
-    """Refuse a time to live that cannot be had, before any byte is sent.
+    """Refuse an impossible time to live before any byte is sent.
 
     Raises:
-        BadObjectMetaError: not a ``timedelta`` of at least a second, or one that ends after 2262.
+        BadObjectMetaError: it is not a ``timedelta`` of at least a second, or ends after 2262.
         UnsupportedFeatureError: the bucket does not allow it.
     """
     if ttl is None:
@@ -78,33 +79,33 @@ def check_ttl(bucket: Bucket, ttl: timedelta | None) -> timedelta | None:
 
 
 def ttl_line(ttl: timedelta | None) -> bytes:
-    """The header line, rounded up to whole seconds (the server's unit); empty for ``None``."""
+    """Return the header line, rounded up to whole seconds (the server's unit); empty for ``None``."""
     return b"" if ttl is None else b"Nats-TTL: %ds\r\n" % -(-ttl // timedelta(seconds=1))
 
 
 def end_line(end: datetime | None) -> bytes:
-    """The header line that says when the object ends that is changed; empty for ``None``."""
+    """Return the header line with the end of a changed object; empty for ``None``."""
     return b"" if end is None or end == UNKNOWN else b"%b: %d\r\n" % (END, (end - UNKNOWN) // MICROSECOND)
 
 
 def chunk_header(ttl: timedelta | None) -> bytes:
-    """The header block of a chunk; empty (a plain message) without a time to live."""
+    """Return the header block of a chunk; empty (a plain message) without a time to live."""
     return b"" if ttl is None else b"NATS/1.0\r\n" + ttl_line(ttl + CHUNK_GRACE) + b"\r\n"
 
 
 def expired(info: ObjectInfo) -> bool:
-    """Whether its time is over: the server may have removed its chunks, and not yet its meta.
+    """Whether the object has expired: the server may have removed its chunks, but not yet its meta.
 
-    A server that was killed may bring a meta back that it had removed, and never look at it again.
+    A killed server may restore a removed meta, and never remove it again.
     """
     return info.expires is not None and UNKNOWN < info.expires < datetime.now(UTC)
 
 
 def expiry(header: bytes | None, stored: datetime) -> datetime | None:
-    """When a message with this header block, stored at ``stored``, expires; ``None`` = never.
+    """Return when a message with this header block, stored at ``stored``, expires; ``None`` = never.
 
-    The server reads what Go reads as a duration, or seconds. Whatever else is there counts as
-    :data:`UNKNOWN`, never as no time to live.
+    The server accepts a Go duration, or seconds. Any other value counts as :data:`UNKNOWN`, never as no time
+    to live.
     """
     value = None if header is None else header_value(header, b"Nats-TTL")
     if value is None:
@@ -118,7 +119,7 @@ def expiry(header: bytes | None, stored: datetime) -> datetime | None:
 
 
 def _told_end(header: bytes | None) -> datetime:
-    """The end that the change before has kept; it can only be sooner than what the server does."""
+    """Return the end that the previous change recorded; it can only be earlier than the server's."""
     value = None if header is None else header_value(header, END)
     if value is None or not value.isdigit() or len(value) > len(b"%d" % ((LAST - UNKNOWN) // MICROSECOND)):
         return LAST
@@ -126,7 +127,7 @@ def _told_end(header: bytes | None) -> datetime:
 
 
 def _seconds(text: str) -> float | None:
-    """A time to live in whole seconds, 0 for ever; ``None``: it is none that a server takes."""
+    """Return a time to live in whole seconds, 0 = for ever; ``None`` when the server would refuse it."""
     if not text or text.lower() == "never":
         return 0
     if len(text) > _MOST_TEXT:
@@ -142,10 +143,10 @@ def _seconds(text: str) -> float | None:
 
 
 def outlasts(new: datetime | None, old: datetime | None) -> bool:
-    """Whether what expires at ``new`` can take the place of what expires at ``old``.
+    """Whether a meta that expires at ``new`` can replace one that expires at ``old``.
 
-    Who makes one of the other writes how much time is left by its own clock, which may go wrong by as much
-    as chunks outlive their meta; but not by half of what is left.
+    A writer computes the remaining time by its own clock. That may be wrong by as much as chunks outlive
+    their meta, but not by half of the remaining time.
     """
     if new is None:
         return True
@@ -156,23 +157,23 @@ def outlasts(new: datetime | None, old: datetime | None) -> bool:
 
 
 async def remaining(bucket: Bucket, end: datetime | None) -> timedelta | None:
-    """What is left of a time to live that ends then; by the server's clock."""
+    """Return the time left until ``end``, by the server's clock."""
     return None if end is None else left_of(end, await _now(bucket))
 
 
 def left_of(end: datetime, now: datetime) -> timedelta | None:
-    """What is left, at least a second.
+    """Return the time left, at least a second.
 
-    Of what is not understood nothing is passed on: a second would be the end of what may be there for ever.
+    ``None`` for an unknown end: with one second, an object that may live for ever would expire.
     """
     return None if end == UNKNOWN else max(end - now, timedelta(seconds=1))
 
 
 async def check_living(bucket: Bucket, info: ObjectInfo) -> None:
-    """Change nothing whose time is over: it would have another second, again and again.
+    """Refuse to change an expired object: each change would give it another second.
 
     Raises:
-        ObjectNotFoundError: it is, and the server has not removed it yet.
+        ObjectNotFoundError: the object has expired, but the server has not removed it yet.
     """
     if info.expires is not None and UNKNOWN < info.expires <= await _now(bucket):
         raise ObjectNotFoundError(

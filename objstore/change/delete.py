@@ -1,4 +1,4 @@
-"""Deleting an object: first its meta, then its chunks."""
+"""Delete an object: first its meta, then its chunks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..read.lookup import deleted, not_found
 
 
 async def current_info(bucket: Bucket, name: str, lookup: Lookup) -> ObjectInfo:
-    """The live object as the leader knows it.
+    """Return the live object as the leader knows it.
 
-    Clients that encode names in another way filed it under another subject: it is changed where it lies.
+    Clients with another encoding may have stored it under another subject: it is changed there.
     """
     message = (await lookup.wait())[1]
     if message is None:
@@ -35,10 +35,12 @@ async def current_info(bucket: Bucket, name: str, lookup: Lookup) -> ObjectInfo:
 async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> None:
     """Mark an object deleted, then purge its chunks: a crash in between leaves orphans, never a live meta.
 
-    A meta message that cannot be read is removed as such; none of its text is acted upon.
+    An unreadable meta message is removed; its content is not acted upon.
 
     Raises:
-        ObjectNotFoundError, ObjectDeletedError, RevisionConflictError, OutcomeUnknownError.
+        ObjectNotFoundError, ObjectDeletedError: no such object.
+        RevisionConflictError: ``if_revision`` was not met.
+        OutcomeUnknownError: it could not be determined whether the object was deleted.
     """
     patience = Patience(bucket)
     while True:
@@ -56,12 +58,12 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
         await remove_older(bucket, lookup, info)
         try:
             if await settle_rename(bucket, info, ""):
-                return  # it is a delete marker now, that tells of the rename
+                return  # it is a delete marker now, which records the rename
         except (StoreFullError, *UNWRITABLE):
-            pass  # then nobody can finish it, and this name is the only one
+            pass  # no client can complete the rename, so this name is the only one
         conflict = Conflict(info.revision, info)
         try:
-            if bucket.miscounts:  # a marker is refused by 2.9 after a full account, whatever it expects
+            if bucket.miscounts:  # after a full account 2.9 refuses a marker, whatever it expects
                 gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
             else:
                 await _marker(bucket, info, lookup.newest, info.revision).run()
@@ -77,7 +79,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
 
 
 def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:
-    """The commit of a delete marker for ``info``; replacing it at its own revision takes its chunks along."""
+    """Return the commit of a delete marker for ``info``; with an expected revision it discards the chunks."""
     return Commit(
         bucket,
         info.name,
@@ -95,9 +97,9 @@ async def _discard(bucket: Bucket, subject: str, info: ObjectInfo) -> None:
 
 
 async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
-    """The limit is checked before the roll-up: not even a marker fits before the meta's place is free.
+    """Delete an object of a full bucket; return false when another writer has changed it meanwhile.
 
-    Returns whether the object is gone; otherwise another writer has changed it meanwhile.
+    The server checks the limit before the roll-up: not even a marker fits before the meta is removed.
     """
     purged = await free(bucket, subject, info.revision)
     commit = _marker(bucket, info, subject, 0)
@@ -116,11 +118,11 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
     await _discard(bucket, subject, info)
     if commit.states.step is not Step.REFUSED:
         return True
-    second = _marker(bucket, info, subject, 0)  # there is room now: watchers learn of it
+    second = _marker(bucket, info, subject, 0)  # now there is room, and watchers learn of the deletion
     try:
         await second.run()
     except (Conflict, NatsError) as exc:
         log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
-        # A late copy of the put may have landed once more: then that is deleted as well.
+        # A late copy of the put may have been stored again: then it is deleted as well.
         return (second.states.standing or Standing()).nuid != info.nuid
     return True

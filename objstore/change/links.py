@@ -15,10 +15,10 @@ from ..read.lookup import live_info
 
 
 async def check_target(bucket: Bucket, link: ObjectLink) -> None:
-    """Refuse a target that is missing, deleted or itself a link; of a bucket link only the name is checked.
+    """Refuse a target that is missing, deleted or itself a link; for a bucket link check only the name.
 
     Raises:
-        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError.
+        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError: the target is refused.
     """
     check_bucket(link.bucket)
     if link.name is None:
@@ -30,7 +30,7 @@ async def check_target(bucket: Bucket, link: ObjectLink) -> None:
     target = await live_info(target_bucket, link.name, leader=True)
     if target.is_link:
         raise LinkError(
-            f"{link.bucket}/{link.name} is a link itself: link to what it points to",
+            f"{link.bucket}/{link.name} is itself a link: link to its target instead",
             bucket=bucket.name,
             target_bucket=link.bucket,
             target_name=link.name,
@@ -52,7 +52,7 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
     await check_target(bucket, link)
     patience = Patience(bucket)
     while True:
-        lookup = bucket.start_locating(name)  # wherever it is filed: it is one object all the same
+        lookup = bucket.start_locating(name)  # under every client's subject: it is one object
         try:
             subject, message = await lookup.wait()
             current = None if message is None else bucket.decode(message)

@@ -1,4 +1,4 @@
-"""Renaming an object: in one batch, or step by step (see :mod:`objstore.commit.renames`)."""
+"""Rename an object: in one batch, or step by step (see :mod:`objstore.commit.renames`)."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ from ..format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT
 from ..format.naming import is_nuid_of
 
 Change = Callable[[ObjectInfo], ObjectInfo]
-"""Makes of a meta what it is to become, apart from its name."""
+"""Returns the changed meta of an object, with its old name."""
 
 
 async def rename(
     bucket: Bucket, old: ObjectInfo, new_name: str, change: Change, subject: str | None = None
 ) -> ObjectInfo:
-    """Move ``old`` to ``new_name``, with whatever else ``change`` makes of it.
+    """Move ``old`` to ``new_name``, and apply ``change`` to its meta.
 
-    Cancelled after the first step, it is finished in the background; that is waited for at most 5 s.
+    If it is cancelled after the first step, it is finished in the background; the call waits at most 5 s.
 
     Args:
-        subject: where the old meta lies, when that is not where this library puts it.
+        subject: the subject of the old meta, if it differs from this library's.
 
     Returns:
-        What stands under the new name, or stood there before somebody replaced it.
+        The object under the new name, as it is now or was before another client replaced it.
 
     Raises:
         ObjectAlreadyExists: a live object has the new name.
-        RevisionConflictError: what has the new name is changed again and again, and no object.
-        BadObjectMetaError: it would take another object's chunks along.
-        RequestTimeoutError: whether it would was not found out within 5 s; or as every call. Nothing was
-            renamed.
-        Conflict: somebody changed the old object meanwhile; nothing was renamed.
-        OutcomeUnknownError: both names may be there, and whoever changes one of them finishes the rename; or
-            it has its new name, and the rest of the change may not be there.
-        StoreFullError, NatsError: refused; the old name is as it was.
+        RevisionConflictError: the delete marker at the new name keeps changing.
+        BadObjectMetaError: the rename would move another object's chunks.
+        RequestTimeoutError: within 5 s it could not be determined whether it would; or a request timed out.
+            Nothing was renamed.
+        Conflict: another client changed the old object meanwhile; nothing was renamed.
+        OutcomeUnknownError: both names may exist, and the next change of one of them finishes the rename; or
+            the object has its new name, but perhaps not the rest of the change.
+        StoreFullError, NatsError: refused; the old name is unchanged.
     """
     steps = _at_once if bucket.atomic else _steps
     patience = Patience(bucket)
@@ -78,9 +78,9 @@ async def rename(
 
 
 class _StillFree(Exception):
-    """Another revision than expected has the new name, and nothing lives there; ``old`` is as it was.
+    """The new name has another revision than expected, but no live object; ``old`` is unchanged.
 
-    The delete marker there was removed, or is another one by now.
+    The delete marker there was removed or replaced.
     """
 
     def __init__(self, old: ObjectInfo, conflict: Conflict) -> None:
@@ -90,13 +90,13 @@ class _StillFree(Exception):
 
 
 async def _check_free(bucket: Bucket, old: ObjectInfo, new_name: str, subject: str | None) -> int:
-    """The revision that stands at the new name, when ``old`` may be moved there; raises as :func:`rename`."""
+    """Return the revision at the new name, if ``old`` may be moved there; raises as :func:`rename` does."""
     target, expected = await read_target(bucket, new_name)
     if target is not None and not target.deleted and not is_new_end(target, old):
         raise _taken(bucket, new_name, target.revision)
     refusal = await refusal_to_bring_back(bucket, old, new_name, target, expected)
     if refusal is not None:
-        # Another rename of it may be what was seen.
+        # Perhaps another rename of the same object was seen.
         message = await bucket.leader_message(subject or bucket.meta_subject(old.name))
         if message is None or message.seq != old.revision:
             raise Conflict(0 if message is None else message.seq, None)
@@ -115,7 +115,7 @@ async def _steps(
     try:
         linked = replace(linked, revision=await commit_meta(bucket, linked, expected))
     except OutcomeUnknownError:
-        raise  # the mark stays: whoever comes next finishes it
+        raise  # the mark stays: the next change finishes the rename
     except (Conflict, NatsError) as refusal:
         finished = refusal.current if isinstance(refusal, Conflict) else None
         if finished is None or not await _finished(bucket, old, finished):
@@ -129,7 +129,7 @@ async def _steps(
             bucket,
             old,
             f"has its new name {new_name!r}, and the old one still: "
-            "whoever changes one of them finishes the rename",
+            "the next change of one of them finishes the rename",
         ) from exc
     if finished is None:
         return await clear_marks(bucket, linked)
@@ -144,16 +144,16 @@ async def _taken_back(
     subject: str | None,
     refusal: Conflict | NatsError,
 ) -> ObjectInfo:
-    """Take the mark off, as the new meta was refused; returns what stands there when others were faster.
+    """Remove the mark after the new meta was refused; return the new object if others were faster.
 
-    From the mark on anybody may finish the rename, and move the object on, or replace it. Only the
-    compare-and-set that takes the mark off shows that nobody has: before it nothing may be begun anew, and no
+    Once the mark is set, any client may finish the rename, and rename the object again or replace it. Only
+    the compare-and-set that removes the mark proves that none has: before it no new attempt may start, and no
     error may say that nothing was renamed.
 
     Raises:
-        _StillFree, ObjectAlreadyExists, NatsError: why it was refused; nobody has renamed it, or will.
-        Conflict: somebody changed the old object, and nothing was renamed.
-        OutcomeUnknownError: somebody changed it, and may have finished the rename before.
+        _StillFree, ObjectAlreadyExists, NatsError: the cause of the refusal; nothing was or will be renamed.
+        Conflict: another client changed the old object, and nothing was renamed.
+        OutcomeUnknownError: another client changed it, and may have finished the rename before.
     """
     conflict = refusal if isinstance(refusal, Conflict) else None
     absent = conflict is not None and conflict.absent
@@ -179,7 +179,7 @@ async def _taken_back(
 async def _changed(
     bucket: Bucket, old: ObjectInfo, marked: ObjectInfo, new_name: str, subject: str | None
 ) -> Conflict | None:
-    """What stands at the old name, unless it is ``marked``."""
+    """Return the newest meta at the old name as a conflict, unless it is ``marked``."""
     try:
         message = await bucket.leader_message(subject or bucket.meta_subject(old.name))
         if message is not None and message.seq == marked.revision:
@@ -192,7 +192,7 @@ async def _changed(
 async def _overtaken(
     bucket: Bucket, old: ObjectInfo, marked: ObjectInfo, new_name: str, changed: Conflict
 ) -> ObjectInfo:
-    """What stands at the new name, after somebody has changed the marked object; raises as above."""
+    """Return the object at the new name after another client has changed the marked one; raises as above."""
     try:
         target = await read_meta(bucket, new_name)
     except NatsError as exc:
@@ -200,7 +200,7 @@ async def _overtaken(
     here = changed.current is not None and same_object(changed.current, old)
     if target is not None and not here and same_object(target, old):
         return target
-    # Nothing was written there since the mark; or it is still here, and has not come back from there.
+    # Nothing was written at the new name since the mark; or the object is still here and was never there.
     before = target is not None and target.revision < marked.revision
     was_there = target is not None and old.nuid in (target.nuid, target.metadata.get(MOVED))
     if before or (here and not was_there):
@@ -213,7 +213,7 @@ def _unsure(new_name: str) -> str:
 
 
 async def _finished(bucket: Bucket, old: ObjectInfo, new: ObjectInfo) -> bool:
-    """Whether somebody else has finished the rename of ``old`` to ``new``, and maybe taken all marks off."""
+    """Whether another client has finished the rename of ``old`` to ``new``, perhaps without leaving marks."""
     if not same_object(new, old):
         return False
     if is_new_end(new, old):
@@ -231,9 +231,9 @@ def _renamed(old: ObjectInfo, new_name: str, change: Change) -> ObjectInfo:
 async def _change_finished(
     bucket: Bucket, old: ObjectInfo, current: ObjectInfo, change: Change
 ) -> ObjectInfo:
-    """The rest of a rename that somebody has finished for us: they knew no more than the new name.
+    """Apply the rest of the change after another client has finished the rename: it knew only the new name.
 
-    Who changes it again and again has to be got by within the retry budget.
+    Conflicts with other writers are retried within the retry budget.
     """
     patience = Patience(bucket)
     while change(current) != replace(current, metadata=unmarked(current)):
@@ -251,7 +251,7 @@ async def _change_finished(
                 current = standing
                 continue
             if standing is None or standing.metadata.get(MOVED) != current.nuid:
-                return current  # it was replaced, or deleted: there is nothing left to change
+                return current  # it was replaced or deleted: nothing is left to change
         except OutcomeUnknownError:
             raise
         except NatsError as exc:
@@ -273,7 +273,7 @@ def _half_done(bucket: Bucket, old: ObjectInfo, what: str) -> OutcomeUnknownErro
 
 
 class _Both(Commit):
-    """The new meta and the old name's delete marker, as one batch: there is no moment in between."""
+    """The new meta and the old name's delete marker, committed as one batch."""
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class _Both(Commit):
             moved_marker(self._bucket, self._old, self._name),
             meta_header(self._old.revision, self._old_id),
         )
-        # It tells of the last message, and the new meta is the one before.
+        # It acknowledges the last message; the new meta is the one before it.
         return PubAck(ack.stream, ack.seq - 1, ack.duplicate, ack.domain)
 
     async def _look(self) -> Standing | None:
@@ -318,7 +318,7 @@ class _Both(Commit):
         if standing.msg_id == self.states.msg_id:
             return standing
         origin = await self._standing(self._old_subject)
-        if origin.msg_id == self._old_id:  # committed, just before it, and the new name was changed since
+        if origin.msg_id == self._old_id:  # ours was committed just before it, and was changed since
             return replace(standing, msg_id=self.states.msg_id, revision=origin.revision - 1)
         return standing if origin.revision == self._old.revision else None
 

@@ -1,7 +1,7 @@
-"""Changes in a bucket with a time to live: meta and chunks must have one age.
+"""Changes in a bucket with a time to live: meta and chunks must have the same age.
 
-A changed meta is a new message with a new age, its chunks are as old as the upload. So the chunks are copied
-to a new nuid, and the change is a put of the object on itself: it costs a download and an upload.
+A changed meta is a new message with a new age, but its chunks are as old as the upload. So the chunks are
+copied to a new nuid, and the change is a put of the object on itself: it costs a download and an upload.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def ages(bucket: Bucket, info: ObjectInfo) -> bool:
 
 
 async def renewed(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
-    """Store ``changed`` in the place of ``old``, with a copy of its bytes.
+    """Replace ``old`` by ``changed``, with a copy of its bytes.
 
     Raises:
-        Conflict: another revision is there; nothing was changed.
+        Conflict: the revision is another one; nothing was changed.
         ObjectNotFoundError: the bytes expired meanwhile.
     """
     try:
@@ -42,11 +42,11 @@ async def renewed(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> Objec
 
 
 async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
-    """Store a copy as ``changed.name``, then delete the old name. Both are whole objects at every moment.
+    """Store a copy as ``changed.name``, then delete the old name. Both are always whole objects.
 
     Raises:
         ObjectAlreadyExists: a live object has the new name.
-        Conflict: somebody changed the old object meanwhile; nothing was renamed.
+        Conflict: another client changed the old object meanwhile; nothing was renamed.
     """
     new = await _copy(bucket, old, changed, 0, must_not_exist=True)
 
@@ -58,7 +58,7 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
             raise Conflict(getattr(exc, "current", 0), None) from exc
         return new
 
-    return await bucket.outlast(finish())  # who cancels it must not leave two names behind
+    return await bucket.outlast(finish())  # a cancellation must not leave two names behind
 
 
 async def _copy(

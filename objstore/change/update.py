@@ -1,4 +1,4 @@
-"""Changing what an object's meta says: description, headers, metadata, name."""
+"""Change an object's meta: description, headers, metadata, name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .renew import ages, moved, renewed
 async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int | None = None) -> ObjectInfo:
     """Change description, headers, metadata and, with another ``meta.name``, the name.
 
-    ``None`` keeps what is there; ``""`` and ``{}`` clear it. Size, digest, chunks and chunk size stay.
+    ``None`` keeps the current value; ``""`` and ``{}`` clear it. Size, digest, chunks and chunk size stay.
 
     Raises:
         ObjectNotFoundError, ObjectDeletedError, ObjectAlreadyExists, RevisionConflictError,
-        BadObjectMetaError.
+        BadObjectMetaError: as for :meth:`ObjectStore.update_meta`.
     """
     change = _applying(meta)
     patience = Patience(bucket)
@@ -36,7 +36,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
         if await settle_rename(bucket, info, meta.name):
-            # A delete marker now, unless others go on marking the name.
+            # It is a delete marker now, unless others keep marking the name.
             if not await patience.again():
                 raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
             continue

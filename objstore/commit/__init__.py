@@ -1,1 +1,1 @@
-"""The one way metas are committed, and who may remove which chunks."""
+"""Commit metas, and decide who may remove which chunks."""

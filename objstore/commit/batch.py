@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 PACE = 8 * 1024 * 1024
-"""Bytes after which an answer is waited for: the server stages a batch in memory."""
+"""Bytes after which a response is awaited: the server stages a batch in memory."""
 
 
 class Batch:
     """One batch of messages for one stream (ADR-50).
 
     Args:
-        bucket: where.
-        timeout: seconds for each answer.
+        bucket: the bucket of the stream.
+        timeout: seconds for each response.
     """
 
     def __init__(self, bucket: Bucket, timeout: float) -> None:
@@ -44,8 +44,8 @@ class Batch:
         """Stage a message.
 
         Raises:
-            AlreadyStored: it is no batch for this server.
-            NatsError: the batch has failed; or the network takes no more (``RequestTimeoutError``).
+            AlreadyStored: the server does not support batches.
+            NatsError: the batch has failed; or the network accepts no more (``RequestTimeoutError``).
         """
         client, connection = self._bucket.client, self._bucket.connection
         header = self._header(header)
@@ -65,7 +65,7 @@ class Batch:
             raise StaleConnectionError("the connection was replaced in the middle of a batch")
 
     async def _drain(self) -> None:
-        """Wait until the network takes more, no longer than for an answer: nothing else ends a batch here."""
+        """Wait until the network accepts more, at most as long as for a response; it might never do so."""
         connection = self._bucket.connection
         try:
             async with asyncio.timeout(self._timeout):
@@ -86,14 +86,14 @@ class Batch:
             return bucket.own_ack(answer.payload)
         except APIError as exc:
             if exc.err_code in FORGOTTEN:
-                raise StaleConnectionError(f"the server has no such batch any more: {exc}") from exc
+                raise StaleConnectionError(f"the server no longer has this batch: {exc}") from exc
             raise
 
 
 FORGOTTEN = frozenset((10175, 10176, 10201))
-"""Errors for the end of a batch that is not there, or whose id is: a message that came twice may have ended
-it already. The leader knows."""
+"""Error codes for the end of a batch that does not exist, or whose message id exists: a duplicate may already
+have ended the batch. The leader knows."""
 
 
 class AlreadyStored(Exception):
-    """The server knows no batches: it has stored the first message as any other."""
+    """The server does not support batches: it has stored the first message as an ordinary one."""

@@ -1,4 +1,4 @@
-"""Committing a meta message: the shell around :mod:`objstore.commit.states`, which decides everything."""
+"""Commit a meta message: the I/O around :mod:`objstore.commit.states`, which makes all decisions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..format.models import ObjectInfo
 from .states import ENDS, CommitStates, Standing, Step, content_of
 
 CANCEL_GRACE = 5.0
-"""Seconds a cancelled commit may take to find out what became of it, and to clean up."""
+"""Seconds a cancelled commit may take to determine its outcome, and to clean up."""
 
 Undo = Callable[[], Awaitable[None]]
 
@@ -37,7 +37,7 @@ Undo = Callable[[], Awaitable[None]]
 def meta_header(
     expected: int, msg_id: str, ttl: timedelta | None = None, end: datetime | None = None
 ) -> bytes:
-    """The header block of a meta message that replaces revision ``expected`` (0 = there is none)."""
+    """Return the header block of a meta message that replaces revision ``expected`` (0 = none)."""
     return (
         b"NATS/1.0\r\nNats-Rollup: sub\r\n"
         b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b%b\r\n"
@@ -45,7 +45,7 @@ def meta_header(
 
 
 class Conflict(Exception):
-    """The revision was not the expected one; ``current`` is the newest meta (``None`` = none to read)."""
+    """The revision was not the expected one; ``current`` is the newest readable meta, ``None`` if none."""
 
     def __init__(self, revision: int, current: ObjectInfo | None) -> None:
         super().__init__(revision)
@@ -54,12 +54,12 @@ class Conflict(Exception):
 
     @property
     def absent(self) -> bool:
-        """Nothing lives there: no meta, or a delete marker."""
+        """Whether no live object exists: there is no meta, or a delete marker."""
         return self.revision == 0 or (self.current is not None and self.current.deleted)
 
 
 class Unsent(Exception):
-    """A copy that was given up before anything of it could be stored; ``reason`` says why."""
+    """A copy was given up before any of it could be stored; ``reason`` is the cause."""
 
     def __init__(self, reason: NatsError) -> None:
         super().__init__(str(reason))
@@ -67,14 +67,14 @@ class Unsent(Exception):
 
 
 def chunks_of(info: ObjectInfo | None, own: str = "") -> str:
-    """The nuid of chunks that nobody needs when ``info`` is replaced by a meta that names ``own``."""
+    """Return the nuid of the chunks that are unused after a meta with nuid ``own`` replaces ``info``."""
     if info is None or info.deleted or info.is_link or not info.chunks or info.nuid == own:
         return ""
     return info.nuid
 
 
 def standing_of(bucket: Bucket, message: StoredMessage | None) -> Standing:
-    """What a read of the newest meta tells the state machine."""
+    """Convert a read of the newest meta to the input of the state machine."""
     if message is None:
         return Standing()
     header = message.header
@@ -87,23 +87,23 @@ def standing_of(bucket: Bucket, message: StoredMessage | None) -> Standing:
 
 
 class Commit:
-    """One meta message on its way.
+    """The commit of one meta message.
 
     Args:
-        bucket: where.
-        name: whose meta it is.
+        bucket: the bucket of the meta.
+        name: the object's name.
         payload: the encoded meta.
-        expected: sequence the subject's last message must have; 0 = no message.
-        nuid: of the chunks it names, for messages and errors.
-        subject: where the meta lies, when that is not where this library puts it.
+        expected: required sequence of the subject's last message; 0 = no message.
+        nuid: the nuid of its chunks, for logs and errors.
+        subject: the subject of the meta, if it differs from this library's.
         ttl: how long the meta lives.
-        end: when that ends, of what was there before.
-        replaces: what stands at ``expected``; its chunks are discarded afterwards.
-        owns: the object whose nuid and chunks are this commit's alone: a put's, never an update's.
-        after: sequence of the last one of them.
-        borrows: it names chunks that another meta named before.
-        before: awaited with each meta that stands in the way; last writer wins. ``None``: it is a conflict.
-        discard: removes the chunks of what was replaced.
+        end: when the changed object's time to live ends.
+        replaces: the meta at ``expected``; its chunks are discarded afterwards.
+        owns: the object, if its nuid and chunks belong to this commit only: for a put, never for an update.
+        after: sequence of the last of these chunks.
+        borrows: the meta refers to chunks that another meta referred to before.
+        before: awaited with each newer meta; last writer wins. ``None``: a newer meta is a conflict.
+        discard: removes the chunks of the replaced meta.
     """
 
     def __init__(
@@ -150,22 +150,22 @@ class Commit:
         )
 
     async def run(self, undo: Undo | None = None) -> int:
-        """Publish, remove the chunks of what was replaced, and return the revision.
+        """Publish, remove the chunks of the replaced meta, and return the revision.
 
-        Cancellation is held back, at most :data:`CANCEL_GRACE`, until the outcome is known. When nothing was
-        committed for certain, ``undo`` is run within that time. An unknown outcome is logged.
+        A cancellation is delayed, at most by :data:`CANCEL_GRACE`, until the outcome is known. If nothing was
+        committed for certain, ``undo`` runs within that time. An unknown outcome is logged.
 
         Returns:
-            The revision: ours, or that of what somebody made of it since.
+            Our revision, or that of a later change of our meta by another client.
 
         Raises:
-            Conflict: another revision is there; nothing was committed.
+            Conflict: the revision is another one; nothing was committed.
             StoreFullError, BucketSealedError, NatsError: refused; nothing was committed.
-            OutcomeUnknownError: could not be found out; everything is kept.
+            OutcomeUnknownError: the outcome could not be determined; everything is kept.
         """
         bucket = self._bucket
         bucket.connection.check_open()
-        if not self._own:  # a put has looked before its chunks
+        if not self._own:  # a put has checked the room before its chunks
             await check_meta_room(bucket, self._name, META_HEADER + len(self._payload))
         try:
             await self._drive()
@@ -179,7 +179,7 @@ class Commit:
 
     @property
     def kept(self) -> ObjectInfo | None:
-        """What somebody has made of ours since, when that is what stands."""
+        """The newest meta, if it is a later change of ours by another client."""
         states = self.states
         standing = states.standing
         if states.step is not Step.KEPT or standing is None or standing.revision != states.revision:
@@ -187,7 +187,7 @@ class Commit:
         return standing.info
 
     async def _drive(self) -> None:
-        """Do what the state machine says until it has come to an end."""
+        """Follow the state machine until it has ended."""
         states, backoff = self.states, Backoff()
         while states.step not in ENDS:
             if states.again:
@@ -204,7 +204,7 @@ class Commit:
                 await self._read()
 
     async def _pause(self, wait: float) -> None:
-        """Wait, and until there is a connection again; the time that is left bounds both."""
+        """Wait, and until the client is connected again; the remaining time bounds both."""
         try:
             await self._bucket.pause(wait, self._loop.time() + max(0.0, self.states.left(self._loop.time())))
         except ConnectionClosedError as exc:
@@ -254,7 +254,7 @@ class Commit:
         return isinstance(exc, ValueError)
 
     async def _check_same(self) -> None:
-        """Not a byte goes to a bucket of the same name in another domain."""
+        """Check that no byte goes to a bucket of the same name in another domain."""
         if self._bucket.moved:
             try:
                 await self._bucket.check_same(self._name)
@@ -262,7 +262,7 @@ class Commit:
                 raise Unsent(exc) from exc
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
-        """One copy; returns the stream's own acknowledgement."""
+        """Publish one copy; return the stream's own acknowledgement."""
         bucket = self._bucket
         header = meta_header(expected, msg_id, self._ttl, self._end)
         try:
@@ -298,7 +298,7 @@ class Commit:
                 states.stands(standing, self._loop.time(), last)
 
     async def _look(self) -> Standing | None:
-        """What stands; ``None`` when another name that this commit changes was changed by somebody else."""
+        """Return the newest meta; ``None`` when another client changed a second name of this commit."""
         standing = await self._standing(self._subject)
         if self._counts and not standing.revision and not self.states.expected:
             return Standing(stripped=not await self._bucket.stored_chunks(self._nuid))
@@ -336,7 +336,7 @@ class Commit:
         raise self.unknown() from failure
 
     async def _remove_replaced(self) -> None:
-        """Whatever becomes of it, ours is committed: no failure of it is the commit's."""
+        """Remove the replaced chunks; a failure is only logged, since ours is committed."""
         if self._discard is None or self._replaces is None:
             return
         try:
@@ -345,7 +345,7 @@ class Commit:
             log.warning("after a commit of %r in bucket %r: %s", self._name, self._bucket.name, exc)
 
     async def _after_cancel(self, undo: Undo | None) -> None:
-        """Find out, clean up, and never take longer than :data:`CANCEL_GRACE`."""
+        """Determine the outcome and clean up, within :data:`CANCEL_GRACE`."""
         states = self.states
         states.hurry(self._loop.time(), CANCEL_GRACE - 0.5)
         try:
@@ -362,15 +362,15 @@ class Commit:
             log.warning("%s", self.unknown())
 
     def unknown(self) -> OutcomeUnknownError:
-        """The error for an outcome that could not be found out."""
+        """Return the error for an unknown outcome."""
         return unknown_outcome(self._bucket, self._name, self._nuid)
 
 
 class Patience:
-    """Last writer wins: how often, and how long, a newer revision is met before giving up.
+    """Jittered exponential backoff for last-writer-wins commits.
 
-    At once at first, then after growing pauses of random length, so that many writers of one name get by each
-    other; for the retry budget in all.
+    The first retry follows at once, later ones after growing random pauses, so that many writers of one name
+    do not block each other. The retry budget bounds the total time.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -379,7 +379,7 @@ class Patience:
         self._longest = 0.001
 
     async def again(self) -> bool:
-        """Pause; false when it has been enough."""
+        """Pause before a retry; false when the budget is used up."""
         if asyncio.get_running_loop().time() > self._deadline:
             return False
         self._longest = min(self._longest * 1.5, 0.05)
@@ -389,7 +389,7 @@ class Patience:
 
 
 def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError:
-    """The error for a commit of which could not be found out whether it stands."""
+    """Return the error for a commit with an unknown outcome."""
     return OutcomeUnknownError(
         f"whether {name!r} was stored in bucket {bucket.name!r} could not be found out; "
         f"its chunks ({nuid[:80]}) are kept",
@@ -400,7 +400,7 @@ def unknown_outcome(bucket: Bucket, name: str, nuid: str) -> OutcomeUnknownError
 
 
 def lost_race(bucket: Bucket, name: str, expected: int | None, conflict: Conflict) -> RevisionConflictError:
-    """The typed error for a compare-and-set the caller asked for."""
+    """Return the error for a compare-and-set that the caller requested."""
     return RevisionConflictError(
         f"{name!r} in bucket {bucket.name!r} is at revision {conflict.revision}, not {expected}",
         bucket=bucket.name,

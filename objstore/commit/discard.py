@@ -1,13 +1,13 @@
-"""Removing the chunks of a meta that was replaced or deleted, unless another object needs them.
+"""Remove the chunks of a meta that was replaced or deleted, unless another object needs them.
 
-Everybody who may write to a bucket may store a meta that names another object's chunks. Whoever replaced or
-deleted that meta would destroy the other object. So chunks are purged on a meta's word only when they were
-stored for its name, which the nuid proves (:func:`new_nuid`), and no rename of it was begun: then they may be
-another one's meanwhile. Those of other clients, of older versions and of renamed objects prove nothing: then
-every meta of the bucket is looked at first (``scan.py``). That does not show an object whose chunks are
-stored and whose meta is still on its way: so what this library has stored not long ago is left alone, too,
-unless the delete marker of the name it was stored for says that it was renamed since. (Any other newer meta
-of that name proves nothing: the put may be about to replace it.)
+Any client that may write to a bucket can store a meta that refers to another object's chunks. Replacing or
+deleting that meta would then destroy the other object. So chunks are purged without a check only if they were
+stored for the meta's name, which the nuid proves (:func:`new_nuid`), and no rename has begun: after a rename
+another name may have them. The nuids of other clients, of older versions and of renamed objects prove
+nothing: then all metas of the bucket are scanned first (``scan.py``). A scan does not show an object whose
+chunks are stored and whose meta is still on its way. So chunks that this library stored recently stay, too,
+unless the delete marker of their original name records a rename. (Any other newer meta of that name proves
+nothing: the put may be about to replace it.)
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from ..bucket.locate import Lookup
 
 COMMIT_TIME = timedelta(hours=1)
-"""A meta follows the last chunk within that time: many times the default ``retry_budget`` of 20 s."""
+"""Time within which a meta follows its last chunk: many times the default ``retry_budget`` of 20 s."""
 
 
 async def discard(
     bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None, *, traceless: bool = False
 ) -> None:
-    """Purge the chunks of a meta that stands no more; whatever fails is logged, the caller's work stands.
+    """Purge the chunks of a removed meta; a failure is only logged, since the caller's change is committed.
 
-    They are older than the meta. What is newer on their nuid was stored since: an upload goes on with it.
+    The chunks are older than the meta. Newer messages on their nuid belong to a resumed upload, and stay.
 
     Args:
-        bucket: where.
-        info: what the meta said.
+        bucket: the bucket of the chunks.
+        info: the removed meta.
         why: the caller, for the log.
-        subject: where it lay; ``None`` = where this library puts it. A put of that name that is under way
-            meets there what has taken its place, and nothing elsewhere.
-        traceless: nothing has taken its place.
+        subject: the subject of the removed meta; ``None`` = this library's. There, and only there, a running
+            put of that name notices what has replaced the meta.
+        traceless: nothing has replaced the meta.
     """
     if info.is_link or not info.nuid:
         return
@@ -77,11 +77,11 @@ async def discard(
 
 
 async def _reason_to_leave(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
-    """Why chunks that need not be the object's own are left to others, or to ``gc``; ``""`` = purge them.
+    """Return why to keep chunks that may not be the object's own (``gc`` may remove them); ``""`` = purge.
 
     Args:
-        bucket, info: as :func:`discard`.
-        bound: they were stored for this name, so no put is still about to name them.
+        bucket, info: as for :func:`discard`.
+        bound: the chunks were stored for this name, so no running put can still commit them.
     """
     try:
         async with asyncio.timeout(scan.SCAN_TIME):
@@ -103,13 +103,13 @@ async def _looked_at(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
     if references.full:
         return f"whether one of more than {scan.MOST_NAMES} objects needs them, only gc() finds out"
     if bound or not is_own_nuid(info.nuid):
-        return ""  # or another client's
+        return ""  # stored for this name, or by another client
     if bucket.remembered(scan.Scan).has_moved(info.nuid):
-        return ""  # their own put has been committed, and we have renamed what it stored
+        return ""  # their put has been committed, and we have renamed its object
     marker = references.left_by(info.nuid)
     message = None if marker is None else await bucket.leader_message(marker)
     if message is not None and was_moved(bucket.decode(message), info.nuid):
-        return ""  # the name they were stored for says that the object was renamed
+        return ""  # their original name records that the object was renamed
     newest = await bucket.leader_message(all_subject(bucket.name))  # its time is the server's
     if newest is None or newest.time - last.time < (
         numbered.GONE if numbered.numbered(last) else COMMIT_TIME
@@ -122,7 +122,7 @@ async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
     """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays.
 
     Returns:
-        How many; ``None`` when an answer was lost and the next one found nothing.
+        How many; ``None`` when a response was lost and the retry found nothing.
     """
     lost = False
 
@@ -139,10 +139,10 @@ async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
 
 
 async def remove_older(bucket: Bucket, lookup: Lookup, newest: ObjectInfo | None) -> None:
-    """Remove older metas of a name that were filed under other subjects, and what only they name.
+    """Remove older metas of a name under other subjects, and the chunks that only they refer to.
 
-    Before the newest one is changed where it lies: who reads asks this library's subject first, and would
-    see there what was replaced long ago. Runs to its end, also when the caller is cancelled.
+    Do this before changing the newest meta under its subject: readers ask this library's subject first, and
+    would see a meta there that was replaced long ago. A cancelled call still finishes.
     """
     if lookup.others:
         await bucket.outlast(_remove_each(bucket, lookup.others, newest))

@@ -1,4 +1,4 @@
-"""Which chunks the metas of a bucket name."""
+"""Collect which chunks the metas of a bucket refer to."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
 MOST_WORDS = 1_000_000
-"""Words of unreadable metas that are remembered; beyond, all chunks are taken for named."""
+"""Words of unreadable metas that are remembered; with more, all chunks count as referred to."""
 
 AT_A_STRETCH = 1_000_000
-"""Bytes of metas that are read before others get their turn."""
+"""Bytes of metas that are read before other tasks get their turn."""
 
 FEW = 32
-"""Metas that are read one after the other from the leader, before all names are asked for at once."""
+"""Metas that are read one by one from the leader, before all names are requested at once."""
 
 BY_NAME = 2
-"""How often they are: who writes all the time is always ahead of us."""
+"""Times that all names are requested: constant writers are always ahead of us."""
 
 LONG = 200
-"""Characters of a subject that count for one more name."""
+"""Characters of a subject that count as one more name."""
 
-# Whole words no longer than a nuid may be: anybody's megabyte without a space would be one word.
+# Whole words no longer than a nuid may be: else a forged megabyte without a space would be one word.
 _NUID_LIKE = re.compile(rb"(?<![0-9A-Za-z_-])[0-9A-Za-z_-]{1,64}(?![0-9A-Za-z_-])")
 
 _WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
 
 
 class References:
-    """Every nuid that a standing meta names, and every word of those that cannot be read.
+    """Every nuid that a current meta refers to, and every word of unreadable metas.
 
-    A meta that has a newer one on its subject names nothing any more (writers that do not roll up leave it,
-    and a server that was killed may bring it back), unless the newer one cannot be read. One that was removed
-    without a newer one after it was read is still taken to stand. No whole metas are kept.
+    A meta with a newer one on its subject no longer counts (writers without roll-up leave it, and a killed
+    server may restore it), unless the newer one is unreadable. A meta that was removed after it was read,
+    without a newer one, still counts. Whole metas are not kept.
 
     Args:
-        most: names that are remembered, a long one counts for several; ``None`` = all.
+        most: names to remember, where a long one counts as several; ``None`` = all.
 
     Attributes:
-        cursor: whatever stands up to this sequence of the stream was read.
-        full: there are more names; nothing is known then, nor kept.
-        unreadable: the newest of each subject that cannot be read, in stream order.
+        cursor: everything up to this sequence of the stream has been read.
+        full: there are more names; then nothing is known or kept.
+        unreadable: the newest unreadable meta of each subject, in stream order.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -60,24 +60,23 @@ class References:
         self._most = most
         self._names = 0
         self._unreadable: dict[str, InvalidMeta] = {}
-        self._words: set[bytes] = set()  # that unreadable metas may name chunks by
+        self._words: set[bytes] = set()  # of unreadable metas: each may be a nuid
         self._too_many = False
-        self._kept: set[str] = set()  # named by metas that an unreadable one has superseded
-        self._standing: dict[str, str] = {}  # nuid by subject; "" = names none
-        self._moved: dict[str, str] = {}  # of delete markers that renames have left
+        self._kept: set[str] = set()  # nuids of metas that an unreadable one has superseded
+        self._standing: dict[str, str] = {}  # nuid by subject; "" = refers to none
+        self._moved: dict[str, str] = {}  # nuid by subject, of the delete markers of renames
         self._marked: dict[str, str] = {}  # name by subject
         self._nuids: set[str] | None = None
-        self._lacking: list[str] = []  # subjects that are still to be asked for, when that was interrupted
-        self._end = 0  # the stream's, when they were listed
+        self._lacking: list[str] = []  # subjects still to request after an interruption
+        self._end = 0  # end of the stream when they were listed
 
     async def read_on(self, bucket: Bucket) -> None:
-        """Read the metas that follow those that were read; interrupted, the next call goes on with it.
+        """Read the metas after the cursor; after an interruption the next call continues.
 
-        Nothing may be taken for an orphan by mistake. What is committed later is judged by the age of its
-        chunks.
+        No chunk may be mistaken for an orphan. For later commits the age of their chunks decides.
 
         Raises:
-            NatsError: they could not be.
+            NatsError: the metas could not be read.
         """
         if self.full:
             return
@@ -88,10 +87,10 @@ class References:
             by_name = by_name - 1 if await self._read_names(bucket) else 0
 
     async def _read_in_order(self, bucket: Bucket, most: int | None) -> bool:
-        """Read on in stream order; false when there are more than ``most``, or more names than remembered."""
+        """Read in stream order; false when there are more than ``most`` metas, or too many names."""
         if self._most is None:
             metas = metas_so_far(bucket, 1000, after=self.cursor, ways=AT_LEADER)
-        else:  # its caller does not wait forever
+        else:  # the caller's time is limited
             metas = bucket.messages(all_meta_subject(bucket.name), 1000, after=self.cursor, ways=AT_LEADER)
         stretch = count = 0
         async with aclosing(metas) as messages:
@@ -108,15 +107,15 @@ class References:
         return True
 
     async def _read_names(self, bucket: Bucket) -> bool:
-        """Ask the leader for the newest meta of each name, many at once; false: that is no way here.
+        """Request the newest meta of each name from the leader, many at once; false: this is not possible.
 
-        The subjects are the leader's, too. Whatever is not among them, or has left its place meanwhile, lies
-        beyond the end that the stream had before.
+        The subjects come from the leader, too. A meta that is not among them, or was replaced meanwhile, lies
+        beyond the previous end of the stream.
         """
         if not self._lacking:
             end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
             subjects = await subjects_at_once(bucket, all_meta_subject(bucket.name))
-            # Pages are counted from the first subject on: between two of them some may leave their place.
+            # Pages are counted from the first subject: between two pages subjects may shift.
             if subjects is not None and self._most is not None and len(subjects) > self._most:
                 self._fill()
                 return False
@@ -129,7 +128,7 @@ class References:
             part = self._lacking[-at_once:]
             async with aclosing(each_newest(bucket, part, at_once, AT_LEADER)) as answers:
                 async for subject, message in answers:
-                    if message is None:  # removed, or the leader has forgotten where it is: nothing is proven
+                    if message is None:  # removed, or lost by the leader's index: nothing is proven
                         self._lacking = []
                         return False
                     if message.seq > self.cursor or subject not in self._standing:
@@ -146,9 +145,9 @@ class References:
         return True
 
     async def _read_name(self, bucket: Bucket, subject: str) -> None:
-        """Read all metas of a name whose newest cannot be read: what that has superseded may be needed.
+        """Read all metas of a name whose newest is unreadable: the chunks of older ones may be needed.
 
-        Up to the end of this reading: who goes on storing them is met by the next one.
+        It stops at the end of this read: the next read sees later ones.
         """
         older = bucket.messages(subject, leader=True, ways=AT_LEADER)
         async with aclosing(older) as messages:
@@ -178,9 +177,9 @@ class References:
         self._words, self._kept = set(), set()
 
     def read(self, info: ObjectInfo, subject: str) -> None:
-        """Take the next meta of a subject."""
+        """Add the next meta of a subject."""
         self._nuids = None
-        # What is no nuid names nothing, and anybody may have made it a megabyte long.
+        # An invalid nuid refers to nothing, and a forged one may be a megabyte long.
         names_chunks = not info.deleted and is_safe_nuid(info.nuid)
         self._standing[subject] = info.nuid if names_chunks else ""
         self._marked.pop(subject, None)
@@ -188,12 +187,12 @@ class References:
         if not info.deleted and RENAMING in info.metadata:
             self._marked[subject] = info.name
         nuid = info.metadata.get(MOVED)
-        # Elsewhere a put of that name, which may be under way, would not meet it.
+        # Under another subject a running put of that name would not notice it.
         if nuid is not None and was_moved(info, nuid) and subject == meta_subject(info.bucket, info.name):
             self._moved[subject] = nuid
 
     def unread(self, invalid: InvalidMeta, data: bytes) -> None:
-        """Take one that cannot be read."""
+        """Add an unreadable meta."""
         invalid.error.with_traceback(None)  # its frames hold the whole message
         self._nuids = None
         self._unreadable.pop(invalid.subject, None)
@@ -215,25 +214,25 @@ class References:
 
     @property
     def marked(self) -> list[str]:
-        """The names whose metas say that a rename was begun."""
+        """The names whose metas are marked with a rename."""
         return list(self._marked.values())
 
     def naming(self, nuid: str) -> list[str]:
-        """The subjects of the metas that name some chunks."""
+        """Return the subjects of the metas that refer to these chunks."""
         if nuid not in self._named():
             return []
         return [subject for subject, named in self._standing.items() if named == nuid]
 
     def may_name(self, nuid: str) -> bool:
-        """Whether a meta that cannot be read, or one that it has superseded, may name them."""
+        """Whether an unreadable meta, or one that it has superseded, may refer to these chunks."""
         return self._too_many or nuid in self._kept or nuid.encode() in self._words
 
     def named(self, nuid: str) -> bool:
-        """Whether any meta names them, or may."""
+        """Whether any meta refers to these chunks, or may."""
         return nuid in self._named() or self.may_name(nuid)
 
     def left_by(self, nuid: str) -> str | None:
-        """The subject of the delete marker that says that they were renamed; ``None`` when there is none."""
+        """Return the subject of the delete marker that records their rename; ``None`` when there is none."""
         return next((subject for subject, moved in self._moved.items() if moved == nuid), None)
 
     def _named(self) -> set[str]:
@@ -243,5 +242,5 @@ class References:
 
 
 def _can_be_asked_for(subject: str) -> bool:
-    """No name has one of the others; old servers store what is published to wildcards."""
+    """Whether a subject can be requested. Others encode no name; old servers store messages to wildcards."""
     return is_text(subject) and _WILDCARD.search(subject) is None

@@ -1,14 +1,14 @@
-"""Renaming: never a moment without a name, and a crash in between is finished by whoever comes next.
+"""Rename objects: an object always has a name, and the next writer completes an interrupted rename.
 
-Where the bucket allows batches, both names change in one commit. Elsewhere it takes steps, and chunks do
-not move: both metas carry the same nuid for a moment, so whoever removes one of them must know of the
-other. The old meta is marked first (``metadata["natsproto.renaming"]`` = new name, and
-``metadata["natsproto.renaming-at"]`` = the revision that stands there), then the new one is published at
-that revision with a back reference (``metadata["natsproto.renamed-from"]`` = old name), then the old one
-becomes a delete marker under a nuid of its own, then the back reference is taken off. Every step is a
-compare-and-set. Our own put and delete complete a marked rename before they purge; other clients do not
-know the mark. So from the mark on the rename may be completed by others at any time, and the object may have
-gone on since: that nothing was renamed is known only once the mark was taken off, at the mark's revision.
+If the bucket allows batches, both names change in one commit. Otherwise a rename takes several steps. The
+chunks do not move: both metas have the same nuid for a moment, so a client that removes one of them must know
+of the other. First the old meta is marked (``metadata["natsproto.renaming"]`` = new name, and
+``metadata["natsproto.renaming-at"]`` = the revision at that name). Then the new meta is published at that
+revision with a back reference (``metadata["natsproto.renamed-from"]`` = old name). Then the old one becomes a
+delete marker with its own nuid. Then the back reference is removed. Every step is a compare-and-set. Our own
+put and delete complete a marked rename before they purge; other clients do not know the mark. So once the
+mark is set, others may complete the rename at any time, and the object may have changed since: only the
+removal of the mark, at the mark's revision, proves that nothing was renamed.
 """
 
 from __future__ import annotations
@@ -40,22 +40,23 @@ from .commit import Commit, Conflict
 from .states import content_of
 
 TRIES = 10
+"""Attempts to write the delete marker of an old name."""
 
 UNWRITABLE = (BadObjectMetaError, MaxPayloadError, MessageTooLargeError)
-"""What could be read under one name is too long to be written under another, with the marks of a rename."""
+"""Errors of a meta that is too long to be written under another name, with the marks of a rename."""
 
 
 async def finish_rename(bucket: Bucket, info: ObjectInfo | None) -> None:
-    """Complete a rename that ``info`` is one end of, before ``info`` is replaced.
+    """Complete a rename of which ``info`` is one end, before ``info`` is replaced.
 
-    One that cannot be written is nobody's to complete, and needs no more than that its chunks stay
+    If its meta cannot be written, no client can complete it; then only its chunks must stay
     (:func:`shares_chunks`).
     """
     try:
         await _finish(bucket, info)
     except UNWRITABLE as exc:
         name = "" if info is None else info.name
-        log.warning("a rename of %r in bucket %r is not completed: %s", name, bucket.name, exc)
+        log.warning("a rename of %r in bucket %r was not completed: %s", name, bucket.name, exc)
 
 
 async def _finish(bucket: Bucket, info: ObjectInfo | None) -> None:
@@ -70,7 +71,7 @@ async def _finish(bucket: Bucket, info: ObjectInfo | None) -> None:
             try:
                 await commit_meta(bucket, new, expected)
             except Conflict:
-                pass  # finished, or taken, by somebody else
+                pass  # another client has finished the rename, or taken the name
     if old_name is not None and old_name != info.name and _usable(bucket, old_name):
         origin = await read_meta(bucket, old_name)
         if origin is not None and _half(origin, info):
@@ -78,16 +79,16 @@ async def _finish(bucket: Bucket, info: ObjectInfo | None) -> None:
 
 
 async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | None:
-    """Complete the rename that ``info`` is marked with; returns the new name, ``None`` when there is no pair.
+    """Complete the rename that ``info`` is marked with; return the new name, ``None`` if there is none.
 
-    A mark whose new name was changed by others is taken off.
+    If others have changed the new name, the mark is removed.
     """
     new_name = info.metadata.get(RENAMING)
     if new_name is None or new_name == info.name or not _usable(bucket, new_name):
         return None
     current = await read_meta(bucket, info.name)
     if current is None or current.revision != info.revision:
-        return None  # replaced meanwhile, by somebody who has seen the mark
+        return None  # replaced meanwhile by a writer that has seen the mark
     target, expected = await read_target(bucket, new_name)
     if target is not None and not target.deleted:
         failed = not is_new_end(target, info)
@@ -109,7 +110,7 @@ async def complete(bucket: Bucket, info: ObjectInfo, *, dry_run: bool) -> str | 
 
 
 async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
-    """True when another live meta carries the chunks of ``info``, or may yet: then they must stay."""
+    """Whether another live meta refers to the chunks of ``info``, or soon may: then they must stay."""
     for mark in (RENAMING, RENAMED_FROM):
         target = await _end(bucket, info, mark)
         if target is not None and target.nuid == info.nuid:
@@ -118,7 +119,7 @@ async def shares_chunks(bucket: Bucket, info: ObjectInfo) -> bool:
 
 
 async def _may_move(bucket: Bucket, info: ObjectInfo) -> bool:
-    """Whether who began the rename that ``info`` is marked with may still commit it."""
+    """Whether the client that began the rename of ``info`` may still commit it."""
     new_name = info.metadata.get(RENAMING)
     if new_name is None or new_name == info.name or not _usable(bucket, new_name):
         return False
@@ -127,7 +128,7 @@ async def _may_move(bucket: Bucket, info: ObjectInfo) -> bool:
 
 
 async def _end(bucket: Bucket, info: ObjectInfo, mark: str) -> ObjectInfo | None:
-    """What is live under the name in that mark of ``info``."""
+    """Return the live object under the name in that mark of ``info``."""
     other = info.metadata.get(mark)
     if other is None or other == info.name or not _usable(bucket, other):
         return None
@@ -136,7 +137,7 @@ async def _end(bucket: Bucket, info: ObjectInfo, mark: str) -> ObjectInfo | None
 
 
 async def _has_new_end(bucket: Bucket, info: ObjectInfo) -> bool:
-    """Whether the rename that ``info`` is marked with has got as far as its new name."""
+    """Whether the rename that ``info`` is marked with has stored the new meta."""
     target = await _end(bucket, info, RENAMING)
     return target is not None and is_new_end(target, info)
 
@@ -144,11 +145,11 @@ async def _has_new_end(bucket: Bucket, info: ObjectInfo) -> bool:
 async def settle_rename(bucket: Bucket, info: ObjectInfo, new_name: str) -> bool:
     """Complete a rename before ``info`` is changed in place or renamed to ``new_name``.
 
-    Returns whether ``info`` was its old end: then it is a delete marker now, the object has its new name.
+    Return whether ``info`` was its old end: then it is a delete marker now, and the object has its new name.
     """
     await _finish(bucket, info)
     if info.metadata.get(RENAMING) == new_name or not await _has_new_end(bucket, info):
-        return False  # the same rename once more goes on by itself
+        return False  # the same rename again continues by itself
     await write_marker(bucket, info)
     return True
 
@@ -156,10 +157,10 @@ async def settle_rename(bucket: Bucket, info: ObjectInfo, new_name: str) -> bool
 async def refusal_to_bring_back(
     bucket: Bucket, info: ObjectInfo, new_name: str, target: ObjectInfo | None, expected: int
 ) -> NatsError | None:
-    """Why a rename may not bring chunks back to the name they were stored for, when that is so.
+    """Return why a rename may not move chunks back to their original name; ``None`` when it may.
 
-    There they would be purged without another look. A meta of another name, or its mark of a rename, may be
-    forged, and the chunks those of a third object; one that is renamed back is the only one that has them.
+    There they would be purged without a further check. A meta of another name, or its mark of a rename, may
+    be forged, and the chunks may belong to a third object; a genuine object is the only one that has them.
     """
     if info.name == new_name or not is_nuid_of(info.nuid, new_name):
         return None
@@ -186,10 +187,10 @@ async def refusal_to_bring_back(
 
 
 def _just_moved(marker: ObjectInfo, info: ObjectInfo) -> bool:
-    """Whether the old name's delete marker shows by itself that nobody else has the chunks of ``info``.
+    """Whether the old name's delete marker proves by itself that no other object has the chunks of ``info``.
 
-    It says where they went, and the meta there is still the one that the rename committed, just before the
-    marker, or without its back reference, just after it. So they went no further.
+    It records their new name, and the meta there is still the one that the rename committed, just before the
+    marker, or just after it without its back reference. So they were not renamed again.
     """
     return (
         was_moved(marker, info.nuid)
@@ -199,14 +200,14 @@ def _just_moved(marker: ObjectInfo, info: ObjectInfo) -> bool:
 
 
 def same_object(one: ObjectInfo, other: ObjectInfo) -> bool:
-    """Whether two live metas say the same of the bytes. That one names the other's chunks proves nothing."""
+    """Whether two live metas describe the same bytes. A reference to the other's chunks proves nothing."""
     return content_of(one) is not None and content_of(one) == content_of(other)
 
 
 def is_new_end(new: ObjectInfo, old: ObjectInfo) -> bool:
-    """Whether the live ``new`` is what the rename of ``old`` has made: that says so until ``old`` is gone.
+    """Whether the live ``new`` is the result of the rename of ``old``; it is marked until ``old`` is gone.
 
-    Anybody may have stored a copy of the meta there, and one that expires sooner: nothing is given up for it.
+    Any client may have stored a copy of the meta there that expires sooner: it must not replace the old one.
     """
     lasting = outlasts(new.expires, old.expires)
     return same_object(new, old) and lasting and new.metadata.get(RENAMED_FROM) == old.name
@@ -219,14 +220,14 @@ def _half(origin: ObjectInfo, info: ObjectInfo) -> bool:
 def _awaits(info: ObjectInfo, revision: int) -> bool:
     """Whether the rename that ``info`` is marked with may still be finished.
 
-    Once the new name was changed it has failed, whatever stands there by now: who began it may be taking the
-    mark off. (Marks of older versions do not say what they expect.)
+    Once the new name was changed it has failed, whatever is there by now: its client may be removing the
+    mark. (Marks of older versions do not record the expected revision.)
     """
     return info.metadata.get(RENAMING_AT, str(revision)) == str(revision)
 
 
 def _usable(bucket: Bucket, name: str) -> bool:
-    """Metadata is anybody's text: only a real object name is acted upon."""
+    """Whether a mark has a valid object name; any client may have written it."""
     try:
         bucket.check_name(name)
     except ValueError:
@@ -235,7 +236,7 @@ def _usable(bucket: Bucket, name: str) -> bool:
 
 
 async def read_meta(bucket: Bucket, name: str) -> ObjectInfo | None:
-    """The newest meta of a name, wherever it lies."""
+    """Return the newest meta of a name, under any of its subjects."""
     message = (await bucket.locate(name))[1]
     try:
         return None if message is None else bucket.decode(message)
@@ -244,7 +245,7 @@ async def read_meta(bucket: Bucket, name: str) -> ObjectInfo | None:
 
 
 async def read_target(bucket: Bucket, name: str) -> tuple[ObjectInfo | None, int]:
-    """:func:`read_meta`, and the revision that stands on the name's own subject, where the new meta goes."""
+    """Read the newest meta, and the revision on the name's own subject, where the new meta goes."""
     lookup = bucket.start_locating(name)
     message = (await lookup.wait())[1]
     own = message if lookup.newest == lookup.subjects[0] else lookup.others.get(lookup.subjects[0])
@@ -271,20 +272,20 @@ async def commit_meta(bucket: Bucket, info: ObjectInfo, expected: int, subject: 
 
 
 def marker_of(bucket: Bucket, info: ObjectInfo) -> bytes:
-    """The delete marker of ``info``, no longer than what server and stream take."""
+    """Return the delete marker of ``info``, no longer than server and stream accept."""
     limit = min(MAX_META_BYTES, bucket.max_message - META_HEADER)
     return tombstone(info, mtime=datetime.now(UTC), limit=limit)
 
 
 def moved_marker(bucket: Bucket, info: ObjectInfo, new_name: str) -> bytes:
-    """The delete marker of an old name: it names no chunks of the new one, but says which these are."""
+    """Return the delete marker of an old name: it has its own nuid, and records that of the moved chunks."""
     marks = {MOVED: info.nuid, MOVED_TO: new_name}
     buried = replace(info, nuid=new_nuid(info.name), metadata={**unmarked(info), **marks})
     return marker_of(bucket, buried)
 
 
 async def clear_marks(bucket: Bucket, info: ObjectInfo) -> ObjectInfo:
-    """Take the back reference off the new name; returns what of the object stands there then."""
+    """Remove the back reference from the new name; return the object as it is then."""
     clean = replace(info, metadata=unmarked(info))
     if RENAMED_FROM not in info.metadata:
         return clean
@@ -301,7 +302,7 @@ async def clear_marks(bucket: Bucket, info: ObjectInfo) -> ObjectInfo:
 
 
 async def write_marker(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:
-    """Turn the old end into a delete marker that names no chunks of the new end."""
+    """Replace the old end by a delete marker that does not refer to the chunks of the new end."""
     for _ in range(TRIES):
         commit = Commit(
             bucket,
@@ -317,14 +318,14 @@ async def write_marker(bucket: Bucket, info: ObjectInfo, subject: str | None = N
         except Conflict as conflict:
             current = conflict.current
             if current is None or current.metadata.get(RENAMING) != info.metadata.get(RENAMING):
-                return  # replaced meanwhile by its next owner, who found the mark
+                return  # replaced meanwhile by a writer that found the mark
             if current.deleted or not same_object(current, info):
                 return
-            info = current  # the same mark, and another revision than we were told
+            info = current  # the same mark at another revision
 
 
 async def unmark(bucket: Bucket, marked: ObjectInfo, subject: str | None = None) -> None:
     try:
         await commit_meta(bucket, marked, marked.revision, subject)
     except (Conflict, NatsError):
-        pass  # the mark is harmless: it names an object with other chunks
+        pass  # the mark is harmless: it refers to an object with other chunks

@@ -1,8 +1,7 @@
-"""One scan of all metas, for everybody who must know on this handle whether another object names some chunks.
+"""One scan of all metas, shared by all calls on a handle that ask whether other metas refer to some chunks.
 
-What a scan has read is kept for a while, and the next one reads only what was stored since. Whoever asks at
-the same time shares it, unless it began before he asked: what he has just committed, or what he fears that
-others did, might be lacking.
+The result of a scan is kept for a while, and the next scan reads only what was stored since. Concurrent calls
+share a scan, unless it began before the call: it might lack the caller's latest commit, or those of others.
 """
 
 from __future__ import annotations
@@ -24,54 +23,54 @@ if TYPE_CHECKING:
     from ..bucket.bucket import Bucket
 
 MOST_NAMES = 50_000
-"""Names that are remembered, some 12 MB of them; of a bucket with more nothing is found out."""
+"""Names that are remembered, about 12 MB of them; a bucket with more is not scanned."""
 SCAN_TIME = 5.0
-"""Seconds that a call waits for a scan; the next one goes on where it was."""
+"""Seconds that a call waits for a scan; the next call continues it."""
 KEPT = 60.0
-"""Seconds after which a scan is forgotten: for the memory, and as servers may lose what they had stored."""
+"""Seconds after which a scan is dropped: to free memory, and because servers may lose stored messages."""
 FULL_FOR = 600.0
-"""Seconds for which a bucket is taken to have too many names."""
+"""Seconds for which a bucket counts as having too many names."""
 MOST_MOVED = 10_000
-"""Renames that a client remembers, with whatever handles it made them."""
+"""Renames that a client remembers, on all of its handles."""
 RECHECKED = 3
-"""Metas that are asked for once more before all of them are."""
+"""Metas that are requested again before all are read again."""
 
 
 _moved_by: WeakKeyDictionary[Client, dict[str, None]] = WeakKeyDictionary()
-"""Nuids of what each client has renamed, the oldest first; they are random, so buckets share them."""
+"""Nuids of each client's renamed objects, the oldest first; nuids are random, so buckets share this."""
 
 
 class Scan:
-    """What is known of a bucket's metas, and whose turn it is to read on."""
+    """The known references of a bucket's metas, and the lock for reading further."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._references: References | None = None
         self._of: tuple[object, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
-        self._begun = 0  # rounds, by number
-        self._done = 0  # the last one that came to its end
+        self._begun = 0  # number of the last round that began
+        self._done = 0  # number of the last round that ended
         self._moved = _moved_by.setdefault(bucket.client, {})
 
     def note_moved(self, nuid: str) -> None:
-        """Remember that an object with these chunks stood at the name they were stored for, and was renamed.
+        """Remember that the object of these chunks was renamed from the name they were stored for.
 
-        The delete marker that says so may be replaced long before the chunks are.
+        The delete marker that records it may be replaced long before the chunks are.
         """
         self._moved[nuid] = None
         if len(self._moved) > MOST_MOVED:
             del self._moved[next(iter(self._moved))]
 
     def has_moved(self, nuid: str) -> bool:
-        """Whether :meth:`note_moved` was told of it, as far as is remembered."""
+        """Whether :meth:`note_moved` was called for this nuid, as far as remembered."""
         return nuid in self._moved
 
     async def latest(self, bucket: Bucket, *, anew: bool = False) -> References:
-        """All metas that stood when this was called, and maybe some that do not any more.
+        """Return the references of all current metas, and perhaps of some removed ones.
 
         Args:
-            bucket: where.
-            anew: read all of them, to know which were removed without a newer one.
+            bucket: the bucket to scan.
+            anew: read all metas again, to detect those removed without a newer one.
 
         Raises:
             NatsError: they could not be read.
@@ -86,7 +85,7 @@ class Scan:
                 number = self._begun
                 references = await self._kept(bucket)
                 await references.read_on(bucket)
-                # Two leaders may have answered, and the one have known less than the other.
+                # Two leaders may have responded, and one of them may have been behind.
                 while bucket.replicated and (kept := await self._kept(bucket)) is not references:
                     references = kept
                     await references.read_on(bucket)
@@ -94,8 +93,7 @@ class Scan:
             return references
 
     async def _kept(self, bucket: Bucket) -> References:
-        """What was read before, unless it need not hold: for another leader, or another stream of that name,
-        or one that has lost its end."""
+        """Return the previous references, unless the leader or the stream has changed, or lost its end."""
         stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
         bucket.learn(stream)
         cluster = stream.raw.get("cluster")
@@ -121,18 +119,18 @@ class Scan:
 
 
 async def scan_for(bucket: Bucket, nuid: str, but: Collection[str] = ()) -> References | None:
-    """Find out whether metas name some chunks that are live at the leader; ``None``: one does, or may.
+    """Determine whether a live meta refers to some chunks, at the leader; ``None``: one does, or may.
 
     Args:
-        bucket: where.
-        nuid: the chunks'.
-        but: names that may.
+        bucket: the bucket to scan.
+        nuid: the nuid of the chunks.
+        but: names that are ignored.
 
     Returns:
-        What was read. Where it is :attr:`~References.full`, nothing was found out.
+        The references read. If they are :attr:`~References.full`, the result is unknown.
 
     Raises:
-        NatsError: it was not found out.
+        NatsError: this could not be determined.
     """
     for anew in (False, True):
         references = await bucket.remembered(Scan).latest(bucket, anew=anew)
@@ -146,7 +144,7 @@ async def scan_for(bucket: Bucket, nuid: str, but: Collection[str] = ()) -> Refe
 
 
 def _names(bucket: Bucket, message: StoredMessage | None, nuid: str) -> bool:
-    """Whether it is a meta that names these chunks, or one that cannot be read and may."""
+    """Whether the message is a meta that refers to these chunks, or an unreadable one that may."""
     if message is None:
         return False
     try:

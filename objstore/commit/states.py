@@ -1,7 +1,7 @@
-"""The commit of one meta message as a state machine: what to do next, what may be believed. No I/O, no clock.
+"""The commit of one meta message as a state machine: it decides what to do next. No I/O, no clock.
 
 Every change of an object goes through it: put, create, update_meta, delete, rename, links, uploads, atomic
-batches. *V* is the meta to be replaced as the leader told it, *expected* its revision (0 = there is none).
+batches. *V* is the meta to replace as the leader returned it, *expected* its revision (0 = there is none).
 A copy is one publish of the meta. Copies are alike: each carries ``Nats-Rollup: sub``, the expected
 revision and the same random ``Nats-Msg-Id``, the *id*.
 
@@ -47,21 +47,21 @@ LANDED             another one, older than the acknowledgement            UNKNOW
 
 The ends: DONE (committed), KEPT (committed; remove nothing), CONFLICT and REFUSED (not committed, for
 certain), UNKNOWN. **The chunks of a commit are removed only after CONFLICT or REFUSED**, or when no copy
-was ever sent: a refusal says nothing about an earlier copy that may still be on its way. After UNKNOWN
-everything is kept, and ``gc`` finds what is not needed.
+was ever sent: a refusal does not tell whether an earlier copy may still be on its way. After UNKNOWN
+everything is kept, and ``gc`` removes what is not needed.
 
-Whoever sees the reply subject can make an answer up. So V's chunks are removed only when the leader shows
-that V is replaced, and the commit's own only when it shows that ours does not stand.
+Anyone who sees the reply subject can forge a response. So V's chunks are removed only when the leader shows
+that V is replaced, and the commit's own only when it shows that ours is not the newest meta.
 
-Expecting 0, a copy that comes late lands a second time if the first one was deleted, its marker purged,
-and its id forgotten by the server in between. So the copies lie within :data:`ZERO_WINDOW`, and
-``purge_deleted`` leaves markers alone that are not much older. Where there was no room for a marker, the
-missing chunks tell.
+With 0 expected, a late copy is stored a second time if meanwhile the first one was deleted, its marker
+purged, and its id forgotten by the server. So all copies are sent within :data:`ZERO_WINDOW`, and
+``purge_deleted`` keeps markers that are not much older. If there was no room for a marker, the missing chunks
+reveal it.
 
-The marker of a delete is refused by a full bucket: the limit is checked before the roll-up. Then the meta
-subject is purged up to the revision read, the marker is committed expecting 0, and :func:`after_full` says
-what may be removed. When nothing stands then, the marker is tried once more after that, and if a late copy
-of V has landed in between, that is deleted, too.
+A full bucket refuses the marker of a delete, since it checks the limit before the roll-up. Then the meta
+subject is purged up to the revision read, the marker is committed with 0 expected, and :func:`after_full`
+decides what may be removed. If no meta exists then, the marker is tried again after that, and if a late copy
+of V was stored in between, it is deleted, too.
 """
 
 from __future__ import annotations
@@ -78,20 +78,20 @@ ZERO_WINDOW = 20.0
 
 
 LOST_WAIT = 2.0
-"""Seconds for which the one who was in the way is waited for: another copy makes the outcome doubtful."""
+"""Seconds to wait for the writer that caused the conflict: another copy makes the outcome doubtful."""
 
 
 class Step(Enum):
-    """What the shell has to do next, or how it ended."""
+    """What the caller must do next, or how the commit ended."""
 
     SEND = auto()
-    """Publish a copy, then report the answer: :meth:`~CommitStates.acked` and its like."""
+    """Publish a copy, then report the response: :meth:`~CommitStates.acked` or a similar method."""
     READ = auto()
     """Read the newest meta at the leader, then :meth:`~CommitStates.stands`."""
     READ_WITH_LAST = auto()
-    """The same, after asking for the stream's last sequence."""
+    """Read it after requesting the stream's last sequence."""
     REPLACE = auto()
-    """Another meta stands and the last writer wins: :meth:`~CommitStates.replace` it."""
+    """There is a newer meta, and the last writer wins: :meth:`~CommitStates.replace` it."""
     WAIT = auto()
     """A copy is on its way."""
     DONE = auto()
@@ -106,7 +106,7 @@ Content = tuple[str, int, int, str, "ObjectLink | None"]
 
 
 def content_of(info: ObjectInfo) -> Content | None:
-    """What a meta says of the bytes, or where it links to; ``None``: it is a delete marker, or names none."""
+    """Return what a meta records of its bytes, or its link target; ``None`` for delete markers or no nuid."""
     if info.deleted or not info.nuid:
         return None
     link = None if info.options is None else info.options.link
@@ -118,13 +118,13 @@ ENDS = (Step.DONE, Step.KEPT, Step.CONFLICT, Step.REFUSED, Step.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The newest meta of a subject, as the leader told it.
+    """The newest meta of a subject, as the leader returned it.
 
     Attributes:
         revision: its sequence; 0 = there is none.
         msg_id: the id it was committed with, ``""`` when it has none.
-        info: decoded; ``None`` when there is none, or none that can be read.
-        stripped: nothing stands, and the chunks of the commit are gone as well.
+        info: decoded; ``None`` when absent or unreadable.
+        stripped: there is no meta, and the chunks of the commit are gone, too.
     """
 
     revision: int = 0
@@ -134,12 +134,12 @@ class Standing:
 
     @property
     def content(self) -> Content | None:
-        """:func:`content_of` what stands."""
+        """:func:`content_of` this meta."""
         return None if self.info is None else content_of(self.info)
 
     @property
     def nuid(self) -> str:
-        """The chunks it names."""
+        """The nuid of its chunks."""
         return "" if self.info is None or self.info.deleted else self.info.nuid
 
 
@@ -150,18 +150,19 @@ class CommitStates:
         msg_id: the random id that all copies carry.
         expected: revision of V.
         replaced: nuid of V's chunks, if they are to be removed afterwards; ``""`` = none.
-        content: with chunks that only this commit names; ``None`` when V's stay (update, delete, rename).
+        content: the content, if only this commit refers to its chunks; ``None`` when V's stay (update,
+            delete, rename).
         after: sequence of the last chunk: the meta comes later in the stream.
-        last_writer_wins: a newer meta is replaced instead.
-        budget: seconds for finding out, from the first copy on.
+        last_writer_wins: replace a newer meta, too.
+        budget: seconds to determine the outcome, from the first copy on.
 
     Attributes:
         step: what to do next.
         again: pause before doing it.
-        expected: the revision the next copy expects.
-        copies: sent since ``expected`` was set.
-        revision: of ours, when DONE; of what stands, when KEPT, CONFLICT or REPLACE.
-        standing: what was read last.
+        expected: the revision that the next copy expects.
+        copies: copies sent since ``expected`` was set.
+        revision: our revision, when DONE; the newest one, when KEPT, CONFLICT or REPLACE.
+        standing: the newest meta as last read.
         removes: V's chunks may be removed.
     """
 
@@ -225,24 +226,24 @@ class CommitStates:
 
     @property
     def certain(self) -> bool:
-        """True when ours is not committed, and never will be."""
+        """Whether ours is certainly not committed, and never will be."""
         return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies
 
     # -- answers to a copy ------------------------------------------------------------------------
 
     def attempt(self, now: float) -> None:
-        """A copy is about to leave; the time counts from the first one."""
+        """Note that a copy is about to be sent; the time counts from the first one."""
         if not self._first:
             self._first = now
         self.again = False
 
     def sent(self) -> None:
-        """It leaves."""
+        """Note that the copy is sent."""
         self.copies += 1
         self.step = Step.WAIT
 
     def unsent(self, now: float) -> None:
-        """It came to nothing: none of it can be stored."""
+        """Note that the copy was not sent: nothing of it can be stored."""
         if self.step is Step.WAIT:
             self.copies -= 1
         if now - self._first < self._budget:
@@ -251,25 +252,25 @@ class CommitStates:
             self.give_up()
 
     def acked(self, seq: int, duplicate: bool, now: float) -> None:
-        """The stream's own acknowledgement of this copy."""
+        """Take the stream's own acknowledgement of this copy."""
         if seq > max(self.expected, self._after):
             self._landed(seq, now)
         elif duplicate and self._after < seq <= self.expected:
             self._end(Step.KEPT, seq)
         else:
-            self.silent()  # a sequence that cannot be: the stream was made anew, or the answer made up
+            self.silent()  # an impossible sequence: the stream was recreated, or the response is forged
 
     def lost(self) -> None:
-        """The copy was refused because of the revision."""
+        """Note that the copy was refused because of the revision."""
         self._doubt()
         self._lost = self.copies == 1
 
     def refused(self, *, surely: bool) -> None:
-        """The copy was refused for another reason that does not go away.
+        """Note that the copy was refused for another, permanent reason.
 
         Args:
-            surely: nobody can have made that up: it came from the server itself, or from this client, and it
-                is about this copy.
+            surely: the refusal cannot be forged: it came from the server itself, or from this client, and
+                concerns this copy.
         """
         only = self.copies == 1
         if only and surely:
@@ -279,7 +280,7 @@ class CommitStates:
             self._denied = only
 
     def silent(self) -> None:
-        """Nothing that tells of this copy's fate came, or will come."""
+        """Note that no response tells the outcome of this copy, and none will come."""
         self._doubt()
 
     def _doubt(self) -> None:
@@ -296,10 +297,10 @@ class CommitStates:
         self.step = Step.READ
         self._deadline = now + self._budget
 
-    # -- what stands ------------------------------------------------------------------------------
+    # -- the newest meta --------------------------------------------------------------------------
 
     def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
-        """The leader's newest meta; ``last_seq`` is its last sequence, when it was asked for it before."""
+        """Take the leader's newest meta; ``last_seq`` is its last sequence, if it was requested before."""
         self.standing = standing
         revision = standing.revision
         if standing.msg_id == self.msg_id:
@@ -338,42 +339,42 @@ class CommitStates:
         return self._patient_until
 
     def moved(self) -> None:
-        """Instead of :meth:`stands`: ours does not stand, and another name of the same batch was changed."""
+        """Note, instead of :meth:`stands`, that ours is not the newest and the batch's other name changed."""
         self._end(Step.CONFLICT if self._lost else Step.UNKNOWN, 0)
 
     def unreadable(self, now: float) -> None:
-        """The leader could not be asked."""
+        """Note that the leader could not be asked."""
         self._retry(self.step if self._in_time(now) else Step.UNKNOWN)
 
     def _prove(self, standing: Standing, now: float) -> None:
-        """Acknowledged as ``_acked``; V's chunks are to be removed."""
+        """Check the acknowledgement ``_acked`` before V's chunks are removed."""
         if standing.revision > self._acked and standing.nuid != self.replaced:
             self.removes = True
             self._end(Step.DONE, self._acked)
         elif standing.revision == self.expected:
             self._retry(Step.READ if self._in_time(now) else Step.UNKNOWN)
         elif standing.revision < self.expected:
-            self._end(Step.DONE, self._acked)  # behind, or purged meanwhile: what V left is for gc
+            self._end(Step.DONE, self._acked)  # behind, or purged meanwhile: gc removes V's chunks
         else:
-            self._end(Step.UNKNOWN, 0)  # nothing can stand between V and ours: the answer was made up
+            self._end(Step.UNKNOWN, 0)  # no meta can lie between V and ours: the response was forged
 
     def replace(self, replaced: str) -> None:
-        """Expect what stands now; ``replaced`` is the nuid of its chunks, ``""`` = nothing to remove."""
+        """Expect the newest meta; ``replaced`` is the nuid of its chunks, ``""`` = nothing to remove."""
         self._deadline = None
         self._expect(self.revision, replaced)
 
     def concede(self) -> None:
-        """Do not replace what stands."""
+        """Do not replace the newest meta."""
         self._end(Step.CONFLICT, self.revision)
 
     # -- the end ----------------------------------------------------------------------------------
 
     def give_up(self) -> None:
-        """Nothing more can be sent or read."""
+        """End the commit: nothing more can be sent or read."""
         self._end(Step.REFUSED if self._denied or not self.copies else Step.UNKNOWN, 0)
 
     def hurry(self, now: float, seconds: float) -> None:
-        """The caller was cancelled: so much time is left, and nothing new is begun."""
+        """Limit the time after a cancellation, and begin nothing new."""
         self._deadline = now + seconds
         self._budget = min(self._budget, seconds)
         self.last_writer_wins = False
@@ -383,7 +384,7 @@ class CommitStates:
             self._doubt()
 
     def left(self, now: float) -> float:
-        """Seconds left for finding out."""
+        """Return the seconds left to determine the outcome."""
         return (self._first + self._budget if self._deadline is None else self._deadline) - now
 
     def _in_time(self, now: float) -> bool:
@@ -400,23 +401,23 @@ class CommitStates:
 
 
 class AfterFull(Enum):
-    """What a delete from a full bucket came to."""
+    """The outcome of a delete from a full bucket."""
 
     GONE = auto()
     """V is deleted: its chunks may be removed."""
     AGAIN = auto()
-    """V was replaced before it was purged: begin with what stands now."""
+    """V was replaced before it was purged: start over with the newest meta."""
     UNKNOWN = auto()
 
 
 def after_full(replaced: str, purged: int | None, marker: Step, standing: Standing) -> AfterFull:
-    """Say what may be removed after the meta subject was purged up to V, and the marker was tried.
+    """Decide what may be removed after the meta subject was purged up to V, and the marker was tried.
 
     Args:
         replaced: nuid of V's chunks.
-        purged: how many messages the purge removed; ``None`` when its answer was lost.
+        purged: how many messages the purge removed; ``None`` when its response was lost.
         marker: how the commit of the marker ended.
-        standing: what the leader showed when it ended.
+        standing: the leader's newest meta when it ended.
     """
     if marker in (Step.DONE, Step.KEPT):
         return AfterFull.GONE

@@ -1,4 +1,4 @@
-"""Objects into files: complete and verified, or not at all; continued after an interruption if asked to."""
+"""Read objects into files: complete and verified, or not at all; resumable if requested."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 
 NAME_MAX = 255
-"""Bytes of a file name where the system does not say."""
+"""Bytes of the longest file name where the system does not report it."""
 
 PRIVATE = 0o600
-"""Permissions of a file that is being filled: nobody else sees bytes before they were verified."""
+"""Permissions of a file that is being filled: no other user sees bytes before they are verified."""
 
 SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 HASHED = 256 * 1024
-"""Bytes of a begun file that are hashed at a time, however large its chunks are said to be."""
+"""Bytes of a partial file that are hashed at a time, whatever chunk size its meta records."""
 
 DIGITS = 16
-"""Hexadecimal ones of the digest that stands for the end of a long name, or for what a put has stored."""
+"""Hexadecimal digits of the digest that replaces the end of a long name, or identifies a put's content."""
 
 
 async def get_file(
@@ -75,7 +75,7 @@ async def get_file(
             for file in opened:
                 file.close()
     except BaseException as exc:
-        # To be continued, unless what is there has turned out to be wrong.
+        # Keep it to be resumed, unless its bytes are wrong.
         if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
             _remove(temporary)
         raise
@@ -91,7 +91,7 @@ async def _continue(
     progress: Progress | None,
     window: int,
 ) -> None:
-    """Fill a file that may hold a beginning already: that is hashed again, the rest is read."""
+    """Fill a file that may already hold the first bytes: hash these again, and read the rest."""
     layout = Layout(info)
     assembly = Assembly(info, verify=verify)
     have = min(file.seek(0, os.SEEK_END), info.size)
@@ -132,7 +132,7 @@ async def _continue(
 
 
 def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threading.Event) -> None:
-    """Take in the bytes of the chunks the file has, and cut off what is no whole chunk."""
+    """Hash the file's whole chunks, and truncate the file after them."""
     file.seek(0)
     left = size
     while left:
@@ -148,28 +148,28 @@ def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threadi
 
 
 def _reopen(path: str) -> BinaryIO:
-    """Open or create a file that may have been begun; never follows a link; one process at a time.
+    """Open or create a partial file; never follow a link; one process at a time.
 
     Raises:
-        BlockingIOError: another process is filling it.
-        PermissionError: it is not a file of ours alone. Whoever may write to the directory can have put it
-            there, to read what we write into it.
+        BlockingIOError: another process is filling the file.
+        PermissionError: the file is not ours alone. Anyone who may write to the directory can have created
+            it, to read what we write into it.
     """
-    flags = os.O_RDWR | os.O_CREAT | SAFE | getattr(os, "O_NONBLOCK", 0)  # no pipe may keep us
+    flags = os.O_RDWR | os.O_CREAT | SAFE | getattr(os, "O_NONBLOCK", 0)  # do not block on a pipe
     descriptor = os.open(path, flags, PRIVATE)
     try:
         found = os.fstat(descriptor)
         ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
         if not (ours and stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
             raise PermissionError(
-                errno.EPERM, "not continued, as it is no file of this user alone: remove it", path
+                errno.EPERM, "not resumed, because the file is not this user's alone: remove it", path
             )
         if hasattr(os, "fchmod"):
             os.fchmod(descriptor, PRIVATE)
         try:
             import fcntl
         except ImportError:
-            pass  # no such locks here
+            pass  # a platform without such locks
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
@@ -179,9 +179,9 @@ def _reopen(path: str) -> BinaryIO:
 
 
 def mark_of(info: ObjectInfo) -> str:
-    """What tells one put from the next: what is left of another one is never continued.
+    """Return what distinguishes one put from another: a partial file of another put is never resumed.
 
-    The nuid alone does not: an upload that is sent again may have given it to other bytes.
+    The nuid alone is not enough: an upload that is sent again may have stored other bytes under it.
     """
     return f"{info.nuid}.{_digits(info.digest.encode())}"
 
@@ -191,10 +191,10 @@ def _digits(text: bytes) -> str:
 
 
 def _temporary(path: str, mark: str) -> str:
-    """The name beside ``path`` under which its content is gathered: hidden, and one for each target.
+    """Return the name of the hidden partial file beside ``path``, a different one for each target.
 
-    A name is bytes to the file system, and as long as there it may be. Where it leaves no room for what is
-    added, its end is replaced by a digest of the whole, so that two targets never share a file.
+    The file system limits a name in bytes. If the target's name leaves no room for the additions, a digest of
+    the whole name replaces its end, so that two targets never share a file.
     """
     directory, base = os.path.split(os.fsencode(path))
     try:
@@ -206,25 +206,25 @@ def _temporary(path: str, mark: str) -> str:
     if len(base) > room:
         tail = b"~" + _digits(base).encode() + tail
         cut = max(0, room - DIGITS - 1)
-        while cut and base[cut] & 0xC0 == 0x80:  # not within a character: some file systems want whole ones
+        while cut and base[cut] & 0xC0 == 0x80:  # not within a character: some file systems refuse that
             cut -= 1
         base = base[:cut]
     return os.fsdecode(os.path.join(directory, b"." + base + tail))
 
 
 def _create(path: str) -> BinaryIO:
-    """Create a file; never follows or reuses what is there."""
+    """Create a file; never follow a link or reuse an existing file."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, PRIVATE), "wb")
 
 
 def _target_mode(path: str) -> int | None:
-    """The permissions of the file that will be replaced; ``None`` when there is none of this user.
+    """Return the permissions of the file to replace; ``None`` when this user has no such file.
 
-    Without set-user-ID, set-group-ID and sticky: they were given to what is replaced, not to an object. A
-    link is replaced itself, and lends nothing of what it leads to; nor does what others have put there.
+    Without set-user-ID, set-group-ID and sticky: they were given to the old content, not to an object. A link
+    is itself replaced, so its target's permissions do not count; nor do those of other users' files.
 
     Raises:
-        OSError: something that is no file has that name, or nothing can be created there.
+        OSError: something other than a file has that name, or no file can be created there.
     """
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(path))
@@ -242,9 +242,9 @@ def _target_mode(path: str) -> int | None:
 
 
 def _new_mode(temporary: str) -> int:
-    """The permissions that the user's umask gives to new files.
+    """Return the permissions that the user's umask gives to new files.
 
-    Asking for the umask would change it for a moment, for all threads: the kernel tells, or a file does.
+    ``os.umask()`` would change it for a moment, for all threads: so read it from /proc, or create a file.
     """
     try:
         with open("/proc/self/status", "rb") as status:
@@ -263,7 +263,7 @@ def _new_mode(temporary: str) -> int:
 
 
 def _finish(file: BinaryIO, temporary: str, path: str, mode: int | None) -> None:
-    """On disk first, then under its name, then the name on disk."""
+    """Flush the file to disk, rename it, then flush the directory."""
     file.flush()
     if hasattr(os, "fchmod"):
         os.fchmod(file.fileno(), _new_mode(temporary) if mode is None else mode)

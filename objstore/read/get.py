@@ -1,4 +1,4 @@
-"""Reading objects: whole into ``bytes``, a range, block by block; links followed."""
+"""Read objects: whole into ``bytes``, a range, or block by block; links are followed."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ T = TypeVar("T")
 
 
 DEFAULT_MAX_SIZE = 1 << 30
-"""Largest object ``get`` takes into memory unless told otherwise: 1 GiB."""
+"""Bytes of the largest object that ``get`` reads into memory by default: 1 GiB."""
 
 SMALL = DEFAULT_CHUNK_SIZE
-"""Up to this size the only chunk of an object is asked for by itself, not as a batch."""
+"""Bytes up to which the only chunk of an object is requested by itself, not as a batch."""
 
 FEW_CHUNKS = 64
-"""So many small chunks are copied without a look whether as many are stored."""
+"""Small chunks that are copied without checking whether as many are stored."""
 
 Payload = bytes | bytearray | memoryview
 
 
 def reading_window(window: int | None) -> int:
-    """The window a caller asked for, or the default.
+    """Return the window a caller asked for, or the default.
 
     Raises:
-        ValueError: no positive number.
+        ValueError: the window is not a positive number.
     """
     if window is None:
         return DEFAULT_WINDOW
@@ -62,7 +62,7 @@ def reading_window(window: int | None) -> int:
 
 
 def same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
-    """Whether two metas tell of one put. The nuid alone does not say so: see :func:`again`."""
+    """Whether two metas describe the same put. The nuid alone does not show it: see :func:`again`."""
     told, more = ((info.nuid, info.size, info.chunks, info.digest, info.links) for info in (one, other))
     return told == more
 
@@ -70,26 +70,26 @@ def same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
 async def again(
     bucket: Bucket, info: ObjectInfo, exc: Missing | IntegrityError, *, retry: bool = False
 ) -> ObjectInfo:
-    """After missing or wrong chunks: what the leader says the object is now.
+    """After missing or wrong chunks, return the current object, as the leader reports it.
 
-    Counts that are wrong may be right a moment later: a chunk that came twice is removed by its writer when
-    that learns of it, and a leader that was cut off goes on answering until it notices.
+    Wrong counts may be correct a moment later: a writer removes a duplicate chunk when it learns of it, and a
+    leader that was cut off continues to respond until it notices.
 
     Args:
-        retry: the caller reads once more what it is given, also when it is the same object.
+        retry: the caller reads the returned object again, even if it is the same.
 
     Raises:
-        StaleConnectionError: the same object is there, and in order; the caller would have to read it again.
-        IntegrityError: the same object is still there, so it is damaged.
+        StaleConnectionError: the same object is intact; the caller would have to read it again.
+        IntegrityError: the object has not changed, so it is damaged.
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
-        NatsError: it could not be found out.
+        NatsError: this could not be determined.
     """
     odd = isinstance(exc, Missing) and bucket.replicated
     for wait in LOOKS:
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)
         if not same_bytes(fresh, info):
-            return fresh  # an upload that is sent again may have other bytes under the same nuid
+            return fresh  # an upload sent again may have stored other bytes under the same nuid
         if isinstance(exc, DigestMismatchError):
             break
         if await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
@@ -104,7 +104,7 @@ async def again(
     if not isinstance(exc, Missing):
         raise exc
     if bucket.max_age is not None or expired(info):
-        # Chunks are older than the meta, by as long as the upload took, and expire before it.
+        # The chunks are older than the meta by the duration of the upload, and expire before it.
         raise ObjectNotFoundError(
             f"object {info.name!r} in bucket {info.bucket!r} has expired",
             bucket=info.bucket,
@@ -120,11 +120,11 @@ async def again(
 async def _read_twice(
     bucket: Bucket, name: str, follow: FollowLinks, read: Callable[[Bucket, ObjectInfo], Awaitable[T]]
 ) -> T:
-    """``read`` what the name stands for; replaced meanwhile, once more what it stands for then.
+    """Call ``read`` with the object of a name; if it is replaced meanwhile, call it again with the new one.
 
     Raises:
-        ObjectChangedError: it was replaced again.
-        IntegrityError, NatsError: as :func:`again`.
+        ObjectChangedError: the object was replaced again.
+        IntegrityError, NatsError: as for :func:`again`.
     """
     asked = bucket
     bucket, info = await resolve(asked, name, follow)
@@ -150,7 +150,7 @@ async def get_bytes(
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
 ) -> tuple[ObjectInfo, bytes]:
-    """Read a whole object; replaced while being read, it is read once more."""
+    """Read a whole object; if it is replaced meanwhile, read it again."""
 
     async def read(bucket: Bucket, info: ObjectInfo) -> tuple[ObjectInfo, bytes]:
         if info.size > max_size:
@@ -182,14 +182,14 @@ async def get_bytes(
 
 
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
-    """The bytes of an object of one chunk by one plain direct get, proven by their digest.
+    """Read an object of one chunk by one plain direct get, proven by its digest.
 
-    ``None`` for whatever else comes, an error or the wrong bytes: :class:`ChunkFeed` sees what it means.
+    Return ``None`` after an error or wrong bytes: :class:`ChunkFeed` then handles the case.
     """
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         expected = parse_digest(info.digest)
-        if bucket.allowed(DIRECT):  # of the answer only the bytes count: no need to read its headers
+        if bucket.allowed(DIRECT):  # only the payload counts: no need to parse the headers
             data = (
                 await bucket.client.request_frame(
                     bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
@@ -209,7 +209,7 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
 
 
 async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: FollowLinks = "all") -> bytes:
-    """Bytes ``start`` to ``end`` of an object; replaced meanwhile, the new one is read."""
+    """Return bytes ``start`` to ``end`` of an object; if it is replaced meanwhile, of the new one."""
     if (
         not (isinstance(start, int) and isinstance(end, int))
         or isinstance(start, bool)
@@ -234,13 +234,13 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
 
 
 async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | None:
-    """The chunk size for a copy of an object; ``None`` = the default.
+    """Return the chunk size for a copy of an object; ``None`` = the default.
 
-    Never below what its chunks have on average: a meta that claims less would make millions of them. Nor are
-    many small ones made unless as many are stored.
+    It is never below the average size of the chunks: else a forged meta could cause millions of chunks. Many
+    small chunks are allowed only if as many are stored.
 
     Raises:
-        ObjectChangedError, IntegrityError, LookupError, NatsError: as :func:`blocks`; not as many are stored.
+        ObjectChangedError, IntegrityError, LookupError, NatsError: as for :func:`blocks`; fewer are stored.
     """
     if info.options is None:
         return None
@@ -248,7 +248,7 @@ async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | N
     size = min(max(info.options.max_chunk_size, average), limit)
     if info.chunks > FEW_CHUNKS and size < DEFAULT_CHUNK_SIZE:
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
-        if not info.chunks <= stored <= info.chunks + 1:  # some writers end objects with an empty one
+        if not info.chunks <= stored <= info.chunks + 1:  # some writers end objects with an empty chunk
             exc: Missing | IntegrityError = Missing()
             if stored > info.chunks:
                 exc = damaged(info, f"{stored} chunks are stored, {info.chunks} recorded")
@@ -259,9 +259,9 @@ async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | N
 
 
 def no_room(info: ObjectInfo, size: int, max_size: int) -> ObjectTooLargeError:
-    """The meta may lie about the size: the error is the object's, not the program's."""
+    """Return the error for an object larger than memory: its meta may be wrong, so no MemoryError."""
     return ObjectTooLargeError(
-        f"there is no memory for {size} bytes of object {info.name!r}: use get_file() or open_reader()",
+        f"not enough memory for {size} bytes of object {info.name!r}: use get_file() or open_reader()",
         bucket=info.bucket,
         name=info.name,
         size=info.size,
@@ -270,7 +270,7 @@ def no_room(info: ObjectInfo, size: int, max_size: int) -> ObjectTooLargeError:
 
 
 def changed(info: ObjectInfo) -> ObjectChangedError:
-    """The error for an object that was replaced while it was being read."""
+    """Return the error for an object that was replaced while it was being read."""
     return ObjectChangedError(
         f"object {info.name!r} in bucket {info.bucket!r} was replaced while it was being read",
         bucket=info.bucket,
@@ -281,13 +281,13 @@ def changed(info: ObjectInfo) -> ObjectChangedError:
 async def blocks(
     bucket: Bucket, info: ObjectInfo, *, verify: bool = True, window: int = DEFAULT_WINDOW
 ) -> AsyncGenerator[list[Payload], None]:
-    """Read an object block by block, each a list of buffers that are valid until the next one is asked for.
+    """Read an object block by block: lists of buffers that are valid until the next block is requested.
 
-    The end of the iteration means that everything was verified; until then, what came may be wrong.
+    The end of the iteration means that everything was verified; before it, the blocks may be wrong.
 
     Raises:
-        ObjectChangedError: replaced while being read; what came must be thrown away.
-        IntegrityError, NatsError: likewise.
+        ObjectChangedError: the object was replaced meanwhile; discard the blocks.
+        IntegrityError, NatsError: the read failed; discard the blocks.
     """
     sink = BlockSink(info, Assembly(info, verify=verify), window=window)
     feed = ChunkFeed(bucket, info, sink, window=window)
@@ -300,7 +300,7 @@ async def blocks(
 async def drain(
     bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[object, None, None]
 ) -> AsyncGenerator[list[Payload], None]:
-    """The blocks of a sink while its feed runs."""
+    """Yield the blocks of a sink while its feed runs."""
     task = bucket.connection.spawn(sink.fill(reading), "objstore-feed")
     try:
         while (block := await sink.next_block()) is not None:
@@ -320,7 +320,7 @@ async def nothing() -> None:
 
 
 async def buffers(bucket: Bucket, info: ObjectInfo) -> AsyncGenerator[Payload]:
-    """:func:`blocks`, buffer by buffer."""
+    """Read an object buffer by buffer; see :func:`blocks`."""
     async with aclosing(blocks(bucket, info)) as source:
         async for block in source:
             for buffer in block:
@@ -336,7 +336,7 @@ async def copy_blocks(
     progress: Progress | None,
     window: int = DEFAULT_WINDOW,
 ) -> None:
-    """Read an object and pass each block to ``write``, which runs in a thread; raises as :func:`blocks`."""
+    """Read an object and pass each block to ``write`` in a thread; raises the errors of :func:`blocks`."""
     done = 0
     async with aclosing(blocks(bucket, info, verify=verify, window=window)) as source:
         async for block in source:
@@ -349,10 +349,10 @@ async def copy_blocks(
 async def in_thread(
     function: Callable[..., T], *args: object, give_up: Callable[[], object] | None = None
 ) -> T:
-    """Run ``function`` in a thread; a cancellation waits for it: what it uses is reused or removed next.
+    """Run ``function`` in a thread; a cancelled call waits for it, since its resources are reused next.
 
     Args:
-        give_up: called when cancelled, to make the function return early.
+        give_up: called on cancellation, to make the function return early.
     """
     future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     try:

@@ -1,4 +1,4 @@
-"""Reading an object as a stream: iterate, read, readinto, seek."""
+"""Read an object as a stream: iterate, read, readinto, seek."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 Payload = bytes | bytearray | memoryview
 
 LITTLE = 64 * 1024
-"""Bytes up to which a copy costs less than memory that is only taken when it is written to."""
+"""Bytes up to which a copy costs less than memory that is allocated lazily."""
 
 
 class PartJudge:
-    """Counts the chunks of a part and checks the length of each; the digest is of the whole object only."""
+    """Counts the chunks of a part and checks their lengths; the digest covers only the whole object."""
 
     __slots__ = ("_index", "_last", "_layout")
 
@@ -62,14 +62,14 @@ class PartJudge:
 
 
 class ObjectReader:
-    """An open object; made by :meth:`ObjectStore.open_reader`, used with ``async with``.
+    """An open object; created by :meth:`ObjectStore.open_reader`, used with ``async with``.
 
-    Reads ahead by at most four windows (16 MiB); when the application does not read, nothing more is asked
-    for. Read from the beginning to the end, the object is verified, and the read that reaches the end raises
-    when it is not what was put: until then, what came may be wrong. After a seek to elsewhere only lengths
-    are checked. A read that is cancelled leaves the position where it was. One task at a time.
+    It reads ahead by at most four windows (16 MiB); if the application does not read, nothing more is
+    requested. An object read from beginning to end is verified, and the read that reaches the end raises if
+    the bytes are not those of the put: until then they may be wrong. After a seek only lengths are checked. A
+    cancelled read leaves the position unchanged. Only one task at a time may use a reader.
 
-    A reader that nobody refers to any more and nobody has closed ends by itself, with a ``ResourceWarning``.
+    A reader that is dropped without being closed ends by itself, with a ``ResourceWarning``.
 
     Attributes:
         info: the object (a link's target for a link).
@@ -86,9 +86,9 @@ class ObjectReader:
         self._layout = Layout(info)
         self._sink: BlockSink | None = None
         self._task: asyncio.Task[None] | None = None
-        self._buffers: list[memoryview] = []  # of the current block, the next one last
+        self._buffers: list[memoryview] = []  # of the current block, the next buffer last
         self._skip = 0
-        self._failure: Missing | IntegrityError | None = None  # what made it fail
+        self._failure: Missing | IntegrityError | None = None  # the cause of its failure
         self._closed = False
 
     # -- position ---------------------------------------------------------------------------------
@@ -100,8 +100,10 @@ class ObjectReader:
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to an offset, as :meth:`io.IOBase.seek`; costs nothing until the next read.
 
+        Beyond the end reads return ``b""``.
+
         Raises:
-            ValueError: before the beginning, or an unknown ``whence``. Beyond the end reads give ``b""``.
+            ValueError: the offset is before the beginning, or ``whence`` is unknown.
         """
         self._check_open()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}.get(whence)
@@ -118,11 +120,11 @@ class ObjectReader:
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, fewer only at the end; all that is left for -1.
+        """Read ``size`` bytes, fewer only at the end; -1 reads the rest.
 
         Raises:
-            IntegrityError, DigestMismatchError: found out at the end of the object.
-            ObjectChangedError: replaced meanwhile: start again.
+            IntegrityError, DigestMismatchError: the object is damaged, detected at its end.
+            ObjectChangedError: the object was replaced meanwhile: start again.
             NatsError: the read could not be resumed.
         """
         self._check_open()
@@ -133,20 +135,20 @@ class ObjectReader:
             done = await self.readinto(data)
             return bytes(data[:done]) if done < size else bytes(data)
         try:
-            room = Room(size)  # costs nothing before it is written to: the meta may lie about the size
+            room = Room(size)  # takes no memory until it is written to: the meta's size may be wrong
         except (MemoryError, OverflowError) as exc:
             raise no_room(self.info, size, 0) from exc
         try:
             done = await self.readinto(room.view)
             return room.getvalue() if done == size else bytes(room.view[:done])
         finally:
-            room.release()  # an error that is kept keeps no memory
+            room.release()  # an error that someone keeps then keeps no memory
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill a buffer, less only at the end; returns how many bytes. The cheapest way to read.
+        """Fill a buffer, less only at the end; return the number of bytes. This is the cheapest way to read.
 
         Raises:
-            IntegrityError, ObjectChangedError, NatsError: as :meth:`read`.
+            IntegrityError, ObjectChangedError, NatsError: as for :meth:`read`.
         """
         self._check_open()
         view = _writable(buffer)
@@ -159,7 +161,7 @@ class ObjectReader:
                     view[done : done + len(piece)] = piece
                     done += len(piece)
         except asyncio.CancelledError:
-            # The next call gets what this one had taken: nothing is skipped, and the whole is still judged.
+            # The next call gets these bytes again: none is skipped, and the whole is still verified.
             if done:
                 self._give_back(memoryview(bytes(view[:done])))
             raise
@@ -171,7 +173,7 @@ class ObjectReader:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece, of about a chunk."""
+        """Return the next piece, of about a chunk."""
         self._check_open()
         piece = await self._next(self.info.size)
         if not piece:
@@ -179,7 +181,7 @@ class ObjectReader:
         return bytes(piece)
 
     async def _next(self, limit: int) -> memoryview:
-        """At most ``limit`` bytes at the position; empty at the end, verified by then."""
+        """Return at most ``limit`` bytes at the position; empty at the end, after verification."""
         if self._failure is not None:
             await self._fail(self._failure)
         try:
@@ -187,7 +189,7 @@ class ObjectReader:
                 if self._sink is None:
                     if self._position >= max(1, self.info.size):
                         return memoryview(b"")
-                    await self._start()  # an empty object, too: its meta is judged
+                    await self._start()  # for an empty object, too: its meta is checked
                 assert self._sink is not None
                 try:
                     block = await self._sink.next_block()
@@ -215,14 +217,14 @@ class ObjectReader:
                 self._give_back(piece)
                 raise
             except BaseException:
-                self._position -= len(piece)  # it was not handed out: who reads on is told again
+                self._position -= len(piece)  # it was not returned: the next read raises again
                 raise
         return piece
 
     async def _fail(self, exc: Missing | IntegrityError) -> NoReturn:
-        """Raise what the leader says of it; once more with each read that follows, until :meth:`seek`.
+        """Ask the leader for the reason, and raise it; every later read does so again, until :meth:`seek`.
 
-        It may not have been found out: cancelled, or the leader could not be asked.
+        An earlier call may have failed to determine it: it was cancelled, or the leader did not respond.
         """
         self._failure = exc
         await self._stop()
@@ -233,7 +235,7 @@ class ObjectReader:
         self._position -= len(piece)
 
     async def _verify_end(self) -> None:
-        """The last byte is not handed out before the whole is judged."""
+        """Verify the whole object before the last byte is returned."""
         sink = self._sink
         if sink is not None and not self._buffers:
             try:
@@ -243,7 +245,7 @@ class ObjectReader:
                 await self._fail(exc)
 
     def _drop(self, count: int) -> None:
-        """Leave out the bytes of the first chunk that lie before the position."""
+        """Skip the bytes of the first chunk that lie before the position."""
         self._skip = 0
         while count and self._buffers:
             first = self._buffers.pop()
@@ -268,7 +270,7 @@ class ObjectReader:
         self._run(PartJudge(self._layout, part), part)
 
     async def _other_way(self, exc: BaseException) -> None:
-        """The guess where the part lies, or the assumption how it is cut, was wrong: nothing was read yet."""
+        """Restart after a wrong guess of the part's sequence or chunk lengths; nothing was read yet."""
         await self._stop()
         if isinstance(exc, Irregular):
             if self._layout.known:
@@ -286,7 +288,7 @@ class ObjectReader:
         self._task = self._bucket.connection.spawn(sink.fill(reading), "objstore-reader")
 
     def _release(self) -> None:
-        """Give the views back by hand: a collector that finds them in a cycle does it in any order."""
+        """Release the views explicitly: a garbage collection would release them in any order."""
         buffers, self._buffers = self._buffers, []
         for view in buffers:
             view.release()
@@ -309,7 +311,7 @@ class ObjectReader:
             raise ConnectionClosedError("the reader is closed")
 
     async def aclose(self) -> None:
-        """Stop reading; nothing is left on the server. Idempotent."""
+        """Stop reading; leave nothing on the server. Idempotent."""
         check_loop(self._bucket.connection.home)
         self._closed = True
         await self._stop()
@@ -323,7 +325,7 @@ class ObjectReader:
         await self.aclose()
 
     def __del__(self) -> None:
-        # The reading task knows the sink and not this object.
+        # The reading task refers to the sink and not to this object.
         task = getattr(self, "_task", None)
         if task is not None:
             self._sink = self._task = None
@@ -335,10 +337,10 @@ class ObjectReader:
 
 
 def _writable(buffer: bytearray | memoryview) -> memoryview:
-    """The buffer's bytes, refused before anything is read into them that does not fit.
+    """Return a flat view of the buffer's bytes; refuse an unusable buffer before reading.
 
     Raises:
-        TypeError: read-only, or in pieces that lie apart.
+        TypeError: the buffer is read-only or not contiguous.
     """
     view = memoryview(buffer)
     if view.readonly:
@@ -346,12 +348,12 @@ def _writable(buffer: bytearray | memoryview) -> memoryview:
     if not view.nbytes:
         return memoryview(bytearray())  # a view with a 0 in its shape cannot be cast
     if not view.c_contiguous:
-        raise TypeError("readinto() needs a buffer in one piece")
+        raise TypeError("readinto() needs a contiguous buffer")
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 class OpenReader:
-    """What :meth:`ObjectStore.open_reader` returns: use it with ``async with``, or await it and close it."""
+    """The result of :meth:`ObjectStore.open_reader`: use it with ``async with``, or await and close it."""
 
     __slots__ = ("_bucket", "_follow", "_hold", "_name", "_reader", "_verify", "_window")
 
@@ -378,7 +380,7 @@ class OpenReader:
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self._open()
-        self._hold = self._bucket.connection.hold()  # Client.drain() lets it be read to its end
+        self._hold = self._bucket.connection.hold()  # Client.drain() lets the read finish
         return self._reader
 
     async def __aexit__(

@@ -1,16 +1,16 @@
-"""Who has the chunks of an upload by now, and what of them is nobody's.
+"""Find which object has the chunks of an upload, and which chunks belong to none.
 
-They are nobody's until one of the upload's senders commits them, by a meta at the upload's own name. From
-then on they are an object's for good: whatever that is called later, whatever is stored at the old name,
-however often its meta is written again. The other senders know nothing of that. So each of them keeps to
-this:
+The chunks belong to no object until one of the upload's senders commits them, by a meta at the upload's own
+name. From then on they belong to that object for good, even if it is renamed, if another object is stored at
+the old name, or if its meta is written again. The other senders do not learn of it. So each sender follows
+these rules:
 
-* Nothing is committed unless no live meta, of whatever name, names the chunks. That is known as of one
-  revision of the upload's name, and holds for as long as that one stands: a commit leaves a newer one. What
-  was written at the name since may have come after a commit, and stands for none: then the metas are read.
-* Of what was deleted nothing is stored again: who reads it takes a nuid for one put's bytes.
-* What is behind an object is behind its last *chunk*. The revision of its meta proves it only of what is
-  newer still: every change of the object has a newer one.
+* Commit nothing unless no live meta, of any name, refers to the chunks. This is known as of one revision of
+  the upload's name, and holds while that revision is the newest, since a commit leaves a newer one. A newer
+  revision may have replaced a commit, so it proves nothing: then read the metas.
+* Do not store again under the nuid of a deleted object: readers assume that a nuid has the bytes of one put.
+* Surplus chunks are those behind an object's last *chunk*. The revision of its meta proves this only for
+  still newer chunks, since every change of the object has a newer revision.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
 MARKED = 60.0
-"""Seconds for which the delete marker of a rename stays for certain, and longer than a commit takes; see
-``purge_deleted``. After them an empty name may have borne one."""
+"""Seconds for which the delete marker of a rename stays for certain, longer than a commit takes; see
+``purge_deleted``. Later, an empty name may have had one."""
 
 DELETES = 64
-"""Chunks that are removed at once: on a far server one after the other takes too long."""
+"""Chunks that are removed at once: on a distant server one by one takes too long."""
 
 READINGS = 10
-"""How often the metas are read while what names the chunks is renamed."""
+"""Times that the metas are read while the object with the chunks is renamed."""
 
 
 class Holders:
-    """What is known of one nuid's holders, the live metas that name it.
+    """The known holders of one nuid: the live metas that refer to it.
 
     Args:
-        bucket: where.
-        name: the upload's.
-        nuid: the chunks'.
+        bucket: the bucket of the upload.
+        name: the upload's name.
+        nuid: the nuid of the chunks.
 
     Attributes:
-        forgets: seconds for which the server remembers the numbers of chunks; told by :meth:`begin`.
-        buried: whether the name's delete marker says that they were an object's, and they are gone; likewise.
-            Who reads that may go on with whatever has them next.
+        forgets: seconds for which the server remembers the numbers of chunks; set by :meth:`begin`.
+        buried: whether the name's delete marker records that the chunks belonged to an object and are gone;
+            set by :meth:`begin`. A reader of that object might continue with later chunks of the same nuid.
     """
 
     def __init__(self, bucket: Bucket, name: str, nuid: str) -> None:
@@ -69,12 +69,12 @@ class Holders:
         self.forgets = 120.0
         self.buried = False
         self._name = name
-        self._revision = -1  # of the name, when nobody had committed them; -1 = never looked at
-        self._seen = 0  # the sequence up to which no meta named them then
-        self._at = (0.0, 0.0)
+        self._revision = -1  # of the name, when the chunks were not committed; -1 = never checked
+        self._seen = 0  # the sequence up to which no meta referred to them then
+        self._at = (0.0, 0.0)  # the time of that check
 
     async def begin(self) -> ObjectInfo | None:
-        """The first look; of chunks that are not there, without reading a meta."""
+        """Check for the first time; if no chunks are stored, without reading all metas."""
         bucket, now = self.bucket, clocks()
         lookup = bucket.start_locating(self._name)
         try:
@@ -92,28 +92,28 @@ class Holders:
         return None
 
     def free_at(self, revision: int) -> bool:
-        """Whether nobody can have committed them, if that is the name's revision now; 0 = there is none."""
+        """Whether the chunks cannot have been committed, given the name's current revision (0 = none)."""
         return revision == self._revision and (revision > 0 or passed(self._at) <= MARKED)
 
     def looked_within(self, seconds: float) -> bool:
-        """Whether the last look that found nobody is not older."""
+        """Whether the last check that found no holder is at most so many seconds old."""
         return self._revision >= 0 and passed(self._at) <= seconds
 
     async def look(self) -> ObjectInfo | None:
-        """The object that has the chunks now, under whatever name, as the leader tells; ``None``: nobody has.
+        """Return the object that has the chunks now, under any name, from the leader; ``None``: none has.
 
-        In the middle of a rename both names stand for it, and the new one is told.
+        During a rename both names have them, and the new one is returned.
         """
         found = await self.all()
         own = next((info for info in found if info.name == self._name), None)
         other = next((info for info in found if info.name != self._name), None)
-        # Else the other one is forged.
+        # Else the other meta is forged.
         renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
         return other if renamed else own
 
     async def all(self) -> list[ObjectInfo]:
-        """Whatever live metas name them; one that stands at the upload's own name, and is not being renamed,
-        stands for all."""
+        """Return all live metas that refer to the chunks; or only the one at the upload's own name, if it is
+        not being renamed."""
         now = clocks()
         message = (await self.bucket.locate(self._name))[1]
         own = None if message is None else self._holder(message)
@@ -143,14 +143,14 @@ class Holders:
         return info.deleted and (info.nuid == self.nuid or was_moved(info, self.nuid))
 
     async def _read(self) -> list[ObjectInfo]:
-        """Look at every meta that was stored since none named them."""
+        """Read every meta stored since none referred to the chunks."""
         bucket = self.bucket
         for _ in range(READINGS):
             references = References()
             references.cursor = self._seen
             try:
                 await references.read_on(bucket)
-            except PermissionsViolationError:  # what this user may not ask the leader
+            except PermissionsViolationError:  # this user may not ask the leader
                 metas = await newest_metas(bucket, lambda invalid: None)
                 return [info for info in metas if info.nuid == self.nuid and not info.deleted]
             subjects = references.naming(self.nuid)
@@ -161,21 +161,21 @@ class Holders:
             holders = [info for each in found if each is not None and (info := self._holder(each))]
             if holders:
                 return holders
-            # Deleted just now, or renamed, behind what was read.
+            # It was deleted or renamed just now, after the read.
         raise ObjectChangedError(
-            f"what has the chunks of the upload of {self._name!r} in bucket {bucket.name!r} goes on changing",
+            f"what has the chunks of the upload of {self._name!r} in bucket {bucket.name!r} keeps changing",
             bucket=bucket.name,
             name=self._name,
         )
 
 
 def clocks() -> tuple[float, float]:
-    """The time by both clocks: one stands still while the machine is suspended, the other one may be set."""
+    """Return the time by two clocks: one stops while the machine is suspended, the other may be set."""
     return asyncio.get_running_loop().time(), time.time()
 
 
 def passed(since: tuple[float, float]) -> float:
-    """Seconds since then, by the clock by which it is more."""
+    """Return the seconds since then, by the clock that gives more."""
     return max(abs(now - then) for now, then in zip(clocks(), since, strict=True))
 
 
@@ -184,14 +184,14 @@ def _revision(message: StoredMessage | None) -> int:
 
 
 async def withdraw(holders: Holders, mine: Collection[int]) -> None:
-    """Remove what one sender has stored behind an object that another one has made of the upload.
+    """Remove the chunks that one sender has stored behind the object that another sender has committed.
 
-    Nothing when there is none: then the chunks wait for who goes on. It takes what it needs as long as it
-    makes progress, within the budget for retries. Failures are logged.
+    If there is no such object, nothing is removed: a later sender resumes the chunks. The call may take as
+    long as it makes progress within the retry budget. Failures are logged.
 
     Args:
-        holders: of the chunks.
-        mine: sequences at which this sender has stored some.
+        holders: the holders of the chunks.
+        mine: sequences of this sender's chunks.
     """
     bucket = holders.bucket
     budget = Budget(bucket.retry_budget)
@@ -215,7 +215,7 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
 
 
 async def _behind(holders: Holders, info: ObjectInfo, mine: frozenset[int], budget: Budget) -> list[int]:
-    """Which of ``mine`` lie behind the last chunk of an object, if those before that are what it says."""
+    """Return which of ``mine`` lie behind an object's last chunk, if the chunks before match its meta."""
     hasher, chunks, behind = new_hasher(), 0, []
     messages = holders.bucket.messages(chunk_subject(holders.bucket.name, holders.nuid))
     async with aclosing(messages):
@@ -237,7 +237,7 @@ async def _remove(holders: Holders, behind: list[int], budget: Budget) -> None:
         await delete_own(holders.bucket, seq, lambda stored: stored.subject == subject)
 
     for at in range(0, len(behind), DELETES):
-        # All of them end, also when one fails: none goes on unseen.
+        # All of them end before an error is raised: none continues unnoticed.
         ends = await asyncio.gather(*map(remove, behind[at : at + DELETES]), return_exceptions=True)
         for end in ends:
             if end is not None:

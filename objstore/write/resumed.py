@@ -1,4 +1,4 @@
-"""A put that goes on with the chunks of an earlier one, of this process or another."""
+"""A put that continues with the chunks of an earlier one, of this process or another."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from .source import Source
 
 LOOK_EACH = 256
-"""Chunks after which a sender looks whether another one has committed the upload: a request for 32 MiB."""
+"""Chunks after which a sender checks whether another has committed the upload: one request per 32 MiB."""
 
 PAUSE = 30.0
-"""Seconds without a chunk, or without a look, after which a sender looks whether another one has gone on with
-the upload; at most a quarter of the time for which the server remembers numbers."""
+"""Seconds without a chunk, or without a check, after which a sender checks whether another has continued the
+upload; at most a quarter of the time for which the server remembers numbers."""
 
 
 async def same_content(source: Source, info: ObjectInfo) -> bool:
-    """Whether the source has the bytes that a meta tells of; reads it to its end."""
+    """Whether the source has the bytes that a meta describes; reads it to the end."""
     hasher, size, pieces = new_hasher(), 0, source.pieces()
     try:
         async for piece in pieces:
@@ -62,13 +62,13 @@ async def same_content(source: Source, info: ObjectInfo) -> bool:
 
 
 async def age(bucket: Bucket, since: datetime) -> timedelta:
-    """How long ago that was, by the server's clock."""
+    """Return the age of a time, by the server's clock."""
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
     return server_time(stream) - since
 
 
 class _Superseded(Exception):
-    """An earlier commit of the chunks may have been replaced already; or they are wrong, for a ``reason``."""
+    """An earlier commit of the chunks may already have been replaced; or they are wrong, for a ``reason``."""
 
     def __init__(self, reason: NatsError | None = None) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Superseded(Exception):
 
 
 class _Overtaken(Exception):
-    """Another sender has committed the upload while this one sent: ``info`` stands, maybe renamed."""
+    """Another sender has committed the upload meanwhile: as ``info``, which may be renamed."""
 
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__()
@@ -84,39 +84,39 @@ class _Overtaken(Exception):
 
 
 class ResumedPut(Put):
-    """A put on a nuid that may have chunks already, and that keeps them when it fails.
+    """A put on a nuid that may already have chunks, and that keeps them when it fails.
 
-    An earlier one may have been committed, and replaced since: whoever replaced it is about to remove the
-    chunks, and a meta that names them again would destroy what stands. Or its commit may still be on its way,
-    and would name what is changed now. So
+    An earlier put may have been committed, and replaced since: its successor is about to remove the chunks,
+    and a new meta that refers to them would destroy the current object. Or the earlier commit may still be on
+    its way, and would refer to chunks that are changed now. So
 
-    * when it stands, nothing is committed again;
-    * not one of the chunks that are there is replaced or removed;
-    * when all of them are there, they are committed only in place of a meta that is older than the last one:
-      then no earlier commit has landed, and no other one does, as the revision is no longer what it expects;
-    * when some were lacking, no commit was sent; or they were all removed, after one: a removal that comes
-      late removes only what is older than the meta that it is about.
+    * if the earlier commit is current, nothing is committed again;
+    * no stored chunk is replaced or removed;
+    * if all chunks are stored, they are committed only in place of a meta that is older than the last chunk:
+      then no earlier commit has been stored, and none can be, since the revision has changed;
+    * if chunks were missing, no commit was sent; or all chunks were removed after one: a late removal removes
+      only chunks that are older than its meta.
 
-    Else the object is stored anew, on another nuid.
+    Otherwise the object is stored again, on another nuid.
 
-    Another process may be sending with the same token, or may have slept and go on at any moment. Therefore
+    Another process may be sending with the same token, or may have slept and continue at any moment. So
 
-    * who begins to add chunks, or has paused, sends the next one alone, and only if nobody has added one; if
-      somebody has, that is compared, too. Their numbers keep the others from being stored twice;
-    * who hears that a number was known compares before it sends, from there on; and what was stored is read
-      then, not only counted;
-    * every sender looks now and then whether another one has committed, by number of chunks and by time, and
-      always before its own commit (``holders.py``);
-    * what is newer than the last chunk is not replaced: another one may have committed these before it;
-    * who has committed removes what came after its last chunk, and who ends otherwise, in whatever way,
-      removes what it has stored behind another one's object.
+    * a sender that starts to add chunks, or has paused, sends the next chunk alone, and only if no other
+      sender has added one; else it compares that one, too. The numbers of later chunks prevent duplicates;
+    * a sender whose number was already known compares before it sends, from then on; and at the end the
+      stored chunks are read, not only counted;
+    * every sender regularly checks whether another has committed, by number of chunks and by time, and always
+      before its own commit (``holders.py``);
+    * a meta that is newer than the last chunk is not replaced: another sender may have committed before it;
+    * a sender that has committed removes chunks after its last one. A sender that ends in any other way
+      removes the chunks it has stored behind another sender's object.
     """
 
     counts_afterwards = True
     idle_limit = inf
 
     def _fence_header(self) -> bytes:
-        """With an id, as all of an upload's messages: what has none counts as a put's."""
+        """Return a header with an id, as all messages of an upload have: others count as a put's."""
         return b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token_hex(8).encode()
 
     header_room = NUMBER_ROOM
@@ -140,23 +140,23 @@ class ResumedPut(Put):
         self._fixed = None if holders is None else holders.nuid
         self._restartable = self._source.restartable
         if holders is not None:
-            self._source.restartable = False  # the token would not know the other nuid: only where it must be
+            self._source.restartable = False  # avoid another nuid: the token does not know it
         self._stored: AsyncGenerator[StoredMessage, None] | None = None
-        self._last_time: datetime | None = None  # when the last chunk that was compared was stored
-        self._looked = False  # whether others' chunks were looked for after some of ours
-        self._mine: deque[int] = deque(maxlen=2 * MAX_MESSAGES)  # sequences of windows that are closed
+        self._last_time: datetime | None = None  # when the last compared chunk was stored
+        self._looked = False  # whether others' chunks were checked for after some of ours
+        self._mine: deque[int] = deque(maxlen=2 * MAX_MESSAGES)  # sequences of closed windows
         self._sent = (0.0, 0.0)
         self._beside = False  # another sender was seen to store the same chunks
-        self._unread = False  # of those whose number was known only that is certain
+        self._unread = False  # chunks whose number was known have not been compared yet
 
     async def run(self) -> ObjectInfo:
-        """As :meth:`Put.run`."""
+        """Store the object; see :meth:`Put.run`."""
         try:
             return await super().run()
         except _Overtaken as exc:
-            await self._abandon(exc)  # what was stored behind the other one's commit is no part of its object
+            await self._abandon(exc)  # our chunks behind the other sender's commit are not part of its object
             info = exc.info
-            # Part of the source is not the source, though what was committed may end where it does.
+            # The committed object may end where our read of the source has ended: that proves nothing.
             same = (
                 self._all_hashed
                 and info.size == self._size
@@ -174,7 +174,7 @@ class ResumedPut(Put):
                 raise exc.reason or self._unknown() from None
             reason = exc.reason or "those that are there may have been committed before"
         except BaseException as exc:
-            # Also when its own commit is in doubt, or done: what stands tells what is behind it.
+            # Also when our own commit is in doubt, or done: the current meta shows which chunks are surplus.
             self._hurry = isinstance(exc, asyncio.CancelledError)
             await self._bucket.shielded(self._take_back())
             raise
@@ -205,14 +205,14 @@ class ResumedPut(Put):
             self._subject = chunk_subject(self._bucket.name, self._nuid)
 
     def _expects_new(self) -> bool:
-        return False  # what stands has to be read
+        return False  # the current meta must be read
 
     def _check_condition(self, previous: tuple[int, ObjectInfo | None]) -> None:
         if not self._ours(previous[1]):
             super()._check_condition(previous)
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
-        if self._looked:  # what was read before the chunks is of another time
+        if self._looked:  # the meta that was read before the chunks may be outdated
             previous = await self._previous(self._start_reading())
             self._check_condition(previous)
         revision, old = previous
@@ -229,11 +229,11 @@ class ResumedPut(Put):
         await self._check_free(revision)
         info = await super()._commit(previous)
         if self._fixed is not None and info.digest != hex_digest(self._hasher.digest()):
-            raise _Superseded  # a commit of an earlier one has landed, and the chunks are no longer its own
+            raise _Superseded  # an earlier commit was stored, whose chunks differ from the current ones
         return info
 
     def _renamed(self, info: ObjectInfo | None) -> bool:
-        """Whether another sender has committed the upload, and it has another name since."""
+        """Whether another sender has committed the upload, and it was renamed since."""
         return self._fixed is not None and info is not None and was_moved(info, self._nuid)
 
     async def _stand_back(self, conflict: Conflict) -> bool:
@@ -248,27 +248,27 @@ class ResumedPut(Put):
         return await super()._stand_back(conflict)
 
     def _check_replaces(self, revision: int) -> None:
-        """Replace only what is older than the last chunk.
+        """Replace only a meta that is older than the last chunk.
 
-        What is newer may have come after another sender's commit of these chunks: then they are a renamed
-        object's, or about to be removed.
+        A newer one may have come after another sender's commit of these chunks: then they belong to a renamed
+        object, or are about to be removed.
 
         Raises:
-            _Superseded: it is newer.
+            _Superseded: the meta is newer.
         """
         if self._fixed is not None and self._chunks and revision > self._last_chunk:
             raise _Superseded
 
     async def _check_free(self, revision: int) -> None:
-        """Commit in place of ``revision`` only what nobody has committed before that came.
+        """Commit in place of ``revision`` only if no other sender had committed the chunks before it.
 
         Raises:
-            _Superseded: somebody has, or it was not found out: the name goes on being written.
+            _Superseded: another sender had, or this is unknown, since the name keeps changing.
         """
         holders = self._holders
         if self._fixed is None or holders is None or holders.free_at(revision):
             return
-        # What has replaced a revision meanwhile makes the commit fail; what was there for a moment need not.
+        # A later revision makes the commit fail. Where none exists, one may have existed for a moment.
         if await holders.look() is not None or not (revision or holders.free_at(0)):
             raise _Superseded
 
@@ -280,7 +280,7 @@ class ResumedPut(Put):
 
     @property
     def _all_there(self) -> bool:
-        """An earlier one may have been as far as its commit: no chunk was lacking."""
+        """Whether an earlier put may have sent its commit: no chunk was missing."""
         return self._fixed is not None and self._window is None and self._chunks > 0
 
     @property
@@ -303,7 +303,7 @@ class ResumedPut(Put):
         except Unrepairable as exc:
             raise _Superseded(exc.reason) from exc
         except StoreFullError as exc:
-            if self._all_there:  # on 2.9 this is how missing chunks are explained; none was sent
+            if self._all_there:  # on 2.9 missing chunks are reported like this; none was sent
                 raise _Superseded(exc) from exc
             raise
         finally:
@@ -321,7 +321,7 @@ class ResumedPut(Put):
                 await self._look_for_others()
             else:
                 if self._chunks % LOOK_EACH == 0 or not self._has_looked():
-                    await self._check_standing()  # what is stored behind an object has to be withdrawn
+                    await self._check_standing()  # chunks stored behind an object must be withdrawn
                 await super()._send(chunk)
                 return
         refused = again = False
@@ -343,12 +343,12 @@ class ResumedPut(Put):
                     if info is not None:
                         if again:
                             raise _Overtaken(info)
-                        again = True  # it may have come after what was read
+                        again = True  # the commit may have come after the chunks were read
                         self._compare_on()
                         continue
                 await self._check_strays(message)
                 await self._check_uncommitted()
-                if refused:  # nobody has added one: those that are known were removed
+                if refused:  # no sender has added a chunk: the known ones were removed
                     raise _Superseded
             if await self._send_alone(chunk):
                 self._count(chunk)
@@ -357,17 +357,17 @@ class ResumedPut(Put):
             self._compare_on()
 
     def _note_fence(self, message: StoredMessage) -> None:
-        """An empty message is a fence whose sender never heard that it was stored: it is still there."""
+        """Note an empty message: a fence whose sender did not learn that it was stored."""
         self._fence = message.seq
         self._doubts.add(message.seq)
 
     def _paused(self) -> bool:
-        """Whether so long has passed since the last chunk that its number may be forgotten."""
+        """Whether the server may have forgotten the number of the last chunk by now."""
         before, self._sent = self._sent, clocks()
         return passed(before) > self._pause
 
     def _has_looked(self) -> bool:
-        """Whether others were looked for within that time: a slow source pauses before each chunk."""
+        """Whether there was a check within that time: a slow source pauses before each chunk."""
         return self._holders is None or self._holders.looked_within(self._pause)
 
     @property
@@ -375,7 +375,7 @@ class ResumedPut(Put):
         return PAUSE if self._holders is None else min(PAUSE, self._holders.forgets / 4)
 
     async def _send_alone(self, chunk: memoryview) -> bool:
-        """Store the next chunk; false when another sender has added one to those that are known."""
+        """Store the next chunk; false when another sender has added one to the known ones."""
         await self._check_age()
         if self._chunks >= self._guard.free:
             self._guard.admit(self._chunks, len(chunk))
@@ -399,7 +399,7 @@ class ResumedPut(Put):
         return True
 
     async def _look_for_others(self) -> None:
-        """After a pause: go on behind what is stored now.
+        """After a pause, continue behind the chunks that are stored now.
 
         Raises:
             _Overtaken: another sender has committed the upload.
@@ -410,9 +410,9 @@ class ResumedPut(Put):
         self._compare_on()
 
     async def _go_beside(self) -> None:
-        """Another sender has stored what this one was about to store: what follows may be there as well.
+        """Compare from now on: another sender has stored our chunk, and may have stored the following ones.
 
-        And the server may forget its number before this one gets there.
+        The server may forget their numbers before this sender gets there.
         """
         await self._settle()
         self._doubts.discard(0)
@@ -454,10 +454,10 @@ class ResumedPut(Put):
             window.close()
 
     async def _check_age(self) -> None:
-        """Go on only with chunks that no ``gc`` is about to remove.
+        """Continue only with chunks that no ``gc`` is about to remove.
 
         Raises:
-            _Superseded: to compare them has taken too long.
+            _Superseded: comparing them has taken too long.
         """
         bucket, last = self._bucket, self._last_time
         old = last is not None and await age(bucket, last) > numbered.GOES_ON
@@ -466,10 +466,10 @@ class ResumedPut(Put):
         self._last_time = None
 
     async def _reconcile(self, last_seq: int, unproven: list[Payload]) -> tuple[int, int]:
-        """As in a put, but nothing is deleted: what is there may be what another sender has committed.
+        """Reconcile as a put does, but delete nothing: another sender may have committed the stored chunks.
 
         Raises:
-            Unrepairable: something else is stored, or one that should be there is lacking.
+            Unrepairable: other chunks are stored, or one is missing.
             _Overtaken: another sender has committed the upload.
         """
         if self._fixed is None:
@@ -499,12 +499,12 @@ class ResumedPut(Put):
         return matched, proven
 
     async def _delete(self, seq: int) -> None:
-        self._round = f".{token_hex(4)}"  # the server would take the number of what is deleted for known
+        self._round = f".{token_hex(4)}"  # the server still knows the number of the deleted message
         await super()._delete(seq)
 
     async def _check_stored(self) -> None:
         if self._fixed is not None and (self._unread or 0 in self._doubts):
-            # A number was known: another sender has stored that chunk. Of the same bytes?
+            # A number was known: another sender has stored that chunk. Check its bytes.
             if not await self._remove(self._doubts - {0}):
                 raise self._other_chunks()
             self._doubts.clear()
@@ -512,10 +512,10 @@ class ResumedPut(Put):
         await super()._check_stored()
 
     async def _check_strays(self, message: StoredMessage | None) -> None:
-        """Whatever is stored beyond what agrees with the source is of another one.
+        """Give up the nuid if chunks are stored beyond those that match the source.
 
         Args:
-            message: the first of that, if it was read already.
+            message: the first such chunk, if it was already read.
         """
         stored, self._stored = self._stored, None
         if stored is None:
@@ -528,7 +528,7 @@ class ResumedPut(Put):
             raise _Superseded
 
     async def _check_uncommitted(self) -> None:
-        """The chunks of an object that stands, whole, are not those of another one.
+        """Check that the chunks are not those of a committed, whole object.
 
         Raises:
             BadObjectMetaError: they are.
@@ -548,7 +548,7 @@ class ResumedPut(Put):
             return
         try:
             if self._fixed is not None:
-                # What another sender had under way and has come since we counted belongs to nobody.
+                # Chunks of another sender that came after our count belong to no object.
                 after = self._bucket.messages(self._subject, after=self._last_chunk, leader=True)
                 async with aclosing(after):
                     async for message in after:
@@ -558,7 +558,7 @@ class ResumedPut(Put):
             await self._check_again()
         except IntegrityError:
             raise
-        except NatsError as exc:  # it is committed: what failed now does not mean that nothing was stored
+        except NatsError as exc:  # it is committed: this failure must not look like a failed put
             raise unknown_outcome(self._bucket, self._template.name, self._nuid) from exc
 
     async def _cleanup(self) -> None:
@@ -571,9 +571,9 @@ class ResumedPut(Put):
         await self._take_back()
 
     async def _take_back(self) -> None:
-        """Remove what this sender has stored behind what another one has committed, if that is so.
+        """Remove this sender's chunks behind another sender's commit, if there is one.
 
-        It goes on for as long as it may take, also when nobody waits for it any more: nobody else can.
+        It continues in the background for as long as necessary: no other client can do it.
         """
         if self._fixed is None or self._holders is None:
             return

@@ -1,7 +1,7 @@
-"""Uploads that may be interrupted: the token comes before the first byte, the chunks stay, the rest follows.
+"""Resumable uploads: the token exists before the first byte, stored chunks stay, the rest follows later.
 
-On resumption every stored chunk is compared with the source, which is read from its beginning: what is stored
-is never taken on trust, whatever was interrupted and whatever became of the source meanwhile.
+A resumed upload reads the source from its beginning and compares every stored chunk with it: stored chunks
+are never trusted, whatever was interrupted and however the source has changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_TOKEN = 1 << 20
 
 
 class Token(TypedDict):
-    """What a token says; a forged one may say anything, and is refused where that is used."""
+    """The content of a token; a forged token may contain anything, and is refused where it is used."""
 
     version: int
     bucket: str
@@ -55,14 +55,14 @@ class Token(TypedDict):
 
 
 class Upload:
-    """An upload that can be continued, in this process or another; made by ``begin_upload``.
+    """An upload that can be resumed, in this process or another; created by ``begin_upload``.
 
     A paused upload's chunks belong to no object yet: :meth:`ObjectStore.gc` removes them when nothing was
     added for longer than its ``older_than`` (24 hours) and for 13 hours.
 
     Attributes:
         name: the object's name.
-        token: keep it: :meth:`ObjectStore.begin_upload` takes it to continue.
+        token: keep it to resume the upload with :meth:`ObjectStore.begin_upload`.
     """
 
     def __init__(self, bucket: Bucket, document: Token) -> None:
@@ -75,34 +75,34 @@ class Upload:
 
     @operation
     async def stored(self) -> int:
-        """How many chunks are stored so far."""
+        """Return how many chunks are stored so far."""
         return await self._bucket.stored_chunks(self.nuid)
 
     @operation
     async def send(
         self, data: ObjectData, *, if_revision: int | None = None, progress: Progress | None = None
     ) -> ObjectInfo:
-        """Send the whole object, or what of it is missing; then commit it.
+        """Send the object, or its missing chunks; then commit it.
 
-        A failure or cancellation leaves what is stored, to be continued by another ``send``. When the object
-        had been committed already, that is found out and nothing is stored twice, also when it was renamed
-        since (as long as the delete marker of its old name is there, and not in a bucket with a ``ttl``).
-        Chunks to which none was added for 13 hours are removed, and stored anew under the same token. Where
-        the object has to be stored on chunks that the token does not know, as after a delete (a warning is
-        logged), a later ``send`` cannot continue those, and stores the object again.
+        After a failure or cancellation the stored chunks stay, and another ``send`` continues with them. If
+        the object was already committed, this is detected and nothing is stored twice, even if it was renamed
+        since (as long as the delete marker of its old name exists, and not in a bucket with a ``ttl``). If no
+        chunk was added for 13 hours, the chunks are removed, and all are sent again under the same token. In
+        some cases, such as after a delete, the object must be stored on new chunks that the token does not
+        name (a warning is logged): a later ``send`` cannot continue with those, and stores the object again.
 
-        One ``send`` of a token at a time. Of two at once, of the same bytes, each returns what was committed,
-        or fails; what one of them has committed stays as it is.
+        Use only one ``send`` of a token at a time. Two concurrent ones with the same bytes each return the
+        committed object, or fail; what one of them has committed stays unchanged.
 
         Args:
-            data: the whole object from its beginning, as :meth:`ObjectStore.put`.
-            if_revision: as :meth:`ObjectStore.put`.
+            data: the whole object from its beginning, as for :meth:`ObjectStore.put`.
+            if_revision: as for :meth:`ObjectStore.put`.
             progress: called with ``(bytes done, total or None)``.
 
         Raises:
-            OutcomeUnknownError: also when another ``send`` of the token has changed what is stored, and the
-                source cannot be read again to compare.
-            NatsError: as :meth:`ObjectStore.put`.
+            OutcomeUnknownError: also when another ``send`` of the token has changed the stored chunks, and
+                the source cannot be read again to compare.
+            NatsError: as for :meth:`ObjectStore.put`.
         """
         document, bucket = self._document, self._bucket
         check_callback("progress", progress)
@@ -115,7 +115,7 @@ class Upload:
                 return holder  # committed, and renamed since
             if not source.restartable:
                 raise self._held(holder, "and its source cannot be read again: begin another one")
-            holders = None  # somebody else's meta names these chunks: they are left to it
+            holders = None  # another object's meta refers to these chunks: leave them to it
         elif holder is None and (known.buried or not await self._usable(known)):
             log.warning(
                 "the upload of %r is stored on new chunks, which its token does not know: %s",
@@ -145,13 +145,14 @@ class Upload:
 
     @operation
     async def abort(self) -> None:
-        """Give the upload up for good: its chunks are removed. Does nothing once it has been committed.
+        """Give up the upload for good and remove its chunks. Does nothing once it has been committed.
 
-        Not while another process sends with the same token: what that commits in the same moment may be lost.
+        Do not call it while another process sends with the same token: a commit at the same moment may be
+        lost.
 
         Raises:
-            OutcomeUnknownError: another object names the chunks: renamed long ago, or by a forged meta. They
-                are kept.
+            OutcomeUnknownError: another object's meta refers to the chunks: a rename long ago, or a forged
+                meta. The chunks are kept.
         """
         bucket = self._bucket
         holder = await Holders(bucket, self.name, self.nuid).look()
@@ -161,10 +162,10 @@ class Upload:
             raise self._held(holder, "they are kept")
 
     async def _usable(self, holders: Holders) -> bool:
-        """Whether to go on under this nuid. Chunks that have become too old are removed first.
+        """Whether to continue with this nuid. Chunks that are too old are removed first.
 
-        That a ``gc`` is about to remove what is there, or another sender to commit it, is not to be seen: so
-        nobody goes on with what is older than GOES_ON, and removes only what is older than GONE.
+        A sender cannot see that a ``gc`` is about to remove the chunks, or another sender to commit them. So
+        no sender resumes chunks older than GOES_ON, and only those older than GONE are removed.
         """
         bucket = self._bucket
         last = await bucket.leader_message(chunk_subject(bucket.name, self.nuid))
@@ -175,7 +176,7 @@ class Upload:
             return True
         if old <= numbered.GONE:
             return False
-        log.warning("the upload of %r begins anew: what is stored is too old", self.name)
+        log.warning("the upload of %r starts over: its stored chunks are too old", self.name)
         try:
             await bucket.purge_chunks(self.nuid, before=last.seq + 1)
         except PermissionsViolationError:
@@ -183,7 +184,7 @@ class Upload:
         return True
 
     async def _renamed(self, holder: ObjectInfo) -> bool:
-        """Whether ``holder`` is this upload, renamed since, or about to be: the old name says so."""
+        """Whether ``holder`` is this upload after a rename, or during one: the old name shows it."""
         bucket = self._bucket
         try:
             own = await bucket.leader_meta(self.name)
@@ -207,7 +208,7 @@ class Upload:
 
 
 def begin(bucket: Bucket, name: str, about: About, chunk_size: int | None) -> Upload:
-    """A new upload; nothing is sent."""
+    """Create a new upload; nothing is sent."""
     template, size = prepare(bucket, name, about, None, chunk_size, None, NUMBER_ROOM)
     document: Token = {
         "version": VERSION,
@@ -223,10 +224,10 @@ def begin(bucket: Bucket, name: str, about: About, chunk_size: int | None) -> Up
 
 
 def resume(bucket: Bucket, name: str, token: str) -> Upload:
-    """The upload a token stands for.
+    """Return the upload of a token.
 
     Raises:
-        BadObjectMetaError: no token, or another bucket's or object's.
+        BadObjectMetaError: it is not a token, or one of another bucket or object.
     """
     bucket.check_writable()
     try:
@@ -236,12 +237,12 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
         if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
             raise ValueError
         resolve_chunk_size(document["chunk_size"], 0)
-        upload = Upload(bucket, document)  # written again: what was just not too deep to be read may be now
+        upload = Upload(bucket, document)  # writes it as JSON again, which may be nested too deep for that
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as exc:
         raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
     if (document.get("bucket"), document.get("name")) != (bucket.name, name):
         raise BadObjectMetaError(
-            f"the token is of {document.get('name')!r:.80} in bucket {document.get('bucket')!r:.80}",
+            f"the token belongs to {document.get('name')!r:.80} in bucket {document.get('bucket')!r:.80}",
             bucket=bucket.name,
             name=name,
         )

@@ -255,7 +255,7 @@ MUTANTS = (
     Mutant(
         "made-up-ack",
         STATES,
-        "self._end(Step.UNKNOWN, 0)  # nothing can stand",
+        "self._end(Step.UNKNOWN, 0)  # no meta can lie",
         "self._end(Step.DONE, self._acked)  # nothing can stand",
         "an acknowledgement that what stands contradicts was made up",
         TABLE + "test_landed_and_an_older_one_than_the_acknowledgement_stands",

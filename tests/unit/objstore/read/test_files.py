@@ -162,7 +162,7 @@ async def test_only_a_file_of_ours_is_continued(bucket: Bucket, info: ObjectInfo
     beginning = begun(path, info)
     beginning.write_bytes(DATA[:CHUNK])
     os.link(beginning, tmp_path / "second name")
-    with pytest.raises(PermissionError, match="no file of this user alone"):
+    with pytest.raises(PermissionError, match="not this user's alone"):
         await fetch(bucket, path, resume=True)
     (tmp_path / "second name").unlink()
     beginning.unlink()
