@@ -1,4 +1,5 @@
-"""Growing pauses between attempts."""
+"""Growing pauses between attempts: of retried calls, with the defaults here, and of reconnects, whose
+pauses are options of ``connect()``."""
 
 from __future__ import annotations
 

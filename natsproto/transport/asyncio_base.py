@@ -1,4 +1,4 @@
-"""What both transports share: writing, back-pressure, TLS upgrades, socket options."""
+"""What both transports share: writing, back-pressure, socket options."""
 
 from __future__ import annotations
 

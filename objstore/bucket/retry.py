@@ -16,7 +16,8 @@ from natsproto.jetstream.api.errors import retryable
 T = TypeVar("T")
 
 RETRY_BUDGET = DEFAULT_RETRY_BUDGET
-"""Seconds of retries without progress; a bucket has :attr:`Bucket.retry_budget`."""
+"""Seconds of retries without progress (20, see ``natsproto/aio/options.py``); of one bucket:
+:attr:`Bucket.retry_budget`."""
 
 
 FIRST_ATTEMPT = 5.0

@@ -1,4 +1,4 @@
-"""Turn an exception into one line (cause and remedy) and an exit code."""
+"""Turn an exception into one line (cause and remedy) and an exit code, see ``objstore.errors.exit_code``."""
 
 from __future__ import annotations
 

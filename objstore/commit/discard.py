@@ -59,8 +59,8 @@ async def discard(
         if await shares_chunks(bucket, info):
             return
         ours = not traceless and (subject is None or subject == bucket.meta_subject(info.name))
-        bound = ours and is_nuid_of(info.nuid, info.name)
-        left = "" if bound and RENAMING not in info.metadata else await _reason_to_leave(bucket, info, bound)
+        bound = ours and RENAMING not in info.metadata and is_nuid_of(info.nuid, info.name)
+        left = "" if bound else await _reason_to_leave(bucket, info)
         if not left:
             await bucket.purge_chunks(info.nuid, before=info.revision)
             return
@@ -76,21 +76,16 @@ async def discard(
     )
 
 
-async def _reason_to_leave(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
-    """Return why to keep chunks that may not be the object's own (``gc`` may remove them); ``""`` = purge.
-
-    Args:
-        bucket, info: as for :func:`discard`.
-        bound: the chunks were stored for this name, so no running put can still commit them.
-    """
+async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
+    """Return why to keep chunks that may not be the object's own (``gc`` may remove them); ``""`` = purge."""
     try:
         async with asyncio.timeout(scan.SCAN_TIME):
-            return await _looked_at(bucket, info, bound)
+            return await _looked_at(bucket, info)
     except TimeoutError as exc:
         return str(exc) or f"whether another object needs them was not found out within {scan.SCAN_TIME:g} s"
 
 
-async def _looked_at(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
+async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
     bucket.learn(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))
     last = await bucket.leader_message(chunk_subject(bucket.name, info.nuid))
     if last is None:
@@ -102,8 +97,8 @@ async def _looked_at(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
         return "another object names them"
     if references.full:
         return f"whether one of more than {scan.MOST_NAMES} objects needs them, only gc() finds out"
-    if bound or not is_own_nuid(info.nuid):
-        return ""  # stored for this name, or by another client
+    if not is_own_nuid(info.nuid):
+        return ""  # stored by another client
     if bucket.remembered(scan.Scan).has_moved(info.nuid):
         return ""  # their put has been committed, and we have renamed its object
     marker = references.left_by(info.nuid)
@@ -114,7 +109,7 @@ async def _looked_at(bucket: Bucket, info: ObjectInfo, bound: bool) -> str:
     if newest is None or newest.time - last.time < (
         numbered.GONE if numbered.numbered(last) else COMMIT_TIME
     ):
-        return "a put may be about to name them"
+        return "a put, or a rename, may be about to name them"
     return ""
 
 

@@ -20,7 +20,7 @@ def resolve_chunk_size(
 
     Args:
         explicit: the size the caller asked for; ``None`` means 128 KiB, clamped to ``max_payload``.
-        max_payload: the server's limit in bytes; chunks carry no headers, so they can use all of it.
+        max_payload: the server's limit in bytes; less what the headers of a chunk take.
             0 or less means that no limit is known.
         whose: the name of that limit, for the error.
 

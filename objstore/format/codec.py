@@ -1,7 +1,7 @@
-"""Meta messages and stream configurations as JSON (ADR-20, "Object Metadata" and "Stream Configuration").
+"""Meta messages as JSON (ADR-20, "Object Metadata").
 
-It writes what every client accepts and reads what any client ever wrote. Nanoseconds, base64 digests and
-list-valued headers exist only in this module.
+It writes what every client accepts and reads what any client ever wrote. List-valued headers exist only in
+this module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SHA-256 digests in two forms (ADR-20, "Digest").
 
 Users see ``SHA-256=<64 lowercase hex digits>``, as ``nats object info`` prints it. Meta messages hold
-``SHA-256=<URL-safe base64 with padding>``. Only the codec converts between the two.
+``SHA-256=<URL-safe base64 with padding>``. Only ``codec`` and ``plain_meta`` convert between the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of buckets and objects, and the stream and subjects made from them (ADR-20, "Naming")."""
+"""Names of buckets and objects, their stream and subjects (ADR-20, "Naming"), and the sizes of chunks."""
 
 from __future__ import annotations
 

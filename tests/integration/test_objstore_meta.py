@@ -294,8 +294,9 @@ async def test_rename_cut_short(store: ObjectStore, steps: int, name: str, verb:
     for left in list(found):
         await store.delete(left)
     assert await store.list() == []
-    if (verb, name) in (("put", "a"), ("put empty", "a")):
-        # "a" tells nothing of the rename any more: whether a put of it is under way, only the age tells.
+    if (verb, name) in (("put", "a"), ("put empty", "a")) or (verb in new and steps == 1):
+        # "a" tells nothing of the rename any more: whether a put of it is under way, only the age tells. Or
+        # it bears the mark of a rename whose new meta may still be on its way.
         assert len((await store.gc(older_than=timedelta(0))).orphans) == 1
     assert await chunk_counts(store) == {}
 

@@ -18,8 +18,8 @@ MUTANTS = (
     Mutant(
         "marked-chunks-are-its-own",
         "objstore/commit/discard.py",
-        "if bound and RENAMING not in info.metadata else",
-        "if bound else",
+        "bound = ours and RENAMING not in info.metadata and",
+        "bound = ours and",
         "the chunks of an object whose rename was begun may be another one's by now",
         "integration/test_objstore_rename_beside.py::test_renamed_once_more_while_the_old_name_is_replaced",
     ),

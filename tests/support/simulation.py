@@ -344,6 +344,8 @@ class Link:
     def attach(self) -> None:
         session: Any = self.server.session
         session.__class__ = LivelySession
+        if session.lifeline is not None:  # of the bucket that was opened just now
+            session.known = self.loop.time()
         self.session: LivelySession = session
         if self.stream.replicated:
             self.session.info |= {"server_name": f"s{self.home}", "cluster": "c"}
