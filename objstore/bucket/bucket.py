@@ -86,12 +86,12 @@ these, chunks are deleted one by one, and a message that is not found is searche
 PATIENCE = 2.0
 """Seconds the creation of a consumer may take where the next try may reach another server."""
 
-About = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
+UserMeta = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
 """A caller's metadata of an object: description, filename, headers, metadata; ``None`` = not given."""
 
-NOTHING_SAID: About = (None, None, None, None)
+NO_USER_META: UserMeta = (None, None, None, None)
 
-LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4)
+RECHECK_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before each check of the stored chunks, until they count as missing: a deposed leader responds
 until it notices."""
 
@@ -268,10 +268,10 @@ class Bucket:
                 expected_domain=self.acks.domain,
             )
         if info.created != self.created:
-            raise self.made_anew(name)
+            raise self.recreated(name)
         self._near = near
 
-    def made_anew(self, name: str = "") -> BucketNotFoundError:
+    def recreated(self, name: str = "") -> BucketNotFoundError:
         """Return the error for a bucket that was recreated since it was opened."""
         return BucketNotFoundError(
             f"bucket {self.name!r} was deleted and created again meanwhile", bucket=self.name, name=name
@@ -425,13 +425,13 @@ class Bucket:
                 value=refusal.value,
             )
 
-    def template(self, name: str, about: About, options: ObjectMetaOptions) -> ObjectInfo:
+    def template(self, name: str, about: UserMeta, options: ObjectMetaOptions) -> ObjectInfo:
         """Return the info of an object without content yet, from the caller's metadata.
 
         Raises:
             BadObjectMetaError: a value has the wrong type.
         """
-        if about == NOTHING_SAID and options.link is None:
+        if about == NO_USER_META and options.link is None:
             return plain_info(name, self.name, options, datetime.now(UTC))
         text, filename, values, pairs = about
         description, headers, metadata = meta_fields(text, values, pairs, filename)

@@ -8,7 +8,7 @@ from natsproto.errors import NatsError
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.locate import Lookup
-from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import discard, free, remove_older
 from ..commit.renames import UNWRITABLE, marker_of, settle_rename
 from ..commit.states import AfterFull, Standing, Step, after_full
@@ -42,7 +42,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
         RevisionConflictError: ``if_revision`` was not met.
         OutcomeUnknownError: it could not be determined whether the object was deleted.
     """
-    patience = Patience(bucket)
+    patience = ConflictBackoff(bucket)
     while True:
         lookup = bucket.start_locating(name)
         try:

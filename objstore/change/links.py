@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..bucket.bucket import Bucket, bind
-from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
 from ..errors import LinkError, ObjectAlreadyExists
 from ..format.codec import MetaDecodeError, encode_meta
@@ -50,7 +50,7 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
         name, (meta.description, meta.filename, meta.headers, meta.metadata), ObjectMetaOptions(link)
     )
     await check_target(bucket, link)
-    patience = Patience(bucket)
+    patience = ConflictBackoff(bucket)
     while True:
         lookup = bucket.start_locating(name)  # under every client's subject: it is one object
         try:

@@ -14,7 +14,7 @@ from natsproto.subjects import check_publish_subject
 from ..bucket.bucket import Bucket, log
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
-from ..commit.commit import Commit, Conflict, Patience, Unsent, lost_race, meta_header
+from ..commit.commit import Commit, Conflict, ConflictBackoff, Unsent, lost_race, meta_header
 from ..commit.renames import (
     clear_marks,
     commit_meta,
@@ -62,7 +62,7 @@ async def rename(
         StoreFullError, NatsError: refused; the old name is unchanged.
     """
     steps = _at_once if bucket.atomic else _steps
-    patience = Patience(bucket)
+    patience = ConflictBackoff(bucket)
     while True:
         expected = await _check_free(bucket, old, new_name, subject)
         try:
@@ -235,7 +235,7 @@ async def _change_finished(
 
     Conflicts with other writers are retried within the retry budget.
     """
-    patience = Patience(bucket)
+    patience = ConflictBackoff(bucket)
     while change(current) != replace(current, metadata=unmarked(current)):
         wanted = _renamed(current, current.name, change)
         try:

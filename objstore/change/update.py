@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from ..bucket.bucket import Bucket
 from ..bucket.ttl import check_living, remaining
-from ..commit.commit import Commit, Conflict, Patience, lost_race
+from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
 from ..commit.renames import settle_rename
 from ..format.codec import encode_meta, meta_fields
@@ -28,7 +28,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
         BadObjectMetaError: as for :meth:`ObjectStore.update_meta`.
     """
     change = _applying(meta)
-    patience = Patience(bucket)
+    patience = ConflictBackoff(bucket)
     while True:
         lookup = bucket.start_locating(name)
         info = await current_info(bucket, name, lookup)

@@ -366,7 +366,7 @@ class Commit:
         return unknown_outcome(self._bucket, self._name, self._nuid)
 
 
-class Patience:
+class ConflictBackoff:
     """Jittered exponential backoff for last-writer-wins commits.
 
     The first retry follows at once, later ones after growing random pauses, so that many writers of one name

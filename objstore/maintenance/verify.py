@@ -10,7 +10,7 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 
-from ..bucket.bucket import LOOKS, Bucket
+from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.message_reads import ANY_WAY
 from ..bucket.ttl import expired
 from ..errors import (
@@ -44,7 +44,7 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
         counts = {nuid: await bucket.stored_chunks(nuid) for nuid in by_nuid if is_safe_nuid(nuid)}
     suspects = {info.name: info for info in objects if _check_counts(info, counts) is not None}
     confirmed: dict[str, Problem] = {}
-    for wait in LOOKS:
+    for wait in RECHECK_DELAYS:
         await asyncio.sleep(wait)
         found = [await _confirm(bucket, suspects[name]) for name in (confirmed or suspects)]
         confirmed = {each.name: each for each in found if each is not None}

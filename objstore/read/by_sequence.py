@@ -55,7 +55,9 @@ class Begins(dict[tuple[str, int, int, int], int]):
         self[key] = begin
 
 
-async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes | None:
+async def read_by_sequence(
+    bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int
+) -> bytes | None:
     """Return the bytes from ``start`` to ``end``; ``None`` when the feed must read them, for any reason."""
     key = (info.nuid, info.chunks, info.size, layout.length_of(0))
     begins = bucket.remembered(Begins)
@@ -75,7 +77,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
         if known is None:
             proof = _Proof(bucket, info)
         guess = layout.seq_of(first)
-        data = await _Pick(bucket, info, layout, start, end).read()
+        data = await _ChunkReads(bucket, info, layout, start, end).read()
         if proof is not None:
             begin = await proof.begin(layout)
             if begin is None:
@@ -85,7 +87,7 @@ async def pick(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end
                 return None
             layout.locate(begin)
             if layout.seq_of(first) != guess:
-                data = await _Pick(bucket, info, layout, start, end).read()
+                data = await _ChunkReads(bucket, info, layout, start, end).read()
     except NatsError as exc:
         if isinstance(exc, PermissionsViolationError):
             bucket.note_refusal(exc)
@@ -173,7 +175,7 @@ class _Proof:
             request.close()
 
 
-class _Pick(ReplySlot):
+class _ChunkReads(ReplySlot):
     """Requests for chunks by their sequences; the responses may come in any order."""
 
     __slots__ = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
 
-from ..bucket.bucket import LOOKS, Bucket
+from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.message_reads import DIRECT, DIRECT_FIRST, MessageRead, last_of
 from ..bucket.ttl import expired
 from ..errors import (
@@ -85,7 +85,7 @@ async def again(
         NatsError: this could not be determined.
     """
     odd = isinstance(exc, Missing) and bucket.replicated
-    for wait in LOOKS:
+    for wait in RECHECK_DELAYS:
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)
         if not same_bytes(fresh, info):

@@ -30,7 +30,7 @@ from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .by_sequence import begin_at_leader, pick
+from .by_sequence import begin_at_leader, read_by_sequence
 from .feed import ChunkFeed
 from .parts import Missing, Part, WrongPlace, damaged
 
@@ -234,7 +234,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     if (
         bucket.direct
         and layout.plausible
-        and (data := await pick(bucket, info, layout, start, end)) is not None
+        and (data := await read_by_sequence(bucket, info, layout, start, end)) is not None
     ):
         return data
     if bucket.replicated:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..format.models import ObjectInfo
     from .parts import Part
-    from .sinks import Judge
+    from .sinks import Verifier
 
 Payload = bytes | bytearray | memoryview
 
@@ -36,7 +36,7 @@ LITTLE = 64 * 1024
 """Bytes up to which a copy costs less than memory that is allocated lazily."""
 
 
-class PartJudge:
+class PartVerifier:
     """Counts the chunks of a part and checks their lengths; the digest covers only the whole object."""
 
     __slots__ = ("_index", "_last", "_layout")
@@ -267,7 +267,7 @@ class ObjectReader:
 
     def _run_part(self, part: Part) -> None:
         self._skip = self._position - self._layout.offset_of(part.first)
-        self._run(PartJudge(self._layout, part), part)
+        self._run(PartVerifier(self._layout, part), part)
 
     async def _other_way(self, exc: BaseException) -> None:
         """Restart after a wrong guess of the part's sequence or chunk lengths; nothing was read yet."""
@@ -281,8 +281,8 @@ class ObjectReader:
             info = self.info
             self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
 
-    def _run(self, judge: Judge, part: Part | None) -> None:
-        self._sink = sink = BlockSink(self.info, judge, window=self._window)
+    def _run(self, verifier: Verifier, part: Part | None) -> None:
+        self._sink = sink = BlockSink(self.info, verifier, window=self._window)
         feed = ChunkFeed(self._bucket, self.info, sink, window=self._window, part=part)
         reading = feed.run() if self.info.size or self.info.chunks else nothing()
         self._task = self._bucket.connection.spawn(sink.fill(reading), "objstore-reader")

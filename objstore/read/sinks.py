@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo
 
-ARENAS = 4
+BLOCK_BUFFERS = 4
 """Block buffers of a streaming read, one window each: one being read, one ready, two being received."""
 
 Payload = bytes | bytearray | memoryview
@@ -78,7 +78,7 @@ class WholeSink:
         self._places.release()
 
 
-class Judge(Protocol):
+class Verifier(Protocol):
     """Decides whether the chunks are those of the object."""
 
     def accept(self, payload: Payload) -> None:
@@ -102,14 +102,14 @@ class BlockSink:
     has been read. A block's payloads are valid until the next block is requested.
     """
 
-    def __init__(self, info: ObjectInfo, judge: Judge, *, window: int = DEFAULT_WINDOW) -> None:
-        self._judge = judge
+    def __init__(self, info: ObjectInfo, verifier: Verifier, *, window: int = DEFAULT_WINDOW) -> None:
+        self._verifier = verifier
         self._limit = window
-        self._arena_size = min(max(info.size, 1), window)
-        self._arenas: list[_Arena] = []
-        self._arena: _Arena | None = None
+        self._block_buffer_size = min(max(info.size, 1), window)
+        self._block_buffers: list[_BlockBuffer] = []
+        self._block_buffer: _BlockBuffer | None = None
         # Destinations whose payload was not accepted yet: the parser runs ahead of the reader.
-        self._placed: deque[tuple[memoryview, _Arena]] = deque()
+        self._placed: deque[tuple[memoryview, _BlockBuffer]] = deque()
         self._block = _Block()
         self._ready: deque[_Block] = deque()
         self._reading: _Block | None = None
@@ -121,40 +121,40 @@ class BlockSink:
     # -- the feed's side --------------------------------------------------------------------------
 
     def reserve(self) -> None:
-        if self._arena is None:
-            self._arena = self._free_arena()
+        if self._block_buffer is None:
+            self._block_buffer = self._free_block_buffer()
 
     def place(self, size: int) -> Target:
-        arena = self._arena
-        if arena is None or arena.used + size > self._arena_size:
-            self._arena = arena = self._free_arena()
-            if arena is None or size > self._arena_size:
+        buffer = self._block_buffer
+        if buffer is None or buffer.used + size > self._block_buffer_size:
+            self._block_buffer = buffer = self._free_block_buffer()
+            if buffer is None or size > self._block_buffer_size:
                 return None
-        view = arena.view[arena.used : arena.used + size]
-        arena.used += size
-        arena.users += 1
-        self._placed.append((view, arena))
-        room = min(SPILL, self._arena_size - arena.used)  # slack: not in use yet
-        return (view, arena.view[arena.used - size : arena.used + room]) if room else view
+        view = buffer.view[buffer.used : buffer.used + size]
+        buffer.used += size
+        buffer.users += 1
+        self._placed.append((view, buffer))
+        room = min(SPILL, self._block_buffer_size - buffer.used)  # slack: not in use yet
+        return (view, buffer.view[buffer.used - size : buffer.used + room]) if room else view
 
-    def _free_arena(self) -> _Arena | None:
-        for arena in self._arenas:
-            if arena.users == 0:
-                arena.used = 0
-                return arena
-        if len(self._arenas) == ARENAS:
+    def _free_block_buffer(self) -> _BlockBuffer | None:
+        for buffer in self._block_buffers:
+            if buffer.users == 0:
+                buffer.used = 0
+                return buffer
+        if len(self._block_buffers) == BLOCK_BUFFERS:
             return None
-        arena = _Arena(self._arena_size)
-        self._arenas.append(arena)
-        return arena
+        buffer = _BlockBuffer(self._block_buffer_size)
+        self._block_buffers.append(buffer)
+        return buffer
 
     def accept(self, payload: Payload) -> None:
-        self._judge.accept(payload)
+        self._verifier.accept(payload)
         if not payload:
             return
         block = self._block
         if self._is_placed(payload):
-            block.arenas.append(self._placed.popleft()[1])
+            block.memory.append(self._placed.popleft()[1])
         block.buffers.append(payload)
         block.size += len(payload)
         if block.size >= self._limit:
@@ -182,7 +182,7 @@ class BlockSink:
 
     @property
     def complete(self) -> bool:
-        return self._judge.complete
+        return self._verifier.complete
 
     @property
     def congested(self) -> bool:
@@ -216,9 +216,9 @@ class BlockSink:
     def release(self) -> None:
         """End the read: only the buffers that the reader still holds keep memory."""
         self._end_reading()
-        self._arena = None
+        self._block_buffer = None
         self._block = _Block()
-        for memory in (self._arenas, self._placed, self._ready):
+        for memory in (self._block_buffers, self._placed, self._ready):
             memory.clear()
 
     async def next_block(self) -> list[Payload] | None:
@@ -232,7 +232,7 @@ class BlockSink:
             if self._failure is not None:
                 raise self._failure
             if self._over:
-                self._judge.finish()
+                self._verifier.finish()
                 return None
             self._wake_reader = asyncio.get_running_loop().create_future()
             await self._wake_reader
@@ -244,12 +244,12 @@ class BlockSink:
         """End the block read last: it is no longer valid, and a traceback with it keeps no memory."""
         if self._reading is not None:
             self._reading.buffers.clear()
-            for arena in self._reading.arenas:
-                arena.users -= 1
+            for buffer in self._reading.memory:
+                buffer.users -= 1
             self._reading = None
 
 
-class _Arena:
+class _BlockBuffer:
     """Memory into which payloads are received; ``users`` counts the payloads not read yet."""
 
     __slots__ = ("used", "users", "view")
@@ -263,10 +263,10 @@ class _Arena:
 class _Block:
     """Consecutive payloads, and the block buffers they lie in (once per payload)."""
 
-    __slots__ = ("arenas", "buffers", "size")
+    __slots__ = ("buffers", "memory", "size")
 
     def __init__(self) -> None:
-        self.arenas: list[_Arena] = []
+        self.memory: list[_BlockBuffer] = []
         self.buffers: list[Payload] = []
         self.size = 0
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from natsproto.errors import MaxPayloadError, NatsError
 
-from ..bucket.bucket import NOTHING_SAID, About, Bucket
+from ..bucket.bucket import NO_USER_META, Bucket, UserMeta
 from ..bucket.ttl import check_ttl, chunk_header
 from ..errors import BadBucketError, BadObjectMetaError
 from ..format.chunking import requested_chunk_size, resolve_chunk_size
@@ -20,7 +20,7 @@ PLAIN_META = 32 * 1024
 def prepare(
     bucket: Bucket,
     name: str,
-    about: About,
+    about: UserMeta,
     options: ObjectMetaOptions | None,
     chunk_size: int | None,
     ttl: timedelta | None,
@@ -58,7 +58,7 @@ def prepare(
         requested_chunk_size(options) if chunk_size is None else chunk_size, limit, whose
     )
     template = bucket.template(name, about, plain_options(size))
-    if about != NOTHING_SAID or limit < PLAIN_META:
+    if about != NO_USER_META or limit < PLAIN_META:
         meta_size = largest_meta(template)
         if meta_size > limit:
             raise _too_large(bucket, name, meta_size, limit)

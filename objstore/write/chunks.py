@@ -26,7 +26,7 @@ from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
 
-from ..bucket.bucket import LOOKS, Bucket, log
+from ..bucket.bucket import RECHECK_DELAYS, Bucket, log
 from ..bucket.budget import LEAST, STALL, Budget
 from ..bucket.capacity import Guard
 from ..bucket.ttl import chunk_header
@@ -337,8 +337,8 @@ class ChunkSender:
         await self._bucket.check_same(self._template.name)
         self._guard.check(self._chunks)
 
-    def _made_anew(self) -> BucketNotFoundError:
-        return self._bucket.made_anew(self._template.name)
+    def _recreated(self) -> BucketNotFoundError:
+        return self._bucket.recreated(self._template.name)
 
     def _check_max_payload(self) -> None:
         limit = self._bucket.client.max_payload
@@ -413,7 +413,7 @@ class ChunkSender:
         """
         bucket = self._bucket
         subject = self._subject
-        for wait in LOOKS:
+        for wait in RECHECK_DELAYS:
             await asyncio.sleep(wait)
             stored = await bucket.stored_chunks(self._nuid, self._chunks)
             if stored >= self._chunks or bucket.limits.rolls:

@@ -15,13 +15,13 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW
 
-from ..bucket.bucket import About, Bucket, log
+from ..bucket.bucket import Bucket, UserMeta, log
 from ..bucket.budget import HURRY, PURGE, SPENT, Budget
 from ..bucket.capacity import Guard
 from ..bucket.locate import Lookup
 from ..bucket.operation import Progress, check_callback
 from ..bucket.ttl import chunk_header
-from ..commit.commit import Commit, Conflict, Patience, lost_race, standing_of
+from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race, standing_of
 from ..commit.discard import discard, remove_older
 from ..commit.renames import finish_rename
 from ..commit.states import Step
@@ -130,7 +130,7 @@ class Put(ChunkSender):
         self._begun = 0
         self._repaired = False
         self._hurry = False
-        self._patience: Patience | None = None
+        self._patience: ConflictBackoff | None = None
         self._overtaken = False  # another writer may have written the name after our first chunk
         self._meta_subject: str | None = None  # subject of the commit, if it is not the name's own
         self._located: Lookup | None = None  # other subjects of the name
@@ -317,7 +317,7 @@ class Put(ChunkSender):
             raise
         if revision <= self._last_chunk:
             await bucket.shielded(self._retract(commit))
-            raise self._made_anew()
+            raise self._recreated()
         if self._counts():
             await bucket.shielded(self._committed())
         kept = commit.kept
@@ -353,7 +353,7 @@ class Put(ChunkSender):
             after = self._last_chunk and not 0 < conflict.revision <= self._last_chunk
             self._overtaken |= bool(self._chunks > 1 or after)
         if self._patience is None:
-            self._patience = Patience(self._bucket)
+            self._patience = ConflictBackoff(self._bucket)
         if not await self._patience.again():
             return False
         await finish_rename(self._bucket, conflict.current)
@@ -434,7 +434,7 @@ def put(
     bucket: Bucket,
     name: str,
     data: ObjectData,
-    about: About,
+    about: UserMeta,
     *,
     options: ObjectMetaOptions | None,
     chunk_size: int | None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 from natsproto.errors import PermissionsViolationError
 
 from ..bucket import numbered
-from ..bucket.bucket import About, Bucket, log
+from ..bucket.bucket import Bucket, UserMeta, log
 from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
@@ -207,7 +207,7 @@ class Upload:
         return f"<Upload of {self.name!r} to {self._bucket.name!r}, nuid {self.nuid}>"
 
 
-def begin(bucket: Bucket, name: str, about: About, chunk_size: int | None) -> Upload:
+def begin(bucket: Bucket, name: str, about: UserMeta, chunk_size: int | None) -> Upload:
     """Create a new upload; nothing is sent."""
     template, size = prepare(bucket, name, about, None, chunk_size, None, NUMBER_ROOM)
     document: Token = {

@@ -23,7 +23,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy, corrupt
 from natsproto.wire import Msg
 from objstore import IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import LOOKS
+from objstore.bucket.bucket import RECHECK_DELAYS
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
 from support.objects import CHUNK, MIB, impatient, pattern, stream
@@ -141,7 +141,7 @@ async def test_a_copy_of_a_chunk_that_is_removed_meanwhile(
         _get,
         _verify,
     ):  # on a busy machine that may take a while
-        monkeypatch.setattr(module, "LOOKS", (*LOOKS, 1.0, 2.0, 4.0))
+        monkeypatch.setattr(module, "RECHECK_DELAYS", (*RECHECK_DELAYS, 1.0, 2.0, 4.0))
     js, name = plain.js, stream(plain)
     info = await plain.put("b", DATA[:size])
     subject = f"$O.{plain.bucket}.C.{info.nuid}"

@@ -73,7 +73,7 @@ async def faulty(
 
     monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
-    monkeypatch.setattr("objstore.read.ranges.pick", unpicked)
+    monkeypatch.setattr("objstore.read.ranges.read_by_sequence", unpicked)
     monkeypatch.setitem(ChunkFeed.__init__.__kwdefaults__, "window", WINDOW)
     await (await js.create_object_store(bucket=bucket_name)).put("a", DATA)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:

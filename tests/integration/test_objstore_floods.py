@@ -272,7 +272,7 @@ async def test_chunks_that_are_stored_while_they_are_measured(
         await store.js.publish(f"$O.{store.bucket}.C.{info.nuid}", b"x")
         return await first_after(bucket, subject, seq, ways)
 
-    monkeypatch.setattr("objstore.read.get.LOOKS", (0.0,))
+    monkeypatch.setattr("objstore.read.get.RECHECK_DELAYS", (0.0,))
     monkeypatch.setattr("objstore.read.ranges.Collector", Endless)
     if way == "singly":
         monkeypatch.setattr(Bucket, "first_after", slower)

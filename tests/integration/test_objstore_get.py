@@ -419,7 +419,7 @@ async def test_the_target_becomes_a_link_while_it_is_read(
         await run(self)
 
     monkeypatch.setattr(ChunkFeed, "run", replaced)
-    monkeypatch.setattr(_ranges, "pick", AsyncMock(return_value=None))
+    monkeypatch.setattr(_ranges, "read_by_sequence", AsyncMock(return_value=None))
     read = store.get_range("link", 0, 5) if part else store.get("link")
     assert await read == b"right"
     await js.delete_object_store(other.bucket)

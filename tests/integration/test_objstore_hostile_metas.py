@@ -31,7 +31,7 @@ HUGE = 1 << 62
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is putting anything in order here."""
     for module in ("read.get", "maintenance.verify"):
-        monkeypatch.setattr(f"objstore.{module}.LOOKS", (0.0, 0.01))
+        monkeypatch.setattr(f"objstore.{module}.RECHECK_DELAYS", (0.0, 0.01))
 
 
 async def get(store: ObjectStore, path: Path, size: int) -> Any:

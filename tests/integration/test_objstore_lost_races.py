@@ -12,7 +12,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy
 from natsproto.wire import Pub
 from objstore import ObjectLink, ObjectMeta, ObjectStore, RevisionConflictError
-from objstore.commit.commit import Patience
+from objstore.commit.commit import ConflictBackoff
 from support.objects import meta_subject
 
 VERBS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
@@ -25,10 +25,10 @@ VERBS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def again(self: Patience) -> bool:
+    async def again(self: ConflictBackoff) -> bool:
         return False
 
-    monkeypatch.setattr(Patience, "again", again)
+    monkeypatch.setattr(ConflictBackoff, "again", again)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ Faults = Callable[[float, float], bool]
 def judge_errors(
     ops: Iterable[Op], faults: Faults, tolerated: Faults, full: frozenset[str]
 ) -> list[Violation]:
-    """Judge what operations raised.
+    """Verifier what operations raised.
 
     Args:
         faults: whether any fault was on, between two times.
@@ -41,14 +41,14 @@ def judge_errors(
     """
     violations = []
     for op in ops:
-        kind = _judge(op, faults, tolerated, full)
+        kind = _verifier(op, faults, tolerated, full)
         if kind:
             text = f"{op.id}: {op.error or op.result.get('problems')} {op.message}"
             violations.append(Violation(kind, op.bucket, op.name, text, [str(op)]))
     return violations
 
 
-def _judge(op: Op, faults: Faults, tolerated: Faults, full: frozenset[str]) -> str:
+def _verifier(op: Op, faults: Faults, tolerated: Faults, full: frozenset[str]) -> str:
     end = op.begin if math.isinf(op.end) else op.end
     excused = op.args.get("way") == "proxy" and tolerated(op.begin - LATE, end)
     if op.outcome == OK:

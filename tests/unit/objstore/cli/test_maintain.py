@@ -17,7 +17,7 @@ from support.memory_server import MemoryServer, error
 
 @pytest.fixture
 async def store(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    monkeypatch.setattr("objstore.maintenance.verify.LOOKS", (0.0,))
+    monkeypatch.setattr("objstore.maintenance.verify.RECHECK_DELAYS", (0.0,))
     store = await server.bucket()
     await store.put("a", b"x" * 100, chunk_size=10)
     return store

@@ -22,8 +22,8 @@ from support.memory_server import ROLL_UP, MemoryServer
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOKS", (0.0, 0.0))
-    monkeypatch.setattr(_bucket, "LOOKS", (0.0,))
+    monkeypatch.setattr(module, "RECHECK_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(_bucket, "RECHECK_DELAYS", (0.0,))
 
 
 @pytest.fixture

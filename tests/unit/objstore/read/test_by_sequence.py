@@ -10,7 +10,7 @@ import pytest
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.read import by_sequence as module
-from objstore.read.by_sequence import MOST, Begins, begin_at_leader, pick
+from objstore.read.by_sequence import MOST, Begins, begin_at_leader, read_by_sequence
 from objstore.read.ranges import Layout
 from support.memory_server import MemoryServer, error
 
@@ -35,7 +35,7 @@ async def info(store: ObjectStore) -> ObjectInfo:
 
 
 async def picked(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes | None:
-    return await pick(bucket, info, Layout(info), start, end)
+    return await read_by_sequence(bucket, info, Layout(info), start, end)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ CHUNK = 1000
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_get, "LOOKS", (0.0, 0.0))
+    monkeypatch.setattr(_get, "RECHECK_DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ DATA = bytes(range(256)) * 40
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOKS", (0.0, 0.0))
+    monkeypatch.setattr(module, "RECHECK_DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "leader"])

@@ -11,7 +11,7 @@ import pytest
 from objstore import IntegrityError, ObjectInfo
 from objstore.format.assembly import Assembly
 from objstore.format.digest import hex_digest, new_hasher
-from objstore.read.sinks import ARENAS, BlockSink, WholeSink
+from objstore.read.sinks import BLOCK_BUFFERS, BlockSink, WholeSink
 
 CHUNK = 1000
 
@@ -118,7 +118,7 @@ async def test_blocks() -> None:
 
     await sink.fill(feed())
     assert await reading == data
-    assert len(sink._arenas) <= ARENAS
+    assert len(sink._block_buffers) <= BLOCK_BUFFERS
 
 
 @pytest.mark.parametrize("seed", range(10))

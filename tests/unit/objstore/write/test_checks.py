@@ -9,7 +9,7 @@ import pytest
 
 from natsproto.errors import ConnectionClosedError, InvalidNameError, MaxPayloadError, UnsupportedFeatureError
 from objstore import BadBucketError, BadObjectMetaError, BucketSealedError, ObjectLink
-from objstore.bucket.bucket import NOTHING_SAID, Bucket, bind
+from objstore.bucket.bucket import NO_USER_META, Bucket, bind
 from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import DEFAULT_CHUNK_SIZE
 from objstore.write.checks import prepare
@@ -23,7 +23,7 @@ async def bucket(server: MemoryServer) -> Bucket:
 
 
 def prepared(bucket: Bucket, name: str = "a", **options: Any) -> tuple[Any, int]:
-    given = {"about": NOTHING_SAID, "options": None, "chunk_size": None, "ttl": None, **options}
+    given = {"about": NO_USER_META, "options": None, "chunk_size": None, "ttl": None, **options}
     return prepare(bucket, name, **given)
 
 

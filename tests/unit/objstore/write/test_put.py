@@ -16,7 +16,7 @@ from objstore import (
     OutcomeUnknownError,
     RevisionConflictError,
 )
-from objstore.bucket.bucket import NOTHING_SAID, Bucket, bind
+from objstore.bucket.bucket import NO_USER_META, Bucket, bind
 from objstore.format.naming import meta_subject
 from objstore.write.put import GUESS_AFTER, NewNames, put
 from support.memory_server import ROLL_UP, SILENCE, MemoryServer
@@ -43,7 +43,7 @@ async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
 
 
 async def stored(bucket: Bucket, name: str = "a", data: Any = DATA, **options: Any) -> Any:
-    return await put(bucket, name, data, NOTHING_SAID, **{**OPTIONS, **options})
+    return await put(bucket, name, data, NO_USER_META, **{**OPTIONS, **options})
 
 
 async def test_it_appears_whole(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectStore
-from objstore.bucket.bucket import NOTHING_SAID, Bucket, bind
+from objstore.bucket.bucket import NO_USER_META, Bucket, bind
 from objstore.write.resumed import age, same_content
 from objstore.write.source import open_source
 from objstore.write.upload import Upload, begin, resume
@@ -33,7 +33,7 @@ async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
 
 @pytest.fixture
 async def upload(bucket: Bucket) -> Upload:
-    return begin(bucket, "a", NOTHING_SAID, CHUNK)
+    return begin(bucket, "a", NO_USER_META, CHUNK)
 
 
 async def partly(server: MemoryServer, upload: Upload, chunks: int) -> None:
