@@ -293,7 +293,7 @@ def test_image_of_others_is_kept(image: None, tmp_path: Path) -> None:
         done = run(SCRIPT, NATS_VERSION=f"0.0.{os.getpid()}")
         assert (done.returncode, done.stdout) == (
             0,
-            f"{tag} exists already, and not from this script: it is kept\n",
+            f"{tag} exists already, and is not from this script: it is kept\n",
         )
     finally:
         run("docker", "rmi", tag)

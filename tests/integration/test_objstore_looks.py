@@ -148,7 +148,7 @@ async def test_a_marker_that_is_gone_tells_nothing(
     many._bucket.remembered(Scan)._moved.clear()  # another client would not have known of it
     await many.delete("new")
     assert info.nuid in await chunk_counts(many)
-    assert "a put may be about to name them" in caplog.text
+    assert "a put, or a rename, may be about to name them" in caplog.text
 
 
 async def test_another_handle_knows_what_was_renamed(store: ObjectStore) -> None:

@@ -141,7 +141,7 @@ async def test_a_put_under_way(store: ObjectStore, caplog: pytest.LogCaptureFixt
     document = await read_raw(store, "victim")
     await store.js.purge_stream(f"OBJ_{store.bucket}", subject=meta_subject(store, "victim"))
     await store.delete("forged")
-    assert "a put may be about to name them" in caplog.text
+    assert "a put, or a rename, may be about to name them" in caplog.text
     await write_raw(store.js, meta_subject(store, "victim"), document)
     assert await store.get("victim") == DATA
     assert (await chunk_counts(store))[info.nuid] == 4
@@ -216,7 +216,7 @@ async def test_an_object_whose_old_name_is_used_again(
             await store.put("old", b"x")
             await other.delete("new")
             assert (info.nuid in await chunk_counts(store)) == bool(age)
-    assert "a put may be about to name them" in caplog.text
+    assert "a put, or a rename, may be about to name them" in caplog.text
     await store.gc(older_than=timedelta(0))
     await assert_exact(store)
 
