@@ -29,6 +29,7 @@ from .content import digest as digest_of
 from .effects import CREATES, MAX_AGE_SLACK, Effects, Seen, effects, target_name
 from .history import FAIL, OK, Op, Told, Version
 from .known import Known, Name
+from .markers import from_nowhere
 from .watched import Violation
 
 START = -math.inf
@@ -345,53 +346,16 @@ class BucketCheck:
 
     def _tombstones(self, item: Name) -> None:
         """Every delete marker has a removal of its own that may have made it."""
-        marks = sorted(
-            (known for known in item.known.values() if known.version.deleted and known.seen != self.began),
-            key=lambda known: known.version.revision,
-        )
-        if not marks or item.expiring:
+        if item.expiring:
             return
-        fits: list[list[Op]] = []
-        for mark in marks:
-            revision = mark.version.revision
-            fits.append(
-                [
-                    op
-                    for op in item.removes
-                    if op.outcome != FAIL
-                    and op.begin <= mark.seen
-                    and not any(
-                        other.begin > op.settled and (item.revision_of(other) or math.inf) < revision
-                        for other in item.writes
-                    )
-                    and not any(
-                        other.outcome == OK
-                        and other.end < op.begin
-                        and (item.revision_of(other) or 0) > revision
-                        for other in item.writes
-                    )
-                ]
+        marks = (known for known in item.known.values() if known.version.deleted and known.seen != self.began)
+        for mark in from_nowhere(item, marks):
+            self._bad(
+                "a delete marker from nowhere",
+                item,
+                f"revision {mark.version.revision} (seen by {mark.by}): nobody who may have removed it",
+                self._by_id.get(mark.by),
             )
-        taken: dict[str, int] = {}
-
-        def place(index: int, tried: set[str]) -> bool:
-            for op in fits[index]:
-                if op.id in tried:
-                    continue
-                tried.add(op.id)
-                if op.id not in taken or place(taken[op.id], tried):
-                    taken[op.id] = index
-                    return True
-            return False
-
-        for index, mark in enumerate(marks):
-            if not place(index, set()):
-                self._bad(
-                    "a delete marker from nowhere",
-                    item,
-                    f"revision {mark.version.revision} (seen by {mark.by}): nobody who may have removed it",
-                    self._by_id.get(mark.by),
-                )
 
     # -- the sweep --------------------------------------------------------------------------------
 
