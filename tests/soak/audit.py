@@ -94,8 +94,8 @@ async def audit(js: JetStreamContext, bucket: str, expiring: list[str], epoch: i
     found = Audit()
     store = await patiently(lambda: js.object_store(bucket))
 
-    def bad(kind: str, text: str, name: str = "") -> None:
-        found.violations.append(Violation(kind, bucket, name, text))
+    def bad(kind: str, text: str, name: str = "", revision: int = 0) -> None:
+        found.violations.append(Violation(kind, bucket, name, text, revision=revision))
 
     for info in await patiently(store.list):
         if info.name in expiring and not info.deleted:
@@ -115,6 +115,7 @@ async def audit(js: JetStreamContext, bucket: str, expiring: list[str], epoch: i
             "verify found damage",
             f"{problem.kind}: {problem.detail} (revision {problem.revision})",
             problem.name,
+            problem.revision,
         )
     again = await patiently(lambda: store.gc(older_than=timedelta(0)))
     if again.orphans:
@@ -145,7 +146,12 @@ async def _read_back(store: ObjectStore, found: Audit, epoch: int) -> None:
             op.outcome, op.error, op.message = "fail", type(exc).__name__, str(exc)
             found.violations.append(
                 Violation(
-                    "unreadable when all is quiet", store.bucket, version.name, f"{exc!r}", [str(version)]
+                    "unreadable when all is quiet",
+                    store.bucket,
+                    version.name,
+                    f"{exc!r}",
+                    [str(version)],
+                    revision=version.revision,
                 )
             )
         op.end = time.monotonic()

@@ -39,12 +39,18 @@ class Past:
                 return known.facts() == version.facts()
         return False
 
-    def with_bytes(self, name: str, digest: str) -> Iterator[Version]:
-        """The versions of a name that had these bytes."""
+    def of(self, name: str) -> Iterator[Version]:
+        """The versions of a name."""
         for epoch in self._epochs:
             for version in epoch.values():
-                if version.name == name and version.digest == digest and not version.deleted:
+                if version.name == name:
                     yield version
+
+    def with_bytes(self, name: str, digest: str) -> Iterator[Version]:
+        """The versions of a name that had these bytes."""
+        for version in self.of(name):
+            if version.digest == digest and not version.deleted:
+                yield version
 
 
 def _seen(ops: Iterable[Op], told: Iterable[Told]) -> Iterator[tuple[float, Version]]:

@@ -27,6 +27,7 @@ from dataclasses import replace
 from .content import TELLING, make
 from .content import digest as digest_of
 from .effects import CREATES, MAX_AGE_SLACK, Effects, Seen, effects, target_name
+from .forgotten import Return
 from .history import FAIL, OK, Op, Told, Version
 from .known import Known, Name
 from .markers import from_nowhere
@@ -53,6 +54,7 @@ class BucketCheck:
         began: when that was.
         lead: seconds by which what a listing or a watch tells may be ahead of reads, see :data:`LEAD`.
         back: versions of earlier epochs which a killed server has brought back, see :mod:`.brought_back`.
+        returns: names that were deleted and are back, see :mod:`.forgotten`.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class BucketCheck:
         began: float = START,
         lead: float = 0.0,
         back: Iterable[Version] = (),
+        returns: Iterable[Return] = (),
     ) -> None:
         self.bucket = bucket
         ahead = (replace(op, end=op.end + lead) if op.verb in LISTINGS else op for op in ops)
         self.ops = sorted(ahead, key=lambda op: op.begin)
         self.back = list(back)
-        self.initial = [*initial, *self.back]
+        self.returns = sorted(returns, key=lambda each: each.killed)
+        self.old = [version for each in self.returns for version in each.old]
+        self.initial = [*initial, *self.back, *self.old]
         self.began = began
         self.violations: list[Violation] = []
         self._by_id = {op.id: op for op in self.ops}
@@ -107,10 +112,14 @@ class BucketCheck:
         for version in self.initial:
             item = self._name(version.name)
             item.known[version.revision] = Known(version, self.began, "the state at the beginning")
+            if version in self.old:
+                continue
             if version.name not in returned:
                 item.floor.add(self.began, version.revision)
             elif version.deleted and version not in self.back:
                 item.purged.add(version.revision)
+        for each in self.returns:
+            self._name(each.name).returns.append(each)
         universe = {op.name for op in self.ops if op.name} | {
             op.args["to"] for op in self.ops if op.args.get("to")
         }
@@ -263,7 +272,11 @@ class BucketCheck:
         if revision is None:
             return
         before = [known for known in versions if known.version.revision < revision]
-        before = [known for known in before if known.version.revision not in item.purged]
+        before = [
+            known
+            for known in before
+            if known.version.revision not in item.purged and not item.gone(op, known.version.revision)
+        ]
         expected = op.args.get("if")
         if op.verb == "rename" or op.verb == "retag":
             expected = None  # it is the old name's
@@ -317,7 +330,7 @@ class BucketCheck:
         if any(
             other.outcome != FAIL and other.begin <= op.end and not other.settled < born
             for other in item.removes
-            if other is not op
+            if other is not op and not item.spent(other, op)
         ):
             return True
         return any(other.begin + other.args["ttl"] - MAX_AGE_SLACK <= op.end for other in item.expiring)
@@ -360,8 +373,11 @@ class BucketCheck:
     # -- the sweep --------------------------------------------------------------------------------
 
     def _sweep(self, item: Name) -> None:
+        kills = [each.killed for each in item.returns]
         for op, made in sorted(item.touching, key=lambda pair: pair[0].end):
-            floor = item.floor.at(op.begin)
+            while kills and kills[0] < op.end:
+                item.floor.reset(kills.pop(0))
+            floor = item.floor_of(op)
             writes = item.name in made.writes
             if writes and op.outcome == OK:
                 revision = _revision(op)
@@ -372,7 +388,7 @@ class BucketCheck:
                         f"{op.id} was given revision {revision}, when {floor} was in place",
                         op,
                     )
-                item.floor.add(op.end, floor + 0.5 if revision is None else revision)
+                item.in_place(op, max(floor, item.top_of(op)) + 0.5 if revision is None else revision)
             for seen in made.seen:
                 if seen.name == item.name and not (writes and seen.kind == "version"):
                     self._look(item, op, seen, floor)
@@ -385,7 +401,7 @@ class BucketCheck:
                     op,
                 )
             if item.name in made.removes and op.outcome == OK:
-                item.floor.add(op.end, math.floor(floor) + 0.5)
+                item.in_place(op, math.floor(max(floor, item.top_of(op))) + 0.5)
 
     def _look(self, item: Name, op: Op, seen: Seen, floor: float) -> None:
         if seen.kind == "version":
@@ -399,6 +415,7 @@ class BucketCheck:
             self._live(item, op, floor)
 
     def _version(self, item: Name, op: Op, version: Version, floor: float) -> None:
+        floor = max(floor, item.gone(op, version.revision))
         if version.revision < floor:
             self._bad(
                 "stale or lost",
@@ -410,7 +427,7 @@ class BucketCheck:
         known = item.known.get(version.revision)
         if known is not None and known.writer is not None and known.writer.begin > op.end:
             self._bad("from the future", item, f"{op.id} saw what {known.writer.id} wrote later", op)
-        item.floor.add(op.end, version.revision)
+        item.in_place(op, version.revision)
 
     def _content(self, item: Name, op: Op, seen: Seen, floor: float) -> None:
         if not seen.bodies:
@@ -423,9 +440,9 @@ class BucketCheck:
             and not known.version.deleted
             and not self._begun_after(known, op)  # bodies of a few bytes are the same by chance
         )
-        current = [revision for revision in fit if revision >= floor]
+        current = [revision for revision in fit if item.stands(op, revision, floor)]
         if current:
-            item.floor.add(op.end, current[0])
+            item.in_place(op, current[0])
             return
         unseen = [
             other
@@ -434,11 +451,11 @@ class BucketCheck:
             and other.outcome != FAIL
             and other.begin <= op.end
             and self._may_carry(item, other, seen.bodies, fit)
-            and (item.revision_of(other) is None or (item.revision_of(other) or 0) >= floor)
+            and item.stands(op, item.revision_of(other), floor)
         ]
         if unseen:
             if len(unseen) == 1:
-                item.floor.add(op.end, math.floor(item.floor.at(unseen[0].begin)) + 0.5)
+                item.in_place(op, math.floor(item.floor.at(unseen[0].begin)) + 0.5)
             return
         body = sorted(seen.bodies)[0]
         author = self._by_id.get(body.rpartition(":")[0])
@@ -471,7 +488,7 @@ class BucketCheck:
         if newest is not None and newest.version.deleted:
             return
         for other in reversed(item.removes):
-            if other is op or other.outcome == FAIL or other.begin > op.end:
+            if other is op or other.outcome == FAIL or other.begin > op.end or item.spent(other, op):
                 continue
             if other.args.get("if") and item.floor.at(other.begin) > other.args["if"]:
                 continue  # it would have found another revision
@@ -480,7 +497,7 @@ class BucketCheck:
                 for write in item.writes
             )
             if not replaced:
-                item.floor.add(op.end, math.floor(floor) + 0.5)
+                item.in_place(op, math.floor(floor) + 0.5)
                 return
         for other in item.expiring:
             if other.begin + other.args["ttl"] - MAX_AGE_SLACK <= op.end:
@@ -489,13 +506,12 @@ class BucketCheck:
 
     def _live(self, item: Name, op: Op, floor: float) -> None:
         for known in item.known.values():
-            if not known.version.deleted and known.version.revision >= floor:
+            if not known.version.deleted and item.stands(op, known.version.revision, floor):
                 return
         for other in item.writes:
-            if other is not op and other.outcome != FAIL and other.begin <= op.end:
-                revision = item.revision_of(other)
-                if revision is None or revision >= floor:
-                    return
+            possible = other is not op and other.outcome != FAIL and other.begin <= op.end
+            if possible and item.stands(op, item.revision_of(other), floor):
+                return
         self._bad("not there", item, f"{op.id} said that it is there, when {floor} had removed it", op)
 
     # -- words ------------------------------------------------------------------------------------
@@ -532,6 +548,7 @@ def check_bucket(
     told: Iterable[Told] = (),
     lead: float = 0.0,
     back: Iterable[Version] = (),
+    returns: Iterable[Return] = (),
 ) -> list[Violation]:
     """See :class:`BucketCheck`; what watchers told of counts as read when it was told.
 
@@ -551,4 +568,4 @@ def check_bucket(
         for item in told
         if item.bucket == bucket
     ]
-    return BucketCheck(bucket, [*ops, *watched], initial, began, lead, back).run()
+    return BucketCheck(bucket, [*ops, *watched], initial, began, lead, back, returns).run()

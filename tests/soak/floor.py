@@ -18,9 +18,15 @@ class Floor:
             self._times.append(time)
             self._values.append(value)
 
+    def reset(self, time: float) -> None:
+        """Nothing is certain any more."""
+        self._times.append(time)
+        self._values.append(0)
+
     def since(self, value: float) -> float:
-        """When something newer than ``value`` was known first."""
-        known = zip(self._times, self._values, strict=True)
+        """When something newer than ``value`` was known first, after nothing was certain."""
+        begin = max((pos for pos, newest in enumerate(self._values) if not newest), default=0)
+        known = zip(self._times[begin:], self._values[begin:], strict=True)
         return next((time for time, newest in known if newest > value), math.inf)
 
     def at(self, time: float) -> float:

@@ -18,6 +18,7 @@ from .brought_back import Past, brought_back
 from .checker import LEAD, Violation, check_bucket
 from .clients import Clients
 from .errors import by_one_cut_off, judge_errors
+from .forgotten import Hollow, forgotten_deletes
 from .history import History, Op, Version, read
 from .nemesis import BUCKET, CLIENT, CLUSTER, CUT_OFF, EVERY, NETWORK, SERVER, TOLERATED, Nemesis
 from .report import Report
@@ -72,6 +73,8 @@ class Soak:
         self._initial: dict[str, list[Version]] = {}
         self._since: dict[str, float] = {}
         self._past: defaultdict[str, Past] = defaultdict(Past)
+        self._hollow: defaultdict[str, Hollow] = defaultdict(Hollow)
+        self._found: dict[str, list[Violation]] = {}
         self._last: dict[str, int] = {}
         self._told: dict[str, dict[str, int]] = {}
         self._bucket_of: dict[str, str] = {}
@@ -183,7 +186,7 @@ class Soak:
         history = await asyncio.to_thread(read, files)  # the proxies run here, too: they must not stall
         for bucket in stage.buckets:
             found = await audit(stage.js, bucket, self.expiring, number)
-            self._violations(found.violations)
+            self._found[bucket] = found.violations
             self.report.add_audit(found)
             await self._watchers(files, bucket, found.versions, clients)
             watchers = self.plan.processes * self.plan.connections
@@ -213,23 +216,33 @@ class Soak:
         for line in history.bad:
             self._violations([Violation(line["bad"], "", "", f"{line['by']}: {line['m']}")])
         lead = 0.0 if stage.routes is None else LEAD
+        full = frozenset({stages.SMALL}) | (frozenset(stage.buckets) if stage.disk else frozenset())
         for bucket in stage.buckets:
             ops = [op for op in history.ops if op.bucket == bucket]
             told = [item for item in history.told if item.bucket == bucket]
             initial = self._initial[bucket]
             since = self._since.get(bucket, float("-inf"))
-            killed = min(
-                (w.begin for w in nemesis.windows if w.kind in KILLS and w.begin > since), default=math.inf
-            )
-            back = brought_back(ops, told, initial, self._past[bucket], killed)
+            kills = [w.begin for w in nemesis.windows if w.kind in KILLS and w.begin > since]
+            past, hollow = self._past[bucket], self._hollow[bucket]
+            returns = forgotten_deletes(ops, told, initial, past, kills) if bucket in full else []
+            for item in returns:
+                self.report.tolerated["a delete that a killed server forgot"] += item.count
+            hollow.add(returns, ops)
+            self._violations([item for item in self._found[bucket] if not hollow.excuses_found(item)])
+            known = [version for item in returns for version in item.old]
+            back = brought_back(ops, told, initial, past, min(kills, default=math.inf))
+            back = [version for version in back if version not in known]
             if back:
                 self.report.tolerated["a purge that a killed server forgot"] += len(back)
             self._violations(
                 self._without_the_servers_part(
-                    check_bucket(bucket, ops, initial, since, told, lead, back), stage, nemesis, history
+                    check_bucket(bucket, ops, initial, since, told, lead, back, returns),
+                    stage,
+                    nemesis,
+                    history,
                 )
             )
-            self._past[bucket].add(ops, told)
+            past.add(ops, told)
             final = [op for op in ops if op.id == f"audit-{number}"][-1]
             self._initial[bucket] = [Version.of_row(item) for item in final.result["list"]]
             self._since[bucket] = final.end
@@ -241,11 +254,15 @@ class Soak:
         def tolerated(begin: float, end: float) -> bool:
             return bool(nemesis.overlapping(begin, end, TOLERATED))
 
-        full = frozenset({stages.SMALL}) | (frozenset(stage.buckets) if stage.disk else frozenset())
-        wrong = judge_errors(history.ops, faults, tolerated, full)
-        by_id = {op.id: op for op in history.ops}
-        for violation in wrong:
-            violation.ops += _faults_about(by_id[violation.text.partition(":")[0]], nemesis)
+        by_id = {(op.bucket, op.id): op for op in history.ops}
+        wrong = []
+        for violation in judge_errors(history.ops, faults, tolerated, full):
+            op = by_id[violation.bucket, violation.text.partition(":")[0]]
+            if not self._hollow[violation.bucket].excuses(op):
+                violation.ops += _faults_about(op, nemesis)
+                wrong.append(violation)
+        for bucket in stage.buckets:
+            self._hollow[bucket].keep(self._initial[bucket])
         self._violations(wrong)
         self.report.add_history(history, tolerated)
 

@@ -19,6 +19,7 @@ class Violation:
         text: what was seen and what was expected.
         ops: what the verdict rests on, and what else happened to the name then.
         since: of something that was read: when it was certainly replaced.
+        revision: of an object that is damaged.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Violation:
     text: str
     ops: list[str] = field(default_factory=list)
     since: float = -math.inf
+    revision: int = 0
 
     def __str__(self) -> str:
         where = f"{self.bucket}/{self.name}" if self.name else self.bucket
