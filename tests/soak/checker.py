@@ -423,6 +423,7 @@ class BucketCheck:
                 f"{op.id} saw revision {version.revision}, when {floor} was in place already",
                 op,
                 since=item.floor.since(version.revision),
+                revision=version.revision,
             )
         known = item.known.get(version.revision)
         if known is not None and known.writer is not None and known.writer.begin > op.end:
@@ -461,7 +462,8 @@ class BucketCheck:
         author = self._by_id.get(body.rpartition(":")[0])
         if fit:
             text = f"{op.id} read {body} of revision {fit[-1]}, when {floor} was in place already"
-            self._bad("stale or lost", item, text, op, author, since=item.floor.since(fit[-1]))
+            since = item.floor.since(fit[-1])
+            self._bad("stale or lost", item, text, op, author, since=since, revision=fit[-1])
         elif author is not None and author.outcome == FAIL:
             self._bad(
                 "a failed write took effect", item, f"{op.id} read the bytes of {author.id}", op, author
@@ -516,12 +518,20 @@ class BucketCheck:
 
     # -- words ------------------------------------------------------------------------------------
 
-    def _bad(self, kind: str, item: Name, text: str, *ops: Op | None, since: float = -math.inf) -> None:
+    def _bad(
+        self,
+        kind: str,
+        item: Name,
+        text: str,
+        *ops: Op | None,
+        since: float = -math.inf,
+        revision: int = 0,
+    ) -> None:
         chosen = [op for op in ops if op is not None]
         around = self._around(item, chosen[0] if chosen else None)
         shown = {op.id: op for op in sorted([*chosen, *around], key=lambda op: op.begin)}
         self.violations.append(
-            Violation(kind, self.bucket, item.name, text, [str(op) for op in shown.values()], since)
+            Violation(kind, self.bucket, item.name, text, [str(op) for op in shown.values()], since, revision)
         )
 
     @staticmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .brought_back import Past
@@ -240,6 +240,28 @@ def _back(name: str, item: _Item, looks: list[_Look], past: Past, killed: float)
     back.count = len(shown) or 1
     back.old = [version for revision, version in back.versions.items() if revision in before]
     return back
+
+
+def seen_beneath(
+    violation: Violation, ops: Sequence[Op], initial: Iterable[Version], kills: Sequence[float]
+) -> bool:
+    """Whether a read saw an older version beneath the one that was being removed from a full bucket.
+
+    There it is again when a killed server has forgotten a purge or a roll-up, and while the metas of the
+    name are purged one after the other the older one is the newest for a moment.
+    """
+    if violation.kind != "stale or lost" or not kills:
+        return False
+    reader = violation.text.partition(" ")[0]
+    (op,) = [op for op in ops if op.id == reader]
+    item = _gather(ops, (), initial)[violation.name]
+    seen = (when for when, version in item.known if version.revision == violation.revision)
+    known = min(seen, default=math.inf)
+    return any(
+        known <= killed < removal.begin and removal.begin <= op.end and op.begin <= removal.end
+        for removal in item.removes
+        for killed in kills
+    )
 
 
 class Hollow:

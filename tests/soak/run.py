@@ -18,7 +18,7 @@ from .brought_back import Past, brought_back
 from .checker import LEAD, Violation, check_bucket
 from .clients import Clients
 from .errors import by_one_cut_off, judge_errors
-from .forgotten import Hollow, forgotten_deletes
+from .forgotten import Hollow, forgotten_deletes, seen_beneath
 from .history import History, Op, Version, read
 from .nemesis import BUCKET, CLIENT, CLUSTER, CUT_OFF, EVERY, NETWORK, SERVER, TOLERATED, Nemesis
 from .report import Report
@@ -234,14 +234,13 @@ class Soak:
             back = [version for version in back if version not in known]
             if back:
                 self.report.tolerated["a purge that a killed server forgot"] += len(back)
-            self._violations(
-                self._without_the_servers_part(
-                    check_bucket(bucket, ops, initial, since, told, lead, back, returns),
-                    stage,
-                    nemesis,
-                    history,
-                )
-            )
+            wrong = check_bucket(bucket, ops, initial, since, told, lead, back, returns)
+            if bucket in full:
+                kept = [item for item in wrong if not seen_beneath(item, ops, initial, kills)]
+                if len(kept) < len(wrong):
+                    self.report.tolerated["a roll-up that a killed server forgot"] += len(wrong) - len(kept)
+                wrong = kept
+            self._violations(self._without_the_servers_part(wrong, stage, nemesis, history))
             past.add(ops, told)
             final = [op for op in ops if op.id == f"audit-{number}"][-1]
             self._initial[bucket] = [Version.of_row(item) for item in final.result["list"]]

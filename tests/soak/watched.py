@@ -19,7 +19,7 @@ class Violation:
         text: what was seen and what was expected.
         ops: what the verdict rests on, and what else happened to the name then.
         since: of something that was read: when it was certainly replaced.
-        revision: of an object that is damaged.
+        revision: of what was read, or is damaged.
     """
 
     kind: str

@@ -13,7 +13,7 @@ from tests.soak.brought_back import Past
 from tests.soak.checker import check_bucket
 from tests.soak.content import digest, make
 from tests.soak.floor import Floor
-from tests.soak.forgotten import Hollow, Return, forgotten_deletes
+from tests.soak.forgotten import Hollow, Return, forgotten_deletes, seen_beneath
 from tests.soak.history import FAIL, OK, UNKNOWN, Op, Told, Version
 from tests.soak.watched import Violation
 
@@ -362,6 +362,39 @@ def test_since_a_reset_of_the_floor() -> None:
     assert floor.since(7) == math.inf
     floor.add(6.0, 8)
     assert (floor.at(7.0), floor.since(7)) == (8, 6.0)
+
+
+# -- beneath what is removed ----------------------------------------------------------------------
+
+
+def beneath(ops: Sequence[Op], *initial: Version, kills: Sequence[float] = (KILLED,)) -> list[bool]:
+    wrong = check_bucket(BUCKET, ops, initial, 0.0)
+    return [seen_beneath(violation, ops, initial, kills) for violation in wrong]
+
+
+def test_what_is_beneath_shows_while_the_newest_is_removed() -> None:
+    removal = op("d-2", "delete", 110, 111)
+    written = [FIRST, SECOND, REMOVED, removal]
+    listed = op("l-1", "list", 110.5, 120, name="", list=[OLD.row()])
+    assert beneath([*written, listed]) == [True]
+    (stale,) = check_bucket(BUCKET, [*written, listed])
+    assert not seen_beneath(replace(stale, kind="two winners"), [*written, listed], (), [KILLED])
+    assert beneath([REMOVED, removal, listed], OLD) == [True]
+    read = op("g-1", "get", 110.5, 112, digest=OLD.digest)
+    assert beneath([*written, read]) == [True]
+    for kills in ((), (15.0,), (110.2,)):
+        assert beneath([*written, listed], kills=kills) == [False]
+    for begin, end in ((105, 109), (111.5, 112)):
+        listed = op("l-1", "list", begin, end, name="", list=[OLD.row()])
+        assert beneath([*written, listed]) == [False]
+
+
+def test_only_while_it_is_removed() -> None:
+    listed = op("l-1", "list", 110.5, 120, name="", list=[OLD.row()])
+    for removal in (op("d-2", "delete", 110, 111, FAIL), op("d-2", "delete", 110, 111, name="m")):
+        assert beneath([FIRST, SECOND, REMOVED, removal, listed]) == [False]
+    lost = [FIRST, SECOND, REMOVED, op("d-2", "delete", 110, 111), put("w-4", 112, 113, 40), absent(120)]
+    assert beneath(lost) == [False]
 
 
 # -- without chunks -------------------------------------------------------------------------------
