@@ -20,7 +20,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Receiver(Protocol):
-    """Gets what a transport receives; implemented by :class:`natsproto.aio.session.Session`."""
+    """Gets what a transport receives; implemented by ``natsproto.aio.session.Session``."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the (never empty) buffer for the next bytes."""
