@@ -1,4 +1,4 @@
-"""A server in this process."""
+"""A server in this process, and a bucket on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from objstore import ObjectStore
+from objstore.bucket.bucket import Bucket, bind
 from support.leaks import no_task_left
 from support.memory_server import MemoryServer
 
@@ -17,3 +19,13 @@ async def server() -> AsyncIterator[MemoryServer]:
     server = MemoryServer()
     yield server
     await server.client.close()
+
+
+@pytest.fixture
+async def store(server: MemoryServer) -> ObjectStore:
+    return await server.bucket()
+
+
+@pytest.fixture
+async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
+    return await bind(server.js, "b")

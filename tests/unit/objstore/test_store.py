@@ -28,11 +28,6 @@ from support.memory_server import MemoryServer
 VERBS = [name for name, value in vars(ObjectStore).items() if inspect.isfunction(value) and name[0] != "_"]
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
 async def test_put_and_create(store: ObjectStore) -> None:
     info = await store.put("a", b"1", "d", "f.txt", {"H": "v"}, metadata={"k": "v"}, chunk_size=10)
     assert (info.description, dict(info.metadata)) == ("d", {"k": "v", "filename": "f.txt"})

@@ -23,16 +23,6 @@ from objstore.format.naming import meta_subject
 from support.memory_server import ROLL_UP, MemoryServer, error
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
-
-
 async def test_the_meta_first_then_its_chunks(
     server: MemoryServer, store: ObjectStore, bucket: Bucket
 ) -> None:

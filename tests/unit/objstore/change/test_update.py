@@ -16,21 +16,11 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
 )
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.change.update import update
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subjects
 from support.memory_server import ROLL_UP, MemoryServer
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 async def test_what_is_not_named_stays(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:

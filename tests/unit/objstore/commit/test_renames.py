@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from objstore import ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.commit.commit import Conflict
 from objstore.commit.renames import (
     clear_marks,
@@ -32,16 +32,6 @@ from objstore.format.codec import decode_meta
 from objstore.format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, plain_info
 from objstore.format.naming import meta_subject
 from support.memory_server import MemoryServer
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 async def begun(store: ObjectStore, bucket: Bucket, *, new_end: bool = False, at: int = 0) -> ObjectInfo:

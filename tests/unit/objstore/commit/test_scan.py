@@ -8,23 +8,13 @@ from typing import Any
 import pytest
 
 from objstore import ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.commit import scan as module
 from objstore.commit.scan import KEPT, Scan, scan_for
 from objstore.format.naming import new_nuid
 from support.clock import Clock
 from support.fake_session import turns
 from support.memory_server import MemoryServer
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 async def test_who_names_some_chunks(store: ObjectStore, bucket: Bucket) -> None:

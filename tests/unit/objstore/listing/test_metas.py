@@ -28,16 +28,6 @@ from objstore.listing.metas import (
 from support.memory_server import ROLL_UP, SILENCE, MemoryServer
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
-
-
 async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
     return [await store.put(f"n{number:02}", b"") for number in range(count)]
 

@@ -18,11 +18,6 @@ from support.fake_session import turns
 from support.memory_server import MemoryServer
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
 async def watch(server: MemoryServer, **options: Any) -> Watch:
     options = {
         "updates_only": False,

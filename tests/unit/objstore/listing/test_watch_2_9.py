@@ -23,11 +23,6 @@ async def server() -> AsyncIterator[MemoryServer]:
     await server.client.close()
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
 def lose_all_but_the_last(server: MemoryServer) -> None:
     """What a roll-up does to consumers there."""
     stream = server.stream()

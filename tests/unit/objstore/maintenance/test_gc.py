@@ -10,7 +10,7 @@ import pytest
 
 from natsproto.errors import NatsError
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
 from objstore.format.models import RENAMING
@@ -19,16 +19,6 @@ from objstore.maintenance.gc import DEFAULT_AGE, gc
 from support.memory_server import MemoryServer, error
 
 NOW = timedelta(0)
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 @pytest.fixture

@@ -9,21 +9,11 @@ import pytest
 
 from natsproto.jetstream.api.models import StreamInfo
 from objstore import ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.retry import RETRY_BUDGET
 from objstore.format.naming import meta_subject
 from objstore.maintenance.purge_deleted import SETTLED, purge_deleted, settled_after
 from support.memory_server import MemoryServer
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 async def test_old_ones_go_and_live_ones_stay(

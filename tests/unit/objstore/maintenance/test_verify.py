@@ -26,16 +26,6 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_bucket, "RECHECK_DELAYS", (0.0,))
 
 
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
-
-
 def chunk(info: ObjectInfo) -> str:
     return f"$O.b.C.{info.nuid}"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.read import by_sequence as module
 from objstore.read.by_sequence import MOST, Begins, begin_at_leader, read_by_sequence
 from objstore.read.ranges import Layout
@@ -16,16 +16,6 @@ from support.memory_server import MemoryServer, error
 
 DATA = bytes(range(256)) * 40
 CHUNK = 100
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 @pytest.fixture

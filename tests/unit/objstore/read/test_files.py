@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from objstore import DigestMismatchError, IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.read import get as _get
 from objstore.read.files import get_file
 from support.memory_server import MemoryServer
@@ -23,16 +23,6 @@ CHUNK = 1000
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_get, "RECHECK_DELAYS", (0.0, 0.0))
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 @pytest.fixture

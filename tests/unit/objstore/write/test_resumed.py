@@ -22,16 +22,6 @@ CHUNK = 100
 
 
 @pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
-
-
-@pytest.fixture
 async def upload(bucket: Bucket) -> Upload:
     return begin(bucket, "a", NO_USER_META, CHUNK)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from objstore import BadObjectMetaError, ObjectStore, OutcomeUnknownError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GOES_ON, GONE
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
@@ -19,16 +19,6 @@ from objstore.write.upload import VERSION, Upload, begin, resume
 from support.memory_server import MemoryServer, error
 
 DATA = bytes(range(256)) * 10
-
-
-@pytest.fixture
-async def store(server: MemoryServer) -> ObjectStore:
-    return await server.bucket()
-
-
-@pytest.fixture
-async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
-    return await bind(server.js, "b")
 
 
 def begun(bucket: Bucket, **about: Any) -> Upload:
