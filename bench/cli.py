@@ -44,6 +44,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def tree(text: str) -> Path:
+    path = Path(text).resolve()
+    if not (path / "bench" / "peers").is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a directory of this project: git worktree add makes one"
+        )
+    return path
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -58,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--runs", type=positive, help="turns of each contestant")
         command.add_argument(
             "--clients", help="only these, separated by commas (natsproto, nats-py, ceiling …)"
+        )
+        command.add_argument(
+            "--before",
+            type=tree,
+            metavar="DIR",
+            help="another revision of this project, as one more contestant",
         )
         command.add_argument("--natsio-python", help="a Python >= 3.13 that has natsio")
         command.add_argument("--only", help="only rows whose key begins with these, separated by commas")
@@ -118,6 +133,8 @@ def run_suite(args: argparse.Namespace) -> int:
         rows = [row for row in rows if any(c.client in clients for c in row.contestants)]
         if not rows:
             raise BenchError(f"no row has a client of {args.clients!r}")
+    if args.before is not None:
+        rows = [suites.against(row, args.before) for row in rows]
     if args.quick:
         rows = [suites.tiny(row) for row in rows]
     kind = "url" if args.url else "container" if args.container else "local"

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .errors import BenchError
-from .machine import ROOT
+from .machine import ROOT, revision
 
 START = 30.0
 """Seconds a process has to start and to connect."""
@@ -36,12 +37,14 @@ class Contestant:
         client: which client, or ``"ceiling"``.
         options: how it differs from the row (``{"concurrency": 1}``).
         flags: for a ceiling: further arguments of the script.
+        tree: the directory whose packages and peers it runs; by default the one that this file is in.
     """
 
     label: str
     client: str
     options: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    tree: Path = ROOT
 
 
 class Worker:
@@ -51,7 +54,7 @@ class Worker:
         LeftOut: the client is not installed, or does not connect.
     """
 
-    def __init__(self, client: str, url: str, python: str = sys.executable) -> None:
+    def __init__(self, client: str, url: str, python: str = sys.executable, tree: Path = ROOT) -> None:
         self.client = client
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         try:
@@ -61,7 +64,12 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 start_new_session=True,  # an interrupt is for this process, which then ends them
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(tree),
+                    "PYTHONSAFEPATH": "1",  # else the working directory comes before the tree
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
             )
         except OSError as exc:
             raise LeftOut(f"{python} cannot be run: {exc.strerror}") from exc
@@ -193,7 +201,7 @@ class Crew:
         self._workers: dict[str, Worker] = {}
         self.left_out: dict[str, str] = {}
         self.about: dict[str, dict[str, Any]] = {}
-        self.helper = self._start("natsproto")
+        self.helper = self._start("natsproto", ROOT)
 
     def __enter__(self) -> Crew:
         return self
@@ -202,13 +210,13 @@ class Crew:
         for worker in (*self._workers.values(), self.helper):
             worker.close()
 
-    def _start(self, client: str) -> Worker:
+    def _start(self, client: str, tree: Path) -> Worker:
         python = sys.executable
         if client == "natsio":
             if self._natsio_python is None:
                 raise LeftOut("needs Python >= 3.13: name an interpreter that has it by --natsio-python")
             python = self._natsio_python
-        return Worker(client, self._url, python)
+        return Worker(client, self._url, python, tree)
 
     def join(self, contestants: list[Contestant]) -> list[Contestant]:
         """Start the contestants; those that cannot be started are noted in ``left_out``."""
@@ -216,8 +224,10 @@ class Crew:
         for contestant in contestants:
             try:
                 if contestant.client != "ceiling" and contestant.label not in self._workers:
-                    worker = self._workers[contestant.label] = self._start(contestant.client)
+                    worker = self._workers[contestant.label] = self._start(contestant.client, contestant.tree)
                     self.about[contestant.label] = worker.about
+                    if contestant.tree != ROOT:
+                        worker.about["revision"] = revision(contestant.tree)
                 present.append(contestant)
             except LeftOut as exc:
                 self.left_out[contestant.label] = str(exc)

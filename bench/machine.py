@@ -24,9 +24,9 @@ def _field(path: str, key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
-def revision() -> str:
-    """The git revision of this checkout, followed by ``+`` when files were changed."""
-    git = ["git", "-C", str(ROOT)]
+def revision(tree: Path = ROOT) -> str:
+    """The git revision of a checkout, this one by default, followed by ``+`` when files were changed."""
+    git = ["git", "-C", str(tree)]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True

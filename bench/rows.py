@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import statistics
 import sys
@@ -14,10 +15,17 @@ from .machine import need_disk
 from .targets import Target, Targets
 
 OURS = "natsproto"
+
+BEFORE = "natsproto before"
+"""Ours as it is in another directory: another revision."""
+
 MIB = 1024 * 1024
 
 WARM_SIZE, WARM_COUNT = 128 * MIB, 3
 """Bytes and number of the objects that a client warms up with, at most."""
+
+DRAWS = 2000
+"""How often rounds are drawn again for an interval."""
 
 CHECKED = {"put": "check_objects", "put_stream": "check_stream"}
 """Operations that store -> the one that reads their objects back."""
@@ -272,3 +280,17 @@ def ratio(result: dict[str, Any], label: str) -> float | None:
     if label not in found or OURS not in found:
         return None
     return float(found[label]["per_op"] / found[OURS]["per_op"])
+
+
+def paired(result: dict[str, Any], label: str) -> tuple[float, float, float] | None:
+    """How many times as fast as that contestant ours is, round by round: the median and its 95 % interval.
+
+    The interval is that of a bootstrap: medians of rounds drawn again. ``None`` if either missed a round.
+    """
+    ours, theirs = (result["samples"].get(key, []) for key in (OURS, label))
+    if not ours or len(ours) != len(theirs):
+        return None
+    ratios = [per_op(b) / per_op(a) for a, b in zip(ours, theirs, strict=True)]
+    draw = random.Random(0)  # the same result, the same interval
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
+    return statistics.median(ratios), medians[DRAWS // 40], medians[-DRAWS // 40]

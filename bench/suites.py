@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .contestants import Contestant
 from .peers.base import CHUNK
-from .rows import MIB, OURS, Row
+from .rows import BEFORE, MIB, OURS, Row
 
 KIB = 1024
 GIB = 1024 * MIB
@@ -277,6 +278,12 @@ def growth(*, quick: bool = False) -> list[Row]:
             row = _listing(name, count, storage="file", nodes=1)
             rows.append(replace(row, contestants=[OWN]))
     return rows
+
+
+def against(row: Row, tree: Path) -> Row:
+    """The same row with this library as it is in another directory, next to ours."""
+    before = replace(row.contestants[0], label=BEFORE, tree=tree)
+    return replace(row, contestants=[row.contestants[0], before, *row.contestants[1:]])
 
 
 def tiny(row: Row) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .rows import OURS, ratio
+from .rows import BEFORE, OURS, paired, ratio
 
 
 def number(value: float) -> str:
@@ -31,6 +31,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         times = None if label == OURS else ratio(result, label)
         if times is not None:
             text += f"  {times:7.2f}x"
+        if label == BEFORE and (interval := paired(result, label)) is not None and result["unit"] != "MiB":
+            text += "; by rounds {:.3f}x ({:.3f} to {:.3f})".format(*interval)
         if label in result["wanted"]:
             text += f"  wanted {wanted_text(result, label)} {'ok' if reached(result, label) else 'LOW'}"
         out.append(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import cli, documents, machine, results
+from bench import cli, documents, machine, results, rows, suites
 from bench.errors import BenchError
 
 
@@ -86,3 +86,34 @@ def test_nothing_is_measured_for_the_results_with_uncommitted_changes(
     assert cli.main(["reach", "--only", "parser", "--json", str(target)]) == 1
     assert "commit first" in capsys.readouterr().err
     assert not target.exists()
+
+
+def figures(seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "ops": 1, "cpu": 0.1, "bytes": 100, "rss": 0, "peak": 0}
+
+
+def test_rounds_are_compared_in_pairs() -> None:
+    """A slow minute of the machine slows both of a round, so it does not widen the interval."""
+    samples = {
+        rows.OURS: [figures(seconds) for seconds in (1.0, 9.0, 2.0)],
+        rows.BEFORE: [figures(seconds) for seconds in (1.1, 9.9, 2.2)],
+    }
+    assert rows.paired({"samples": samples}, rows.BEFORE) == pytest.approx((1.1, 1.1, 1.1))
+    samples[rows.BEFORE].pop()
+    assert rows.paired({"samples": samples}, rows.BEFORE) is None
+    assert rows.paired({"samples": {}}, rows.BEFORE) is None
+
+
+def test_another_revision_takes_part_next_to_ours(tmp_path: Path) -> None:
+    (tmp_path / "bench" / "peers").mkdir(parents=True)
+    args = cli.build_parser().parse_args(["reach", "--before", str(tmp_path)])
+    for row in suites.reach():
+        ours, before, *others = suites.against(row, args.before).contestants
+        assert (ours, others) == (row.contestants[0], row.contestants[1:])
+        assert (before.label, before.tree, before.client) == (rows.BEFORE, tmp_path, ours.client)
+
+
+def test_a_directory_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.build_parser().parse_args(["reach", "--before", str(tmp_path)])
+    assert "is not a directory of this project" in capsys.readouterr().err
