@@ -79,9 +79,43 @@ def error_from_line(text: str) -> NatsError:
 class Session:
     """See the module docstring. Implements :class:`natsproto.transport.Receiver`."""
 
+    __slots__ = (  # more than 30 attributes in a dict make each access slower: 7 % of a small publish
+        "_connect_sent",
+        "_established",
+        "_flush_scheduled",
+        "_info_received",
+        "_loop",
+        "_out",
+        "_out_size",
+        "_parser_get_buffer",
+        "_parser_updated",
+        "_pongs",
+        "_ready",
+        "_unread_pongs",
+        "_unsub_again",
+        "congested",
+        "connection",
+        "echoes",
+        "info",
+        "info_in_clear",
+        "lame_duck",
+        "lifeline",
+        "lost",
+        "nonce_in_clear",
+        "parser",
+        "pings_answered",
+        "pings_sent",
+        "reads",
+        "reason",
+        "refusals",
+        "secure",
+        "server",
+        "transport",
+    )
+
     def __init__(self, connection: Connection, server: Server) -> None:
-        self.connection = connection
-        self.server = server
+        self.connection: Connection = connection
+        self.server: Server = server
         self.info: dict[str, object] = {}
         self.transport: Transport | None = None
         self.secure: bool = False
@@ -108,7 +142,7 @@ class Session:
         self._unread_pongs = 0
         self.congested: bool = False
         """True when a sender should await :meth:`Connection.drain`; updated at each write."""
-        self.lame_duck = False
+        self.lame_duck: bool = False
         self.lifeline: Lifeline | None = None
         """See :mod:`natsproto.aio.lifeline`."""
         self.info_in_clear: bool = False

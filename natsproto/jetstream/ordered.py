@@ -168,6 +168,42 @@ class OrderedConsumer:
         stopped: nothing more is passed on.
     """
 
+    __slots__ = (  # see Session: more than 30 attributes
+        "_answering",
+        "_backoff",
+        "_budget",
+        "_connection",
+        "_created",
+        "_deadline",
+        "_filter",
+        "_headers_only",
+        "_heartbeat",
+        "_held",
+        "_js",
+        "_leftover",
+        "_on_failure",
+        "_on_idle",
+        "_on_restart",
+        "_patience",
+        "_paused",
+        "_placer",
+        "_policy",
+        "_quiet",
+        "_seen",
+        "_start_seq",
+        "_task",
+        "_timer",
+        "active",
+        "current",
+        "limit",
+        "loop",
+        "on_message",
+        "restarts",
+        "stopped",
+        "stream",
+        "stream_seq",
+    )
+
     def __init__(
         self,
         js: JetStreamContext,
@@ -203,7 +239,7 @@ class OrderedConsumer:
         self._created = created
         self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
-        self.limit = limit
+        self.limit: float | None = limit
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._connection = js.client.connection
         self.current: _Incarnation | None = None
