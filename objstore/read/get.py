@@ -140,7 +140,7 @@ async def _read_twice(
         raise changed(await again(bucket, info, exc)) from None
 
 
-async def get_bytes(
+def get_bytes(
     bucket: Bucket,
     name: str,
     *,
@@ -149,7 +149,7 @@ async def get_bytes(
     progress: Progress | None = None,
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
-) -> tuple[ObjectInfo, bytes]:
+) -> Awaitable[tuple[ObjectInfo, bytes]]:
     """Read a whole object; if it is replaced meanwhile, read it again."""
 
     async def read(bucket: Bucket, info: ObjectInfo) -> tuple[ObjectInfo, bytes]:
@@ -178,7 +178,7 @@ async def get_bytes(
         finally:
             sink.release()
 
-    return await _read_twice(bucket, name, follow, read)
+    return _read_twice(bucket, name, follow, read)
 
 
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
