@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from natsproto.errors import APIError, NatsError
-from natsproto.jetstream.api.errors import StorageFullError, StreamNotFoundError, StreamSealedError
+import contextlib
+from typing import TYPE_CHECKING
+
+from natsproto.errors import APIError, NatsError, PermissionsViolationError
+from natsproto.jetstream.api.errors import (
+    StorageFullError,
+    StreamNotFoundError,
+    StreamSealedError,
+    retryable,
+)
 
 from ..errors import BucketNotFoundError, BucketSealedError, StoreFullError
+
+if TYPE_CHECKING:
+    from natsproto.aio.client import Client
 
 NO_SPACE = "no space left on device"
 """Text in the server's errors on a full disk, if it responds at all."""
@@ -37,6 +48,25 @@ def sealed(bucket: str, name: str = "") -> BucketSealedError:
 def missing(bucket: str) -> BucketNotFoundError:
     """Return the error for a bucket that does not exist."""
     return BucketNotFoundError(f"bucket {bucket!r} does not exist", bucket=bucket)
+
+
+async def certainly_refused(client: Client, exc: NatsError, timeout: float) -> bool:
+    """Whether a request that changes something was refused for certain, so that it has changed nothing.
+
+    A permissions violation names a subject, but no request: it may be about another request to that subject,
+    or about what the answer should have come to. It is certain when all that it may be about were refused.
+
+    Args:
+        client: the client that has sent the request.
+        exc: how the request failed.
+        timeout: seconds to wait for the refusals of the others.
+    """
+    if not isinstance(exc, PermissionsViolationError):
+        return isinstance(exc, APIError | ValueError) and not retryable(exc)
+    if not exc.certain and exc.operation == "publish":
+        with contextlib.suppress(NatsError):  # the server refuses the others before it answers a PING
+            await client.flush(timeout)
+    return exc.certain
 
 
 def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:

@@ -8,7 +8,14 @@ from natsproto.errors import NatsError
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.locate import Lookup
-from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
+from ..commit.commit import (
+    Commit,
+    Conflict,
+    ConflictBackoff,
+    lost_race,
+    standing_of,
+    unknown_outcome,
+)
 from ..commit.discard import discard, free, remove_older
 from ..commit.renames import UNWRITABLE, marker_of, settle_rename
 from ..commit.states import AfterFull, Standing, Step, after_full
@@ -99,6 +106,24 @@ async def _discard(bucket: Bucket, subject: str, info: ObjectInfo) -> None:
 async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
     """Delete an object of a full bucket; return false when another writer has changed it meanwhile.
 
+    A late copy of its meta, stored after it was deleted, is deleted as well. What another writer has stored
+    since then stays.
+    """
+    patience = ConflictBackoff(bucket)
+    while (outcome := await _purge_and_mark(bucket, info, subject)) is AfterFull.STORED_AGAIN:
+        standing = standing_of(bucket, await bucket.leader_message(subject))
+        if standing.info is None or standing.nuid != info.nuid:
+            await _discard(bucket, subject, info)
+            return True
+        info = standing.info
+        if not await patience.again():
+            raise unknown_outcome(bucket, info.name, info.nuid)
+    return outcome is AfterFull.GONE
+
+
+async def _purge_and_mark(bucket: Bucket, info: ObjectInfo, subject: str) -> AfterFull:
+    """Purge the meta of a full bucket's object, then commit the delete marker.
+
     The server checks the limit before the roll-up: not even a marker fits before the meta is removed.
     """
     purged = await free(bucket, subject, info.revision)
@@ -113,16 +138,16 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
     outcome = after_full(info.nuid, purged, commit.states.step, standing)
     if outcome is AfterFull.UNKNOWN:
         raise commit.unknown()
-    if outcome is AfterFull.AGAIN:
-        return False
+    if outcome is not AfterFull.GONE:
+        return outcome
     await _discard(bucket, subject, info)
     if commit.states.step is not Step.REFUSED:
-        return True
+        return AfterFull.GONE
     second = _marker(bucket, info, subject, 0)  # now there is room, and watchers learn of the deletion
     try:
         await second.run()
     except (Conflict, NatsError) as exc:
         log.info("%r in bucket %r is deleted without a marker: %s", info.name, bucket.name, exc)
-        # A late copy of the put may have been stored again: then it is deleted as well.
-        return (second.states.standing or Standing()).nuid != info.nuid
-    return True
+        if (second.states.standing or Standing()).nuid == info.nuid:
+            return AfterFull.STORED_AGAIN
+    return AfterFull.GONE

@@ -11,7 +11,7 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.api.models import PubAck
 from natsproto.subjects import check_publish_subject
 
-from ..bucket.bucket import Bucket, log
+from ..bucket.bucket import Bucket
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
 from ..commit.commit import Commit, Conflict, ConflictBackoff, Unsent, lost_race, meta_header
@@ -153,10 +153,10 @@ async def _taken_back(
     Raises:
         _StillFree, ObjectAlreadyExists, NatsError: the cause of the refusal; nothing was or will be renamed.
         Conflict: another client changed the old object, and nothing was renamed.
-        OutcomeUnknownError: another client changed it, and may have finished the rename before.
+        OutcomeUnknownError: the mark stays, or another client changed the old object; either may still have
+            renamed it.
     """
     conflict = refusal if isinstance(refusal, Conflict) else None
-    absent = conflict is not None and conflict.absent
     try:
         freed = replace(old, revision=await commit_meta(bucket, old, marked.revision, subject))
     except Conflict as changed:
@@ -165,14 +165,16 @@ async def _taken_back(
         other = await _changed(bucket, old, marked, new_name, subject)
         if other is not None:
             return await _overtaken(bucket, old, marked, new_name, other)
-        if absent:
-            raise
-        log.info("%r in bucket %r keeps the mark of a rename: %s", old.name, bucket.name, exc)
-    else:
-        if conflict is not None and absent:
-            raise _StillFree(freed, conflict) from None
+        raise _half_done(
+            bucket,
+            old,
+            f"is not renamed to {new_name!r} ({refusal}), but keeps the mark of it: "
+            f"the next change of {old.name!r} may rename it",
+        ) from exc
     if conflict is None:
         raise refusal
+    if conflict.absent:
+        raise _StillFree(freed, conflict) from None
     raise _taken(bucket, new_name, conflict.revision) from None
 
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from secrets import token_hex
 
 from natsproto.backoff import Backoff
-from natsproto.errors import (
-    APIError,
-    ConnectionClosedError,
-    NatsError,
-    PermissionsViolationError,
-)
+from natsproto.errors import APIError, ConnectionClosedError, NatsError
 from natsproto.headers import header_value
 from natsproto.jetstream.api.errors import StreamNotFoundError, WrongLastSequenceError, retryable
 from natsproto.jetstream.api.models import PubAck, StoredMessage
@@ -22,6 +16,7 @@ from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.capacity import check_meta_room
+from ..bucket.refusals import certainly_refused
 from ..bucket.ttl import end_line, ttl_line
 from ..errors import OutcomeUnknownError, RevisionConflictError
 from ..format.codec import META_HEADER, MetaDecodeError
@@ -230,28 +225,13 @@ class Commit:
                 states.give_up()
         except NatsError as exc:
             self._failure = exc
-            if await self._refused(exc):
+            left = max(0.1, min(self._bucket.js.timeout, states.left(self._loop.time())))
+            if await certainly_refused(self._bucket.client, exc, left):
                 states.refused(surely=not isinstance(exc, APIError))
             else:
                 states.silent()
         else:
             states.acked(ack.seq, ack.duplicate, self._loop.time())
-
-    async def _refused(self, exc: NatsError) -> bool:
-        """Whether this very copy was refused: an answer that says so, or an error before any byte.
-
-        A permissions violation is no answer to it, and may be that of another message to the same subject,
-        or of what the answer should have come to. It counts when all that may have been meant were refused.
-        """
-        if isinstance(exc, PermissionsViolationError):
-            if not exc.certain and exc.operation == "publish":
-                left = self.states.left(self._loop.time())
-                with contextlib.suppress(NatsError):  # the refusals of the others come before this PONG
-                    await self._bucket.client.flush(max(0.1, min(self._bucket.js.timeout, left)))
-            return exc.certain
-        if isinstance(exc, APIError):
-            return not retryable(exc)
-        return isinstance(exc, ValueError)
 
     async def _check_same(self) -> None:
         """Check that no byte goes to a bucket of the same name in another domain."""

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from natsproto.errors import NatsError
+from natsproto.errors import APIError, NatsError, PermissionsViolationError
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket import numbered
 from ..bucket.bucket import Bucket, log
-from ..errors import IntegrityError
+from ..bucket.refusals import certainly_refused
+from ..errors import IntegrityError, OutcomeUnknownError
 from ..format.codec import MetaDecodeError
 from ..format.models import RENAMING, ObjectInfo, was_moved
 from ..format.naming import all_subject, chunk_subject, is_nuid_of, is_own_nuid
@@ -118,6 +119,10 @@ async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
 
     Returns:
         How many; ``None`` when a response was lost and the retry found nothing.
+
+    Raises:
+        OutcomeUnknownError: a request was refused, but an earlier one may have been carried out.
+        NatsError: refused; nothing was removed.
     """
     lost = False
 
@@ -125,11 +130,23 @@ async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
         nonlocal lost
         try:
             return await bucket.js.purge_stream(bucket.stream, subject=subject, seq=revision + 1)
+        except PermissionsViolationError as exc:
+            lost = lost or not await certainly_refused(bucket.client, exc, bucket.js.timeout)
+            raise
         except NatsError as exc:
             lost = lost or retryable(exc)
             raise
 
-    removed = await bucket.retrying(purge)
+    try:
+        removed = await bucket.retrying(purge)
+    except (APIError, PermissionsViolationError) as exc:
+        if lost and not retryable(exc):
+            raise OutcomeUnknownError(
+                f"whether the meta messages of {subject!r} in bucket {bucket.name!r} were removed could "
+                f"not be found out: {exc}",
+                bucket=bucket.name,
+            ) from exc
+        raise
     return None if lost and not removed else removed
 
 

@@ -61,7 +61,7 @@ reveal it.
 A full bucket refuses the marker of a delete, since it checks the limit before the roll-up. Then the meta
 subject is purged up to the revision read, the marker is committed with 0 expected, and :func:`after_full`
 decides what may be removed. If no meta exists then, the marker is tried again after that, and if a late copy
-of V was stored in between, it is deleted, too.
+of V was stored in between, it is deleted, too. What another writer has stored since then stays.
 """
 
 from __future__ import annotations
@@ -407,6 +407,8 @@ class AfterFull(Enum):
     """V is deleted: its chunks may be removed."""
     AGAIN = auto()
     """V was replaced before it was purged: start over with the newest meta."""
+    STORED_AGAIN = auto()
+    """V is deleted, and a late copy of its meta has come back: delete that one, too, and no other."""
     UNKNOWN = auto()
 
 
@@ -425,4 +427,4 @@ def after_full(replaced: str, purged: int | None, marker: Step, standing: Standi
         return AfterFull.UNKNOWN
     if not purged:
         return AfterFull.AGAIN
-    return AfterFull.GONE if standing.nuid != replaced or not replaced else AfterFull.AGAIN
+    return AfterFull.GONE if standing.nuid != replaced or not replaced else AfterFull.STORED_AGAIN

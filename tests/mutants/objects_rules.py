@@ -442,8 +442,8 @@ MUTANTS = (
     Mutant(
         "renamed-where-nothing-lives",
         "objstore/change/rename.py",
-        "absent = conflict is not None and conflict.absent",
-        "absent = False",
+        "    if conflict.absent:\n        raise _StillFree",
+        "    if False:\n        raise _StillFree",
         "a rename is refused only for an object that lives under the new name",
         "integration/test_objstore_free_names.py::test_a_rename_to_where_nothing_lives",
     ),

@@ -406,7 +406,7 @@ class Search:
                 return put(world, number, writer._replace(phase="gone"))
             again = freeze(self.machine(writer._replace(tries=writer.tries + 1), number, 0, ""))
             return put(world, number, writer._replace(purged=-1, states=again))
-        if outcome is AfterFull.AGAIN and writer.tries < TRIES:
+        if outcome in (AfterFull.AGAIN, AfterFull.STORED_AGAIN) and writer.tries < TRIES:
             return put(
                 world, number, Writer(writer.op, tries=writer.tries + 1, attempt=writer.attempt, full=True)
             )

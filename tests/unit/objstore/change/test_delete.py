@@ -137,3 +137,30 @@ async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> No
     server.hook = lambda verb, body: error(404, 10059, "stream not found")
     with pytest.raises(BucketNotFoundError):
         await delete(bucket, "a")
+
+
+async def test_what_is_created_after_its_own_purge_stays(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """A leader that is behind still shows the purged meta; before the next look there is another object."""
+    subject = meta_subject("b", "a")
+    await store.put("a", bytes(5000))
+    (old,) = server.stream().of(subject)
+    server.stream().config["max_bytes"] = 1
+    looks = iter([old])
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if body.get("last_by_subj") != subject or server.stream().of(subject):
+            return None
+        behind = next(looks, None)
+        if behind is None:
+            server.stream().config["max_bytes"] = -1
+            server.put_raw(subject, encode_meta(created, b"x" * 32), ROLL_UP)
+            return None
+        return server.leader_message(behind)
+
+    created = replace(await store.get_info("a"), nuid="another", size=0, chunks=0)
+    server.hook = hook
+    await delete(bucket, "a")
+    assert (await store.get_info("a")).nuid == "another"
+    assert server.chunks() == {}

@@ -151,3 +151,29 @@ async def test_and_back_again(store: ObjectStore, bucket: Bucket) -> None:
     back = await rename(bucket, new, "a", same)
     assert back.nuid == info.nuid
     assert await live(store) == {"a": b"content"}
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["full", "taken"])
+async def test_a_mark_that_cannot_be_taken_off(server: MemoryServer, store: ObjectStore, taken: bool) -> None:
+    """The next change of the name, or gc, may still finish it: no error says that nothing was renamed."""
+    server.stream().config["allow_atomic"] = False
+    bucket = await bind(server.js, "b")
+    info = await store.put("a", b"content")
+    marked: list[str] = []
+
+    def hook(subject: str, header: bytes, payload: bytes) -> Any:
+        marked.append(subject)
+        return error(503, 10077, "maximum bytes exceeded") if len(marked) > 1 else None
+
+    server.on_publish = hook
+    with pytest.raises(OutcomeUnknownError, match="keeps the mark of it") as caught:
+        await rename(bucket, info, "new", same)
+    assert isinstance(caught.value.__cause__, StoreFullError)
+    server.on_publish = None
+    assert await live(store) == {"a": b"content"}
+    if taken:
+        await store.put("new", b"another object")
+    await store.gc(older_than=timedelta(0))
+    assert await live(store) == (
+        {"a": b"content", "new": b"another object"} if taken else {"new": b"content"}
+    )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectInfo, ObjectMeta, ObjectStore
+from natsproto.errors import PermissionsViolationError
+from objstore import ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
 from objstore.commit.discard import COMMIT_TIME, discard, free, remove_older
@@ -187,3 +188,26 @@ async def test_older_metas_under_other_subjects(server: MemoryServer) -> None:
     await remove_older(bucket, bucket.start_locating("t"), None)
     assert "STREAM.PURGE" not in server.verbs()
     await store.update_meta("t", ObjectMeta("t", "still there"))
+
+
+async def test_refused_after_a_lost_answer(world: World) -> None:
+    """The first request may have been carried out, so the refusal of the second one proves nothing."""
+    answers: list[Any] = [error(403, 10110, "stream purge not permitted"), error(503, 10008, "unavailable")]
+    world.server.hook = lambda verb, body: answers.pop() if answers else None
+    with pytest.raises(OutcomeUnknownError, match=r"could not be found out: .* stream purge not"):
+        await free(world.bucket, meta_subject("b", "a"), world.info.revision)
+
+
+@pytest.mark.parametrize("certain", [False, True])
+async def test_a_refusal_that_may_be_anothers(
+    world: World, monkeypatch: pytest.MonkeyPatch, certain: bool
+) -> None:
+    refusal = PermissionsViolationError("no", subject="$JS.API.STREAM.PURGE.OBJ_b", operation="publish")
+    refusal.certain = certain
+
+    async def refused(*args: object, **more: object) -> int:
+        raise refusal
+
+    monkeypatch.setattr(world.bucket.js, "purge_stream", refused)
+    with pytest.raises(PermissionsViolationError if certain else OutcomeUnknownError):
+        await free(world.bucket, meta_subject("b", "a"), world.info.revision)

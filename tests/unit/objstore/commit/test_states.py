@@ -437,7 +437,7 @@ def test_cancelled() -> None:
         (0, Step.CONFLICT, NOTHING, AfterFull.AGAIN),
         (1, Step.REFUSED, NOTHING, AfterFull.GONE),
         (1, Step.CONFLICT, ANOTHER, AfterFull.GONE),
-        (1, Step.CONFLICT, standing(12, "other", V), AfterFull.AGAIN),
+        (1, Step.CONFLICT, standing(12, "other", V), AfterFull.STORED_AGAIN),
     ],
 )
 def test_after_full(purged: int | None, marker: Step, there: Standing, outcome: AfterFull) -> None:
