@@ -19,7 +19,7 @@ from ..transport import Buffer, Transport, open_transport
 from ..transport.base import MAX_UNREAD_PONGS
 from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
-from .refusals import Refusals
+from .permission_refusals import Refusals
 
 if TYPE_CHECKING:
     import ssl

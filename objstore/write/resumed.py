@@ -27,8 +27,8 @@ from ..format.models import was_moved
 from ..format.naming import chunk_subject
 from .chunks import MOST_FOREIGN, SETTLE
 from .doubt import Unrepairable
-from .holders import Holders, clocks, passed, withdraw
 from .put import Put
+from .upload_holders import Holders, clocks, passed, withdraw
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -106,7 +106,7 @@ class ResumedPut(Put):
     * a sender whose number was already known compares before it sends, from then on; and at the end the
       stored chunks are read, not only counted;
     * every sender regularly checks whether another has committed, by number of chunks and by time, and always
-      before its own commit (``holders.py``);
+      before its own commit (``upload_holders.py``);
     * a meta that is newer than the last chunk is not replaced: another sender may have committed before it;
     * a sender that has committed removes chunks after its last one. A sender that ends in any other way
       removes the chunks it has stored behind another sender's object.

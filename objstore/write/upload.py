@@ -24,9 +24,9 @@ from ..format.models import was_moved
 from ..format.naming import chunk_subject, is_safe_nuid, new_nuid
 from . import resumed
 from .checks import prepare
-from .holders import Holders
 from .resumed import ResumedPut, same_content
 from .source import open_source
+from .upload_holders import Holders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

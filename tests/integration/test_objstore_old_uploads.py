@@ -15,8 +15,8 @@ from objstore import ObjectInfo, ObjectStore, Upload
 from objstore.bucket import numbered
 from objstore.change import update as change
 from objstore.maintenance import gc as maintain
-from objstore.write.holders import Holders
 from objstore.write.resumed import ResumedPut
+from objstore.write.upload_holders import Holders
 from support.objects import assert_exact, chunk_counts, chunk_subject, stream
 
 CHUNK = 50_000

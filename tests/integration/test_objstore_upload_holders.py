@@ -22,9 +22,9 @@ from objstore import (
 )
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import NumberedWindow
-from objstore.write import holders, resumed
-from objstore.write.holders import Holders
+from objstore.write import resumed, upload_holders
 from objstore.write.put import Put
+from objstore.write.upload_holders import Holders
 from support.objects import assert_exact, chunk_counts, meta_subject, read_raw, stream, wire_digest, write_raw
 from support.uploads import BEFORE, CHUNK, DATA, begun, intact, sent
 from support.waits import held
@@ -132,7 +132,7 @@ async def test_the_name_is_free_again_after_long(store: ObjectStore, monkeypatch
     await sent(store, token, LONGER)
     await rename(store)
     await store.js.purge_stream(stream(store), subject=meta_subject(store, "a"))
-    monkeypatch.setattr(holders, "MARKED", -1.0)
+    monkeypatch.setattr(upload_holders, "MARKED", -1.0)
     with pytest.raises((OutcomeUnknownError, IntegrityError)):
         await sender.end()
     assert await store.get("b") == LONGER

@@ -91,11 +91,11 @@ MUTANTS = (
     ),
     Mutant(
         "refusal-of-another",
-        "natsproto/aio/refusals.py",
+        "natsproto/aio/permission_refusals.py",
         "elif left == 0:",
         "if failed:",
         "a refusal names a subject: it is certain when all that may be meant were refused",
-        "unit/natsproto/aio/test_refusals.py::test_one_of_two",
+        "unit/natsproto/aio/test_permission_refusals.py::test_one_of_two",
     ),
     Mutant(
         "given-up-not-meant",
@@ -103,15 +103,15 @@ MUTANTS = (
         "self._connection.gave_up(self.subject)",
         "pass",
         "what nobody waits for any more may be what is refused",
-        "unit/natsproto/aio/test_refusals.py::test_one_that_was_given_up",
+        "unit/natsproto/aio/test_permission_refusals.py::test_one_that_was_given_up",
     ),
     Mutant(
         "refused-once-and-for-all",
-        "natsproto/aio/refusals.py",
+        "natsproto/aio/permission_refusals.py",
         "if reported is not None and self._answered(reported.pings):",
         "if reported is None:",
         "after a PONG no refusal of what was sent before it is to come",
-        "unit/natsproto/aio/test_refusals.py::test_one_of_two_and_no_other_refusal",
+        "unit/natsproto/aio/test_permission_refusals.py::test_one_of_two_and_no_other_refusal",
     ),
     Mutant(
         "answered-and-refused",
@@ -119,6 +119,6 @@ MUTANTS = (
         "return 0 if self.answered else 1",
         "return 1",
         "what was answered is not what is refused",
-        "unit/natsproto/aio/test_refusals.py::test_answered_ones_do_not_count",
+        "unit/natsproto/aio/test_permission_refusals.py::test_answered_ones_do_not_count",
     ),
 )

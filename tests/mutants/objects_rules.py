@@ -8,7 +8,7 @@ WRITING = "unit/test_writing_rules.py::"
 PROOF = "unit/test_leader_proof.py::"
 ANSWERS = "adversity/test_objstore_answers.py::"
 UPLOADS = "integration/test_objstore_upload_holders.py::"
-HOLDERS = "objstore/write/holders.py"
+HOLDERS = "objstore/write/upload_holders.py"
 
 
 LATE = "adversity/test_objstore_late_chunks.py::"

@@ -314,7 +314,7 @@ def simulate(
     loop = VirtualLoop()
     try:
         with (
-            patch("objstore.write.holders.newest_metas", metas),
+            patch("objstore.write.upload_holders.newest_metas", metas),
             patch("natsproto.aio.lifeline.Lifeline.revisited", nobody_there),
         ):
             return loop.run_until_complete(history(loop, seed, mix, calm))

@@ -11,7 +11,7 @@ from natsproto.aio.client import Client
 from natsproto.aio.connection import State
 from natsproto.aio.lifeline import Lifeline
 from natsproto.aio.options import Options
-from natsproto.aio.refusals import Refusals
+from natsproto.aio.permission_refusals import Refusals
 from natsproto.errors import StaleConnectionError
 from natsproto.wire import Msg, Parser, Pub
 

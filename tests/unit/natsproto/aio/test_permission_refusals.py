@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from natsproto.aio import refusals
+from natsproto.aio import permission_refusals
 from natsproto.errors import NatsError, PermissionsViolationError
 from natsproto.wire import Msg
 from support.fake_session import FakeServer, turns
@@ -138,7 +138,7 @@ async def test_one_that_was_given_up(requests: Requests, how: str) -> None:
 
 async def test_many_that_were_given_up(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many subjects none is remembered: until the server has answered, any of them is meant."""
-    monkeypatch.setattr(refusals, "MAX_SUBJECTS", 3)
+    monkeypatch.setattr(permission_refusals, "MAX_SUBJECTS", 3)
     for number in range(5):
         task = await requests.send(f"s{number}")
         task.cancel()

@@ -10,8 +10,8 @@ import pytest
 
 from objstore.bucket.bucket import Bucket, bind
 from objstore.format.naming import meta_subject
-from objstore.write import holders
-from objstore.write.holders import MARKED, Holders, clocks, passed
+from objstore.write import upload_holders
+from objstore.write.upload_holders import MARKED, Holders, clocks, passed
 from support.memory_server import MemoryServer
 
 
@@ -50,7 +50,7 @@ async def test_looks_go_by_time() -> None:
 async def test_time_passes_by_either_clock(monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
     """A machine that slept has its monotonic clock stand still; the other one may be set back."""
     before = clocks()
-    monkeypatch.setattr(holders, "time", Shifted(3600.0 if suspended else -3600.0))
+    monkeypatch.setattr(upload_holders, "time", Shifted(3600.0 if suspended else -3600.0))
     assert 3599 < passed(before) < 3700
     monkeypatch.undo()
     assert passed(before) < 60
