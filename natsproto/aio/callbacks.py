@@ -31,10 +31,10 @@ FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
 
 MAX_UNDER_WAY = 100
-"""Calls of :meth:`Callbacks.tell` that run at a time; a server decides how often it is called."""
+"""Calls of :meth:`Callbacks.call_bounded` that run at a time; a server decides how often it is called."""
 
 MAX_WAITING = 1000
-"""Calls of :meth:`Callbacks.tell` that wait to run."""
+"""Calls of :meth:`Callbacks.call_bounded` that wait to run."""
 
 _inside: ContextVar[Callbacks | None] = ContextVar("natsproto_callback", default=None)
 """The instance whose callback, or a task of it, runs here: it must not wait for its own end."""
@@ -58,7 +58,7 @@ class Callbacks:
         if callback is not None:
             self._loop.call_soon(self._run, callback)
 
-    def tell(self, callback: Callback | None) -> None:
+    def call_bounded(self, callback: Callback | None) -> None:
         """Like :meth:`call`, for what a server can cause without limit: drops calls when too many wait.
 
         The first dropped call is logged; further ones are not, until all running calls have ended.

@@ -464,7 +464,7 @@ class PendingRequest(RequestSlot):
         replied = future.done() and not future.cancelled() and future.exception() is None
         # exception() was called in any case: else asyncio would log an error that nobody waits for.
         if self._mux.close(self) and not replied and not self.answered:
-            self._connection.gave_up(self.subject)
+            self._connection.stopped_waiting(self.subject)
 
     def on_timeout(self) -> None:
         if not self.future.done():

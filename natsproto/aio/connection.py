@@ -103,7 +103,8 @@ class Connection:
         self.last_error: BaseException | None = None
         self.close_reason: BaseException | None = None
         self.epoch: int = 0
-        self.given_up: int = 0
+        """How many sessions there have been; 0 = never connected."""
+        self.silent_sessions: int = 0
         """How many sessions were abandoned because of silence; see :attr:`StaleConnectionError.silent`."""
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         """The event loop that it belongs to."""
@@ -216,10 +217,10 @@ class Connection:
             session.write(frame)
         session.flush()
         for handler in list(self.handlers.values()):
-            self._tell(handler.on_reconnect)
+            self._notify(handler.on_reconnect)
         self._wake_state_waiters()
 
-    def _tell(self, method: Callable[[*Ts], None], *args: *Ts) -> None:
+    def _notify(self, method: Callable[[*Ts], None], *args: *Ts) -> None:
         """Call a handler's method. It must not raise; if it does, the other handlers are still called."""
         try:
             method(*args)
@@ -240,7 +241,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.last_error = exc
-        self.given_up += isinstance(exc, StaleConnectionError) and exc.silent
+        self.silent_sessions += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
             self.report(exc)  # handlers only learn that the connection is lost
@@ -248,7 +249,7 @@ class Connection:
             self.pool.failed(session.server, auth=True)
         self.state = State.RECONNECTING
         for handler in list(self.handlers.values()):
-            self._tell(handler.on_disconnect, lost)
+            self._notify(handler.on_disconnect, lost)
         self._callbacks.call(self.options.disconnected_cb)
         if not self.options.reconnect:
             self._closed_for_good(lost)
@@ -295,7 +296,7 @@ class Connection:
             self._reconnect_task.cancel()  # not in close(), which may be cancelled
         handlers, self.handlers = list(self.handlers.values()), {}
         for handler in handlers:
-            self._tell(handler.on_end, reason)
+            self._notify(handler.on_end, reason)
         self._mux = None
         self._buffer.take()
         self._wake_state_waiters()
@@ -391,7 +392,7 @@ class Connection:
                 urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
             )
             if new:
-                self._callbacks.tell(self.options.discovered_server_cb)
+                self._callbacks.call_bounded(self.options.discovered_server_cb)
         if info.get("ldm") is True and not session.lame_duck:
             session.lame_duck = True
             self._callbacks.call(self.options.lame_duck_cb)
@@ -416,11 +417,13 @@ class Connection:
             if operation == "publish":
                 reported = session.refusals.received(error, _wire(subject), failed)
             else:
-                echoes = session.echoes.pop(text, 0)
-                reported = bool(failed or echoes)
-                echoes += failed  # the server refuses each of them separately
-                if echoes > 1:
-                    session.echoes[text] = echoes - 1
+                # One -ERR comes for each subscription. The first one has ended all of them, so the others are
+                # expected, and not reported.
+                due = session.more_refusals_due.pop(text, 0)
+                reported = bool(failed or due)
+                due += failed
+                if due > 1:
+                    session.more_refusals_due[text] = due - 1
             if not reported:
                 self.report(error)
             return True
@@ -443,10 +446,10 @@ class Connection:
             handler.on_end(error)
         return len(hit)
 
-    def gave_up(self, subject: bytes) -> None:
+    def stopped_waiting(self, subject: bytes) -> None:
         """Nobody waits for an unanswered request to ``subject`` any more: it may still be refused."""
         if self.session is not None:
-            self.session.refusals.gave_up(subject)
+            self.session.refusals.stopped_waiting(subject)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -634,7 +637,7 @@ class Connection:
         if self.options.error_cb is None:
             self._log.warning(type(exc).__name__, "%s", exc)
         else:
-            self._callbacks.tell(partial(self.options.error_cb, exc))
+            self._callbacks.call_bounded(partial(self.options.error_cb, exc))
 
     def unexpected(self, exc: Exception) -> None:
         """Log an unexpected exception of the reading side."""

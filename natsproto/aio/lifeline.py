@@ -4,11 +4,11 @@ What was sent on it may still be under way: relays and tunnels can hold it back,
 network, even without reading it. If it reaches the server while that still holds the connection open, it is
 carried out, even minutes after this client has reconnected and continued. No answer warns of that. But a
 server knows who listens: a session subscribes to a subject that nobody else knows, and once the server has
-closed the connection, a request to that subject finds no responders. That proves nothing while the
-subscription itself may be under way: the server must have answered something that was sent after it.
+closed the connection, a request to that subject finds no responders. This holds only once the server has
+confirmed the subscription: it must have answered a PING that was sent after it.
 
 In a cluster, the server of the lost connection may hold messages for another server as long as the two do not
-reach each other: see :meth:`Lifeline.is_followed`.
+reach each other: see :meth:`Lifeline.precedes_all_of`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Lifeline:
         self._info = session.info
 
     @property
-    def seen(self) -> bool:
+    def confirmed(self) -> bool:
         """Whether the server certainly has the subscription."""
         return self.pong.done() and not self.pong.cancelled() and self.pong.exception() is None
 
-    def is_followed(self, client: Client) -> bool:
+    def precedes_all_of(self, client: Client) -> bool:
         """Whether messages that ``client`` sends now come after all that the server received in this session.
 
         On the same server they do. A restarted server has lost what it held. Any other server of a cluster,
@@ -61,14 +61,14 @@ class Lifeline:
         session = client.connection.session
         if session is None:
             return False
-        if _named(self._info) == _named(session.info):
+        if _identity(self._info) == _identity(session.info):
             return True
         unnamed = "server_name" not in self._info or self._info["server_name"] == self._info.get("server_id")
         alone = "cluster" not in self._info and "cluster" not in session.info
         return unnamed and alone and self._server.url == session.server.url
 
     @asynccontextmanager
-    async def revisited(self, client: Client) -> AsyncGenerator[Client]:
+    async def connect_again(self, client: Client) -> AsyncGenerator[Client]:
         """Open a separate connection to the server of this session.
 
         Raises:
@@ -97,7 +97,7 @@ class Lifeline:
             await other.close()
 
 
-def _named(info: Mapping[str, object]) -> object:
+def _identity(info: Mapping[str, object]) -> object:
     """Return a server's name; without one its id, which changes with each start."""
     return info.get("server_name") or info.get("server_id")
 
@@ -139,7 +139,7 @@ async def has_ended(client: Client, line: Lifeline | None, patience: float) -> b
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     wait = FIRST_WAIT
-    while line is not None and line.seen:
+    while line is not None and line.confirmed:
         try:
             await client.request_frame(line.subject, b"", b"", wait)
             return False

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 MAX_SUBJECTS = 1024
-"""Subjects whose requests were given up; beyond that, every subject counts as one of them until a PONG."""
+"""Subjects remembered whose requests were given up. Beyond that all are forgotten, and until the PONG of
+the next PING any subject may be one of them."""
 
 
 class _GivenUp(NamedTuple):
@@ -40,19 +41,21 @@ class _Reported(NamedTuple):
 class Refusals:
     """The refusals to publish of one session."""
 
-    __slots__ = ("_all", "_given_up", "_reported", "_session")
+    __slots__ = ("_forgotten_at", "_given_up", "_reported", "_session")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._given_up: dict[bytes, _GivenUp] = {}
         self._reported: dict[bytes, _Reported] = {}
-        self._all: int | None = None  # PINGs sent when the subjects given up became too many to remember
+        self._forgotten_at: int | None = (
+            None  # PINGs sent when the subjects became too many and were forgotten
+        )
 
     def _answered(self, pings: int) -> bool:
         """Whether everything sent before the PING ``pings + 1`` has been processed."""
         return self._session.pings_answered > pings
 
-    def gave_up(self, subject: bytes) -> None:
+    def stopped_waiting(self, subject: bytes) -> None:
         """Note that nobody waits for an unanswered request to ``subject`` any more."""
         given_up, pings = self._given_up, self._session.pings_sent
         if len(given_up) >= MAX_SUBJECTS:
@@ -61,7 +64,7 @@ class Refusals:
             }
             if len(given_up) >= MAX_SUBJECTS:
                 given_up.clear()
-                self._all = pings
+                self._forgotten_at = pings
         given_up[subject] = _GivenUp(self._take(subject) + 1, pings)
 
     def _take(self, subject: bytes) -> int:
@@ -78,20 +81,20 @@ class Refusals:
         reported = self._reported.pop(subject, None)
         if reported is not None and self._answered(reported.pings):
             reported = None
-        meant = failed + self._take(subject) + self._nameless()
-        before = 0 if reported is None else reported.left
-        if reported is not None and not meant:
+        candidates = failed + self._take(subject) + self._forgotten_may_be_refused()
+        open_from_earlier = 0 if reported is None else reported.left
+        if reported is not None and not candidates:
             error = reported.error  # another refusal of the same messages
-        # Otherwise it may be about those messages, or about later ones.
-        left = meant + before - 1
+        # Else newer messages are waiting, too: it may be about either.
+        left = candidates + open_from_earlier - 1
         if left > 0:
             self._reported[subject] = _Reported(error, left, self._session.pings_sent)
         elif left == 0:
             error.certain = True
-        return bool(failed or before)
+        return bool(failed or open_from_earlier)
 
-    def _nameless(self) -> bool:
-        """Whether requests to subjects that are not remembered may still be refused."""
-        if self._all is not None and self._answered(self._all):
-            self._all = None
-        return self._all is not None
+    def _forgotten_may_be_refused(self) -> bool:
+        """Whether a request to any of the forgotten subjects may still be refused."""
+        if self._forgotten_at is not None and self._answered(self._forgotten_at):
+            self._forgotten_at = None
+        return self._forgotten_at is not None

@@ -95,12 +95,12 @@ class Session:
         "_unsub_again",
         "congested",
         "connection",
-        "echoes",
         "info",
         "info_in_clear",
         "lame_duck",
         "lifeline",
         "lost",
+        "more_refusals_due",
         "nonce_in_clear",
         "parser",
         "pings_answered",
@@ -132,7 +132,7 @@ class Session:
         self._out: list[bytes] = []
         self._out_size = 0
         self._flush_scheduled = False
-        self.echoes: dict[str, int] = {}
+        self.more_refusals_due: dict[str, int] = {}
         """Further refusals expected of subscriptions that the first one has ended: number by text."""
         self.refusals: Refusals = Refusals(self)
         """The refusals to publish."""

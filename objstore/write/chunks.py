@@ -94,7 +94,7 @@ class ChunkSender:
         self._all_hashed = False  # the source has ended: size and digest are those of the whole object
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
-        self._given_up = self._bucket.client.connection.given_up
+        self._silent_sessions = self._bucket.client.connection.silent_sessions
         self._session = 0  # the session that sent the chunks that may still be in flight, and its lifeline
         self._lifeline: Lifeline | None = None
         self._last_sent = time()
@@ -301,7 +301,7 @@ class ChunkSender:
 
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None
-        if self._window.unproven and self._bucket.client.connection.given_up != self._given_up:
+        if self._window.unproven and self._bucket.client.connection.silent_sessions != self._silent_sessions:
             self._may_come_late(failure)
 
     def _note_session(self) -> None:
@@ -320,7 +320,7 @@ class ChunkSender:
             return
         if line is None or not await has_ended(client, line, NOTICED):
             self._may_come_late(failure)
-        if not line.is_followed(client) and (
+        if not line.precedes_all_of(client) and (
             self._source.restartable  # faster than to wait for the other server
             or not await fence_behind(
                 self._bucket, self._subject, self._fence_header(), line, self._budget.left / 2

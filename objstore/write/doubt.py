@@ -77,8 +77,8 @@ async def fence_behind(
         async with asyncio.timeout(seconds):
             while True:
                 try:
-                    async with line.revisited(bucket.client) as client:
-                        if not line.is_followed(client):
+                    async with line.connect_again(bucket.client) as client:
+                        if not line.precedes_all_of(client):
                             return False  # another server has that address
                         await fence(bucket, subject, replicated, client)
                         return True

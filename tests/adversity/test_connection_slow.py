@@ -172,7 +172,7 @@ async def test_a6_one_direction_that_stands_still(
                         while True:
                             await nc.publish("bulk", payload)
                 await ticking
-                assert nc.connection.given_up == 1
+                assert nc.connection.silent_sessions == 1
         finally:
             stopped.set()
             await nc.close()

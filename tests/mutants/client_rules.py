@@ -100,7 +100,7 @@ MUTANTS = (
     Mutant(
         "given-up-not-meant",
         "natsproto/aio/client.py",
-        "self._connection.gave_up(self.subject)",
+        "self._connection.stopped_waiting(self.subject)",
         "pass",
         "what nobody waits for any more may be what is refused",
         "unit/natsproto/aio/test_permission_refusals.py::test_one_that_was_given_up",

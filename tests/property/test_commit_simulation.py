@@ -315,7 +315,7 @@ def simulate(
     try:
         with (
             patch("objstore.write.upload_holders.newest_metas", metas),
-            patch("natsproto.aio.lifeline.Lifeline.revisited", nobody_there),
+            patch("natsproto.aio.lifeline.Lifeline.connect_again", nobody_there),
         ):
             return loop.run_until_complete(history(loop, seed, mix, calm))
     finally:

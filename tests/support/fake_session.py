@@ -27,7 +27,7 @@ class FakeSession:
         self.server = connection.pool.servers[0]
         self.info: dict[str, Any] = {"max_payload": 1 << 20, "jetstream": True, "headers": True}
         self.secure = self.info_in_clear = False
-        self.echoes: dict[str, int] = {}
+        self.more_refusals_due: dict[str, int] = {}
         self.pings_sent = self.pings_answered = 0
         self.refusals = Refusals(self)  # type: ignore[arg-type]
         self.congested = False

@@ -22,7 +22,7 @@ async def test_a_callback_runs_a_turn_later() -> None:
     calls, told = Callbacks(), Calls()
     calls.call(partial(told, "this"))
     calls.call(None)
-    calls.tell(None)
+    calls.call_bounded(None)
     assert told.items == []
     await turns()
     assert told.items == ["this"]
@@ -37,7 +37,7 @@ async def test_a_raising_one_is_logged_and_harms_nobody(caplog: pytest.LogCaptur
     async def later() -> None:
         raise ValueError("later")
 
-    for call in (calls.call, calls.tell):
+    for call in (calls.call, calls.call_bounded):
         call(plain)
         call(later)
     calls.call(told)
@@ -56,7 +56,7 @@ async def test_what_a_server_causes_is_bounded(caplog: pytest.LogCaptureFixture)
         await go.wait()
 
     for number in range(MAX_UNDER_WAY + MAX_WAITING + 50):
-        calls.tell(partial(slow, number))
+        calls.call_bounded(partial(slow, number))
     await turns()
     assert told.items == [*range(MAX_UNDER_WAY)]
     assert len(caplog.records) == 1
@@ -64,7 +64,7 @@ async def test_what_a_server_causes_is_bounded(caplog: pytest.LogCaptureFixture)
     await told.until(MAX_UNDER_WAY + MAX_WAITING)
     await turns()
     assert told.items == [*range(MAX_UNDER_WAY + MAX_WAITING)]
-    calls.tell(partial(slow, -1))
+    calls.call_bounded(partial(slow, -1))
     await turns()
     assert told.items[-1] == -1
     assert len(caplog.records) == 1

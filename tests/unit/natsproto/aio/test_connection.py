@@ -199,12 +199,12 @@ async def test_what_ends_a_session_is_told() -> None:
         assert lost is exc or lost.__cause__ is exc
         assert (exc in errors.items) == (not isinstance(exc, AuthorizationError))
         assert server.connection.pool.servers[0].auth_failures == isinstance(exc, AuthorizationError)
-        assert server.connection.given_up == 0
+        assert server.connection.silent_sessions == 0
 
 
 async def test_one_that_was_given_up_is_counted(server: FakeServer) -> None:
     server.session.fail(StaleConnectionError("silence", silent=True))
-    assert server.connection.given_up == 1
+    assert server.connection.silent_sessions == 1
 
 
 async def test_an_old_session_says_nothing(server: FakeServer) -> None:

@@ -103,7 +103,7 @@ async def test_what_the_server_may_not_have_seen_proves_nothing(server: FakeServ
     server.session.fail(StaleConnectionError("cut"))
     server.connect()
     server.session.on_pub = lambda pub: server.reply(pub, header=GONE)
-    assert not line.seen
+    assert not line.confirmed
     assert not await has_ended(server.client, line, 60.0)
     assert server.pubs == []
 
@@ -136,9 +136,9 @@ async def test_what_follows_on_what(
     server.session.info |= then
     line = listens(server)
     server.lose()
-    assert not line.is_followed(server.client)
+    assert not line.precedes_all_of(server.client)
     server.connect().info |= now
-    assert line.is_followed(server.client) is followed
+    assert line.precedes_all_of(server.client) is followed
 
 
 async def test_another_address_is_another_server(server: FakeServer) -> None:
@@ -148,7 +148,7 @@ async def test_another_address_is_another_server(server: FakeServer) -> None:
     session = server.connect()
     session.info["server_id"] = "B"
     session.server = Server("nats", "127.0.0.2", 4222)
-    assert not line.is_followed(server.client)
+    assert not line.precedes_all_of(server.client)
 
 
 async def test_lost_again_while_it_asks(server: FakeServer) -> None:
