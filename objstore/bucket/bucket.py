@@ -61,20 +61,23 @@ T = TypeVar("T")
 BIND_BUDGET = 6.0
 """Seconds to retry an open without a leader; much shorter than for a bucket known to exist."""
 
-BIND_PATIENCE = 2.0
+BIND_TIMEOUT = 2.0
 """Seconds one attempt of an open may take: while a stream changes its leader, no server responds."""
 
-DIRECT_PATIENCE = 1.0
+DIRECT_TIMEOUT = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without a stream)."""
 
 CONFIG_AGE = 1.0
 """Seconds for which small puts trust the known configuration of the stream."""
 
-CONFIG_PATIENCE = 1.0
+CONFIG_TIMEOUT = 1.0
 """Seconds a put waits for the configuration; it is requested beside the chunks."""
 
 ASK_ABOVE = 1024 * 1024
 """Bytes above which a put always requests the configuration: it costs little, and has the most to lose."""
+
+CANCEL_WAIT = 5.0
+"""Seconds for which a cancelled caller waits for a change of several steps that must finish."""
 
 USED_UP = (10002, 10023)
 """Error codes: the storage of the account or server is used up.
@@ -83,7 +86,8 @@ nats-server 2.9 stores such a message and removes it again, and then no longer k
 subject; it also does not reduce its usage when messages are purged by subject. Once 2.9 has reported one of
 these, chunks are deleted one by one, and a message that is not found is searched for from the beginning.
 """
-PATIENCE = 2.0
+
+CONSUMER_TIMEOUT = 2.0
 """Seconds the creation of a consumer may take where the next try may reach another server."""
 
 UserMeta = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
@@ -97,13 +101,24 @@ until it notices."""
 
 
 class Bucket:
-    """One bound bucket. Immutable, except for what it learns about the server."""
+    """One bound bucket. Immutable, except for what it learns about the server.
+
+    Attributes:
+        batches: whether the server knows batched direct gets, as far as is known.
+        created: when the bucket was created; a later time means another bucket.
+        direct: whether the stream allows direct get.
+        direct_meta: whether direct get of a meta is never stale.
+        index_broken: the server may not find the newest message of a subject; see :data:`USED_UP`.
+        ledger: the free room, where the stream evicts its oldest messages.
+        replicated: more than one server, or another stream, may answer reads.
+        max_age, msg_ttl, atomic, mirror_of, limits: from the stream's configuration; see :meth:`learn`.
+    """
 
     __slots__ = (
         "_answered_by",
+        "_checked_domain",
+        "_config_trusted_until",
         "_info_subject",
-        "_look_after",
-        "_near",
         "_refused",
         "_remembered",
         "acks",
@@ -115,13 +130,13 @@ class Bucket:
         "direct",
         "direct_meta",
         "direct_subject",
+        "index_broken",
         "js",
         "leader_subject",
         "ledger",
         "limits",
         "max_age",
         "mirror_of",
-        "miscounts",
         "msg_ttl",
         "name",
         "replicated",
@@ -146,23 +161,24 @@ class Bucket:
         self.replicated: bool = False
         self._answered_by = self.stream.encode()
         self.ledger: Ledger = Ledger()
-        self.miscounts: bool = False
+        self.index_broken: bool = False
         self.learn(info)
-        # Until a server shows that it has none. An older server passes on a header that claims the opposite.
+        # Assumed until an answer lacks Nats-Num-Pending. The version decides about old servers: they pass on
+        # what a writer calls so.
         self.batches: bool = not self._older_than(2, 11)
         self._refused: dict[str, tuple[int, float]] = {}  # way to read: (epoch of the connection, expiry)
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
         self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
-        self._near = self._domain_connected_to()
+        self._checked_domain = self._domain_connected_to()
         self.leader_subject: bytes = js.subject(f"STREAM.MSG.GET.{self.stream}")
         """The API subject for one message from the leader."""
         self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
         """The API subject for messages from any server that holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
-        lifeline(self.client)  # now: the server has to have seen it before a put may rely on it
+        lifeline(self.client)  # subscribed now: a put may rely on it once the server has confirmed it
 
-    async def other(self, name: str) -> Bucket:
+    async def bind_other(self, name: str) -> Bucket:
         """:func:`bind` another bucket, for the same operation."""
         found = await bind(self.js, name)
         found.retry_budget = self.retry_budget
@@ -176,23 +192,23 @@ class Bucket:
         return found
 
     @property
-    def skips_live(self) -> bool:
+    def consumers_skip(self) -> bool:
         """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""
         return self._older_than(2, 10)
 
     @property
-    def batches_count(self) -> bool:
+    def batch_counts_are_right(self) -> bool:
         """Whether the messages of a batch report how many follow: on 2.11 each reports one too many."""
         return not self._older_than(2, 12)
 
     @property
-    def patience(self) -> float:
+    def consumer_timeout(self) -> float:
         """Seconds the creation of a consumer may take.
 
         In a cluster any server with a replica may get the request. A server that hangs does not respond, and
         the next try may reach another server: so there must be time for several tries.
         """
-        return min(self.js.timeout, PATIENCE) if self.replicated else self.js.timeout
+        return min(self.js.timeout, CONSUMER_TIMEOUT) if self.replicated else self.js.timeout
 
     def _older_than(self, *wanted: int) -> bool:
         if told_in_clear(self.client):
@@ -216,7 +232,7 @@ class Bucket:
         """
         return self.acks.parse(payload)
 
-    def elsewhere(self, exc: WrongStreamError, name: str = "", nuid: str = "") -> ForeignBucketError:
+    def foreign_error(self, exc: WrongStreamError, name: str = "", nuid: str = "") -> ForeignBucketError:
         """Return the object store's error for a response that is not this bucket's."""
         left = f"; chunks {nuid} may be left there for its gc()" if nuid else ""
         if exc.stream == self.stream:
@@ -241,9 +257,9 @@ class Bucket:
         return self.connection.info.get("domain")
 
     @property
-    def moved(self) -> bool:
+    def domain_changed(self) -> bool:
         """Whether the current server belongs to another domain than the previous one."""
-        return self._domain_connected_to() != self._near and self.connection.session is not None
+        return self._domain_connected_to() != self._checked_domain and self.connection.session is not None
 
     async def check_same(self, name: str = "") -> None:
         """Check that the bucket that responds now is the one that was opened.
@@ -269,7 +285,7 @@ class Bucket:
             )
         if info.created != self.created:
             raise self.recreated(name)
-        self._near = near
+        self._checked_domain = near
 
     def recreated(self, name: str = "") -> BucketNotFoundError:
         """Return the error for a bucket that was recreated since it was opened."""
@@ -339,21 +355,26 @@ class Bucket:
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta: bool = self.direct and not self.replicated
         # 2.9 ignores a message's overhead when it checks max_bytes, stores it, and removes the oldest one.
-        rolls = limits.max_bytes and self._older_than(2, 10)
-        self.limits: Limits = limits._replace(rolls=True) if rolls else limits
-        self._look_after = self.connection.loop.time() + CONFIG_AGE
+        evicts = limits.max_bytes and self._older_than(2, 10)
+        self.limits: Limits = limits._replace(evicts_oldest=True) if evicts else limits
+        self._config_trusted_until = self.connection.loop.time() + CONFIG_AGE
 
-    def look_again(self, size: int | None) -> PendingRequest | None:
+    def request_config(self, size: int | None) -> PendingRequest | None:
         """Request the stream's configuration beside an object's chunks, if the known one may be outdated.
 
         It may change at any time, and some changes make a stream acknowledge what it does not keep. Large
-        puts always request it, small ones once in :data:`CONFIG_AGE` seconds; finish with :meth:`looked`.
+        puts always request it, small ones once in :data:`CONFIG_AGE` seconds.
+        Finish with :meth:`take_config`.
         """
-        if size is not None and size <= ASK_ABOVE and self.connection.loop.time() < self._look_after:
+        if (
+            size is not None
+            and size <= ASK_ABOVE
+            and self.connection.loop.time() < self._config_trusted_until
+        ):
             return None
-        return self.client.start_request(self._info_subject, b"", b"", CONFIG_PATIENCE)
+        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT)
 
-    async def looked(self, pending: PendingRequest) -> None:
+    async def take_config(self, pending: PendingRequest) -> None:
         """Update from the response; without one the previous configuration stays."""
         try:
             answer = loads((await pending.wait()).payload)
@@ -535,7 +556,7 @@ class Bucket:
     async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
         """Return the newest message of ``subject`` from the leader; retried while there is no leader."""
         message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
-        if message is None and self.miscounts:
+        if message is None and self.index_broken:
             async with aclosing(self.messages(subject, ways=ways)) as messages:
                 async for older in messages:
                     message = older
@@ -576,17 +597,17 @@ class Bucket:
         return None if message is None else self.decode(message)
 
     async def _newest(self, subject: str) -> StoredMessage | None:
-        if not self.direct_meta or self.moved:
+        if not self.direct_meta or self.domain_changed:
             return await self.leader_message(subject, ANY_WAY)
-        patience = min(self.js.timeout, DIRECT_PATIENCE)
+        timeout = min(self.js.timeout, DIRECT_TIMEOUT)
         try:
-            message = await MessageRead(self, subject, ways=DIRECT_FIRST, timeout=patience).wait()
+            message = await MessageRead(self, subject, ways=DIRECT_FIRST, timeout=timeout).wait()
         except NatsError as exc:
             # 503: the bucket is gone, has no leader, or has direct get switched off. The leader tells.
             if not retryable(exc) and not isinstance(exc, APIError):
                 raise
             return await self.leader_message(subject, ANY_WAY)
-        if message is None and self.miscounts:
+        if message is None and self.index_broken:
             return await self.leader_message(subject, ANY_WAY)
         return message
 
@@ -677,7 +698,7 @@ class Bucket:
         """
         subject = chunk_subject(self.name, nuid)
         try:
-            if self.miscounts:
+            if self.index_broken:
                 await self._delete_each(subject, before)
             await self.retrying(lambda: self.purge_once(nuid, before=before))
         except APIError as exc:
@@ -700,19 +721,18 @@ class Bucket:
             except APIError:
                 pass  # already gone, or not allowed
 
-    async def shielded(self, coroutine: Coroutine[object, None, T]) -> T:
-        """Run a coroutine that must finish: a cancellation of the caller is raised, but does not stop it."""
-        task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-cleanup", due=True)
-        return await asyncio.shield(task)
+    async def run_to_end(self, coroutine: Coroutine[object, None, T], *, wait_if_cancelled: float = 0.0) -> T:
+        """Run a coroutine that must finish: a cancellation of the caller is raised, but does not stop it.
 
-    async def outlast(self, coroutine: Coroutine[object, None, T], grace: float = 5.0) -> T:
-        """Run a coroutine as :meth:`shielded` does; a cancelled caller waits up to ``grace`` seconds."""
-        task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-outlast", due=True)
+        Args:
+            wait_if_cancelled: seconds for which a cancelled caller waits for its end.
+        """
+        task: asyncio.Task[T] = self.connection.spawn(coroutine, "objstore-run-to-end", due=True)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.done():
-                await asyncio.wait([task], timeout=grace)
+            if wait_if_cancelled and not task.done():
+                await asyncio.wait([task], timeout=wait_if_cancelled)
             raise
 
     # -- errors and retries -----------------------------------------------------------------------
@@ -720,16 +740,16 @@ class Bucket:
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
         """Return the object store's error for a JetStream error; others are returned unchanged."""
         if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
-            self.miscounts = True
+            self.index_broken = True
         if isinstance(exc, WrongStreamError) and not isinstance(exc, ForeignBucketError):
-            return self.elsewhere(exc, name)
+            return self.foreign_error(exc, name)
         return translated(exc, self.name, name)
 
     async def retrying(self, call: Callable[[], Awaitable[T]], budget: float | None = None) -> T:
         """Retry with this bucket's errors and budget; never on another bucket of the same name."""
 
         async def attempt() -> T:
-            if self.moved:
+            if self.domain_changed:
                 await self.check_same()
             return await call()
 
@@ -788,7 +808,7 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     lifeline(js.client)  # its PONG comes before the answer
     try:
         budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)
-        patience = min(BIND_PATIENCE, js.timeout)
-        return await retrying(js.client, lambda: js.stream_info(name, timeout=patience), budget)
+        timeout = min(BIND_TIMEOUT, js.timeout)
+        return await retrying(js.client, lambda: js.stream_info(name, timeout=timeout), budget)
     except StreamNotFoundError:
         raise missing(bucket) from None

@@ -108,7 +108,7 @@ class Guard:
         self._chunks = 0 if size is None else -(-size // chunk_size)
         self._header = header
         self._overhead = 0
-        self._looking: PendingRequest | None = None
+        self._config: PendingRequest | None = None
         self._taken = self._spare = (0, 0)  # bytes and messages
         self.free: int = sys.maxsize
         self.partial = False
@@ -121,9 +121,9 @@ class Guard:
             StoreFullError: there is not enough room; nothing was sent.
         """
         bucket = self._bucket
-        self._looking = bucket.look_again(self._size)
+        self._config = bucket.request_config(self._size)
         self.free = bucket.limits.chunks or sys.maxsize
-        if not bucket.limits.rolls:
+        if not bucket.limits.evicts_oldest:
             return
         self.free = 0
         self._overhead = RECORD + len(chunk_subject(bucket.name, "x" * 22)) + self._header
@@ -143,7 +143,7 @@ class Guard:
         """
         bucket = self._bucket
         bucket.check_chunks(chunks + 1, self._name)
-        if not bucket.limits.rolls:
+        if not bucket.limits.evicts_oldest:
             return
         size += self._overhead
         spare, messages = self._spare
@@ -163,10 +163,10 @@ class Guard:
         Raises:
             BucketSealedError, BadBucketError: the configuration has changed; nothing may be committed.
         """
-        if self._looking is not None:
-            await self._bucket.looked(self._looking)
+        if self._config is not None:
+            await self._bucket.take_config(self._config)
         self.check(chunks)
-        return self._bucket.limits.rolls
+        return self._bucket.limits.evicts_oldest
 
     def check(self, chunks: int) -> None:
         """Refuse what the stream does not keep, by its configuration as known now."""
@@ -175,14 +175,14 @@ class Guard:
 
     def explain(self, stored: int, chunks: int) -> None:
         """Raise the bucket-full error if the stream explains why fewer chunks are stored."""
-        if self._bucket.limits.rolls and stored < chunks:
+        if self._bucket.limits.evicts_oldest and stored < chunks:
             raise stream_full(self._bucket, self._name)
 
     def close(self) -> None:
         """End the reservation: everything admitted is stored, or never will be. Idempotent."""
-        if self._looking is not None:
-            self._looking.close()
-            self._looking = None
+        if self._config is not None:
+            self._config.close()
+            self._config = None
         if self._taken[1]:
             self._bucket.ledger.arrive(*self._taken)
             self._taken = 0, 0
@@ -200,7 +200,7 @@ async def check_meta_room(bucket: Bucket, name: str, size: int) -> None:
     Raises:
         StoreFullError: there is no room; the message must not be sent.
     """
-    if not bucket.limits.rolls:
+    if not bucket.limits.evicts_oldest:
         return
     await bucket.ledger.look(bucket)
     if not bucket.ledger.fits(size + len(bucket.meta_subject(name)) + RECORD, 1):

@@ -62,7 +62,7 @@ class Collector:
             heartbeat=HEARTBEAT,
             headers_only=headers_only,
             created=bucket.created,
-            patience=bucket.patience,
+            patience=bucket.consumer_timeout,
             retry_budget=bucket.retry_budget,
             limit=bucket.retry_budget,
         )

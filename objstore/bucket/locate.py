@@ -57,7 +57,7 @@ class Lookup:
         """
         bucket = self._bucket
         try:
-            if bucket.miscounts:
+            if bucket.index_broken:
                 found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
             else:
                 try:

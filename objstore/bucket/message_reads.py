@@ -224,7 +224,7 @@ class MessageRead:
             msg = await pending.wait()
         except NoRespondersError as exc:
             raise nobody_answers(bucket.client, exc) from None
-        if bucket.moved:
+        if bucket.domain_changed:
             await bucket.check_same()
         if msg.payload == NO_MESSAGE:
             return None  # before every put of a new name
@@ -240,7 +240,7 @@ class MessageRead:
         pending = self._pending
         assert pending is not None
         msg = await pending.wait()
-        if self._bucket.moved:
+        if self._bucket.domain_changed:
             await self._bucket.check_same()
         if reply_status(msg) is None:
             return stored_message(msg)

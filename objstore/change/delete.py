@@ -6,7 +6,7 @@ from functools import partial
 
 from natsproto.errors import NatsError
 
-from ..bucket.bucket import Bucket, log
+from ..bucket.bucket import CANCEL_WAIT, Bucket, log
 from ..bucket.locate import Lookup
 from ..commit.commit import (
     Commit,
@@ -70,15 +70,19 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             pass  # no client can complete the rename, so this name is the only one
         conflict = Conflict(info.revision, info)
         try:
-            if bucket.miscounts:  # after a full account 2.9 refuses a marker, whatever it expects
-                gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+            if bucket.index_broken:  # after a full account 2.9 refuses a marker, whatever it expects
+                gone = await bucket.run_to_end(
+                    _delete_when_full(bucket, info, lookup.newest), wait_if_cancelled=CANCEL_WAIT
+                )
             else:
                 await _marker(bucket, info, lookup.newest, info.revision).run()
                 gone = True
         except Conflict as exc:
             conflict, gone = exc, False
         except StoreFullError:
-            gone = await bucket.outlast(_delete_when_full(bucket, info, lookup.newest))
+            gone = await bucket.run_to_end(
+                _delete_when_full(bucket, info, lookup.newest), wait_if_cancelled=CANCEL_WAIT
+            )
         if gone:
             return
         if if_revision is not None or not await patience.again():

@@ -11,7 +11,7 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.api.models import PubAck
 from natsproto.subjects import check_publish_subject
 
-from ..bucket.bucket import Bucket
+from ..bucket.bucket import CANCEL_WAIT, Bucket
 from ..bucket.ttl import remaining
 from ..commit.batch import Batch
 from ..commit.commit import Commit, Conflict, ConflictBackoff, Unsent, lost_race, meta_header
@@ -66,7 +66,9 @@ async def rename(
     while True:
         expected = await _check_free(bucket, old, new_name, subject)
         try:
-            new = await bucket.outlast(steps(bucket, old, new_name, change, expected, subject))
+            new = await bucket.run_to_end(
+                steps(bucket, old, new_name, change, expected, subject), wait_if_cancelled=CANCEL_WAIT
+            )
             break
         except _StillFree as exc:
             if not await patience.again():

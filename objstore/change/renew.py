@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..bucket.bucket import CANCEL_WAIT
 from ..bucket.ttl import remaining
 from ..commit.commit import Conflict
 from ..errors import RevisionConflictError
@@ -58,7 +59,8 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
             raise Conflict(getattr(exc, "current", 0), None) from exc
         return new
 
-    return await bucket.outlast(finish())  # a cancellation must not leave two names behind
+    # A cancellation must not leave two names behind.
+    return await bucket.run_to_end(finish(), wait_if_cancelled=CANCEL_WAIT)
 
 
 async def _copy(

@@ -165,11 +165,11 @@ class Commit:
         try:
             await self._drive()
         except asyncio.CancelledError:
-            await bucket.shielded(self._after_cancel(undo))
+            await bucket.run_to_end(self._after_cancel(undo))
             raise
         states = self.states
         if states.step is Step.DONE and states.removes:
-            await bucket.shielded(self._remove_replaced())
+            await bucket.run_to_end(self._remove_replaced())
         return self._result()
 
     @property
@@ -235,7 +235,7 @@ class Commit:
 
     async def _check_same(self) -> None:
         """Check that no byte goes to a bucket of the same name in another domain."""
-        if self._bucket.moved:
+        if self._bucket.domain_changed:
             try:
                 await self._bucket.check_same(self._name)
             except NatsError as exc:

@@ -21,7 +21,7 @@ from natsproto.errors import APIError, NatsError, PermissionsViolationError
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket import numbered
-from ..bucket.bucket import Bucket, log
+from ..bucket.bucket import CANCEL_WAIT, Bucket, log
 from ..bucket.refusals import certainly_refused
 from ..errors import IntegrityError, OutcomeUnknownError
 from ..format.codec import MetaDecodeError
@@ -157,7 +157,7 @@ async def remove_older(bucket: Bucket, lookup: Lookup, newest: ObjectInfo | None
     would see a meta there that was replaced long ago. A cancelled call still finishes.
     """
     if lookup.others:
-        await bucket.outlast(_remove_each(bucket, lookup.others, newest))
+        await bucket.run_to_end(_remove_each(bucket, lookup.others, newest), wait_if_cancelled=CANCEL_WAIT)
 
 
 async def _remove_each(

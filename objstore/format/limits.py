@@ -7,7 +7,8 @@ ways:
 
 * the stream removes messages, or lacks what every write needs: :attr:`Limits.refusal`;
 * it keeps small objects only: :attr:`Limits.message` and :attr:`Limits.chunks`, checked for each object;
-* it makes room by removing its oldest messages: :attr:`Limits.rolls`; a put then checks the free room first.
+* it makes room by removing its oldest messages: :attr:`Limits.evicts_oldest`; a put then checks first whether
+  there is room.
 
 Reads check none of this.
 """
@@ -41,7 +42,8 @@ class Limits(NamedTuple):
         sealed: the stream is read-only.
         message: bytes of the largest message (``max_msg_size``), headers included; 0 = no limit.
         chunks: the most chunks of one object (``max_msgs_per_subject``); 0 = no limit.
-        rolls: whether the stream discards its oldest messages when ``max_bytes`` or ``max_msgs`` is reached.
+        evicts_oldest: whether the stream removes its oldest messages when ``max_bytes`` or ``max_msgs`` is
+            reached.
         max_bytes: the stream's limit in bytes; 0 = none.
         max_msgs: the stream's limit in messages; 0 = none.
     """
@@ -50,7 +52,7 @@ class Limits(NamedTuple):
     sealed: bool = False
     message: int = 0
     chunks: int = 0
-    rolls: bool = False
+    evicts_oldest: bool = False
     max_bytes: int = 0
     max_msgs: int = 0
 

@@ -111,7 +111,7 @@ async def iterate(
     subjects = await meta_subjects(bucket)
     # Consumers of old servers skip messages when a meta is replaced meanwhile. A consumer whose server is
     # behind delivers metas that were replaced before the call. In both cases read all metas first.
-    whole = bucket.skips_live or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
+    whole = bucket.consumers_skip or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
     if not whole:
         told = False
         try:
@@ -164,7 +164,7 @@ async def _paged(
             # As for a list (see metas.py) the leader decides; its response comes during the deletion.
             proof = following(bucket, pages.cursor)
             try:
-                await bucket.shielded(pages.close())
+                await bucket.run_to_end(pages.close())
                 message = await finish_following(bucket, pages.cursor, proof)
             finally:
                 if proof is not None:
@@ -197,7 +197,7 @@ async def _paged(
     finally:
         goal.close()
         # Also when cancelled: else the server would keep the consumer for minutes.
-        await bucket.shielded(pages.close())
+        await bucket.run_to_end(pages.close())
 
 
 async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:
@@ -342,7 +342,7 @@ class _Pages:
             config["opt_start_seq"] = self.cursor + 1
         self._names.append(name)
         # A cancelled creation continues at the server: close() waits for its end and deletes the consumer.
-        create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.patience)
+        create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.consumer_timeout)
         self._creating = bucket.connection.spawn(create, "objstore-iter")
         info = await asyncio.shield(self._creating)
         self._creating = None

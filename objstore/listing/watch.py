@@ -98,7 +98,7 @@ class Watch:
             start_seq=start_seq,
             heartbeat=heartbeat,
             created=bucket.created,
-            patience=bucket.patience,
+            patience=bucket.consumer_timeout,
             retry_budget=bucket.retry_budget,
         )
         return self._consumer

@@ -43,7 +43,7 @@ class Watcher:
         on_invalid: OnInvalid | None = None,
     ) -> None:
         kind = Watch
-        if bucket.skips_live:
+        if bucket.consumers_skip:
             from .watch_2_9 import ReadingWatch
 
             kind = ReadingWatch

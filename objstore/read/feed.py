@@ -116,7 +116,7 @@ class ChunkFeed:
         """
         bucket = self.bucket
         try:
-            if bucket.direct and bucket.can_batch and (self._part is None or bucket.batches_count):
+            if bucket.direct and bucket.can_batch and (self._part is None or bucket.batch_counts_are_right):
                 try:
                     await self._read_batches()
                 finally:
@@ -176,7 +176,7 @@ class ChunkFeed:
         bucket = self.bucket
         message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
-            if bucket.skips_live:
+            if bucket.consumers_skip:
                 return  # 2.9 does not find the last message of a subject when a later one was deleted
             raise Missing
         if len(message.data) == self._info.size:
@@ -398,7 +398,7 @@ class ChunkFeed:
             start_seq=self.cursor + 1 if self.cursor else None,
             heartbeat=HEARTBEAT,
             created=bucket.created,
-            patience=bucket.patience,
+            patience=bucket.consumer_timeout,
             retry_budget=bucket.retry_budget,
             limit=bucket.retry_budget,
         )

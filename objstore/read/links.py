@@ -74,7 +74,7 @@ async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tup
         seen.add((link.bucket, link.name))
         try:
             if link.bucket != bucket.name:
-                bucket = await bucket.other(link.bucket)
+                bucket = await bucket.bind_other(link.bucket)
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:

@@ -324,7 +324,7 @@ async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, 
 
 async def _left(bucket: Bucket, subject: str, seq: int) -> int:
     """Return how many messages of the subject lie at ``seq`` or beyond."""
-    if bucket.direct and bucket.can_batch and bucket.batches_count:
+    if bucket.direct and bucket.can_batch and bucket.batch_counts_are_right:
         try:
             batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
             async with aclosing(batch) as messages:

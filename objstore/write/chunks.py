@@ -127,7 +127,7 @@ class ChunkSender:
             guard.close()
 
     async def _send_all(self) -> None:
-        if self._bucket.moved:  # before a byte goes to the wrong bucket
+        if self._bucket.domain_changed:  # before a byte goes to the wrong bucket
             await self._bucket.retrying(self._check_bucket)
         connection = self._bucket.client.connection
         epoch, began = connection.epoch, self._loop.time()
@@ -257,7 +257,7 @@ class ChunkSender:
                     )
                 ) from failure
             if isinstance(failure, WrongStreamError):
-                raise bucket.elsewhere(failure, self._template.name, self._nuid) from failure
+                raise bucket.foreign_error(failure, self._template.name, self._nuid) from failure
             if not retryable(failure):
                 raise bucket.translate(failure, self._template.name) from failure
             if window.acknowledged > reached:  # progress: the budget restarts here
@@ -416,7 +416,7 @@ class ChunkSender:
         for wait in RECHECK_DELAYS:
             await asyncio.sleep(wait)
             stored = await bucket.stored_chunks(self._nuid, self._chunks)
-            if stored >= self._chunks or bucket.limits.rolls:
+            if stored >= self._chunks or bucket.limits.evicts_oldest:
                 break
         self._budget.progress()
         hints = self._doubts - {0}
@@ -474,7 +474,7 @@ class ChunkSender:
         """
         bucket, name = self._bucket, self._template.name
         if self._window is not None and isinstance(self._window.failure, WrongStreamError):
-            log.warning("put of %r: %s", name, bucket.elsewhere(self._window.failure, name, self._nuid))
+            log.warning("put of %r: %s", name, bucket.foreign_error(self._window.failure, name, self._nuid))
         try:
             await self._check_stored()
         except (Unrepairable, StoreFullError) as exc:  # on 2.9 any missing chunk is reported as full

@@ -316,10 +316,10 @@ class Put(ChunkSender):
                 await self._abandon(exc)
             raise
         if revision <= self._last_chunk:
-            await bucket.shielded(self._retract(commit))
+            await bucket.run_to_end(self._retract(commit))
             raise self._recreated()
         if self._counts():
-            await bucket.shielded(self._committed())
+            await bucket.run_to_end(self._committed())
         kept = commit.kept
         if kept is not None:
             return kept
@@ -406,7 +406,7 @@ class Put(ChunkSender):
         A cancelled put gets less time than a failed one: its caller waits for its end.
         """
         self._hurry = isinstance(why, asyncio.CancelledError)
-        await self._bucket.shielded(self._cleanup())
+        await self._bucket.run_to_end(self._cleanup())
 
     async def _cleanup(self) -> None:
         window, self._window = self._window, None  # once is enough

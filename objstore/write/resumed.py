@@ -176,7 +176,7 @@ class ResumedPut(Put):
         except BaseException as exc:
             # Also when our own commit is in doubt, or done: the current meta shows which chunks are surplus.
             self._hurry = isinstance(exc, asyncio.CancelledError)
-            await self._bucket.shielded(self._take_back())
+            await self._bucket.run_to_end(self._take_back())
             raise
         log.warning("the upload of %r starts over on new chunks: %s", self._template.name, reason)
         self._fixed = None

@@ -122,7 +122,7 @@ async def test_iter_cancelled_before_its_consumer_is_there(
 
     proxy.to_client = hold
     task = asyncio.create_task(anext(faulty.iter()))
-    if filled._bucket.skips_live:
+    if filled._bucket.consumers_skip:
         await task  # all metas are read at once there
     else:
         async with asyncio.timeout(15):
@@ -171,7 +171,7 @@ async def test_an_iteration_whose_consumer_never_answers(
     filled: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends, with what was wrong."""
-    if filled._bucket.skips_live:
+    if filled._bucket.consumers_skip:
         return  # all metas are read at once there
 
     async def never(self: PullConsumer, batch: int = 1, **options: object) -> list[JetStreamMsg]:
@@ -376,7 +376,7 @@ async def test_many_states_that_were_not_read(store: ObjectStore) -> None:
 
 async def test_a_list_costs_no_more_round_trips(store: ObjectStore) -> None:
     """Of one replica: make a consumer, delete it, and with that ask for what follows."""
-    if store._bucket.skips_live:
+    if store._bucket.consumers_skip:
         return  # there the names are asked for as well
     for name in NAMES:
         await store.put(name, b"")

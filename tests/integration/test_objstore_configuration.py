@@ -68,7 +68,7 @@ async def make(js: JetStreamContext, bucket: str, **change: Any) -> ObjectStore:
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learnt when a bucket was opened is not old on a busy machine, and who asks gets an answer."""
     monkeypatch.setattr(_bucket, "CONFIG_AGE", 3600.0)
-    monkeypatch.setattr(_bucket, "CONFIG_PATIENCE", 10.0)
+    monkeypatch.setattr(_bucket, "CONFIG_TIMEOUT", 10.0)
 
 
 async def change(store: ObjectStore, **fields: Any) -> None:

@@ -209,7 +209,7 @@ async def test_cancelled_atomic_puts_leave_nothing(new_server: LocalServer) -> N
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        left = [task for task in asyncio.all_tasks() if task.get_name() == "objstore-cleanup"]
+        left = [task for task in asyncio.all_tasks() if task.get_name() == "objstore-run-to-end"]
         if left:
             await asyncio.wait(left, timeout=30)
         assert await store.get("a") in (DATA, DATA[::-1])

@@ -47,7 +47,7 @@ async def test_the_newest(store: ObjectStore, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 async def test_one_flight(store: ObjectStore, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All subjects are asked before the first answer comes; where all encodings agree there is one."""
-    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)  # however busy the machine is
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_TIMEOUT", 5.0)  # however busy the machine is
     sent = store.js.client.stats.out_msgs
     lookup = store._bucket.start_locating(name)
     await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_one_flight(store: ObjectStore, name: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", NAMES)
 async def test_readers_ask_once(store: ObjectStore, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One request, or one for each alphabet and padding: not a second one because nothing is found there."""
-    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_TIMEOUT", 5.0)
     await store.put(name, b"")
     sent = store.js.client.stats.out_msgs
     await store.get_info(name)

@@ -212,7 +212,7 @@ async def test_few_requests_wherever_it_lies(
 ) -> None:
     import natsproto
 
-    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)  # none more because a machine is busy
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_TIMEOUT", 5.0)  # none more because a machine is busy
 
     async with natsproto.connect(new_server.url) as nc:
         store = await nc.jetstream().create_object_store(bucket="range-cost")
@@ -237,7 +237,7 @@ async def test_few_requests_when_chunks_of_others_lie_between(
 ) -> None:
     import natsproto
 
-    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_TIMEOUT", 5.0)
 
     async with natsproto.connect(new_server.url) as nc:
         store = await nc.jetstream().create_object_store(bucket="range-scattered")

@@ -30,7 +30,7 @@ LIMIT = 30.0
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """No request more because a machine is busy: what is known is not old, and an answer has time to come."""
     monkeypatch.setattr("objstore.bucket.bucket.CONFIG_AGE", 3600.0)
-    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_PATIENCE", 5.0)
+    monkeypatch.setattr("objstore.bucket.bucket.DIRECT_TIMEOUT", 5.0)
 
 
 async def sent(nc: Client, work: Any) -> int:

@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "in-doubt-and-not-withdrawn",
         "objstore/write/resumed.py",
-        "await self._bucket.shielded(self._take_back())",
+        "await self._bucket.run_to_end(self._take_back())",
         "pass",
         "whatever has become of its own commit, a sender leaves nothing behind another one's object",
         UPLOADS + "test_its_own_commit_is_in_doubt",
@@ -354,7 +354,7 @@ MUTANTS = (
     Mutant(
         "fewer-at-first-sight",
         "objstore/write/chunks.py",
-        "if stored >= self._chunks or bucket.limits.rolls:",
+        "if stored >= self._chunks or bucket.limits.evicts_oldest:",
         "if True:",
         "a put looks again before it calls acknowledged chunks missing",
         "integration/test_objstore_put.py::test_a_count_that_is_behind_is_taken_again",

@@ -52,7 +52,7 @@ async def test_another_bucket_has_the_same_budget(server: MemoryServer) -> None:
     bucket = await bound(server)
     await server.bucket("other")
     bucket.retry_budget = 3.0
-    other = await bucket.other("other")
+    other = await bucket.bind_other("other")
     assert (other.name, other.retry_budget) == ("other", 3.0)
 
 
@@ -81,7 +81,11 @@ async def test_what_is_remembered_is_made_once(server: MemoryServer) -> None:
 async def test_what_servers_can(version: str, batches: bool, counts: bool, skips: bool) -> None:
     server = MemoryServer(version)
     bucket = await bound(server)
-    assert (bucket.can_batch, bucket.batches_count, bucket.skips_live) == (batches, counts, skips)
+    assert (bucket.can_batch, bucket.batch_counts_are_right, bucket.consumers_skip) == (
+        batches,
+        counts,
+        skips,
+    )
     await server.client.close()
 
 
@@ -99,13 +103,13 @@ async def test_acknowledgements_of_others(server: MemoryServer) -> None:
     assert bucket.own_ack(b'{"stream":"OBJ_b","seq":5}').seq == 5
     with pytest.raises(WrongStreamError) as told:
         bucket.own_ack(b'{"stream":"OTHER","seq":5}')
-    foreign = bucket.elsewhere(told.value, "name", "nuid")
+    foreign = bucket.foreign_error(told.value, "name", "nuid")
     assert isinstance(foreign, ForeignBucketError)
     assert (foreign.stream, foreign.expected_stream, foreign.name) == ("OTHER", "OBJ_b", "name")
     assert "another stream listens" in str(foreign)
     assert "chunks nuid may be left" in str(foreign)
     domain = WrongStreamError("x", stream="OBJ_b", domain="hub", expected_stream="OBJ_b")
-    assert "domain 'hub'" in str(bucket.elsewhere(domain))
+    assert "domain 'hub'" in str(bucket.foreign_error(domain))
     assert bucket.translate(told.value) is not told.value
     assert isinstance(bucket.translate(told.value), ForeignBucketError)
 
@@ -125,14 +129,14 @@ async def test_the_same_bucket_or_another_one(server: MemoryServer) -> None:
 async def test_a_server_of_another_domain(server: MemoryServer) -> None:
     bucket = await bound(server)
     server.session.info["domain"] = "leaf"
-    assert bucket.moved
+    assert bucket.domain_changed
     info = server.stream().info({})
     server.hook = lambda verb, body: {**info, "domain": "leaf"} if verb == "STREAM.INFO" else None
     with pytest.raises(ForeignBucketError, match=r"opened in no domain.*domain 'leaf'"):
         await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
     server.hook = None
     await bucket.check_same()  # the same one, seen from elsewhere
-    assert not bucket.moved
+    assert not bucket.domain_changed
 
 
 async def test_only_what_is_ours_is_deleted(server: MemoryServer) -> None:
@@ -201,21 +205,21 @@ async def test_limits_of_chunks_and_messages(server: MemoryServer) -> None:
 async def test_the_configuration_is_asked_for_beside_the_chunks(server: MemoryServer) -> None:
     bucket = await bound(server)
     server.verbs()
-    assert bucket.look_again(10) is None, "it was learnt just now"
-    large = bucket.look_again(10**9)
+    assert bucket.request_config(10) is None, "it was learnt just now"
+    large = bucket.request_config(10**9)
     assert large is not None
     server.stream().config["sealed"] = True
-    await bucket.looked(large)
+    await bucket.take_config(large)
     with pytest.raises(BucketSealedError):
         bucket.check_writable()
     Clock().forward(CONFIG_AGE)
-    small = bucket.look_again(10)
+    small = bucket.request_config(10)
     assert small is not None
     server.hook = lambda verb, body: error(500, 1, "nothing to learn")
     small.close()
-    unknown = bucket.look_again(None)
+    unknown = bucket.request_config(None)
     assert unknown is not None
-    await bucket.looked(unknown)  # what was known before has to do
+    await bucket.take_config(unknown)  # what was known before has to do
     with pytest.raises(BucketSealedError):
         bucket.check_writable()
 
@@ -317,7 +321,7 @@ async def test_purging_the_chunks_of_one_nuid(server: MemoryServer) -> None:
 
 async def test_a_server_that_miscounts_deletes_one_by_one(server: MemoryServer) -> None:
     bucket = await bound(server)
-    bucket.miscounts = True
+    bucket.index_broken = True
     for n in range(3):
         server.put_raw("$O.b.C.n", b"%d" % n)
     server.verbs()
@@ -337,19 +341,19 @@ async def test_what_must_be_done_is_done(server: MemoryServer) -> None:
         done.append(1)
         return 7
 
-    for run in (bucket.shielded, bucket.outlast):
+    for wait in (0.0, 5.0):
         go.clear()
-        task = asyncio.ensure_future(run(work()))
+        task = asyncio.ensure_future(bucket.run_to_end(work(), wait_if_cancelled=wait))
         await turns()
         task.cancel()
         await turns()
-        assert task.done() == (run == bucket.shielded)
+        assert task.done() == (not wait)
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         await turns()
     assert done == [1, 1]
-    assert await bucket.outlast(work()) == 7
+    assert await bucket.run_to_end(work()) == 7
 
 
 async def test_errors_in_the_object_stores_words(server: MemoryServer) -> None:

@@ -36,7 +36,7 @@ def collector(stream: Stream, seqs: list[int], last: int, **options: Any) -> Col
         js=client.jetstream(timeout=0.5),
         stream="S",
         created=None,
-        patience=0.5,
+        consumer_timeout=0.5,
         retry_budget=5.0,
         retrying=again,
     )
