@@ -16,7 +16,7 @@ from ..commit.commit import (
     standing_of,
     unknown_outcome,
 )
-from ..commit.discard import discard, free, remove_older
+from ..commit.discard import discard, purge_metas, remove_older
 from ..commit.renames import UNWRITABLE, marker_of, settle_rename
 from ..commit.states import AfterFull, Standing, Step, after_full
 from ..errors import OutcomeUnknownError, StoreFullError
@@ -58,7 +58,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             if if_revision is not None and if_revision != exc.revision:
                 raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None
             await remove_older(bucket, lookup, None)
-            await free(bucket, exc.subject, exc.revision)
+            await purge_metas(bucket, exc.subject, exc.revision)
             return
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))
@@ -130,7 +130,7 @@ async def _purge_and_mark(bucket: Bucket, info: ObjectInfo, subject: str) -> Aft
 
     The server checks the limit before the roll-up: not even a marker fits before the meta is removed.
     """
-    purged = await free(bucket, subject, info.revision)
+    purged = await purge_metas(bucket, subject, info.revision)
     commit = _marker(bucket, info, subject, 0)
     try:
         await commit.run()

@@ -97,7 +97,7 @@ class Commit:
         owns: the object, if its nuid and chunks belong to this commit only: for a put, never for an update.
         after: sequence of the last of these chunks.
         borrows: the meta refers to chunks that another meta referred to before.
-        before: awaited with each newer meta; last writer wins. ``None``: a newer meta is a conflict.
+        on_newer: awaited with each newer meta; last writer wins. ``None``: a newer meta is a conflict.
         discard: removes the chunks of the replaced meta.
     """
 
@@ -116,7 +116,7 @@ class Commit:
         owns: ObjectInfo | None = None,
         after: int = 0,
         borrows: bool = False,
-        before: Callable[[Conflict], Awaitable[bool]] | None = None,
+        on_newer: Callable[[Conflict], Awaitable[bool]] | None = None,
         discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
     ) -> None:
         self._bucket = bucket
@@ -129,7 +129,7 @@ class Commit:
         self._counts = after > 0 or borrows
         self._ttl = ttl
         self._end = end
-        self._before = before
+        self._on_newer = on_newer
         self._discard = discard
         self._replaces = replaces
         self._loop = bucket.connection.loop
@@ -140,7 +140,7 @@ class Commit:
             replaced=self._chunks_to_discard(),
             content=None if owns is None else content_of(owns),
             after=after,
-            last_writer_wins=before is not None,
+            last_writer_wins=on_newer is not None,
             budget=bucket.retry_budget,
         )
 
@@ -227,7 +227,7 @@ class Commit:
             self._failure = exc
             left = max(0.1, min(self._bucket.js.timeout, states.left(self._loop.time())))
             if await certainly_refused(self._bucket.client, exc, left):
-                states.refused(surely=not isinstance(exc, APIError))
+                states.refused(unforgeable=not isinstance(exc, APIError))
             else:
                 states.silent()
         else:
@@ -273,7 +273,7 @@ class Commit:
             states.unreadable(self._loop.time())
         else:
             if standing is None:
-                states.moved()
+                states.batch_name_changed()
             else:
                 states.stands(standing, self._loop.time(), last)
 
@@ -281,7 +281,7 @@ class Commit:
         """Return the newest meta; ``None`` when another client changed a second name of this commit."""
         standing = await self._standing(self._subject)
         if self._counts and not standing.revision and not self.states.expected:
-            return Standing(stripped=not await self._bucket.stored_chunks(self._nuid))
+            return Standing(chunks_gone=not await self._bucket.stored_chunks(self._nuid))
         return standing
 
     async def _standing(self, subject: str) -> Standing:
@@ -291,7 +291,7 @@ class Commit:
     async def _replace(self) -> None:
         standing = self.states.standing or Standing()
         conflict = Conflict(standing.revision, standing.info)
-        if self._before is None or not await self._before(conflict):
+        if self._on_newer is None or not await self._on_newer(conflict):
             self.states.concede()
             return
         self._replaces = standing.info

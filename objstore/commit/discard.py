@@ -40,7 +40,7 @@ COMMIT_TIME = timedelta(hours=1)
 
 
 async def discard(
-    bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None, *, traceless: bool = False
+    bucket: Bucket, info: ObjectInfo, why: str, subject: str | None = None, *, unreplaced: bool = False
 ) -> None:
     """Purge the chunks of a removed meta; a failure is only logged, since the caller's change is committed.
 
@@ -50,16 +50,16 @@ async def discard(
         bucket: the bucket of the chunks.
         info: the removed meta.
         why: the caller, for the log.
-        subject: the subject of the removed meta; ``None`` = this library's. There, and only there, a running
-            put of that name notices what has replaced the meta.
-        traceless: nothing has replaced the meta.
+        subject: the subject of the removed meta; ``None`` = this library's. Only there is a running put of
+            that name sure to notice a newer meta, which tells it that its chunks may be gone.
+        unreplaced: the meta was removed, and no newer one lies on its subject.
     """
     if info.is_link or not info.nuid:
         return
     try:
         if await shares_chunks(bucket, info):
             return
-        ours = not traceless and (subject is None or subject == bucket.meta_subject(info.name))
+        ours = not unreplaced and (subject is None or subject == bucket.meta_subject(info.name))
         bound = ours and RENAMING not in info.metadata and is_nuid_of(info.nuid, info.name)
         left = "" if bound else await _reason_to_leave(bucket, info)
         if not left:
@@ -81,12 +81,12 @@ async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
     """Return why to keep chunks that may not be the object's own (``gc`` may remove them); ``""`` = purge."""
     try:
         async with asyncio.timeout(scan.SCAN_TIME):
-            return await _looked_at(bucket, info)
+            return await _reason_after_scan(bucket, info)
     except TimeoutError as exc:
         return str(exc) or f"whether another object needs them was not found out within {scan.SCAN_TIME:g} s"
 
 
-async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
+async def _reason_after_scan(bucket: Bucket, info: ObjectInfo) -> str:
     bucket.learn(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))
     last = await bucket.leader_message(chunk_subject(bucket.name, info.nuid))
     if last is None:
@@ -114,7 +114,7 @@ async def _looked_at(bucket: Bucket, info: ObjectInfo) -> str:
     return ""
 
 
-async def free(bucket: Bucket, subject: str, revision: int) -> int | None:
+async def purge_metas(bucket: Bucket, subject: str, revision: int) -> int | None:
     """Remove the meta messages of a name up to ``revision``; a newer one of another writer stays.
 
     Returns:
@@ -165,9 +165,9 @@ async def _remove_each(
 ) -> None:
     for subject, message in others.items():
         try:
-            await free(bucket, subject, message.seq)
+            await purge_metas(bucket, subject, message.seq)
             older = bucket.decode(message)
             if not older.deleted and (newest is None or older.nuid != newest.nuid):
-                await discard(bucket, older, "older meta", subject, traceless=True)
+                await discard(bucket, older, "older meta", subject, unreplaced=True)
         except (MetaDecodeError, NatsError) as exc:
             log.warning("an older meta in bucket %r is left behind: %s", bucket.name, exc)

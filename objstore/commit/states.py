@@ -22,28 +22,34 @@ LOST, AMBIGUOUS    the standing meta has our id                           DONE, 
 LOST, AMBIGUOUS    the standing meta has our nuid, size, chunks and       KEPT
                    digest, and came after the chunks (somebody updated
                    ours; what only names the nuid is another meta)
-LOST               the revision is the expected one, for up to 2 s        read again: who was in the way is
-                                                                          still under way
+LOST               the revision is the expected one, for up to 2 s        read again: the writer that won is
+                                                                          not visible yet
 LOST, AMBIGUOUS    the revision is the expected one                       pause, SEND (expecting 0: at most
                                                                           20 s after the first);
                                                                           no time: UNKNOWN
-LOST, AMBIGUOUS    nothing stands, as expected, and the chunks that       UNKNOWN: whoever removed them has
-                   ours names are gone                                    seen it, or another one, stand
+LOST, AMBIGUOUS    nothing stands, as expected, and the chunks that       UNKNOWN: ours, or another meta with
+                   ours names are gone                                    these chunks, may have been
+                                                                          committed and deleted again
 LOST, AMBIGUOUS    the revision is smaller, or nothing stands, and the    read again; no time: UNKNOWN
                    leader's last sequence < expected: it is behind
 LOST               another meta, or none any more; last writer wins       SEND the same id and nuid, its
                                                                           revision expected, no copy yet
 LOST               another meta, or none any more; otherwise              CONFLICT
 LOST               a batch: another name in it was changed                CONFLICT
-AMBIGUOUS          any of these three                                     UNKNOWN
-DENIED             the standing meta has our id: that was no answer       DONE, remove V's chunks
+AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOWN
+                   was changed
+DENIED             the standing meta has our id: the refusal was forged   DONE, remove V's chunks
 DENIED             it has not                                             REFUSED
 LANDED             V has nothing to remove                                DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
 LANDED             V still stands                                         read again; no time: UNKNOWN
 LANDED             an older one than V stands, or none                    DONE, remove nothing
-LANDED             another one, older than the acknowledgement            UNKNOWN: the answer was made up
+LANDED             another one, older than the acknowledgement            UNKNOWN: that was forged
 =================  =====================================================  ==================================
+
+The standing meta is the newest of its subject at the leader. LOST, AMBIGUOUS, DENIED and LANDED are all
+:attr:`Step.READ` (or ``READ_WITH_LAST``); ``_lost``, none, ``_denied`` and ``_acked`` tell them apart. "SEND
+the same id" is :attr:`Step.REPLACE`.
 
 The ends: DONE (committed), KEPT (committed; remove nothing), CONFLICT and REFUSED (not committed, for
 certain), UNKNOWN. **The chunks of a commit are removed only after CONFLICT or REFUSED**, or when no copy
@@ -60,8 +66,9 @@ reveal it.
 
 A full bucket refuses the marker of a delete, since it checks the limit before the roll-up. Then the meta
 subject is purged up to the revision read, the marker is committed with 0 expected, and :func:`after_full`
-decides what may be removed. If no meta exists then, the marker is tried again after that, and if a late copy
-of V was stored in between, it is deleted, too. What another writer has stored since then stays.
+decides what may be removed. If the marker was refused again, it is tried once more when the chunks are gone,
+so that watchers see the deletion. If a late copy of V has come meanwhile, it is deleted, too. What another
+writer has stored since then stays.
 """
 
 from __future__ import annotations
@@ -124,13 +131,13 @@ class Standing:
         revision: its sequence; 0 = there is none.
         msg_id: the id it was committed with, ``""`` when it has none.
         info: decoded; ``None`` when absent or unreadable.
-        stripped: there is no meta, and the chunks of the commit are gone, too.
+        chunks_gone: there is no meta, and the chunks of the commit are gone, too.
     """
 
     revision: int = 0
     msg_id: str = ""
     info: ObjectInfo | None = None
-    stripped: bool = False
+    chunks_gone: bool = False
 
     @property
     def content(self) -> Content | None:
@@ -150,8 +157,8 @@ class CommitStates:
         msg_id: the random id that all copies carry.
         expected: revision of V.
         replaced: nuid of V's chunks, if they are to be removed afterwards; ``""`` = none.
-        content: the content, if only this commit refers to its chunks; ``None`` when V's stay (update,
-            delete, rename).
+        content: what identifies our bytes (:func:`content_of`); ``None`` unless the chunks are this commit's
+            own (those of an update, delete or rename are V's).
         after: sequence of the last chunk: the meta comes later in the stream.
         last_writer_wins: replace a newer meta, too.
         budget: seconds to determine the outcome, from the first copy on.
@@ -265,15 +272,14 @@ class CommitStates:
         self._doubt()
         self._lost = self.copies == 1
 
-    def refused(self, *, surely: bool) -> None:
+    def refused(self, *, unforgeable: bool) -> None:
         """Note that the copy was refused for another, permanent reason.
 
         Args:
-            surely: the refusal cannot be forged: it came from the server itself, or from this client, and
-                concerns this copy.
+            unforgeable: the refusal came from the server itself, or from this client, and concerns this copy.
         """
         only = self.copies == 1
-        if only and surely:
+        if only and unforgeable:
             self._end(Step.REFUSED, 0)
         else:
             self._doubt()
@@ -313,7 +319,7 @@ class CommitStates:
         elif self._content is not None and standing.content == self._content and revision > self._after:
             self._end(Step.KEPT, revision)
         elif revision == self.expected:
-            in_time = self._in_time(now) and not standing.stripped
+            in_time = self._in_time(now) and not standing.chunks_gone
             if in_time and self._lost and now < self._lost_until(now):
                 self._retry(Step.READ)
             elif in_time and (self.expected or now - self._first <= ZERO_WINDOW):
@@ -338,7 +344,7 @@ class CommitStates:
             self._patient_until = now + LOST_WAIT
         return self._patient_until
 
-    def moved(self) -> None:
+    def batch_name_changed(self) -> None:
         """Note, instead of :meth:`stands`, that ours is not the newest and the batch's other name changed."""
         self._end(Step.CONFLICT if self._lost else Step.UNKNOWN, 0)
 

@@ -9,7 +9,7 @@ from natsproto.jetstream.api.models import StreamInfo
 from ..bucket.bucket import Bucket
 from ..bucket.clock import server_time
 from ..bucket.retry import RETRY_BUDGET
-from ..commit.discard import free, remove_older
+from ..commit.discard import purge_metas, remove_older
 from ..commit.states import ZERO_WINDOW
 from ..listing.metas import newest_metas
 
@@ -31,7 +31,7 @@ async def purge_deleted(bucket: Bucket, older_than: timedelta) -> int:
         if message is None or message.seq != info.revision:
             continue  # written to meanwhile
         await remove_older(bucket, lookup, info)  # first: without the marker older metas would count again
-        await free(bucket, lookup.newest, info.revision)
+        await purge_metas(bucket, lookup.newest, info.revision)
         removed += 1
     return removed
 

@@ -125,7 +125,7 @@ class AtomicPut:
         self,
         expected: int,
         old: ObjectInfo | None,
-        before: Callable[[Conflict], Awaitable[bool]] | None,
+        on_newer: Callable[[Conflict], Awaitable[bool]] | None,
         discard: Callable[[ObjectInfo], Awaitable[None]],
         subject: str | None,
     ) -> Commit:
@@ -144,7 +144,7 @@ class AtomicPut:
             ttl=self._ttl,
             replaces=old,
             owns=self.info,
-            before=before,
+            on_newer=on_newer,
             discard=discard,
         )
         commit.chunks = self._chunks

@@ -198,8 +198,8 @@ class Put(ChunkSender):
             await finish_rename(bucket, old)
             if self._located is not None:
                 await remove_older(bucket, self._located, old)
-            before = self._before()
-            commit = whole.commit(expected, old, before, self._discard, self._meta_subject)
+            on_newer = self._on_newer()
+            commit = whole.commit(expected, old, on_newer, self._discard, self._meta_subject)
             revision = await commit.run()
         except Conflict as conflict:
             self._lost(conflict, expected)
@@ -293,7 +293,7 @@ class Put(ChunkSender):
                 replaces=old,
                 owns=info,
                 after=self._last_chunk,
-                before=self._before(),
+                on_newer=self._on_newer(),
                 discard=self._discard,
             )
         except BaseException as exc:
@@ -335,7 +335,7 @@ class Put(ChunkSender):
         self._hurry = True
         await self._cleanup()
 
-    def _before(self) -> Callable[[Conflict], Awaitable[bool]] | None:
+    def _on_newer(self) -> Callable[[Conflict], Awaitable[bool]] | None:
         """Return what to do about a newer meta that blocks the commit; ``None``: report a conflict."""
         if self._if_revision is None:
             return self._stand_back

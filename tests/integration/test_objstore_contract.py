@@ -178,16 +178,16 @@ async def test_object_changed_while_it_is_deleted_from_a_full_bucket(
     """Another client frees space and changes the meta in the middle: never a live meta without chunks."""
     from objstore.change import delete as _delete
 
-    real, calls = _delete.free, []
+    real, calls = _delete.purge_metas, []
 
-    async def free(bucket: object, subject: str, revision: int) -> int | None:
+    async def changing(bucket: object, subject: str, revision: int) -> int | None:
         if not calls:
             calls.append(subject)
             await tight.js.purge_stream(f"OBJ_{tight.bucket}", subject=f"$O.{tight.bucket}.C.filler")
             await tight.update_meta("a", ObjectMeta("a", "changed"))
         return await real(bucket, subject, revision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_delete, "free", free)
+    monkeypatch.setattr(_delete, "purge_metas", changing)
     await tight.delete("a")
     assert calls
     assert not await tight.exists("a")

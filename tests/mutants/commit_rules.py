@@ -47,7 +47,7 @@ MUTANTS = (
     Mutant(
         "denied-believed",
         STATES,
-        "if only and surely:",
+        "if only and unforgeable:",
         "if only:",
         "a refusal that anybody could make up is proven by what stands",
         TABLE + "test_denied_although_ours_stands",
@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant(
         "stripped-sends",
         STATES,
-        "in_time = self._in_time(now) and not standing.stripped",
+        "in_time = self._in_time(now) and not standing.chunks_gone",
         "in_time = self._in_time(now)",
         "whoever removed the chunks of ours has seen it stand",
         TABLE + "test_whoever_removed_the_chunks_has_seen_the_meta",
@@ -423,7 +423,7 @@ MUTANTS = (
     Mutant(
         "removed-without-a-trace",
         "objstore/commit/discard.py",
-        "ours = not traceless and (",
+        "ours = not unreplaced and (",
         "ours = (",
         "what was removed without anything in its place cannot be noticed by a put under way",
         "integration/test_objstore_forged_beside.py::test_what_named_its_chunks_is_removed_without_a_trace",

@@ -59,9 +59,9 @@ class Meta(NamedTuple):
     nuid: str = ""
     id: str = ""
 
-    def standing(self, stripped: bool = False) -> Standing:
+    def standing(self, chunks_gone: bool = False) -> Standing:
         info: Any = Info(self.nuid, self.kind == "T") if self.rev else None
-        return Standing(self.rev, self.id, info, stripped)
+        return Standing(self.rev, self.id, info, chunks_gone)
 
 
 class Copy(NamedTuple):
@@ -328,7 +328,7 @@ class Search:
                 self.go_on(world, number, apply_to(states, self.rules, lambda s: s.silent())),
             )
             if writer.full and writer.purged != -1:
-                denied = apply_to(states, self.rules, lambda machine: machine.refused(surely=False))
+                denied = apply_to(states, self.rules, lambda machine: machine.refused(unforgeable=False))
                 lost = world._replace(
                     net=tuple(c for c in world.net if (c.writer, c.attempt) != (number, writer.attempt))
                 )
@@ -355,8 +355,8 @@ class Search:
                 times = (0.0, WAITED) if states._lost else (0.0,)
                 for now in times if writer.full and others else (*times, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
-                    stripped = not (meta.rev or states.expected) and bool(writer.own)
-                    stands = meta.standing(stripped and writer.own not in world.chunks)
+                    chunks_gone = not (meta.rev or states.expected) and bool(writer.own)
+                    stands = meta.standing(chunks_gone and writer.own not in world.chunks)
                     looked = apply_to(
                         states, self.rules, lambda s, m=stands, n=now, t=told: s.stands(m, n, t)
                     )

@@ -12,7 +12,7 @@ from natsproto.errors import PermissionsViolationError
 from objstore import ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
-from objstore.commit.discard import COMMIT_TIME, discard, free, remove_older
+from objstore.commit.discard import COMMIT_TIME, discard, purge_metas, remove_older
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
 from objstore.format.models import MOVED, RENAMED_FROM, RENAMING
@@ -160,11 +160,11 @@ async def test_a_failure_is_logged_and_not_raised(world: World, caplog: pytest.L
 
 async def test_freeing_a_name(world: World) -> None:
     subject = meta_subject("b", "a")
-    assert await free(world.bucket, subject, world.info.revision - 1) == 0
-    assert await free(world.bucket, subject, world.info.revision) == 1
+    assert await purge_metas(world.bucket, subject, world.info.revision - 1) == 0
+    assert await purge_metas(world.bucket, subject, world.info.revision) == 1
     answers: list[Any] = [error(503, 10008, "unavailable")]
     world.server.hook = lambda verb, body: answers.pop() if answers else None
-    assert await free(world.bucket, subject, 99) is None, "whether it was the first try is not known"
+    assert await purge_metas(world.bucket, subject, 99) is None, "whether it was the first try is not known"
 
 
 async def test_older_metas_under_other_subjects(server: MemoryServer) -> None:
@@ -195,7 +195,7 @@ async def test_refused_after_a_lost_answer(world: World) -> None:
     answers: list[Any] = [error(403, 10110, "stream purge not permitted"), error(503, 10008, "unavailable")]
     world.server.hook = lambda verb, body: answers.pop() if answers else None
     with pytest.raises(OutcomeUnknownError, match=r"could not be found out: .* stream purge not"):
-        await free(world.bucket, meta_subject("b", "a"), world.info.revision)
+        await purge_metas(world.bucket, meta_subject("b", "a"), world.info.revision)
 
 
 @pytest.mark.parametrize("certain", [False, True])
@@ -210,4 +210,4 @@ async def test_a_refusal_that_may_be_anothers(
 
     monkeypatch.setattr(world.bucket.js, "purge_stream", refused)
     with pytest.raises(PermissionsViolationError if certain else OutcomeUnknownError):
-        await free(world.bucket, meta_subject("b", "a"), world.info.revision)
+        await purge_metas(world.bucket, meta_subject("b", "a"), world.info.revision)

@@ -77,7 +77,7 @@ def silent(**kwargs: Any) -> CommitStates:
 
 def denied(**kwargs: Any) -> CommitStates:
     states = sent(**kwargs)
-    states.refused(surely=False)
+    states.refused(unforgeable=False)
     return states
 
 
@@ -159,14 +159,14 @@ def test_a_duplicate_from_before_its_own_chunks_proves_nothing(seq: int) -> None
 
 def test_not_allowed_and_only_copy() -> None:
     states = sent()
-    states.refused(surely=True)
+    states.refused(unforgeable=True)
     assert (states.step, states.certain) == (Step.REFUSED, True)
 
 
-@pytest.mark.parametrize("surely", [True, False])
-def test_a_refusal_of_a_second_copy_says_nothing_of_the_first(surely: bool) -> None:
+@pytest.mark.parametrize("unforgeable", [True, False])
+def test_a_refusal_of_a_second_copy_says_nothing_of_the_first(unforgeable: bool) -> None:
     states = sent(copies=2)
-    states.refused(surely=surely)
+    states.refused(unforgeable=unforgeable)
     assert states.step is Step.READ
     states.stands(ANOTHER, NOW)
     assert (states.step, states.certain) == (Step.UNKNOWN, False)
@@ -233,7 +233,7 @@ def test_expecting_nothing_copies_are_close(make: Make) -> None:
 def test_whoever_removed_the_chunks_has_seen_the_meta(make: Make) -> None:
     """A full bucket has no room for the marker of a delete, and a server that was killed forgets ids."""
     states = make(expected=0, replaced="")
-    states.stands(Standing(stripped=True), NOW)
+    states.stands(Standing(chunks_gone=True), NOW)
     assert (states.step, states.certain) == (Step.UNKNOWN, False)
 
 
@@ -291,10 +291,10 @@ def test_ambiguous_and_another_stands(make: Make, last_writer_wins: bool) -> Non
 
 def test_another_name_of_the_batch_was_changed() -> None:
     states = lost()
-    states.moved()
+    states.batch_name_changed()
     assert (states.step, states.certain) == (Step.CONFLICT, True)
     states = silent()
-    states.moved()
+    states.batch_name_changed()
     assert (states.step, states.certain) == (Step.UNKNOWN, False)
 
 
