@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PUBLISH_RETRIES = 2
+"""Attempts after the first one, for a publish that found no responders (ADR-22)."""
+
 PUBLISH_RETRY_WAIT = 0.25
-"""Seconds between attempts. ADR-22: a publish that found no responders is tried twice more."""
+"""Seconds between them."""
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of one batch read by default; without a limit the server would send 64 MiB unthrottled."""
@@ -111,7 +113,7 @@ class JetStreamContext:
                 self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout
             )
         except NoRespondersError as exc:
-            raise nobody_answers(client, exc) from None
+            raise no_answer_error(client, exc) from None
         answer = loads(msg.payload, limit)
         if "error" in answer:
             raise api_error(answer["error"])
@@ -658,7 +660,7 @@ def _listed(answer: dict[str, object], key: str) -> list[object]:
     return page if isinstance(page, list) else []
 
 
-def nobody_answers(client: Client, exc: NoRespondersError) -> NatsError:
+def no_answer_error(client: Client, exc: NoRespondersError) -> NatsError:
     """Return the error for an API subject without responders: JetStream is off, or has no leader now."""
     info = client.connection.info
     if info and info.get("jetstream") is not True:

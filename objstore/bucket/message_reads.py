@@ -19,7 +19,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads, time_from_ns
 from natsproto.jetstream.api.errors import MessageNotFoundError, api_error
 from natsproto.jetstream.api.models import StoredMessage
-from natsproto.jetstream.context import leader_message, nobody_answers
+from natsproto.jetstream.context import leader_message, no_answer_error
 from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
 
 from .collect import Collector
@@ -223,7 +223,7 @@ class MessageRead:
         try:
             msg = await pending.wait()
         except NoRespondersError as exc:
-            raise nobody_answers(bucket.client, exc) from None
+            raise no_answer_error(bucket.client, exc) from None
         if bucket.domain_changed:
             await bucket.check_same()
         if msg.payload == NO_MESSAGE:

@@ -37,7 +37,7 @@ from ..format.codec import MetaDecodeError
 from ..format.digest import new_hasher
 from ..format.models import ObjectInfo
 from ..format.naming import chunk_subject, new_nuid
-from .doubt import Unrepairable, delete_own, fence, fence_behind, in_vain, may_come_late
+from .doubt import Unrepairable, budget_spent_error, delete_own, fence, fence_behind, late_chunks_error
 from .source import Source
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ChunkSender:
     _budget: Budget
     _begun: int
     _repaired: bool
-    _overtaken: bool
+    _chunks_may_be_gone: bool
 
     def _begin(self) -> None:
         self._begun += 1
@@ -148,7 +148,7 @@ class ChunkSender:
         if self._window is None:
             return
         if self._loop.time() - began > LONG:
-            self._overtaken = True
+            self._chunks_may_be_gone = True
             odd = True
         if odd:
             await self._check_stored()  # acknowledged chunks may be gone, or stored twice
@@ -265,7 +265,7 @@ class ChunkSender:
                 budget.progress(ago=window.silent)
                 backoff.reset()
             if not budget.left:
-                raise bucket.translate(in_vain(failure, budget), self._template.name) from failure
+                raise bucket.translate(budget_spent_error(failure, budget), self._template.name) from failure
             try:
                 async with budget.bound():
                     await window.quiesce(SETTLE)
@@ -302,7 +302,7 @@ class ChunkSender:
     def _check_silence(self, failure: NatsError) -> None:
         assert self._window is not None
         if self._window.unproven and self._bucket.client.connection.silent_sessions != self._silent_sessions:
-            self._may_come_late(failure)
+            self._raise_late_chunks(failure)
 
     def _note_session(self) -> None:
         client = self._bucket.client
@@ -319,17 +319,17 @@ class ChunkSender:
         if not self._window.unproven or self._session == client.connection.epoch:
             return
         if line is None or not await has_ended(client, line, NOTICED):
-            self._may_come_late(failure)
+            self._raise_late_chunks(failure)
         if not line.precedes_all_of(client) and (
             self._source.restartable  # faster than to wait for the other server
             or not await fence_behind(
                 self._bucket, self._subject, self._fence_header(), line, self._budget.left / 2
             )
         ):
-            self._may_come_late(failure)
+            self._raise_late_chunks(failure)
 
-    def _may_come_late(self, failure: NatsError) -> NoReturn:
-        error = may_come_late(self._template.name, failure)
+    def _raise_late_chunks(self, failure: NatsError) -> NoReturn:
+        error = late_chunks_error(self._template.name, failure)
         raise (Unrepairable(error) if self._budget.left > LEAST else error) from failure
 
     async def _check_bucket(self) -> None:

@@ -36,23 +36,26 @@ class Unrepairable(Exception):
         self.reason = reason
 
 
-async def fence(bucket: Bucket, subject: str, replicated: bytes = b"", client: Client | None = None) -> None:
+async def fence(
+    bucket: Bucket, subject: str, empty_chunk_header: bytes = b"", client: Client | None = None
+) -> None:
     """Wait until everything sent before on this connection is stored or dropped.
 
-    A message that the stream must refuse takes the same way, in the same order. Without it a late chunk would
-    seem to be missing, and would be stored twice. A replicated stream refuses a message before it has stored
-    earlier ones, but stores in order: there the message is an empty chunk, which is removed again.
+    It sends a message that the stream must refuse, on the same connection: the refusal shows that everything
+    before it has been handled. Without it a late chunk would seem to be missing, and would be stored twice. A
+    replicated stream refuses a message before it has stored earlier ones, but stores in order: there the
+    message is an empty chunk, which is removed again.
 
     Args:
         bucket: the bucket of the chunks.
         subject: the subject of the chunks.
-        replicated: the header of the empty chunk.
+        empty_chunk_header: the header of the empty chunk.
         client: the client of the connection; default: the bucket's.
 
     Raises:
         NatsError: no response. (A refusal is a success: the fence has arrived.)
     """
-    header = replicated if bucket.replicated else FENCE
+    header = empty_chunk_header if bucket.replicated else FENCE
     client = client or bucket.client
     msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
     if bucket.replicated:
@@ -61,12 +64,12 @@ async def fence(bucket: Bucket, subject: str, replicated: bytes = b"", client: C
 
 
 async def fence_behind(
-    bucket: Bucket, subject: str, replicated: bytes, line: Lifeline, seconds: float
+    bucket: Bucket, subject: str, empty_chunk_header: bytes, line: Lifeline, seconds: float
 ) -> bool:
     """Run :func:`fence` at the previous server: it may hold back messages for another one of its cluster.
 
     Args:
-        bucket, subject, replicated: as for :func:`fence`.
+        bucket, subject, empty_chunk_header: as for :func:`fence`.
         line: the lifeline of the lost session; its server has closed it.
         seconds: how long to try: a restarted server needs some time to come back.
 
@@ -80,7 +83,7 @@ async def fence_behind(
                     async with line.connect_again(bucket.client) as client:
                         if not line.precedes_all_of(client):
                             return False  # another server has that address
-                        await fence(bucket, subject, replicated, client)
+                        await fence(bucket, subject, empty_chunk_header, client)
                         return True
                 except NatsError:
                     await asyncio.sleep(LOOK_AGAIN)
@@ -100,7 +103,7 @@ async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], b
         raise Unrepairable(exc) from None
 
 
-def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
+def late_chunks_error(name: str, failure: NatsError) -> StaleConnectionError:
     """Return the error for chunks at a server that may store them at any time, even after the commit.
 
     When a stopped process continues, it reads what its sockets hold, even if the client has left long ago. A
@@ -112,7 +115,7 @@ def may_come_late(name: str, failure: NatsError) -> StaleConnectionError:
     )
 
 
-def in_vain(failure: NatsError, budget: Budget) -> NatsError:
+def budget_spent_error(failure: NatsError, budget: Budget) -> NatsError:
     """Return the error of a put that has used up its budget: the last failure, with the whole time."""
     if isinstance(failure, RequestTimeoutError):
         return RequestTimeoutError(

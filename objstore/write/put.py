@@ -50,7 +50,7 @@ GUESS_AFTER = 4
 class NewNames:
     """Counts a handle's consecutive puts that replaced nothing."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
         self.in_a_row: int = 0
 
     def note(self, new: bool) -> None:
@@ -89,7 +89,8 @@ class Put(ChunkSender):
         window: unacknowledged bytes.
         progress: called with ``(bytes sent, total or None)``.
         ttl: how long the object lives; ``None`` = for ever.
-        end: when that time ends, if the object is stored again.
+        end: the earlier expiry, to be kept when ``change/renew.py`` stores the object anew; ``None`` = now +
+            ``ttl``.
     """
 
     counts_afterwards = False
@@ -131,7 +132,7 @@ class Put(ChunkSender):
         self._repaired = False
         self._hurry = False
         self._patience: ConflictBackoff | None = None
-        self._overtaken = False  # another writer may have written the name after our first chunk
+        self._chunks_may_be_gone = False  # removed meanwhile: count them after the commit
         self._meta_subject: str | None = None  # subject of the commit, if it is not the name's own
         self._located: Lookup | None = None  # other subjects of the name
 
@@ -140,7 +141,8 @@ class Put(ChunkSender):
         bucket = self._bucket
         # Request the previous meta beside the first chunks: this saves one round trip.
         reading = None if self._expects_new() else self._start_reading()
-        # A cheap guess: the commit replaces nothing, or its refusal reveals that there is a previous meta.
+        # A cheap guess: the commit replaces nothing. If that is wrong, it is refused, and repeated with the
+        # meta found then.
         previous: tuple[int, ObjectInfo | None] | None = (0, None) if reading is None else None
         self._begin()
         try:
@@ -161,7 +163,7 @@ class Put(ChunkSender):
                 previous = await self._previous(reading)
                 bucket.remembered(NewNames).note(previous[0] == 0)
                 # Requested before the first chunk, but read by the server after it.
-                self._overtaken |= self._window is not None and previous[0] > self._window.first_seq
+                self._chunks_may_be_gone |= self._window is not None and previous[0] > self._window.first_seq
         except BaseException as exc:
             if reading is not None:
                 reading.close()
@@ -265,7 +267,7 @@ class Put(ChunkSender):
 
     async def _commit(self, previous: tuple[int, ObjectInfo | None]) -> ObjectInfo:
         bucket = self._bucket
-        self._overtaken |= self._chunks > 0 and self._idle > self.idle_limit
+        self._chunks_may_be_gone |= self._chunks > 0 and self._idle > self.idle_limit
         digest = self._hasher.digest()
         info = complete(
             self._template,
@@ -308,8 +310,8 @@ class Put(ChunkSender):
             raise  # the chunks may be needed
         except asyncio.CancelledError:
             # The commit has handled the chunks, except for duplicates.
-            if commit.states.step in (Step.DONE, Step.KEPT) and self._counts():
-                await self._tidy()
+            if commit.states.step in (Step.DONE, Step.KEPT) and self._must_recount():
+                await self._recheck_in_background()
             raise
         except BaseException as exc:
             if commit.states.certain:
@@ -318,8 +320,8 @@ class Put(ChunkSender):
         if revision <= self._last_chunk:
             await bucket.run_to_end(self._retract(commit))
             raise self._recreated()
-        if self._counts():
-            await bucket.run_to_end(self._committed())
+        if self._must_recount():
+            await bucket.run_to_end(self._recheck_chunks())
         kept = commit.kept
         if kept is not None:
             return kept
@@ -338,20 +340,20 @@ class Put(ChunkSender):
     def _on_newer(self) -> Callable[[Conflict], Awaitable[bool]] | None:
         """Return what to do about a newer meta that blocks the commit; ``None``: report a conflict."""
         if self._if_revision is None:
-            return self._stand_back
+            return self._prepare_to_overwrite
         return self._still_absent if self._if_revision == 0 else None
 
     async def _still_absent(self, conflict: Conflict) -> bool:
         """Continue if no live object exists: the expected delete marker was removed or replaced."""
-        return conflict.absent and await self._stand_back(conflict)
+        return conflict.absent and await self._prepare_to_overwrite(conflict)
 
-    async def _stand_back(self, conflict: Conflict) -> bool:
+    async def _prepare_to_overwrite(self, conflict: Conflict) -> bool:
         """The last writer wins: prepare to replace the newer meta; false after too many conflicts."""
         self._bucket.remembered(NewNames).note(False)
-        if self._begun:  # else everything is one batch
+        if self._begun:  # 0 in run_atomic(), which sends no chunks of its own
             # If no meta exists any more, it was just removed, with the chunks it referred to.
             after = self._last_chunk and not 0 < conflict.revision <= self._last_chunk
-            self._overtaken |= bool(self._chunks > 1 or after)
+            self._chunks_may_be_gone |= bool(self._chunks > 1 or after)
         if self._patience is None:
             self._patience = ConflictBackoff(self._bucket)
         if not await self._patience.again():
@@ -368,27 +370,27 @@ class Put(ChunkSender):
             await self._delete(standing.revision)
         await self._cleanup()
 
-    async def _tidy(self) -> None:
-        """Run :meth:`_committed` for a cancelled caller, in the background; wait for it only briefly."""
+    async def _recheck_in_background(self) -> None:
+        """Run :meth:`_recheck_chunks` for a cancelled caller, in the background; wait for it only briefly."""
 
-        async def tidy() -> None:
+        async def recheck() -> None:
             try:
-                await self._committed()
+                await self._recheck_chunks()
             except NatsError as exc:
                 log.warning("after a cancelled put of %r: %s", self._template.name, exc)
 
-        task = self._bucket.connection.spawn(tidy(), "objstore-tidy", due=True)
+        task = self._bucket.connection.spawn(recheck(), "objstore-recheck", due=True)
         await asyncio.wait([task], timeout=1.0)
 
-    def _counts(self) -> bool:
+    def _must_recount(self) -> bool:
         """Whether the chunks must be counted after the commit.
 
-        Responses to duplicate chunks arrive before that of the meta. And if the name was written after the
-        chunks, and a forged meta refers to them, another client may have taken them for a renamed object's.
+        Duplicates show up before the commit is acknowledged. And if another writer wrote the name after our
+        chunks, they may be gone: a forged meta can make them look like those of a renamed object.
         """
-        return bool(self.counts_afterwards or self._doubts or self._overtaken)
+        return bool(self.counts_afterwards or self._doubts or self._chunks_may_be_gone)
 
-    async def _committed(self) -> None:
+    async def _recheck_chunks(self) -> None:
         try:
             await self._check_again()
         except IntegrityError:
@@ -409,7 +411,7 @@ class Put(ChunkSender):
         await self._bucket.run_to_end(self._cleanup())
 
     async def _cleanup(self) -> None:
-        window, self._window = self._window, None  # once is enough
+        window, self._window = self._window, None  # a second call then does nothing
         if window is None:
             return
         left = self._budget.left if self._repaired else self._budget.seconds - window.silent

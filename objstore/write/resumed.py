@@ -236,7 +236,7 @@ class ResumedPut(Put):
         """Whether another sender has committed the upload, and it was renamed since."""
         return self._fixed is not None and info is not None and was_moved(info, self._nuid)
 
-    async def _stand_back(self, conflict: Conflict) -> bool:
+    async def _prepare_to_overwrite(self, conflict: Conflict) -> bool:
         if self._renamed(conflict.current):
             raise _Superseded
         if conflict.current is not None and self._ours(conflict.current):
@@ -245,7 +245,7 @@ class ResumedPut(Put):
             raise _Superseded
         self._check_replaces(conflict.revision)
         await self._check_free(conflict.revision)
-        return await super()._stand_back(conflict)
+        return await super()._prepare_to_overwrite(conflict)
 
     def _check_replaces(self, revision: int) -> None:
         """Replace only a meta that is older than the last chunk.
@@ -266,10 +266,10 @@ class ResumedPut(Put):
             _Superseded: another sender had, or this is unknown, since the name keeps changing.
         """
         holders = self._holders
-        if self._fixed is None or holders is None or holders.free_at(revision):
+        if self._fixed is None or holders is None or holders.certainly_uncommitted(revision):
             return
         # A later revision makes the commit fail. Where none exists, one may have existed for a moment.
-        if await holders.look() is not None or not (revision or holders.free_at(0)):
+        if await holders.look() is not None or not (revision or holders.certainly_uncommitted(0)):
             raise _Superseded
 
     async def _holder(self) -> ObjectInfo | None:
@@ -372,7 +372,7 @@ class ResumedPut(Put):
 
     @property
     def _pause(self) -> float:
-        return PAUSE if self._holders is None else min(PAUSE, self._holders.forgets / 4)
+        return PAUSE if self._holders is None else min(PAUSE, self._holders.remembers_for / 4)
 
     async def _send_alone(self, chunk: memoryview) -> bool:
         """Store the next chunk; false when another sender has added one to the known ones."""
@@ -543,7 +543,7 @@ class ResumedPut(Put):
                 name=self._template.name,
             )
 
-    async def _committed(self) -> None:
+    async def _recheck_chunks(self) -> None:
         if not self._chunks:
             return
         try:

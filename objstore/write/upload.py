@@ -116,12 +116,12 @@ class Upload:
             if not source.restartable:
                 raise self._held(holder, "and its source cannot be read again: begin another one")
             holders = None  # another object's meta refers to these chunks: leave them to it
-        elif holder is None and (known.buried or not await self._usable(known)):
+        elif holder is None and (known.was_deleted or not await self._usable(known)):
             log.warning(
                 "the upload of %r is stored on new chunks, which its token does not know: %s",
                 self.name,
                 "what it stored before was deleted since"
-                if known.buried
+                if known.was_deleted
                 else "those it has are old, and somebody may still be going on with them",
             )
             holders = None

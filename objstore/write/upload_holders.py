@@ -9,8 +9,9 @@ these rules:
   the upload's name, and holds while that revision is the newest, since a commit leaves a newer one. A newer
   revision may have replaced a commit, so it proves nothing: then read the metas.
 * Do not store again under the nuid of a deleted object: readers assume that a nuid has the bytes of one put.
-* Surplus chunks are those behind an object's last *chunk*. The revision of its meta proves this only for
-  still newer chunks, since every change of the object has a newer revision.
+* A chunk is surplus if it comes after the object's last chunk. Without reading that is certain only if it is
+  also newer than the object's current meta. Updates and renames give the object newer metas, so other surplus
+  chunks may be older: then read and hash the chunks before them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 MARKED = 60.0
 """Seconds for which the delete marker of a rename stays for certain, longer than a commit takes; see
-``purge_deleted``. Later, an empty name may have had one."""
+``purge_deleted``. Afterwards it may have been purged: then a name without a meta proves nothing."""
 
 DELETES = 64
 """Chunks that are removed at once: on a distant server one by one takes too long."""
@@ -58,20 +59,20 @@ class Holders:
         nuid: the nuid of the chunks.
 
     Attributes:
-        forgets: seconds for which the server remembers the numbers of chunks; set by :meth:`begin`.
-        buried: whether the name's delete marker records that the chunks belonged to an object and are gone;
-            set by :meth:`begin`. A reader of that object might continue with later chunks of the same nuid.
+        remembers_for: seconds for which the server remembers the numbers of chunks; set by :meth:`begin`.
+        was_deleted: whether the name's delete marker records that the chunks belonged to an object and are
+            gone; set by :meth:`begin`. A reader of that object might continue with later chunks of its nuid.
     """
 
     def __init__(self, bucket: Bucket, name: str, nuid: str) -> None:
         self.bucket = bucket
         self.nuid = nuid
-        self.forgets = 120.0
-        self.buried = False
+        self.remembers_for = 120.0
+        self.was_deleted = False
         self._name = name
         self._revision = -1  # of the name, when the chunks were not committed; -1 = never checked
-        self._seen = 0  # the sequence up to which no meta referred to them then
-        self._at = (0.0, 0.0)  # the time of that check
+        self._read_up_to = 0  # the sequence up to which no meta referred to them then
+        self._checked_at = (0.0, 0.0)  # the time of that check
 
     async def begin(self) -> ObjectInfo | None:
         """Check for the first time; if no chunks are stored, without reading all metas."""
@@ -84,20 +85,20 @@ class Holders:
             lookup.close()
         window = stream.config.duplicate_window
         if window:
-            self.forgets = window / timedelta(seconds=1)
-        self.buried = message is not None and self._is_buried(message)
+            self.remembers_for = window / timedelta(seconds=1)
+        self.was_deleted = message is not None and self._marks_deletion(message)
         if await bucket.stored_chunks(self.nuid):
             return await self.look()
-        self._revision, self._seen, self._at = _revision(message), stream.last_seq, now
+        self._revision, self._read_up_to, self._checked_at = _revision(message), stream.last_seq, now
         return None
 
-    def free_at(self, revision: int) -> bool:
+    def certainly_uncommitted(self, revision: int) -> bool:
         """Whether the chunks cannot have been committed, given the name's current revision (0 = none)."""
-        return revision == self._revision and (revision > 0 or passed(self._at) <= MARKED)
+        return revision == self._revision and (revision > 0 or passed(self._checked_at) <= MARKED)
 
     def looked_within(self, seconds: float) -> bool:
         """Whether the last check that found no holder is at most so many seconds old."""
-        return self._revision >= 0 and passed(self._at) <= seconds
+        return self._revision >= 0 and passed(self._checked_at) <= seconds
 
     async def look(self) -> ObjectInfo | None:
         """Return the object that has the chunks now, under any name, from the leader; ``None``: none has.
@@ -107,7 +108,7 @@ class Holders:
         found = await self.all()
         own = next((info for info in found if info.name == self._name), None)
         other = next((info for info in found if info.name != self._name), None)
-        # Else the other meta is forged.
+        # A rename marks the old name with the new one: a second meta without that mark is forged.
         renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
         return other if renamed else own
 
@@ -120,12 +121,12 @@ class Holders:
         if own is not None and RENAMING not in own.metadata:
             return [own]
         revision = _revision(message)
-        if own is None and self.free_at(revision):
-            self._at = now
+        if own is None and self.certainly_uncommitted(revision):
+            self._checked_at = now
             return []
         found = await self._read()
         if not found:
-            self._revision, self._at = revision, now
+            self._revision, self._checked_at = revision, now
         return found
 
     def _holder(self, message: StoredMessage) -> ObjectInfo | None:
@@ -135,7 +136,7 @@ class Holders:
             return None
         return info if info.nuid == self.nuid and not info.deleted else None
 
-    def _is_buried(self, message: StoredMessage) -> bool:
+    def _marks_deletion(self, message: StoredMessage) -> bool:
         try:
             info = self.bucket.decode(message)
         except MetaDecodeError:
@@ -147,7 +148,7 @@ class Holders:
         bucket = self.bucket
         for _ in range(READINGS):
             references = References()
-            references.cursor = self._seen
+            references.cursor = self._read_up_to
             try:
                 await references.read_on(bucket)
             except PermissionsViolationError:  # this user may not ask the leader
@@ -155,7 +156,7 @@ class Holders:
                 return [info for info in metas if info.nuid == self.nuid and not info.deleted]
             subjects = references.naming(self.nuid)
             if not subjects:
-                self._seen = references.cursor
+                self._read_up_to = references.cursor
                 return []
             found = [await bucket.leader_message(subject) for subject in subjects]
             holders = [info for each in found if each is not None and (info := self._holder(each))]
@@ -163,7 +164,8 @@ class Holders:
                 return holders
             # It was deleted or renamed just now, after the read.
         raise ObjectChangedError(
-            f"what has the chunks of the upload of {self._name!r} in bucket {bucket.name!r} keeps changing",
+            f"the object made of the upload of {self._name!r} in bucket {bucket.name!r} keeps being "
+            "renamed or deleted: try again",
             bucket=bucket.name,
             name=self._name,
         )

@@ -207,7 +207,7 @@ async def test_its_own_commit_is_in_doubt(store: ObjectStore, monkeypatch: pytes
     info = await sent(store, token, SHORT)
     doubt = OutcomeUnknownError("no answer", bucket=store.bucket, name="a", nuid=info.nuid)
     monkeypatch.setattr(Put, "_commit", AsyncMock(side_effect=doubt))
-    monkeypatch.setattr(Holders, "free_at", lambda self, revision: True)
+    monkeypatch.setattr(Holders, "certainly_uncommitted", lambda self, revision: True)
     with pytest.raises(OutcomeUnknownError, match="no answer"):
         await sender.end()
     await intact(store, info, SHORT)

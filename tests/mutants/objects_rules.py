@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "written-name-is-free",
         HOLDERS,
-        "return revision == self._revision and (revision > 0 or passed(self._at) <= MARKED)",
+        "return revision == self._revision and (revision > 0 or passed(self._checked_at) <= MARKED)",
         "return self._revision >= 0",
         "what was written at an upload's name since may have come after a commit of it",
         UPLOADS + "test_what_is_behind_it_is_withdrawn",
@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant(
         "empty-name-is-free",
         HOLDERS,
-        "(revision > 0 or passed(self._at) <= MARKED)",
+        "(revision > 0 or passed(self._checked_at) <= MARKED)",
         "True",
         "where nothing stands after long a delete marker may have stood",
         UPLOADS + "test_the_name_is_free_again_after_long",
@@ -154,7 +154,7 @@ MUTANTS = (
     Mutant(
         "deleted-and-stored-again",
         "objstore/write/upload.py",
-        "(known.buried or not await self._usable(known))",
+        "(known.was_deleted or not await self._usable(known))",
         "(not await self._usable(known))",
         "what was deleted is stored again on another nuid",
         UPLOADS + "test_sent_again_after_it_was_deleted",

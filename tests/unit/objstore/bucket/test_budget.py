@@ -12,7 +12,7 @@ from natsproto.errors import NoRespondersError, RequestTimeoutError, StaleConnec
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from objstore.bucket.budget import Budget
 from objstore.bucket.retry import retrying
-from objstore.write.doubt import in_vain
+from objstore.write.doubt import budget_spent_error
 from support.fake_session import FakeServer
 from support.simulation import in_virtual_time, passing
 
@@ -124,8 +124,8 @@ async def test_time_outs_of_others_are_not_swallowed(server: FakeServer) -> None
 
 
 async def test_what_a_put_in_vain_raises() -> None:
-    error = in_vain(RequestTimeoutError("within 0.1 s"), Budget(20))
+    error = budget_spent_error(RequestTimeoutError("within 0.1 s"), Budget(20))
     assert isinstance(error, RequestTimeoutError)
     assert "within 20 s (retry_budget)" in str(error)
     lost = StaleConnectionError("gone")
-    assert in_vain(lost, Budget(20)) is lost
+    assert budget_spent_error(lost, Budget(20)) is lost

@@ -9,7 +9,7 @@ import pytest
 from natsproto.errors import NatsError, NoRespondersError, PermissionsViolationError, RequestTimeoutError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.budget import Budget
-from objstore.write.doubt import FENCE, Unrepairable, delete_own, fence, in_vain, may_come_late
+from objstore.write.doubt import FENCE, Unrepairable, budget_spent_error, delete_own, fence, late_chunks_error
 from support.memory_server import SILENCE, MemoryServer
 
 SUBJECT = "$O.b.C.n"
@@ -64,12 +64,12 @@ async def test_a_right_that_is_lacking(server: MemoryServer) -> None:
 
 
 async def test_words() -> None:
-    late = may_come_late("a", NatsError("cut"))
+    late = late_chunks_error("a", NatsError("cut"))
     assert late.silent
     assert "may still store chunks of 'a': cut" in str(late)
     budget = Budget(20.0)
     plain = NoRespondersError("s")
-    assert in_vain(plain, budget) is plain
-    timed_out = in_vain(RequestTimeoutError("within 0.4 s"), budget)
+    assert budget_spent_error(plain, budget) is plain
+    timed_out = budget_spent_error(RequestTimeoutError("within 0.4 s"), budget)
     assert isinstance(timed_out, RequestTimeoutError)
     assert "within 20 s (retry_budget)" in str(timed_out)

@@ -18,25 +18,25 @@ from support.memory_server import MemoryServer
 def looked(revision: int) -> Holders:
     """One whose last look has found nobody."""
     found = Holders(cast(Bucket, None), "a", "nuid")
-    found._revision, found._at = revision, clocks()
+    found._revision, found._checked_at = revision, clocks()
     return found
 
 
 async def test_what_was_written_since_may_stand_for_a_commit() -> None:
     known = looked(7)
-    assert known.free_at(7)
-    assert not known.free_at(8)
-    assert not known.free_at(0)
-    assert not Holders(cast(Bucket, None), "a", "nuid").free_at(0)
+    assert known.certainly_uncommitted(7)
+    assert not known.certainly_uncommitted(8)
+    assert not known.certainly_uncommitted(0)
+    assert not Holders(cast(Bucket, None), "a", "nuid").certainly_uncommitted(0)
 
 
 @pytest.mark.parametrize("revision", [0, 7])
 async def test_an_empty_name_is_known_for_as_long_as_a_marker_stays(revision: int) -> None:
     known = looked(revision)
-    known._at = (known._at[0] - MARKED + 5, known._at[1] - MARKED + 5)
-    assert known.free_at(revision)
-    known._at = (known._at[0] - 6, known._at[1] - 6)
-    assert known.free_at(revision) == (revision > 0)
+    known._checked_at = (known._checked_at[0] - MARKED + 5, known._checked_at[1] - MARKED + 5)
+    assert known.certainly_uncommitted(revision)
+    known._checked_at = (known._checked_at[0] - 6, known._checked_at[1] - 6)
+    assert known.certainly_uncommitted(revision) == (revision > 0)
 
 
 async def test_looks_go_by_time() -> None:
