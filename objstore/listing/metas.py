@@ -38,8 +38,8 @@ OnInvalid = Callable[[InvalidMeta], None]
 
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
-PROOF = 100
-"""Metas that are read one by one from the leader before a consumer reads the rest."""
+MOST_SINGLE_READS = 100
+"""Metas that are read one by one from the leader, at most, before a consumer reads the rest."""
 
 AT_ONCE = 64
 """Reads of single metas in flight at once."""
@@ -105,7 +105,7 @@ def read_stored(bucket: Bucket, message: StoredMessage, on_invalid: OnInvalid) -
         return None
 
 
-class Goal:
+class LeaderEnd:
     """The newest meta at the leader: a replica that has it has everything acknowledged before.
 
     It is requested at once, and awaited when the consumer has reached its end. Without replicas nothing is
@@ -125,7 +125,7 @@ class Goal:
                     raise
 
     async def reached(self, seq: int) -> bool:
-        """Whether a reader that has seen everything up to ``seq`` has reached the goal."""
+        """Whether a reader that has seen everything up to ``seq`` has reached it."""
         if self._seq is None:
             self._seq = await self._ask()
         return seq >= self._seq
@@ -205,9 +205,9 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
             if not bucket.allowed(CONSUMER):
                 await _complete(bucket, found, set())  # name by name
             elif bucket.consumers_skip:
-                await _read_old(bucket, found)
+                await _read_from_old_servers(bucket, found)
             else:
-                await _read_on(bucket, found)
+                await _read_in_rounds(bucket, found)
         except PermissionsViolationError as exc:
             if not bucket.note_refusal(exc):
                 raise
@@ -218,42 +218,44 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
     return found.result(on_invalid)
 
 
-async def _read_on(bucket: Bucket, found: _Found) -> None:
+async def _read_in_rounds(bucket: Bucket, found: _Found) -> None:
     """Read rounds of a consumer followed by a read at the leader, until the leader has nothing more.
 
-    Other writers may be as fast as we are. So once the goal is reached, the leader is asked for all names,
+    Other writers may be as fast as we are. So once its end is reached, the leader is asked for all names,
     and for the metas that are still missing: they were replaced meanwhile. If a server was behind, a meta
     read from it may have been replaced before the call: then the metas of all names are requested.
     """
-    goal = Goal(bucket)
+    leader_end = LeaderEnd(bucket)
     behind = False
     rounds = 2 if bucket.replicated else 1
     try:
         while (message := await _round(bucket, found)) is not None:
-            behind |= not await goal.reached(found.cursor)
+            behind |= not await leader_end.reached(found.cursor)
             found.stored(message)
-            if not await goal.reached(found.cursor):
+            if not await leader_end.reached(found.cursor):
                 after = bucket.messages(
                     all_meta_subject(bucket.name), after=found.cursor, leader=True, ways=ANY_WAY
                 )
-                await _take(found, goal, after)
+                await _read_singly_to(found, leader_end, after)
             elif rounds > 1:
                 rounds -= 1
             else:
                 await _complete(bucket, found, set() if behind else found.subjects())
                 return
     finally:
-        goal.close()
+        leader_end.close()
 
 
-async def _take(found: _Found, goal: Goal, messages: AsyncGenerator[StoredMessage, None]) -> None:
-    """Read one by one up to the goal, unless it is far away: then a consumer is faster."""
+async def _read_singly_to(
+    found: _Found, leader_end: LeaderEnd, messages: AsyncGenerator[StoredMessage, None]
+) -> None:
+    """Read one by one up to the leader's end, unless it is far away: then a consumer is faster."""
     count = 0
     async with aclosing(messages):
         async for message in messages:
             found.stored(message)
             count += 1
-            if count == PROOF or await goal.reached(found.cursor):
+            if count == MOST_SINGLE_READS or await leader_end.reached(found.cursor):
                 return
 
 
@@ -360,7 +362,7 @@ def _fit(info: StreamInfo) -> bool:
     return min(longest, info.bytes) < MAX_DOCUMENT or info.bytes > 2 * LONGEST * info.num_subjects
 
 
-async def _read_old(bucket: Bucket, found: _Found) -> None:
+async def _read_from_old_servers(bucket: Bucket, found: _Found) -> None:
     """Read from servers whose consumers skip messages when a meta is replaced meanwhile.
 
     Where the consumer's server is the leader, the delivered metas are current, but some may be missing.

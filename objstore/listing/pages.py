@@ -27,8 +27,8 @@ from ..bucket.message_reads import ANY_WAY
 from ..format.models import shown
 from ..format.naming import all_meta_subject, decode_meta_name
 from .metas import (
-    PROOF,
-    Goal,
+    MOST_SINGLE_READS,
+    LeaderEnd,
     OnInvalid,
     each_newest,
     finish_following,
@@ -60,8 +60,8 @@ WHOLE = 10_000
 that was replaced just before the call may be returned twice: in its old and in its new state."""
 
 ROUNDS = 10
-"""Rounds in which concurrent changes are read, too. A name is returned unless it changes in each round
-between two reads. Without a bound an iteration would last as long as others write."""
+"""Rounds in which concurrent changes are read, too. A name may be missed only if it is replaced in every
+round before its turn comes. Without a bound an iteration would last as long as others write."""
 
 FEW_ROUNDS = 2
 """Rounds where all names are known and one server has all metas: missing names are then requested."""
@@ -113,14 +113,14 @@ async def iterate(
     # behind delivers metas that were replaced before the call. In both cases read all metas first.
     whole = bucket.consumers_skip or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
     if not whole:
-        told = False
+        yielded = False
         try:
             async with aclosing(_paged(bucket, wanted, subjects, on_invalid)) as metas:
                 async for info in metas:
-                    told = True
+                    yielded = True
                     yield shown(info)
         except PermissionsViolationError as exc:
-            if told or not bucket.note_refusal(exc):
+            if yielded or not bucket.note_refusal(exc):
                 raise
             whole = True  # a list needs fewer rights
     if whole:
@@ -138,16 +138,16 @@ async def _paged(
     """Iterate page by page, with one consumer after the other; see :func:`iterate`."""
     report = on_invalid or warn_invalid
     read = meta_reader(bucket, report)
-    several = _filed_twice(subjects or {})
+    under_several_subjects = _stored_under_several(subjects or {})
 
     async def newest(info: ObjectInfo) -> bool:
-        if info.name not in several:
+        if info.name not in under_several_subjects:
             return True
         message = (await bucket.locate(info.name, ANY_WAY))[1]
         return message is None or message.seq <= info.revision
 
     lacking = set(subjects or ())
-    goal = Goal(bucket)
+    leader_end = LeaderEnd(bucket)
     pages = _Pages(bucket)
     rounds = ROUNDS if subjects is None or bucket.replicated else FEW_ROUNDS
     try:
@@ -169,7 +169,7 @@ async def _paged(
             finally:
                 if proof is not None:
                     proof.close()
-            for _ in range(PROOF):
+            for _ in range(MOST_SINGLE_READS):
                 if message is None:
                     rounds = 0
                     break
@@ -181,7 +181,7 @@ async def _paged(
                 found = None if replaced else read_stored(bucket, message, report)
                 if found is not None and wanted(found) and await newest(found):
                     yield found
-                if await goal.reached(pages.cursor):
+                if await leader_end.reached(pages.cursor):
                     rounds -= 1
                     break
                 message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor, ANY_WAY)
@@ -195,7 +195,7 @@ async def _paged(
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)
     finally:
-        goal.close()
+        leader_end.close()
         # Also when cancelled: else the server would keep the consumer for minutes.
         await bucket.run_to_end(pages.close())
 
@@ -210,12 +210,12 @@ async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:
     newest: dict[str, int] = {}
     async with aclosing(each_newest(bucket, list({msg.subject for msg in page}))) as answers:
         async for subject, message in answers:
-            # A meta that is gone by now existed when it was read.
+            # 0: deleted since; the copy on the page was current when it was read.
             newest[subject] = 0 if message is None else message.seq
     return newest
 
 
-def _filed_twice(subjects: dict[str, int]) -> set[str]:
+def _stored_under_several(subjects: dict[str, int]) -> set[str]:
     """Return the names that are stored under several subjects, by (old) clients with other encodings."""
     found = [name for name in map(decode_meta_name, subjects) if name is not None]
     once = set(found)

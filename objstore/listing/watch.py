@@ -14,7 +14,7 @@ from ..bucket.bucket import Bucket, log
 from ..bucket.message_reads import ANY_WAY
 from ..format.models import shown
 from ..format.naming import all_meta_subject
-from .metas import Goal, OnInvalid, meta_reader
+from .metas import LeaderEnd, OnInvalid, meta_reader
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -48,13 +48,13 @@ class Watch:
         self._on_invalid = on_invalid
         self._read_meta = meta_reader(bucket, on_invalid)
         self._loop: asyncio.AbstractEventLoop | None = None
-        # A dict searches for its first item among the deleted ones before it; an OrderedDict does not.
+        # Taking the first item of a dict is slow after many deletions; of an OrderedDict it is not.
         self._pending: OrderedDict[str, ObjectInfo] = OrderedDict()
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._caught_up = False
-        self._goal: Goal | None = None
+        self._leader_end: LeaderEnd | None = None
         self._proving: asyncio.Task[None] | None = None
         self._stopped = False
         self._ending: asyncio.Task[None] | None = None
@@ -105,9 +105,9 @@ class Watch:
 
     async def _begin(self) -> None:
         bucket = self._bucket
-        # On idle, too: the pending metas may have been replaced or deleted meanwhile.
+        # `_arrived` is also called on idle: when pending metas have vanished, no delivery says "0 pending".
         consumer = self._consume(self._arrived, self._policy(), self._from_revision)
-        self._goal = Goal(bucket)
+        self._leader_end = LeaderEnd(bucket)
         info = await bucket.retrying(consumer.start)
         if self._updates_only:
             self._set_caught_up()
@@ -146,8 +146,8 @@ class Watch:
         if self._proving is not None:
             self._proving.cancel()
             await asyncio.wait([self._proving])
-        if self._goal is not None:
-            self._goal.close()
+        if self._leader_end is not None:
+            self._leader_end.close()
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
@@ -177,12 +177,12 @@ class Watch:
             self._proving = self._bucket.connection.spawn(self._prove(), "objstore-watch-prove")
 
     async def _prove(self) -> None:
-        """Catch up if the leader had nothing more at the start, or has nothing more now."""
-        bucket, consumer, goal = self._bucket, self._consumer, self._goal
+        """Declare the watch caught up if it has reached the leader's end at the start, or its end now."""
+        bucket, consumer, leader_end = self._bucket, self._consumer, self._leader_end
         assert consumer is not None
-        assert goal is not None
+        assert leader_end is not None
         try:
-            if not await goal.reached(consumer.stream_seq):
+            if not await leader_end.reached(consumer.stream_seq):
                 subject = all_meta_subject(bucket.name)
                 if await bucket.first_after(subject, consumer.stream_seq, ANY_WAY) is not None:
                     return  # it is on its way, or the next heartbeat checks again

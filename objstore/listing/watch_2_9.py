@@ -36,13 +36,13 @@ class ReadingWatch(watch.Watch):
     """A watch that reads the metas after its cursor whenever the consumer shows a sign of life."""
 
     _cursor = 0
-    _due = False
+    _read_pending = False
     _reading: asyncio.Task[None] | None = None
 
     async def _begin(self) -> None:
         bucket = self._bucket
         consumer = self._consume(self._read_on, "new", heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN))
-        self._due = True  # keep signals until the state at the start has been read
+        self._read_pending = True  # blocks `_read_on` until the state at the start has been read
         await bucket.retrying(consumer.start)
         self._cursor = began = consumer.first_seq - 1
         if self._from_revision is not None:
@@ -56,7 +56,7 @@ class ReadingWatch(watch.Watch):
         if not self._updates_only:
             await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
         self._set_caught_up()
-        self._due = False
+        self._read_pending = False
         self._read_on()
 
     async def _leave(self) -> None:
@@ -69,16 +69,16 @@ class ReadingWatch(watch.Watch):
         self._read_on()
 
     def _read_on(self) -> None:
-        if self._due or self._stopped:
+        if self._read_pending or self._stopped:
             return
-        self._due = True
+        self._read_pending = True
         if self._reading is None:
             self._reading = self._bucket.connection.spawn(self._read(), "objstore-watch-read")
 
     async def _read(self) -> None:
         try:
-            while self._due:
-                self._due = False
+            while self._read_pending:
+                self._read_pending = False
                 await self._read_all()
         except Exception as exc:
             self._fail(exc)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectInfo
-from objstore.listing.metas import Goal
+from objstore.listing.metas import LeaderEnd
 from objstore.read import ranges as _ranges
 from objstore.read.feed import ChunkFeed
 from objstore.write.doubt import fence
@@ -77,10 +77,10 @@ async def test_an_answer_to_a_fence_that_names_something_else(
 
 async def test_a_listing_gets_as_far_as_the_leader_was(stream: Stream, link: Link) -> None:
     stream.publish("$O.b.M.YQ==", b"", b'{"deleted": true}', lambda _: None)
-    goal = Goal(link.bucket)
-    assert not await goal.reached(3)
-    assert await goal.reached(4)
-    goal.close()
+    leader_end = LeaderEnd(link.bucket)
+    assert not await leader_end.reached(3)
+    assert await leader_end.reached(4)
+    leader_end.close()
 
 
 # -- chunks -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.metas import (
     CATCH_UPS,
-    Goal,
+    LeaderEnd,
     each_newest,
     is_text,
     metas_so_far,
@@ -146,15 +146,15 @@ async def test_what_is_replaced_while_it_is_read(
 
 async def test_a_goal(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
     infos = await fill(store, 3)
-    alone = Goal(bucket)
+    alone = LeaderEnd(bucket)
     assert await alone.reached(0), "one server has nobody to be behind of"
     server.stream().config["num_replicas"] = 3
     replicated = await bind(server.js, "b")
-    goal = Goal(replicated)
-    assert not await goal.reached(infos[1].revision)
-    assert await goal.reached(infos[2].revision)
-    goal.close()
-    Goal(replicated).close()
+    leader_end = LeaderEnd(replicated)
+    assert not await leader_end.reached(infos[1].revision)
+    assert await leader_end.reached(infos[2].revision)
+    leader_end.close()
+    LeaderEnd(replicated).close()
     assert len(server.connection.mux) == 0
 
 
