@@ -405,6 +405,8 @@ class Connection:
         """Handle an ``-ERR`` on an established session; return whether the connection stays open."""
         self.stats.errors += 1
         match = _PERMISSION.search(text)
+        if session.lifeline is not None and (match is None or match[1].lower() != "publish"):
+            session.lifeline.error_received(None if match is None else _wire(match[2]))
         if match is not None:
             operation, subject = match[1].lower(), match[2]
             error = PermissionsViolationError(

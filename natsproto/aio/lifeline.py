@@ -37,20 +37,31 @@ class Lifeline:
     Attributes:
         subject: its subject, which nobody else knows.
         pong: the answer to a PING that was sent after the subscription.
+        refused: the server may have refused or ended the subscription: it is never confirmed then.
     """
 
-    __slots__ = ("_info", "_server", "pong", "subject")
+    __slots__ = ("_info", "_server", "pong", "refused", "subject")
 
     def __init__(self, session: Session, subject: bytes) -> None:
         self.subject: bytes = subject
         self.pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refused: bool = False
         self._server = session.server
         self._info = session.info
 
     @property
     def confirmed(self) -> bool:
         """Whether the server certainly has the subscription."""
-        return self.pong.done() and not self.pong.cancelled() and self.pong.exception() is None
+        pong = self.pong
+        return not self.refused and pong.done() and not pong.cancelled() and pong.exception() is None
+
+    def error_received(self, subject: bytes | None) -> None:
+        """Note an ``-ERR``, and which subscription it is about, if it says so.
+
+        Others, such as the one for too many subscriptions, name none: before the PONG it may be this one.
+        """
+        if subject == self.subject or (subject is None and not self.pong.done()):
+            self.refused = True
 
     def precedes_all_of(self, client: Client) -> bool:
         """Whether messages that ``client`` sends now come after all that the server received in this session.

@@ -37,7 +37,15 @@ from ..format.codec import MetaDecodeError
 from ..format.digest import new_hasher
 from ..format.models import ObjectInfo
 from ..format.naming import chunk_subject, new_nuid
-from .doubt import Unrepairable, budget_spent_error, delete_own, fence, fence_behind, late_chunks_error
+from .doubt import (
+    NOTICED,
+    Unrepairable,
+    budget_spent_error,
+    delete_own,
+    fence,
+    fence_behind,
+    late_chunks_error,
+)
 from .source import Source
 
 if TYPE_CHECKING:
@@ -48,9 +56,6 @@ if TYPE_CHECKING:
 
 SETTLE = 5.0
 """Seconds a failed put waits for late acknowledgements before it purges its chunks."""
-
-NOTICED = 1.0
-"""Seconds within which a server must notice a lost connection, else the put restarts on a new nuid."""
 
 LONG = 1.0
 """Seconds after which a put counts its chunks, before and after its commit.

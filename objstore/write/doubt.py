@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from natsproto.aio.lifeline import Lifeline, has_ended
 from natsproto.errors import (
     NatsError,
     PermissionsViolationError,
@@ -19,7 +20,9 @@ from ..bucket.budget import Budget
 
 if TYPE_CHECKING:
     from natsproto.aio.client import Client
-    from natsproto.aio.lifeline import Lifeline
+
+NOTICED = 1.0
+"""Seconds within which a server must notice a lost connection, else the put restarts on a new nuid."""
 
 LOOK_AGAIN = 0.5
 """Seconds between two attempts to reach the previous server."""
@@ -70,7 +73,7 @@ async def fence_behind(
 
     Args:
         bucket, subject, empty_chunk_header: as for :func:`fence`.
-        line: the lifeline of the lost session; its server has closed it.
+        line: the lifeline of the lost session.
         seconds: how long to try: a restarted server needs some time to come back.
 
     Returns:
@@ -83,6 +86,8 @@ async def fence_behind(
                     async with line.connect_again(bucket.client) as client:
                         if not line.precedes_all_of(client):
                             return False  # another server has that address
+                        if not await has_ended(client, line, NOTICED):
+                            return False  # the others do not know what it still holds
                         await fence(bucket, subject, empty_chunk_header, client)
                         return True
                 except NatsError:

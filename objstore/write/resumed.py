@@ -163,7 +163,7 @@ class ResumedPut(Put):
                 and info.digest == hex_digest(self._hasher.digest())
             )
             same = same or (self._restartable and await same_content(self._source, info))
-            if same and await self._bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
+            if same and self._holders is not None and await self._holders.is_upload(info):
                 return info
             if not self._restartable:
                 raise self._unknown() from None
@@ -360,6 +360,8 @@ class ResumedPut(Put):
         """Note an empty message: a fence whose sender did not learn that it was stored."""
         self._fence = message.seq
         self._doubts.add(message.seq)
+        if len(self._doubts) > MOST_FOREIGN:
+            raise Unrepairable(self._flooded())
 
     def _paused(self) -> bool:
         """Whether the server may have forgotten the number of the last chunk by now."""
@@ -533,9 +535,9 @@ class ResumedPut(Put):
         Raises:
             BadObjectMetaError: they are.
         """
-        bucket = self._bucket
+        bucket, holders = self._bucket, self._holders
         whose = await self._holder()
-        if whose is not None and await bucket.stored_chunks(self._nuid, whose.chunks) == whose.chunks:
+        if whose is not None and holders is not None and await holders.is_upload(whose):
             raise BadObjectMetaError(
                 f"the upload of {self._template.name!r} was committed already, with other content: begin "
                 "another one",

@@ -19,8 +19,6 @@ from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
 from ..format.chunking import resolve_chunk_size
-from ..format.codec import MetaDecodeError
-from ..format.models import was_moved
 from ..format.naming import chunk_subject, is_safe_nuid, new_nuid
 from . import resumed
 from .checks import prepare
@@ -111,7 +109,7 @@ class Upload:
         known = holders = Holders(bucket, self.name, self.nuid)
         holder = await known.begin()
         if holder is not None and holder.name != self.name:
-            if await self._renamed(holder) and await same_content(source, holder):
+            if await known.is_upload(holder) and await same_content(source, holder):
                 return holder  # committed, and renamed since
             if not source.restartable:
                 raise self._held(holder, "and its source cannot be read again: begin another one")
@@ -155,10 +153,11 @@ class Upload:
                 meta. The chunks are kept.
         """
         bucket = self._bucket
-        holder = await Holders(bucket, self.name, self.nuid).look()
+        holders = Holders(bucket, self.name, self.nuid)
+        holder = await holders.look()
         if holder is None:
             await bucket.purge_chunks(self.nuid)
-        elif holder.name != self.name and not await self._renamed(holder):
+        elif holder.name != self.name and not await holders.is_upload(holder):
             raise self._held(holder, "they are kept")
 
     async def _usable(self, holders: Holders) -> bool:
@@ -182,17 +181,6 @@ class Upload:
         except PermissionsViolationError:
             return False
         return True
-
-    async def _renamed(self, holder: ObjectInfo) -> bool:
-        """Whether ``holder`` is this upload after a rename, or during one: the old name shows it."""
-        bucket = self._bucket
-        try:
-            own = await bucket.leader_meta(self.name)
-        except MetaDecodeError:
-            return False
-        if own is None or not (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted)):
-            return False
-        return await bucket.stored_chunks(self.nuid, holder.chunks) == holder.chunks
 
     def _held(self, holder: ObjectInfo, so: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(

@@ -129,6 +129,21 @@ class Holders:
             self._revision, self._checked_at = revision, now
         return found
 
+    async def is_upload(self, info: ObjectInfo) -> bool:
+        """Whether a meta that refers to the chunks is that of the upload, perhaps renamed, and whole.
+
+        Anybody who may write a meta can refer to them. If the object was renamed, or is being renamed, the
+        upload's own name records it.
+        """
+        if info.name != self._name:
+            try:
+                own = await self.bucket.leader_meta(self._name)
+            except MetaDecodeError:
+                return False
+            if own is None or not (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted)):
+                return False
+        return await self.bucket.stored_chunks(self.nuid, info.chunks) == info.chunks
+
     def _holder(self, message: StoredMessage) -> ObjectInfo | None:
         try:
             info = self.bucket.decode(message)

@@ -154,9 +154,9 @@ def test_a_full_bucket_is_freed_up_to_what_was_read() -> None:
         store = world.link.store
         read = await store.put("a", b"old")
         newer = await store.put("a", b"newer")
-        assert await _discard.free(world.link.bucket, META, read.revision) == 0
+        assert await _discard.purge_metas(world.link.bucket, META, read.revision) == 0
         assert (await store.get_info("a")).revision == newer.revision
-        assert await _discard.free(world.link.bucket, META, newer.revision) == 1
+        assert await _discard.purge_metas(world.link.bucket, META, newer.revision) == 1
 
     run(history)
 

@@ -171,3 +171,32 @@ async def test_who_may_not_publish_there_cannot_find_out(server: FakeServer) -> 
     said = f'Permissions Violation for Publish to "{line.subject.decode()}"'
     server.connection.server_error(server.session, said)  # type: ignore[arg-type]
     assert not await asking
+
+
+@pytest.mark.parametrize(
+    ("text", "confirmed"),
+    [
+        ("maximum subscriptions exceeded", False),
+        ('Permissions Violation for Subscription to "{subject}"', False),
+        ('Permissions Violation for Subscription to "another"', True),
+        ('Permissions Violation for Publish to "another"', True),
+    ],
+)
+async def test_a_subscription_that_was_refused(server: FakeServer, text: str, confirmed: bool) -> None:
+    """The server answers the PING behind it all the same."""
+    server.session.pongs = False
+    line = listens(server)
+    said = text.format(subject=line.subject.decode())
+    server.connection.server_error(server.session, said)  # type: ignore[arg-type]
+    line.pong.set_result(None)
+    assert line.confirmed is confirmed
+
+
+@pytest.mark.parametrize("text", ["maximum subscriptions exceeded", 'for Subscription to "{subject}"'])
+async def test_what_is_refused_after_it_was_confirmed(server: FakeServer, text: str) -> None:
+    """Rights may be taken away at any time; that there are too many subscriptions concerns a later one."""
+    line = listens(server)
+    assert line.confirmed
+    said = text.format(subject=line.subject.decode()).replace("for Sub", "Permissions Violation for Sub")
+    server.connection.server_error(server.session, said)  # type: ignore[arg-type]
+    assert line.confirmed is text.startswith("maximum")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from natsproto.aio.client import Client
 from natsproto.errors import NatsError, NoRespondersError, PermissionsViolationError, RequestTimeoutError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.budget import Budget
+from objstore.write import doubt
 from objstore.write.doubt import FENCE, Unrepairable, budget_spent_error, delete_own, fence, late_chunks_error
 from support.memory_server import SILENCE, MemoryServer
 
@@ -73,3 +77,35 @@ async def test_words() -> None:
     timed_out = budget_spent_error(RequestTimeoutError("within 0.4 s"), budget)
     assert isinstance(timed_out, RequestTimeoutError)
     assert "within 20 s (retry_budget)" in str(timed_out)
+
+
+class PreviousServer:
+    """The lifeline of a session whose server answers again."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @asynccontextmanager
+    async def connect_again(self, client: Client) -> AsyncIterator[Client]:
+        yield self._client
+
+    def precedes_all_of(self, client: Client) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_the_previous_server_may_still_hold_the_session(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Others that do not reach it know nothing of its subscriptions: it has to be asked itself."""
+    bucket = await bound(server)
+    sent: list[str] = []
+    server.on_publish = lambda subject, header, payload: sent.append(subject)
+
+    async def has_ended(client: Client, line: object, patience: float) -> bool:
+        return ended
+
+    monkeypatch.setattr(doubt, "has_ended", has_ended)
+    line: Any = PreviousServer(bucket.client)
+    assert await doubt.fence_behind(bucket, SUBJECT, b"", line, 10.0) is ended
+    assert sent == ([SUBJECT] if ended else [])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,11 +13,15 @@ import pytest
 
 from objstore import ObjectStore
 from objstore.bucket.bucket import NO_USER_META, Bucket, bind
+from objstore.format.codec import encode_meta
+from objstore.format.models import MOVED, MOVED_TO
+from objstore.format.naming import meta_subject
+from objstore.write import resumed
 from objstore.write.resumed import age, same_content
 from objstore.write.source import open_source
 from objstore.write.upload import Upload, begin, resume
 from support.fake_session import turns
-from support.memory_server import MemoryServer
+from support.memory_server import ROLL_UP, MemoryServer
 
 DATA = bytes(range(256)) * 10
 CHUNK = 100
@@ -114,3 +120,58 @@ async def test_a_failure_keeps_the_chunks(server: MemoryServer, upload: Upload) 
     await partly(server, upload, 7)
     await turns()
     assert server.chunks() == {upload.nuid: 7}
+
+
+async def test_a_flood_of_empty_messages_is_not_read_to_its_end(
+    server: MemoryServer, store: ObjectStore, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may be a fence that its sender has not removed; so many are an attack: new chunks."""
+    monkeypatch.setattr(resumed, "MOST_FOREIGN", 20)
+    await partly(server, upload, 3)
+    for _ in range(50):
+        server.put_raw(f"$O.b.C.{upload.nuid}", b"")
+    info = await upload.send(DATA)
+    assert info.nuid != upload.nuid
+    assert await store.get("a") == DATA
+    assert not [verb for verb, _ in server.asked if verb == "STREAM.MSG.DELETE"]
+
+
+class Forging(io.BytesIO):
+    """A source; in the middle of it somebody writes metas."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        super().__init__(DATA)
+        self._write = write
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() and self._write is not None:
+            self._write()
+        return super().read(CHUNK)
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["forged", "renamed"])
+async def test_another_name_has_its_chunks(
+    server: MemoryServer, store: ObjectStore, upload: Upload, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    """Anybody may write such a meta. Only a rename that the upload's own name records proves it."""
+    monkeypatch.setattr(resumed, "PAUSE", 0.0)  # look before each chunk
+    other = await store.put("other", DATA)
+    have = 10
+    await partly(server, upload, have)
+    written: list[int] = []
+
+    def forge() -> None:
+        stored = server.chunks()[upload.nuid]
+        if written or stored < have + 3:
+            return
+        mark = {MOVED: upload.nuid, MOVED_TO: "z"} if renamed else {}
+        marker = replace(other, name="a", nuid="", size=0, chunks=0, digest="", deleted=True, metadata=mark)
+        written.append(server.put_raw(meta_subject("b", "a"), encode_meta(marker), ROLL_UP))
+        z = replace(other, name="z", nuid=upload.nuid, chunks=stored)
+        written.append(server.put_raw(meta_subject("b", "z"), encode_meta(z), ROLL_UP))
+
+    info = await upload.send(Forging(forge))
+    assert len(written) == 2
+    assert info.name == ("z" if renamed else "a")
+    if not renamed:
+        assert await store.get("a") == DATA
