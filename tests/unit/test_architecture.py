@@ -13,7 +13,10 @@ from support.imports import PACKAGES, ROOT, between_rooms, modules, room_of
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 ARROWS = set(re.findall(r"^    ([\w.]+) --> ([\w.]+)$", PAGE, re.MULTILINE))
 FILES = sorted(set(re.findall(r"`((?:natsproto|objstore)/[\w/]+\.py)`", PAGE)))
+METHODS = sorted(set(re.findall(r"`(_?[A-Z]\w*\.\w+)`", PAGE)))
 STEPS = re.findall(r"^\d\. `([\w/]+\.py)` `([\w.]+)`", PAGE, re.MULTILINE)
+
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def reached(room: str, arrows: set[tuple[str, str]]) -> set[str]:
@@ -63,6 +66,11 @@ def defined_in(path: str) -> frozenset[str]:
 @pytest.mark.parametrize(("path", "function"), STEPS)
 def test_every_step_of_a_walk_is_there(path: str, function: str) -> None:
     assert function in defined_in(path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_named_is_there(name: str) -> None:
+    assert any(name in defined_in(str(path.relative_to(ROOT))) for path in SOURCES)
 
 
 def test_the_walks_are_short() -> None:
