@@ -344,6 +344,7 @@ class ObjectStore(StoreReads):
         Raises:
             The errors of :meth:`get_file` and :meth:`put`.
         """
+        from .format.models import RESERVED
         from .read import get, links
 
         check_callback("progress", progress)
@@ -359,7 +360,7 @@ class ObjectStore(StoreReads):
             info.description,
             None,
             info.headers,
-            metadata={key: value for key, value in info.metadata.items() if not key.startswith("natsproto.")},
+            metadata={key: value for key, value in info.metadata.items() if not key.startswith(RESERVED)},
             chunk_size=chunk_size,
             if_revision=if_revision,
             progress=progress,

@@ -36,14 +36,16 @@ class Lifeline:
 
     Attributes:
         subject: its subject, which nobody else knows.
+        sid: its number in this session.
         pong: the answer to a PING that was sent after the subscription.
         refused: the server may have refused or ended the subscription: it is never confirmed then.
     """
 
-    __slots__ = ("_info", "_server", "pong", "refused", "subject")
+    __slots__ = ("_info", "_server", "pong", "refused", "sid", "subject")
 
-    def __init__(self, session: Session, subject: bytes) -> None:
+    def __init__(self, session: Session, subject: bytes, sid: bytes) -> None:
         self.subject: bytes = subject
+        self.sid: bytes = sid
         self.pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.refused: bool = False
         self._server = session.server
@@ -123,8 +125,9 @@ def lifeline(client: Client) -> Lifeline | None:
     if session is None:
         return None
     if session.lifeline is None:
-        session.lifeline = line = Lifeline(session, client.new_inbox().encode())
-        session.write(b"".join(serializer.sub(line.subject, client.connection.next_sid())))
+        line = Lifeline(session, client.new_inbox().encode(), client.connection.next_sid())
+        session.lifeline = line
+        session.write(b"".join(serializer.sub(line.subject, line.sid)))
         session.ping(line.pong)
     return session.lifeline
 

@@ -35,8 +35,14 @@ class RequestSlot(ReplySlot):
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         future = self.future
         if not future.done():
-            # A status counts only with an empty payload: any peer can put one into a header.
-            if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
+            # A status counts only with an empty payload: any peer can put one into a header. A stored
+            # message with such a header is no status either: older servers return it as it is.
+            if (
+                msg.header is not None
+                and not msg.payload
+                and status_of(msg.header) == 503
+                and b"\r\nNats-Sequence: " not in msg.header
+            ):
                 future.set_exception(NoRespondersError(self.subject.decode("utf-8", "replace")))
             else:
                 future.set_result(msg)

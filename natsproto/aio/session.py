@@ -253,6 +253,8 @@ class Session:
         But an UNSUB can be lost on the way, and while the server believes that somebody listens, it keeps a
         consumer that delivers there: so UNSUB is sent again, at most once a second.
         """
+        if self.lifeline is not None and sid == self.lifeline.sid:
+            return  # anybody may have sent it; the subscription has to last
         now = self._loop.time()
         if now >= self._unsub_again and sid.isdigit():
             self._unsub_again = now + UNSUB_AGAIN

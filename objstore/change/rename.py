@@ -13,8 +13,17 @@ from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import CANCEL_WAIT, Bucket
 from ..bucket.ttl import remaining
-from ..commit.batch import Batch
-from ..commit.commit import Commit, Conflict, ConflictBackoff, Unsent, lost_race, meta_header
+from ..commit.batch import MINIMUM, AlreadyStored, Batch
+from ..commit.commit import (
+    Commit,
+    Conflict,
+    ConflictBackoff,
+    Unsent,
+    lost_race,
+    meta_header,
+    standing_of,
+)
+from ..commit.discard import purge_metas
 from ..commit.renames import (
     clear_marks,
     commit_meta,
@@ -28,7 +37,7 @@ from ..commit.renames import (
 )
 from ..commit.scan import Scan
 from ..commit.states import Standing
-from ..errors import ObjectAlreadyExists, OutcomeUnknownError
+from ..errors import ObjectAlreadyExists, OutcomeUnknownError, UnsupportedFeatureError
 from ..format.codec import encode_meta
 from ..format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, ObjectInfo, unmarked
 from ..format.naming import is_nuid_of
@@ -306,6 +315,11 @@ class _Both(Commit):
         try:
             header = meta_header(expected, msg_id, self._ttl, self._end)
             await batch.add(self._wire_subject, self._payload, header)
+        except AlreadyStored:
+            self._bucket.atomic = False
+            raise Unsent(
+                UnsupportedFeatureError("a rename in one step", MINIMUM, "this server knows no batches")
+            ) from None
         except NatsError as exc:
             raise Unsent(exc) from exc
         self.states.sent()
@@ -331,9 +345,14 @@ async def _at_once(
     bucket: Bucket, old: ObjectInfo, new_name: str, change: Change, expected: int, subject: str | None
 ) -> ObjectInfo:
     new = _renamed(old, new_name, change)
+    commit = _Both(bucket, new, expected, old, subject, await remaining(bucket, new.expires))
     try:
-        ttl = await remaining(bucket, new.expires)
-        revision = await _Both(bucket, new, expected, old, subject, ttl).run()
+        revision = await commit.run()
+    except UnsupportedFeatureError:  # an older server has taken over, or an answer was forged
+        standing = standing_of(bucket, await bucket.leader_message(bucket.meta_subject(new_name)))
+        if standing.msg_id != commit.states.msg_id:
+            return await _steps(bucket, old, new_name, change, expected, subject)
+        return await _finish_alone(bucket, old, replace(new, revision=standing.revision), subject)
     except Conflict as conflict:
         current = await read_meta(bucket, new_name)
         if current is not None and not current.deleted:
@@ -343,6 +362,38 @@ async def _at_once(
             raise _StillFree(old, conflict) from None
         raise
     return replace(new, revision=revision)
+
+
+async def _finish_alone(bucket: Bucket, old: ObjectInfo, new: ObjectInfo, subject: str | None) -> ObjectInfo:
+    """Finish a rename whose new meta was stored by itself: no mark warns other clients of it.
+
+    Raises:
+        Conflict: another client has changed the old name; the new one is removed again.
+        OutcomeUnknownError: both names are there.
+    """
+    marker = Commit(
+        bucket,
+        old.name,
+        moved_marker(bucket, old, new.name),
+        expected=old.revision,
+        nuid=old.nuid,
+        subject=subject,
+    )
+    try:
+        await marker.run()
+    except (Conflict, NatsError) as exc:
+        try:
+            if not (isinstance(exc, Conflict) or marker.states.certain):
+                raise
+            await purge_metas(bucket, bucket.meta_subject(new.name), new.revision)
+        except NatsError:
+            raise _half_done(
+                bucket,
+                old,
+                f"may have two names, {new.name!r} as well: copy one before you delete the other",
+            ) from exc
+        raise
+    return new
 
 
 def _taken(bucket: Bucket, name: str, revision: int) -> ObjectAlreadyExists:

@@ -65,12 +65,14 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
 
 
 def _applying(meta: ObjectMeta) -> Callable[[ObjectInfo], ObjectInfo]:
-    description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata, None)
+    description, headers, metadata = meta_fields(meta.description, meta.headers, meta.metadata)
+    filename = meta_fields(filename=meta.filename)[2]
 
     def apply(info: ObjectInfo) -> ObjectInfo:
         pairs = unmarked(info) if meta.metadata is None else dict(metadata)
         if meta.filename is not None:
-            pairs = meta_fields(metadata=pairs, filename=meta.filename)[2]
+            pairs.pop("filename", None)
+            pairs |= filename
         return replace(
             info,
             description=info.description if meta.description is None else description,

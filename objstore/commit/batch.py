@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import PubAck
 
 
+MINIMUM = "2.12.0"
+"""The first server that supports batches."""
+
 PACE = 8 * 1024 * 1024
 """Bytes after which a response is awaited: the server stages a batch in memory."""
 

@@ -20,6 +20,7 @@ from objstore.format import digest as _digest
 from objstore.format.models import (
     MOVED,
     MOVED_TO,
+    RESERVED,
     InfoDraft,
     ObjectHeaders,
     ObjectInfo,
@@ -123,7 +124,8 @@ def meta_fields(
         description, headers and metadata.
 
     Raises:
-        BadObjectMetaError: a value has the wrong type, or text that cannot be written as UTF-8.
+        BadObjectMetaError: a value has the wrong type, or text that cannot be written as UTF-8; or a metadata
+            key is reserved for this library, which acts upon it: a program may pass on what its users choose.
     """
     if description is not None:
         description = _check_text("the description", description)
@@ -147,6 +149,10 @@ def meta_fields(
             raise BadObjectMetaError(f"metadata is a mapping, not {type(metadata).__name__}")
         for key, value in metadata.items():
             key = _check_text("a metadata key", key)
+            if key.startswith(RESERVED):
+                raise BadObjectMetaError(
+                    f"metadata {_values.brief(key)}: keys that begin with {RESERVED!r} are reserved"
+                )
             pairs[key] = _check_text(f"the value of metadata {_values.brief(key)}", value)
     if filename is not None:
         filename = _check_text("the filename", filename)

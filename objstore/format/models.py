@@ -483,6 +483,8 @@ MOVED = "natsproto.moved"
 """In the delete marker of an old name: the nuid of the chunks that now have another name."""
 MOVED_TO = "natsproto.moved-to"
 """In the delete marker of an old name: the new name."""
+RESERVED = "natsproto."
+"""How the keys begin that this library acts upon. Callers may not set them."""
 MARKS = frozenset({RENAMING, RENAMING_AT, RENAMED_FROM, MOVED, MOVED_TO})
 
 

@@ -15,7 +15,7 @@ from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.ttl import CHUNK_GRACE, ttl_line
-from ..commit.batch import AlreadyStored, Batch
+from ..commit.batch import MINIMUM, AlreadyStored, Batch
 from ..commit.commit import Commit, Conflict, Unsent, meta_header
 from ..errors import BadObjectMetaError
 from ..format.chunking import Chunker
@@ -38,7 +38,6 @@ MAX_CHUNKS = 999
 
 
 FEATURE = "an all-or-nothing put"
-MINIMUM = "2.12.0"
 
 
 def check_atomic(bucket: Bucket, size: int | None, chunk_size: int) -> None:

@@ -22,7 +22,7 @@ from ..bucket.locate import Lookup
 from ..bucket.operation import Progress, check_callback
 from ..bucket.ttl import chunk_header
 from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race, standing_of
-from ..commit.discard import discard, remove_older
+from ..commit.discard import discard, purge_metas, remove_older
 from ..commit.renames import finish_rename
 from ..commit.states import Step
 from ..errors import BadObjectMetaError, IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
@@ -367,7 +367,7 @@ class Put(ChunkSender):
         subject = self._meta_subject or bucket.meta_subject(self._template.name)
         standing = standing_of(bucket, await bucket.leader_message(subject))
         if standing.msg_id == commit.states.msg_id:
-            await self._delete(standing.revision)
+            await purge_metas(bucket, subject, standing.revision)
         await self._cleanup()
 
     async def _recheck_in_background(self) -> None:

@@ -160,6 +160,7 @@ async def test_no_responders_is_told_from_a_forgery() -> None:
         (block, b"", True),
         (encode_headers({"Nats-Subject": "q"}, status=503), b"", True),  # as nats-server 2.15 says it
         (block, b"data", False),
+        (block[:-2] + b"Nats-Stream: S\r\nNats-Sequence: 7\r\n\r\n", b"", False),  # a stored message
         (encode_headers({}, status=404), b"", False),
         (encode_headers({"Status": "503"}), b"", False),
         (b"NATS/1.0 503", b"", None),

@@ -12,6 +12,7 @@ import pytest
 
 from natsproto.aio import session as module
 from natsproto.aio.client import Client
+from natsproto.aio.lifeline import lifeline
 from natsproto.aio.options import Options
 from natsproto.aio.server_pool import parse_url
 from natsproto.aio.session import CLOSE_TIMEOUT, LEAVE_TIMEOUT, Session, describe, error_from_line, summary
@@ -254,6 +255,19 @@ def test_a_stray_message_is_answered_by_unsub_now_and_then(monkeypatch: pytest.M
         await link.client.close()
 
     in_virtual_time(work)
+
+
+async def test_a_message_to_the_lifeline_is_ignored(link: Link) -> None:
+    """Anybody may have sent it, and the server must keep the subscription as long as the session."""
+    session = await link.established()
+    line = lifeline(link.client)
+    assert line is not None
+    link.wire.written = b""
+    session._unsub_again = 0.0
+    link.says(b"MSG a %b 0\r\n\r\n" % line.sid)
+    await turns()
+    assert b"UNSUB" not in link.wire.written
+    assert session.lost is None
 
 
 async def test_what_was_whole_before_the_break_counts(link: Link) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,9 +15,10 @@ from objstore.bucket.bucket import Bucket, bind
 from objstore.change.rename import rename
 from objstore.commit.commit import Conflict
 from objstore.errors import StoreFullError
+from objstore.format.codec import encode_meta
 from objstore.format.models import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
-from support.memory_server import MemoryServer, error
+from support.memory_server import ROLL_UP, MemoryServer, error
 
 OLD, NEW = meta_subject("b", "a"), meta_subject("b", "new")
 
@@ -177,3 +179,35 @@ async def test_a_mark_that_cannot_be_taken_off(server: MemoryServer, store: Obje
     assert await live(store) == (
         {"a": b"content", "new": b"another object"} if taken else {"new": b"content"}
     )
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "replaced", "dropped"])
+async def test_a_server_that_knows_no_batches(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, meanwhile: str
+) -> None:
+    """It has taken over: the new meta is stored by itself. Nobody knows yet that both names share chunks."""
+    server.stream().config["allow_atomic"] = True
+    bucket = await bind(server.js, "b")
+    info = await store.put("a", b"content")
+
+    def alone(subject: str, header: bytes, payload: bytes) -> Any:
+        server.on_publish = None
+        server.stream().config["allow_atomic"] = False
+        if meanwhile == "dropped":  # the answer was forged
+            return {"stream": "OBJ_b", "seq": 99}
+        plain = re.sub(rb"Nats-Batch-[^\r]*\r\n", b"", header)
+        seq = server.put_raw(subject, payload, plain)
+        if meanwhile == "replaced":
+            server.put_raw(meta_subject("b", "a"), encode_meta(replace(info, nuid="another")), ROLL_UP)
+        return {"stream": "OBJ_b", "seq": seq}
+
+    server.on_publish = alone
+    if meanwhile == "replaced":
+        with pytest.raises(Conflict):
+            await rename(bucket, info, "new", same)
+        assert [each.name for each in await store.list()] == ["a"]
+        return
+    new = await rename(bucket, info, "new", same)
+    assert (new.name, new.revision) == ("new", (await store.get_info("new")).revision)
+    assert await live(store) == {"new": b"content"}
+    assert not bucket.atomic

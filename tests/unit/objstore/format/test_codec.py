@@ -204,6 +204,7 @@ class TestFields:
             {"headers": {"": "x"}}, {"headers": {"A": "\ud800"}}, {"metadata": {"k": 1}},
             {"metadata": {1: "v"}},
             {"metadata": [1]}, {"metadata": {"k": "\ud800"}},
+            {"metadata": {"natsproto.renaming": "admin/config"}}, {"metadata": {"natsproto.": ""}},
         ],
         ids=repr,
     )  # fmt: skip

@@ -203,3 +203,20 @@ async def test_windows_that_cannot_be(bucket: Bucket, window: Any) -> None:
         await stored(bucket, window=window)
     with pytest.raises(TypeError):
         await stored(bucket, progress=stored)
+
+
+async def test_the_bucket_is_made_again_before_the_commit(server: MemoryServer, bucket: Bucket) -> None:
+    """The meta goes again, even if the user may not delete single messages: its chunks are not there."""
+    config = server.stream().config
+    server.refused = {"STREAM.MSG.DELETE"}
+
+    def again(subject: str, header: bytes, payload: bytes) -> None:
+        if subject == meta_subject("b", "a"):
+            server.on_publish = None
+            server.streams.clear()
+            server.create(config)
+
+    server.on_publish = again
+    with pytest.raises(BucketNotFoundError, match="created again"):
+        await stored(bucket)
+    assert server.stream().of(">") == []
