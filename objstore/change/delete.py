@@ -113,16 +113,17 @@ async def _delete_when_full(bucket: Bucket, info: ObjectInfo, subject: str) -> b
     A late copy of its meta, stored after it was deleted, is deleted as well. What another writer has stored
     since then stays.
     """
-    patience = ConflictBackoff(bucket)
+    patience, removed = ConflictBackoff(bucket), False
     while (outcome := await _purge_and_mark(bucket, info, subject)) is AfterFull.STORED_AGAIN:
         standing = standing_of(bucket, await bucket.leader_message(subject))
-        if standing.info is None or standing.nuid != info.nuid:
+        late = standing.info
+        if late is None or standing.nuid != info.nuid or standing.revision <= info.revision:
             await _discard(bucket, subject, info)
             return True
-        info = standing.info
+        removed, info = True, late
         if not await patience.again():
             raise unknown_outcome(bucket, info.name, info.nuid)
-    return outcome is AfterFull.GONE
+    return removed or outcome is AfterFull.GONE
 
 
 async def _purge_and_mark(bucket: Bucket, info: ObjectInfo, subject: str) -> AfterFull:
@@ -136,8 +137,8 @@ async def _purge_and_mark(bucket: Bucket, info: ObjectInfo, subject: str) -> Aft
         await commit.run()
     except OutcomeUnknownError:
         raise
-    except (Conflict, StoreFullError):
-        pass
+    except (Conflict, NatsError):
+        pass  # the meta is gone; what became of the marker decides
     standing = commit.states.standing or Standing()
     outcome = after_full(info.nuid, purged, commit.states.step, standing)
     if outcome is AfterFull.UNKNOWN:

@@ -87,8 +87,8 @@ MUTANTS = (
     Mutant(
         "deletes-what-came-later",
         "objstore/change/delete.py",
-        "if standing.info is None or standing.nuid != info.nuid:",
-        "if standing.info is None:",
+        "if late is None or standing.nuid != info.nuid or",
+        "if late is None or",
         "a delete that has removed its object removes no other one",
         "unit/objstore/change/test_delete.py::test_what_is_created_after_its_own_purge_stays",
     ),

@@ -485,7 +485,7 @@ MUTANTS = (
         "if key.startswith(RESERVED):",
         "if False:",
         "who chooses metadata must not begin a rename",
-        "unit/objstore/format/test_codec.py::TestFields::test_refused",
+        "unit/objstore/format/test_codec.py::test_reserved_metadata",
     ),
     Mutant(
         "renamed-alone",

@@ -164,3 +164,46 @@ async def test_what_is_created_after_its_own_purge_stays(
     await delete(bucket, "a")
     assert (await store.get_info("a")).nuid == "another"
     assert server.chunks() == {}
+
+
+async def test_the_connection_is_lost_after_its_own_purge(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """The marker was refused, and nobody can say what stands there: the object is deleted all the same."""
+    subject = meta_subject("b", "a")
+    await store.put("a", bytes(5000))
+    server.stream().config["max_bytes"] = 1
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if body.get("last_by_subj") == subject and not server.stream().of(subject):
+            server.hook = None
+            server.lose()
+            server.connect()
+        return None
+
+    server.hook = hook
+    await delete(bucket, "a")
+    assert not await store.exists("a")
+    assert server.chunks() == {}
+
+
+async def test_a_leader_that_is_behind_for_longer(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """It shows the purged meta again and again: that is no late copy, which has a higher sequence."""
+    subject = meta_subject("b", "a")
+    await store.put("a", bytes(5000))
+    (old,) = server.stream().of(subject)
+    server.stream().config["max_bytes"] = 1
+    looks = iter([old] * 2)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if body.get("last_by_subj") != subject or server.stream().of(subject):
+            return None
+        behind = next(looks, None)
+        return None if behind is None else server.leader_message(behind)
+
+    server.hook = hook
+    await delete(bucket, "a")
+    assert not await store.exists("a")
+    assert server.chunks() == {}

@@ -582,3 +582,11 @@ class TestNatsPyReads:
             options=api.ObjectMetaOptions(max_chunk_size=131072), mtime=NOW.isoformat(),
         )  # fmt: skip
         assert decode(theirs.as_dict()) == info(headers=ObjectHeaders({"K": "V"}), revision=7)
+
+
+@pytest.mark.parametrize("key", ["natsproto.renaming", "natsproto.moved-to", "natsproto."])
+def test_reserved_metadata(key):
+    """A program may pass on what its users choose; these keys begin a rename."""
+    with pytest.raises(BadObjectMetaError, match="reserved"):
+        codec.meta_fields(metadata={key: "admin/config"})
+    assert codec.meta_fields(metadata={f"my.{key}": "x"})[2] == {f"my.{key}": "x"}
