@@ -77,7 +77,8 @@ class Lifeline:
         if _identity(self._info) == _identity(session.info):
             return True
         unnamed = "server_name" not in self._info or self._info["server_name"] == self._info.get("server_id")
-        alone = "cluster" not in self._info and "cluster" not in session.info
+        # One with JetStream and without a cluster. A leaf node without it forwards to streams elsewhere.
+        alone = all("cluster" not in info and info.get("jetstream") for info in (self._info, session.info))
         return unnamed and alone and self._server.url == session.server.url
 
     @asynccontextmanager

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
 from natsproto.errors import APIError, RequestTimeoutError, StaleConnectionError
-from natsproto.jetstream.api.acks import parse_pub_ack
 from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
@@ -58,7 +57,7 @@ class Batch:
             self._unpaced = 0
             answer = await client.request_frame(subject, payload, header, self._timeout)
             if answer.payload:
-                parse_pub_ack(answer.payload)  # raises the refusal
+                self._bucket.own_ack(answer.payload)  # raises the refusal
                 raise AlreadyStored
         else:
             connection.publish(subject, payload, None, header)

@@ -266,7 +266,8 @@ class Commit:
                 standing = await self._look()
         except (NatsError, TimeoutError) as exc:
             if isinstance(exc, NatsError):
-                self._failure = exc
+                if not isinstance(self._failure, APIError):  # else that refusal is the cause
+                    self._failure = exc
                 if not retryable(exc):
                     states.give_up()
                     return

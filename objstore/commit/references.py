@@ -12,7 +12,7 @@ from ..bucket.message_reads import AT_LEADER
 from ..format.codec import MetaDecodeError
 from ..format.models import MOVED, RENAMING, InvalidMeta, ObjectInfo, was_moved
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
-from ..listing.metas import AT_ONCE, PAGE, each_newest, is_text, metas_so_far, subjects_at_once
+from ..listing.metas import AT_ONCE, PAGE, can_be_requested, each_newest, metas_so_far, subjects_at_once
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -34,8 +34,6 @@ LONG = 200
 
 # Whole words no longer than a nuid may be: else a forged megabyte without a space would be one word.
 _NUID_LIKE = re.compile(rb"(?<![0-9A-Za-z_-])[0-9A-Za-z_-]{1,64}(?![0-9A-Za-z_-])")
-
-_WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
 
 
 class References:
@@ -119,7 +117,7 @@ class References:
             if subjects is not None and self._most is not None and len(subjects) > self._most:
                 self._fill()
                 return False
-            if subjects is None or len(subjects) >= PAGE or not all(map(_can_be_asked_for, subjects)):
+            if subjects is None or len(subjects) >= PAGE or not all(map(can_be_requested, subjects)):
                 return False
             self._lacking, self._end = list(subjects), end
         at_once = AT_ONCE
@@ -239,8 +237,3 @@ class References:
         if self._nuids is None:
             self._nuids = set(self._standing.values())
         return self._nuids
-
-
-def _can_be_asked_for(subject: str) -> bool:
-    """Whether a subject can be requested. Others encode no name; old servers store messages to wildcards."""
-    return is_text(subject) and _WILDCARD.search(subject) is None

@@ -39,6 +39,8 @@ LOST               a batch: another name in it was changed                CONFLI
 AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOWN
                    was changed
 DENIED             the standing meta has our id: the refusal was forged   DONE, remove V's chunks
+DENIED             V stands, or nothing, and chunks would be removed:     read again: the refusal may be
+                   for up to 2 s                                          forged, and ours on its way
 DENIED             it has not                                             REFUSED
 LANDED             V has nothing to remove                                DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
@@ -313,7 +315,11 @@ class CommitStates:
             self.removes = bool(self.replaced)
             self._end(Step.DONE, revision)
         elif self._denied:
-            self._end(Step.REFUSED, revision)
+            on_its_way = revision <= self.expected and self._content is not None
+            if on_its_way and self._in_time(now) and now < self._lost_until(now):
+                self._retry(Step.READ)
+            else:
+                self._end(Step.REFUSED, revision)
         elif self._acked:
             self._prove(standing, now)
         elif self._content is not None and standing.content == self._content and revision > self._after:
@@ -377,7 +383,7 @@ class CommitStates:
 
     def give_up(self) -> None:
         """End the commit: nothing more can be sent or read."""
-        self._end(Step.REFUSED if self._denied or not self.copies else Step.UNKNOWN, 0)
+        self._end(Step.UNKNOWN if self.copies else Step.REFUSED, 0)
 
     def hurry(self, now: float, seconds: float) -> None:
         """Limit the time after a cancellation, and begin nothing new."""

@@ -382,7 +382,7 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
             async for message in messages:
                 found.stored(message)
         return
-    lacking = [subject for subject in subjects if subject not in seen and is_text(subject)]
+    lacking = [subject for subject in subjects if subject not in seen and can_be_requested(subject)]
     loop = asyncio.get_running_loop()
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
     while lacking:
@@ -445,11 +445,16 @@ async def _last_seq(bucket: Bucket) -> int:
 
 
 _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
+_WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
 
 
-def is_text(subject: str) -> bool:
-    """Whether a subject can be requested. JSON cannot hold other bytes, so they encode no name."""
-    return subject.isascii() or _NO_TEXT.search(subject) is None
+def can_be_requested(subject: str) -> bool:
+    """Whether the newest message of a subject can be requested; the others encode no name.
+
+    JSON cannot hold bytes that are no text. A request for a wildcard is answered with the message of another
+    subject: old servers store what is published to one.
+    """
+    return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
 
 
 async def each_newest(
@@ -457,7 +462,7 @@ async def each_newest(
 ) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
     """Yield the newest messages of many subjects from the leader, with several requests in flight."""
     for at in range(0, len(subjects), at_once):
-        part = list(filter(is_text, subjects[at : at + at_once]))
+        part = list(filter(can_be_requested, subjects[at : at + at_once]))
         pending: list[MessageRead] = []
         try:
             try:

@@ -19,7 +19,7 @@ from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
 from ..format.chunking import resolve_chunk_size
-from ..format.naming import chunk_subject, is_safe_nuid, new_nuid
+from ..format.naming import chunk_subject, is_nuid_of, is_safe_nuid, new_nuid
 from . import resumed
 from .checks import prepare
 from .resumed import ResumedPut, same_content
@@ -228,7 +228,10 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
         upload = Upload(bucket, document)  # writes it as JSON again, which may be nested too deep for that
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as exc:
         raise BadObjectMetaError("not the token of an upload", bucket=bucket.name, name=name) from exc
-    if (document.get("bucket"), document.get("name")) != (bucket.name, name):
+    if (document.get("bucket"), document.get("name")) != (bucket.name, name) or not is_nuid_of(
+        upload.nuid,
+        name,  # a forged token could name the chunks of another object
+    ):
         raise BadObjectMetaError(
             f"the token belongs to {document.get('name')!r:.80} in bucket {document.get('bucket')!r:.80}",
             bucket=bucket.name,

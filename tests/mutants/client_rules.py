@@ -28,10 +28,18 @@ MUTANTS = (
     Mutant(
         "any-stream-refuses",
         "natsproto/jetstream/api/acks.py",
-        'if isinstance(named, str) and named not in ("", self.stream):',
+        "if named != self.stream:",
         "if False:",
         "a refusal by another stream is none",
         ACKS + "test_of_another",
+    ),
+    Mutant(
+        "any-error-refuses",
+        "natsproto/jetstream/api/acks.py",
+        "if not isinstance(named, str) or not named:",
+        "if False:",
+        "an error that names no stream answers another request",
+        ACKS + "test_an_error_that_names_no_stream_is_no_answer",
     ),
     Mutant(
         "order-not-looked-at",

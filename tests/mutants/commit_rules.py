@@ -93,6 +93,22 @@ MUTANTS = (
         "unit/objstore/change/test_delete.py::test_what_is_created_after_its_own_purge_stays",
     ),
     Mutant(
+        "denied-at-once",
+        STATES,
+        "on_its_way = revision <= self.expected and",
+        "on_its_way = False and",
+        "a refusal may be forged, and the commit stored a moment later",
+        TABLE + "test_denied_and_ours_may_be_on_its_way",
+    ),
+    Mutant(
+        "unread-denial",
+        STATES,
+        "self._end(Step.UNKNOWN if self.copies else Step.REFUSED, 0)",
+        "self._end(Step.REFUSED if self._denied or not self.copies else Step.UNKNOWN, 0)",
+        "a refusal that nobody could look into proves nothing",
+        TABLE + "test_denied_and_nobody_may_look",
+    ),
+    Mutant(
         "renames-the-next-one",
         "objstore/change/rename.py",
         "if before or (here and not was_there):",

@@ -352,7 +352,7 @@ class Search:
                 others = any(each.writer != number for each in (*world.net, *world.proposals)) or any(
                     other.phase not in ENDED for other in world.writers if other is not writer
                 )
-                times = (0.0, WAITED) if states._lost else (0.0,)
+                times = (0.0, WAITED) if states._lost or states._denied else (0.0,)
                 for now in times if writer.full and others else (*times, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
                     chunks_gone = not (meta.rev or states.expected) and bool(writer.own)

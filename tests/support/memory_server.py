@@ -388,12 +388,14 @@ class MemoryServer(FakeServer):
         answer = None if self.on_publish is None else self.on_publish(subject, header, payload)
         if answer is SILENCE:
             return
+        stream = self.listener(subject)
         if answer is None:
-            stream = self.listener(subject)
             if stream is None:
                 self.answer(pub, b"", b"NATS/1.0 503\r\n\r\n")
                 return
             answer = stream.publish(subject, header, payload)
+        if stream is not None and isinstance(answer, dict) and "error" in answer:
+            answer = {"stream": stream.name, "seq": 0, **answer}  # as servers refuse messages
         if pub.reply is not None:
             self.answer(pub, answer)
 

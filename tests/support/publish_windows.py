@@ -17,4 +17,5 @@ def ack(server: FakeServer, index: int, seq: int, **extra: Any) -> None:
 
 
 def refuse(server: FakeServer, index: int, err_code: int, code: int = 503) -> None:
-    server.reply(server.pubs[index], {"error": {"code": code, "err_code": err_code, "description": "no"}})
+    error = {"code": code, "err_code": err_code, "description": "no"}
+    server.reply(server.pubs[index], {"error": error, "stream": "S", "seq": 0})

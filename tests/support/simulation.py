@@ -116,7 +116,10 @@ class Stream:
 
     # -- publishing -------------------------------------------------------------------------------
 
-    def publish(self, subject: str, header: bytes, payload: bytes, answer: Callable[[Any], None]) -> None:
+    def publish(self, subject: str, header: bytes, payload: bytes, reply: Callable[[Any], None]) -> None:
+        def answer(document: Any) -> None:
+            reply({"stream": STREAM, **document} if isinstance(document, dict) else document)
+
         fields = fields_of(header)
         batch = fields.get("Nats-Batch-Id")
         if batch is None:

@@ -100,7 +100,9 @@ class AckCheck:
     def parse(self, payload: bytes | bytearray | memoryview) -> PubAck:
         """Parse an acknowledgement and make sure that it is the stream's own.
 
-        A refusal names no domain, so it may come from a stream of the same name in another domain.
+        A refusal names the stream, but no domain, so it may come from a stream of the same name in another
+        domain. An error that names no stream answers another request: anybody can have such an answer sent
+        to any inbox.
 
         Raises:
             APIError: the message was refused, as far as can be known by this stream.
@@ -112,9 +114,11 @@ class AckCheck:
             return PubAck(self.stream, seq, False, None if self.domain == ANY_DOMAIN else self.domain)
         try:
             ack = parse_pub_ack(payload)
-        except APIError:
+        except APIError as exc:
             named = loads(payload).get("stream")
-            if isinstance(named, str) and named not in ("", self.stream):
+            if not isinstance(named, str) or not named:
+                raise RemoteProtocolError(f"an error that names no stream: {exc}") from None
+            if named != self.stream:
                 raise self._wrong(named, None, "refused by") from None
             raise
         if ack.stream != self.stream or (ack.domain != self.domain and self.domain != ANY_DOMAIN):

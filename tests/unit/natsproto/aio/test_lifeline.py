@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,8 @@ async def test_what_the_server_may_not_have_seen_proves_nothing(server: FakeServ
         ({"server_id": "A", "server_name": "A"}, {"server_id": "B", "server_name": "B"}, True),
         ({"server_id": "A", "server_name": "n"}, {"server_id": "B", "server_name": "n"}, True),
         ({"server_id": "A", "server_name": "n"}, {"server_id": "B", "server_name": "m"}, False),
+        ({"server_id": "A"}, {"server_id": "B", "jetstream": False}, False),  # leaf nodes behind a balancer
+        ({"server_id": "A", "jetstream": False}, {"server_id": "B"}, False),
         ({"server_id": "A", "cluster": "c"}, {"server_id": "B", "cluster": "c"}, False),
         ({"server_id": "A", "cluster": "c"}, {"server_id": "A", "cluster": "c"}, True),
         (
@@ -131,7 +134,7 @@ async def test_what_the_server_may_not_have_seen_proves_nothing(server: FakeServ
     ],
 )
 async def test_what_follows_on_what(
-    server: FakeServer, then: dict[str, str], now: dict[str, str], followed: bool
+    server: FakeServer, then: dict[str, Any], now: dict[str, Any], followed: bool
 ) -> None:
     server.session.info |= then
     line = listens(server)

@@ -326,11 +326,38 @@ def test_denied_although_ours_stands() -> None:
     assert (states.step, states.removes) == (Step.DONE, True)
 
 
-@pytest.mark.parametrize("there", [STANDING_V, ANOTHER, NOTHING])
-def test_denied_and_ours_does_not_stand(there: Standing) -> None:
+@pytest.mark.parametrize("there", [STANDING_V, NOTHING])
+def test_denied_and_ours_may_be_on_its_way(there: Standing) -> None:
+    """A refusal can be made up, and with replicas the commit is stored a moment later."""
     states = denied()
     states.stands(there, NOW)
+    assert (states.step, states.again, states.certain) == (Step.READ, True, False)
+    states.stands(standing(OURS, ID, OWN), NOW + 0.1)
+    assert (states.step, states.removes) == (Step.DONE, True)
+    states = denied()
+    states.stands(there, NOW)
+    states.stands(there, NOW + LOST_WAIT)
     assert (states.step, states.certain, states.removes) == (Step.REFUSED, True, False)
+
+
+def test_denied_and_another_stands() -> None:
+    """Ours expects V, so it cannot come any more."""
+    states = denied()
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.certain, states.removes) == (Step.REFUSED, True, False)
+
+
+def test_denied_and_nobody_may_look() -> None:
+    states = denied()
+    states.give_up()
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+def test_denied_where_nothing_would_be_removed() -> None:
+    """A delete marker in a full bucket is refused again and again: nobody waits for it."""
+    states = denied(content=None)
+    states.stands(STANDING_V, NOW)
+    assert (states.step, states.certain) == (Step.REFUSED, True)
 
 
 # -- LANDED -------------------------------------------------------------------------------------------------
@@ -383,7 +410,7 @@ def test_landed_and_an_older_one_than_the_acknowledgement_stands() -> None:
     ("make", "step", "certain"),
     [
         (fresh, Step.REFUSED, True),
-        (denied, Step.REFUSED, True),
+        (denied, Step.UNKNOWN, False),
         (silent, Step.UNKNOWN, False),
         (lost, Step.UNKNOWN, False),
         (landed, Step.UNKNOWN, False),

@@ -15,8 +15,8 @@ from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.metas import (
     CATCH_UPS,
     LeaderEnd,
+    can_be_requested,
     each_newest,
-    is_text,
     metas_so_far,
     newest_metas,
     report_invalid,
@@ -189,10 +189,21 @@ async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Buc
 
 
 @pytest.mark.parametrize(
-    ("subject", "can"), [("$O.b.M.YQ==", True), ("größe", True), ("\udcff", False), ("a\ufffd", False)]
+    ("subject", "can"),
+    [
+        ("$O.b.M.YQ==", True),
+        ("größe", True),
+        ("\udcff", False),
+        ("a\ufffd", False),
+        ("$O.b.M.a*b>c", True),
+        ("$O.b.M.*", False),
+        ("$O.b.M.a.>", False),
+        ("*.b", False),
+        ("$O.b.M.*.a", False),
+    ],
 )
-def test_what_can_be_asked_for(subject: str, can: bool) -> None:
-    assert is_text(subject) is can
+def test_what_can_be_requested(subject: str, can: bool) -> None:
+    assert can_be_requested(subject) is can
 
 
 async def test_metas_with_an_end_while_others_write(

@@ -14,7 +14,7 @@ from objstore import BadObjectMetaError, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GOES_ON, GONE
 from objstore.format.codec import encode_meta
-from objstore.format.naming import meta_subject
+from objstore.format.naming import meta_subject, new_nuid
 from objstore.write.upload import VERSION, Upload, begin, resume
 from support.memory_server import MemoryServer, error
 
@@ -140,6 +140,7 @@ def document(upload: Upload) -> dict[str, Any]:
         {"version": VERSION + 1},
         {"nuid": "*"},
         {"nuid": 7},
+        {"nuid": new_nuid("another")},  # of an object that is not this one: abort() would purge its chunks
         {"chunk_size": 0},
         {"chunk_size": "100"},
         {"bucket": "other"},

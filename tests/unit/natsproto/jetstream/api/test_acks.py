@@ -25,7 +25,6 @@ OTHER_ORDER = b'{"seq":5,"domain":"hub","stream":"S"}'
 OTHER = b'{"stream":"T","seq":5}'
 REFUSED = b'{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"S","seq":0}'
 REFUSED_OTHER = b'{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"T","seq":0}'
-REFUSED_ANYWHERE = b'{"error":{"code":503,"err_code":10077,"description":"full"}}'
 
 
 @pytest.fixture
@@ -88,10 +87,17 @@ def test_names_of_megabytes_are_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("domain", [None, "hub", ANY_DOMAIN])
-@pytest.mark.parametrize("payload", [REFUSED, REFUSED_ANYWHERE])
-def test_refusals_name_no_domain(payload: bytes, domain: str | None) -> None:
+def test_refusals_name_no_domain(domain: str | None) -> None:
     with pytest.raises(StorageFullError):
-        AckCheck("S", domain).parse(payload)
+        AckCheck("S", domain).parse(REFUSED)
+
+
+@pytest.mark.parametrize("stream", ["", '"stream":"",', '"stream":5,', '"stream":null,'])
+def test_an_error_that_names_no_stream_is_no_answer(stream: str) -> None:
+    """It answers another request: who may send one can have its answer sent to any inbox."""
+    error = '{"code":404,"err_code":10037,"description":"no message found"}'
+    with pytest.raises(RemoteProtocolError, match="names no stream"):
+        AckCheck("S", None).parse(f'{{{stream}"error":{error}}}'.encode())
 
 
 @pytest.mark.parametrize(
