@@ -22,10 +22,12 @@ def size(text: str) -> int:
 
 
 def duration(text: str) -> timedelta:
-    """Parse ``90s``, ``1h30m``, ``7d`` or ``500ms``; a bare number is seconds."""
+    """Parse ``90s``, ``1h30m``, ``7d`` or ``500ms``; only ``0`` needs no unit."""
     text = text.strip().lower()
+    if text == "0":
+        return timedelta(0)
     if re.fullmatch(r"\d+(?:\.\d+)?", text):
-        text += "s"
+        raise ArgumentTypeError(f"{text!r} has no unit: write {text}s, {text}m, {text}h or {text}d")
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ArgumentTypeError(f"{text!r} is not a valid duration: write 30s, 1h, 1h30m or 7d")

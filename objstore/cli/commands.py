@@ -1,70 +1,31 @@
-"""The commands.
-
-``put`` and ``get`` are in :mod:`.transfer`, ``verify`` and ``gc`` in :mod:`.maintain`, ``demo`` in
-:mod:`.demo`.
-"""
+"""The commands that list and show, and ``rm``."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
-from natsproto._values import printable
-
-from .connection import Session, check_connection, session
-from .maintain import gc, verify
-from .output import (
-    CommandError,
-    Output,
-    human_size,
-    human_time,
-    is_terminal,
-    object_document,
-    status_document,
-)
-from .transfer import get, put, put_name
+from .connection import Session, session
+from .output import Output, confirm, human_size, human_time, object_document, status_document
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StreamInfo
-    from objstore.format.models import BucketFields, InvalidMeta, ObjectInfo, ObjectStoreStatus
+    from objstore.format.models import InvalidMeta, ObjectInfo, ObjectStoreStatus
     from objstore.store import ObjectStore
 
 COUNTING = 8
 """Buckets whose objects are counted at the same time."""
 
 
-def check(args: Namespace) -> None:
-    """Refuse arguments that cannot work, before connecting.
+def check_rm(args: Namespace) -> None:
+    """Ask before an object is deleted.
 
     Raises:
-        CommandError: exit code 2.
+        CommandError: nobody can be asked (exit code 2), or the answer is no (1).
     """
-    check_connection(args)
-    if args.command == "put" and not put_name(args):
-        why = "standard input has no name" if args.file == "-" else f"{args.file!r} has no base name"
-        raise CommandError(f"put: {why}: give one with --name", 2)
-    if args.command == "get":
-        if args.output is None:
-            from .paths import output_name
-
-            output_name(args.name)
-        elif not args.output:
-            raise CommandError("get: -O needs the name of a file, or - for standard output", 2)
-        elif args.json and args.output == "-":
-            raise CommandError("get: --json and '-O -' both want standard output: choose one", 2)
-    if args.command == "rm" and not args.force:
-        _confirm(f"Delete {args.name!r} from bucket {args.bucket!r}? [y/N] ")
-
-
-def _confirm(question: str) -> None:
-    if not is_terminal(sys.stdin):
-        raise CommandError("rm: standard input is not a terminal: pass -f to delete without asking", 2)
-    print(printable(question), end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandError("rm: nothing was deleted", 1)
+    if not args.force:
+        confirm("rm", f"Delete {args.name!r} from bucket {args.bucket!r}?", "delete", "nothing was deleted")
 
 
 async def ls(args: Namespace, out: Output) -> None:
@@ -82,7 +43,8 @@ async def _list_objects(store: ObjectStore, args: Namespace, out: Output) -> Non
 
     infos = sorted(await store.list(on_invalid=invalid), key=lambda info: info.name)
     if out.json:
-        out.document([info.name if args.names else object_document(info) for info in infos])
+        for info in infos:
+            out.record(info.name if args.names else object_document(info))
     elif args.names or args.null:
         out.lines([info.name for info in infos], null=args.null)
     elif infos:
@@ -113,7 +75,8 @@ async def _list_buckets(link: Session, args: Namespace, out: Output) -> None:
     if args.names or args.null:
         names = sorted(filter(None, map(bucket_of, await link.steady(link.js.stream_names))))
         if out.json:
-            out.document(names)
+            for name in names:
+                out.record(name)
         else:
             out.lines(names, null=args.null)
         return
@@ -123,7 +86,8 @@ async def _list_buckets(link: Session, args: Namespace, out: Output) -> None:
     found = await asyncio.gather(*(_status(link, str(name), streams[name], counting) for name in streams))
     statuses = sorted((status for status in found if status), key=lambda status: status.bucket)
     if out.json:
-        out.document([status_document(status) for status in statuses])
+        for status in statuses:
+            out.record(status_document(status))
     elif statuses:
         rows = [(status.bucket, str(status.count), human_size(status.size)) for status in statuses]
         out.table(("BUCKET", "OBJECTS", "SIZE"), rows, right=(1, 2))
@@ -214,35 +178,3 @@ async def rm(args: Namespace, out: Output) -> None:
         out.document({"bucket": args.bucket, "name": args.name, "deleted": True})
     else:
         out.note(f"deleted {args.name!r} from bucket {args.bucket!r}")
-
-
-async def bucket(args: Namespace, out: Output) -> None:
-    """``bucket add BUCKET``."""
-    params: BucketFields = {
-        "bucket": args.bucket,
-        "description": args.description,
-        "ttl": args.ttl,
-        "max_bytes": -1 if args.max_bytes is None else args.max_bytes,
-        "storage": args.storage,
-        "replicas": args.replicas,
-        "compression": args.compress,
-        "metadata": dict(args.metadata) or None,
-    }
-    async with session(args, out) as link:
-        store = await link.steady(lambda: link.js.create_object_store(**params))
-        if out.json:
-            out.document(status_document(await store.status()))
-        else:
-            out.note(f"bucket {args.bucket!r} is ready")
-
-
-HANDLERS: dict[str, Callable[[Namespace, Output], Coroutine[object, None, None]]] = {
-    "put": put,
-    "get": get,
-    "ls": ls,
-    "info": info,
-    "rm": rm,
-    "bucket": bucket,
-    "verify": verify,
-    "gc": gc,
-}

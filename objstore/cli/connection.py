@@ -29,6 +29,9 @@ REQUEST_TIMEOUT = 5.0
 TAKE_OVER = 20.0
 """Seconds a step is retried while another command takes over the server of ``--local``."""
 
+SWAPPED = 3
+"""Arguments tried as buckets when the first one is not a bucket."""
+
 _IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey")
 _TLS = ("tlsca", "tlscert", "tlskey")
 
@@ -281,9 +284,25 @@ class Session:
                     raise
             await asyncio.sleep(0.05)
 
-    async def open(self, bucket: str) -> ObjectStore:
-        """Open an existing bucket."""
-        return await self.steady(lambda: self.js.object_store(bucket))
+    async def open(self, bucket: str, *others: str) -> ObjectStore:
+        """Open an existing bucket.
+
+        Args:
+            others: the other arguments: an error says if one of them is a bucket.
+        """
+        from objstore.errors import BadBucketError, BucketNotFoundError, NatsError
+
+        try:
+            return await self.steady(lambda: self.js.object_store(bucket))
+        except (BadBucketError, BucketNotFoundError) as exc:
+            for other in others[:SWAPPED]:
+                try:
+                    await self.js.object_store(other)
+                except NatsError:
+                    continue
+                code = 2 if isinstance(exc, BadBucketError) else 3
+                raise CommandError(f"{exc}, but {other!r} is one: the bucket comes first", code) from exc
+            raise
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from natsproto._values import printable
 
-from .connection import check_connection
 from .output import CommandError, Output, human_size, human_time, interruptible, object_document, silence
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ OWN_DIRECTORY = "objstore-data"
 
 def check(args: Namespace) -> None:
     """Refuse options that do not apply: the demo has its own server."""
-    check_connection(args)
     if args.local is not None or args.server is not None or args.context is not None:
         raise CommandError("demo: it starts its own private server: omit --server, --context and --local", 2)
     if args.file is not None and not os.path.isfile(args.file):

@@ -1,5 +1,9 @@
 """The output of the command: data on standard output, everything else on standard error.
 
+With ``--json``, what lists or streams prints one JSON document per line (:meth:`Output.record`), everything
+else one document (:meth:`Output.document`); standard error gets one document per line: ``warning``, or
+``error`` at the end.
+
 JSON documents use the field names of ADR-20. Sizes are bytes, ``ttl`` is nanoseconds (0: for ever) as in the
 stream's configuration, times are RFC 3339, and ``digest`` is ``SHA-256=<hex>``, comparable to ``sha256sum``.
 """
@@ -17,13 +21,8 @@ from natsproto._values import printable
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from objstore.cli.progress import Progress
     from objstore.format.models import ObjectInfo, ObjectStoreStatus
-
-PROGRESS_FROM = 1024 * 1024
-"""Bytes above which a transfer shows its progress."""
-
-PROGRESS_INTERVAL = 0.1
-"""Seconds between two updates of the progress line."""
 
 
 class CommandError(Exception):
@@ -31,6 +30,14 @@ class CommandError(Exception):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
+        self.code = code
+
+
+class ReaderStopped(Exception):
+    """The reader of standard output has stopped: the command ends without a word, with the exit code."""
+
+    def __init__(self, code: int = 0) -> None:
+        super().__init__("the reader of the output has stopped")
         self.code = code
 
 
@@ -117,19 +124,20 @@ def status_document(status: ObjectStoreStatus) -> dict[str, object]:
 class Output:
     """The output streams of one run, and how much to print.
 
-    Standard output is held back until :meth:`deliver`: its reader may be slow, or read nothing at all.
+    Standard output is held back until :meth:`deliver`: its reader may be slow, or read nothing at all. What
+    lists or streams calls :meth:`flow` to show what there is so far.
 
     Args:
-        json: standard output gets one JSON document.
+        json: standard output gets JSON, and standard error, too.
         quiet: standard error gets errors only.
-        progress: whether a progress line may be shown at all.
+        progress: whether progress may be shown at all.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, progress: bool = True) -> None:
         self.json = json
         self.quiet = quiet
         self._progress = progress and not quiet
-        self._line_open = False
+        self._shown: Progress | None = None
         self._held: list[str] = []
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
@@ -139,50 +147,62 @@ class Output:
     # -- standard error ---------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """Print a line for people, unless ``--quiet``."""
-        if not self.quiet:
+        """Print a line for people, unless ``--quiet`` or ``--json``."""
+        if self.json:
+            self.end_progress()
+        elif not self.quiet:
             self._say(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, unless ``--quiet``."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        if self.json:
+            self._say_document({"warning": text})
+        else:
             self._say(f"objstore: warning: {text}")
 
-    def error(self, text: str) -> None:
-        """Print the one line about a failure."""
-        self._say(f"objstore: {text}")
+    def error(self, text: str, exc: BaseException | None = None, code: int | None = None) -> None:
+        """Print the one line about a failure; with ``--json`` its kind and exit code, too."""
+        if self.json:
+            code = exc.code if code is None and isinstance(exc, CommandError) else code
+            self._say_document({"error": text, "kind": type(exc).__name__, "exit_code": code})
+        else:
+            self._say(f"objstore: {text}")
 
     def _say(self, text: str) -> None:
         self.end_progress()
         say(printable(text) + "\n")
 
+    def _say_document(self, document: dict[str, object]) -> None:
+        import json
+
+        self.end_progress()
+        say(json.dumps(document) + "\n")
+
     def progress(self, label: str) -> Callable[[int, int | None], None] | None:
-        """Return a progress callback for a transfer; ``None`` when no progress line is shown."""
+        """Return a progress callback for one transfer; ``None`` when no progress is shown."""
+        whole = self.progress_of(label)
+        return None if whole is None else whole.part()
+
+    def progress_of(self, label: str, total: int | None = None) -> Progress | None:
+        """Return the progress of a transfer of several files, with one bar for all of them.
+
+        Args:
+            total: bytes of all; ``None``: what its parts say.
+        """
         if not self._progress or not is_terminal(sys.stderr):
             return None
-        from time import monotonic
+        from .progress import Progress
 
-        label = printable(label)
-        start = shown = monotonic()
-
-        def show(done: int, total: int | None) -> None:
-            nonlocal shown
-            now = monotonic()
-            if max(done, total or 0) <= PROGRESS_FROM or (now - shown < PROGRESS_INTERVAL and done != total):
-                return
-            shown = now
-            of = f" of {human_size(total)} ({done * 100 // total} %)" if total else ""
-            rate = human_size(int(done / max(now - start, 0.001)))
-            say(f"\r\x1b[K{label}  {human_size(done)}{of}  {rate}/s")
-            self._line_open = True
-
-        return show
+        self.end_progress()
+        self._shown = Progress(printable(label), total)
+        return self._shown
 
     def end_progress(self) -> None:
-        """Remove the progress line."""
-        if self._line_open:
-            self._line_open = False
-            say("\r\x1b[K")
+        """Remove the progress line; the next step of the transfer shows it again."""
+        if self._shown is not None:
+            self._shown.hide()
 
     # -- standard output --------------------------------------------------------------------------
 
@@ -192,6 +212,12 @@ class Output:
 
         self.end_progress()
         self._hold(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
+
+    def record(self, document: object) -> None:
+        """Add one JSON document on a line of its own: NDJSON, for what lists or streams."""
+        import json
+
+        self._hold(json.dumps(document, ensure_ascii=is_terminal(sys.stdout)))
 
     def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
         """Add one text per line, or each followed by a NUL; raw unless standard output is a terminal."""
@@ -219,6 +245,24 @@ class Output:
     def _hold(self, text: str, end: str = "\n") -> None:
         self._held.append(text + end)
 
+    async def flow(self) -> None:
+        """Write what is held so far, in a daemon thread: an interrupt must not need a reader to take effect.
+
+        Raises:
+            ReaderStopped: the reader has stopped.
+            OSError: it cannot be written.
+        """
+        from objstore.write.source import in_daemon
+
+        text, self._held = "".join(self._held), []
+        self.end_progress()
+        if text and sys.stdout is not None:
+            try:
+                await in_daemon(lambda: _write_now(sys.stdout, text))
+            except BrokenPipeError:
+                silence(sys.stdout)
+                raise ReaderStopped from None
+
     def deliver(self) -> None:
         """Write the held output, outside of the event loop, so that an interrupt ends the write.
 
@@ -233,6 +277,18 @@ class Output:
         except BaseException:
             silence(sys.stdout)
             raise
+
+
+def _write_now(stream: TextIO, text: str) -> None:
+    """Write around Python's buffers: their locks would delay the end of a program that is interrupted."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # not a file
+        stream.write(text)
+        return
+    data = memoryview(text.encode(stream.encoding, stream.errors or "strict"))
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 @contextmanager
@@ -280,6 +336,25 @@ def silence(stream: TextIO | None) -> None:
         os.close(null)
     except (OSError, ValueError):
         pass
+
+
+def confirm(command: str, question: str, verb: str, otherwise: str) -> None:
+    """Ask a person on a terminal; nobody else is ever asked.
+
+    Args:
+        verb: what ``-f`` does without asking.
+        otherwise: what the error says after any answer but yes.
+
+    Raises:
+        CommandError: standard input is not a terminal (exit code 2), or the answer is no (1).
+    """
+    if not is_terminal(sys.stdin):
+        raise CommandError(
+            f"{command}: standard input is not a terminal: pass -f to {verb} without asking", 2
+        )
+    say(f"{printable(question)} [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError(f"{command}: {otherwise}", 1)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from .addresses import check_bucket_first
 from .connection import session
 from .output import CommandError, Output, human_size, object_document
 
@@ -35,6 +36,35 @@ def put_name(args: Namespace) -> str:
     return "" if args.file == "-" else os.path.basename(args.file)
 
 
+def check_put(args: Namespace) -> None:
+    """Refuse swapped arguments, and an object without a name.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    check_bucket_first("put", args.bucket, [args.file], files=True)
+    if not put_name(args):
+        why = "standard input has no name" if args.file == "-" else f"{args.file!r} has no base name"
+        raise CommandError(f"put: {why}: give one with --name", 2)
+
+
+def check_get(args: Namespace) -> None:
+    """Refuse swapped arguments, and a target that cannot be written.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    check_bucket_first("get", args.bucket, [args.name])
+    if args.output is None:
+        from .paths import output_name
+
+        output_name(args.name)
+    elif not args.output:
+        raise CommandError("get: -O needs the name of a file, or - for standard output", 2)
+    elif args.json and args.output == "-":
+        raise CommandError("get: --json and '-O -' both want standard output: choose one", 2)
+
+
 async def put(args: Namespace, out: Output) -> None:
     """``put BUCKET FILE``."""
     name = put_name(args)
@@ -54,7 +84,7 @@ async def put(args: Namespace, out: Output) -> None:
     elif show is not None:
         options["progress"] = show
     async with session(args, out) as link:
-        store = await link.open(args.bucket)
+        store = await link.open(args.bucket, args.file)
         if args.file == "-":
             info = await store.put(
                 name, _standard_input(), args.description, None, headers or None, **options
@@ -119,7 +149,7 @@ async def get(args: Namespace, out: Output) -> None:
     if not stream:
         _check_target(target, force=args.force)
     async with session(args, out) as link:
-        store = await link.open(args.bucket)
+        store = await link.open(args.bucket, args.name)
         show = out.progress(args.name)
         if stream:
             info = await _to_stream(store, args.name, target, show)

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore.cli.main import main
 from objstore.format.naming import meta_subject
+from support.skips import left_out
 
 Run = Callable[..., str]
 On = Callable[[Callable[[JetStreamContext], Awaitable[Any]]], Any]
@@ -136,9 +138,19 @@ class TestProgress:
 
     def test_of_a_file(self, run: Run, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("big").write_bytes(self.DATA)
+        monkeypatch.setitem(sys.modules, "tqdm", None)
         monkeypatch.setattr(sys, "stderr", terminal := Terminal())
         run("put", bucket, "big")
         assert "big  9.0 MiB of 9.0 MiB (100 %)" in terminal.getvalue()
+
+    def test_bar_of_a_file(self, run: Run, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        if find_spec("tqdm") is None:
+            left_out("tqdm is in the extra 'progress'")
+        Path("big").write_bytes(self.DATA)
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        run("put", bucket, "big")
+        assert "big: 100%|##########| 9.00M/9.00M" in terminal.getvalue()
+        assert "\rstored 'big'" in terminal.getvalue()
 
     def test_of_what_has_no_size(self, run: Run, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         read, write = os.pipe()
@@ -153,6 +165,7 @@ class TestProgress:
     def test_of_a_stream(self, run: Run, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("big").write_bytes(self.DATA)
         run("put", bucket, "big")
+        monkeypatch.setitem(sys.modules, "tqdm", None)
         monkeypatch.setattr(sys, "stderr", terminal := Terminal())
         run("get", bucket, "big", "-O", os.devnull)
         assert "(100 %)" in terminal.getvalue()

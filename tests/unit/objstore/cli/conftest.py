@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from objstore.cli import commands, maintain, transfer
+from objstore.cli import table
 from objstore.cli.connection import Session
-from objstore.cli.main import build_parser
 from objstore.cli.output import Output
+from objstore.cli.parser import parse
 from support.memory_server import MemoryServer
 
 Command = Callable[..., Awaitable[tuple[str, str]]]
@@ -27,16 +28,16 @@ async def command(
     async def session(args: Any, out: Output) -> AsyncIterator[Session]:
         yield Session(server.client, server.js, patient=False)
 
-    for module in (commands, maintain, transfer):
-        monkeypatch.setattr(module, "session", session)
-
     async def run(*words: str) -> tuple[str, str]:
-        args = build_parser().parse_args(words)
+        args = parse(words)
         out = Output(json=args.json, quiet=args.quiet)
         capsys.readouterr()
         try:
-            commands.check(args)
-            await commands.HANDLERS[args.command](args, out)
+            handler = table.handler(args)
+            monkeypatch.setattr(sys.modules[handler.__module__], "session", session)
+            running = handler(args, out)
+            assert running is not None
+            await running
         finally:
             out.deliver()
         printed = capsys.readouterr()

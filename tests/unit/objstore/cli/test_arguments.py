@@ -39,7 +39,6 @@ def test_size(text: str, expected: int) -> None:
         ("1h30m", timedelta(minutes=90)),
         ("500ms", timedelta(milliseconds=500)),
         ("1.5s", timedelta(seconds=1.5)),
-        ("30", timedelta(seconds=30)),
         ("0", timedelta(0)),
     ],
 )
@@ -51,8 +50,8 @@ def test_duration(text: str, expected: timedelta) -> None:
     ("reader", "text"),
     [
         *[(arguments.size, text) for text in ("", "-1", "1.5G", "G", "1X", "1KiBB", "ten")],
-        *[(arguments.duration, text) for text in ("", "-1s", "1y", "h", "1h x", "1hh", "9" * 30 + "w")],
-        *[(arguments.timeout, text) for text in ("0", "0s", "soon")],
+        *[(arguments.duration, text) for text in ("", "5", "-1s", "1y", "h", "1h x", "1hh", "9" * 30 + "w")],
+        *[(arguments.timeout, text) for text in ("0", "0s", "5", "soon")],
         *[(arguments.header, text) for text in ("", "novalue", ":x", " :x")],
         *[(arguments.pair, text) for text in ("", "novalue", "=x")],
         *[(arguments.count, text) for text in ("", "0", "-1", "1.0", "x", "²")],
@@ -71,3 +70,9 @@ def test_pairs() -> None:
     assert arguments.pair("k=") == ("k", "")
     assert arguments.timeout("1m") == 60.0
     assert arguments.count("3") == 3
+
+
+@pytest.mark.parametrize("reader", [arguments.duration, arguments.timeout])
+def test_a_duration_needs_a_unit(reader: Callable[[str], object]) -> None:
+    with pytest.raises(ArgumentTypeError, match="'5' has no unit: write 5s, 5m, 5h or 5d"):
+        reader("5")

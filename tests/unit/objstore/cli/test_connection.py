@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from objstore.cli.connection import Settings, settings
-from objstore.cli.main import build_parser
 from objstore.cli.output import CommandError, Output
+from objstore.cli.parser import parse as parse_words
 from support.skips import left_out
 
 
@@ -41,7 +41,7 @@ def found(environ: dict[str, str], *words: str) -> Settings:
 
 
 def parse(*words: str) -> Namespace:
-    return build_parser().parse_args([*words, "ls"])
+    return parse_words([*words, "ls"])
 
 
 def private(path: Path, text: str) -> str:

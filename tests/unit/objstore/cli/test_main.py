@@ -1,15 +1,16 @@
-"""The parser: usage errors, where options may stand, and what is not imported."""
+"""The entry point: usage errors, help, questions, errors as JSON, and what is not imported."""
 
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from objstore.cli.main import build_parser, main
+from objstore.cli.main import main
 from support.imports import ROOT
 
 
@@ -35,7 +36,6 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["get", "b"], "NAME"),
         (["get", "b", "../x"], "'..'"),
         (["get", "b", "x", "-O", ""], "-O"),
-        (["get", "b", "x", "-O", "-", "--json"], "--json"),
         (["rm", "b"], "NAME"),
         (["bucket"], "ACTION"),
         (["bucket", "add"], "BUCKET"),
@@ -44,6 +44,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["bucket", "add", "b", "--storage", "tape"], "invalid choice"),
         (["ls", "--time", "1s"], "--time"),
         (["ls", "--timeout", "0"], "above 0"),
+        (["ls", "--timeout", "5"], "'5' has no unit: write 5s"),
+        (["bucket", "add", "b", "--ttl", "5"], "'5' has no unit: write 5s"),
         (["ls", "--local", "d", "--server", "nats://h"], "--local"),
         (["ls", "--local", "d", "--user", "u"], "--local"),
         (["ls", "--password", "a", "--password-file", "b"], "not both"),
@@ -66,6 +68,27 @@ def test_usage_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["--json", "frobnicate"], "UsageError"),
+        (["ls", "--json", "--bad"], "UsageError"),
+        (["get", "b", "..", "--json"], "CommandError"),
+        (["put", "report.pdf", "b", "--json"], "AddressError"),
+    ],
+)
+def test_errors_are_one_json_object(capsys: pytest.CaptureFixture[str], words: list[str], kind: str) -> None:
+    code, out, err = run(capsys, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    document = json.loads(err)
+    assert document == {"error": document["error"], "kind": kind, "exit_code": 2}
+
+
+def test_json_after_two_dashes_is_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = run(capsys, "rm", "--bad", "b", "--", "--json")
+    assert err.startswith("objstore: rm: ")
+
+
 def test_nothing_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys)
     assert code == 2
@@ -78,31 +101,6 @@ def test_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     for number in ("0", "1", "2", "3", "4", "5", "6", "7", "130"):
         assert f"\n  {number}  " in out
-
-
-@pytest.mark.parametrize("command", ["demo", "put", "get", "ls", "info", "rm", "bucket", "verify", "gc"])
-def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    code, out, _ = run(capsys, command, "--help")
-    assert code == 0
-    assert out.startswith(f"usage: objstore {command}")
-
-
-def test_options_stand_before_or_after_the_command() -> None:
-    parser = build_parser()
-    for words in (
-        ["--json", "-s", "u", "ls", "b"],
-        ["ls", "--json", "b", "-s", "u"],
-        ["-s", "u", "ls", "--json", "b"],
-    ):
-        args = parser.parse_args(words)
-        assert (args.json, args.server, args.bucket) == (True, "u", "b")
-    args = parser.parse_args(["-q", "bucket", "--json", "add", "b", "-s", "u"])
-    assert (args.quiet, args.json, args.server) == (True, True, "u")
-
-
-def test_names_may_begin_with_a_dash() -> None:
-    args = build_parser().parse_args(["rm", "-f", "b", "--", "-x"])
-    assert args.name == "-x"
 
 
 class Answer(io.StringIO):

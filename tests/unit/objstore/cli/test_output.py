@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsproto._values import printable
-from objstore.cli.output import Output, human_size, human_time, object_document, status_document
+from objstore.cli.output import (
+    CommandError,
+    Output,
+    ReaderStopped,
+    confirm,
+    human_size,
+    human_time,
+    object_document,
+    status_document,
+)
 from objstore.format.models import (
     ObjectHeaders,
     ObjectInfo,
@@ -189,6 +199,80 @@ def test_quiet_leaves_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "objstore: two\\nlines\n"
 
 
+class TestJson:
+    def test_one_record_per_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = Output(json=True)
+        for name in ("a\nb", "ü"):
+            out.record({"name": name})
+        out.deliver()
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line) for line in lines] == [{"name": "a\nb"}, {"name": "ü"}]
+
+    def test_standard_error_has_json_only(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = Output(json=True)
+        out.note("for people")
+        out.warn("warning\x1b")
+        out.error("text", CommandError("text", 4))
+        out.error("text", ValueError(), 1)
+        lines = capsys.readouterr().err.splitlines()
+        assert [json.loads(line) for line in lines] == [
+            {"warning": "warning\x1b"},
+            {"error": "text", "kind": "CommandError", "exit_code": 4},
+            {"error": "text", "kind": "ValueError", "exit_code": 1},
+        ]
+        assert "\x1b" not in lines[0]
+
+
+class TestFlow:
+    async def test_what_is_held_is_written_at_once(self, capfd: pytest.CaptureFixture[str]) -> None:
+        out = Output()
+        out.lines(["a", "b"])
+        await out.flow()
+        assert capfd.readouterr().out == "a\nb\n"
+        await out.flow()
+        out.deliver()
+        assert capfd.readouterr().out == ""
+
+    async def test_a_stream_without_a_descriptor(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+        out = Output()
+        out.lines(["a"])
+        await out.flow()
+        assert stream.getvalue() == "a\n"
+
+    async def test_a_reader_that_stops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, "w") as pipe:
+            monkeypatch.setattr(sys, "stdout", pipe)
+            out = Output()
+            out.lines(["a"])
+            with pytest.raises(ReaderStopped) as stopped:
+                await out.flow()
+            assert stopped.value.code == 0
+            out.lines(["b"])
+            out.deliver()  # to nobody
+
+
+class TestQuestions:
+    def test_nobody_is_asked_off_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+        with pytest.raises(CommandError, match="rm: standard input is not a terminal: pass -f to x") as told:
+            confirm("rm", "Really?", "x", "nothing")
+        assert told.value.code == 2
+
+    @pytest.mark.parametrize(("answer", "yes"), [("y", True), ("YES", True), ("", False), ("no", False)])
+    def test_answers(self, monkeypatch: pytest.MonkeyPatch, answer: str, yes: bool) -> None:
+        stdin = Terminal(f"{answer}\n")
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if yes:
+            confirm("rm", "Really?", "x", "nothing")
+        else:
+            with pytest.raises(CommandError, match="rm: nothing") as told:
+                confirm("rm", "Really?", "x", "nothing")
+            assert told.value.code == 1
+
+
 class TestProgress:
     def test_only_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -208,6 +292,7 @@ class TestProgress:
         assert stream.getvalue() == ""
 
     def test_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
         stream = Terminal()
         monkeypatch.setattr(sys, "stderr", stream)
         out = Output()

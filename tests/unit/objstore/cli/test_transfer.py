@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from objstore import ObjectNotFoundError, ObjectStore
-from objstore.cli.main import build_parser
 from objstore.cli.output import CommandError
-from objstore.cli.transfer import put_name
+from objstore.cli.parser import parse
+from objstore.cli.transfer import check_get, check_put, put_name
 from support.memory_server import MemoryServer
 
 DATA = bytes(range(256)) * 40
@@ -68,7 +68,7 @@ async def test_put_what_comes(store: ObjectStore, command: Any, monkeypatch: pyt
     ],
 )
 def test_names(words: list[str], name: str) -> None:
-    assert put_name(build_parser().parse_args(["put", "b", *words])) == name
+    assert put_name(parse(["put", "b", *words])) == name
 
 
 async def test_get_into_a_file(store: ObjectStore, command: Any, tmp_path: Path) -> None:
@@ -126,3 +126,31 @@ async def test_a_name_that_leads_elsewhere(store: ObjectStore, command: Any, tmp
     with pytest.raises(CommandError):
         await command("get", "b", "../evil")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["put", "b", "-"], "standard input has no name"),
+        (["put", "b", "dir/"], "has no base name"),
+        (["put", "report.pdf", "b"], "the bucket comes first: objstore put b report.pdf"),
+        (["get", "b", "a", "-O", ""], "-O needs the name of a file"),
+        (["get", "b", "a", "-O", "-", "--json"], "both want standard output"),
+        (["get", "b", "dir/.."], "-O"),
+        (["get", "2026/report.pdf", "b"], "the bucket comes first: objstore get b 2026/report.pdf"),
+    ],
+)
+def test_what_cannot_work(words: list[str], why: str) -> None:
+    check = {"put": check_put, "get": check_get}[words[0]]
+    with pytest.raises(CommandError, match=why) as told:
+        check(parse(words))
+    assert told.value.code == 2
+
+
+async def test_a_bucket_that_comes_second(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(DATA)
+    with pytest.raises(CommandError, match="but 'b' is one: the bucket comes first") as told:
+        await command("put", "other", "b")
+    assert told.value.code == 3
+    with pytest.raises(CommandError, match="but 'b' is one: the bucket comes first"):
+        await command("get", "a", "b", "-O", "x")

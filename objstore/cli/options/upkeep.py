@@ -1,0 +1,20 @@
+"""Arguments of the commands that keep a bucket in order."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from .. import arguments
+
+
+def verify(parser: ArgumentParser) -> None:
+    parser.add_argument("bucket", metavar="BUCKET")
+    parser.add_argument("--deep", action="store_true", help="read every object and compare its digest")
+
+
+def gc(parser: ArgumentParser) -> None:
+    parser.add_argument("bucket", metavar="BUCKET")
+    parser.add_argument(
+        "--older-than", metavar="TIME", type=arguments.duration, help="age of chunks to remove (24h)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only report")

@@ -1,0 +1,128 @@
+"""The table of commands: what each is called, which file has its options, and what runs it.
+
+To add a command, write
+
+1. its row in :data:`COMMANDS`;
+2. a function with its name in the file of its group in ``options/``, which adds its arguments to a parser
+   (``purge-deleted`` is ``purge_deleted``, ``bucket add`` is ``bucket_add``);
+3. the handler, ``async def name(args, out)``, or a plain function if it needs no event loop.
+
+Only the file of the chosen command is loaded: this one and ``options/`` import nothing of the library.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .output import Output
+
+Handler = Callable[[Namespace, "Output"], Coroutine[object, None, None] | None]
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        about: one line for the list of commands.
+        group: file of ``options/``, and section of the list.
+        handler: ``file:function`` that runs it.
+        check: ``file:function`` that refuses arguments that cannot work, before a connection and outside of
+            an event loop: the place to ask a person.
+        aliases: other names: those of ``nats object``, ``mc`` and ``aws s3``.
+        more: what else its own help says.
+    """
+
+    about: str
+    group: str
+    handler: str
+    check: str = ""
+    aliases: tuple[str, ...] = ()
+    more: str = ""
+
+
+GROUPS = {
+    "objects": "objects",
+    "buckets": "buckets",
+    "upkeep": "upkeep",
+    "tools": "around",
+}
+"""Sections of the list of commands, by their file in ``options/``."""
+
+PARENTS = {"bucket": "manage buckets"}
+"""Words that begin a command of two words, and what they are about."""
+
+COMMANDS = {
+    "put": Command("store a file", "objects", "transfer:put", "transfer:check_put"),
+    "get": Command(
+        "read an object into a file",
+        "objects",
+        "transfer:get",
+        "transfer:check_get",
+        more="The file appears complete and verified, or not at all.\nStandard output cannot be undone: with"
+        " '-O -' only exit code 0 means that all of it was correct.",
+    ),
+    "ls": Command("list buckets, or the objects of one", "objects", "commands:ls", aliases=("list",)),
+    "info": Command(
+        "show details of a bucket or an object", "objects", "commands:info", aliases=("show", "stat")
+    ),
+    "rm": Command("delete an object", "objects", "commands:rm", "commands:check_rm", ("del", "delete")),
+    "bucket add": Command(
+        "create a bucket",
+        "buckets",
+        "buckets:add",
+        aliases=("bucket create", "bucket mb", "mb", "add"),
+        more="Succeeds if it exists with the same configuration.",
+    ),
+    "verify": Command(
+        "check that the stored chunks match the metas",
+        "upkeep",
+        "maintain:verify",
+        more="Changes nothing. Counts the chunks; reads them only with --deep.\n"
+        "Exit code 7 if it finds problems.",
+    ),
+    "gc": Command(
+        "remove chunks that no object uses",
+        "upkeep",
+        "maintain:gc",
+        more="Crashed writers leave such chunks. Also completes interrupted renames.\n"
+        "Younger chunks may belong to a put in progress or a paused upload: they are kept.",
+    ),
+    "demo": Command(
+        "show a put, get, watch and delete on a private server", "tools", "demo:demo", "demo:check"
+    ),
+}
+
+ALIASES = {alias: name for name, command in COMMANDS.items() for alias in command.aliases}
+
+
+def add_options(name: str, parser: ArgumentParser) -> None:
+    """Add the arguments of a command to its parser."""
+    module = import_module(f".options.{COMMANDS[name].group}", __package__)
+    getattr(module, name.replace(" ", "_").replace("-", "_"))(parser)
+
+
+def handler(args: Namespace) -> Handler:
+    """Check the arguments, and return what runs the chosen command.
+
+    Raises:
+        CommandError: the arguments cannot work; exit code 2.
+    """
+    from .connection import check_connection
+
+    command = COMMANDS[args.command]
+    check_connection(args)
+    if command.check:
+        check: Callable[[Namespace], None] = _load(command.check)
+        check(args)
+    found: Handler = _load(command.handler)
+    return found
+
+
+def _load(reference: str) -> Callable[..., None]:
+    module, _, function = reference.partition(":")
+    found: Callable[..., None] = getattr(import_module(f".{module}", __package__), function)
+    return found
