@@ -66,3 +66,11 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def source(text: str) -> tuple[str, str | None]:
+    """Parse ``BUCKET`` or ``BUCKET@DOMAIN``."""
+    bucket, at, domain = text.partition("@")
+    if not bucket or (at and not domain):
+        raise ArgumentTypeError(f"{text!r} is not a bucket: write BUCKET or BUCKET@DOMAIN")
+    return bucket, domain or None

@@ -114,10 +114,21 @@ def status_document(status: ObjectStoreStatus) -> dict[str, object]:
         "size": status.size,
         "count": status.count,
         "backing_store": status.backing_store,
+        "allow_direct": status.allow_direct,
+        "allow_atomic": status.allow_atomic,
+        "allow_msg_ttl": status.allow_msg_ttl,
         "metadata": dict(status.metadata),
     }
     if status.placement is not None:
         document["placement"] = {"cluster": status.placement.cluster, "tags": list(status.placement.tags)}
+    if status.mirror is not None:
+        document["mirror"] = {"bucket": status.mirror.bucket, "domain": status.mirror.domain}
+    if status.sources:
+        document["sources"] = [{"bucket": each.bucket, "domain": each.domain} for each in status.sources]
+    if status.created is not None:
+        from objstore.format.codec import format_rfc3339
+
+        document["created"] = format_rfc3339(status.created)
     return document
 
 

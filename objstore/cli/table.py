@@ -77,6 +77,28 @@ COMMANDS = {
         aliases=("bucket create", "bucket mb", "mb", "add"),
         more="Succeeds if it exists with the same configuration.",
     ),
+    "bucket ls": Command("list the buckets", "buckets", "buckets:ls", aliases=("bucket list",)),
+    "bucket info": Command(
+        "show details of a bucket", "buckets", "buckets:info", aliases=("bucket show", "bucket stat")
+    ),
+    "bucket edit": Command(
+        "change the configuration of a bucket",
+        "buckets",
+        "buckets:edit",
+        "buckets:check_edit",
+        ("edit",),
+        "What is not named stays. --metadata adds pairs; --tag and --source replace all of theirs.",
+    ),
+    "bucket seal": Command(
+        "make a bucket read-only for good", "buckets", "buckets:seal", "buckets:check_seal", ("seal",)
+    ),
+    "bucket rm": Command(
+        "delete a bucket with everything in it",
+        "buckets",
+        "buckets:rm",
+        "buckets:check_rm",
+        ("bucket del", "bucket delete", "bucket rb", "rb"),
+    ),
     "verify": Command(
         "check that the stored chunks match the metas",
         "upkeep",

@@ -54,6 +54,7 @@ def test_duration(text: str, expected: timedelta) -> None:
         *[(arguments.timeout, text) for text in ("0", "0s", "5", "soon")],
         *[(arguments.header, text) for text in ("", "novalue", ":x", " :x")],
         *[(arguments.pair, text) for text in ("", "novalue", "=x")],
+        *[(arguments.source, text) for text in ("", "@d", "b@")],
         *[(arguments.count, text) for text in ("", "0", "-1", "1.0", "x", "²")],
     ],
 )
@@ -68,6 +69,8 @@ def test_pairs() -> None:
     assert arguments.header("Empty:") == ("Empty", "")
     assert arguments.pair("k=v=w") == ("k", "v=w")
     assert arguments.pair("k=") == ("k", "")
+    assert arguments.source("b") == ("b", None)
+    assert arguments.source("b@hub") == ("b", "hub")
     assert arguments.timeout("1m") == 60.0
     assert arguments.count("3") == 3
 

@@ -155,6 +155,9 @@ def test_status_document() -> None:
         "size": 10,
         "count": 2,
         "backing_store": "JetStream",
+        "allow_direct": True,
+        "allow_atomic": False,
+        "allow_msg_ttl": False,
         "metadata": {"k": "v"},
         "placement": {"cluster": "c", "tags": ["t"]},
     }
