@@ -32,7 +32,7 @@ TAKE_OVER = 20.0
 SWAPPED = 3
 """Arguments tried as buckets when the first one is not a bucket."""
 
-_IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey")
+_IDENTITY = ("user", "password", "password_file", "token", "creds", "nkey", "jwt", "seed")
 _TLS = ("tlsca", "tlscert", "tlskey")
 
 
@@ -44,6 +44,7 @@ class ConnectOptions(TypedDict, total=False):
     token: str | Callable[[], str]
     creds: str
     nkey_seed: str
+    jwt: str
     tls: ssl.SSLContext
     tls_first: bool
     inbox_prefix: str
@@ -86,17 +87,34 @@ def check_connection(args: Namespace) -> None:
         CommandError: exit code 2.
     """
     if args.local is not None:
-        for key in ("server", "context", *_IDENTITY, *_TLS, "js_domain"):
+        own = (
+            "server",
+            "context",
+            *_IDENTITY,
+            *_TLS,
+            "tlsfirst",
+            "inbox_prefix",
+            "js_domain",
+            "js_api_prefix",
+        )
+        for key in own:
             if getattr(args, key) is not None:
                 raise CommandError(f"--local DIR has its own server: omit --{key.replace('_', '-')}", 2)
     if args.password is not None and args.password_file is not None:
         raise CommandError("give --password or --password-file, not both", 2)
     if (args.tlscert is None) != (args.tlskey is None):
         raise CommandError("--tlscert and --tlskey go together", 2)
+    if (args.jwt is None) != (args.seed is None):
+        raise CommandError("--jwt and --seed go together: the seed signs for the JWT", 2)
+    if args.js_domain is not None and args.js_api_prefix is not None:
+        raise CommandError("give --js-domain or --js-api-prefix, not both: a domain is a prefix", 2)
 
 
 def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settings:
-    """Combine options, environment and context; options take precedence.
+    """Combine options, environment and context.
+
+    Options take precedence over the environment, and that over the selected context. A context that
+    ``--context`` names takes precedence over the environment.
 
     A context's credentials belong to its server: they are not sent to a server named by ``--server`` or
     ``NATS_URL``, unless ``--context`` named the context.
@@ -106,38 +124,74 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     """
     from .contexts import context_path, load_context, selected_context
 
+    if environ.get("NATS_SOCKS_PROXY"):
+        raise CommandError(
+            "NATS_SOCKS_PROXY: a proxy is not supported, and nothing goes around it: unset it", 2
+        )
     url = args.server or environ.get("NATS_URL")
     name = args.context or (None if url else selected_context(environ))
     context = {} if name is None else load_context(name, environ)
-    if name is not None and (context.keys() & {"password", "token"} or "@" in context.get("url", "")):
+    secrets = context.keys() & {"password", "token", "user_seed"}
+    if name is not None and (secrets or "@" in context.get("url", "")):
         check_private(context_path(name, environ), f"context {name!r} with a password or token in it,", out)
     if args.context:
         url = args.server or context.get("url") or environ.get("NATS_URL")
     options = _timeouts(args, environ)
-    options.update(_credentials(args, environ, context, out))
-    tls = _tls_context(
-        args.tlsca or environ.get("NATS_CA") or context.get("ca"),
-        args.tlscert or environ.get("NATS_CERT") or context.get("cert"),
-        args.tlskey or environ.get("NATS_KEY") or context.get("key"),
-        out,
-    )
+    found = [_from_environment(environ), _from_context(context)]
+    if args.context:
+        found.reverse()
+    options.update(_credentials(args, environ, found, out))
+    tls = _tls_context(*_tls_files([_from_options(args), *found]), out)
     if tls is not None:
         options["tls"] = tls
-    if context.get("tls_first"):
+    if args.tlsfirst or (args.tlsfirst is None and context.get("tls_first")):
         options["tls_first"] = True
-    if context.get("inbox_prefix"):
-        options["inbox_prefix"] = context["inbox_prefix"]
+    inbox_prefix = args.inbox_prefix or context.get("inbox_prefix")
+    if inbox_prefix:
+        options["inbox_prefix"] = inbox_prefix
     jetstream: JetStreamOptions = {"timeout": options.get("request_timeout", REQUEST_TIMEOUT)}
-    domain = args.js_domain or context.get("jetstream_domain")
+    if args.js_domain or args.js_api_prefix:
+        domain, prefix = args.js_domain, args.js_api_prefix
+    else:
+        domain, prefix = context.get("jetstream_domain"), context.get("jetstream_api_prefix")
     if domain:
         jetstream["domain"] = domain
-    elif context.get("jetstream_api_prefix"):
-        jetstream["prefix"] = context["jetstream_api_prefix"]
+    elif prefix:
+        jetstream["prefix"] = prefix
     user, at, _ = (args.server or "").rpartition("@")
     if at:
         what = "password" if ":" in user.rpartition("//")[2] else "token"
         out.warn(f"everyone on this machine can read a {what} on the command line: use NATS_URL")
     return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
+
+
+Given = dict[str, str | None]
+"""Credentials and TLS files of one source, by the names of the options."""
+
+
+def _from_options(args: Namespace) -> Given:
+    return {key: getattr(args, key) for key in (*_IDENTITY, *_TLS)}
+
+
+def _from_environment(environ: Mapping[str, str]) -> Given:
+    names = {"tlsca": "NATS_CA", "tlscert": "NATS_CERT", "tlskey": "NATS_KEY"}
+    found = {key: environ.get(names.get(key, f"NATS_{key.upper()}")) or None for key in (*_IDENTITY, *_TLS)}
+    found["password_file"] = None
+    if found["user"] is None:
+        found["password"] = None  # it is for --user
+    return found
+
+
+def _from_context(context: Mapping[str, str]) -> Given:
+    names = {"tlsca": "ca", "tlscert": "cert", "tlskey": "key", "jwt": "user_jwt", "seed": "user_seed"}
+    return {key: context.get(names.get(key, key)) for key in (*_IDENTITY, *_TLS)}
+
+
+def _tls_files(sources: list[Given]) -> tuple[str | None, str | None, str | None]:
+    """Return CA, certificate and key; the latter two of the same source."""
+    ca = next((each["tlsca"] for each in sources if each["tlsca"]), None)
+    pairs = ((each["tlscert"], each["tlskey"]) for each in sources if each["tlscert"] or each["tlskey"])
+    return (ca, *next(pairs, (None, None)))
 
 
 def _timeouts(args: Namespace, environ: Mapping[str, str]) -> ConnectOptions:
@@ -155,40 +209,55 @@ def _timeouts(args: Namespace, environ: Mapping[str, str]) -> ConnectOptions:
 
 
 def _credentials(
-    args: Namespace, environ: Mapping[str, str], context: Mapping[str, str], out: Output
+    args: Namespace, environ: Mapping[str, str], others: list[Given], out: Output
 ) -> ConnectOptions:
-    """Return the credentials of the first source that has any: options, environment or context."""
-    if any(getattr(args, key) is not None for key in _IDENTITY):
-        given = {key: getattr(args, key) for key in _IDENTITY}
+    """Return the credentials of the first source that has any: options, then the others in their order."""
+    given = _from_options(args)
+    if any(given[key] is not None for key in _IDENTITY):
+        _warn_of_visible(given, out)
         if given["user"] is None and (given["password"] or given["password_file"]):
             given["user"] = environ.get("NATS_USER")
         if given["user"] is not None and given["password"] is None and given["password_file"] is None:
             given["password"] = environ.get("NATS_PASSWORD")
-        if args.password is not None or args.token is not None:
-            what = "--password" if args.password is not None else "--token"
-            instead = "--password-file" if args.password is not None else "NATS_TOKEN"
-            out.warn(f"everyone on this machine can read {what}: use {instead}")
-    elif any(environ.get(f"NATS_{key}") for key in ("USER", "TOKEN", "CREDS", "NKEY")):
-        given = {
-            key: environ.get(f"NATS_{key.upper()}") or None for key in _IDENTITY if key != "password_file"
-        }
     else:
-        given = {key: context.get(key) for key in ("user", "password", "token", "creds", "nkey")}
-    if given.get("password_file"):
-        given["password"] = _secret(given["password_file"], "password file", out)
-    user, password = given.get("user"), given.get("password")
+        given = next((each for each in others if any(each[key] for key in _IDENTITY)), given)
+    if given["password_file"]:
+        given["password"] = _secret(str(given["password_file"]), "password file", out)
+    user, password = given["user"], given["password"]
     if user is not None:
         if password is None:
             password = _ask_password(user)
         return {"user": user, "password": password}
     if password is not None:
         raise CommandError("a password needs --user or NATS_USER", 2)
-    if given.get("creds"):
+    if given["creds"]:
         check_private(given["creds"], "credentials file", out)
         return {"creds": given["creds"]}
-    if given.get("nkey"):
+    if given["nkey"]:
         return {"nkey_seed": _secret(given["nkey"], "NKey file", out)}
-    return {"token": given["token"]} if given.get("token") else {}
+    jwt, seed = given["jwt"], given["seed"]
+    if jwt or seed:
+        if not (jwt and seed):
+            raise CommandError("a JWT and its seed go together: give both", 2)
+        return {"jwt": _text_or_file(jwt, "JWT", out), "nkey_seed": _text_or_file(seed, "seed", out)}
+    return {"token": given["token"]} if given["token"] else {}
+
+
+def _warn_of_visible(given: Given, out: Output) -> None:
+    """Warn of secrets on the command line, which everyone on the machine can read."""
+    from natsproto.aio.auth import looks_secret
+
+    for key, instead in (("password", "--password-file"), ("token", "NATS_TOKEN"), ("seed", "a file")):
+        value = given[key]
+        if value is not None and (key != "seed" or looks_secret(value)):
+            out.warn(f"everyone on this machine can read --{key}: use {instead}")
+
+
+def _text_or_file(value: str, what: str, out: Output) -> str:
+    """Return a JWT or seed: the value itself, or the content of the file that it names."""
+    from natsproto.aio.auth import looks_secret
+
+    return value if looks_secret(value) else _secret(value, f"{what} file", out).strip()
 
 
 def _ask_password(user: str) -> str:

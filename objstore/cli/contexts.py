@@ -1,6 +1,7 @@
 """Read the contexts of the ``nats`` command (ADR-21).
 
-A context is ``$XDG_CONFIG_HOME/nats/context/NAME.json``; ``nats/context.txt`` names the selected one.
+A context is ``$XDG_CONFIG_HOME/nats/context/NAME.json``; ``nats/context.txt`` names the selected one. It is
+used as a whole or not at all: a context with a field that cannot be honoured here is refused.
 """
 
 from __future__ import annotations
@@ -19,10 +20,28 @@ _TEXTS = (
     "user",
     "password",
     "token",
+    "user_jwt",
+    "user_seed",
     "inbox_prefix",
     "jetstream_domain",
     "jetstream_api_prefix",
 )
+
+_IGNORED = ("name", "description", "color_scheme", "jetstream_event_prefix")
+"""Fields that change nothing here: for people, and for advisories, which are not read."""
+
+_REFUSED = {
+    "nsc": "it asks the tool nsc: name the server and the credentials file in the context instead",
+    "socks_proxy": "a proxy is not supported, and nothing goes around it",
+    "windows_cert_store": "only files hold certificates: use cert, key and ca",
+    "windows_cert_match": "only files hold certificates: use cert, key and ca",
+    "windows_cert_match_by": "only files hold certificates: use cert, key and ca",
+    "windows_ca_certs_match": "only files hold certificates: use cert, key and ca",
+}
+"""Fields of the nats command that cannot be honoured, and what to do."""
+
+_IDENTITIES = ("user", "creds", "nkey", "user_jwt", "token")
+"""Credentials in the order in which the first one counts."""
 
 
 def context_directory(environ: Mapping[str, str]) -> str:
@@ -50,31 +69,40 @@ def context_path(name: str, environ: Mapping[str, str]) -> str:
 def load_context(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the fields of a context that this command knows: non-empty texts, with paths expanded.
 
-    Of several credentials only the first counts: user, creds, nkey, token.
+    Of several credentials only the first counts: user, creds, nkey, JWT, token.
 
     Raises:
-        CommandError: the name is not valid, the context does not exist, or its file cannot be read; exit
-            code 2.
+        CommandError: the name is not valid, the context does not exist, its file cannot be read, or it has a
+            field that cannot be honoured; exit code 2.
     """
     if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
         raise CommandError(f"{name!r} is not a valid context name", 2)
     path = context_path(name, environ)
     document = _read(name, path)
+
+    def unusable(why: str) -> CommandError:
+        return CommandError(f"context {name!r} cannot be used: {why} in {path!r}", 2)
+
+    for key, value in document.items():
+        if key in (*_TEXTS, *_PATHS, *_IGNORED, "tls_first") or value in (None, "", False, [], {}):
+            continue
+        raise unusable(f"{key!r} ({_REFUSED.get(key, 'which this version does not know')})")
     fields: dict[str, str] = {}
     for key in (*_TEXTS, *_PATHS):
         value = document.get(key)
         if value is None or value == "":
             continue
         if not isinstance(value, str):
-            raise CommandError(f"context {name!r} cannot be used: {key!r} is not a string in {path!r}", 2)
+            raise unusable(f"{key!r} is not a string")
+        if value.startswith("op://"):
+            raise unusable(f"{key!r} is a secret of 1Password, which is not asked for it,")
         fields[key] = os.path.expanduser(os.path.expandvars(value)) if key in _PATHS else value
-    if document.get("tls_first") is True:
+    if document.get("tls_first") not in (None, False, True):
+        raise unusable("'tls_first' is not true or false")
+    if document.get("tls_first"):
         fields["tls_first"] = "true"
-    for key in ("user", "creds", "nkey", "token"):
-        if key in fields:
-            for other in {"user", "creds", "nkey", "token"} - {key}:
-                fields.pop(other, None)
-            break
+    for other in [key for key in _IDENTITIES if key in fields][1:]:
+        del fields[other]
     return fields
 
 

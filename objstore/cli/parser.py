@@ -137,13 +137,23 @@ def _shared(*, top: bool) -> argparse.ArgumentParser:
     group.add_argument("--token", metavar="TEXT", help="token; NATS_TOKEN is safer")
     group.add_argument("--creds", metavar="FILE", help="credentials file (NATS_CREDS)")
     group.add_argument("--nkey", metavar="FILE", help="file with an NKey seed (NATS_NKEY)")
+    group.add_argument("--jwt", metavar="FILE", help="JWT of the user, or a file with it (NATS_JWT)")
+    group.add_argument("--seed", metavar="FILE", help="file with its seed (NATS_SEED)")
     group.add_argument("--tlsca", metavar="FILE", help="certificates to trust (NATS_CA); requires TLS")
     group.add_argument("--tlscert", metavar="FILE", help="certificate of this client (NATS_CERT)")
     group.add_argument("--tlskey", metavar="FILE", help="its key (NATS_KEY)")
     group.add_argument(
+        "--tlsfirst",
+        action=argparse.BooleanOptionalAction,
+        default=None if top else SUPPRESS,
+        help="begin with TLS, before the server says a word",
+    )
+    group.add_argument("--inbox-prefix", metavar="PREFIX", help="subjects of answers (_INBOX)")
+    group.add_argument(
         "--timeout", metavar="TIME", type=arguments.timeout, help="for connecting (2s) and each request (5s)"
     )
     group.add_argument("--js-domain", metavar="NAME", help="JetStream domain")
+    group.add_argument("--js-api-prefix", metavar="PREFIX", help="subjects of JetStream's API ($JS.API)")
     group = parser.add_argument_group("output")
     flag(group, "--json", help="JSON: one document, or one per line where it lists or streams")
     flag(group, "-q", "--quiet", help="only errors on standard error")

@@ -199,3 +199,75 @@ def test_tls_files_demand_tls(environ: dict[str, str]) -> None:
     assert isinstance(result.options["tls"], ssl.SSLContext)
     assert result.options["tls"].check_hostname
     assert not result.options["tls"].hostname_checks_common_name
+
+
+def test_a_named_context_beats_the_environment(
+    environ: dict[str, str], context: Callable[..., None], tmp_path: Path
+) -> None:
+    """What it does not say comes from the environment."""
+    context(
+        "c", url="nats://c", user="u", password="p", inbox_prefix="_C", ca="/c/ca", cert="/c/c", key="/c/k"
+    )
+    context("bare", url="nats://bare")
+    loud = {**environ, "NATS_URL": "nats://e", "NATS_TOKEN": "t"}
+    assert found(loud, "--context", "bare").options == {"token": "t"}
+    assert found(loud, "--context", "bare").servers == "nats://bare"
+    assert found({**loud, "NATS_USER": "e", "NATS_PASSWORD": "q"}, "--context", "bare").options["user"] == "e"
+    with pytest.raises(CommandError, match="private key '/c/k'"):
+        found({**loud, "NATS_CERT": "/e/c", "NATS_KEY": "/e/k"}, "--context", "c")
+    context("c", url="nats://c", user="u", password="p", inbox_prefix="_C")
+    assert found(loud, "--context", "c").options == {"user": "u", "password": "p", "inbox_prefix": "_C"}
+
+
+def test_the_environment_beats_the_selected_context(
+    environ: dict[str, str], context: Callable[..., None]
+) -> None:
+    context("c", select=True, url="nats://c", user="u", password="p", ca="/c/ca")
+    assert found({**environ, "NATS_URL": "nats://e"}).servers == "nats://e"
+    with pytest.raises(CommandError, match="/e/ca"):
+        found({**environ, "NATS_CA": "/e/ca"})
+    with pytest.raises(CommandError, match="/o/ca"):
+        found({**environ, "NATS_CA": "/e/ca"}, "--tlsca", "/o/ca")
+
+
+def test_options_beat_a_context(environ: dict[str, str], context: Callable[..., None]) -> None:
+    context("c", select=True, tls_first=True, inbox_prefix="_C", jetstream_domain="hub")
+    result = found(environ, "--no-tlsfirst", "--inbox-prefix", "_O", "--js-api-prefix", "P")
+    assert result.options == {"inbox_prefix": "_O"}
+    assert result.jetstream == {"timeout": 5.0, "prefix": "P"}
+    assert found(environ, "--tlsfirst").options["tls_first"] is True
+
+
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+
+
+def test_a_jwt_and_its_seed(
+    environ: dict[str, str],
+    context: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jwt = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.e30.c2ln"
+    paths = private(tmp_path / "jwt", f"{jwt}\n"), private(tmp_path / "seed", f"{SEED}\n")
+    expected = {"jwt": jwt, "nkey_seed": SEED}
+    assert found(environ, "--jwt", paths[0], "--seed", paths[1]).options == expected
+    assert found({**environ, "NATS_JWT": jwt, "NATS_SEED": SEED}).options == expected
+    context("c", user_jwt=jwt, user_seed=SEED)
+    os.chmod(Path(environ["XDG_CONFIG_HOME"], "nats", "context", "c.json"), 0o600)
+    assert found(environ, "--context", "c").options == expected
+    assert capsys.readouterr().err == ""
+    assert found(environ, "--jwt", jwt, "--seed", SEED).options == expected
+    err = capsys.readouterr().err
+    assert "can read --seed: use a file" in err
+    assert SEED not in err
+    with pytest.raises(CommandError, match="go together"):
+        found({**environ, "NATS_JWT": jwt})
+    context("half", user_jwt=jwt)
+    with pytest.raises(CommandError, match="go together"):
+        found(environ, "--context", "half")
+
+
+def test_a_proxy_is_not_gone_around(environ: dict[str, str]) -> None:
+    with pytest.raises(CommandError, match="a proxy is not supported") as caught:
+        found({**environ, "NATS_SOCKS_PROXY": "127.0.0.1:1080"})
+    assert caught.value.code == 2

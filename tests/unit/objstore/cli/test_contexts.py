@@ -71,15 +71,44 @@ def test_fields(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        (("user", "creds", "nkey", "token"), "user"),
-        (("creds", "nkey", "token"), "creds"),
-        (("nkey", "token"), "nkey"),
+        (("user", "creds", "nkey", "user_jwt", "token"), "user"),
+        (("creds", "nkey", "user_jwt", "token"), "creds"),
+        (("nkey", "user_jwt", "token"), "nkey"),
+        (("user_jwt", "token"), "user_jwt"),
         (("token",), "token"),
     ],
 )
 def test_one_credential_counts(environ: dict[str, str], given: tuple[str, ...], kept: str) -> None:
     save(environ, "c", dict.fromkeys(given, "x"))
     assert set(load_context("c", environ)) == {kept}
+
+
+def test_fields_that_change_nothing(environ: dict[str, str]) -> None:
+    save(
+        environ, "c", {"url": "u", "nsc": "", "socks_proxy": "", "windows_ca_certs_match": [], "future": None}
+    )
+    assert load_context("c", environ) == {"url": "u"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("nsc", "nsc://o/a/u", "asks the tool nsc"),
+        ("socks_proxy", "127.0.0.1:1080", "a proxy is not supported"),
+        ("windows_cert_store", "user", "only files hold certificates"),
+        ("windows_cert_match", "me", "only files hold certificates"),
+        ("windows_cert_match_by", "subject", "only files hold certificates"),
+        ("windows_ca_certs_match", ["ca"], "only files hold certificates"),
+        ("quantum_key", 1, "does not know"),
+        ("password", "op://vault/item", "a secret of 1Password"),
+        ("tls_first", "yes", "not true or false"),
+    ],
+)
+def test_fields_that_cannot_be_honoured(environ: dict[str, str], field: str, value: Any, why: str) -> None:
+    save(environ, "c", {"url": "u", field: value})
+    with pytest.raises(CommandError, match=f"context 'c' cannot be used: '{field}'.*{why}") as caught:
+        load_context("c", environ)
+    assert caught.value.code == 2
 
 
 @pytest.mark.parametrize("document", ["", "{", "[]", '"x"', '{"url": 1}', "[" * 100_000])
