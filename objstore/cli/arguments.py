@@ -74,3 +74,11 @@ def source(text: str) -> tuple[str, str | None]:
     if not bucket or (at and not domain):
         raise ArgumentTypeError(f"{text!r} is not a bucket: write BUCKET or BUCKET@DOMAIN")
     return bucket, domain or None
+
+
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    number = count(text)
+    if number > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port: the highest is 65535")
+    return number

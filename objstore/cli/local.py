@@ -158,10 +158,12 @@ class LocalDirectory:
 
     Args:
         directory: created if need be; the objects are in ``DIR/jetstream``.
+        port: of the server, if this command starts it; default: the previous one, or a free one.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, port: int | None = None) -> None:
         self.directory: str = os.path.abspath(directory)
+        self._wanted_port = port
         self.lock: LockFile = LockFile(self.directory)
         self.server: LocalServer | None = None
         self.url: str = ""
@@ -311,14 +313,14 @@ class LocalDirectory:
 
         binary = find_server().path
         token = secrets.token_hex(16)  # a new one each time: an overheard token is useless later
-        for wanted in dict.fromkeys((port, None)):
+        for wanted in (self._wanted_port,) if self._wanted_port else dict.fromkeys((port, None)):
             server = LocalServer(
                 binary=binary, store_dir=self.directory, port=wanted, token=token, monitoring=False
             )
             try:
                 await server.__aenter__()
             except ServerProcessError:
-                if wanted is None:
+                if wanted is None or wanted == self._wanted_port:
                     raise
                 continue  # another process has taken the port meanwhile
             self.url = f"nats://{token}@127.0.0.1:{server.port}"

@@ -1,4 +1,4 @@
-"""``verify`` and ``gc``: report problems of a bucket, and remove chunks that no object uses."""
+"""``verify``, ``gc``, ``purge-deleted``: report problems of a bucket, and remove what nothing needs."""
 
 from __future__ import annotations
 
@@ -103,6 +103,17 @@ def gc_document(report: GcReport) -> dict[str, object]:
             for each in report.unreadable
         ],
     }
+
+
+async def purge_deleted(args: Namespace, out: Output) -> None:
+    """``purge-deleted BUCKET [--older-than TIME]``."""
+    async with session(args, out) as link:
+        store = await link.open(args.bucket)
+        removed = await store.purge_deleted(args.older_than)
+    if out.json:
+        out.document({"bucket": args.bucket, "removed": removed})
+    else:
+        out.note(f"{_many(removed, 'delete marker')} removed from bucket {args.bucket!r}")
 
 
 def _many(count: int, what: str) -> str:

@@ -70,6 +70,12 @@ COMMANDS = {
         "show details of a bucket or an object", "objects", "commands:info", aliases=("show", "stat")
     ),
     "rm": Command("delete an object", "objects", "commands:rm", "commands:check_rm", ("del", "delete")),
+    "watch": Command(
+        "show changes as they happen",
+        "objects",
+        "watch:watch",
+        more="Begins with what changes from now on. Ends when it is interrupted.",
+    ),
     "bucket add": Command(
         "create a bucket",
         "buckets",
@@ -112,6 +118,19 @@ COMMANDS = {
         "maintain:gc",
         more="Crashed writers leave such chunks. Also completes interrupted renames.\n"
         "Younger chunks may belong to a put in progress or a paused upload: they are kept.",
+    ),
+    "purge-deleted": Command(
+        "remove the markers of deleted objects",
+        "upkeep",
+        "maintain:purge_deleted",
+        more="Markers younger than about three and a half minutes always stay.",
+    ),
+    "server": Command(
+        "run a private server over a directory",
+        "tools",
+        "server:server",
+        "server:check",
+        more="Prints how to connect, and ends on Ctrl-C. The data is kept.",
     ),
     "demo": Command(
         "show a put, get, watch and delete on a private server", "tools", "demo:demo", "demo:check"

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from .. import arguments
+
+
+def server(parser: ArgumentParser) -> None:
+    """Add the arguments of ``server``."""
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", default="objstore-data", help="where it keeps its data"
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=arguments.port, help="default: the one of its last run, or a free one"
+    )
+
 
 def demo(parser: ArgumentParser) -> None:
+    """Add the arguments of ``demo``."""
     parser.add_argument("file", metavar="FILE", nargs="?", help="file to store; default: the server's binary")

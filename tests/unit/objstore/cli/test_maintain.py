@@ -73,3 +73,13 @@ async def test_orphans_that_stay_are_exit_code_1(
     document = gc_document(await store.gc(older_than=timedelta(0), dry_run=True))
     assert document["dry_run"] is True
     json.dumps(document)
+
+
+async def test_purge_deleted(server: MemoryServer, store: ObjectStore, command: Any) -> None:
+    await store.delete("a")
+    _, err = await command("purge-deleted", "b")
+    assert err == "0 delete markers removed from bucket 'b'\n"  # it is too young
+    server.ahead = timedelta(hours=1)
+    words = ["purge-deleted", "b", "--json", "--older-than"]
+    assert json.loads((await command(*words, "2h"))[0]) == {"bucket": "b", "removed": 0}
+    assert json.loads((await command(*words, "10m"))[0]) == {"bucket": "b", "removed": 1}

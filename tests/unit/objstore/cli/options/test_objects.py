@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from objstore.cli.parser import parse
+import pytest
+
+from objstore.cli.parser import UsageError, parse
 
 
 def test_put() -> None:
@@ -22,3 +24,12 @@ def test_ls_info_rm() -> None:
     assert parse(["ls"]).bucket is None
     assert parse(["info", "b"]).name is None
     assert parse(["rm", "-f", "b", "n"]).force
+
+
+def test_watch() -> None:
+    args = parse(["watch", "b"])
+    assert (args.prefix, args.all, args.from_revision, args.count, args.exec) == ("", False, None, None, None)
+    args = parse(["watch", "b", "p/", "--from-revision", "7", "--exec", "x y"])
+    assert (args.prefix, args.from_revision, args.exec) == ("p/", 7, "x y")
+    with pytest.raises(UsageError, match="not allowed with"):
+        parse(["watch", "b", "--all", "--from-revision", "7"])

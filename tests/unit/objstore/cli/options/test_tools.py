@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from objstore.cli.parser import parse
+import pytest
+
+from objstore.cli.parser import UsageError, parse
+
+
+def test_server() -> None:
+    args = parse(["server"])
+    assert (args.directory, args.port, args.server) == ("objstore-data", None, None)
+    assert parse(["server", "d", "--port", "4222"]).port == 4222
+    with pytest.raises(UsageError, match="the highest is 65535"):
+        parse(["server", "--port", "65536"])
 
 
 def test_demo() -> None:

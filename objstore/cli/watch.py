@@ -1,0 +1,101 @@
+"""``watch``: show changes as they happen, or run a command for each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from argparse import Namespace
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from natsproto._values import printable
+
+from .connection import session
+from .output import Output, human_size, human_time, object_document
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from objstore.format.models import ObjectInfo
+    from objstore.store import ObjectStore
+
+PATIENCE = 5.0
+"""Seconds that a command of ``--exec`` may take to end after an interrupt."""
+
+
+async def watch(args: Namespace, out: Output) -> None:
+    """``watch BUCKET [PREFIX]``, until it is interrupted, or has seen ``--count`` changes."""
+    async with session(args, out) as link:
+        store = await link.open(args.bucket)
+        async with aclosing(_changes(store, args)) as changes:
+            async for info in changes:
+                if args.exec is not None:
+                    await _run(args.exec, info, out)
+                else:
+                    _show(info, out)
+                    await out.flow()
+
+
+async def _changes(store: ObjectStore, args: Namespace) -> AsyncGenerator[ObjectInfo]:
+    left = args.count
+    async with store.watch(
+        updates_only=not args.all and args.from_revision is None,
+        from_revision=args.from_revision,
+        prefix=args.prefix,
+        ignore_deletes=args.ignore_deletes,
+    ) as watcher:
+        async for info in watcher:
+            yield info
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+def _show(info: ObjectInfo, out: Output) -> None:
+    if out.json:
+        out.record(object_document(info))
+        return
+    what, size = ("DEL", "") if info.deleted else ("PUT", human_size(info.size))
+    out.lines([f"{human_time(info.mtime)}  {what}  {size:>10}  {printable(info.name)}"])
+
+
+async def _run(command: str, info: ObjectInfo, out: Output) -> None:
+    """Run a shell command for one change, and wait for it; its failure is a warning.
+
+    Others choose the names: they are in the environment and in the JSON document on standard input, and no
+    part of the command's text.
+    """
+    import json
+    import subprocess
+
+    environment = {
+        "OBJSTORE_EVENT": "delete" if info.deleted else "put",
+        "OBJSTORE_BUCKET": info.bucket,
+        "OBJSTORE_NAME": info.name,
+        "OBJSTORE_REVISION": str(info.revision),
+        "OBJSTORE_SIZE": str(info.size),
+        "OBJSTORE_DIGEST": info.digest,
+    }
+    if "\0" in info.name:
+        del environment["OBJSTORE_NAME"]  # it does not fit in there
+    process = await asyncio.create_subprocess_shell(
+        command, stdin=subprocess.PIPE, env={**os.environ, **environment}
+    )
+    try:
+        await process.communicate(json.dumps(object_document(info)).encode() + b"\n")
+    finally:
+        if process.returncode is None:  # we are interrupted
+            await _end(process)
+    if process.returncode:
+        out.warn(f"--exec: exit code {process.returncode} for revision {info.revision}, {info.name!r}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    process.terminate()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,104 @@
+"""``watch``: what it shows, where it begins and ends, and what ``--exec`` gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objstore import ObjectStore
+from objstore.cli import watch as module
+from support.memory_server import MemoryServer
+from support.waits import eventually
+
+
+@pytest.fixture
+async def store(server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.chdir(tmp_path)
+    store = await server.bucket()
+    await store.put("a/1", b"x" * 2048)
+    await store.put("b\x1b", b"")
+    await store.delete("b\x1b")
+    return store
+
+
+def revisions(out: str) -> list[int]:
+    return [json.loads(line)["revision"] for line in out.splitlines()]
+
+
+async def test_what_is_there(store: ObjectStore, command: Any) -> None:
+    out, _ = await command("watch", "b", "--all", "--count", "2")
+    first, second = out.splitlines()
+    assert first.split()[2:] == ["PUT", "2.0", "KiB", "a/1"]
+    assert second.split()[2:] == ["DEL", "b\\x1b"]
+
+
+async def test_json(store: ObjectStore, command: Any) -> None:
+    out, err = await command("watch", "b", "--all", "--count", "2", "--json")
+    assert [json.loads(line)["deleted"] for line in out.splitlines()] == [False, True]
+    assert err == ""
+
+
+async def test_where_it_begins(store: ObjectStore, command: Any) -> None:
+    last = (await store.get_info("b\x1b", show_deleted=True)).revision
+    out, _ = await command("watch", "b", "--from-revision", str(last), "--count", "1", "--json")
+    assert revisions(out) == [last]
+    out, _ = await command("watch", "b", "a/", "--all", "--count", "1", "--json")
+    assert revisions(out) == [2]
+    await store.put("c", b"")
+    out, _ = await command("watch", "b", "--all", "--ignore-deletes", "--count", "2", "--json")
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["a/1", "c"]
+
+
+async def test_only_what_comes(server: MemoryServer, store: ObjectStore, command: Any) -> None:
+    watching = asyncio.create_task(command("watch", "b", "--count", "1", "--json"))
+    await eventually(lambda: server.stream().consumers)
+    await store.put("new", b"")
+    out, _ = await watching
+    assert json.loads(out)["name"] == "new"
+
+
+async def test_a_command_for_each(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    script = 'cat >> documents; echo "$OBJSTORE_EVENT $OBJSTORE_BUCKET $OBJSTORE_NAME $OBJSTORE_SIZE" >> seen'
+    out, err = await command("watch", "b", "--all", "--count", "2", "--exec", script)
+    assert (out, err) == ("", "")
+    assert (tmp_path / "seen").read_text() == "put b a/1 2048\ndelete b b\x1b 0\n"
+    documents = [json.loads(line) for line in (tmp_path / "documents").read_text().splitlines()]
+    assert [document["name"] for document in documents] == ["a/1", "b\x1b"]
+
+
+async def test_names_are_no_part_of_the_command(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await store.put("$(touch evil); touch evil #", b"")
+    await store.put("nul\0", b"")
+    await command(
+        "watch", "b", "--all", "--count", "4", "--exec", 'cat >/dev/null; echo "$OBJSTORE_NAME" >> n'
+    )
+    assert not (tmp_path / "evil").exists()
+    assert "$(touch evil)" in (tmp_path / "n").read_text()
+
+
+async def test_a_command_that_fails_is_a_warning(store: ObjectStore, command: Any) -> None:
+    _, err = await command("watch", "b", "--all", "--count", "2", "--exec", "cat >/dev/null; exit 3")
+    assert err.count("--exec: exit code 3 for revision") == 2
+    _, err = await command("watch", "b", "--all", "--count", "1", "--exec", "true")  # reads nothing
+    assert err == ""
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_an_interrupt_ends_the_command(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.2 if stubborn else 5.0)
+    trap = "trap '' TERM; " if stubborn else ""
+    script = f"{trap}echo $$ > pid; while :; do read x < fifo; done"
+    os.mkfifo(tmp_path / "fifo")
+    watching = asyncio.create_task(command("watch", "b", "--all", "--exec", script))
+    await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
