@@ -132,6 +132,13 @@ COMMANDS = {
         "server:check",
         more="Prints how to connect, and ends on Ctrl-C. The data is kept.",
     ),
+    "doctor": Command(
+        "check the connection, the server and the rights",
+        "tools",
+        "doctor:doctor",
+        more="A line per check, and what to do. Without BUCKET it creates one of its own, and deletes it.\n"
+        "The exit code is the highest one of the checks that fail.",
+    ),
     "demo": Command(
         "show a put, get, watch and delete on a private server", "tools", "demo:demo", "demo:check"
     ),

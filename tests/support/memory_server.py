@@ -407,7 +407,7 @@ class MemoryServer(FakeServer):
 
     def api(self, pub: Pub, rest: str) -> None:
         tokens = rest.split(".")
-        size = 3 if tokens[1] == "MSG" else 2
+        size = 3 if tokens[1:2] == ["MSG"] else 2
         verb, names = ".".join(tokens[:size]), tokens[size:]
         payload = bytes(pub.payload)
         body: dict[str, Any] = json.loads(payload) if payload else {}
@@ -427,6 +427,10 @@ class MemoryServer(FakeServer):
     def handle(self, pub: Pub, verb: str, names: list[str], body: dict[str, Any]) -> Answer | None:
         if verb in ("STREAM.NAMES", "STREAM.LIST"):
             return self.listing(verb, body)
+        if verb == "INFO":
+            unlimited = {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1}
+            streams = len(self.streams)
+            return {"memory": 0, "storage": 0, "streams": streams, "consumers": 0, "limits": unlimited}
         name = names[0]
         if verb == "STREAM.CREATE":
             return self.create(body)

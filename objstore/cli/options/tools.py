@@ -17,6 +17,17 @@ def server(parser: ArgumentParser) -> None:
     )
 
 
+def doctor(parser: ArgumentParser) -> None:
+    """Add the arguments of ``doctor``."""
+    parser.add_argument(
+        "bucket",
+        metavar="BUCKET",
+        nargs="?",
+        help="check the rights to this bucket; default: to one of its own",
+    )
+    parser.add_argument("--read-only", action="store_true", help="store, change and delete nothing")
+
+
 def demo(parser: ArgumentParser) -> None:
     """Add the arguments of ``demo``."""
     parser.add_argument("file", metavar="FILE", nargs="?", help="file to store; default: the server's binary")

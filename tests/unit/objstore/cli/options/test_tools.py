@@ -15,6 +15,12 @@ def test_server() -> None:
         parse(["server", "--port", "65536"])
 
 
+def test_doctor() -> None:
+    args = parse(["doctor"])
+    assert (args.bucket, args.read_only) == (None, False)
+    assert parse(["doctor", "b", "--read-only"]).read_only
+
+
 def test_demo() -> None:
     assert parse(["demo"]).file is None
     assert parse(["demo", "f"]).file == "f"
