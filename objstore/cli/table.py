@@ -139,6 +139,14 @@ COMMANDS = {
         more="A line per check, and what to do. Without BUCKET it creates one of its own, and deletes it.\n"
         "The exit code is the highest one of the checks that fail.",
     ),
+    "completion": Command(
+        "print what a shell needs to complete words",
+        "tools",
+        "completion:completion",
+        more="\nbash: source <(objstore completion bash)\n"
+        "zsh: objstore completion zsh > _objstore, in a directory of $fpath\n"
+        "fish: objstore completion fish > ~/.config/fish/completions/objstore.fish",
+    ),
     "demo": Command(
         "show a put, get, watch and delete on a private server", "tools", "demo:demo", "demo:check"
     ),

@@ -145,7 +145,7 @@ def test_commands_exist(page: Path) -> None:
     for line, text in blocks(page, "console"):
         for number, row in enumerate(text.splitlines(), line + 1):
             for part in row.removeprefix("$ ").split(" | "):
-                words = shlex.split(part, comments=True)
+                words = shlex.split(part.partition(" > ")[0], comments=True)
                 if row.startswith("$ ") and words and words[0] == "objstore":
                     seen += 1
                     try:

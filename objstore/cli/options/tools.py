@@ -28,6 +28,11 @@ def doctor(parser: ArgumentParser) -> None:
     parser.add_argument("--read-only", action="store_true", help="store, change and delete nothing")
 
 
+def completion(parser: ArgumentParser) -> None:
+    """Add the arguments of ``completion``."""
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+
+
 def demo(parser: ArgumentParser) -> None:
     """Add the arguments of ``demo``."""
     parser.add_argument("file", metavar="FILE", nargs="?", help="file to store; default: the server's binary")

@@ -21,6 +21,12 @@ def test_doctor() -> None:
     assert parse(["doctor", "b", "--read-only"]).read_only
 
 
+def test_completion() -> None:
+    assert parse(["completion", "zsh"]).shell == "zsh"
+    with pytest.raises(UsageError, match="invalid choice"):
+        parse(["completion", "tcsh"])
+
+
 def test_demo() -> None:
     assert parse(["demo"]).file is None
     assert parse(["demo", "f"]).file == "f"
