@@ -35,6 +35,9 @@ The server is that of --server, else of NATS_URL, else of the selected context o
 nats://127.0.0.1:4222. --local DIR uses a private server that stores its data in DIR."""
 
 
+SHARED = "options of connection and output, such as --server, --local, --json and --quiet: objstore --help"
+
+
 class UsageError(CommandError):
     """The words of the command line make no sense; exit code 2."""
 
@@ -43,7 +46,11 @@ class UsageError(CommandError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that accepts no abbreviations, and raises its errors."""
+    """An argument parser that accepts no abbreviations, and raises its errors.
+
+    Args:
+        top: it is the one of what stands before the command: shared options have their defaults, and help.
+    """
 
     def __init__(self, prog: str = "objstore", description: str = "", epilog: str = "", *, top: bool) -> None:
         super().__init__(
@@ -54,6 +61,9 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        for action in self._actions:
+            if not top and action.dest != "help":
+                action.help = SUPPRESS  # twenty lines about the same in the help of each command
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if message and file is not None and file is sys.stdout:
@@ -224,9 +234,9 @@ def parent_parser(name: str) -> Parser:
 def command_parser(name: str) -> Parser:
     """Return the parser of one command."""
     command = COMMANDS[name]
-    also = f"Also called: {', '.join(command.aliases)}." if command.aliases else ""
+    also = f"\nalso called: {', '.join(command.aliases)}" if command.aliases else ""
     text = f"{sentence(command.about)} {command.more}".strip()
-    parser = Parser(f"objstore {name}", text, also, top=False)
+    parser = Parser(f"objstore {name}", text, SHARED + also, top=False)
     add_options(name, parser)
     return parser
 

@@ -44,9 +44,13 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _name_files(parser: argparse.ArgumentParser) -> None:
+    """Tell shtab which arguments are files, and show it the shared options, which the help leaves out."""
     import shtab
 
+    about = {action.dest: action.help for action in Parser("objstore", top=True)._actions}
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            action.help = about.get(action.dest)
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 _name_files(each)
