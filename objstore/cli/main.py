@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from . import table
-from .output import CommandError, Output, ReaderStopped, silence
-from .parser import parse, top_parser
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from .output import Output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; see ``objstore --help``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        return _version()
+    from .output import CommandError, Output
+    from .parser import parse, top_parser
+
     try:
         if not words:
             top_parser().print_help(sys.stderr)
@@ -50,6 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if failed is None else _report(args, out, failed)
 
 
+def _version() -> int:
+    """Print the version without the parser, which would double the time: scripts ask for it."""
+    from natsproto._version import __version__
+
+    try:
+        print(f"objstore {__version__}", flush=True)
+    except OSError as exc:
+        return _unwritable(exc)
+    return 0
+
+
 def _flushed(exc: SystemExit) -> int:
     try:
         if sys.stdout is not None:
@@ -61,6 +78,8 @@ def _flushed(exc: SystemExit) -> int:
 
 def _unwritable(exc: OSError) -> int:
     """Report that help could not be written; a reader that stops is no failure."""
+    from .output import silence
+
     silence(sys.stdout)
     if isinstance(exc, BrokenPipeError):
         return 0
@@ -70,6 +89,8 @@ def _unwritable(exc: OSError) -> int:
 
 def _run(args: Namespace, out: Output) -> None:
     """Find the handler and run it, in an event loop if it needs one."""
+    from . import table
+
     running = table.handler(args)(args, out)
     if running is not None:
         import asyncio
@@ -78,6 +99,8 @@ def _run(args: Namespace, out: Output) -> None:
 
 
 def _report(args: Namespace, out: Output, exc: BaseException) -> int:
+    from .output import ReaderStopped
+
     if isinstance(exc, ReaderStopped):
         return exc.code
     if args.trace:

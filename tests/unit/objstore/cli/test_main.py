@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from natsproto._version import __version__
 from objstore.cli.main import main
 from support.imports import ROOT
 
@@ -133,6 +134,18 @@ def test_put_of_a_missing_file_needs_no_server(capsys: pytest.CaptureFixture[str
     assert code == 1
     assert "no such file" in err
     assert err.count("\n") == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--version"], ["-q", "--version"]):
+        assert run(capsys, *words) == (0, f"objstore {__version__}\n", "")
+
+
+def test_the_version_loads_no_parser() -> None:
+    program = "import sys; from objstore.cli.main import main; main(['--version']); print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert {"argparse", "asyncio", "objstore.cli.table"}.isdisjoint(done.stdout.splitlines()[-1].split())
 
 
 def test_help_loads_little() -> None:
