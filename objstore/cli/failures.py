@@ -74,7 +74,8 @@ def _unreachable(attempts: list[tuple[str, BaseException]]) -> str:
     from natsproto.aio.session import describe
 
     tried = ", ".join(f"{url} ({_one_line(describe(reason))})" for url, reason in attempts)
-    remedy = "Start one with: nats-server -js, use a private one with: --local DIR, or try: objstore demo"
+    remedy = "Start one with: objstore server, or: nats-server -js; use a private one with: --local DIR; or "
+    remedy += "try: objstore demo"
     if attempts and all(isinstance(reason, SSLError) for _, reason in attempts):
         remedy = "Name the certificates to trust with: --tlsca FILE"
     return f"cannot reach {tried or 'any server'}. {remedy}"

@@ -147,7 +147,7 @@ class Output:
     def __init__(self, *, json: bool = False, quiet: bool = False, progress: bool = True) -> None:
         self.json = json
         self.quiet = quiet
-        self._progress = progress and not quiet
+        self._progress = progress and not quiet and not json
         self._shown: Progress | None = None
         self._held: list[str] = []
         for stream in (sys.stdout, sys.stderr):

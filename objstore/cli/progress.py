@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -116,7 +117,7 @@ class _Bar:
                 mininterval=0,
                 miniters=0,
                 leave=False,
-                dynamic_ncols=True,
+                dynamic_ncols=_has_width(),
                 file=_StandardError(),
             )
             bar.start_t -= monotonic() - self._start
@@ -128,6 +129,14 @@ class _Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _has_width() -> bool:
+    """Whether the terminal says how wide it is; tqdm shows nothing on one of no columns."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 class _StandardError:

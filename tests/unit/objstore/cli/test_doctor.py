@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from objstore.cli import doctor as module
 from objstore.cli.doctor import Report
 from objstore.cli.output import CommandError, Output
 from support.memory_server import SILENCE, MemoryServer, error
+from support.waits import eventually
 
 ALL = [
     "software",
@@ -212,6 +214,17 @@ async def test_data_that_comes_back_changed(
     monkeypatch.setattr("objstore.store.ObjectStore.get", get)
     checks = await examined(command, capsys, code=7)
     assert checks["get"]["exit_code"] == 7
+    assert server.streams == {}
+
+
+async def test_an_interrupt_leaves_nothing_behind(server: MemoryServer, command: Any) -> None:
+    server.hook = lambda verb, body: SILENCE if verb == "STREAM.PURGE" else None
+    running = asyncio.create_task(command("doctor"))
+    await eventually(lambda: any(verb == "STREAM.PURGE" for verb, _ in server.asked))
+    assert server.streams
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     assert server.streams == {}
 
 

@@ -281,7 +281,7 @@ class TestProgress:
         monkeypatch.setattr(sys, "stderr", io.StringIO())
         assert Output().progress("x") is None
 
-    @pytest.mark.parametrize("switch", [{"quiet": True}, {"progress": False}])
+    @pytest.mark.parametrize("switch", [{"quiet": True}, {"progress": False}, {"json": True}])
     def test_switched_off(self, monkeypatch: pytest.MonkeyPatch, switch: dict[str, bool]) -> None:
         monkeypatch.setattr(sys, "stderr", Terminal())
         assert Output(**switch).progress("x") is None

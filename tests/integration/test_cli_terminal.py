@@ -1,0 +1,156 @@
+"""The command on a terminal: questions, the bar, Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import natsproto
+from natsproto.server import LocalServer
+from support.skips import left_out
+from support.waits import eventually_here
+
+WAIT = 60.0
+
+
+class Terminal:
+    """A process of the command on a terminal of its own, of so many columns (0: it does not say)."""
+
+    def __init__(self, *words: str, columns: int = 100) -> None:
+        self._here, there = pty.openpty()
+        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "objstore", *words],
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(there)
+        self.text = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._here)
+
+    def see(self, text: str) -> None:
+        """Read until the text appears."""
+        end = time.monotonic() + WAIT
+        while text not in self.text:
+            assert time.monotonic() < end, self.text
+            self._read()
+
+    def type(self, text: str) -> None:
+        os.write(self._here, text.encode())
+
+    def ended(self) -> int:
+        """Read the rest; the exit code."""
+        while self._read():
+            pass
+        return self.process.wait(WAIT)
+
+    def _read(self) -> bool:
+        assert select.select([self._here], [], [], WAIT)[0], self.text
+        try:
+            data = os.read(self._here, 65536)
+        except OSError:  # nobody has the other side open any more
+            return False
+        self.text += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+@pytest.fixture
+def run(new_server: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Terminal]:
+    for name in [name for name in os.environ if name.startswith("NATS_") and name != "NATS_SERVER_BIN"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("NATS_URL", new_server.url)
+    monkeypatch.setenv("NATS_TIMEOUT", "10s")
+    monkeypatch.chdir(tmp_path)
+    return Terminal
+
+
+def consumers(url: str, bucket: str) -> list[str]:
+    async def names() -> list[str]:
+        async with natsproto.connect(url) as client:
+            return await client.jetstream().consumer_names(f"OBJ_{bucket}")
+
+    return asyncio.run(names())
+
+
+def test_what_cannot_be_undone_asks(run: Callable[..., Terminal], bucket_name: str) -> None:
+    with run("bucket", "add", bucket_name, "--storage", "memory") as added:
+        assert added.ended() == 0
+        assert f"bucket '{bucket_name}' is ready" in added.text
+    with run("bucket", "rm", bucket_name) as asked:
+        asked.see(f"Delete bucket '{bucket_name}' with everything in it? [y/N] ")
+        asked.type("\n")
+        assert asked.ended() == 1
+        assert "nothing was deleted" in asked.text
+    with run("bucket", "rm", bucket_name) as interrupted:
+        interrupted.see("[y/N] ")
+        interrupted.type("\x03")
+        assert interrupted.ended() == 130
+        assert "objstore: interrupted" in interrupted.text
+    with run("rb", bucket_name) as asked:
+        asked.see("[y/N] ")
+        asked.type("y\n")
+        assert asked.ended() == 0
+
+
+def test_the_bar(run: Callable[..., Terminal], bucket_name: str) -> None:
+    if find_spec("tqdm") is None:
+        left_out("tqdm is in the extra 'progress'")
+    Path("big").write_bytes(bytes(9 << 20))
+    with run("mb", bucket_name, "--storage", "memory") as added:
+        assert added.ended() == 0
+    for words, columns, done in (
+        (["put", bucket_name, "big"], 100, "stored"),
+        (["get", bucket_name, "big", "-f"], 0, "wrote"),
+    ):
+        with run(*words, columns=columns) as shown:
+            assert shown.ended() == 0
+            assert "big: 100%|" in shown.text
+            assert "9.00M/9.00M" in shown.text
+            assert "B/s]" in shown.text
+            assert shown.text.rstrip().rpartition("\r")[2].startswith(f"{done} 'big'")
+    with run("rb", "-f", bucket_name) as removed:
+        assert removed.ended() == 0
+
+
+def test_a_watch_ends_on_control_c(
+    run: Callable[..., Terminal], new_server: LocalServer, bucket_name: str
+) -> None:
+    with run("mb", bucket_name, "--storage", "memory") as added:
+        assert added.ended() == 0
+    Path("f\x1b").touch()
+    with run("watch", bucket_name) as watching:
+        eventually_here(lambda: consumers(new_server.url, bucket_name))
+        with run("put", bucket_name, "f\x1b") as stored:
+            assert stored.ended() == 0
+        watching.see("PUT         0 B  f\\x1b")
+        watching.type("\x03")
+        assert watching.ended() == 130
+        assert "objstore: interrupted" in watching.text
+    assert consumers(new_server.url, bucket_name) == []
+    with run("rb", "-f", bucket_name) as removed:
+        assert removed.ended() == 0
