@@ -12,7 +12,13 @@ from .output import CommandError, Output, confirm, human_size, human_time, statu
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StreamInfo
     from objstore.errors import BucketAlreadyExistsError
-    from objstore.format.models import BucketFields, BucketSource, ObjectStoreConfig, ObjectStoreStatus
+    from objstore.format.models import (
+        BucketFields,
+        BucketSource,
+        ObjectStoreConfig,
+        ObjectStoreStatus,
+        Placement,
+    )
 
 COUNTING = 8
 """Buckets whose objects are counted at the same time."""
@@ -43,7 +49,7 @@ async def add(args: Namespace, out: Output) -> None:
 
 def _fields(args: Namespace) -> BucketFields:
     """Return the fields of a bucket that the arguments name."""
-    from objstore.format.models import BucketSource, Placement
+    from objstore.format.models import BucketSource
 
     found: BucketFields = {"bucket": args.bucket}
     if args.description is not None:
@@ -55,8 +61,7 @@ def _fields(args: Namespace) -> BucketFields:
     if args.replicas is not None:
         found["replicas"] = args.replicas
     if args.cluster is not None or args.tags is not None:
-        tags = tuple(filter(None, args.tags or ()))
-        found["placement"] = Placement(args.cluster or None, tags) if args.cluster or tags else None
+        found["placement"] = _placement(args, None)
     if args.metadata:
         found["metadata"] = dict(args.metadata)
     if args.compress is not None:
@@ -72,6 +77,16 @@ def _fields(args: Namespace) -> BucketFields:
     if getattr(args, "mirror", None) is not None:
         found["mirror"] = BucketSource(*args.mirror)
     return found
+
+
+def _placement(args: Namespace, before: Placement | None) -> Placement | None:
+    """Return the placement that the arguments name; what they do not name is as before."""
+    from objstore.format.models import Placement
+
+    there = before or Placement()
+    cluster = there.cluster if args.cluster is None else args.cluster or None
+    tags = tuple(there.tags if args.tags is None else filter(None, args.tags))
+    return Placement(cluster, tags) if cluster or tags else None
 
 
 async def _differing(
@@ -167,6 +182,8 @@ async def edit(args: Namespace, out: Output) -> None:
             for key in args.unset_metadata:
                 kept.pop(key, None)
             changes["metadata"] = {**kept, **dict(args.metadata)}
+        if args.cluster is not None or args.tags is not None:
+            changes["placement"] = _placement(args, bucket_config(config.to_json()).placement)
         store = await link.steady(lambda: link.js.update_object_store(**changes))
         if out.json:
             out.document(status_document(await store.status()))

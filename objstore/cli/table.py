@@ -168,12 +168,18 @@ def handler(args: Namespace) -> Handler:
         CommandError: the arguments cannot work; exit code 2.
     """
     from .connection import check_connection
+    from .output import CommandError
 
     command = COMMANDS[args.command]
-    check_connection(args)
-    if command.check:
-        check: Callable[[Namespace], None] = _load(command.check)
-        check(args)
+    try:
+        check_connection(args)
+        if command.check:
+            check: Callable[[Namespace], None] = _load(command.check)
+            check(args)
+    except CommandError as exc:
+        if exc.code == 2 and "--help" not in str(exc):
+            exc.args = (f"{exc}. See: objstore {args.command} --help",)
+        raise
     found: Handler = _load(command.handler)
     return found
 

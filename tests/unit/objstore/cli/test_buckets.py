@@ -99,6 +99,11 @@ async def test_edit(server: MemoryServer, command: Any) -> None:
     assert (document["description"], document["ttl"]) == ("d", 3_600_000_000_000)
     assert (document["metadata"], document["max_bytes"]) == ({"l": "w", "m": "x"}, 1024)
     assert (document["allow_direct"], "placement" in document) == (False, False)
+    words = ["--cluster", "c", "--tag", "t", "--json"]
+    document = json.loads((await command("edit", "b", *words))[0])
+    assert document["placement"] == {"cluster": "c", "tags": ["t"]}
+    document = json.loads((await command("edit", "b", "--cluster", "d", "--json"))[0])
+    assert document["placement"] == {"cluster": "d", "tags": ["t"]}
     document = json.loads((await command("edit", "b", "--ttl", "0", "--max-bytes", "0", "--json"))[0])
     assert (document["ttl"], document["max_bytes"]) == (0, -1)
     with pytest.raises(CommandError, match="name what to change") as told:

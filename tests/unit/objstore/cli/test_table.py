@@ -37,7 +37,7 @@ def test_a_handler_is_given_after_its_checks() -> None:
     assert handler(parse(["ls"])).__name__ == "ls"
     assert handler(parse(["mb", "b"])).__name__ == "add"
     for words in (["ls", "--tlscert", "c"], ["put", "b", "-"]):
-        with pytest.raises(CommandError):
+        with pytest.raises(CommandError, match=f"See: objstore {words[0]} --help$"):
             handler(parse(words))
 
 
