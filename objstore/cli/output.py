@@ -60,6 +60,17 @@ def human_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def human_duration(age: timedelta) -> str:
+    """Return a duration as options take it: ``1h30m``, ``7d``; the fraction of a second is left out."""
+    left = int(age.total_seconds())
+    parts = []
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, seconds)
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or f"{age.total_seconds():g}s"
+
+
 def object_document(info: ObjectInfo) -> dict[str, object]:
     """Return the JSON document of an object."""
     from objstore.format.codec import format_rfc3339

@@ -47,7 +47,7 @@ def test_the_life_of_a_bucket(run: Run, bucket_name: str) -> None:
     assert refused["kind"] == "BucketAlreadyExistsError"
     for difference in (
         "storage is memory, not file",
-        "ttl is 1:00:00, not none",
+        "ttl is 1h, not none",
         "description is text, not none",
     ):
         assert difference in refused["error"]

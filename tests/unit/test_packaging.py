@@ -40,6 +40,7 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> N
         assert sources == {name for name in names if name.startswith(package + "/") and name.endswith(".py")}
     assert not [name for name in names if name.endswith((".pyc", ".conf", ".md"))]
     assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {f"objstore/cli/completions/objstore.{shell}" for shell in ("bash", "zsh", "fish")} <= set(names)
 
 
 def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
@@ -50,7 +51,9 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     required = metadata.get_all("Requires-Dist") or []
     assert [item for item in required if "extra ==" not in item] == [], "the core has no dependency"
-    assert {"server", "nkeys", "ws", "test", "bench", "dev"} <= set(metadata.get_all("Provides-Extra") or [])
+    assert {"server", "nkeys", "ws", "progress", "test", "bench", "dev"} <= set(
+        metadata.get_all("Provides-Extra") or []
+    )
     (entry,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert wheel.read(entry).decode().split() == [
         "[console_scripts]",

@@ -70,7 +70,7 @@ async def test_another_configuration_is_told_field_by_field(server: MemoryServer
     text = str(told.value)
     for difference in (
         "storage is memory, not file",
-        "ttl is 1:00:00, not none",
+        "ttl is 1h, not none",
         "metadata is k=v, not none",
         "placement is tag t, not none",
         "replicas is 1, not 3",

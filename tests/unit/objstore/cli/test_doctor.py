@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from natsproto._version import __version__
+from natsproto.errors import ServerProcessError
 from objstore.cli import doctor as module
 from objstore.cli.doctor import Report
 from objstore.cli.output import CommandError, Output
@@ -61,6 +64,22 @@ async def test_all_is_well(server: MemoryServer, command: Any, capsys: pytest.Ca
     assert "atomic puts: yes" in checks["features"]["detail"]
     assert checks["clock"]["detail"] == "the same as the server's"
     assert server.streams == {}
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_software(
+    command: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def find_server() -> Any:
+        if there:
+            return SimpleNamespace(version="2.15.1")
+        raise ServerProcessError("there is none")
+
+    monkeypatch.setattr("natsproto.server.find_server", find_server)
+    told = (await examined(command, capsys, "--read-only"))["software"]["detail"]
+    assert f"natsproto {__version__}, Python 3." in told
+    assert ("nats-server 2.15.1 for --local" in told) == there
+    assert ("natsproto[server]" in told) != there
 
 
 async def test_lines_for_people(command: Any) -> None:

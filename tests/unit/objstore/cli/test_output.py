@@ -18,6 +18,7 @@ from objstore.cli.output import (
     Output,
     ReaderStopped,
     confirm,
+    human_duration,
     human_size,
     human_time,
     object_document,
@@ -77,6 +78,20 @@ def test_escaped_text_is_printable(text: str) -> None:
 )
 def test_human_size(size: int, expected: str) -> None:
     assert human_size(size) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [
+        (timedelta(days=7), "7d"),
+        (timedelta(hours=25, minutes=1, seconds=5), "1d1h1m5s"),
+        (timedelta(seconds=90.5), "1m30s"),
+        (timedelta(milliseconds=100), "0.1s"),
+        (timedelta(0), "0s"),
+    ],
+)
+def test_human_duration(age: timedelta, expected: str) -> None:
+    assert human_duration(age) == expected
 
 
 def test_human_time() -> None:
