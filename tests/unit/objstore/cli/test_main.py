@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from natsproto._version import __version__
+from objstore.cli import table
 from objstore.cli.main import main
+from objstore.cli.output import ReaderStopped
 from support.imports import ROOT
 
 
@@ -134,6 +136,28 @@ def test_put_of_a_missing_file_needs_no_server(capsys: pytest.CaptureFixture[str
     assert code == 1
     assert "no such file" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_reader_that_stops_ends_the_command_quietly(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def stopped(args: object, out: object) -> None:
+        raise ReaderStopped(code)
+
+    monkeypatch.setattr(table, "handler", lambda args: stopped)
+    assert run(capsys, "ls", "--trace") == (code, "", "")
+
+
+def test_a_trace_of_a_failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(args: object, out: object) -> None:
+        raise ZeroDivisionError("why")
+
+    monkeypatch.setattr(table, "handler", lambda args: failing)
+    code, out, err = run(capsys, "ls", "--trace")
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert err.endswith("objstore: internal error: ZeroDivisionError: why (--trace shows where)\n")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
