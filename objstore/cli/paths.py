@@ -31,42 +31,90 @@ def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
     Raises:
         CommandError: the name is refused; exit code 2, with the advice to use ``-O``.
     """
-
-    def refused(why: str) -> CommandError:
-        return CommandError(f"object name {name!r} {why}: name the file with -O FILE", 2)
-
-    if not name:
-        raise refused("is empty")
-    if "\\" in name:
-        raise refused("contains a backslash")
-    if any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in name):
-        raise refused("contains control characters")
-    if _REORDERS.search(name):
-        raise refused("contains characters that change the order of the text")
-    if name.startswith("/"):
-        raise refused("is an absolute path")
-    parts = name.split("/")
-    if ".." in parts:
-        raise refused("contains '..'")
-    base = parts[-1]
-    if _DRIVE.match(name) or _DRIVE.match(base):
-        raise refused("begins with a drive letter")
-    if windows and ":" in base:
-        raise refused("contains a colon: on Windows that is a hidden part of another file")
-    if base in ("", "."):
-        raise refused("ends without a file name")
-    if base[-1] in ". ":
-        raise refused("ends in a dot or a space")
-    if base[0] == "-":
-        raise refused("gives a file name that begins with a dash")
-    if base[0] == ".":
-        raise refused("gives a hidden file, which a shell or a tool may read as its own")
-    if _DEVICE.fullmatch(base.partition(".")[0].rstrip(" ")):
-        raise refused("is a reserved device name")
-    try:
-        encoded = base.encode()
-    except UnicodeEncodeError:
-        raise refused("is not valid text") from None
-    if len(encoded) > MAX_NAME_BYTES:
-        raise refused(f"gives a file name of more than {MAX_NAME_BYTES} bytes")
+    _check_whole(name)
+    base = name.split("/")[-1]
+    _check_part(name, base, windows=windows)
+    _check_hidden(name, base)
     return base
+
+
+def output_path(name: str, path: str, *, hidden: bool, windows: bool = os.name == "nt") -> str:
+    """Return the path below a target directory under which a command stores one of several objects.
+
+    Args:
+        name: the object's name.
+        path: the part of the name that is kept as path.
+        hidden: allow hidden files and directories: the user has named the target directory.
+        windows: as for :func:`output_name`.
+
+    Raises:
+        CommandError: it could lead outside the directory, or surprise in it, see :func:`output_name`.
+    """
+    _check_whole(path, name)
+    for part in path.split("/"):
+        _check_part(name, part, windows=windows)
+        if not hidden:
+            _check_hidden(name, part)
+    return path
+
+
+def check_inside(directory: str, path: str) -> None:
+    """Refuse a file that a link among its directories leads out of the target directory.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    root, parent = os.path.realpath(directory), os.path.realpath(os.path.dirname(path))
+    if os.path.commonpath([root, parent]) != root:
+        raise CommandError(
+            f"{path!r} is behind a link that leads out of {directory!r}: nothing is written", 2
+        )
+
+
+def _refused(name: str, why: str) -> CommandError:
+    return CommandError(f"object name {name!r} {why}: name the file with -O FILE", 2)
+
+
+def _check_whole(path: str, name: str | None = None) -> None:
+    name = path if name is None else name
+    if not path:
+        raise _refused(name, "is empty" if not name else "ends without a file name")
+    if "\\" in path:
+        raise _refused(name, "contains a backslash")
+    if any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in path):
+        raise _refused(name, "contains control characters")
+    if _REORDERS.search(path):
+        raise _refused(name, "contains characters that change the order of the text")
+    if path.startswith("/"):
+        raise _refused(name, "is an absolute path")
+    if ".." in path.split("/"):
+        raise _refused(name, "contains '..'")
+    if _DRIVE.match(path):
+        raise _refused(name, "begins with a drive letter")
+
+
+def _check_part(name: str, part: str, *, windows: bool) -> None:
+    """Refuse one part of a path, between slashes."""
+    if _DRIVE.match(part):
+        raise _refused(name, "begins with a drive letter")
+    if windows and ":" in part:
+        raise _refused(name, "contains a colon: on Windows that is a hidden part of another file")
+    if part in ("", "."):
+        raise _refused(name, "ends without a file name")
+    if part[-1] in ". ":
+        raise _refused(name, "ends in a dot or a space")
+    if part[0] == "-":
+        raise _refused(name, "gives a file name that begins with a dash")
+    if _DEVICE.fullmatch(part.partition(".")[0].rstrip(" ")):
+        raise _refused(name, "is a reserved device name")
+    try:
+        encoded = part.encode()
+    except UnicodeEncodeError:
+        raise _refused(name, "is not valid text") from None
+    if len(encoded) > MAX_NAME_BYTES:
+        raise _refused(name, f"gives a file name of more than {MAX_NAME_BYTES} bytes")
+
+
+def _check_hidden(name: str, part: str) -> None:
+    if part[0] == ".":
+        raise _refused(name, "gives a hidden file, which a shell or a tool may read as its own")

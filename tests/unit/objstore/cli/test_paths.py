@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from objstore.cli import transfer
 from objstore.cli.output import CommandError
-from objstore.cli.paths import output_name
+from objstore.cli.paths import check_inside, output_name, output_path
 
 SAFE = {
     "report.pdf": "report.pdf",
@@ -174,3 +174,43 @@ def test_a_colon_on_windows(name: str) -> None:
     with pytest.raises(CommandError, match="colon"):
         output_name(name, windows=True)
     assert output_name(name, windows=False)
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "dir/b.txt", "dir/deep/er", "a b/c", "x..y/z", ".hidden", "dir/.git/config"]
+)
+def test_paths_below_a_directory(path: str) -> None:
+    assert output_path(f"p/{path}", path, hidden=True) == path
+    if "." in path.replace("..", "").split("/") or "/." in f"/{path}":
+        with pytest.raises(CommandError, match="hidden"):
+            output_path(f"p/{path}", path, hidden=False)
+    else:
+        assert output_path(path, path, hidden=False) == path
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in UNSAFE if name not in (".hidden", "a/.bashrc", "...x", "..x")]
+)
+def test_every_level_is_checked(name: str) -> None:
+    """What may not be the name of a file may not be that of a directory either."""
+    for path in (name, f"dir/{name}", f"{name}/file"):
+        with pytest.raises(CommandError, match="object name") as told:
+            output_path(path, path, hidden=True)
+        assert told.value.code == 2
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_a_path_stays_below(name: str) -> None:
+    try:
+        path = output_path(name, name, hidden=True)
+    except CommandError:
+        return
+    assert os.path.normpath(os.path.join("/target", path)) == f"/target/{path}"
+
+
+def test_links_that_lead_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "out").symlink_to("..")
+    check_inside(str(tmp_path / "in"), str(tmp_path / "in" / "new" / "f"))
+    with pytest.raises(CommandError, match="leads out"):
+        check_inside(str(tmp_path / "in"), str(tmp_path / "in" / "out" / "f"))

@@ -1,0 +1,225 @@
+"""Which objects the names on a command line mean: exact names, globs, directories.
+
+``*`` and ``?`` match within one level, ``**`` also across ``/``, ``[…]`` one character of a set. The server
+has no directories: one is all names that begin with its name and a ``/``.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .output import CommandError, Output
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from objstore.format.models import InvalidMeta, ObjectInfo
+    from objstore.store import ObjectStore
+
+_WILD = re.compile(r"[*?\[]")
+_TOKEN = re.compile(r"(\*\*+/)|(\*\*+)|(\*)|(\?)|(\[[!^]?\]?[^\]]*\])|(.)", re.DOTALL)
+
+
+def is_glob(text: str) -> bool:
+    """Whether a name contains ``*``, ``?`` or ``[``. Write ``[*]`` for the character itself."""
+    return _WILD.search(text) is not None
+
+
+def glob_regex(pattern: str) -> str:
+    """Return the regular expression of a glob."""
+    parts: list[str] = []
+    for levels, everything, star, one, among, char in _TOKEN.findall(pattern):
+        if levels:
+            parts.append("(?:.*/)?")
+        elif everything:
+            parts.append(".*")
+        elif star:
+            parts.append("[^/]*")
+        elif one:
+            parts.append("[^/]")
+        elif among:
+            inverted = among[1] in "!^"
+            ends = re.findall(r"(.)(?:-(.))?", among[1 + inverted : -1], re.DOTALL)
+            inside = "".join(_literal(first) + (f"-{_literal(last)}" if last else "") for first, last in ends)
+            parts.append(f"(?!/)[{'^' if inverted else ''}{inside}]")
+        else:
+            parts.append(re.escape(char))
+    return "".join(parts)
+
+
+def _literal(char: str) -> str:
+    """Return a character as it is written in a set."""
+    return char if char.isalnum() else f"\\{char}"
+
+
+def glob_matcher(pattern: str) -> Callable[[str], object]:
+    """Return a function that says whether a whole name matches a glob.
+
+    Raises:
+        CommandError: a set such as ``[z-a]`` makes no sense; exit code 2.
+    """
+    try:
+        return re.compile(glob_regex(pattern), re.DOTALL).fullmatch
+    except re.error as exc:
+        raise CommandError(f"{pattern!r} is not a valid pattern: {exc}", 2) from None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A name as it was written on the command line.
+
+    Attributes:
+        text: what was written; "" means the whole bucket.
+        recursive: it also means everything below it, as a directory.
+    """
+
+    text: str
+    recursive: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether it can only mean one name: nothing needs to be listed."""
+        return not self.recursive and not is_glob(self.text)
+
+    @cached_property
+    def prefix(self) -> str:
+        """What every matching name begins with."""
+        wild = _WILD.search(self.text)
+        return self.text if wild is None else self.text[: wild.start()]
+
+    @property
+    def directory(self) -> str:
+        """The directory that is certain, with its ``/``: files are written relative to it."""
+        return self.prefix[: self.prefix.rfind("/") + 1]
+
+    @cached_property
+    def _match(self) -> Callable[[str], object]:
+        return glob_matcher(self.text.rstrip("/") if self.recursive else self.text)
+
+    @cached_property
+    def _below(self) -> Callable[[str], object]:
+        return glob_matcher(self.text.rstrip("/") + "/**")
+
+    def matches(self, name: str) -> bool:
+        """Whether it means the object of this name."""
+        if not self.recursive:
+            return name == self.text if self.exact else bool(self._match(name))
+        if not self.text:
+            return True
+        if not name.startswith(self.prefix.rstrip("/")):
+            return False
+        if not is_glob(self.text):
+            inside = self.text if self.text.endswith("/") else self.text + "/"
+            return name == self.text or name.startswith(inside)
+        return bool((not self.text.endswith("/") and self._match(name)) or self._below(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An object that a command works on.
+
+    Attributes:
+        name: its name.
+        directory: the part of the name that the command line has fixed; the rest is its path below a target.
+        info: what was listed; ``None`` when it was named exactly and nothing was listed.
+    """
+
+    name: str
+    directory: str
+    info: ObjectInfo | None = None
+
+    @property
+    def path(self) -> str:
+        """The name below the directory."""
+        return self.name[len(self.directory) :]
+
+
+def patterns_of(names: Sequence[str], *, recursive: bool) -> list[Pattern]:
+    """Return the patterns of a command line. With ``-r``, no name means the whole bucket."""
+    return [Pattern(name, recursive) for name in names or ([""] if recursive else [])]
+
+
+async def listed(store: ObjectStore, out: Output, *, prefix: str = "") -> list[ObjectInfo]:
+    """Return the live objects, sorted by name; warn of meta messages that cannot be read."""
+
+    def invalid(meta: InvalidMeta) -> None:
+        out.warn(f"the meta message at revision {meta.revision} is skipped: {meta.error}")
+
+    return sorted(await store.list(prefix=prefix, on_invalid=invalid), key=lambda info: info.name)
+
+
+async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -> list[Chosen]:
+    """Return what the patterns mean, each object once, in the order of the patterns.
+
+    Raises:
+        CommandError: a glob or directory means nothing; exit code 3.
+    """
+    patterns = list(patterns)
+    found: dict[str, Chosen] = {}
+    infos: list[ObjectInfo] | None = None
+    for pattern in patterns:
+        if pattern.exact:
+            found.setdefault(pattern.text, Chosen(pattern.text, pattern.directory))
+            continue
+        if infos is None:
+            only = pattern.prefix.rstrip("/") if len(patterns) == 1 else ""
+            infos = await listed(store, out, prefix=only)
+        matching = [info for info in infos if pattern.matches(info.name)]
+        if not matching and not pattern.recursive:
+            # As in a shell: what matches nothing may be meant as it is.
+            matching = [info for info in infos if info.name == pattern.text]
+        if not matching and pattern.text:
+            what = "nothing below" if pattern.recursive and not is_glob(pattern.text) else "no object matches"
+            raise CommandError(
+                f"{what} {pattern.text!r} in bucket {store.bucket!r}. "
+                f"List names with: objstore ls -r {store.bucket}",
+                3,
+            )
+        for info in matching:
+            found.setdefault(info.name, Chosen(info.name, pattern.directory, info))
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions of ``find`` and ``ls --since``; each that is given must be met.
+
+    Attributes:
+        name: a glob for the base name, or for the whole name if it contains a ``/``.
+        larger: more bytes than this.
+        smaller: fewer bytes than this.
+        newer: changed at this time or later.
+        older: changed before this time.
+    """
+
+    name: str | None = None
+    larger: int | None = None
+    smaller: int | None = None
+    newer: datetime | None = None
+    older: datetime | None = None
+
+    @classmethod
+    def of(cls, args: Namespace) -> Filter:
+        """Return the conditions of ``find``."""
+        return cls(args.match, args.larger, args.smaller, args.newer, args.older)
+
+    def test(self) -> Callable[[ObjectInfo], bool]:
+        """Return a function that says whether an object meets all conditions."""
+        conditions: list[Callable[[ObjectInfo], object]] = []
+        if self.name is not None:
+            match, whole = glob_matcher(self.name), "/" in self.name
+            conditions.append(lambda info: match(info.name if whole else info.name.rpartition("/")[2]))
+        if (larger := self.larger) is not None:
+            conditions.append(lambda info: info.size > larger)
+        if (smaller := self.smaller) is not None:
+            conditions.append(lambda info: info.size < smaller)
+        if (newer := self.newer) is not None:
+            conditions.append(lambda info: info.mtime >= newer)
+        if (older := self.older) is not None:
+            conditions.append(lambda info: info.mtime < older)
+        return lambda info: all(condition(info) for condition in conditions)

@@ -1,0 +1,94 @@
+"""Several things at once: what fails is told, and does not stop the others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from natsproto.errors import ConnectionClosedError
+from objstore import ObjectNotFoundError
+from objstore.cli.output import CommandError, Output
+from objstore.cli.several import AT_ONCE, each
+
+
+async def test_one_failure_does_not_stop_the_others(capsys: Any) -> None:
+    done = []
+
+    async def work(item: int) -> None:
+        await asyncio.sleep(0)
+        if item == 3:
+            raise CommandError("no three", 4)
+        if item == 7:
+            raise ObjectNotFoundError("object '7' is not there", bucket="b", name="7")
+        done.append(item)
+
+    with pytest.raises(CommandError, match="test: 2 of 20 failed") as told:
+        await each(range(20), work, Output(), command="test")
+    assert told.value.code == 4
+    assert sorted(done) == [item for item in range(20) if item not in (3, 7)]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "objstore: 3: no three"
+    assert lines[1].startswith("objstore: object '7' is not there")
+    assert len(lines) == 2
+
+
+async def test_the_failure_of_a_single_thing_is_its_own() -> None:
+    async def work(item: int) -> None:
+        raise CommandError("alone", 3)
+
+    with pytest.raises(CommandError, match=r"^alone$") as told:
+        await each([1], work, Output(), command="test")
+    assert told.value.code == 3
+    await each([], work, Output(), command="test")
+
+
+async def test_what_fails_for_all_ends_the_work(capsys: Any) -> None:
+    """The server is gone: one line, and nobody waits for the rest."""
+    begun = []
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        if item == 2:
+            raise ConnectionClosedError("the server is gone")
+        if item > 0:
+            await asyncio.Event().wait()
+
+    with pytest.raises(CommandError, match="1 of 100 failed, and 98 were given up") as told:
+        await each(range(100), work, Output(), command="test")
+    assert told.value.code == 5
+    assert len(begun) <= AT_ONCE + 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+async def test_no_more_than_allowed_at_once() -> None:
+    now = most = 0
+
+    async def work(item: int) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    await each(range(50), work, Output(), command="test", at_once=3)
+    assert most == 3
+
+
+async def test_an_interrupt_ends_all() -> None:
+    ended = []
+
+    async def work(item: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(item)
+
+    task = asyncio.ensure_future(each(range(50), work, Output(), command="test"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(ended) == AT_ONCE

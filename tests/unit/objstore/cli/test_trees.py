@@ -1,0 +1,92 @@
+"""Directories of this machine: what is found in them, and that nothing is written or deleted outside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objstore.cli.output import CommandError, Output
+from objstore.cli.trees import Tree, make_parents, remove_file
+
+
+def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "b").write_bytes(b"12")
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "f").write_bytes(b"1")
+    (tmp_path / ".hidden").write_bytes(b"")
+    (tmp_path / "link").symlink_to("b")
+    (tmp_path / "elsewhere").symlink_to("/")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / f".objstore-{'0a' * 8}").write_bytes(b"half")
+    (tmp_path / f".b.{'0a' * 6}.part").write_bytes(b"half")
+    tree = Tree(str(tmp_path), Output())
+    assert [(each.path, each.size) for each in tree] == [
+        (".hidden", 0),
+        ("a/deep/f", 1),
+        ("b", 2),
+        ("link", 2),
+    ]
+    assert not tree.complete  # the dangling link: nobody knows what should be there
+    err = capsys.readouterr().err
+    for what in ("elsewhere' is left out: it is a link to a directory", "pipe' is left out: it is neither"):
+        assert what in err
+    with pytest.raises(NotADirectoryError):
+        Tree(str(tmp_path / "b"), Output())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    assert not Tree(str(tmp_path), Output()).complete
+
+
+def test_a_directory_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert not Tree(str(tmp_path), Output()).complete
+
+
+def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (target / "inner").mkdir(parents=True)
+    (target / "out").symlink_to(tmp_path)
+    (target / "in").symlink_to("inner")
+    make_parents(str(target), str(target / "new" / "dir" / "f"))
+    assert (target / "new" / "dir").is_dir()
+    make_parents(str(target), str(target / "in" / "f"))
+    with pytest.raises(CommandError, match="behind a link") as told:
+        make_parents(str(target), str(target / "out" / "new" / "f"))
+    assert told.value.code == 2
+    assert not (tmp_path / "new").exists()
+    (target / "file").write_bytes(b"")
+    with pytest.raises(CommandError, match="where a file is"):
+        make_parents(str(target), str(target / "file" / "f"))
+    with pytest.raises(CommandError, match="where a file is"):
+        make_parents(str(target), str(target / "file" / "deeper" / "f"))
+
+
+def test_directories_that_become_empty_are_removed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (target / "a" / "b").mkdir(parents=True)
+    (target / "a" / "b" / "f").write_bytes(b"")
+    (target / "a" / "g").write_bytes(b"")
+    remove_file(str(target), str(target / "a" / "b" / "f"))
+    assert sorted(os.listdir(target / "a")) == ["g"]
+    remove_file(str(target) + "/", str(target / "a" / "g"))
+    assert os.listdir(target) == []
+    (target / "out").symlink_to(tmp_path)
+    (tmp_path / "precious").write_bytes(b"")
+    with pytest.raises(CommandError, match="behind a link"):
+        remove_file(str(target), str(target / "out" / "precious"))
+    assert (tmp_path / "precious").exists()
