@@ -404,8 +404,13 @@ def _logging_to(out: Output) -> Iterator[None]:
     import logging
 
     class Handler(logging.Handler):
+        last = ""
+
         def emit(self, record: logging.LogRecord) -> None:
-            out.warn(record.getMessage())
+            text = record.getMessage()
+            if text != self.last:  # while a server is gone, the same is logged again and again
+                self.last = text
+                out.warn(text)
 
     handler = Handler(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("natsproto", "objstore")]

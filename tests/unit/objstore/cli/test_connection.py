@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from objstore.cli.connection import Settings, settings
+from objstore.cli.connection import Settings, _logging_to, settings
 from objstore.cli.output import CommandError, Output
 from objstore.cli.parser import parse as parse_words
 from support.skips import left_out
@@ -271,3 +272,12 @@ def test_a_proxy_is_not_gone_around(environ: dict[str, str]) -> None:
     with pytest.raises(CommandError, match="a proxy is not supported") as caught:
         found({**environ, "NATS_SOCKS_PROXY": "127.0.0.1:1080"})
     assert caught.value.code == 2
+
+
+def test_a_warning_is_not_said_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """While a server is gone, the library logs each attempt to reconnect."""
+    with _logging_to(Output()):
+        for text in ("refused", "refused", "lost", "refused"):
+            logging.getLogger("natsproto").warning(text)
+    lines = [f"objstore: warning: {text}" for text in ("refused", "lost", "refused")]
+    assert capsys.readouterr().err.splitlines() == lines
