@@ -32,9 +32,11 @@ def failure(exc: BaseException) -> tuple[str, int]:
 def _of_ours(exc: Exception) -> str:
     from natsproto.errors import (
         AuthorizationError,
+        ConnectionClosedError,
         NoServersError,
         PermissionsViolationError,
         RequestTimeoutError,
+        StaleConnectionError,
     )
     from objstore.errors import (
         BucketNotFoundError,
@@ -57,6 +59,8 @@ def _of_ours(exc: Exception) -> str:
         return f"{text}. Check --user with --password-file, --token, --creds, or the context"
     if isinstance(exc, PermissionsViolationError):
         return f"{text}. Ask for the permission, or use other credentials"
+    if isinstance(exc, StaleConnectionError | ConnectionClosedError):
+        return f"{text}. Run the command again when the server is back; put and get continue with: --resume"
     if isinstance(exc, OutcomeUnknownError):
         return f"{text}. Check with: objstore info {exc.bucket} NAME"
     if isinstance(exc, RequestTimeoutError):
