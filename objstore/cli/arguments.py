@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 _SIZE = re.compile(r"(\d+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -82,3 +83,35 @@ def port(text: str) -> int:
     if number > 65535:
         raise ArgumentTypeError(f"{text!r} is not a port: the highest is 65535")
     return number
+
+
+def revision(text: str) -> int:
+    """Parse a revision; 0 means that there must be no object."""
+    if not text.isascii() or not text.isdigit():
+        raise ArgumentTypeError(f"{text!r} is not a revision: write a number, as ls -l shows it")
+    return int(text)
+
+
+def moment(text: str) -> datetime:
+    """Parse ``2026-01-31``, ``2026-01-31T12:00:00Z`` (without a zone: UTC), or an age such as ``7d``."""
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            return datetime.now(UTC) - duration(text)
+        except (ArgumentTypeError, OverflowError):
+            raise ArgumentTypeError(
+                f"{text!r} is not a time: write 2026-01-31, 2026-01-31T12:00:00Z, or an age such as 7d"
+            ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def byte_range(text: str) -> tuple[int | None, int | None]:
+    """Parse ``0-99``, ``100-`` or ``-100`` (the last 100 bytes), as in HTTP: both ends are included."""
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or match[0] == "-":
+        raise ArgumentTypeError(f"{text!r} is not a range: write 0-99, 100- or -100 for the last 100 bytes")
+    first, last = (int(end) if end else None for end in match.groups())
+    if first is not None and last is not None and last < first:
+        raise ArgumentTypeError(f"the range {text!r} ends before it begins")
+    return first, last

@@ -1,4 +1,4 @@
-"""The commands that list and show, and ``rm``."""
+"""``ls`` and ``info``, of buckets and of objects."""
 
 from __future__ import annotations
 
@@ -7,51 +7,20 @@ from typing import TYPE_CHECKING
 
 from .buckets import list_buckets, show_status
 from .connection import session
-from .output import Output, confirm, human_size, human_time, object_document
+from .listing import ls_objects
+from .output import Output, human_size, human_time, object_document
 
 if TYPE_CHECKING:
-    from objstore.format.models import InvalidMeta, ObjectInfo
-    from objstore.store import ObjectStore
-
-
-def check_rm(args: Namespace) -> None:
-    """Ask before an object is deleted.
-
-    Raises:
-        CommandError: nobody can be asked (exit code 2), or the answer is no (1).
-    """
-    if not args.force:
-        confirm("rm", f"Delete {args.name!r} from bucket {args.bucket!r}?", "delete", "nothing was deleted")
+    from objstore.format.models import ObjectInfo
 
 
 async def ls(args: Namespace, out: Output) -> None:
-    """``ls [BUCKET]``."""
+    """``ls [BUCKET [PREFIX|GLOB]…]``."""
     async with session(args, out) as link:
         if args.bucket is None:
             await list_buckets(link, args, out)
         else:
-            await _list_objects(await link.open(args.bucket), args, out)
-
-
-async def _list_objects(store: ObjectStore, args: Namespace, out: Output) -> None:
-    def invalid(meta: InvalidMeta) -> None:
-        out.warn(f"the meta message at revision {meta.revision} is skipped: {meta.error}")
-
-    infos = sorted(await store.list(on_invalid=invalid), key=lambda info: info.name)
-    if out.json:
-        for info in infos:
-            out.record(info.name if args.names else object_document(info))
-    elif args.names or args.null:
-        out.lines([info.name for info in infos], null=args.null)
-    elif infos:
-        rows = [(_shown_name(info), human_size(info.size), human_time(info.mtime)) for info in infos]
-        out.table(("NAME", "SIZE", "MODIFIED"), rows, right=(1,))
-    else:
-        out.note(f"bucket {store.bucket!r} is empty")
-
-
-def _shown_name(info: ObjectInfo) -> str:
-    return f"{info.name} -> {info.links[0]}" if info.links else info.name
+            await ls_objects(await link.open(args.bucket, *args.prefixes), args, out)
 
 
 async def info(args: Namespace, out: Output) -> None:
@@ -65,10 +34,11 @@ async def info(args: Namespace, out: Output) -> None:
             if out.json:
                 out.document(object_document(found))
             else:
-                out.facts(_object_facts(found))
+                out.facts(object_facts(found))
 
 
-def _object_facts(found: ObjectInfo) -> list[tuple[str, str]]:
+def object_facts(found: ObjectInfo) -> list[tuple[str, str]]:
+    """Return what ``info`` shows of an object."""
     facts = [("Name", found.name), ("Bucket", found.bucket)]
     if found.description:
         facts.append(("Description", found.description))
@@ -86,14 +56,3 @@ def _object_facts(found: ObjectInfo) -> list[tuple[str, str]]:
         facts += [("Header", f"{key}: {value}") for value in found.headers.get_all(key)]
     facts += [("Metadata", f"{key}={value}") for key, value in sorted(found.metadata.items())]
     return facts
-
-
-async def rm(args: Namespace, out: Output) -> None:
-    """``rm BUCKET NAME``."""
-    async with session(args, out) as link:
-        store = await link.open(args.bucket)
-        await store.delete(args.name)
-    if out.json:
-        out.document({"bucket": args.bucket, "name": args.name, "deleted": True})
-    else:
-        out.note(f"deleted {args.name!r} from bucket {args.bucket!r}")

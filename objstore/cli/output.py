@@ -247,16 +247,30 @@ class Output:
         for text in texts:
             self._hold(printable(text) if tame else text, "\0" if null else "\n")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-        """Add a table with a head; the columns in ``right`` are aligned to the right."""
-        cells = [[printable(cell) for cell in row] for row in (head, *rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    def table(
+        self,
+        head: Sequence[str] | None,
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[int] = (),
+        widths: Sequence[int] = (),
+    ) -> list[int]:
+        """Add a table with a head; the columns in ``right`` are aligned to the right.
+
+        A table that comes in parts has its head in the first one; the others are given its widths.
+
+        Returns:
+            The widths of the columns.
+        """
+        cells = [[printable(cell) for cell in row] for row in ([head] if head else []) + list(rows)]
+        fitting = list(widths) or [max(map(len, column)) for column in zip(*cells, strict=True)]
         for row in cells:
             texts = (
                 cell.rjust(width) if column in right else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+                for column, (cell, width) in enumerate(zip(row, fitting, strict=True))
             )
             self._hold("  ".join(texts).rstrip())
+        return fitting
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Add one name and value per line."""

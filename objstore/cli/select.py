@@ -22,12 +22,23 @@ if TYPE_CHECKING:
     from objstore.store import ObjectStore
 
 _WILD = re.compile(r"[*?\[]")
+_ESCAPES = ("[*]", "[?]", "[[]")
 _TOKEN = re.compile(r"(\*\*+/)|(\*\*+)|(\*)|(\?)|(\[[!^]?\]?[^\]]*\])|(.)", re.DOTALL)
 
 
+def literal(text: str) -> str | None:
+    """Return the only name that a text can mean, without its escapes ``[*]``, ``[?]``, ``[[]``; or None."""
+    chars: list[str] = []
+    for levels, everything, star, one, among, char in _TOKEN.findall(text):
+        if levels or everything or star or one or (among and among not in _ESCAPES):
+            return None
+        chars.append(among[1:-1] or char)
+    return "".join(chars)
+
+
 def is_glob(text: str) -> bool:
-    """Whether a name contains ``*``, ``?`` or ``[``. Write ``[*]`` for the character itself."""
-    return _WILD.search(text) is not None
+    """Whether a text may mean several names."""
+    return literal(text) is None
 
 
 def glob_regex(pattern: str) -> str:
@@ -81,20 +92,28 @@ class Pattern:
     text: str
     recursive: bool = False
 
+    @cached_property
+    def name(self) -> str | None:
+        """The one name, or directory, that it can mean; ``None`` for a glob."""
+        return literal(self.text)
+
     @property
     def exact(self) -> bool:
-        """Whether it can only mean one name: nothing needs to be listed."""
-        return not self.recursive and not is_glob(self.text)
+        """Whether it can only mean one object: nothing needs to be listed."""
+        return not self.recursive and self.name is not None
 
     @cached_property
     def prefix(self) -> str:
         """What every matching name begins with."""
+        if self.name is not None:
+            return self.name
         wild = _WILD.search(self.text)
         return self.text if wild is None else self.text[: wild.start()]
 
-    @property
-    def directory(self) -> str:
-        """The directory that is certain, with its ``/``: files are written relative to it."""
+    def directory_of(self, name: str) -> str:
+        """Return the directory of a matching name that is certain, with its ``/``; the rest is its path."""
+        if self.recursive and self.name and name.startswith(self.name.rstrip("/") + "/"):
+            return self.name.rstrip("/") + "/"
         return self.prefix[: self.prefix.rfind("/") + 1]
 
     @cached_property
@@ -108,14 +127,10 @@ class Pattern:
     def matches(self, name: str) -> bool:
         """Whether it means the object of this name."""
         if not self.recursive:
-            return name == self.text if self.exact else bool(self._match(name))
-        if not self.text:
-            return True
-        if not name.startswith(self.prefix.rstrip("/")):
-            return False
-        if not is_glob(self.text):
-            inside = self.text if self.text.endswith("/") else self.text + "/"
-            return name == self.text or name.startswith(inside)
+            return bool(name == self.name if self.exact else self._match(name))
+        if self.name is not None:
+            inside = self.name if self.name.endswith("/") or not self.name else self.name + "/"
+            return name == self.name or name.startswith(inside)
         return bool((not self.text.endswith("/") and self._match(name)) or self._below(name))
 
 
@@ -164,7 +179,8 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
     infos: list[ObjectInfo] | None = None
     for pattern in patterns:
         if pattern.exact:
-            found.setdefault(pattern.text, Chosen(pattern.text, pattern.directory))
+            assert pattern.name is not None
+            found.setdefault(pattern.name, Chosen(pattern.name, pattern.directory_of(pattern.name)))
             continue
         if infos is None:
             only = pattern.prefix.rstrip("/") if len(patterns) == 1 else ""
@@ -174,14 +190,14 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
             # As in a shell: what matches nothing may be meant as it is.
             matching = [info for info in infos if info.name == pattern.text]
         if not matching and pattern.text:
-            what = "nothing below" if pattern.recursive and not is_glob(pattern.text) else "no object matches"
+            what = "nothing below" if pattern.recursive and pattern.name is not None else "no object matches"
             raise CommandError(
                 f"{what} {pattern.text!r} in bucket {store.bucket!r}. "
                 f"List names with: objstore ls -r {store.bucket}",
                 3,
             )
         for info in matching:
-            found.setdefault(info.name, Chosen(info.name, pattern.directory, info))
+            found.setdefault(info.name, Chosen(info.name, pattern.directory_of(info.name), info))
     return list(found.values())
 
 

@@ -54,7 +54,7 @@ async def each(
     if len(items) == 1:
         await work(items[0])
         return
-    codes: dict[int, int] = {}
+    failed: dict[int, tuple[int, Exception]] = {}
     started = succeeded = 0
 
     async def worker() -> None:
@@ -66,9 +66,10 @@ async def each(
                 await work(items[index])
                 succeeded += 1
             except Exception as exc:
-                text, codes[index] = failure(exc)
+                text, code = failure(exc)
+                failed[index] = code, exc
                 name = label(items[index])
-                out.error(text if name in text else f"{name}: {text}", exc, codes[index])
+                out.error(text if name in text else f"{name}: {text}", exc, code)
                 if ends_all(exc):
                     for other in workers:
                         if other is not asyncio.current_task():
@@ -77,7 +78,8 @@ async def each(
 
     workers = [asyncio.ensure_future(worker()) for _ in range(min(at_once, len(items)))]
     await asyncio.gather(*workers, return_exceptions=True)
-    if codes:
-        ended = len(items) - succeeded - len(codes)
+    if failed:
+        ended = len(items) - succeeded - len(failed)
         left = f", and {ended} were given up" if ended else ""
-        raise CommandError(f"{command}: {len(codes)} of {len(items)} failed{left}", codes[min(codes)])
+        code, first = failed[min(failed)]
+        raise CommandError(f"{command}: {len(failed)} of {len(items)} failed{left}", code) from first

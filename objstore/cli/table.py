@@ -56,20 +56,60 @@ PARENTS = {"bucket": "manage buckets"}
 """Words that begin a command of two words, and what they are about."""
 
 COMMANDS = {
-    "put": Command("store a file", "objects", "transfer:put", "transfer:check_put"),
-    "get": Command(
-        "read an object into a file",
+    "put": Command(
+        "store files",
         "objects",
-        "transfer:get",
-        "transfer:check_get",
-        more="The file appears complete and verified, or not at all.\nStandard output cannot be undone: with"
+        "storing:put",
+        "storing:check_put",
+        more="Each object appears complete, or not at all.",
+    ),
+    "get": Command(
+        "read objects into files",
+        "objects",
+        "fetching:get",
+        "fetching:check_get",
+        more="Each file appears complete and verified, or not at all.\nStandard output cannot be undone: with"
         " '-O -' only exit code 0 means that all of it was correct.",
     ),
-    "ls": Command("list buckets, or the objects of one", "objects", "commands:ls", aliases=("list",)),
+    "cat": Command("write objects to standard output", "objects", "fetching:cat", "fetching:check_cat"),
+    "ls": Command(
+        "list buckets, or the objects of one",
+        "objects",
+        "commands:ls",
+        aliases=("list",),
+        more="Shows one level of names; a directory ends in /.\nUp to 1000 rows are sorted by name; more come"
+        " in the order of their last change, unless --sort is given.",
+    ),
     "info": Command(
         "show details of a bucket or an object", "objects", "commands:info", aliases=("show", "stat")
     ),
-    "rm": Command("delete an object", "objects", "commands:rm", "commands:check_rm", ("del", "delete")),
+    "find": Command(
+        "find objects by name, size and time", "objects", "listing:find", more="Prints their names."
+    ),
+    "du": Command("show the size of directories", "objects", "listing:du"),
+    "rm": Command("delete objects", "objects", "change:rm", "change:check_rm", ("del", "delete")),
+    "mv": Command(
+        "move or rename objects and files",
+        "objects",
+        "copying:cp",
+        "copying:check_cp",
+        ("rename",),
+        more="Within a bucket the data stay where they are. Elsewhere the source is deleted when the copy is"
+        " verified.",
+    ),
+    "cp": Command("copy objects and files", "objects", "copying:cp", "copying:check_cp", ("copy",)),
+    "ln": Command("link to an object or a bucket", "objects", "change:ln", "change:check_ln", ("link",)),
+    "meta": Command(
+        "show or change description, headers and metadata", "objects", "change:meta", "change:check_meta"
+    ),
+    "sync": Command(
+        "make a directory of objects equal to one of files, or back",
+        "objects",
+        "sync:sync",
+        "sync:check_sync",
+        ("mirror",),
+        more="What has the same size and SHA-256 on both sides is skipped.",
+    ),
     "watch": Command(
         "show changes as they happen",
         "objects",

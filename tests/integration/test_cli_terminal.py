@@ -154,3 +154,34 @@ def test_a_watch_ends_on_control_c(
     assert consumers(new_server.url, bucket_name) == []
     with run("rb", "-f", bucket_name) as removed:
         assert removed.ended() == 0
+
+
+def test_objects_on_a_terminal(run: Callable[..., Terminal], bucket_name: str, tmp_path: Path) -> None:
+    """Names act on no terminal, ``rm`` asks once for all, and one bar shows several transfers."""
+    evil = "evil\x1b[2J\rname"
+    for name in ("a", "b", evil):
+        (tmp_path / "files" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "files" / name).write_bytes(bytes(3_000_000))
+    place = f"natsobj://{bucket_name}/dir/"
+    for words in (["bucket", "add", bucket_name, "--storage", "memory"], ["sync", "files", place]):
+        with run(*words) as done:
+            assert done.ended() == 0, done.text
+    assert "evil\\x1b[2J\\rname" in done.text
+    assert "stored 3 files" in done.text
+    for words in (
+        ["ls", "-r", bucket_name],
+        ["ls", "-rn", bucket_name],
+        ["find", bucket_name],
+        ["sync", place, "x"],
+    ):
+        with run(*words) as shown:
+            shown.ended()
+        assert "evil\\x1b[2J\\rname" in shown.text
+        assert "evil\x1b" not in shown.text
+    assert sorted(os.listdir(tmp_path / "x")) == ["a", "b"]
+    with run("rm", "-r", bucket_name, "dir") as asked:
+        asked.see(f"Delete 'dir' and everything below from bucket '{bucket_name}'? [y/N] ")
+        asked.type("y\n")
+        assert asked.ended() == 0
+    assert asked.text.count("[y/N]") == 1
+    assert "deleted 3 objects" in asked.text

@@ -54,7 +54,7 @@ def _name_files(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 _name_files(each)
-        elif action.metavar == "FILE":
+        elif action.metavar in ("FILE", "PLACE"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar == "DIR":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]

@@ -12,27 +12,39 @@ _shtab_objstore_commands() {
   local _commands=(
     add:'create a bucket'
     bucket:'manage buckets'
+    cat:'write objects to standard output'
     completion:'print what a shell needs to complete words'
-    del:'delete an object'
-    delete:'delete an object'
+    copy:'copy objects and files'
+    cp:'copy objects and files'
+    del:'delete objects'
+    delete:'delete objects'
     demo:'show a put, get, watch and delete on a private server'
     doctor:'check the connection, the server and the rights'
+    du:'show the size of directories'
     edit:'change the configuration of a bucket'
+    find:'find objects by name, size and time'
     gc:'remove chunks that no object uses'
-    get:'read an object into a file'
+    get:'read objects into files'
     help:'show the help of a command'
     info:'show details of a bucket or an object'
+    link:'link to an object or a bucket'
     list:'list buckets, or the objects of one'
+    ln:'link to an object or a bucket'
     ls:'list buckets, or the objects of one'
     mb:'create a bucket'
+    meta:'show or change description, headers and metadata'
+    mirror:'make a directory of objects equal to one of files, or back'
+    mv:'move or rename objects and files'
     purge-deleted:'remove the markers of deleted objects'
-    put:'store a file'
+    put:'store files'
     rb:'delete a bucket with everything in it'
-    rm:'delete an object'
+    rename:'move or rename objects and files'
+    rm:'delete objects'
     seal:'make a bucket read-only for good'
     server:'run a private server over a directory'
     show:'show details of a bucket or an object'
     stat:'show details of a bucket or an object'
+    sync:'make a directory of objects equal to one of files, or back'
     verify:'check that the stored chunks match the metas'
     watch:'show changes as they happen'
   )
@@ -373,6 +385,38 @@ _shtab_objstore_bucket_seal_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_bucket_seal_defaults_added=0
 
+_shtab_objstore_cat_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--range[bytes\: 0-99, 100-, or \=-100 (the last 100)]:A-B:"
+  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_cat_defaults_added=0
+
 _shtab_objstore_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -404,6 +448,72 @@ _shtab_objstore_completion_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_completion_defaults_added=0
 
+_shtab_objstore_copy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  {-r,--recursive}"[directories, with everything below them]"
+  {-f,--force}"[replace an existing file]"
+  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_copy_defaults_added=0
+
+_shtab_objstore_cp_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  {-r,--recursive}"[directories, with everything below them]"
+  {-f,--force}"[replace an existing file]"
+  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_cp_defaults_added=0
+
 _shtab_objstore_del_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -429,9 +539,10 @@ _shtab_objstore_del_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
+  {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
-  ":NAME:"
+  "--dry-run[only show what would be deleted]"
+  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -462,9 +573,10 @@ _shtab_objstore_delete_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
+  {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
-  ":NAME:"
+  "--dry-run[only show what would be deleted]"
+  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -533,6 +645,39 @@ _shtab_objstore_doctor_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_doctor_defaults_added=0
 
+_shtab_objstore_du_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  {-d,--depth}"[levels to show (all)]:N:"
+  ":BUCKET:"
+  ":only names that begin with it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_du_defaults_added=0
+
 _shtab_objstore_edit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -576,6 +721,44 @@ _shtab_objstore_edit_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_edit_defaults_added=0
+
+_shtab_objstore_find_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--name[of the base name, or with a \/ of the whole name]:GLOB:"
+  "--larger[more bytes\: 10MiB]:SIZE:"
+  "--smaller[fewer bytes]:SIZE:"
+  "--newer[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
+  "--older[not changed since]:TIME:"
+  {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  ":BUCKET:"
+  "(*)::or a glob in quotes\: \'photos\/\*\*\':"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_find_defaults_added=0
 
 _shtab_objstore_gc_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -635,17 +818,19 @@ _shtab_objstore_get_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  {-O,--output}"[file to write\; - is standard output\; default\: the base name of NAME in the current directory]:FILE:_files"
+  {-O,--output}"[file to write\; - is standard output\; default\: the base name of NAME in the current directory\; for several objects, or if it ends in \/\: the directory to write into]:FILE:_files"
+  {-r,--recursive}"[NAME and everything below it, as a directory\; without NAME\: the whole bucket]"
   {-f,--force}"[replace an existing file]"
+  "--resume[keep what is read if it fails, and continue with it]"
   ":BUCKET:"
-  ":NAME:"
+  "(*)::name, or a glob in quotes\: \'photos\/\*.jpg\':"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_get_defaults_added=0
 
 _shtab_objstore_help_options=(
-  "(*)::of:(put get ls info rm watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo)"
+  "(*)::of:(put get cat ls info find du rm mv cp ln meta sync watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -683,6 +868,38 @@ _shtab_objstore_info_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_info_defaults_added=0
 
+_shtab_objstore_link_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--description[TEXT]:TEXT:"
+  "(*):or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_link_defaults_added=0
+
 _shtab_objstore_list_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -708,13 +925,51 @@ _shtab_objstore_list_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
+  {-r,--recursive}"[all levels, not one]"
+  {-l,--long}"[also revision, chunks and digest]"
   {-n,--names}"[names only]"
   {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  "--sort[largest or newest first]:sort:(name size time)"
+  "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
+  "--deleted[also objects that were deleted]"
   ":BUCKET:"
+  "(*)::or a glob in quotes\: \'\*.pdf\':"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_list_defaults_added=0
+
+_shtab_objstore_ln_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--description[TEXT]:TEXT:"
+  "(*):or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_ln_defaults_added=0
 
 _shtab_objstore_ls_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -741,9 +996,15 @@ _shtab_objstore_ls_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
+  {-r,--recursive}"[all levels, not one]"
+  {-l,--long}"[also revision, chunks and digest]"
   {-n,--names}"[names only]"
   {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  "--sort[largest or newest first]:sort:(name size time)"
+  "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
+  "--deleted[also objects that were deleted]"
   ":BUCKET:"
+  "(*)::or a glob in quotes\: \'\*.pdf\':"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -793,6 +1054,110 @@ _shtab_objstore_mb_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_mb_defaults_added=0
+
+_shtab_objstore_meta_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--description[TEXT]:TEXT:"
+  "*"{-H,--header}"[header of the object\; may be repeated]:K:V:"
+  "*--metadata[K\=V]:K=V:"
+  "*--no-header[remove a header]:K:"
+  "*--no-metadata[remove a pair of the metadata]:K:"
+  "--if-revision[change only if the object is at this revision]:N:"
+  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_meta_defaults_added=0
+
+_shtab_objstore_mirror_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--delete[delete what only the target has]"
+  "--dry-run[only show what would be done]"
+  ":a directory, or natsobj\:\/\/BUCKET\/DIRECTORY\/:_files"
+  ":the other one:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_mirror_defaults_added=0
+
+_shtab_objstore_mv_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  {-r,--recursive}"[directories, with everything below them]"
+  {-f,--force}"[replace an existing file or object]"
+  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_mv_defaults_added=0
 
 _shtab_objstore_purge_deleted_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -852,12 +1217,19 @@ _shtab_objstore_put_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--name[name of the object\; default\: the file\'s base name]:NAME:"
+  "--prefix[what all names begin with, such as photos\/]:TEXT:"
+  {-r,--recursive}"[of a directory, store what is in it, by the paths relative to it]"
   "--description[TEXT]:TEXT:"
   "*"{-H,--header}"[header of the object\; may be repeated]:K:V:"
   "*--metadata[K\=V]:K=V:"
   "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+  "--create[fail if the object exists]"
+  "--if-revision[store only if the object is at this revision\; 0\: if there is none]:N:"
+  "--ttl[age at which the object expires\: 7d]:TIME:"
+  "--atomic[commit everything at once\: up to 999 chunks, nats-server 2.12]"
+  "--resume[keep what is stored if it fails, and continue with it]"
   ":BUCKET:"
-  ":- is standard input and needs --name:_files"
+  "(*):- is standard input and needs --name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -895,6 +1267,39 @@ _shtab_objstore_rb_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_rb_defaults_added=0
 
+_shtab_objstore_rename_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  {-r,--recursive}"[directories, with everything below them]"
+  {-f,--force}"[replace an existing file or object]"
+  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_rename_defaults_added=0
+
 _shtab_objstore_rm_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -920,9 +1325,10 @@ _shtab_objstore_rm_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
+  {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
-  ":NAME:"
+  "--dry-run[only show what would be deleted]"
+  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1056,6 +1462,40 @@ _shtab_objstore_stat_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_stat_defaults_added=0
 
+_shtab_objstore_sync_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--delete[delete what only the target has]"
+  "--dry-run[only show what would be done]"
+  ":a directory, or natsobj\:\/\/BUCKET\/DIRECTORY\/:_files"
+  ":the other one:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_sync_defaults_added=0
+
 _shtab_objstore_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-s,--server}"[server, or several separated by commas]:URL:"
@@ -1146,27 +1586,39 @@ _shtab_objstore() {
       case $line[1] in
         add) _arguments -C -s $_shtab_objstore_add_options ;;
         bucket) _shtab_objstore_bucket ;;
+        cat) _arguments -C -s $_shtab_objstore_cat_options ;;
         completion) _arguments -C -s $_shtab_objstore_completion_options ;;
+        copy) _arguments -C -s $_shtab_objstore_copy_options ;;
+        cp) _arguments -C -s $_shtab_objstore_cp_options ;;
         del) _arguments -C -s $_shtab_objstore_del_options ;;
         delete) _arguments -C -s $_shtab_objstore_delete_options ;;
         demo) _arguments -C -s $_shtab_objstore_demo_options ;;
         doctor) _arguments -C -s $_shtab_objstore_doctor_options ;;
+        du) _arguments -C -s $_shtab_objstore_du_options ;;
         edit) _arguments -C -s $_shtab_objstore_edit_options ;;
+        find) _arguments -C -s $_shtab_objstore_find_options ;;
         gc) _arguments -C -s $_shtab_objstore_gc_options ;;
         get) _arguments -C -s $_shtab_objstore_get_options ;;
         help) _arguments -C -s $_shtab_objstore_help_options ;;
         info) _arguments -C -s $_shtab_objstore_info_options ;;
+        link) _arguments -C -s $_shtab_objstore_link_options ;;
         list) _arguments -C -s $_shtab_objstore_list_options ;;
+        ln) _arguments -C -s $_shtab_objstore_ln_options ;;
         ls) _arguments -C -s $_shtab_objstore_ls_options ;;
         mb) _arguments -C -s $_shtab_objstore_mb_options ;;
+        meta) _arguments -C -s $_shtab_objstore_meta_options ;;
+        mirror) _arguments -C -s $_shtab_objstore_mirror_options ;;
+        mv) _arguments -C -s $_shtab_objstore_mv_options ;;
         purge-deleted) _arguments -C -s $_shtab_objstore_purge_deleted_options ;;
         put) _arguments -C -s $_shtab_objstore_put_options ;;
         rb) _arguments -C -s $_shtab_objstore_rb_options ;;
+        rename) _arguments -C -s $_shtab_objstore_rename_options ;;
         rm) _arguments -C -s $_shtab_objstore_rm_options ;;
         seal) _arguments -C -s $_shtab_objstore_seal_options ;;
         server) _arguments -C -s $_shtab_objstore_server_options ;;
         show) _arguments -C -s $_shtab_objstore_show_options ;;
         stat) _arguments -C -s $_shtab_objstore_stat_options ;;
+        sync) _arguments -C -s $_shtab_objstore_sync_options ;;
         verify) _arguments -C -s $_shtab_objstore_verify_options ;;
         watch) _arguments -C -s $_shtab_objstore_watch_options ;;
       esac

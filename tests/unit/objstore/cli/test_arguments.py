@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from objstore.cli import arguments
+from objstore.cli.arguments import byte_range, moment, revision
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,29 @@ def test_pairs() -> None:
 def test_a_duration_needs_a_unit(reader: Callable[[str], object]) -> None:
     with pytest.raises(ArgumentTypeError, match="'5' has no unit: write 5s, 5m, 5h or 5d"):
         reader("5")
+
+
+def test_moments() -> None:
+    assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert moment("2026-01-31T12:00:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
+    assert moment("2026-01-31T12:00:00Z") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert abs(datetime.now(UTC) - timedelta(days=7) - moment("7d")) < timedelta(minutes=1)
+    for text in ("", "yesterday", "7", "2026-13-01", "999999999d"):
+        with pytest.raises(ArgumentTypeError, match="write 2026-01-31"):
+            moment(text)
+
+
+def test_ranges() -> None:
+    assert byte_range("0-99") == (0, 99)
+    assert byte_range("5-") == (5, None)
+    assert byte_range("-5") == (None, 5)
+    for text in ("", "-", "5", "a-b", "9-1", "1-2-3", "٣-4"):
+        with pytest.raises(ArgumentTypeError):
+            byte_range(text)
+
+
+def test_revisions() -> None:
+    assert revision("0") == 0
+    for text in ("-1", "x", "", "1.5", "٣"):
+        with pytest.raises(ArgumentTypeError):
+            revision(text)

@@ -55,6 +55,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["objstore", "mb", "--storage", "f"], {"file"}),
         (["objstore", "completion", ""], {"bash", "zsh", "fish"}),
         (["objstore", "put", "b", "rep"], {"report.pdf"}),
+        (["objstore", "sync", "rep"], {"report.pdf"}),
+        (["objstore", "ls", "--sort", ""], {"name", "size", "time"}),
         (["objstore", "help", "doc"], {"doctor"}),
     ],
 )

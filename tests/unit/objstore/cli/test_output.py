@@ -209,6 +209,15 @@ def test_tables_are_always_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "NAME         SIZE\na\\x1b[2J\\nb   1 B\n"
 
 
+def test_a_table_that_comes_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    widths = out.table(("NAME", "SIZE"), [("long name", "1 B")], right=(1,))
+    assert out.table(None, [("b", "10 B"), ("longer than that", "2 B")], right=(1,), widths=widths) == widths
+    out.deliver()
+    rows = ["NAME       SIZE", "long name   1 B", "b          10 B", "longer than that   2 B"]
+    assert capsys.readouterr().out.splitlines() == rows
+
+
 def test_quiet_leaves_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
     out = Output(quiet=True)
     out.note("note")

@@ -45,7 +45,7 @@ def test_options_stand_anywhere() -> None:
     args = parse(["-q", "bucket", "--json", "add", "b", "-s", "u"])
     assert (args.command, args.quiet, args.json, args.server) == ("bucket add", True, True, "u")
     args = parse(["get", "-O", "-", "b", "n", "-f"])
-    assert (args.output, args.bucket, args.name, args.force) == ("-", "b", "n", True)
+    assert (args.output, args.bucket, args.names, args.force) == ("-", "b", ["n"], True)
     args = parse(["ls", "-n0", "b"])
     assert (args.names, args.null, args.bucket) == (True, True, "b")
 
@@ -66,8 +66,8 @@ def test_options_first() -> None:
 
 def test_names_may_begin_with_a_dash() -> None:
     args = parse(["rm", "-f", "b", "--", "-x"])
-    assert (args.bucket, args.name) == ("b", "-x")
-    assert parse(["rm", "b", "-f", "--", "--json"]).name == "--json"
+    assert args.targets == ["b", "-x"]
+    assert parse(["rm", "b", "-f", "--", "--json"]).targets == ["b", "--json"]
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
@@ -87,7 +87,7 @@ def test_aliases(alias: str, name: str) -> None:
         (["--jsno", "ls"], "unrecognized arguments: --jsno (did you mean --json?). See: objstore --help"),
         (["put", "b", "f", "--nmae=x"], "--nmae=x (did you mean --name?). See: objstore put --help"),
         (["bucket", "add", "b", "--replica", "3"], "(did you mean --replicas?). See: objstore bucket add"),
-        (["ls", "a", "b"], "ls: unrecognized arguments: b. See: objstore ls --help"),
+        (["info", "a", "b", "c"], "info: unrecognized arguments: c. See: objstore info --help"),
         (["--json"], "the following arguments are required: COMMAND"),
         (["help", "putt"], "did you mean put?"),
     ],

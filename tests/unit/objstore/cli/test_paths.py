@@ -148,7 +148,7 @@ def test_a_pipe_that_was_exchanged_is_not_followed(kind: str, tmp_path: Path) ->
     target, other = tmp_path / "target", tmp_path / "other"
     other.write_bytes(b"theirs")
     os.mkfifo(target)
-    assert transfer._is_stream(str(target))
+    assert transfer.is_stream(str(target))
     target.unlink()
     if kind == "link":
         target.symlink_to(other)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from objstore import ObjectStore
 from objstore.cli.output import CommandError, Output
-from objstore.cli.select import Filter, Pattern, choose, glob_matcher, is_glob, patterns_of
+from objstore.cli.select import Filter, Pattern, choose, glob_matcher, is_glob, literal, patterns_of
 
 NAMES = ["a.log", "b.txt", "dir/a.log", "dir/b/c.log", "dir2/x", "[x]", "-", "a\nb"]
 
@@ -34,7 +34,7 @@ NAMES = ["a.log", "b.txt", "dir/a.log", "dir/b/c.log", "dir2/x", "[x]", "-", "a\
         ("[[]x]", ["[x]"]),
         ("dir[!x]a.log", []),
         ("a?b", ["a\nb"]),
-        ("[", []),
+        ("a[", []),
         ("a.log", ["a.log"]),
     ],
 )
@@ -56,6 +56,25 @@ def test_a_name_without_wildcards_means_itself(name: str) -> None:
         assert glob_matcher(name)(name)
         assert Pattern(name).exact
         assert Pattern(name).matches(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a", "a"),
+        ("a[*]b", "a*b"),
+        ("[[]1]", "[1]"),
+        ("x[?]", "x?"),
+        ("a[", "a["),
+        ("a[1]", None),
+        ("*[*]", None),
+    ],
+)
+def test_what_is_escaped(text: str, name: str | None) -> None:
+    assert literal(text) == name
+    if name is not None:
+        assert Pattern(text).matches(name)
+        assert Pattern(text).exact
 
 
 def test_a_set_that_makes_no_sense() -> None:
@@ -83,11 +102,19 @@ def test_directories(text: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "directory"),
-    [("a/b/c", "a/b/"), ("a/b/*", "a/b/"), ("a/b*/c", "a/"), ("a/", "a/"), ("*", ""), ("x", "")],
+    ("text", "name", "directory"),
+    [("a/b/c", "a/b/c", "a/b/"), ("a/b/*", "a/b/c", "a/b/"), ("a/b*/c", "a/b/c", "a/"), ("*", "x", "")],
 )
-def test_the_certain_directory(text: str, directory: str) -> None:
-    assert Pattern(text).directory == directory
+def test_the_certain_directory(text: str, name: str, directory: str) -> None:
+    assert Pattern(text).directory_of(name) == directory
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "directory"),
+    [("a", "a/b/c", "a/"), ("a/", "a/b/c", "a/"), ("a", "a", ""), ("", "a/b", ""), ("a*", "ab/c", "")],
+)
+def test_the_certain_directory_of_a_directory(text: str, name: str, directory: str) -> None:
+    assert Pattern(text, recursive=True).directory_of(name) == directory
 
 
 async def chosen(store: ObjectStore, *names: str, recursive: bool = False) -> list[tuple[str, str]]:
@@ -101,7 +128,8 @@ async def test_choose(store: ObjectStore) -> None:
     assert await chosen(store, "nothing") == [("nothing", "nothing")]  # it is not asked for
     assert await chosen(store, "dir/*", "a", "dir/b") == [("dir/b", "b"), ("a", "a")]
     assert await chosen(store, "dir/", recursive=True) == [("dir/b", "b"), ("dir/c/d", "c/d")]
-    assert await chosen(store, "dir", recursive=True) == [("dir/b", "dir/b"), ("dir/c/d", "dir/c/d")]
+    assert await chosen(store, "dir", recursive=True) == [("dir/b", "b"), ("dir/c/d", "c/d")]
+    assert await chosen(store, "d*", recursive=True) == [("dir/b", "dir/b"), ("dir/c/d", "dir/c/d")]
     assert await chosen(store, recursive=True) == [(name, name) for name in ("a", "dir/b", "dir/c/d", "x[1]")]
     assert await chosen(store, "x[1]") == [("x[1]", "x[1]")]
     for names, recursive in ((("*.z",), False), (("a/",), True), (("b*",), True)):

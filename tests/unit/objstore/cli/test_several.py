@@ -27,6 +27,7 @@ async def test_one_failure_does_not_stop_the_others(capsys: Any) -> None:
     with pytest.raises(CommandError, match="test: 2 of 20 failed") as told:
         await each(range(20), work, Output(), command="test")
     assert told.value.code == 4
+    assert str(told.value.__cause__) == "no three"
     assert sorted(done) == [item for item in range(20) if item not in (3, 7)]
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "objstore: 3: no three"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from objstore import ObjectNotFoundError, ObjectStore
+from objstore.cli.fetching import check_get
 from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
-from objstore.cli.transfer import check_get, check_put, put_name
+from objstore.cli.storing import check_put, name_of
 from support.memory_server import MemoryServer
 
 DATA = bytes(range(256)) * 40
@@ -68,7 +70,8 @@ async def test_put_what_comes(store: ObjectStore, command: Any, monkeypatch: pyt
     ],
 )
 def test_names(words: list[str], name: str) -> None:
-    assert put_name(parse(["put", "b", *words])) == name
+    args = parse(["put", "b", *words])
+    assert name_of(args.files[0], args) == name
 
 
 async def test_get_into_a_file(store: ObjectStore, command: Any, tmp_path: Path) -> None:
@@ -154,3 +157,25 @@ async def test_a_bucket_that_comes_second(store: ObjectStore, command: Any, tmp_
     assert told.value.code == 3
     with pytest.raises(CommandError, match="but 'b' is one: the bucket comes first"):
         await command("get", "a", "b", "-O", "x")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", ".objstore-hidden"), "permission denied. Choose"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device. Free some space, or"),
+    ],
+)
+async def test_the_error_names_the_target(
+    store: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch, error: OSError, why: str, force: bool
+) -> None:
+    """Not the hidden file that is filled first, which nobody has heard of."""
+
+    async def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ObjectStore, "get_file", fail)
+    with pytest.raises(CommandError, match=f"^'x/a' cannot be written: {why}") as told:
+        await command("get", "b", "a", "-O", "x/a", *(["-f"] if force else []))
+    assert told.value.code == 1

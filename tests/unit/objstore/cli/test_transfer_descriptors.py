@@ -69,14 +69,14 @@ def test_a_stream_that_is_gone(tmp_path: Path) -> None:
 def test_standard_output_that_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(CommandError, match="standard output is closed") as caught:
-        transfer._standard_output()
+        transfer.standard_output()
     assert caught.value.code == 1
 
 
 def test_standard_input_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO(b"bytes")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(buffer))
-    assert transfer._standard_input() is buffer
+    assert transfer.standard_input() is buffer
 
 
 async def test_standard_input_that_cannot_be_read(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""The commands ``get`` and ``cat``."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .addresses import check_bucket_first, parse_targets
+from .connection import session
+from .output import CommandError, Output, ReaderStopped, human_size, object_document
+from .paths import output_name, output_path
+from .select import Chosen, choose, is_glob, literal, patterns_of
+from .several import each
+from .transfer import UnverifiedError, check_target, is_stream, standard_output, to_file, to_stream, write_all
+from .trees import make_parents
+
+if TYPE_CHECKING:
+    from objstore.format.models import ObjectInfo
+    from objstore.store import ObjectStore
+
+PIECE = 1024 * 1024
+"""Bytes of a range that are read at a time."""
+
+
+def check_get(args: Namespace) -> None:
+    """Refuse swapped arguments, and a target that cannot be written.
+
+    Raises:
+        CommandError: exit code 2, or 4 for a file that exists.
+    """
+    check_bucket_first("get", args.bucket, args.names)
+    if not args.names and not args.recursive:
+        raise CommandError("get: name an object: get BUCKET NAME, or pass -r for the whole bucket", 2)
+    if args.output == "":
+        raise CommandError("get: -O needs the name of a file, or - for standard output", 2)
+    if args.json and args.output == "-":
+        raise CommandError("get: --json and '-O -' both want standard output: choose one", 2)
+    if len(args.names) != 1 or args.recursive:
+        _check_directory(args.output)
+    elif not is_glob(args.names[0]) and not (args.output or "").endswith("/"):
+        target, stream = _target(str(literal(args.names[0])), args)
+        if not stream:
+            check_target(target, force=args.force)
+
+
+def _check_directory(output: str | None) -> None:
+    if output == "-":
+        raise CommandError("get: '-O -' is for one object: use cat for several", 2)
+    if output is not None and os.path.lexists(output) and not os.path.isdir(output):
+        raise CommandError(f"get: {output!r} is a file: name a directory with -O", 2)
+
+
+def _target(name: str, args: Namespace) -> tuple[str, bool]:
+    """Return where a single object goes, and whether that is a stream."""
+    target = output_name(name) if args.output is None else args.output
+    # Only if the user names it: others may have created a pipe or device under the object's name.
+    return target, target == "-" or (args.output is not None and is_stream(target))
+
+
+async def get(args: Namespace, out: Output) -> None:
+    """``get BUCKET NAME…``."""
+    async with session(args, out) as link:
+        store = await link.open(args.bucket, *args.names)
+        chosen = await choose(store, patterns_of(args.names, recursive=args.recursive), out)
+        # A name such as "report[1].pdf" may have been no pattern after all.
+        single = [one.name for one in chosen] in (args.names, list(map(literal, args.names)))
+        if single and len(chosen) == 1 and not args.recursive and not (args.output or "").endswith("/"):
+            await _get_one(store, chosen[0].name, args, out)
+        else:
+            await _get_several(store, chosen, args, out)
+
+
+async def _get_one(store: ObjectStore, name: str, args: Namespace, out: Output) -> None:
+    target, stream = _target(name, args)
+    show = out.progress(name)
+    if stream:
+        info = await to_stream(store, name, target, show)
+    else:
+        check_target(target, force=args.force)
+        info = await to_file(store, name, target, show, force=args.force, resume=args.resume)
+    if target != "-":
+        _tell(info, target, out, several=False)
+    else:
+        out.end_progress()
+
+
+async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
+    _check_directory(args.output)
+    directory = args.output or "."
+    paths: dict[str, str] = {}
+    for one in chosen:
+        other = paths.setdefault(one.path, one.name)
+        if other != one.name:
+            raise CommandError(
+                f"get: {other!r} and {one.name!r} would both be {one.path!r}: get them one after the other", 2
+            )
+    progress = out.progress_of(f"{len(chosen)} objects")
+
+    async def fetch(one: Chosen) -> None:
+        target = below(directory, one, hidden=args.output is not None)
+        check_target(target, force=args.force)
+        make_parents(directory, target)
+        show = None if progress is None else progress.part()
+        info = await to_file(store, one.name, target, show, force=args.force, resume=args.resume)
+        _tell(info, target, out, several=True)
+
+    await each(chosen, fetch, out, command="get", label=lambda one: one.name)
+    if not chosen:
+        out.note(f"bucket {args.bucket!r} is empty")
+    elif len(chosen) > 1:
+        out.note(f"wrote {len(chosen)} files below {directory!r}")
+
+
+def below(directory: str, one: Chosen, *, hidden: bool) -> str:
+    """Return the file below a directory in which an object is stored.
+
+    Raises:
+        CommandError: its name could lead elsewhere; exit code 2.
+    """
+    path = output_path(one.name, one.path, hidden=hidden)
+    return path if directory == "." else os.path.join(directory, path)
+
+
+def _tell(info: ObjectInfo, target: str, out: Output, *, several: bool) -> None:
+    if out.json:
+        (out.record if several else out.document)(object_document(info) | {"file": target})
+    else:
+        out.note(f"wrote {target!r}: {human_size(info.size)}, verified, {info.digest}")
+
+
+# -- cat ----------------------------------------------------------------------------------------------------
+
+
+def bounds(wanted: tuple[int | None, int | None], size: int) -> tuple[int, int]:
+    """Return where a range begins and ends (exclusive) in an object.
+
+    Raises:
+        CommandError: it begins beyond the object's end; exit code 2.
+    """
+    first, last = wanted
+    if first is None:
+        return max(0, size - (last or 0)), size
+    if first > size or (first == size and size):
+        raise CommandError(f"cat: the range begins at byte {first}, and the object has {size} bytes", 2)
+    return first, size if last is None else min(last + 1, size)
+
+
+def check_cat(args: Namespace) -> None:
+    """Refuse what names no object.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    for target in parse_targets("cat", args.targets):
+        if not target.name:
+            raise CommandError(f"cat: {str(target)!r} is a bucket: name an object", 2)
+    if args.json:
+        raise CommandError("cat: it writes bytes, not JSON: omit --json", 2)
+
+
+async def cat(args: Namespace, out: Output) -> None:
+    """``cat BUCKET NAME…``: write objects to standard output, one after the other.
+
+    Raises:
+        ReaderStopped: the reader of standard output has stopped.
+    """
+    targets = parse_targets("cat", args.targets)
+    stores: dict[str, ObjectStore] = {}
+    async with session(args, out) as link:
+        for target in targets:
+            if target.bucket not in stores:
+                stores[target.bucket] = await link.open(target.bucket, *args.targets[1:])
+        for target in targets:
+            for one in await choose(stores[target.bucket], patterns_of([target.name], recursive=False), out):
+                await _cat(stores[target.bucket], one.name, args.range)
+
+
+async def _cat(store: ObjectStore, name: str, wanted: tuple[int | None, int | None] | None) -> None:
+    from objstore.write.source import in_daemon
+
+    try:
+        if wanted is None:
+            await to_stream(store, name, "-", None)
+            return
+        async with store.open_reader(name) as reader:
+            at, end = bounds(wanted, reader.info.size)
+            await reader.seek(at)
+            with standard_output() as file:
+                while at < end and (piece := await reader.read(min(PIECE, end - at))):
+                    at += len(piece)
+                    await in_daemon(partial(write_all, file, [piece]))
+    except (BrokenPipeError, UnverifiedError):
+        raise ReaderStopped from None

@@ -1,0 +1,188 @@
+"""``get`` of several objects, and ``cat``: below the target directory only, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objstore import ObjectNotFoundError, ObjectStore
+from objstore.cli import fetching, transfer
+from objstore.cli.fetching import bounds, check_cat, check_get
+from objstore.cli.output import CommandError
+from objstore.cli.parser import parse
+from support.memory_server import MemoryServer
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture
+async def store(server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.chdir(tmp_path)
+    store = await server.bucket()
+    for name in ("a", "dir/b", "dir/c/d", "dir/.hidden"):
+        await store.put(name, DATA, chunk_size=1000)
+    return store
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+async def test_several_names(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    _, err = await command("get", "b", "a", "dir/b", "-O", "new/")
+    assert files(tmp_path) == ["new/a", "new/b"]
+    assert "wrote 2 files below 'new/'" in err
+    with pytest.raises(CommandError, match="2 of 2 failed") as told:
+        await command("get", "b", "a", "dir/b", "-O", "new")
+    assert told.value.code == 4
+    (tmp_path / "new" / "a").write_text("old")
+    out, _ = await command("get", "-f", "b", "a", "dir/b", "-O", "new", "--json")
+    assert sorted(json.loads(line)["file"] for line in out.splitlines()) == ["new/a", "new/b"]
+    assert (tmp_path / "new" / "a").read_bytes() == DATA
+
+
+async def test_directories_and_globs(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await command("get", "b", "dir/**", "-O", "x")
+    assert files(tmp_path / "x") == [".hidden", "b", "c/d"]
+    await command("get", "-r", "b", "dir", "-O", "y")
+    assert files(tmp_path / "y") == [".hidden", "b", "c/d"]
+    await command("get", "-r", "b", "-O", "z")
+    assert files(tmp_path / "z") == ["a", "dir/.hidden", "dir/b", "dir/c/d"]
+    with pytest.raises(
+        CommandError, match="1 of 3 failed"
+    ):  # the hidden one, as nobody has named the directory
+        await command("get", "b", "dir/**")
+    assert (tmp_path / "b").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil",
+        "/evil",
+        "x/../../evil",
+        "-",
+        "a\nb",
+        "esc\x1b[31m",
+        "back\\slash",
+        "x/",
+        "x//y",
+        "./x",
+        "x/.",
+    ],
+)
+async def test_names_that_lead_elsewhere(
+    server: MemoryServer, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    store = await server.bucket()
+    await store.put(name, b"evil")
+    await store.put("good", b"good")
+    with pytest.raises(CommandError, match="1 of 2 failed") as told:
+        await command("get", "-r", "b", "-O", "out")
+    assert told.value.code == 2
+    assert files(tmp_path) == ["work/out/good"]
+
+
+async def test_a_link_of_the_target_directory(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dir").symlink_to(tmp_path)
+    with pytest.raises(CommandError, match="3 of 4 failed"):
+        await command("get", "-r", "b", "-O", "out")
+    assert files(tmp_path) == ["out/a"]
+
+
+async def test_two_objects_of_one_path(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await store.put("b", b"other")
+    with pytest.raises(CommandError, match="'dir/b' and 'b' would both be 'b'") as told:
+        await command("get", "-f", "b", "dir/b", "b")
+    assert told.value.code == 2
+    assert files(tmp_path) == []
+
+
+async def test_a_name_that_looks_like_a_glob(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await store.put("report[1].pdf", b"1")
+    await store.put("b*", b"2")
+    await command("get", "b", "report[1].pdf")
+    await command("get", "b", "report[1].pdf", "-O", "x")
+    await command("get", "b", "report[[]1].pdf", "-O", "y")
+    await command("get", "b", "b[*]", "-O", "z")
+    assert files(tmp_path) == ["report[1].pdf", "x", "y", "z"]
+    assert (tmp_path / "z").read_bytes() == b"2"
+    with pytest.raises(CommandError, match="use cat for several") as told:
+        await command("get", "b", "dir/*", "-O", "-")
+    assert told.value.code == 2
+    with pytest.raises(CommandError, match="'x' is a file"):
+        await command("get", "b", "dir/*", "-O", "x")
+
+
+async def test_resume(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await command("get", "b", "a", "--resume")
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert os.listdir(tmp_path) == ["a"]
+    with pytest.raises(CommandError, match="exists"):
+        await command("get", "b", "a", "--resume")
+    await command("get", "b", "a", "--resume", "-f")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "or pass -r"),
+        (["a", "b", "-O", "-"], "use cat"),
+        (["a", "b", "-O", "file"], "'file' is a file"),
+        (["a", "-O", ""], "-O needs the name of a file"),
+        (["a", "-O", "-", "--json"], "both want standard output"),
+    ],
+)
+def test_what_cannot_work(store: ObjectStore, tmp_path: Path, words: list[str], why: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError, match=why) as told:
+        check_get(parse(["get", "b", *words]))
+    assert told.value.code == 2
+
+
+async def test_cat(store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (fetching, transfer):
+        monkeypatch.setattr(module, "standard_output", lambda: open(tmp_path / "out", "ab", 0))  # noqa: SIM115
+    await store.put("e", b"")
+    for words, data in (
+        (["b", "a"], DATA),
+        (["natsobj://b/a"], DATA),
+        (["b", "a", "e", "a"], DATA * 2),
+        (["b", "dir/[bc]"], DATA),
+        (["b", "a", "--range", "0-99"], DATA[:100]),
+        (["b", "a", "--range", "10200-"], DATA[10200:]),
+        (["b", "a", "--range=-10"], DATA[-10:]),
+        (["b", "a", "--range", "5-99999999"], DATA[5:]),
+        (["b", "e", "--range", "0-9"], b""),
+    ):
+        (tmp_path / "out").write_bytes(b"")
+        await command("cat", *words)
+        assert (tmp_path / "out").read_bytes() == data, words
+    with pytest.raises(CommandError, match="begins at byte 99999"):
+        await command("cat", "b", "a", "--range", "99999-")
+    with pytest.raises(ObjectNotFoundError):
+        await command("cat", "b", "none")
+
+
+def test_what_cat_refuses() -> None:
+    for words, why in ((["natsobj://b"], "is a bucket"), (["b", "a", "--json"], "not JSON")):
+        with pytest.raises(CommandError, match=why) as told:
+            check_cat(parse(["cat", *words]))
+        assert told.value.code == 2
+
+
+def test_bounds() -> None:
+    assert bounds((0, 99), 50) == (0, 50)
+    assert bounds((None, 99), 50) == (0, 50)
+    assert bounds((None, 0), 50) == (50, 50)
+    assert bounds((50, None), 51) == (50, 51)
+    assert bounds((0, None), 0) == (0, 0)
+    with pytest.raises(CommandError):
+        bounds((50, None), 50)
