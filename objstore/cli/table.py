@@ -49,11 +49,16 @@ GROUPS = {
     "buckets": "buckets",
     "upkeep": "upkeep",
     "tools": "around",
+    "bench": "measuring a server",
 }
 """Sections of the list of commands, by their file in ``options/``."""
 
-PARENTS = {"bucket": "manage buckets"}
+PARENTS = {"bucket": "manage buckets", "bench": "measure a server"}
 """Words that begin a command of two words, and what they are about."""
+
+BUCKET = "Creates a bucket of its own, bench-…, and deletes it at the end, also after an interrupt.\n"
+CHECKED = """\
+All bytes are checked. With --json the result can be kept, and compared later: objstore bench compare."""
 
 COMMANDS = {
     "put": Command(
@@ -189,6 +194,24 @@ COMMANDS = {
     ),
     "demo": Command(
         "show a put, get, watch and delete on a private server", "tools", "demo:demo", "demo:check"
+    ),
+    **{
+        f"bench {work}": Command(about, "bench", "bench:bench", "bench:check", more=BUCKET + CHECKED)
+        for work, about in {
+            "put": "measure storing objects",
+            "get": "measure reading objects",
+            "range": "measure reading ranges of objects",
+            "list": "measure listing a bucket",
+            "mixed": "measure reads, writes and deletes of the same objects",
+        }.items()
+    },
+    "bench core": Command(
+        "measure messages: publish, subscribe or request", "bench", "bench:bench", "bench:check", more=CHECKED
+    ),
+    "bench compare": Command(
+        "say what changed between two results of --json, and what is within noise",
+        "bench",
+        "bench:compare",
     ),
 }
 

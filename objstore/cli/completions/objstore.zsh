@@ -11,6 +11,7 @@
 _shtab_objstore_commands() {
   local _commands=(
     add:'create a bucket'
+    bench:'measure a server'
     bucket:'manage buckets'
     cat:'write objects to standard output'
     completion:'print what a shell needs to complete words'
@@ -49,6 +50,19 @@ _shtab_objstore_commands() {
     watch:'show changes as they happen'
   )
   _describe 'objstore commands' _commands
+}
+
+_shtab_objstore_bench_commands() {
+  local _commands=(
+    compare:'say what changed between two results of --json, and what is within noise'
+    core:'measure messages: publish, subscribe or request'
+    get:'measure reading objects'
+    list:'measure listing a bucket'
+    mixed:'measure reads, writes and deletes of the same objects'
+    put:'measure storing objects'
+    range:'measure reading ranges of objects'
+  )
+  _describe 'objstore bench commands' _commands
 }
 
 _shtab_objstore_bucket_commands() {
@@ -138,6 +152,327 @@ _shtab_objstore_add_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_add_defaults_added=0
+
+_shtab_objstore_bench_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_defaults_added=0
+
+_shtab_objstore_bench_compare_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--noise[smaller changes never count (5\%)]:PERCENT:"
+  ":result of --json\; - is standard input:"
+  ":result of --json:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_compare_defaults_added=0
+
+_shtab_objstore_bench_core_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the messages\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 128)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--batch[messages published together, as one operation (1000 or 1 MiB\; with --rate 1)]:N:"
+  ":publish to nobody\; publish and receive\; ask and be answered:(publish pub subscribe sub request req)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_core_defaults_added=0
+
+_shtab_objstore_bench_get_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the objects\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 1MiB)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--objects[how many objects are stored before (up to 1000, or 256 MiB)]:N:"
+  "--storage[storage]:storage:(file memory)"
+  "--replicas[N]:N:"
+  "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_get_defaults_added=0
+
+_shtab_objstore_bench_list_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the objects\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 128)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--objects[how many objects are in the bucket (1000)]:N:"
+  "--storage[storage]:storage:(file memory)"
+  "--replicas[N]:N:"
+  "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_list_defaults_added=0
+
+_shtab_objstore_bench_mixed_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the objects\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 1MiB)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--mix[how often each kind of operation comes (get\:45,info\:30,put\:15,delete\:10)]:KIND:WEIGHT,…:"
+  "--objects[how many objects are stored before (up to 1000, or 256 MiB)]:N:"
+  "--storage[storage]:storage:(file memory)"
+  "--replicas[N]:N:"
+  "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_mixed_defaults_added=0
+
+_shtab_objstore_bench_put_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the objects\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 1MiB)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--objects[replace N names in turn, instead of storing under new ones]:N:"
+  "--storage[storage]:storage:(file memory)"
+  "--replicas[N]:N:"
+  "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_put_defaults_added=0
+
+_shtab_objstore_bench_range_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-s,--server}"[server, or several separated by commas]:URL:"
+  "--local[private server over DIR, shared by running commands]:DIR:_files -/"
+  "--context[context of the nats command (NATS_CONTEXT)]:NAME:"
+  "--user[user (NATS_USER)]:NAME:"
+  "--password-file[file with the password (or NATS_PASSWORD)]:FILE:_files"
+  "--password[password\; everyone can see it in the process list]:TEXT:"
+  "--token[token\; NATS_TOKEN is safer]:TEXT:"
+  "--creds[credentials file (NATS_CREDS)]:FILE:_files"
+  "--nkey[file with an NKey seed (NATS_NKEY)]:FILE:_files"
+  "--jwt[JWT of the user, or a file with it (NATS_JWT)]:FILE:_files"
+  "--seed[file with its seed (NATS_SEED)]:FILE:_files"
+  "--tlsca[certificates to trust (NATS_CA)\; requires TLS]:FILE:_files"
+  "--tlscert[certificate of this client (NATS_CERT)]:FILE:_files"
+  "--tlskey[its key (NATS_KEY)]:FILE:_files"
+  {--tlsfirst,--no-tlsfirst}"[begin with TLS, before the server says a word]"
+  "--inbox-prefix[subjects of answers (_INBOX)]:PREFIX:"
+  "--timeout[for connecting (2s) and each request (5s)]:TIME:"
+  "--js-domain[JetStream domain]:NAME:"
+  "--js-api-prefix[subjects of JetStream\'s API (\$JS.API)]:PREFIX:"
+  "--json[JSON\: one document, or one per line where it lists or streams]"
+  {-q,--quiet}"[only errors on standard error]"
+  "--no-progress[no progress line]"
+  "--trace[show the traceback of an error]"
+  "--size[of the objects\: 1MiB, a range 1KiB-1MiB, or a distribution 4KiB\:80,1MiB\:20 (default\: 64MiB)]:SIZE:"
+  "--duration[how long (10s)]:TIME:"
+  {--count,--msgs}"[how many\; instead of --duration, or first]:N:"
+  "--warmup[before the measurement (1s)\; 0 is none]:TIME:"
+  "--rate[begin N each second, whatever happens to those before\; latencies count from when each was due]:N:"
+  {--concurrency,--clients}"[at a time, in all processes together (one in each\; with --rate 32 in each)]:N:"
+  "--processes[client processes (1)]:N:"
+  "--random-seed[of payloads and choices]:N:"
+  "--csv[write the figures there, with the columns of nats bench]:FILE:_files"
+  "--range-size[bytes of a range (1MiB)]:SIZE:"
+  "--objects[how many objects are stored before (up to 1000, or 256 MiB)]:N:"
+  "--storage[storage]:storage:(file memory)"
+  "--replicas[N]:N:"
+  "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_objstore_bench_range_defaults_added=0
 
 _shtab_objstore_bucket_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -830,7 +1165,7 @@ _shtab_objstore_get_options=(
 _shtab_objstore_get_defaults_added=0
 
 _shtab_objstore_help_options=(
-  "(*)::of:(put get cat ls info find du rm mv cp ln meta sync watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo)"
+  "(*)::of:(put get cat ls info find du rm mv cp ln meta sync watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo bench bench bench bench bench bench bench)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1585,6 +1920,7 @@ _shtab_objstore() {
       curcontext="${curcontext%:*:*}:_shtab_objstore-$line[1]:"
       case $line[1] in
         add) _arguments -C -s $_shtab_objstore_add_options ;;
+        bench) _shtab_objstore_bench ;;
         bucket) _shtab_objstore_bucket ;;
         cat) _arguments -C -s $_shtab_objstore_cat_options ;;
         completion) _arguments -C -s $_shtab_objstore_completion_options ;;
@@ -1621,6 +1957,35 @@ _shtab_objstore() {
         sync) _arguments -C -s $_shtab_objstore_sync_options ;;
         verify) _arguments -C -s $_shtab_objstore_verify_options ;;
         watch) _arguments -C -s $_shtab_objstore_watch_options ;;
+      esac
+  esac
+}
+
+_shtab_objstore_bench() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->bench'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_objstore_bench_defaults_added )); then
+    if (( ${_shtab_objstore_bench_options[(I)${(q)one_or_more}*]} +          ${_shtab_objstore_bench_options[(I)${(q)remainder}*]} +          ${_shtab_objstore_bench_options[(I)${(q)default}]} == 0 )); then
+      _shtab_objstore_bench_options+=(': :_shtab_objstore_bench_commands' '*::: :->bench')
+    fi
+    _shtab_objstore_bench_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_objstore_bench_options
+
+  case $state in
+    bench)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_objstore_bench-$line[1]:"
+      case $line[1] in
+        compare) _arguments -C -s $_shtab_objstore_bench_compare_options ;;
+        core) _arguments -C -s $_shtab_objstore_bench_core_options ;;
+        get) _arguments -C -s $_shtab_objstore_bench_get_options ;;
+        list) _arguments -C -s $_shtab_objstore_bench_list_options ;;
+        mixed) _arguments -C -s $_shtab_objstore_bench_mixed_options ;;
+        put) _arguments -C -s $_shtab_objstore_bench_put_options ;;
+        range) _arguments -C -s $_shtab_objstore_bench_range_options ;;
       esac
   esac
 }
