@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from objstore.bench.report import size_text
+
 from .errors import BenchError
 from .rows import OURS, ratio
 
@@ -38,6 +40,7 @@ def draw(found: dict[str, Any], directory: Path) -> list[Path]:
     if drawer is None:
         raise BenchError(f"no chart is drawn of {found['suite']}")
     out = []
+    directory.mkdir(parents=True, exist_ok=True)
     for name, chart in drawer(found, pygal, options).items():
         path = directory / f"{found['suite']}{name}.svg"
         drawing = chart.render(is_unicode=True)
@@ -56,7 +59,8 @@ def _ratios(found: dict[str, Any], pygal: Any, options: dict[str, Any]) -> dict[
     chart.title = "How many times as fast as other clients (1 = as fast; logarithmic)"
     chart.value_formatter = lambda value: "" if value is None else f"{value:.3g}x"
     ratios = [times for row in rows for peer in PEERS if (times := ratio(row, peer)) is not None]
-    chart.range = (min([0.5, *ratios]), 1.5 * max([1.0, *ratios]))
+    chart.zero = 1  # a bar begins where both are as fast, and leads to the left where ours is slower
+    chart.range = (min([1.0, *ratios]), 1.5 * max([1.0, *ratios]))
     chart.x_labels = [row["title"] for row in rows]
     for peer in PEERS:
         values = [ratio(row, peer) for row in rows]
@@ -67,12 +71,6 @@ def _ratios(found: dict[str, Any], pygal: Any, options: dict[str, Any]) -> dict[
 
 def _growth(found: dict[str, Any], pygal: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Rates against sizes, times against counts."""
-
-    def size_text(size: float) -> str:
-        for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-            if size >= unit:
-                return f"{size / unit:.0f} {name}"
-        return f"{size:.0f}"
 
     rates = pygal.XY(**options, height=480, logarithmic=True, xrange=None)
     rates.title = "Rate of put and get against the size of the object (MB/s)"

@@ -154,7 +154,6 @@ def run_suite(args: argparse.Namespace) -> int:
             results.write(args.json, document)
     if args.charts:
         document = results.document(args.command, found, runs=settings.runs, quick=args.quick)
-        args.charts.mkdir(parents=True, exist_ok=True)
         for path in charts.draw(document, args.charts):
             print(path)
     missed = tables.missed(found)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import subprocess
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from objstore.bench import machine
 
 from .errors import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _field(path: str, key: str) -> str:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def revision(tree: Path = ROOT) -> str:
@@ -39,17 +30,8 @@ def revision(tree: Path = ROOT) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Machine, kernel, interpreter, revision and time."""
-    memory = _field("/proc/meminfo", "MemTotal").split()
-    return {
-        "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(int(memory[0]) / 1024**2, 1) if memory else None,
-        "kernel": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "revision": revision(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    """Machine, kernel, interpreter, time, and the revision of this project."""
+    return {**machine.describe(), "revision": revision()}
 
 
 def need_disk(size: int) -> None:

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from objstore.bench.results import ResultError, write_whole
+from objstore.bench.results import read as read_text
+
 from . import machine
 from .errors import BenchError
 from .rows import OURS
@@ -43,11 +46,11 @@ def write(path: Path, found: dict[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-        temporary.replace(path)
+        write_whole(str(path), json.dumps(found, indent=1) + "\n")
     except OSError as exc:
         raise BenchError(f"{path} cannot be written: {exc.strerror}") from exc
+    except ResultError as exc:
+        raise BenchError(str(exc)) from exc
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -57,9 +60,9 @@ def read(path: Path) -> dict[str, Any]:
         BenchError: it cannot be read, or is not a result.
     """
     try:
-        found = json.loads(path.read_text())
-    except OSError as exc:
-        raise BenchError(f"{path} cannot be read: {exc.strerror}") from exc
+        found = json.loads(read_text(str(path)))
+    except ResultError as exc:
+        raise BenchError(str(exc)) from exc
     except ValueError as exc:
         raise BenchError(f"{path} is not JSON: {exc}") from exc
     if not isinstance(found, dict) or found.get("version") != VERSION or "rows" not in found:

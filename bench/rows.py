@@ -9,6 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from objstore.bench.compare import middle
+from objstore.bench.report import size_text
+
 from .contestants import Contestant, Crew, Figures, LeftOut, Worker
 from .errors import BenchError
 from .machine import need_disk
@@ -46,7 +49,7 @@ class Row:
 
     Attributes:
         key: its name in files; unique in a suite.
-        title: its name in tables.
+        title: its name in tables; ``{size}``, ``{count}`` and so on stand for its options.
         work: a function of ``bench/peers/works.py``.
         options: its arguments, except ``bucket``, ``prefix`` and ``url``.
         contestants: the columns; the first one is ours.
@@ -65,6 +68,15 @@ class Row:
     wanted: dict[str, float] = field(default_factory=dict)
     storage: str = "file"
     nodes: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its name in tables, with what it really runs (``--quick`` makes it small)."""
+        sizes = {
+            key: size_text(self.options[key]) for key in ("size", "chunk", "length") if key in self.options
+        }
+        count = f"{self.options.get('count', 1):,}".replace(",", " ")
+        return self.title.format(**{**self.options, **sizes, "count": count})
 
     @property
     def bytes(self) -> int:
@@ -122,7 +134,7 @@ def measure(row: Row, settings: Settings) -> dict[str, Any]:
         left_out = dict(crew.left_out)
         about = crew.about
     if OURS not in samples and settings.clients is None:
-        raise BenchError(f"{row.title}: ours failed: {left_out.get(OURS)}")
+        raise BenchError(f"{row.name}: ours failed: {left_out.get(OURS)}")
     return record(row, target, samples, about, left_out)
 
 
@@ -136,7 +148,7 @@ def record(
     """The entry of a row in the results."""
     return {
         "key": row.key,
-        "title": row.title,
+        "title": row.name,
         "work": row.work,
         "options": row.options,
         "unit": row.unit,
@@ -292,5 +304,5 @@ def paired(result: dict[str, Any], label: str) -> tuple[float, float, float] | N
         return None
     ratios = [per_op(b) / per_op(a) for a, b in zip(ours, theirs, strict=True)]
     draw = random.Random(0)  # the same result, the same interval
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
-    return statistics.median(ratios), medians[DRAWS // 40], medians[-DRAWS // 40]
+    medians = (statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
+    return statistics.median(ratios), *middle(medians)

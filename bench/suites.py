@@ -32,13 +32,6 @@ FEW_CORE = 20_000
 """Messages that natsrpy publishes or receives in one sample, a tenth of the others': each takes 0.2 ms."""
 
 
-def size_text(size: int) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size >= unit and size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size} B"
-
-
 def with_options(contestant: Contestant, **options: Any) -> Contestant:
     return replace(contestant, options={**contestant.options, **options})
 
@@ -54,7 +47,7 @@ def reach() -> list[Row]:
     return [
         Row(
             "put-100m",
-            "put 100 MiB from bytes",
+            "put {size} from bytes",
             "put",
             big,
             [*ALL, NATSRPY_DEFAULT, *ceilings],
@@ -63,7 +56,7 @@ def reach() -> list[Row]:
         ),
         Row(
             "get-100m",
-            "get 100 MiB into bytes",
+            "get {size} into bytes",
             "get",
             big,
             [*ALL, *ceilings],
@@ -72,7 +65,7 @@ def reach() -> list[Row]:
         ),
         Row(
             "read-100m",
-            "read 100 MiB by readinto",
+            "read {size} by readinto",
             "read_into",
             big,
             [OWN, UVLOOP, PEERS[1], *ceilings],
@@ -81,7 +74,7 @@ def reach() -> list[Row]:
         ),
         Row(
             "put-1m",
-            "put 1 MiB",
+            "put {size}",
             "put",
             {**mib, "count": 40},
             [*ALL, NATSRPY_DEFAULT, CEILING],
@@ -90,18 +83,18 @@ def reach() -> list[Row]:
         ),
         Row(
             "get-1m",
-            "get 1 MiB",
+            "get {size}",
             "get",
             {**mib, "count": 40},
             [*ALL, CEILING],
             "/s",
             {"nats-py": 2.2, "natsrpy": 2.0},
         ),
-        Row("put-1k", "put 1 KiB", "put", few, ALL, "/s", {"nats-py": 1.5, "natsrpy": 1.2}),
-        Row("get-1k", "get 1 KiB", "get", few, ALL, "/s", {"nats-py": 4.0, "natsrpy": 2.0}),
+        Row("put-1k", "put {size}", "put", few, ALL, "/s", {"nats-py": 1.5, "natsrpy": 1.2}),
+        Row("get-1k", "get {size}", "get", few, ALL, "/s", {"nats-py": 4.0, "natsrpy": 2.0}),
         Row(
             "put-1k-32",
-            "put 1 KiB, 32 at once",
+            "put {size}, {concurrency} at once",
             "put",
             {**kib, "count": 1600, "concurrency": 32},
             at_once,
@@ -110,7 +103,7 @@ def reach() -> list[Row]:
         ),
         Row(
             "get-1k-32",
-            "get 1 KiB, 32 at once",
+            "get {size}, {concurrency} at once",
             "get",
             {**kib, "count": 2 * SMALL, "concurrency": 32},
             at_once,
@@ -119,7 +112,7 @@ def reach() -> list[Row]:
         ),
         Row(
             "list-10k",
-            "list 10 000",
+            "list {count}",
             "list_",
             {"size": 1, "count": 10_000},
             ALL,
@@ -128,25 +121,25 @@ def reach() -> list[Row]:
         ),
         Row(
             "parser",
-            "parser, 16 B frames",
+            "parser, {size} frames",
             "parse",
             {"size": 16, "count": 200_000},
             [OWN, PEERS[0], PEERS[2]],
             "/s",
             {"nats-py": 1.25},
         ),
-        Row("publish", "publish 16 B", "publish", {"size": 16, "count": 200_000}, core, "/s", wanted_core),
+        Row("publish", "publish {size}", "publish", {"size": 16, "count": 200_000}, core, "/s", wanted_core),
         Row(
             "subscribe",
-            "subscribe 16 B",
+            "subscribe {size}",
             "subscribe",
             {"size": 16, "count": 200_000},
             core,
             "/s",
             wanted_core,
         ),
-        Row("memory-put", "memory, put of 1 GiB", "put_stream", {"size": GIB}, [OWN], "MiB", {OURS: 32.0}),
-        Row("memory-get", "memory, read of 1 GiB", "read_into", {"size": GIB}, [OWN], "MiB", {OURS: 32.0}),
+        Row("memory-put", "memory, put of {size}", "put_stream", {"size": GIB}, [OWN], "MiB", {OURS: 32.0}),
+        Row("memory-get", "memory, read of {size}", "read_into", {"size": GIB}, [OWN], "MiB", {OURS: 32.0}),
     ]
 
 
@@ -194,16 +187,14 @@ def _core(name: str, size: int) -> Row:
     key = f"{name}-{size}"
     slow = with_options(PEERS[1], count=min(count, FEW_CORE))
     contestants = [OWN, UVLOOP, PEERS[0], slow, PEERS[2], CEILING]
-    return Row(key, f"{name} {size_text(size)}", name, options, contestants, unit)
+    return Row(key, f"{name} {{size}}", name, options, contestants, unit)
 
 
 def _listing(name: str, count: int, **where: Any) -> Row:
     contestants = ALL if name == "list" else [OWN, UVLOOP]
     options = {"size": 1, "count": count}
     work = "list_" if name == "list" else name
-    return Row(
-        f"{name}-{count}", f"{name} {count:,}".replace(",", " "), work, options, contestants, "ms", **where
-    )
+    return Row(f"{name}-{count}", f"{name} {{count}}", work, options, contestants, "ms", **where)
 
 
 def _object(name: str, size: int, chunk: int, concurrency: int, **where: Any) -> Row:
@@ -211,18 +202,18 @@ def _object(name: str, size: int, chunk: int, concurrency: int, **where: Any) ->
         size = max(size, 2 * MIB)
         options = {"size": size, "count": 30, "length": MIB}
         key = f"range-{size}-{where['storage']}-{where['nodes']}"
-        title = f"1 MiB out of {size_text(size)}"
+        title = "{length} out of {size}"
         return Row(key, title, "get_range", options, [OWN, UVLOOP], "ms", **where)
     large = size >= 16 * MIB
     unit = "MB/s" if large else "/s"
     count = max(concurrency, 1 if large else 40 if size > 64 * KIB else SMALL)
     options = {"size": size, "count": count}
-    title = f"{name} {size_text(size)}"
+    title = f"{name} {{size}}"
     key = f"{name}-{size}-{chunk}-{concurrency}-{where['storage']}-{where['nodes']}"
     if chunk != CHUNK:
-        title += f", chunks of {size_text(chunk)}"
+        title += ", chunks of {chunk}"
     if concurrency > 1:
-        title += f", {concurrency} at once"
+        title += ", {concurrency} at once"
     if where["storage"] != "file":
         title += f", {where['storage']}"
     if where["nodes"] > 1:
@@ -268,11 +259,10 @@ def growth(*, quick: bool = False) -> list[Row]:
         for size in sizes:
             count = max(1, min(200, 16 * MIB // size))
             options = {"size": size, "count": count}
-            rows.append(Row(f"{name}-{size}", f"{name} {size_text(size)}", work, options, [OWN], "MB/s"))
+            rows.append(Row(f"{name}-{size}", f"{name} {{size}}", work, options, [OWN], "MB/s"))
     for size in [s for s in sizes if s > MIB]:
         options = {"size": size, "count": 30, "length": MIB}
-        title = f"1 MiB out of {size_text(size)}"
-        rows.append(Row(f"range-{size}", title, "get_range", options, [OWN], "ms"))
+        rows.append(Row(f"range-{size}", "{length} out of {size}", "get_range", options, [OWN], "ms"))
     for name in ("list", "names"):
         for count in counts:
             row = _listing(name, count, storage="file", nodes=1)

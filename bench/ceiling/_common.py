@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import socket
 import struct
 import sys
@@ -13,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from objstore.bench.payloads import random_bytes
+
 TIMEOUT = 10  # seconds without progress
 SOCKET_BUFFER = 4 * 1024 * 1024  # bytes
-BLOCK = 64 * 1024 * 1024  # bytes of a payload that one call makes
 
 
 class Failure(Exception):
@@ -23,9 +23,8 @@ class Failure(Exception):
 
 
 def payload(size: int) -> bytes:
-    """``random.Random(size).randbytes(size)``, in blocks: one call makes at most 256 MiB."""
-    source = random.Random(size)
-    return b"".join(source.randbytes(min(BLOCK, size - at)) for at in range(0, size, BLOCK))
+    """The bytes that clients are measured with, too."""
+    return random_bytes(size, size)
 
 
 def tune(sock: socket.socket) -> socket.socket:

@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from objstore.bench.load import clock, together
+
 from ..ceiling._common import payload as make_payload
 from .base import CHUNK, Peer
 
@@ -49,10 +51,10 @@ class Meter:
         self._before = resident("VmRSS")
 
     def __enter__(self) -> None:
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._cpu, self._wall = time.process_time(), clock()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.seconds += time.perf_counter() - self._wall
+        self.seconds += clock() - self._wall
         self.cpu += time.process_time() - self._cpu
 
     def figures(self, ops: int, size: int) -> dict[str, float]:
@@ -82,7 +84,7 @@ async def at_once(count: int, concurrency: int, call: Callable[[int], Coroutine[
             await call(number)
 
     async with asyncio.timeout(WAIT):
-        await asyncio.gather(*(worker() for _ in range(concurrency)))
+        await together(worker() for _ in range(concurrency))
 
 
 # --- objects -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import natsproto
+from bench import charts, scale, suites
 from bench.contestants import Contestant, Figures, LeftOut
 from bench.rows import Row, Settings, _samples
 from bench.targets import Targets
@@ -66,7 +68,7 @@ async def test_a_run_prints_keeps_and_removes(server: LocalServer, tmp_path: Pat
         "get 1 KiB",
         "get 1 KiB, 4 at once",
         "1 MiB out of 2 MiB",
-        "list 1 000",
+        "list 20",
     ]
     for row in found["rows"]:
         assert row["server"]["version"] == server.version
@@ -88,6 +90,32 @@ def test_growth_is_drawn(server: LocalServer, tmp_path: Path) -> None:
         text = (tmp_path / path).read_text()
         assert "<svg" in text
         assert "<script" not in text
+
+
+def test_titles_say_what_is_really_run() -> None:
+    whole = {
+        "reach": suites.reach(),
+        "factors": suites.factors(),
+        "growth": suites.growth(),
+        "scale": scale.rows(),
+    }
+    for suite, rows in whole.items():
+        kept = json.loads((ROOT / "bench" / "results" / f"{suite}.json").read_text())
+        assert [row.name for row in rows] == [row["title"] for row in kept["rows"]], suite
+    quick = {row.key: suites.tiny(row).name for row in suites.reach()}
+    assert quick["put-100m"] == "put 2 MiB from bytes"
+    assert quick["memory-get"] == "memory, read of 2 MiB"
+    assert quick["put-1k-32"] == "put 1 KiB, 4 at once"
+    assert quick["list-10k"] == "list 20"
+    assert suites.tiny(suites.works(["range"], sizes=[1 << 30])[0]).name == "1 MiB out of 2 MiB"
+
+
+def test_bars_begin_where_both_are_as_fast(tmp_path: Path) -> None:
+    found = json.loads((ROOT / "bench" / "results" / "reach.json").read_text())
+    (path,) = charts.draw(found, tmp_path / "new")
+    bars = re.findall(r'<rect x="([\d.]+)"[^>]*class="rect', path.read_text())
+    assert len(bars) > 30
+    assert set(bars) == {"0.0"}  # ours is faster everywhere: the axis begins there, too
 
 
 async def test_an_interrupted_run_cleans_up(server: LocalServer) -> None:
