@@ -25,7 +25,10 @@ SPIN = 0.0015
 FAILURES_IN_A_ROW = 50
 """A run ends after so many: nothing works any more."""
 
-LONGEST_PAUSE = 1.0
+FAILING = 30.0
+"""Seconds of failures, and nothing else, after which it ends as well: with no server, each takes long."""
+
+LONGEST_PAUSE = 0.5
 """Seconds to wait after failures in a row: a loop that fails at once would only burn processor time."""
 
 Call = Callable[[], Awaitable[Sample]]
@@ -86,6 +89,7 @@ class Load:
         self.started: float = 0.0
         self._last = 0.0
         self._in_a_row = 0
+        self._worked = 0.0
         self._given_up = False
         count = None if pace.count is None else -(-pace.count // work.batch)
         self._numbers: Iterator[int] = (
@@ -95,7 +99,7 @@ class Load:
     async def run(self) -> None:
         """Run it to its end, and set ``seconds`` and ``cpu`` of the figures."""
         cpu = time.process_time()
-        self.started = self._last = clock()
+        self.started = self._last = self._worked = clock()
         if self._pace.rate is None:
             await self._closed()
         else:
@@ -148,10 +152,12 @@ class Load:
             self.figures.failed(kind, exc)
             self._last = clock()
             self._in_a_row += 1
-            self._given_up = self._in_a_row >= FAILURES_IN_A_ROW
+            if self._in_a_row >= FAILURES_IN_A_ROW or self._last - self._worked > FAILING:
+                self._given_up = True
             await asyncio.sleep(min(0.001 * 2**self._in_a_row, LONGEST_PAUSE))
             return
         self._in_a_row = 0
+        self._worked = sample.ended
         if sample.ended > self._last:
             self._last = sample.ended
         series = self.figures.of(kind)

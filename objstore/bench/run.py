@@ -45,6 +45,9 @@ async def run(settings: Settings, link: Link, connect: Connect, watcher: Watcher
         connect: opens the connections of the others.
         watcher: who is told how it goes on.
     """
+    info = link.client.server_info
+    server = {key: info[key] for key in ("version", "server_name", "cluster") if info.get(key)}
+    server["url"] = link.client.connected_url or ""
     if settings.on_objects:
         async with own_bucket(settings, link.js, watcher) as bucket:
             watcher.preparing(settings.prepared)
@@ -55,9 +58,7 @@ async def run(settings: Settings, link: Link, connect: Connect, watcher: Watcher
             found = await _measure(settings, bucket, link, connect, watcher)
     else:
         found = await _measure(settings, f"bench.{secrets.token_hex(8)}", link, connect, watcher)
-    info = link.client.server_info
-    server = {key: info[key] for key in ("version", "server_name", "cluster") if info.get(key)}
-    return Result.made(settings, found, {**server, "url": link.client.connected_url or ""})
+    return Result.made(settings, found, server)
 
 
 async def _measure(

@@ -147,6 +147,12 @@ def test_a_run_ends_when_nothing_works(run: Run, rate: float | None) -> None:
     assert found.seconds < 60
 
 
+def test_a_run_without_a_server_does_not_last(run: Run) -> None:
+    found = run(Work(lambda number: 1.0 if number < 60 else -20.0), Pace(1, None, 1000)).figures
+    assert (found.ops, found.failed_ops) == (60, 2)
+    assert found.seconds == pytest.approx(100, abs=1)
+
+
 def test_the_processor_time_is_our_own(run: Run) -> None:
     found = run(Work(lambda number: 1.0), Pace(1, None, 3)).figures
     assert 0 < found.cpu < 1
