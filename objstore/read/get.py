@@ -181,6 +181,32 @@ def get_bytes(
     return _read_twice(bucket, name, follow, read)
 
 
+async def get_part(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
+    """Return bytes of exactly the object that ``info`` describes; the whole of it is verified.
+
+    Args:
+        start, end: within the object.
+
+    Raises:
+        ObjectChangedError: it was replaced.
+        IntegrityError, NatsError: as for :func:`again`.
+    """
+    try:
+        if end - start < info.size:
+            return await read_range(bucket, info, start, end) if start < end else b""
+        sink = WholeSink(info, verify=True, progress=None)
+        try:
+            if info.size or info.chunks:
+                await ChunkFeed(bucket, info, sink).run()
+            return sink.finish()
+        finally:
+            sink.release()
+    except (Missing, IntegrityError) as exc:
+        raise changed(await again(bucket, info, exc)) from None
+    except (MemoryError, OverflowError) as exc:
+        raise no_room(info, end - start, 0) from exc
+
+
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     """Read an object of one chunk by one plain direct get, proven by its digest.
 

@@ -31,6 +31,7 @@ from objstore.read.get import (
     chunk_size_of,
     copy_blocks,
     get_bytes,
+    get_part,
     get_range,
     in_thread,
     only_chunk,
@@ -257,3 +258,21 @@ def test_windows() -> None:
     for window in wrong:
         with pytest.raises(ValueError, match="window must be a positive number"):
             reading_window(window)
+
+
+async def test_parts_of_one_revision(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    info = await store.put("a", DATA, chunk_size=1000)
+    assert await get_part(bucket, info, 0, len(DATA)) == DATA
+    assert await get_part(bucket, info, 1500, 2500) == DATA[1500:2500]
+    assert await get_part(bucket, info, 5, 5) == b""
+    wrong = replace(info, digest="SHA-256=" + "00" * 32)
+    forge(server, wrong)
+    with pytest.raises(DigestMismatchError):
+        await get_part(bucket, wrong, 0, len(DATA))
+    await store.put("a", DATA[::-1], chunk_size=1000)
+    for start, end in ((0, len(DATA)), (1500, 2500)):
+        with pytest.raises(ObjectChangedError):
+            await get_part(bucket, info, start, end)
+    huge = replace(info, size=1 << 62, chunks=1 << 40)
+    with pytest.raises((ObjectTooLargeError, ObjectChangedError)):
+        await get_part(bucket, huge, 0, 1 << 62)
