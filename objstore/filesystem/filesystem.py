@@ -1,0 +1,425 @@
+"""The file system: fsspec's operations on buckets and their objects."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+from collections.abc import Sequence
+from glob import has_magic
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar, Unpack, cast
+
+from fsspec.asyn import sync
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.compression import compr
+from fsspec.core import get_compression
+from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
+
+from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectNotFoundError
+from ..format.models import ObjectMeta
+from .at_once import run_all, without
+from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile
+from .filesystem_reads import FileSystemReads, progress_of
+from .moving import Move, plan
+from .oserrors import os_errors
+from .paths import check_local, is_within, split, strip
+from .writing import Mode, Writing
+
+if TYPE_CHECKING:
+    from ..format.models import BucketFields
+    from .writing import WriteOptions
+
+T = TypeVar("T")
+
+
+class NatsObjectFileSystem(FileSystemReads):
+    """Buckets and objects as ``bucket/path/to/file``, for fsspec and everything that uses it.
+
+    A bucket is a directory of the root. Directories below exist as long as a name lies in them. Listings are
+    never cached. Errors are ``OSError``, with the library's own error as their cause.
+
+    Args:
+        servers: as :func:`natsproto.connect`; default: the environment's ``NATS_URL``.
+        url: the same, under another name (some libraries have an argument of that name themselves).
+        domain, prefix: as ``Client.jetstream``.
+        tlsca, tlscert, tlskey: files for TLS.
+        asynchronous: for use with ``await``, in the loop that runs then; see :meth:`aclose`.
+        loop: fsspec's loop, by default.
+        batch_size: objects that are transferred at the same time (16).
+        **options: all other options of :func:`natsproto.connect`, and of ``fsspec.AbstractFileSystem``.
+
+    Raises:
+        ConfigError, TypeError: options that cannot work, or do not exist. Nothing is sent before the first
+            use.
+    """
+
+    # -- open files -------------------------------------------------------------------------------
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_type: str = "readahead",
+        cache_options: dict[str, object] | None = None,
+        size: int | None = None,
+        **options: object,
+    ) -> ObjectFile:
+        return ObjectFile(
+            self,
+            path,
+            mode,
+            block_size,
+            autocommit=autocommit,
+            cache_type=cache_type,
+            cache_options=cache_options,
+            size=size,
+            **options,
+        )
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, object] | None = None,
+        compression: str | None = None,
+        **kwargs: object,
+    ) -> io.IOBase:
+        """Open a file; see :class:`~objstore.filesystem.files.ObjectFile`.
+
+        Args:
+            path: where.
+            mode: ``r``, ``w``, ``x`` (must not exist) or ``a`` (the object is copied and continued), with
+                ``b`` or ``t`` (text, the default).
+            block_size: bytes that are read ahead, or collected before they are sent (4 MiB).
+            cache_options: for fsspec's cache.
+            compression: as ``fsspec.open``.
+            **kwargs: ``cache_type``, ``autocommit``; ``encoding``, ``errors`` and ``newline`` of text; when
+                writing, ``description``, ``headers``, ``metadata``, ``chunk_size``, ``ttl`` and ``atomic`` of
+                :meth:`objstore.ObjectStore.put`.
+        """
+        binary = "b" in mode
+        encoding, errors, newline = (
+            None if binary else cast("str | None", kwargs.pop(key, None)) for key in _TEXT
+        )
+        mode = mode if binary else mode.replace("t", "") + "b"
+        packing = None if "r" in mode else get_compression(str(path), compression)
+        file: io.IOBase = super().open(
+            path, mode, block_size, cache_options, compression if packing is None else None, **kwargs
+        )
+        if packing is not None:
+            file = PackedFile(cast(ObjectFile, file), compr[packing](file, mode="w"))
+        return file if binary else TextFile(cast("IO[bytes]", file), encoding, errors, newline)
+
+    async def begin_writing(self, path: str, mode: Mode, options: WriteOptions) -> tuple[Writing, int]:
+        """Return what stores a file that is being written, and its position. For the file objects."""
+        with os_errors(path):
+            store, name = await self._at(path)
+            writing = Writing(store, name, mode, options)
+            return writing, await writing.begin()
+
+    async def open_async(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> AsyncObjectFile:
+        """Open a file for ``async with``; in mode ``rb``, ``wb``, ``xb`` or ``ab``."""
+        path = strip(path)
+        if mode == "rb":
+            return AsyncObjectFile(self, path, mode, pinned=await self.pin(path), block_size=block_size)
+        if mode not in ("wb", "xb", "ab"):
+            raise ValueError(f"mode is 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+        writing, position = await self.begin_writing(path, cast(Mode, mode), options)
+        return AsyncObjectFile(self, path, mode, writing=writing, position=position, block_size=block_size)
+
+    # -- whole files ------------------------------------------------------------------------------
+
+    async def _pipe_file(
+        self, path: str, value: bytes, mode: str = "overwrite", **options: Unpack[WriteOptions]
+    ) -> None:
+        with os_errors(path):
+            store, name = await self._at(path)
+            put = store.create if mode == "create" else store.put
+            await put(name, value, **options)
+
+    async def _put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Callback = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **options: Unpack[WriteOptions],
+    ) -> None:
+        if await asyncio.to_thread(os.path.isdir, lpath):
+            await self._makedirs(rpath, exist_ok=True)
+            return
+        with os_errors(rpath):
+            store, name = await self._at(rpath)
+            await store.put_file(
+                name,
+                lpath,
+                if_revision=0 if mode == "create" else None,
+                progress=progress_of(callback),
+                **options,
+            )
+
+    async def _touch(self, path: str, truncate: bool = True, **options: Unpack[WriteOptions]) -> None:
+        if truncate:
+            return await self._pipe_file(path, b"", **options)
+        with os_errors(path):
+            store, name = await self._at(path)
+            try:
+                await store.update_meta(name, ObjectMeta(name))
+            except ObjectNotFoundError:
+                await store.create(name, b"", **options)
+
+    def touch(self, path: str, truncate: bool = True, **options: Unpack[WriteOptions]) -> None:
+        """Store an empty object; with ``truncate=False`` an existing one only gets a new time."""
+        sync(self.loop, self._touch, path, truncate, **options)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: object) -> None:
+        with os_errors(path1):
+            source, name = await self._at(path1)
+            target, new_name = await self._at(path2)
+            await source.copy(name, new_name, to=target)
+
+    async def _mv_file(self, path1: str, path2: str) -> None:
+        with os_errors(path1):
+            source, name = await self._at(path1)
+            target, new_name = await self._at(path2)
+            if (source.bucket, name) == (target.bucket, new_name):
+                return
+            if source.bucket == target.bucket:
+                try:
+                    await source.rename(name, new_name)
+                    return
+                except ObjectAlreadyExists:
+                    pass  # replace it, as mv does
+            info = await source.get_info(name)
+            await source.copy(name, new_name, to=target)
+            await source.delete(name, if_revision=info.revision)  # else what was stored since would be lost
+
+    async def _rm_file(self, path: str, **kwargs: object) -> None:
+        with os_errors(path):
+            store, name = await self._at(path)
+            await store.delete(name)
+
+    # -- many files -------------------------------------------------------------------------------
+
+    async def _plan(
+        self, path1: str | Sequence[str], path2: str, *, recursive: bool, maxdepth: int | None, into: bool
+    ) -> list[Move]:
+        return plan(
+            path1,
+            await self._expanded(path1, recursive=recursive, maxdepth=maxdepth),
+            path2,
+            into=into,
+            only_files=isinstance(path1, str) and (not recursive or maxdepth is not None),
+        )
+
+    async def _remote_plan(
+        self,
+        path1: str | Sequence[str],
+        path2: str | Sequence[str],
+        *,
+        recursive: bool,
+        maxdepth: int | None,
+    ) -> list[Move]:
+        """Plan what goes from one path to another one here; directories come with their files."""
+        if isinstance(path1, str) or isinstance(path2, str):
+            assert isinstance(path2, str)
+            into = path2.endswith("/") or await self._isdir(path2)
+            moves = await self._plan(path1, strip(path2), recursive=recursive, maxdepth=maxdepth, into=into)
+        else:
+            pairs = zip(map(strip, path1), map(strip, path2), strict=True)
+            moves = [Move(source, target, False) for source, target in pairs]
+        for bucket in {split(move.target)[0] for move in moves}:
+            with os_errors(bucket):
+                await self._store(
+                    bucket, anew=True
+                )  # else a copy of a tree would look as if its source had gone
+        return [move for move in moves if not move.directory]
+
+    async def _copy(
+        self,
+        path1: str | Sequence[str],
+        path2: str | Sequence[str],
+        recursive: bool = False,
+        on_error: str | None = None,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
+        skipping = (on_error or ("ignore" if recursive else "raise")) == "ignore"
+        copies = (self._cp_file(move.source, move.target) for move in moves)
+        if skipping:
+            copies = (without(copy, FileNotFoundError) for copy in copies)
+        await run_all(copies, batch_size or self.batch_size)
+
+    async def _mv(
+        self,
+        path1: str | Sequence[str],
+        path2: str | Sequence[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
+        steps = (self._mv_file(move.source, move.target) for move in moves)
+        await run_all(steps, batch_size or self.batch_size)
+
+    def mv(
+        self,
+        path1: str | Sequence[str],
+        path2: str | Sequence[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced."""
+        sync(self.loop, self._mv, path1, path2, recursive, maxdepth, batch_size)
+
+    async def _get(
+        self,
+        rpath: str | Sequence[str],
+        lpath: str | Path | Sequence[str],
+        recursive: bool = False,
+        callback: Callback = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        if not isinstance(rpath, str) and not isinstance(lpath, str | os.PathLike):
+            moves = [Move(*pair, False) for pair in zip(map(strip, rpath), map(str, lpath), strict=True)]
+        else:
+            base = make_path_posix(lpath)
+            into = trailing_sep(base) or LocalFileSystem().isdir(base)
+            moves = await self._plan(rpath, base, recursive=recursive, maxdepth=maxdepth, into=into)
+            check_local(
+                [move.source for move in moves], [move.target for move in moves], base.rstrip("/") or "/"
+            )
+        for move in moves:
+            os.makedirs(move.target if move.directory else os.path.dirname(move.target) or ".", exist_ok=True)
+        files = [move for move in moves if not move.directory]
+        callback.set_size(len(files))
+        get_file = callback.branch_coro(self._get_file)
+        steps = (get_file(move.source, move.target, **kwargs) for move in files)
+        await run_all(steps, batch_size or self.batch_size, lambda: callback.relative_update(1))
+
+    async def _rm(
+        self,
+        path: str | Sequence[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        if recursive and maxdepth is None:
+            for each in map(strip, [path] if isinstance(path, str) else path):
+                roots = cast("list[str]", await self._glob(each)) if has_magic(each) else [each]
+                if not roots:
+                    raise FileNotFoundError(errno.ENOENT, "no such file or directory", each)
+                for root in roots:
+                    await self._rm_tree(root, batch_size)
+            return
+        found = await self._expanded(path, recursive=recursive, maxdepth=maxdepth)
+        files = [each for each, entry in found.items() if entry["type"] != "directory"]
+        if not recursive and len(files) < len(found):
+            directory = next(each for each in found if each not in files)
+            raise IsADirectoryError(errno.EISDIR, "this is a directory: use recursive=True", directory)
+        await run_all((self._rm_file(each) for each in files), batch_size or self.batch_size)
+
+    async def _rm_tree(self, path: str, batch_size: int | None) -> None:
+        """Remove a bucket; or an object and everything whose name lies below, markers included."""
+        bucket, name = split(path)
+        if not bucket:
+            raise PermissionError(errno.EPERM, "remove buckets by their names", "natsobj://")
+        with os_errors(path):
+            store = await self._store(bucket)
+            if not name:
+                await store.js.delete_object_store(bucket)
+                self._connections.forget(bucket)
+                return
+            names = [info.name for info in await store.list(prefix=name)]
+            names = [each for each in names if each == name or is_within(each, name)]
+            if not names:
+                raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
+            steps = (without(store.delete(each), ObjectNotFoundError) for each in names)
+            await run_all(steps, batch_size or self.batch_size)
+
+    # -- directories ------------------------------------------------------------------------------
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **options: Unpack[BucketFields]) -> None:
+        """Create a bucket; below one there is nothing to do: a directory exists when a name lies in it.
+
+        An empty object that marks a directory would be a strange file to every other client of the bucket.
+
+        Args:
+            path: a bucket; or a path in a bucket, which is created if ``create_parents`` is true.
+            **options: of :meth:`natsproto.JetStreamContext.create_object_store`.
+        """
+        bucket, name = split(strip(path))
+        if not bucket:
+            raise FileExistsError(errno.EEXIST, "this is the root", path)
+        with os_errors(path):
+            try:
+                await self._store(bucket, anew=not name)
+            except BucketNotFoundError:
+                if name and not create_parents:
+                    raise
+                options["bucket"] = bucket
+                await (await self._connections.js()).create_object_store(**options)
+                return
+        if not name:
+            raise FileExistsError(errno.EEXIST, "the bucket exists", path)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        try:
+            await self._mkdir(path)
+        except FileExistsError:
+            if not exist_ok:
+                raise
+
+    async def _rmdir(self, path: str) -> None:
+        """Remove an empty bucket, or the markers of an empty directory.
+
+        Raises:
+            OSError: it is not empty (``ENOTEMPTY``).
+        """
+        bucket, name = split(strip(path))
+        if not bucket:
+            raise PermissionError(errno.EPERM, "remove buckets by their names", "natsobj://")
+        tree = await self._tree(bucket, name)
+        if name in tree.files:
+            raise NotADirectoryError(errno.ENOTDIR, "this is an object", path)
+        if not tree.is_directory(name):
+            raise FileNotFoundError(errno.ENOENT, "no such directory", path)
+        # A marker may have content, and so is not for granted.
+        kept = [marker for marker in tree.markers if marker.size or marker.name.rstrip("/") != name]
+        if tree.files or kept:
+            raise OSError(errno.ENOTEMPTY, "the directory is not empty: use rm(recursive=True)", path)
+        with os_errors(path):
+            store = await self._store(bucket)
+            if name:
+                for marker in tree.markers:
+                    await store.delete(marker.name)
+            else:
+                await store.js.delete_object_store(bucket)
+                self._connections.forget(bucket)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty bucket, or the marker of an empty directory."""
+        sync(self.loop, self._rmdir, path)
+
+
+_TEXT = ("encoding", "errors", "newline")
+"""Options of files in text mode."""

@@ -1,0 +1,486 @@
+"""The reading half of the file system: connections, listings, facts about files, their bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
+from glob import has_magic
+from typing import IO, TYPE_CHECKING, NoReturn, cast
+
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.utils import isfilelike, stringify_path
+
+from natsproto.errors import InvalidNameError
+
+from ..errors import BadBucketError, LinkError, ObjectNotFoundError
+from . import reading
+from .at_once import kept, run_all
+from .connections import Connections, missing
+from .options import Environment, connection
+from .oserrors import os_errors
+from .paths import PROTOCOL, is_within, join, parents, split, strip
+from .tree import Entry, Tree, directory_entry, file_entry
+
+if TYPE_CHECKING:
+    from ..bucket.operation import Progress
+    from ..format.models import ObjectInfo
+    from ..store import ObjectStore
+    from .reading import Pinned, Range
+
+log: logging.Logger = logging.getLogger("objstore.filesystem")
+
+AT_ONCE = 16
+"""Objects that a bulk operation transfers at the same time, unless ``batch_size`` says otherwise."""
+
+LOOKS = 8
+"""Names below a path that are looked at one by one, to see whether it is a directory, before all are read."""
+
+
+class FileSystemReads(AsyncFileSystem):
+    """The methods of :class:`NatsObjectFileSystem` that change nothing at the server."""
+
+    protocol = PROTOCOL
+    root_marker = ""
+    cachable = True
+    _environment = Environment()
+    _extra_tokenize_attributes = ("_environment",)
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        url: str | Sequence[str] | None = None,
+        domain: str | None = None,
+        prefix: str | None = None,
+        tlsca: str | None = None,
+        tlscert: str | None = None,
+        tlskey: str | None = None,
+        asynchronous: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
+        batch_size: int | None = None,
+        **options: object,
+    ) -> None:
+        connecting = connection(servers or url, (tlsca, tlscert, tlskey), options, os.environ)
+        super().__init__(asynchronous=asynchronous, loop=loop, batch_size=batch_size or AT_ONCE)
+        self._connections = Connections(connecting, domain, prefix)
+        self._warned: set[str] = set()
+
+    @classmethod
+    def _strip_protocol(cls, path: str | list[str]) -> str | list[str]:
+        if isinstance(path, list):
+            return [strip(stringify_path(each)) for each in path]
+        return strip(stringify_path(path))
+
+    @classmethod
+    def _parent(cls, path: str) -> str:
+        bucket, name = split(strip(stringify_path(path)))
+        above = parents(name) if name else []
+        return join(bucket, above[-1]) if above else bucket if name else ""
+
+    async def _store(self, bucket: str, *, anew: bool = False) -> ObjectStore:
+        """Return a bucket; ``anew``: as it is now, even if it was opened before."""
+        if anew:
+            self._connections.forget(bucket)
+        try:
+            return await self._connections.store(bucket)
+        except BadBucketError as exc:
+            raise missing(bucket, exc) from exc
+
+    async def _at(self, path: str) -> tuple[ObjectStore, str]:
+        """Return the bucket and the name of a file.
+
+        Raises:
+            IsADirectoryError: the path is a bucket, or the root.
+            BucketNotFoundError: there is no such bucket.
+        """
+        bucket, name = split(strip(stringify_path(path)))
+        if not name:
+            raise IsADirectoryError(errno.EISDIR, "this is a bucket, not an object", path)
+        return await self._store(bucket), name
+
+    # -- connections ------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the connection of the running loop; a later use connects again.
+
+        With ``asynchronous=True`` do so before the loop ends. Otherwise the connection is closed when the
+        file system is collected, and at the end of the interpreter.
+        """
+        await self._connections.close()
+
+    def close(self) -> None:
+        """Close the connection; a later use connects again."""
+        sync(self.loop, self.aclose)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """Forget opened buckets. Listings are not cached."""
+        bucket, _ = split(strip(path or ""))
+        self._connections.forget(bucket or None)
+        super().invalidate_cache(path)
+
+    # -- listing ----------------------------------------------------------------------------------
+
+    async def _info(self, path: str, **kwargs: object) -> Entry:
+        path = strip(stringify_path(path))
+        bucket, name = split(path)
+        if not bucket:
+            return directory_entry("")
+        with os_errors(path):
+            store = await self._store(bucket, anew=not name)
+            if not name:
+                return directory_entry(path, store.bound_bucket.created)
+            try:
+                info = await store.get_info(name)
+            except InvalidNameError as exc:
+                raise ObjectNotFoundError(f"no object {name!r}: {exc}", bucket=bucket, name=name) from exc
+            except ObjectNotFoundError:
+                if not await self._has_below(store, name):
+                    raise
+                return directory_entry(path)
+            return file_entry(path, info, await self._target(store, info))
+
+    async def _target(self, store: ObjectStore, info: ObjectInfo) -> ObjectInfo | None:
+        """Return the object that is read at that name; ``None`` for a link that leads to none."""
+        if not info.is_link:
+            return info
+        try:
+            return (await reading.pin(store, info.name, "")).info
+        except (LinkError, ObjectNotFoundError):
+            return None
+
+    async def _has_below(self, store: ObjectStore, name: str) -> bool:
+        names = await store.names(name + "/")
+        for each in names[:LOOKS]:
+            if await store.exists(each):
+                return True
+        return len(names) > LOOKS and bool(await store.names(name + "/", live=True))
+
+    async def _isdir(self, path: str) -> bool:
+        try:
+            return (await self._info(path))["type"] == "directory"
+        except FileNotFoundError:
+            return False
+
+    async def _isfile(self, path: str) -> bool:
+        try:
+            return (await self._info(path))["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+    async def _tree(self, bucket: str, name: str = "") -> Tree:
+        """Read all metas of a bucket; keep a directory, or a file, of that name."""
+        tree = Tree(bucket)
+        with os_errors(join(bucket, name)):
+            store = await self._store(bucket)
+            infos = [
+                info
+                for info in await store.list(prefix=name)
+                if info.name == name or is_within(info.name, name)
+            ]
+            links = [info for info in infos if info.is_link]
+            found = await run_all((self._target(store, info) for info in links), self.batch_size)
+            targets = dict(zip([info.name for info in links], found, strict=True))
+            for info in infos:
+                tree.add(info, targets.get(info.name) if info.is_link else info)
+        for marker in tree.markers:
+            path = join(bucket, marker.name)
+            if marker.size and path not in self._warned:
+                self._warned.add(path)
+                log.warning("object %r has no path of its own: its name ends in a slash", path)
+        return tree
+
+    async def _buckets(self) -> list[str]:
+        with os_errors(""):
+            return await (await self._connections.js()).object_store_names()
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: object) -> list[Entry] | list[str]:
+        path = strip(stringify_path(path))
+        bucket, name = split(path)
+        if not bucket:
+            found = [directory_entry(each) for each in await self._buckets()]
+        else:
+            tree = await self._tree(bucket, name)
+            found = [tree.files[name]] if name in tree.files else []
+            if tree.is_directory(name):
+                found += tree.children(name)
+            elif not found:
+                raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
+        return found if detail else sorted({str(entry["name"]) for entry in found})
+
+    async def _walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: object = "omit",
+        detail: bool = False,
+        **kwargs: object,
+    ) -> AsyncIterator[tuple[str, object, object]]:
+        path = cast(str, self._strip_protocol(path))
+        bucket, name = split(path)
+        if not bucket:
+            walk = super()._walk(
+                path, maxdepth=maxdepth, topdown=topdown, on_error=on_error, detail=detail, **kwargs
+            )
+            async for each in walk:
+                yield each
+            return
+        check_depth(maxdepth)
+        try:
+            tree = await self._tree(bucket, name)
+            if not tree.is_directory(name) and name not in tree.files:
+                raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
+        except OSError as exc:
+            if on_error == "raise" or (on_error == "omit" and not isinstance(exc, FileNotFoundError)):
+                raise
+            if callable(on_error):
+                on_error(exc)
+            yield (path, {}, {}) if detail else (path, [], [])
+            return
+        for at, directories, files in tree.walk(name, maxdepth, topdown=topdown):
+            if detail:
+                yield at, directories, files
+                continue
+            names = list(directories)
+            yield at, names, list(files)
+            for gone in set(directories).difference(names):
+                del directories[gone]
+
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: object = "omit",
+        detail: bool = False,
+    ) -> Iterator[tuple[str, object, object]]:
+        """Yield each directory below a path, its directories, and its files; as :func:`os.walk`.
+
+        The whole bucket is listed once. Other errors than a missing path are not left out.
+        """
+        steps = self._walk(path, maxdepth, topdown, on_error, detail=detail)
+        while (step := sync(self.loop, anext, steps, None)) is not None:
+            yield step
+
+    async def _find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        prefix: str = "",
+        **kwargs: object,
+    ) -> list[str] | Mapping[str, Entry]:
+        check_depth(maxdepth)
+        path = strip(stringify_path(path))
+        bucket, name = split(path)
+        found: dict[str, Entry] = {}
+        if bucket:
+            try:
+                tree = await self._tree(bucket, name)
+                found.update(tree.find(name, maxdepth, prefix, withdirs=withdirs))
+            except FileNotFoundError:
+                pass
+        else:
+            for each in await self._buckets():
+                if each.startswith(prefix):
+                    if withdirs:
+                        found[each] = directory_entry(each)
+                    if maxdepth is None or maxdepth > 1:
+                        found.update(
+                            cast(
+                                Mapping[str, Entry],
+                                await self._find(each, maxdepth and maxdepth - 1, withdirs, detail=True),
+                            )
+                        )
+        return found if detail else list(found)
+
+    async def _expanded(
+        self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None
+    ) -> dict[str, Entry]:
+        """Return what paths and patterns name, by path, sorted; one listing for each.
+
+        Raises:
+            FileNotFoundError: nothing.
+        """
+        found: dict[str, Entry] = {}
+        for each in map(strip, [path] if isinstance(path, str) else path):
+            if has_magic(each):
+                matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
+                found.update(matches)
+                below = maxdepth and maxdepth - 1
+                if recursive and below != 0:
+                    for match, entry in matches.items():
+                        if entry["type"] == "directory":
+                            found.update(await self._found(match, below))
+            elif recursive:
+                found.update(await self._found(each, maxdepth))
+            else:
+                found[each] = await self._info(each)
+        if not found:
+            raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path))
+        return {each: found[each] for each in sorted(found)}
+
+    async def _found(self, path: str, maxdepth: int | None) -> Mapping[str, Entry]:
+        return cast(Mapping[str, Entry], await self._find(path, maxdepth, withdirs=True, detail=True))
+
+    async def _du(
+        self, path: str, total: bool = True, maxdepth: int | None = None, **kwargs: object
+    ) -> int | dict[str, int]:
+        found = cast(Mapping[str, Entry], await self._find(path, maxdepth, detail=True))
+        sizes = {name: cast(int, entry["size"]) for name, entry in found.items()}
+        return sum(sizes.values()) if total else sizes
+
+    # -- facts about an object --------------------------------------------------------------------
+
+    async def _fact(self, path: str, key: str) -> object:
+        entry = await self._info(path)
+        if key not in entry:
+            raise IsADirectoryError(errno.EISDIR, f"a directory has no {key}", path)
+        return entry[key]
+
+    def ukey(self, path: str) -> str:
+        """Return the digest, ``SHA-256=<hex>``: it is another one when, and only when, the bytes are."""
+        return str(sync(self.loop, self._fact, path, "digest"))
+
+    checksum = ukey
+
+    def modified(self, path: str) -> datetime:
+        """Return when the server stored the object's description."""
+        return cast(datetime, sync(self.loop, self._fact, path, "mtime"))
+
+    def created(self, path: str) -> datetime:
+        """Return when the bucket was created; for an object the same as :meth:`modified`.
+
+        An object is always written as a whole: the time of an earlier one of that name is not kept.
+        """
+        return cast(datetime, sync(self.loop, self._fact, path, "created"))
+
+    def sign(self, path: str, expiration: int = 100, **kwargs: object) -> NoReturn:
+        """Raise ``NotImplementedError``: NATS has no signed addresses."""
+        raise NotImplementedError(
+            "NATS has no signed URLs. Give the reader credentials of its own that may only read this bucket "
+            "(docs/permissions.md), or serve the object over HTTP"
+        )
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def pin(self, path: str) -> Pinned:
+        """Return the object of a path as it is now. For the file objects."""
+        with os_errors(path):
+            store, name = await self._at(path)
+            return await reading.pin(store, name, path)
+
+    async def read_pinned(self, pinned: Pinned, start: int, end: int) -> bytes:
+        """Return bytes of an object as it was when it was pinned. For the file objects."""
+        with os_errors(str(pinned.entry["name"])):
+            return await reading.part(pinned, start, end)
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: object
+    ) -> bytes:
+        with os_errors(path):
+            store, name = await self._at(path)
+            if start is None and end is None:
+                return await store.get(name, max_size=sys.maxsize)
+            return (await reading.parts(store, name, path, [(start, end)]))[0]
+
+    async def _cat(
+        self,
+        path: str | Sequence[str],
+        recursive: bool = False,
+        on_error: str = "raise",
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> bytes | dict[str, bytes | Exception]:
+        if not recursive and not any(map(has_magic, [path] if isinstance(path, str) else path)):
+            return cast(bytes, await super()._cat(path, on_error=on_error, batch_size=batch_size, **kwargs))
+        entries = await self._expanded(path, recursive=recursive, maxdepth=None)
+        files = [each for each, entry in entries.items() if entry["type"] != "directory"]
+        reads = (kept(self._cat_file(each)) for each in files)
+        if on_error == "raise":
+            reads = (self._cat_file(each) for each in files)
+        found = await run_all(reads, batch_size or self.batch_size)
+        answers: dict[str, bytes | Exception] = dict(zip(files, found, strict=True))
+        if on_error == "omit":
+            answers = {each: data for each, data in answers.items() if isinstance(data, bytes)}
+        return answers
+
+    async def _cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Sequence[int | None] | None,
+        ends: int | Sequence[int | None] | None,
+        max_gap: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "return",
+        **kwargs: object,
+    ) -> list[bytes | Exception]:
+        if not isinstance(paths, list):
+            raise TypeError("paths must be a list")
+        firsts = list(starts) if isinstance(starts, Sequence) else [starts] * len(paths)
+        lasts = list(ends) if isinstance(ends, Sequence) else [ends] * len(paths)
+        if not len(paths) == len(firsts) == len(lasts):
+            raise ValueError("paths, starts and ends must have the same length")
+        places: dict[str, list[int]] = {}
+        for at, path in enumerate(paths):
+            places.setdefault(path, []).append(at)
+
+        async def read(path: str, ranges: list[Range]) -> list[bytes]:
+            with os_errors(path):
+                store, name = await self._at(path)
+                return await reading.parts(store, name, path, ranges, max_gap)
+
+        reads = (kept(read(path, [(firsts[at], lasts[at]) for at in ats])) for path, ats in places.items())
+        found = await run_all(reads, batch_size or self.batch_size)
+        out: list[bytes | Exception] = [b""] * len(paths)
+        for ats, answer in zip(places.values(), found, strict=True):
+            for number, at in enumerate(ats):
+                out[at] = answer if isinstance(answer, Exception) else answer[number]
+        if on_error == "raise":
+            for each in out:
+                if isinstance(each, Exception):
+                    raise each
+        return out
+
+    async def _get_file(
+        self, rpath: str, lpath: object, callback: Callback = DEFAULT_CALLBACK, **kwargs: object
+    ) -> None:
+        with os_errors(rpath):
+            store, name = await self._at(rpath)
+            if isfilelike(lpath):
+                async with store.open_reader(name) as reader:
+                    callback.set_size(reader.info.size)
+                    async for piece in reader:
+                        cast("IO[bytes]", lpath).write(piece)
+                        callback.relative_update(len(piece))
+                return
+            try:
+                await store.get_file(name, cast(str, lpath), progress=progress_of(callback))
+            except ObjectNotFoundError:
+                if not await self._isdir(rpath):
+                    raise
+                os.makedirs(cast(str, lpath), exist_ok=True)
+
+
+def progress_of(callback: Callback) -> Progress:
+    """Return what tells a callback of fsspec about the bytes of one object."""
+
+    def progress(done: int, total: int | None) -> None:
+        if callback.size != total:
+            callback.set_size(total)
+        callback.absolute_update(done)
+
+    return progress
+
+
+def check_depth(maxdepth: int | None) -> None:
+    """Refuse a depth below 1, as fsspec does."""
+    if maxdepth is not None and maxdepth < 1:
+        raise ValueError("maxdepth must be at least 1")

@@ -1,0 +1,96 @@
+"""Read parts of one revision of an object: several requests never mix two revisions."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ObjectChangedError
+from ..format.models import shown
+from ..format.naming import DEFAULT_CHUNK_SIZE
+from ..read.get import get_part
+from ..read.links import resolve
+from .at_once import run_all
+from .paths import limits, merged
+from .tree import Entry, file_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..bucket.bucket import Bucket
+    from ..format.models import ObjectInfo
+    from ..store import ObjectStore
+
+PARALLEL = 16
+"""Ranges of one object that are read at the same time."""
+
+Range = tuple[int | None, int | None]
+"""The bounds of a slice: ``data[start:end]``."""
+
+
+class Pinned(NamedTuple):
+    """One revision of an object, and the bucket that it is in, which a link may lead to."""
+
+    bucket: Bucket
+    info: ObjectInfo
+    entry: Entry
+
+
+async def pin(store: ObjectStore, name: str, path: str) -> Pinned:
+    """Find the object of a name, or of the link with that name.
+
+    Raises:
+        ObjectNotFoundError, LinkError: there is none.
+    """
+    with store.client.connection.operation():
+        bucket, info = await resolve(store.bound_bucket, name)
+    entry = file_entry(path, shown(info), shown(info))
+    if (bucket.name, info.name) != (store.bucket, name):
+        entry.update(islink=True, destination=f"{bucket.name}/{info.name}")
+    return Pinned(bucket, info, entry)
+
+
+async def part(pinned: Pinned, start: int, end: int) -> bytes:
+    """Return the bytes of that revision from ``start`` to ``end``, as far as there are any.
+
+    Raises:
+        ObjectChangedError: it was replaced.
+        IntegrityError, NatsError: it cannot be read.
+    """
+    low, high = limits(start, end, pinned.info.size)
+    with pinned.bucket.connection.operation():
+        return await get_part(pinned.bucket, pinned.info, low, high)
+
+
+async def parts(
+    store: ObjectStore, name: str, path: str, ranges: Sequence[Range], gap: int | None = None
+) -> list[bytes]:
+    """Return several ranges of one revision; if it is replaced meanwhile, of the new one.
+
+    Ranges that overlap, or are close to each other, are read as one.
+
+    Args:
+        gap: bytes that may lie between two such ranges; default: a chunk's, since chunks are read whole.
+    """
+    try:
+        return await _parts(await pin(store, name, path), ranges, gap)
+    except ObjectChangedError:
+        return await _parts(await pin(store, name, path), ranges, gap)
+
+
+async def _parts(pinned: Pinned, ranges: Sequence[Range], gap: int | None) -> list[bytes]:
+    options = pinned.info.options
+    if gap is None:
+        gap = DEFAULT_CHUNK_SIZE if options is None else options.max_chunk_size
+    wanted = [limits(start, end, pinned.info.size) for start, end in ranges]
+    blocks = merged((each for each in wanted if each[0] < each[1]), gap)
+    found = await run_all((part(pinned, *block) for block in blocks), min(PARALLEL, len(blocks)) or 1)
+    return [_cut(blocks, found, *each) for each in wanted]
+
+
+def _cut(blocks: list[tuple[int, int]], found: list[bytes], start: int, end: int) -> bytes:
+    if start >= end:
+        return b""
+    at = bisect_right(blocks, start, key=lambda block: block[0]) - 1
+    low = blocks[at][0]
+    return found[at][start - low : end - low]

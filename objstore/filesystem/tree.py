@@ -1,0 +1,145 @@
+"""The names of one bucket as directories and files: what fsspec lists, walks and finds, from one listing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .paths import is_within, join, parents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from ..format.models import ObjectInfo
+
+Entry = dict[str, object]
+"""What fsspec knows about a path: ``name``, ``size``, ``type``, and more."""
+
+
+def directory_entry(path: str, created: datetime | None = None) -> Entry:
+    """Return the entry of a directory; only a bucket has been created at a certain time."""
+    entry: Entry = {"name": path, "size": 0, "type": "directory"}
+    if created is not None:
+        entry.update(created=created, mtime=created)
+    return entry
+
+
+def file_entry(path: str, info: ObjectInfo, target: ObjectInfo | None) -> Entry:
+    """Return the entry of an object.
+
+    Args:
+        path: the path that was asked for.
+        info: the object, or a link.
+        target: the object that is read: the link's target; ``None`` for a link that leads to none.
+    """
+    read = target or info
+    entry: Entry = {
+        "name": path,
+        "size": read.size,
+        "type": "other" if target is None else "file",
+        "created": read.mtime,
+        "mtime": read.mtime,
+        "digest": read.digest,
+        "revision": read.revision,
+        "description": read.description,
+        "headers": None if read.headers is None else read.headers.as_wire(),
+        "metadata": dict(read.metadata),
+        "islink": info.is_link,
+    }
+    if info.is_link:
+        assert info.links is not None
+        entry["destination"] = info.links[0]
+    if read.expires is not None:
+        entry["expires"] = read.expires
+    return entry
+
+
+class Tree:
+    """The directories and files of a bucket, or of a part of it.
+
+    Attributes:
+        files: the entry of each file by its name.
+        markers: names that end in a slash: they mark directories.
+    """
+
+    def __init__(self, bucket: str) -> None:
+        self.files: dict[str, Entry] = {}
+        self.markers: list[ObjectInfo] = []
+        self._bucket = bucket
+        self._files_in: dict[str, list[str]] = {"": []}
+        self._directories_in: dict[str, dict[str, None]] = {"": {}}
+
+    def add(self, info: ObjectInfo, target: ObjectInfo | None) -> None:
+        """Add an object, as :func:`file_entry` takes it."""
+        above = ""
+        for directory in parents(info.name):
+            self._directories_in[above][directory] = None
+            if directory not in self._files_in:
+                self._files_in[directory] = []
+                self._directories_in[directory] = {}
+            above = directory
+        if info.name.endswith("/"):
+            self.markers.append(info)
+        else:
+            self._files_in[above].append(info.name)
+            self.files[info.name] = file_entry(join(self._bucket, info.name), info, target)
+
+    def is_directory(self, name: str) -> bool:
+        """Whether anything lies in it; the whole bucket (``""``) is always one."""
+        return name in self._files_in
+
+    def children(self, directory: str) -> list[Entry]:
+        """Return the entries of a directory, sorted; of two with one path, the directory comes first."""
+        found = [directory_entry(join(self._bucket, name)) for name in self._directories_in[directory]]
+        found += [self.files[name] for name in self._files_in[directory]]
+        return sorted(found, key=lambda entry: str(entry["name"]))
+
+    def walk(
+        self, directory: str, maxdepth: int | None, *, topdown: bool
+    ) -> Iterator[tuple[str, dict[str, Entry], dict[str, Entry]]]:
+        """Yield each directory's path with its directories and its files, by the names they have there.
+
+        A caller may remove directories from what is yielded top-down: those are left out.
+        """
+        start = len(directory) + 1 if directory else 0
+        directories = {
+            name[start:]: directory_entry(join(self._bucket, name))
+            for name in sorted(self._directories_in[directory])
+        }
+        files = {name[start:]: self.files[name] for name in sorted(self._files_in[directory])}
+        this = join(self._bucket, directory), directories, files
+        if topdown:
+            yield this
+        if maxdepth is None or maxdepth > 1:
+            for name in directories:
+                below = directory + "/" + name if directory else name
+                yield from self.walk(below, maxdepth and maxdepth - 1, topdown=topdown)
+        if not topdown:
+            yield this
+
+    def find(
+        self, directory: str, maxdepth: int | None, prefix: str, *, withdirs: bool
+    ) -> Mapping[str, Entry]:
+        """Return what lies in a directory and below, by its path, sorted.
+
+        Args:
+            maxdepth: levels to go down; ``None`` = all.
+            prefix: of the names in the directory.
+            withdirs: return directories, too, the directory itself included. A file of the same path wins.
+        """
+        found: dict[str, Entry] = {}
+        depth = len(parents(directory + "/")) if directory else 0
+        wanted = directory + "/" + prefix if directory else prefix
+        names = set(self.files)
+        if withdirs:
+            names.update(self._files_in)
+        for name in names:
+            level = len(parents(name)) + 1 if name else 0
+            inside = is_within(name, directory) and name.startswith(wanted)
+            if name != directory and (not inside or (maxdepth is not None and level - depth > maxdepth)):
+                continue
+            entry = self.files.get(name)
+            path = join(self._bucket, name)
+            found[path] = directory_entry(path) if entry is None else entry
+        return {path: found[path] for path in sorted(found)}

@@ -1,0 +1,137 @@
+"""What a file that is open for writing stores: all of it at the commit, or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from ..errors import LinkError, ObjectAlreadyExists, ObjectNotFoundError, RevisionConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+
+    from ..format.models import ObjectInfo
+    from ..store import ObjectStore
+    from ..write.writer import ObjectWriter
+
+Mode = Literal["wb", "xb", "ab"]
+
+
+class WriteOptions(TypedDict, total=False):
+    """What may be said about an object that is written; as :meth:`objstore.ObjectStore.put`."""
+
+    description: str | None
+    headers: Mapping[str, str | Sequence[str]] | None
+    metadata: Mapping[str, str] | None
+    chunk_size: int | None
+    ttl: timedelta | None
+    atomic: bool
+
+
+class Writing:
+    """One object being written: replaced (``wb``), created (``xb``) or continued (``ab``).
+
+    Until a second piece comes, the first one is kept: a small object is stored at once, by one put.
+
+    Args:
+        store: the bucket.
+        name: the object's name.
+    """
+
+    def __init__(self, store: ObjectStore, name: str, mode: Mode, options: WriteOptions) -> None:
+        self._store = store
+        self._name = name
+        self._mode = mode
+        self._options = options
+        self._first: bytes | None = None
+        self._writer: ObjectWriter | None = None
+        self._old: ObjectInfo | None = None
+        self._ended = False
+
+    async def begin(self) -> int:
+        """Look at what is there; return the position at which writing begins.
+
+        Raises:
+            ObjectAlreadyExists: ``xb``, and the object exists. The commit checks it again.
+            LinkError: ``ab``, and it is a link.
+        """
+        if self._mode == "xb" and await self._store.exists(self._name):
+            raise ObjectAlreadyExists(
+                f"object {self._name!r} exists in bucket {self._store.bucket!r}",
+                bucket=self._store.bucket,
+                name=self._name,
+            )
+        if self._mode == "ab":
+            try:
+                self._old = await self._store.get_info(self._name)
+            except ObjectNotFoundError:
+                return 0
+            if self._old.is_link:
+                raise LinkError(f"{self._name!r} is a link: append to its target", name=self._name)
+            return self._old.size
+        return 0
+
+    async def write(self, data: bytes) -> None:
+        """Add bytes."""
+        if self._first is None and self._old is None:
+            self._first = data
+        elif data or self._writer is None:
+            writer = await self._open()
+            await writer.write(data)
+
+    async def _open(self) -> ObjectWriter:
+        if self._writer is None:
+            old, options = self._old, self._options
+            if old is not None:
+                known: WriteOptions = {
+                    "description": old.description,
+                    "headers": old.headers,
+                    "metadata": {
+                        key: value for key, value in old.metadata.items() if not key.startswith("natsproto.")
+                    },
+                }
+                options = {**known, **options}
+            revision = {"wb": None, "xb": 0, "ab": 0 if old is None else old.revision}[self._mode]
+            self._writer = self._store.open_writer(self._name, **options, if_revision=revision)
+            if old is not None:
+                await self._copy(old, self._writer)
+            elif self._first:
+                await self._writer.write(self._first)
+        return self._writer
+
+    async def _copy(self, old: ObjectInfo, writer: ObjectWriter) -> None:
+        """Write the bytes to be continued; the reader verifies them."""
+        async with self._store.open_reader(self._name) as reader:
+            if reader.info.revision != old.revision:
+                raise RevisionConflictError(
+                    f"object {self._name!r} was replaced since it was opened for appending",
+                    bucket=self._store.bucket,
+                    name=self._name,
+                    expected=old.revision,
+                    current=reader.info.revision,
+                )
+            async for piece in reader:
+                await writer.write(piece)
+
+    async def commit(self) -> None:
+        """Make the object visible; without effect after :meth:`abort`.
+
+        Raises:
+            ObjectAlreadyExists, RevisionConflictError: another writer was faster.
+            NatsError: as for :meth:`objstore.ObjectStore.put`.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._writer is None and self._old is None:
+            put = self._store.put if self._mode == "wb" else self._store.create
+            await put(self._name, self._first or b"", **self._options)
+        else:
+            await (await self._open()).commit()
+
+    async def abort(self) -> None:
+        """Keep nothing of it. Without effect after :meth:`commit`."""
+        self._ended = True
+        self._first = None
+        if self._writer is not None:
+            await self._writer.abort()

@@ -1,0 +1,63 @@
+"""Storage options, and what the environment adds."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from natsproto.errors import ConfigError
+from objstore.filesystem.options import connection
+from support.certs import make_certs
+from support.nkeys import USER, Key
+
+NO_FILES = (None, None, None)
+
+
+def test_the_server() -> None:
+    assert connection(None, NO_FILES, {}, {}).servers == "nats://127.0.0.1:4222"
+    assert connection(None, NO_FILES, {}, {"NATS_URL": "nats://env"}).servers == "nats://env"
+    assert connection(["nats://a", "nats://b"], NO_FILES, {}, {"NATS_URL": "nats://env"}).servers == [
+        "nats://a",
+        "nats://b",
+    ]
+
+
+def test_credentials_of_the_environment(tmp_path: Path) -> None:
+    seed = Key(USER, b"u" * 32).seed
+    (tmp_path / "seed").write_text(seed + "\n")
+    found = connection(None, NO_FILES, {}, {"NATS_USER": "me", "NATS_PASSWORD": "secret"})
+    assert (found.user, found.password) == ("me", "secret")
+    assert connection(None, NO_FILES, {}, {"NATS_TOKEN": "t"}).token == "t"
+    assert connection(None, NO_FILES, {}, {"NATS_NKEY": str(tmp_path / "seed")}).nkey_seed == seed
+    assert connection(None, NO_FILES, {}, {"NATS_CREDS": str(tmp_path / "c")}).creds == str(tmp_path / "c")
+    with pytest.raises(ConfigError, match="NATS_NKEY"):
+        connection(None, NO_FILES, {}, {"NATS_NKEY": str(tmp_path / "none")})
+
+
+def test_given_credentials_are_not_mixed_with_others() -> None:
+    found = connection(None, NO_FILES, {"token": "mine"}, {"NATS_USER": "me", "NATS_PASSWORD": "secret"})
+    assert (found.token, found.user, found.password) == ("mine", None, None)
+
+
+def test_other_options() -> None:
+    assert connection(None, NO_FILES, {"retry_budget": 3, "skip_instance_cache": True}, {}).retry_budget == 3
+    assert connection(None, NO_FILES, {}, {}).name == "objstore.filesystem"
+    assert connection(None, NO_FILES, {"name": "mine"}, {}).name == "mine"
+    with pytest.raises(TypeError, match="retrybudget"):
+        connection(None, NO_FILES, {"retrybudget": 3}, {})
+    with pytest.raises(ConfigError, match="retry_budget"):
+        connection(None, NO_FILES, {"retry_budget": -3}, {})
+
+
+def test_tls_files(tmp_path: Path) -> None:
+    certs = make_certs(tmp_path)
+    found = connection(None, (certs.ca_file, certs.client_cert_file, certs.client_key_file), {}, {})
+    assert isinstance(found.tls, ssl.SSLContext)
+    assert isinstance(connection(None, NO_FILES, {}, {"NATS_CA": certs.ca_file}).tls, ssl.SSLContext)
+    assert connection(None, NO_FILES, {"tls": True}, {"NATS_CA": certs.ca_file}).tls is True
+    with pytest.raises(ConfigError, match="go together"):
+        connection(None, (None, certs.client_cert_file, None), {}, {})
+    with pytest.raises(ConfigError, match="TLS files"):
+        connection(None, (str(tmp_path / "none"), None, None), {}, {})

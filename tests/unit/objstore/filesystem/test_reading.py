@@ -1,0 +1,74 @@
+"""Ranges of one revision: few requests, never two revisions mixed."""
+
+from __future__ import annotations
+
+import pytest
+
+from objstore import ObjectChangedError, ObjectNotFoundError, ObjectStore
+from objstore.filesystem import reading
+from support.memory_server import MemoryServer
+from support.objects import pattern
+
+DATA = pattern(10_000)
+
+
+async def test_parts(store: ObjectStore) -> None:
+    await store.put("a", DATA, chunk_size=1000)
+    ranges = [(None, None), (5, 10), (-5, None), (2500, 7500), (9_990, 20_000), (30_000, 40_000), (7, 3)]
+    found = await reading.parts(store, "a", "b/a", ranges)
+    assert found == [DATA[start:end] for start, end in ranges]
+    assert await reading.parts(store, "a", "b/a", []) == []
+
+
+async def test_close_ranges_are_one_request(server: MemoryServer, store: ObjectStore) -> None:
+    await store.put("a", DATA, chunk_size=1000)
+    read: list[tuple[int, int]] = []
+    get_part = reading.get_part
+
+    async def counting(bucket: object, info: object, start: int, end: int) -> bytes:
+        read.append((start, end))
+        return await get_part(bucket, info, start, end)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "get_part", counting)
+        ranges = [(0, 10), (900, 910), (20, 30), (5000, 5010)]
+        assert await reading.parts(store, "a", "b/a", ranges) == [DATA[low:high] for low, high in ranges]
+        assert sorted(read) == [(0, 910), (5000, 5010)]
+        read.clear()
+        await reading.parts(store, "a", "b/a", ranges, gap=0)
+        assert len(read) == 4
+
+
+async def test_pinned(store: ObjectStore) -> None:
+    await store.put("a", DATA, chunk_size=1000)
+    await store.add_link("l", await store.get_info("a"))
+    pinned = await reading.pin(store, "l", "b/l")
+    assert (pinned.entry["name"], pinned.entry["destination"], pinned.entry["size"]) == ("b/l", "b/a", 10_000)
+    assert await reading.part(pinned, 0, 20_000) == DATA
+    assert await reading.part(pinned, 1500, 2500) == DATA[1500:2500]
+    assert await reading.part(pinned, 5, 5) == b""
+    await store.put("a", DATA[::-1], chunk_size=1000)
+    for limits in ((0, 10_000), (1500, 2500)):
+        with pytest.raises(ObjectChangedError):
+            await reading.part(pinned, *limits)
+    with pytest.raises(ObjectNotFoundError):
+        await reading.pin(store, "none", "b/none")
+
+
+async def test_replaced_while_it_is_read(store: ObjectStore) -> None:
+    """All ranges are then of the new revision."""
+    await store.put("a", DATA, chunk_size=1000)
+    pin = reading.pin
+
+    async def replaced(*arguments: object) -> reading.Pinned:
+        pinned = await pin(*arguments)  # type: ignore[arg-type]
+        if not replacing.pop():
+            return pinned
+        await store.put("a", DATA[::-1], chunk_size=1000)
+        return pinned
+
+    replacing = [False, True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "pin", replaced)
+        found = await reading.parts(store, "a", "b/a", [(0, 10), (5000, 5010)])
+    assert found == [DATA[::-1][:10], DATA[::-1][5000:5010]]

@@ -1,0 +1,93 @@
+"""What a file that is written stores, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from objstore import LinkError, ObjectAlreadyExists, ObjectMeta, ObjectStore, RevisionConflictError
+from objstore.filesystem.writing import Mode, Writing
+from support.memory_server import MemoryServer
+
+
+def writing(store: ObjectStore, mode: Mode = "wb") -> Writing:
+    return Writing(store, "a", mode, {})
+
+
+@pytest.mark.parametrize("pieces", [[], [b""], [b"one"], [b"one", b"two"], [b"", b"one", b"", b"two"]])
+async def test_replacing(server: MemoryServer, store: ObjectStore, pieces: list[bytes]) -> None:
+    await store.put("a", b"old")
+    one = writing(store)
+    assert await one.begin() == 0
+    for piece in pieces:
+        await one.write(piece)
+    assert await store.get("a") == b"old"
+    await one.commit()
+    assert await store.get("a") == b"".join(pieces)
+    await one.commit()
+    await one.abort()
+    assert len(server.chunks()) == (1 if any(pieces) else 0)
+
+
+@pytest.mark.parametrize("pieces", [[b"one"], [b"one", b"two"]])
+async def test_aborting(server: MemoryServer, store: ObjectStore, pieces: list[bytes]) -> None:
+    one = writing(store)
+    for piece in pieces:
+        await one.write(piece)
+    await one.abort()
+    await one.commit()
+    assert not await store.exists("a")
+    assert server.chunks() == {}
+
+
+@pytest.mark.parametrize("pieces", [[b"one"], [b"one", b"two"]])
+async def test_creating(store: ObjectStore, pieces: list[bytes]) -> None:
+    """The second of two writers hears of it, at the beginning or at the commit."""
+    one, other = writing(store, "xb"), writing(store, "xb")
+    for each in (one, other):
+        assert await each.begin() == 0
+        for piece in pieces:
+            await each.write(piece)
+    await one.commit()
+    with pytest.raises((ObjectAlreadyExists, RevisionConflictError)):
+        await other.commit()
+    with pytest.raises(ObjectAlreadyExists):
+        await writing(store, "xb").begin()
+
+
+async def test_appending(store: ObjectStore) -> None:
+    one = writing(store, "ab")
+    assert await one.begin() == 0
+    await one.write(b"one")
+    await one.commit()
+    await store.update_meta("a", ObjectMeta("a", "d", metadata={"k": "v"}))
+    one = writing(store, "ab")
+    assert await one.begin() == 3
+    await one.write(b"two")
+    assert await store.get("a") == b"one"
+    await one.commit()
+    assert await store.get("a") == b"onetwo"
+    info = await store.get_info("a")
+    assert (info.description, info.metadata) == ("d", {"k": "v"})
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_appending_loses_nothing(store: ObjectStore, early: bool) -> None:
+    """What another writer has stored meanwhile is not replaced."""
+    await store.put("a", b"one")
+    one = writing(store, "ab")
+    await one.begin()
+    if early:
+        await one.write(b"two")
+    await store.put("a", b"another")
+    with pytest.raises(RevisionConflictError):
+        if not early:
+            await one.write(b"two")
+        await one.commit()
+    await one.abort()
+    assert await store.get("a") == b"another"
+
+
+async def test_links_are_not_continued(store: ObjectStore) -> None:
+    await store.add_link("a", await store.put("target", b"x"))
+    with pytest.raises(LinkError, match="append to its target"):
+        await writing(store, "ab").begin()
