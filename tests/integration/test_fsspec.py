@@ -1,0 +1,223 @@
+"""``natsobj://`` on real servers: whole programs, processes, rights, large files, other writers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import fsspec.generic
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import natsproto
+from natsproto.server import LocalServer
+from objstore.filesystem import NatsObjectFileSystem
+from support.filesystems import close_all, register
+from support.imports import ROOT
+from support.objects import MIB, pattern
+
+DATA = pattern(9 * MIB)
+
+
+@pytest.fixture
+def fs(server: LocalServer, bucket_name: str) -> Iterator[NatsObjectFileSystem]:
+    register()
+    fs = fsspec.filesystem("natsobj", servers=server.url, skip_instance_cache=True)
+    fs.mkdir(bucket_name)
+    yield fs
+    fs.rm(bucket_name, recursive=True)
+    fs.close()
+
+
+def test_found_by_its_protocol(tmp_path: Path) -> None:
+    """In an environment where the wheel is installed, without an import."""
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = "import fsspec; print(fsspec.get_filesystem_class('natsobj').__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "NatsObjectFileSystem\n", done.stderr
+
+
+def test_a_large_file(fs: NatsObjectFileSystem, bucket_name: str, tmp_path: Path) -> None:
+    path = f"natsobj://{bucket_name}/large.bin"
+    with fs.open(path, "wb", block_size=MIB) as file:
+        for start in range(0, len(DATA), 700_000):
+            file.write(DATA[start : start + 700_000])
+        assert not fs.exists(path)
+    assert fs.size(path) == len(DATA)
+    with fs.open(path, "rb", block_size=MIB) as file:
+        assert file.seek(5_000_000) == 5_000_000
+        assert file.read(10) == DATA[5_000_000:5_000_010]
+        file.seek(0)
+        assert b"".join(iter(lambda: file.read(1_300_000), b"")) == DATA
+    spots = range(0, len(DATA) - 100, 777_777)
+    found = fs.cat_ranges([path] * len(spots), list(spots), [at + 100 for at in spots])
+    assert found == [DATA[at : at + 100] for at in spots]
+    fs.get(path, str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == DATA
+    fs.mv(path, path + ".moved")
+    fs.cp(path + ".moved", path)
+    assert fs.ukey(path) == fs.ukey(path + ".moved")
+
+
+def test_a_cache_notices_another_content(
+    fs: NatsObjectFileSystem, server: LocalServer, bucket_name: str, tmp_path: Path
+) -> None:
+    path = f"{bucket_name}/cached"
+    for content in (b"one", b"another"):
+        fs.pipe_file(path, content)
+        cached = fsspec.filesystem(
+            "filecache", fs=fs, cache_storage=str(tmp_path), check_files=True, skip_instance_cache=True
+        )
+        with cached.open(path) as file:
+            assert file.read() == content
+
+
+def test_from_several_threads(fs: NatsObjectFileSystem, bucket_name: str) -> None:
+    def use(number: int) -> bytes:
+        fs.pipe_file(f"{bucket_name}/{number}", b"%d" % number)
+        return fs.cat_file(f"{bucket_name}/{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(use, range(40))) == [b"%d" % number for number in range(40)]
+    assert len(fs._connections._held) == 1
+
+
+PROGRAM = """
+import os, sys, pickle, fsspec
+from objstore.filesystem import NatsObjectFileSystem
+fsspec.register_implementation("natsobj", NatsObjectFileSystem, clobber=True)
+bucket = sys.argv[1]
+fs = fsspec.filesystem("natsobj")
+fs.pipe_file(f"{bucket}/parent", b"parent")
+text = pickle.dumps(fs)
+child = os.fork()
+if not child:
+    try:
+        fs.cat_file(f"{bucket}/parent")
+    except RuntimeError as error:
+        assert "fork" in str(error), error
+        assert pickle.loads(text) is not fs
+        own = fsspec.filesystem("natsobj")
+        own.pipe_file(f"{bucket}/child", own.cat_file(f"{bucket}/parent"))
+        sys.exit(0)  # not os._exit(): what is registered for the end runs
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert fs.cat_file(f"{bucket}/child") == b"parent"
+unfinished = fs.open(f"{bucket}/unfinished", "wb", block_size=1000)
+unfinished.write(bytes(500_000))
+"""
+
+
+async def test_a_program_its_child_and_their_end(server: LocalServer, bucket_name: str) -> None:
+    """The server is named by the environment; a child connects by itself; what is unfinished is removed."""
+    async with natsproto.connect(server.url) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(bucket=bucket_name)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-W", "ignore", "-c", PROGRAM, bucket_name],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NATS_URL": server.url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert sorted(info.name for info in await store.list()) == ["child", "parent"]
+        left = await js.stream_subjects(f"OBJ_{bucket_name}", f"$O.{bucket_name}.C.>")
+        assert len(left) == 2
+        await js.delete_object_store(bucket_name)
+
+
+def test_rights() -> None:
+    config = """
+    authorization { users = [
+        { user: all, password: a }
+        { user: reader, password: r, permissions: {
+            publish: ["$JS.API.STREAM.INFO.OBJ_b", "$JS.API.STREAM.MSG.GET.OBJ_b",
+                      "$JS.API.DIRECT.GET.OBJ_b", "$JS.API.DIRECT.GET.OBJ_b.>"] } }
+    ] }
+    """
+    with LocalServer(config=config) as server:
+        writer = NatsObjectFileSystem(server.url, user="all", password="a", skip_instance_cache=True)
+        writer.mkdir("b")
+        writer.pipe_file("b/a", b"1")
+        reader = NatsObjectFileSystem(server.url, user="reader", password="r", skip_instance_cache=True)
+        assert reader.cat_file("b/a") == b"1"
+        for denied in (lambda: reader.pipe_file("b/a", b"2"), lambda: reader.rm_file("b/a")):
+            with pytest.raises(PermissionError) as caught:
+                denied()
+            assert isinstance(caught.value.__cause__, natsproto.errors.PermissionsViolationError)
+        stranger = NatsObjectFileSystem(server.url, user="all", password="x", skip_instance_cache=True)
+        with pytest.raises(PermissionError):
+            stranger.ls("")
+        for each in (writer, reader):
+            each.close()
+
+
+async def test_in_the_loop_of_the_caller(server: LocalServer, bucket_name: str) -> None:
+    fs = NatsObjectFileSystem(server.url, asynchronous=True, skip_instance_cache=True)
+    await fs._mkdir(bucket_name)
+    async with await fs.open_async(f"{bucket_name}/a", "wb", block_size=MIB) as file:
+        await file.write(DATA)
+    async with await fs.open_async(f"{bucket_name}/a") as file:
+        assert await file.read() == DATA
+    assert pickle.loads(pickle.dumps(fs))._connections._held == {}
+    await fs._rm(bucket_name, recursive=True)
+    await fs.aclose()
+
+
+def test_of_several_that_create_one_succeeds(fs: NatsObjectFileSystem, bucket_name: str) -> None:
+    def create(number: int) -> int | None:
+        try:
+            fs.pipe_file(f"{bucket_name}/one", b"%d" % number, mode="create")
+        except FileExistsError:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = [each for each in pool.map(create, range(8)) if each is not None]
+    assert fs.cat_file(f"{bucket_name}/one") == b"%d" % winner
+
+
+def test_what_fsspec_builds_on_it(
+    fs: NatsObjectFileSystem, server: LocalServer, bucket_name: str, tmp_path: Path
+) -> None:
+    """Mappings, chained protocols, sub-directories, several files at once, rsync."""
+    mapping = fs.get_mapper(f"{bucket_name}/map")
+    mapping["x/y"] = b"1"
+    assert dict(mapping) == {"x/y": b"1"}
+    url = f"natsobj://{bucket_name}/map/x/y"
+    with fsspec.open(
+        f"simplecache::{url}", natsobj={"servers": server.url}, simplecache={"cache_storage": str(tmp_path)}
+    ) as file:
+        assert file.read() == b"1"
+    below = fsspec.filesystem("dir", path=bucket_name, fs=fs)
+    assert below.find("") == ["map/x/y"]
+    with (
+        pytest.raises(KeyError),
+        fsspec.open_files(f"natsobj://{bucket_name}/n/*", "wb", num=3, servers=server.url) as files,
+    ):
+        for file in files:
+            file.write(b"half")
+        raise KeyError
+    assert not fs.exists(f"{bucket_name}/n")
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a").write_bytes(b"2")
+    options = {"default_method": "options", "storage_options": {"natsobj": {"servers": server.url}}}
+    fsspec.generic.rsync(f"file://{tmp_path}/from", f"natsobj://{bucket_name}/to", inst_kwargs=options)
+    assert fs.cat(f"{bucket_name}/to/a") == b"2"
+    close_all()
