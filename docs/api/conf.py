@@ -54,12 +54,13 @@ PUBLIC = (
     "natsproto.wire",
     "natsproto.transport",
     "objstore",
+    "objstore.filesystem",
 )
 # Where else a name without a module may come from.
 STANDARD = ("builtins", "asyncio", "collections.abc", "datetime", "io", "os", "ssl", "types", "typing")
 
 # Types that only the library's own code has: a class that takes one is created by calls, not by users.
-MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options)\b")
+MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Pinned|Writing)\b")
 # Imports under another name.
 OTHER_NAMES = {"WireMsg": "natsproto.wire.Msg"}
 # Called by other parts of the library: public for them, not for users.

@@ -27,6 +27,7 @@ from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
 from objstore.cli.table import COMMANDS
 from objstore.errors import exit_code
+from support import filesystems
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -34,6 +35,8 @@ PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", *PAGES]
 LIMIT = 60.0
 FILE = re.compile(r"# ([a-z_]+\.py)\n")
+LIBRARY = re.compile(rf"^import ({'|'.join(filesystems.LIBRARIES)})\b", re.MULTILINE)
+DASK = pytest.mark.filterwarnings("ignore:The inplace keyword")  # dask's own call of pandas
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="no docs here")
 
@@ -45,7 +48,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
 
 
-def titled(paths: list[Path], **marks: pytest.MarkDecorator) -> Any:
+def titled(paths: list[Path], **marks: pytest.MarkDecorator | list[pytest.MarkDecorator]) -> Any:
     found = [pytest.param(path, id=path.name, marks=marks.get(path.stem, ())) for path in paths]
     return pytest.mark.parametrize("page", found)
 
@@ -90,21 +93,29 @@ async def test_services_survive_what_a_peer_sends(monkeypatch: pytest.MonkeyPatc
                     assert nc.stats.reconnects == nc.stats.errors == 0
 
 
-@titled(PAGES, testing=pytest.mark.cluster)
-async def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@titled(PAGES, testing=pytest.mark.cluster, fsspec=[pytest.mark.integrations, DASK])
+async def test_examples_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    filesystems.register()
     files = []
+    missing: set[str] = set()
     async with LocalServer() as server, natsproto.connect(server.url) as nc:
         js = nc.jetstream()
         store = await js.create_object_store(bucket="docs")
         scope: dict[str, Any] = {"__name__": "docs", "url": server.url, "nc": nc, "js": js, "store": store}
         for line, source in blocks(page, "python"):
             name = FILE.match(source)
-            if name is not None:
+            lacking = filesystems.lacking(*LIBRARY.findall(source))
+            if lacking:
+                missing.update(lacking)
+            elif name is not None:
                 (tmp_path / name[1]).write_text(source)
                 files.append(name[1])
             else:
                 await run(source, scope, page, line)
+        filesystems.close_all()
         for name_ in await js.object_store_names():
             assert await js.consumer_names(f"OBJ_{name_}") == [], f"consumers left behind on {name_}"
     if files:
@@ -117,6 +128,7 @@ async def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "2 passed" in done.stdout
+    filesystems.need(request.config, *sorted(missing))  # the other blocks of the page have run
 
 
 def test_the_program_of_the_readme_runs(new_server: LocalServer, tmp_path: Path) -> None:
