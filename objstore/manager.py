@@ -23,7 +23,13 @@ from natsproto.jetstream.context import JetStreamContext
 from .bucket.bucket import Bucket, bind, bind_info, domain_of, server_version, told_in_clear
 from .bucket.refusals import missing
 from .bucket.retry import retrying
-from .errors import BadBucketError, BucketAlreadyExistsError, BucketSealedError, StoreFullError
+from .errors import (
+    BadBucketError,
+    BucketAlreadyExistsError,
+    BucketNotFoundError,
+    BucketSealedError,
+    StoreFullError,
+)
 from .format.buckets import (
     FIELD_MINIMUM_VERSION,
     bucket_config,
@@ -40,26 +46,53 @@ CREATE_BUDGET = 10.0
 """Seconds to retry a creation: repeating it with the same configuration succeeds, so this is safe."""
 
 
-async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
-    """Open an existing bucket: one round trip.
+async def open_bucket(js: JetStreamContext, bucket: str, create: bool = False) -> ObjectStore:
+    """Open a bucket: one round trip if it exists.
 
     A stream whose configuration cannot keep objects can be opened and read; writes are refused before any
     byte is sent (``BadBucketError``, see ``docs/buckets.md``).
 
+    Args:
+        create: create it, with the default configuration, if it does not exist.
+
     Raises:
         BadBucketError: the name is not valid.
-        BucketNotFoundError: the bucket does not exist; it is never created here.
+        BucketNotFoundError: the bucket does not exist, and ``create`` is false.
     """
-    return ObjectStore(await bind(js, bucket))
+    try:
+        return ObjectStore(await bind(js, bucket))
+    except BucketNotFoundError:
+        if not create:
+            raise
+    try:
+        return await create_bucket(js, bucket)
+    except BucketAlreadyExistsError:  # somebody has just created it, with another configuration
+        return ObjectStore(await bind(js, bucket))
 
 
-def build_config(config: ObjectStoreConfig | None, params: BucketFields) -> ObjectStoreConfig:
-    """Merge a configuration and keywords into one configuration; keywords win.
+def name_first(
+    config: ObjectStoreConfig | str | None, params: BucketFields
+) -> tuple[ObjectStoreConfig | None, BucketFields]:
+    """Return a configuration and keywords, where a name may have been given instead of a configuration.
 
     Raises:
-        BadBucketError: neither is given, or ``config`` is not an ``ObjectStoreConfig``.
-        TypeError: a keyword is unknown.
+        TypeError: the name is given twice.
     """
+    if not isinstance(config, str):
+        return config, params
+    if "bucket" in params:
+        raise TypeError("the name of the bucket is given twice")
+    return None, {**params, "bucket": config}
+
+
+def build_config(config: ObjectStoreConfig | str | None, params: BucketFields) -> ObjectStoreConfig:
+    """Merge a configuration, or the name of a bucket, and keywords into one configuration; keywords win.
+
+    Raises:
+        BadBucketError: neither is given, or ``config`` is neither an ``ObjectStoreConfig`` nor a name.
+        TypeError: a keyword is unknown, or the name is given twice.
+    """
+    config, params = name_first(config, params)
     if config is not None and not isinstance(config, ObjectStoreConfig):
         raise BadBucketError(f"config must be an ObjectStoreConfig, not {type(config).__name__}")
     known = {field.name for field in fields(ObjectStoreConfig)}
@@ -74,7 +107,7 @@ def build_config(config: ObjectStoreConfig | None, params: BucketFields) -> Obje
 
 
 async def create_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | str | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Create a bucket; if it exists with the same configuration, open it.
 
@@ -140,7 +173,7 @@ async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> Object
 
 
 async def update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | str | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Change a bucket's configuration.
 
@@ -152,7 +185,7 @@ async def update_bucket(
         BadBucketError: the server refuses the change (storage cannot change, for example).
         UnsupportedFeatureError: the server dropped a requested feature.
     """
-    params = params or {}
+    config, params = name_first(config, params or {})
     name = check_bucket(config.bucket if isinstance(config, ObjectStoreConfig) else params.get("bucket", ""))
     current = (await bind_info(js, name)).config.to_json()
     wanted = build_config(bucket_config(current) if config is None else config, params)
@@ -166,7 +199,7 @@ async def update_bucket(
 
 
 async def create_or_update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None = None, params: BucketFields | None = None
+    js: JetStreamContext, config: ObjectStoreConfig | str | None = None, params: BucketFields | None = None
 ) -> ObjectStore:
     """Create a bucket, or change the existing one to that configuration. Raises the errors of both."""
     wanted = build_config(config, params or {})

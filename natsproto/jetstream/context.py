@@ -545,27 +545,30 @@ class JetStreamContext:
 
     # -- object stores ----------------------------------------------------------------------------
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        """Open an existing object store: one round trip.
+    async def object_store(self, bucket: str, *, create: bool = False) -> ObjectStore:
+        """Open an object store: one round trip if it exists.
 
         A stream whose configuration does not keep objects can be opened and read; writes are refused with a
         ``BadBucketError`` before a byte is sent.
 
+        Args:
+            create: create it, with the default configuration, if it does not exist.
+
         Raises:
-            BucketNotFoundError: no such bucket (this method never creates one).
+            BucketNotFoundError: no such bucket, and ``create`` is false.
             BadBucketError: not a valid bucket name.
         """
         from . import object_stores
 
-        return await object_stores.open_bucket(self, bucket)
+        return await object_stores.open_bucket(self, bucket, create)
 
     async def create_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Create an object store, or open it if it exists with the same configuration.
 
         Args:
-            config: complete configuration.
+            config: complete configuration, or the name of the bucket.
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
@@ -580,15 +583,15 @@ class JetStreamContext:
         return await object_stores.create_bucket(self, config, params)
 
     async def update_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Change an object store's configuration.
 
-        ``config`` replaces the configuration; with ``bucket=…`` and other keywords only those fields change.
+        A configuration replaces the current one; with a name and keywords only those fields change.
         Fields of the stream's configuration that this library does not know stay as they are.
 
         Args:
-            config: complete configuration.
+            config: complete configuration, or the name of the bucket.
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:
@@ -601,12 +604,12 @@ class JetStreamContext:
         return await object_stores.update_bucket(self, config, params)
 
     async def create_or_update_object_store(
-        self, config: ObjectStoreConfig | None = None, **params: Unpack[BucketFields]
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
     ) -> ObjectStore:
         """Create an object store, or change the existing one to that configuration.
 
         Args:
-            config: complete configuration.
+            config: complete configuration, or the name of the bucket.
             **params: fields of :class:`objstore.ObjectStoreConfig`; they override those of ``config``.
 
         Raises:

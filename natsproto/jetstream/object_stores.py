@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from .context import JetStreamContext
 
 
-async def open_bucket(js: JetStreamContext, bucket: str) -> ObjectStore:
+async def open_bucket(js: JetStreamContext, bucket: str, create: bool) -> ObjectStore:
     import objstore.manager as manager
 
-    return await manager.open_bucket(js, bucket)
+    return await manager.open_bucket(js, bucket, create)
 
 
 async def create_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
+    js: JetStreamContext, config: ObjectStoreConfig | str | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 
@@ -26,7 +26,7 @@ async def create_bucket(
 
 
 async def update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
+    js: JetStreamContext, config: ObjectStoreConfig | str | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 
@@ -34,7 +34,7 @@ async def update_bucket(
 
 
 async def create_or_update_bucket(
-    js: JetStreamContext, config: ObjectStoreConfig | None, params: BucketFields
+    js: JetStreamContext, config: ObjectStoreConfig | str | None, params: BucketFields
 ) -> ObjectStore:
     import objstore.manager as manager
 

@@ -55,6 +55,39 @@ async def test_made_and_opened(server: MemoryServer) -> None:
         await create_bucket(server.js, ObjectStoreConfig("b", ttl=timedelta(hours=2)))
 
 
+async def test_opened_or_made(server: MemoryServer) -> None:
+    store = await open_bucket(server.js, "b", create=True)
+    await store.put("a", b"x")
+    assert await (await open_bucket(server.js, "b", create=True)).get("a") == b"x"
+    await create_bucket(server.js, ObjectStoreConfig("c", ttl=timedelta(hours=1)))
+    assert (await (await open_bucket(server.js, "c", create=True)).status()).ttl == timedelta(hours=1)
+
+
+async def test_opened_while_another_makes_it(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another configuration, just after the first look: it is the bucket of that name."""
+
+    async def first(js: Any, bucket: str) -> Any:
+        monkeypatch.undo()
+        await create_bucket(js, ObjectStoreConfig(bucket, ttl=timedelta(hours=1)))
+        raise BucketNotFoundError("not there yet", bucket=bucket)
+
+    monkeypatch.setattr(module, "bind", first)
+    store = await open_bucket(server.js, "b", create=True)
+    assert (await store.status()).ttl == timedelta(hours=1)
+
+
+async def test_the_name_alone(server: MemoryServer) -> None:
+    await create_bucket(server.js, "b", {"description": "d"})
+    await update_bucket(server.js, "b", {"ttl": timedelta(hours=1)})
+    assert (server.stream().config["description"], server.stream().config["max_age"]) == ("d", 3600 * 10**9)
+    await create_or_update_bucket(server.js, "b")
+    assert not server.stream().config.get("description")
+    assert await (await server.js.create_object_store("c")).list() == []
+    for call in (create_bucket, update_bucket, create_or_update_bucket):
+        with pytest.raises(TypeError, match="given twice"):
+            await call(server.js, "b", {"bucket": "b"})
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", "ä", 7])
 async def test_names_that_cannot_be(server: MemoryServer, name: Any) -> None:
     server.verbs()

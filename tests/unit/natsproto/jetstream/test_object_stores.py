@@ -14,7 +14,7 @@ from natsproto.jetstream.context import JetStreamContext
 from support.fake_session import FakeServer
 
 CALLS: dict[str, tuple[Any, ...]] = {
-    "open_bucket": ("b",),
+    "open_bucket": ("b", True),
     "create_bucket": (None, {"bucket": "b"}),
     "update_bucket": (None, {"bucket": "b"}),
     "create_or_update_bucket": (None, {"bucket": "b"}),
