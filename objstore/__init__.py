@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import format as format
     from . import manager as manager
+    from . import sync as sync
     from .errors import (
         BadBucketError,
         BadObjectMetaError,
@@ -187,7 +188,7 @@ if not TYPE_CHECKING:  # else a type checker would accept every name
 
         module = _MODULE_OF.get(name)
         if module is None:
-            if name in ("errors", "format", "manager"):
+            if name in ("errors", "format", "manager", "sync"):
                 return import_module(f".{name}", __name__)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f".{module}", __name__), name)

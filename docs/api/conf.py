@@ -55,6 +55,7 @@ PUBLIC = (
     "natsproto.transport",
     "objstore",
     "objstore.filesystem",
+    "objstore.sync",
 )
 # Where else a name without a module may come from.
 STANDARD = ("builtins", "asyncio", "collections.abc", "datetime", "io", "os", "ssl", "types", "typing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -203,7 +203,7 @@ class PullConsumer:
             raise fetch.failure
         return fetch.msgs
 
-    async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncIterator[JetStreamMsg]:
+    async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncGenerator[JetStreamMsg, None]:
         """Iterate for ever, fetching ``batch`` messages at a time; break out of the loop to stop.
 
         After a fetch that ends early without messages (the leader changes, or somebody else answers in its

@@ -19,6 +19,7 @@ TOP = {
     "objstore.errors": "objstore.errors",
     "objstore.manager": "objstore.store",
     "objstore.store": "objstore.store",
+    "objstore.sync": "objstore.blocking",
     "objstore.store_reads": "objstore.store",
 }
 """Where the modules count that lie in no folder."""

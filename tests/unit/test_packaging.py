@@ -92,12 +92,18 @@ def test_wheel_is_reproducible(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
 
 def test_size(wheel: zipfile.ZipFile) -> None:
 <<<<<<< HEAD
+<<<<<<< HEAD
     assert (
         os.path.getsize(str(wheel.filename)) < 680_000
     )  # a file costs 250 bytes by itself; a command 1.5 KB
 =======
     assert os.path.getsize(str(wheel.filename)) < 470_000  # a file costs 250 bytes by itself
 >>>>>>> a7f16fe (natsobj:// paths for fsspec (extra fsspec))
+=======
+    assert (
+        os.path.getsize(str(wheel.filename)) < 462_000
+    )  # the blocking API, with every argument written out: 20 000
+>>>>>>> 940bc7a (The blocking API: objstore.sync)
 
 
 def run_isolated(program: str) -> str:

@@ -1,0 +1,352 @@
+"""JetStream in the blocking API: streams, messages, publishing, consumers, object stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from natsproto.jetstream.context import BATCH_BYTES
+
+from .pieces import Pulled
+from .store import ObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Unpack
+
+    from natsproto.aio.client import HeadersLike
+    from natsproto.headers import Headers
+    from natsproto.jetstream import context, message, pull
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.jetstream.api.models import (
+        ConsumerConfig,
+        ConsumerInfo,
+        PubAck,
+        StoredMessage,
+        StreamConfig,
+        StreamInfo,
+    )
+    from natsproto.transport import Buffer
+
+    from .. import store
+    from ..format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
+    from .client import Client
+    from .loop_thread import Link
+
+
+class JetStreamContext:
+    """JetStream as seen by one client: the twin of :class:`natsproto.JetStreamContext`.
+
+    Each method waits for its namesake, with the same arguments, results and errors.
+    """
+
+    def __init__(self, link: Link, client: Client, twin: context.JetStreamContext) -> None:
+        self._link = link
+        self._js = twin
+        self.client: Client = client
+        self.domain: str | None = twin.domain
+        self.prefix: str = twin.prefix
+        self.timeout: float = twin.timeout
+
+    def request(
+        self,
+        suffix: str,
+        document: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, object]:
+        """Send an API request, return its answer: :meth:`natsproto.JetStreamContext.request`."""
+        return self._link.call(self._js.request, suffix, document, timeout=timeout, limit=limit)
+
+    def account_info(self) -> dict[str, object]:
+        """Limits and usage of the account: :meth:`natsproto.JetStreamContext.account_info`."""
+        return self._link.call(self._js.account_info)
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    def create_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        """Create a stream: :meth:`natsproto.JetStreamContext.create_stream`."""
+        return self._link.call(self._js.create_stream, config)
+
+    def update_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        """Replace a stream's configuration: :meth:`natsproto.JetStreamContext.update_stream`."""
+        return self._link.call(self._js.update_stream, config)
+
+    def stream_info(self, name: str, *, timeout: float | None = None) -> StreamInfo:
+        """Configuration and state: :meth:`natsproto.JetStreamContext.stream_info`."""
+        return self._link.call(self._js.stream_info, name, timeout=timeout)
+
+    def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
+        """Subjects with their counts: :meth:`natsproto.JetStreamContext.stream_subjects`."""
+        return self._link.call(self._js.stream_subjects, name, subjects_filter)
+
+    def delete_stream(self, name: str) -> None:
+        """Delete a stream: :meth:`natsproto.JetStreamContext.delete_stream`."""
+        self._link.call(self._js.delete_stream, name)
+
+    def purge_stream(
+        self, name: str, *, subject: str | None = None, seq: int | None = None, keep: int | None = None
+    ) -> int:
+        """Remove messages; return how many: :meth:`natsproto.JetStreamContext.purge_stream`."""
+        return self._link.call(self._js.purge_stream, name, subject=subject, seq=seq, keep=keep)
+
+    def stream_names(self, subject: str | None = None) -> list[str]:
+        """Names of streams: :meth:`natsproto.JetStreamContext.stream_names`."""
+        return self._link.call(self._js.stream_names, subject)
+
+    def streams(self, subject: str | None = None) -> list[StreamInfo]:
+        """Configuration and state of streams: :meth:`natsproto.JetStreamContext.streams`."""
+        return self._link.call(self._js.streams, subject)
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def get_message(
+        self,
+        stream: str,
+        *,
+        seq: int | None = None,
+        last_by_subject: str | None = None,
+        next_by_subject: str | None = None,
+    ) -> StoredMessage:
+        """Read one message from the leader: :meth:`natsproto.JetStreamContext.get_message`."""
+        return self._link.call(
+            self._js.get_message,
+            stream,
+            seq=seq,
+            last_by_subject=last_by_subject,
+            next_by_subject=next_by_subject,
+        )
+
+    def direct_get(
+        self,
+        stream: str,
+        *,
+        seq: int | None = None,
+        last_by_subject: str | None = None,
+        next_by_subject: str | None = None,
+    ) -> StoredMessage:
+        """Read one message from any replica: :meth:`natsproto.JetStreamContext.direct_get`."""
+        return self._link.call(
+            self._js.direct_get,
+            stream,
+            seq=seq,
+            last_by_subject=last_by_subject,
+            next_by_subject=next_by_subject,
+        )
+
+    def get_batch(
+        self,
+        stream: str,
+        *,
+        subject: str = ">",
+        seq: int = 1,
+        batch: int = 256,
+        max_bytes: int = BATCH_BYTES,
+    ) -> Iterator[StoredMessage]:
+        """Iterate over up to ``batch`` messages: :meth:`natsproto.JetStreamContext.get_batch`."""
+        source = self._js.get_batch(stream, subject=subject, seq=seq, batch=batch, max_bytes=max_bytes)
+        return Pulled(self._link, source)
+
+    def get_last_messages(
+        self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
+    ) -> Iterator[StoredMessage]:
+        """Iterate over newest messages: :meth:`natsproto.JetStreamContext.get_last_messages`."""
+        source = self._js.get_last_messages(stream, subjects, up_to_seq=up_to_seq, batch=batch)
+        return Pulled(self._link, source)
+
+    def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:
+        """Delete one message: :meth:`natsproto.JetStreamContext.delete_message`."""
+        self._link.call(self._js.delete_message, stream, seq, erase=erase)
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        headers: HeadersLike | None = None,
+        timeout: float | None = None,
+        stream: str | None = None,
+        msg_id: str | None = None,
+        expected_last_seq: int | None = None,
+        expected_last_subject_seq: int | None = None,
+    ) -> PubAck:
+        """Publish and wait until the message is stored: :meth:`natsproto.JetStreamContext.publish`."""
+        return self._link.call(
+            self._js.publish,
+            subject,
+            payload,
+            headers=headers,
+            timeout=timeout,
+            stream=stream,
+            msg_id=msg_id,
+            expected_last_seq=expected_last_seq,
+            expected_last_subject_seq=expected_last_subject_seq,
+        )
+
+    # -- consumers --------------------------------------------------------------------------------
+
+    def create_consumer(
+        self, stream: str, config: ConsumerConfig | Mapping[str, object], *, timeout: float | None = None
+    ) -> ConsumerInfo:
+        """Create a consumer: :meth:`natsproto.JetStreamContext.create_consumer`."""
+        return self._link.call(self._js.create_consumer, stream, config, timeout=timeout)
+
+    def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
+        """Configuration and state of a consumer: :meth:`natsproto.JetStreamContext.consumer_info`."""
+        return self._link.call(self._js.consumer_info, stream, consumer)
+
+    def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a consumer: :meth:`natsproto.JetStreamContext.delete_consumer`."""
+        self._link.call(self._js.delete_consumer, stream, consumer)
+
+    def consumer_names(self, stream: str) -> list[str]:
+        """Names of a stream's consumers: :meth:`natsproto.JetStreamContext.consumer_names`."""
+        return self._link.call(self._js.consumer_names, stream)
+
+    def pull_consumer(
+        self,
+        stream: str,
+        consumer: str | None = None,
+        *,
+        config: ConsumerConfig | Mapping[str, object] | None = None,
+    ) -> PullConsumer:
+        """Bind to a pull consumer: :meth:`natsproto.JetStreamContext.pull_consumer`."""
+        return PullConsumer(
+            self._link, self._link.call(self._js.pull_consumer, stream, consumer, config=config)
+        )
+
+    # -- object stores ----------------------------------------------------------------------------
+
+    def _store(self, twin: store.ObjectStore) -> ObjectStore:
+        return ObjectStore(self._link, self, twin)
+
+    def object_store(self, bucket: str, *, create: bool = False) -> ObjectStore:
+        """Open an object store: :meth:`natsproto.JetStreamContext.object_store`."""
+        return self._store(self._link.call(self._js.object_store, bucket, create=create))
+
+    def create_object_store(
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
+    ) -> ObjectStore:
+        """Create an object store, or open it: :meth:`natsproto.JetStreamContext.create_object_store`."""
+        return self._store(self._link.call(self._js.create_object_store, config, **params))
+
+    def update_object_store(
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
+    ) -> ObjectStore:
+        """Change an object store's configuration: :meth:`natsproto.JetStreamContext.update_object_store`."""
+        return self._store(self._link.call(self._js.update_object_store, config, **params))
+
+    def create_or_update_object_store(
+        self, config: ObjectStoreConfig | str | None = None, **params: Unpack[BucketFields]
+    ) -> ObjectStore:
+        """Create or change a bucket: :meth:`natsproto.JetStreamContext.create_or_update_object_store`."""
+        return self._store(self._link.call(self._js.create_or_update_object_store, config, **params))
+
+    def object_store_names(self) -> list[str]:
+        """Names of all object stores: :meth:`natsproto.JetStreamContext.object_store_names`."""
+        return self._link.call(self._js.object_store_names)
+
+    def object_store_statuses(self) -> list[ObjectStoreStatus]:
+        """Status of all object stores: :meth:`natsproto.JetStreamContext.object_store_statuses`."""
+        return self._link.call(self._js.object_store_statuses)
+
+    def delete_object_store(self, bucket: str) -> bool:
+        """Delete an object store: :meth:`natsproto.JetStreamContext.delete_object_store`."""
+        return self._link.call(self._js.delete_object_store, bucket)
+
+
+class PullConsumer:
+    """A bound pull consumer, from :meth:`JetStreamContext.pull_consumer`.
+
+    Attributes:
+        info: its configuration and state when it was bound.
+    """
+
+    def __init__(self, link: Link, twin: pull.PullConsumer) -> None:
+        self._link = link
+        self._consumer = twin
+        self.info: ConsumerInfo = twin.info
+
+    @property
+    def name(self) -> str:
+        """The consumer's name."""
+        return self._consumer.name
+
+    def fetch(
+        self, batch: int = 1, *, timeout: float = 5.0, max_bytes: int | None = None, no_wait: bool = False
+    ) -> list[JetStreamMsg]:
+        """Fetch up to ``batch`` messages within ``timeout`` seconds; ``[]`` when there are none."""
+        found = self._link.call(
+            self._consumer.fetch, batch, timeout=timeout, max_bytes=max_bytes, no_wait=no_wait
+        )
+        return [JetStreamMsg(self._link, msg) for msg in found]
+
+    def messages(self, *, batch: int = 100, timeout: float = 5.0) -> Iterator[JetStreamMsg]:
+        """Iterate for ever, fetching ``batch`` messages at a time; break out of the loop to stop."""
+        for msg in Pulled(self._link, self._consumer.messages(batch=batch, timeout=timeout), most=1):
+            yield JetStreamMsg(self._link, msg)
+
+    def delete(self) -> None:
+        """Delete the consumer on the server."""
+        self._link.call(self._consumer.delete)
+
+
+class JetStreamMsg:
+    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
+
+    Attributes:
+        metadata: its position in stream and consumer.
+    """
+
+    __slots__ = ("_link", "_msg", "metadata")
+
+    def __init__(self, link: Link, twin: message.JetStreamMsg) -> None:
+        self._link = link
+        self._msg = twin
+        self.metadata: Delivery = twin.metadata
+
+    @property
+    def subject(self) -> str:
+        """The subject the message was published on."""
+        return self._msg.subject
+
+    @property
+    def data(self) -> bytes:
+        """The payload."""
+        return self._msg.data
+
+    @property
+    def headers(self) -> Headers | None:
+        """The headers, or ``None``."""
+        return self._msg.headers
+
+    @property
+    def seq(self) -> int:
+        """The stream sequence."""
+        return self._msg.seq
+
+    def ack(self) -> None:
+        """Acknowledge the message as processed; the server may not have seen it yet, see :meth:`ack_sync`."""
+        self._link.call(self._msg.ack)
+
+    def ack_sync(self, timeout: float | None = None) -> None:
+        """Acknowledge the message as processed, and wait until the server confirms that."""
+        self._link.call(self._msg.ack_sync, timeout)
+
+    def nak(self, delay: float | None = None) -> None:
+        """Ask for the message again, now or after ``delay`` seconds."""
+        self._link.call(self._msg.nak, delay)
+
+    def in_progress(self) -> None:
+        """Report that the message is still being processed: restarts ``ack_wait``."""
+        self._link.call(self._msg.in_progress)
+
+    def term(self) -> None:
+        """Ask that the message is never delivered again."""
+        self._link.call(self._msg.term)
+
+    def __repr__(self) -> str:
+        return repr(self._msg)

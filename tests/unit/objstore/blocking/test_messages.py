@@ -1,0 +1,93 @@
+"""Messages, and subscriptions that are iterated."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
+from objstore.sync import Client
+from support.memory_server import MemoryServer
+
+
+def send(nc: Client, server: MemoryServer, *payloads: bytes) -> None:
+    """Messages on the subject ``x``; they wait in the queue afterwards."""
+
+    async def deliver() -> None:
+        for payload in payloads:
+            server.send(b"x", payload, reply=b"r", header=b"NATS/1.0\r\nA: b\r\n\r\n")
+
+    nc._link.call(deliver)
+
+
+def test_a_message(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    subscription = nc.subscribe("x")
+    send(nc, connected[1], b"1")
+    msg = subscription.next_msg()
+    assert (msg.subject, msg.reply, msg.data, msg.status) == ("x", "r", b"1", None)
+    assert msg.headers is not None
+    assert msg.headers["a"] == "b"
+    assert msg.raw_header == b"NATS/1.0\r\nA: b\r\n\r\n"
+    assert "'x'" in repr(msg)
+    msg.respond(b"2", headers={"C": "d"})
+    assert [(pub.subject, pub.payload) for pub in connected[1].pubs] == [(b"r", b"2")]
+
+
+def test_iterated(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    subscription = nc.subscribe("x")
+    send(nc, connected[1], *(b"%d" % number for number in range(600)))
+    assert subscription.pending_msgs == 600
+    assert subscription.pending_bytes > 600
+    assert next(subscription).data == b"0"
+    assert subscription.pending_msgs == 599, "those that were handed over ahead count"
+    assert subscription.next_msg(timeout=1).data == b"1"
+    assert [msg.data for msg in subscription.messages(timeout=0.01)] == [b"%d" % n for n in range(2, 600)]
+    with pytest.raises(RequestTimeoutError):
+        subscription.next_msg(timeout=0.01)
+    send(nc, connected[1], b"more")
+    subscription.unsubscribe()
+    assert [msg.data for msg in subscription] == [b"more"]
+    assert subscription.dropped == 0
+    assert list(subscription.messages(timeout=60)) == []
+    with pytest.raises(ConnectionClosedError):
+        subscription.next_msg()
+
+
+def test_each_message_goes_to_one_thread(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    subscription = nc.subscribe("x")
+    found: list[bytes] = []
+    workers = [
+        threading.Thread(target=lambda: found.extend(msg.data for msg in subscription)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    sent = [b"%d" % number for number in range(1000)]
+    send(nc, connected[1], *sent)
+    subscription.drain(timeout=20)
+    for worker in workers:
+        worker.join(20)
+    assert sorted(found) == sorted(sent)
+
+
+def test_its_end(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    server = connected[1]
+    with nc.subscribe("x", queue="q", max_msgs=3):
+        assert server.subscribed(b"x")
+    assert not server.subscribed(b"x")
+    dropped = nc.subscribe("x")
+    assert server.subscribed(b"x")
+    del dropped
+    nc.flush()
+    assert not server.subscribed(b"x")
+
+
+def test_the_error_of_the_connection(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    subscription = nc.subscribe("x")
+
+    async def lose() -> None:
+        connected[1].refuse("x", "Subscription")
+
+    nc._link.call(lose)
+    with pytest.raises(NatsError, match="x"):
+        next(subscription)
