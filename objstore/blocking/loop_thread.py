@@ -17,11 +17,11 @@ import threading
 import warnings
 import weakref
 from _thread import get_ident
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from natsproto.errors import ConnectionClosedError
+from natsproto.errors import ConnectionClosedError, NatsError
 
 from .call import Call, closed, without_timeout
 
@@ -51,6 +51,7 @@ class LoopThread:
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._stopping = asyncio.Event()
         self._clients: set[Client] = set()
+        self._sources: dict[AsyncGenerator[object, None], Client] = {}
         self._calls: set[Call] = set()
         self._thread = threading.Thread(target=self._main, name="objstore-sync", daemon=True)
         self._thread.start()
@@ -72,7 +73,8 @@ class LoopThread:
 
     async def _serve(self) -> None:
         await self._stopping.wait()
-        await asyncio.gather(*(client.close() for client in self._clients), return_exceptions=True)
+        ends = (self.end(client, client.close) for client in self._clients)
+        await asyncio.gather(*ends, return_exceptions=True)
 
     async def open(self, options: connect) -> Client:
         """Connect. The caller may be interrupted just now, so the thread knows its clients, too."""
@@ -82,11 +84,25 @@ class LoopThread:
 
     async def end(self, client: Client, how: Callable[[], Coroutine[object, None, None]]) -> None:
         """Close a client: ``how`` is its ``close`` or ``drain``."""
+        for source in [source for source, its in self._sources.items() if its is client]:
+            try:  # before the loop closes all at once, those that wait for each other, too
+                await source.aclose()
+            except (RuntimeError, NatsError):
+                pass  # a call is waiting for it; the client ends that
+            self.release(source)
         try:
             await how()
         finally:
             if client.is_closed:
                 self._clients.discard(client)
+
+    def hold(self, source: AsyncGenerator[object, None], client: Client) -> None:
+        """Note a generator that is iterated over: it may have something on the server."""
+        self._sources[source] = client
+
+    def release(self, source: AsyncGenerator[object, None]) -> None:
+        """Forget a generator that has ended. Idempotent."""
+        self._sources.pop(source, None)
 
     # -- in other threads -------------------------------------------------------------------------
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .call import under_way
@@ -116,22 +124,38 @@ class Pulled(Generic[T]):
 
     async def _fill(self) -> None:
         """Take the next items. An error after the first of them is raised when they were returned."""
+        thread, source = self._link.thread, self._source
+        thread.hold(source, self._link.client)
         try:
             for _ in range(self._size):
-                self._ready.append(await anext(self._source))
-        except StopAsyncIteration:
+                self._ready.append(await anext(source))
+        except BaseException as exc:
             self._ended = True
-        except Exception as exc:
-            self._ended = True
-            self._error = exc
+            thread.release(source)
+            if isinstance(exc, Exception):
+                self._error = None if isinstance(exc, StopAsyncIteration) else exc
+            else:
+                raise
         self._size = min(2 * self._size, self._most)
 
     def close(self) -> None:
         """End the iteration, and remove what it has on the server; dropping the iterator does so, too."""
         self._ended = True
         self._ready.clear()
-        self._link.settle(self._source.aclose)
+        self._link.settle(self._leave())
+
+    def _leave(self) -> Callable[[], Coroutine[object, None, None]]:
+        # Without a reference to this object, which is being dropped.
+        thread, source = self._link.thread, self._source
+
+        async def leave() -> None:
+            try:
+                await source.aclose()
+            finally:
+                thread.release(source)
+
+        return leave
 
     def __del__(self) -> None:
         if not self._ended:
-            self._link.later(self._source.aclose)
+            self._link.later(self._leave())
