@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -62,11 +63,12 @@ STANDARD = ("builtins", "asyncio", "collections.abc", "datetime", "io", "os", "s
 
 # Types that only the library's own code has: a class that takes one is created by calls, not by users.
 MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Pinned|Writing)\b")
+MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Link)\b")
 # Imports under another name.
 OTHER_NAMES = {"WireMsg": "natsproto.wire.Msg"}
 # Called by other parts of the library: public for them, not for users.
 SEAM = {name for kind in (Handler, ReplySlot, Options) for name in dir(kind) if not name.startswith("_")}
-SEAM |= {"connection", "bound_bucket"}
+SEAM |= {"connection", "bound_bucket", "twin"}
 
 
 def exported(module: str) -> list[str]:
@@ -142,6 +144,13 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
     return None
 
 
+def exact(app: Any, doctree: nodes.document) -> None:
+    """Name one of two twins: Sphinx's search for similar names would find that of the other API, too."""
+    for node in doctree.findall(addnodes.pending_xref):
+        if node["reftarget"].rpartition(".")[2] in exported("objstore.sync"):
+            node.attributes.pop("refspecific", None)
+
+
 def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
     """Skip names that another module exports first, and names for other parts of the library."""
     if what == "class" and name in SEAM:
@@ -179,6 +188,7 @@ def signature(
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-signature", signature)
+    app.connect("doctree-read", exact)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-bases", bases)

@@ -100,13 +100,17 @@ class Subscription:
                 self._ready.append(Msg(self._link, await anext(self._subscription)))
         return bool(found)
 
+    def _take(self) -> Msg | None:
+        try:
+            return self._ready.popleft()
+        except IndexError:  # also when another thread was faster
+            return None
+
     def _next(self, timeout: float | None) -> Msg | None:
-        while True:
-            try:
-                return self._ready.popleft()
-            except IndexError:
-                if not self._link.call(self._fill, timeout):
-                    return None
+        while (msg := self._take()) is None:
+            if not self._link.call(self._fill, timeout):
+                break
+        return msg
 
     def messages(self, *, timeout: float | None = None) -> Iterator[Msg]:
         """Iterate until no message has come for ``timeout`` seconds; the subscription continues."""
@@ -115,10 +119,7 @@ class Subscription:
 
     def next_msg(self, timeout: float | None = None) -> Msg:
         """Return the next message: :meth:`natsproto.Subscription.next_msg`."""
-        try:
-            return self._ready.popleft()
-        except IndexError:
-            return Msg(self._link, self._link.call(self._subscription.next_msg, timeout))
+        return self._take() or Msg(self._link, self._link.call(self._subscription.next_msg, timeout))
 
     def __iter__(self) -> Iterator[Msg]:
         return self

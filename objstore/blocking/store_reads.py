@@ -39,7 +39,7 @@ class StoreReads:
 
     @property
     def twin(self) -> store.ObjectStore:
-        """The asynchronous store, which lives in the thread of the loop: for layers built on this one."""
+        """The asyncio store in the thread of the loop, for layers built on this one."""
         return self._store
 
     @property

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
     from ..read.reader import OpenReader
     from ..write.source import ObjectData
-    from ..write.writer import Payload
     from .loop_thread import Link
+
+Payload = bytes | bytearray | memoryview
 
 PIECE = 1024 * 1024
 """Bytes of a piece of an object that is iterated over."""

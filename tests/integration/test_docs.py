@@ -7,6 +7,7 @@ The blocks of a page run in order in one namespace, on a server of their own, wi
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import os
 import re
@@ -54,7 +55,13 @@ def titled(paths: list[Path], **marks: pytest.MarkDecorator | list[pytest.MarkDe
 
 
 async def run(source: str, scope: dict[str, Any], page: Path, line: int) -> None:
-    """Run a block, top-level ``await`` included; errors point to the page's own lines."""
+    """Run a block, top-level ``await`` included; errors point to the page's own lines.
+
+    Those of sync.md run as they would in a script: in a thread without a loop.
+    """
+    if page.stem == "sync":
+        await asyncio.to_thread(exec, compile("\n" * line + source, str(page), "exec"), scope)
+        return
     code = compile("\n" * line + source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     assert isinstance(code, CodeType)
     result = eval(code, scope)

@@ -16,6 +16,8 @@ from support.memory_server import MemoryServer
 
 SECONDS = 30.0
 
+WARNINGS = ("-W", "always::ResourceWarning", "-W", "ignore::DeprecationWarning")
+
 
 class InMemory:
     """In the place of options: awaited in the loop's thread, it makes a server there, and a client of it."""
@@ -34,11 +36,12 @@ def memory_client() -> tuple[Client, MemoryServer]:
     return Client(Link(options)), options.server
 
 
-def program(source: str, *arguments: str, interpreter: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def program(source: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a program in an interpreter of its own; it says what is never said by accident."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, *interpreter, "-W", "always::ResourceWarning", "-c", source, *arguments],
+        # From Python 3.12 on, os.fork() warns of threads.
+        [sys.executable, *WARNINGS, "-c", source, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -36,6 +36,7 @@ from datetime import timedelta
 import natsproto
 import natsproto.server
 import objstore
+import objstore.sync
 
 natsproto.connect, natsproto.Client, natsproto.errors.NatsError, natsproto.wire.Parser, natsproto.__version__
 natsproto.server.LocalServer, natsproto.testing.FaultProxy, natsproto.jetstream
@@ -64,6 +65,8 @@ async def use() -> None:
         js = nc.jetstream()
         store = await js.create_object_store(bucket="b", replicas=3, ttl=timedelta(hours=1))
         await js.create_object_store(bucket="b", replica=3)  # wrong
+        await js.create_object_store("b", replicas=3)
+        await js.object_store("b", create=True)
         await js.update_object_store(bucket="b", ttl=3600)  # wrong
         info: objstore.ObjectInfo = await store.put("name", b"data", chunk_size=1024, progress=progress)
         await store.put("name", "data")  # wrong
@@ -77,6 +80,22 @@ async def use() -> None:
         data: bytes = await store.get("name")
         size: str = (await store.info("name")).size  # wrong
         task: asyncio.Task[objstore.ObjectInfo] = asyncio.create_task(store.put("name", b""))
+
+def use_blocking() -> None:
+    objstore.sync.connect(user_name="me")  # wrong
+    with objstore.sync.connect("nats://a", name="me", error_cb=on_error) as nc:
+        store = nc.object_store("b", create=True)
+        info: objstore.ObjectInfo = store.put("name", (b"data" for _ in range(3)), chunk_size=1024)
+        store.put("name", "data")  # wrong
+        store.put("name", b"data", chunksize=1024)  # wrong
+        store.open_writer("name", atomics=True)  # wrong
+        data: bytes = store.get("name")
+        text: str = store.get("name")  # wrong
+        lengths: list[int] = [len(piece) for piece in store.open_reader("name")]
+        names: list[str] = [info.name for info in store.watch()] + [info.name for info in store.iter()]
+        for msg in nc.subscribe("a", queue="b").messages(timeout=1.0):
+            msg.respond(msg.data)
+        nc.jetstream().create_object_store("b", replicas=3, replica=1)  # wrong
 """
 WRONG = [number for number, line in enumerate(USER.splitlines(), 1) if line.endswith("# wrong")]
 
