@@ -58,8 +58,8 @@ class LoopThread:
 
     @property
     def ended(self) -> bool:
-        """Whether the loop is closed."""
-        return self._loop.is_closed()
+        """Whether the thread is not there any more, or never was in this process."""
+        return self.inherited or self._loop.is_closed()
 
     # -- in the thread ----------------------------------------------------------------------------
 
@@ -217,10 +217,17 @@ class Link:
         """See :meth:`LoopThread.call`."""
         return self.thread.call(function, *args, **kwargs)
 
-    def settle(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
-        """:meth:`call` for what closes something: :func:`objstore.sync.timeout` does not cut it short."""
-        with without_timeout():
-            return self.thread.call(work)
+    def settle(self, work: Callable[[], Coroutine[object, None, None]]) -> None:
+        """:meth:`call` for what closes something: :func:`objstore.sync.timeout` does not cut it short.
+
+        Without the thread there is nothing to close; what a forked child has inherited is the parent's.
+        """
+        try:
+            with without_timeout():
+                self.thread.call(work)
+        except ConnectionClosedError:
+            if not self.thread.ended:
+                raise
 
     def later(self, work: Callable[[], Coroutine[object, None, None]]) -> bool:
         """See :meth:`LoopThread.later`."""
@@ -229,7 +236,7 @@ class Link:
     def end(self, how: Callable[[], Coroutine[object, None, None]]) -> None:
         """Close the connection; ``how`` is the client's ``close`` or ``drain``. Idempotent."""
         if self._closed or self.thread.inherited:
-            return  # the parent's connection is not the child's to close
+            return
         try:
             self.settle(lambda: self.thread.end(self.client, how))
         finally:

@@ -198,7 +198,7 @@ class TestFork:
             "child = os.fork()\n"
             "if not child:\n"
             "    try:\n"
-            "        with nc:\n"
+            "        with nc, reader, watcher, subscription:\n"
             "            store.get('a')\n"
             "    except objstore.errors.ConnectionClosedError as exc:\n"
             "        print('child:', exc, nc.is_closed)\n"

@@ -73,6 +73,18 @@ class TestReader:
                 thread.join(20)
         assert sorted(b"".join(found)) == sorted(DATA)
 
+    def test_after_its_connection(self, store: ObjectStore) -> None:
+        """There is nothing left to close."""
+        store.put("a", DATA)
+        with store.open_reader("a") as reader, store.open_writer("b") as writer:
+            writer.write(b"1")
+            writer.abort()
+            store.client.close()
+            with pytest.raises(ConnectionClosedError):
+                reader.read()
+            with pytest.raises(ConnectionClosedError):
+                writer.write(b"1")
+
     def test_not_there(self, store: ObjectStore) -> None:
         with pytest.raises(ObjectNotFoundError):
             store.open_reader("nowhere")
