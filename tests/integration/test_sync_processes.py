@@ -219,6 +219,34 @@ class TestFork:
             "parent: b'2' a",
         ]
 
+    def test_the_connection_ends_with_the_parent(self) -> None:
+        """A child that lives on does not hold it open: the server sees its end at once."""
+        source = (
+            "import os, socket, threading, objstore.sync\n"
+            "listening = socket.create_server(('127.0.0.1', 0))\n"
+            "def serve():\n"
+            "    with listening, listening.accept()[0] as connection:\n"
+            '        connection.sendall(b\'INFO {"max_payload":1000,"headers":true}\\r\\n\')\n'
+            "        while b'PING' not in connection.recv(4096): pass\n"
+            "        connection.sendall(b'PONG\\r\\n')\n"
+            "        while connection.recv(4096): pass\n"
+            "        print('ended')\n"
+            "server = threading.Thread(target=serve)\n"
+            "server.start()\n"
+            "nc = objstore.sync.connect(f'nats://127.0.0.1:{listening.getsockname()[1]}')\n"
+            "reading, writing = os.pipe()\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    os.close(writing)\n"
+            "    os.read(reading, 1)\n"
+            "    os._exit(0)\n"
+            "nc.close()\n"
+            "server.join(10)\n"
+            "print('the child lives:', os.waitpid(child, os.WNOHANG)[0] == 0)\n"
+            "os.close(writing)\n"
+        )
+        assert output(source).splitlines() == ["ended", "the child lives: True"]
+
     async def test_multiprocessing(self, store: ObjectStore) -> None:
         source = BEGIN + (
             "import multiprocessing\n"
