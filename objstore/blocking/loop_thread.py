@@ -160,9 +160,9 @@ class LoopThread:
     def disown(self) -> None:
         """In a forked child: let go of everything that is shared with the parent.
 
-        A child that lives on would hold the parent's connection open. When it drops what it has inherited, that
-        might write to the connection, or change the set of descriptors that the parent waits for. It meets
-        ``/dev/null`` instead, and nothing is logged.
+        A child that lives on would hold the parent's connection open. When it drops what it has inherited,
+        that might write to the connection, or change the set of descriptors that the parent waits for. It
+        meets ``/dev/null`` instead, and nothing is logged.
         """
         self.inherited = True
         self._loop.set_exception_handler(lambda loop, context: None)

@@ -108,6 +108,12 @@ def test_consumers(nc: Client) -> None:
         for number in range(5):
             js.publish(f"{name}.{number}", b"%d" % number)
         assert js.direct_get(name, last_by_subject=f"{name}.3").data == b"3"
+        assert js.stream_subjects(name, f"{name}.3") == {f"{name}.3": 1}
+        assert js.request(f"STREAM.INFO.{name}", timeout=20)["type"]
+        assert js.account_info()["type"]
+        made = js.create_consumer(name, {"ack_policy": "none", "durable_name": "made"}, timeout=20)
+        assert js.consumer_info(name, "made").config == made.config
+        js.delete_consumer(name, "made")
         consumer = js.pull_consumer(name, config={"ack_policy": "explicit", "durable_name": "worker"})
         (first,) = consumer.fetch(1, timeout=20)
         assert (first.subject, first.data, first.seq, first.headers) == (f"{name}.0", b"0", 1, None)
@@ -121,6 +127,10 @@ def test_consumers(nc: Client) -> None:
                 break
         assert sorted(found) == [b"0", b"1", b"2", b"3", b"4"]
         assert consumer.fetch(1, timeout=0.1) == []
+        js.publish(f"{name}.5", b"5")
+        (last,) = consumer.fetch(1, timeout=20)
+        last.term()
+        assert consumer.fetch(1, no_wait=True) == []
         assert js.pull_consumer(name, "worker").name == js.consumer_names(name)[0] == "worker"
         consumer.delete()
         assert "JetStreamMsg" in repr(first)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import ConnectionClosedError
 from objstore.blocking.loop_thread import Link
 from objstore.blocking.pieces import GATHER, Pulled, _take, by_caller, next_within
 from objstore.sync import Client, ObjectStore
@@ -125,6 +126,39 @@ def test_left_early(link: Link, close: bool) -> None:
     del found
     link.call(link.client.flush)
     assert ended == ["ended"]
+
+
+def test_the_connection_is_closed(nc: Client) -> None:
+    """It ends an iteration that waits for its caller, and one that its caller waits for."""
+    ended: list[str] = []
+    paused = Pulled(nc._link, numbers(100, ended))
+    assert next(paused) == 0
+    entered = threading.Event()
+
+    async def silent() -> AsyncGenerator[int, None]:
+        try:
+            entered.set()
+            yield (await nc._link.client.connection.loop.create_future())
+        finally:
+            ended.append("ended")
+
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            next(Pulled(nc._link, silent()))
+        except ConnectionClosedError as exc:
+            errors.append(exc)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert entered.wait(20)
+    nc.close()
+    waiting.join(20)
+    assert len(errors) == 1
+    assert ended == ["ended", "ended"]
+    with pytest.raises(ConnectionClosedError):
+        next(paused)
 
 
 def test_the_next_one_within_a_time(link: Link) -> None:
