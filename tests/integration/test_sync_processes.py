@@ -91,11 +91,12 @@ class TestExit:
 class TestInterrupted:
     """Ctrl-C during a call: what it began is removed, then ``KeyboardInterrupt`` is raised."""
 
-    async def run(self, store: ObjectStore, rest: str) -> str:
+    async def run(self, store: ObjectStore, rest: str, *, times: int = 1) -> str:
         child = program(BEGIN + rest, store.client.connected_url or "", store.bucket)
         assert child.stdout is not None
-        assert child.stdout.readline() == "now\n"
-        child.send_signal(signal.SIGINT)
+        for _ in range(times):
+            assert child.stdout.readline() == "now\n"
+            child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=SECONDS)
         assert err == "", err
         assert child.returncode == 0
@@ -128,6 +129,27 @@ class TestInterrupted:
             "    print('interrupted', store.names(), store.status().size)\n",
         )
         assert out == "interrupted [] 0\n"
+
+    async def test_twice(self, store: ObjectStore) -> None:
+        """The second time, the clean-up is not waited for."""
+        out = await self.run(
+            store,
+            "import asyncio\n"
+            "async def stubborn():\n"
+            "    try:\n"
+            "        await asyncio.sleep(60)\n"
+            "    finally:\n"
+            "        print('now')\n"
+            "        await asyncio.sleep(60)\n"
+            f"{INTERRUPTED}"
+            "began = time.monotonic()\n"
+            "try:\n"
+            "    nc._link.call(stubborn)\n"
+            "except KeyboardInterrupt:\n"
+            "    print('interrupted', time.monotonic() - began < 5)\n",
+            times=2,
+        )
+        assert out == "interrupted True\n"
 
     async def test_in_the_source_of_a_put(self, store: ObjectStore) -> None:
         out = await self.run(

@@ -11,7 +11,7 @@ from support.imports import ROOT
 
 PARTS = {
     "natsproto": ("errors", "wire", "server", "jetstream", "testing", "connect", "Client"),
-    "objstore": ("errors", "format", "manager", "ObjectStore", "MAX_CHUNK_SIZE"),
+    "objstore": ("errors", "format", "manager", "sync", "ObjectStore", "MAX_CHUNK_SIZE"),
 }
 
 
