@@ -100,8 +100,11 @@ class Call:
 
     async def _run(self, work: Callable[[], Coroutine[object, None, None]]) -> None:
         try:
-            async with asyncio.timeout_at(_deadline.get()):
+            if (deadline := _deadline.get()) is None:
                 await work()
+            else:
+                async with asyncio.timeout_at(deadline):
+                    await work()
         except asyncio.CancelledError:
             self.fail(closed())  # or the caller was interrupted, and raises that
         except BaseException as exc:  # SystemExit of a callback must not end the loop
