@@ -17,7 +17,7 @@ from typing import Protocol
 
 from .record import Figures, Sample
 
-clock = time.perf_counter
+clock: Callable[[], float] = time.perf_counter
 
 SPIN = 0.0015
 """Seconds before an operation is due in which its time is waited for busily: timers are up to 1 ms late."""

@@ -42,7 +42,7 @@ class Messages:
     def __init__(self, client: Client, settings: Settings, payloads: Payloads, subject: str) -> None:
         self.client = client
         self.settings = settings
-        self.batch = settings.messages
+        self.batch: int = settings.messages
         self.subject = subject
         self._payloads = payloads
 

@@ -51,9 +51,9 @@ class Report:
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self.checks = 0
-        self.failed = 0
-        self.code = 0
+        self.checks: int = 0
+        self.failed: int = 0
+        self.code: int = 0
 
     async def _say(self, check: str, result: str, detail: str, code: int = 0) -> None:
         self.checks += 1

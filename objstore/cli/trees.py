@@ -40,7 +40,7 @@ class Tree:
     def __init__(self, directory: str, out: Output) -> None:
         self.directory = directory
         self.files: list[LocalFile] = []
-        self.complete = True
+        self.complete: bool = True
         self._out = out
         with os.scandir(directory) as entries:  # a directory that cannot be read at all is an error
             found = list(entries)

@@ -65,10 +65,10 @@ class Holders:
     """
 
     def __init__(self, bucket: Bucket, name: str, nuid: str) -> None:
-        self.bucket = bucket
-        self.nuid = nuid
-        self.remembers_for = 120.0
-        self.was_deleted = False
+        self.bucket: Bucket = bucket
+        self.nuid: str = nuid
+        self.remembers_for: float = 120.0
+        self.was_deleted: bool = False
         self._name = name
         self._revision = -1  # of the name, when the chunks were not committed; -1 = never checked
         self._read_up_to = 0  # the sequence up to which no meta referred to them then
