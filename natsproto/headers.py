@@ -192,6 +192,10 @@ class Headers(MutableMapping[str, str]):
             return self._items.copy()  # type: ignore[return-value]  # neither holes nor lists yet
         return [pair for position in range(len(self._items)) for pair in self._at(position)]
 
+    def to_dict(self) -> dict[str, list[str]]:
+        """Return ``{name: [value, …]}``, which ``json.dumps`` takes; names keep their first spelling."""
+        return {self._at(positions[0])[0][0]: self._at_all(positions) for positions in self._table().values()}
+
     def copy(self) -> Headers:
         """Return an independent copy."""
         return Headers(self)

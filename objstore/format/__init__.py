@@ -2,6 +2,7 @@
 
 * :mod:`~objstore.format.naming` — bucket, stream, subject and object names
 * :mod:`~objstore.format.models` — the data types users see
+* :mod:`~objstore.format.records` — those as plain values: ``to_dict()``
 * :mod:`~objstore.format.codec` — meta messages and stream configurations as JSON
 * :mod:`~objstore.format.digest` — SHA-256 digests in their written and their wire form
 * :mod:`~objstore.format.chunking` — splits any source of buffers into chunks of one size

@@ -29,6 +29,7 @@ from objstore.format.models import (
     plain_options,
 )
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_NAME_BYTES, decode_meta_name, is_safe_nuid
+from objstore.format.records import format_rfc3339 as format_rfc3339
 
 MAX_META_BYTES = 1024 * 1024
 """Bytes of the longest meta message that is read or written; checked before any parsing."""
@@ -97,13 +98,6 @@ def parse_rfc3339(text: str) -> datetime:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError as exc:  # year 1 or 9999, and the offset leaves the range
         raise ValueError(f"time out of range: {text[:80]!r}") from exc
-
-
-def format_rfc3339(moment: datetime) -> str:
-    """Return an aware time as RFC 3339 in UTC with microseconds, the form every client can parse."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 # --- meta messages: writing -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypedDict
 from natsproto import _values
 from objstore.format import digest as _digest
 from objstore.format.naming import DEFAULT_CHUNK_SIZE, is_nuid_of, stream_name
+from objstore.format.records import Record
 
 
 def _by_value(target: object, *names: str) -> None:
@@ -85,6 +86,10 @@ class ObjectHeaders(Mapping[str, str]):
         """Return a new ``{name: [value, …]}``, the form ADR-20 writes."""
         return {key: list(values) for key, values in self._values.items()}
 
+    def to_dict(self) -> dict[str, list[str]]:
+        """Return a new ``{name: [value, …]}``, which ``json.dumps`` takes."""
+        return self.as_wire()
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ObjectHeaders):
             return self._values == other._values
@@ -107,7 +112,7 @@ class ObjectHeaders(Mapping[str, str]):
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectLink:
+class ObjectLink(Record):
     """Where a link points.
 
     Attributes:
@@ -128,7 +133,7 @@ class ObjectLink:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectMetaOptions:
+class ObjectMetaOptions(Record):
     """Options of an object.
 
     Attributes:
@@ -149,7 +154,7 @@ def plain_options(max_chunk_size: int) -> ObjectMetaOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectMeta:
+class ObjectMeta(Record):
     """The metadata a caller gives an object; in an update ``None`` keeps a value, ``""`` and ``{}`` clear it.
 
     Attributes:
@@ -173,7 +178,7 @@ class ObjectMeta:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Record):
     """An object as one meta message describes it.
 
     Attributes:
@@ -242,7 +247,7 @@ class ObjectInfo:
         return _digest.to_wire(self.digest)
 
 
-class InfoDraft:
+class InfoDraft(Record):
     """An :class:`ObjectInfo` under construction: it has the same slots, and becomes one by ``__class__``.
 
     The constructor of a frozen dataclass takes five times as long, which would slow down listings. The info
@@ -316,7 +321,7 @@ def as_stored(info: ObjectInfo, revision: int, expires: datetime | None) -> Obje
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Record):
     """Where the servers put a bucket.
 
     Attributes:
@@ -329,7 +334,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class BucketSource:
+class BucketSource(Record):
     """A bucket that a mirror or an aggregate copies its objects from.
 
     Attributes:
@@ -345,7 +350,7 @@ class BucketSource:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectStoreConfig:
+class ObjectStoreConfig(Record):
     """The configuration of a bucket.
 
     Attributes:
@@ -402,7 +407,7 @@ class BucketFields(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectStoreStatus:
+class ObjectStoreStatus(Record):
     """A bucket's configuration and usage at one moment.
 
     Attributes:
@@ -460,7 +465,7 @@ class ObjectStoreStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidMeta:
+class InvalidMeta(Record):
     """A meta message that could not be read.
 
     Attributes:

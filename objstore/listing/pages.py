@@ -26,6 +26,7 @@ from ..bucket.bucket import Bucket
 from ..bucket.message_reads import ANY_WAY
 from ..format.models import shown
 from ..format.naming import all_meta_subject, decode_meta_name
+from ..format.records import Record
 from .metas import (
     MOST_SINGLE_READS,
     LeaderEnd,
@@ -74,7 +75,7 @@ START = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class DirListing:
+class DirListing(Record):
     """One level of names.
 
     Attributes:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..format.models import InvalidMeta
+from ..format.records import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Record):
     """A problem of one object.
 
     Attributes:
@@ -27,7 +28,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyReport:
+class VerifyReport(Record):
     """The result of :meth:`ObjectStore.verify`.
 
     Attributes:
@@ -53,7 +54,7 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Record):
     """Chunks that no current meta refers to: of a crashed writer, or of a paused upload.
 
     Attributes:
@@ -70,7 +71,7 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
-class GcReport:
+class GcReport(Record):
     """What :meth:`ObjectStore.gc` found and did.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -197,3 +198,14 @@ def test_header_value() -> None:
     assert header_value(block, b"Empty") == b""
     assert header_value(block, b"key") is None
     assert header_value(b"NATS/1.0\r\nKey: cut", b"Key") == b"cut"
+
+
+def test_json_takes_them_as_lists() -> None:
+    headers = Headers([("Tag", "1"), ("Type", "text"), ("tag", "2"), ("X", "\udcff")])
+    shown = headers.to_dict()
+    assert shown == {"Tag": ["1", "2"], "Type": ["text"], "X": ["\udcff"]}
+    assert json.loads(json.dumps(shown)) == shown
+    headers["type"] = ["a", "b"]
+    del headers["tag"]
+    assert headers.to_dict() == {"type": ["a", "b"], "X": ["\udcff"]}
+    assert Headers().to_dict() == {}
