@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
-from ..errors import NatsError
+from ..errors import ConfigError, NatsError, StaleConnectionError
 from .operations import check_loop, home_of
 
 log: logging.Logger = logging.getLogger("natsproto")
@@ -27,6 +28,9 @@ Callback = Callable[[], Awaitable[None] | None]
 ErrorCallback = Callable[[NatsError], Awaitable[None] | None]
 """The same, called with an error that belongs to no call."""
 
+LostCallback = Callback | Callable[[StaleConnectionError], Awaitable[None] | None]
+"""A function or a coroutine function that may take one argument, the reason for a lost connection."""
+
 FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
 
@@ -38,6 +42,32 @@ MAX_WAITING = 1000
 
 _inside: ContextVar[Callbacks | None] = ContextVar("natsproto_callback", default=None)
 """The instance whose callback, or a task of it, runs here: it must not wait for its own end."""
+
+
+def wants_reason(callback: LostCallback) -> bool:
+    """Return whether the callback must be called with the reason: one that can do without is.
+
+    Raises:
+        ConfigError: it can be called neither without arguments nor with one.
+    """
+    try:
+        signature = inspect.signature(callback)
+    except ValueError:  # some functions of the standard library have none
+        return False
+    for arguments in ((), (None,)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return bool(arguments)
+    raise ConfigError("disconnected_cb takes no argument, or one: why the connection was lost")
+
+
+def with_reason(callback: LostCallback | None, reason: StaleConnectionError) -> Callback | None:
+    """Return ``callback`` for :meth:`Callbacks.call`, with the reason if it takes one."""
+    if callback is None or not wants_reason(callback):
+        return cast("Callback | None", callback)
+    return partial(cast("Callable[[StaleConnectionError], Awaitable[None] | None]", callback), reason)
 
 
 class Callbacks:
@@ -173,7 +203,7 @@ MOST_LINES = 10
 
 
 class BoundedLog:
-    """Writes warnings to ``log``: :data:`MOST_LINES` per second, then one line that says there are more."""
+    """Writes to ``log``: :data:`MOST_LINES` of a kind per second, then one that says there are more."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -181,12 +211,19 @@ class BoundedLog:
 
     def warning(self, kind: str, text: str, *args: object) -> None:
         """Write a line of ``kind``; there must be only a few kinds."""
+        self._write(logging.WARNING, kind, text, *args)
+
+    def info(self, kind: str, text: str, *args: object) -> None:
+        """The same for what is no reason to worry."""
+        self._write(logging.INFO, kind, text, *args)
+
+    def _write(self, level: int, kind: str, text: str, *args: object) -> None:
         now = time.monotonic()
         began, count = self._written.get(kind, (now, 0))
         if now - began >= 1.0:
             began, count = now, 0
         self._written[kind] = began, count + 1
         if count < MOST_LINES:
-            self._log.warning(text, *args)
+            self._log.log(level, text, *args)
         elif count == MOST_LINES:
-            self._log.warning("there is more of that (%s): it is not logged for a second", kind)
+            self._log.log(level, "there is more of that (%s): it is not logged for a second", kind)

@@ -43,7 +43,9 @@ class connect(Options):
             although senders wait (only Linux reports that). A request that times out is followed by a
             PING; then 2 s of silence are enough.
         reconnect: ``False`` closes the client when the connection is lost.
-        max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never).
+        max_reconnects: failures in a row after which a server is dropped from the list (60; -1 = never). A
+            server that refused the credentials twice is dropped in any case. Without a server the client
+            closes for good.
         reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).
         reconnect_buffer_size: bytes of publishes kept while disconnected (8 MiB).
         retry_on_failed_connect: retry the first connect, too.
@@ -57,8 +59,10 @@ class connect(Options):
         error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of
             a class per second. 100 calls run at a time and 1,000 wait; further errors are dropped, with one
             line in the log.
-        disconnected_cb, reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without
-            arguments. Callbacks may be coroutine functions; an exception is logged, never fatal.
+        disconnected_cb: called when the connection is lost; with the reason, a ``StaleConnectionError``, if
+            it has a parameter without a default, else without arguments.
+        reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without arguments. Callbacks may
+            be coroutine functions; an exception is logged, never fatal.
 
     Raises:
         ConfigError: unusable options (raised by the call itself, before any byte is sent).

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from .._values import brief, seconds
+from .._values import brief, cut, printable, seconds
 from ..backoff import jittered
 from ..errors import (
     AuthorizationError,
@@ -24,14 +24,14 @@ from ..errors import (
 )
 from ..subjects import HALF_ROOM, check_names, secret_name
 from ..wire import serializer
-from .callbacks import BoundedLog, Callbacks
+from .callbacks import BoundedLog, Callbacks, with_reason
 from .handlers import Handler
 from .liveness import Liveness
 from .operations import Hold, Home, Operation, Operations, check_loop, home_of
 from .reconnect_buffer import ReconnectBuffer
 from .requests import RequestMux
 from .server_pool import Server, ServerPool
-from .session import Session, summary
+from .session import Session, describe, summary
 
 if TYPE_CHECKING:
     from ..transport import Buffer
@@ -140,7 +140,7 @@ class Connection:
                 attempts = await self._round()
                 if self.state is State.CONNECTED:
                     return
-                error = summary(attempts)
+                error = summary(attempts, first=True)
                 if not self.options.retry_on_failed_connect or not len(self.pool):
                     raise error
                 self.report(error)
@@ -173,7 +173,9 @@ class Connection:
             except Exception as exc:  # after any failure, try the next server
                 error: BaseException = exc
                 if isinstance(exc, TimeoutError) and not isinstance(exc, NatsError):
-                    error = StaleConnectionError(f"no answer within {self.options.connect_timeout:g} s")
+                    error = StaleConnectionError(
+                        f"no answer within {seconds(self.options.connect_timeout)} s"
+                    )
                 session.fail(error)
                 self.last_error = error
                 self.pool.failed(
@@ -216,6 +218,8 @@ class Connection:
                 continue
             session.write(frame)
         session.flush()
+        event = "connected" if self.epoch == 1 else "reconnected"
+        self._log.info(event, "%s to %s", event, _who(session))
         for handler in list(self.handlers.values()):
             self._notify(handler.on_reconnect)
         self._wake_state_waiters()
@@ -241,6 +245,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.last_error = exc
+        self._log.warning("lost", "lost the connection to %s: %s", _who(session), _line(describe(exc)))
         self.silent_sessions += isinstance(exc, StaleConnectionError) and exc.silent
         lost = exc if isinstance(exc, StaleConnectionError) else _stale(exc)
         if isinstance(exc, ProtocolError):
@@ -250,7 +255,7 @@ class Connection:
         self.state = State.RECONNECTING
         for handler in list(self.handlers.values()):
             self._notify(handler.on_disconnect, lost)
-        self._callbacks.call(self.options.disconnected_cb)
+        self._callbacks.call(with_reason(self.options.disconnected_cb, lost))
         if not self.options.reconnect:
             self._closed_for_good(lost)
             return
@@ -273,7 +278,7 @@ class Connection:
             if self.state is State.CLOSED:
                 return
             if attempts:
-                log.warning("reconnecting failed: %s", summary(attempts))
+                self._log.warning("reconnecting failed", "reconnecting failed: %s", summary(attempts))
             attempt += 1
             if len(self.pool):
                 await self._pause(attempt)
@@ -301,6 +306,8 @@ class Connection:
         self._buffer.take()
         self._wake_state_waiters()
         if self.epoch:  # not after a failed first connect, which has raised
+            why = "" if reason is None else f": {_line(str(reason))}"
+            log.info("closed the connection to %s%s", self.pool.current and _line(self.pool.current.url), why)
             self._callbacks.call(self.options.closed_cb)
 
     def spawn(
@@ -649,6 +656,18 @@ class Connection:
 
 def _wire(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
+
+
+def _line(text: str) -> str:
+    """Return what others wrote as a part of one line."""
+    return cut(printable(text))
+
+
+def _who(session: Session) -> str:
+    """Return which server it is, for the log. It chooses its name and version."""
+    known = [session.info.get("server_name"), session.info.get("version")]
+    about = ", ".join(_line(text)[:80] for text in known if isinstance(text, str) and text)
+    return _line(session.server.url) + (f" ({about})" if about else "")
 
 
 def _stale(exc: BaseException) -> StaleConnectionError:

@@ -10,7 +10,7 @@ from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
 from ..transport import Transport, TransportKind
 from .auth import Credentials
-from .callbacks import Callback, ErrorCallback
+from .callbacks import Callback, ErrorCallback, LostCallback, wants_reason
 from .server_pool import ServerPool
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Options(Credentials):
     pending_bytes_limit: int = 64 * 1024 * 1024
     transport: TransportKind | None = None
     error_cb: ErrorCallback | None = None
-    disconnected_cb: Callback | None = None
+    disconnected_cb: LostCallback | None = None
     reconnected_cb: Callback | None = None
     closed_cb: Callback | None = None
     discovered_server_cb: Callback | None = None
@@ -114,6 +114,8 @@ class Options(Credentials):
             raise ConfigError(f"unknown transport {self.transport!r}: use 'buffered' or 'streams'")
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigError("name must be a str")
+        if self.disconnected_cb is not None:
+            wants_reason(self.disconnected_cb)
 
     @property
     def transport_kind(self) -> TransportKind:

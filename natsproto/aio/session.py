@@ -20,6 +20,7 @@ from ..transport.base import MAX_UNREAD_PONGS
 from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
 from .permission_refusals import Refusals
+from .server_pool import DEFAULT_PORT
 
 if TYPE_CHECKING:
     import ssl
@@ -585,8 +586,12 @@ def describe(exc: BaseException) -> str:
     return repr(exc)
 
 
-def summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
-    """Return one error for a round of failed attempts."""
+def summary(attempts: list[tuple[Server, BaseException]], *, first: bool = False) -> NatsError:
+    """Return one error for a round of failed attempts.
+
+    Args:
+        first: there was no connection before: perhaps no server has been started yet.
+    """
     errors = [exc for _, exc in attempts]
     for kind in (AuthorizationError, SecureConnectionRequiredError):
         hits = [exc for exc in errors if isinstance(exc, kind)]
@@ -602,9 +607,18 @@ def summary(attempts: list[tuple[Server, BaseException]]) -> NatsError:
     reasons = (
         "; ".join(f"{server.url}: {describe(exc)}" for server, exc in attempts) or "no server left to try"
     )
+    if first and attempts and all(_nobody_there(server, exc) for server, exc in attempts):
+        reasons += "; to start a server: 'objstore server' or 'nats-server -js'"
     error = NoServersError(
         f"cannot connect to {reasons}", attempts=[(server.url, exc) for server, exc in attempts]
     )
     if errors:
         error.__cause__ = errors[-1]
     return error
+
+
+def _nobody_there(server: Server, exc: BaseException) -> bool:
+    """Whether nothing listens at the default address on this machine."""
+    # For a name with several addresses, asyncio raises a plain OSError with all the reasons.
+    refused = isinstance(exc, ConnectionRefusedError) or type(exc) is OSError
+    return refused and server.port == DEFAULT_PORT and server.host in ("127.0.0.1", "localhost", "::1")

@@ -53,7 +53,11 @@ def progress(done: int, total: int | None) -> None: ...
 natsproto.connect("nats://a", error_cb=on_error, closed_cb=on_change, lame_duck_cb=asyncio.Event().set)
 natsproto.connect(["nats://a"], error_cb=on_any_error)
 natsproto.connect(error_cb=on_change)  # wrong
-natsproto.connect(disconnected_cb=on_error)  # wrong
+natsproto.connect(disconnected_cb=on_error)
+natsproto.connect(disconnected_cb=on_any_error)
+natsproto.connect(disconnected_cb=asyncio.Event().set)
+natsproto.connect(disconnected_cb=progress)  # wrong
+natsproto.connect(reconnected_cb=on_error)  # wrong
 natsproto.connect(user_name="me")  # wrong
 natsproto.server.LocalCluster(3, jetstream=False, tls={"cert_file": "a", "key_file": "b"})
 natsproto.server.LocalCluster(3, jetstraem=False)  # wrong

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
-from natsproto.aio.callbacks import FINISH_TIMEOUT, MAX_UNDER_WAY, MAX_WAITING, Callbacks
-from natsproto.errors import ConnectionClosedError
+from natsproto.aio.callbacks import (
+    FINISH_TIMEOUT,
+    MAX_UNDER_WAY,
+    MAX_WAITING,
+    Callbacks,
+    wants_reason,
+    with_reason,
+)
+from natsproto.errors import ConfigError, ConnectionClosedError, StaleConnectionError
 from support.calls import Calls
 from support.fake_session import turns
 from support.simulation import in_virtual_time, passing
@@ -181,3 +189,40 @@ async def test_another_loop_spawns_nothing() -> None:
 
     await asyncio.to_thread(elsewhere)
     await calls.finish()
+
+
+def test_who_wants_the_reason() -> None:
+    """What can be called without one is, as before: a lambda may have bound its loop variable."""
+
+    class Told:
+        def one(self, reason: object) -> None: ...
+        def none(self) -> None: ...
+
+    wanting: list[Any] = [lambda reason: None, [].append, Told().one, partial(lambda a, b: None, 1)]
+    content: list[Any] = [
+        lambda: None,
+        lambda number=1: None,
+        lambda *values: None,
+        lambda **values: None,
+        asyncio.Event().set,
+        Told().none,
+        partial(lambda a: None, 1),
+        Calls(),
+        type,  # has no signature
+    ]
+    assert [wants_reason(callback) for callback in wanting] == [True] * len(wanting)
+    assert [wants_reason(callback) for callback in content] == [False] * len(content)
+    bad: list[Any] = [lambda a, b: None, lambda *, a: None]
+    for callback in bad:
+        with pytest.raises(ConfigError, match="disconnected_cb takes no argument, or one"):
+            wants_reason(callback)
+
+
+def test_the_reason_is_handed_on() -> None:
+    reason, told = StaleConnectionError("cut"), Calls()
+    assert with_reason(None, reason) is None
+    assert with_reason(told, reason) is told
+    callback = with_reason(lambda why: told(why), reason)
+    assert callback is not None
+    callback()
+    assert told.items == [reason]

@@ -53,6 +53,7 @@ from natsproto.errors import ConfigError
         {"servers": "http://h"},
         {"servers": []},
         {"nkey_seed": "SU"},
+        {"disconnected_cb": lambda reason, more: None},
     ],
 )
 def test_refused(options: dict[str, Any]) -> None:

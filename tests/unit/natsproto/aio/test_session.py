@@ -418,3 +418,24 @@ def test_a_round_of_failures_in_one_error() -> None:
     assert summary([(one, extra)]) is extra, "nobody would look for it among addresses"
     assert isinstance(summary([(one, extra), (other, refused)]), NoServersError)
     assert "no server left" in str(summary([]))
+
+
+@pytest.mark.parametrize(
+    ("url", "exc", "first", "hint"),
+    [
+        ("nats://localhost", ConnectionRefusedError(111, "x"), True, True),
+        ("nats://localhost:4222", OSError("Multiple exceptions: ::1 refused, 127.0.0.1 refused"), True, True),
+        ("nats://[::1]", ConnectionRefusedError(111, "x"), True, True),
+        ("nats://127.0.0.1", ConnectionRefusedError(111, "x"), False, False),
+        ("nats://127.0.0.1", TimeoutError(), True, False),
+        ("nats://127.0.0.1", ConnectionResetError(104, "x"), True, False),
+        ("nats://127.0.0.1:4223", ConnectionRefusedError(111, "x"), True, False),
+        ("nats://example.com", ConnectionRefusedError(111, "x"), True, False),
+    ],
+)
+def test_how_to_start_a_server(url: str, exc: Exception, first: bool, hint: bool) -> None:
+    """Only where nobody listens at the default address, and nobody ever did."""
+    error = summary([(parse_url(url), exc)], first=first)
+    assert ("to start a server: 'objstore server' or 'nats-server -js'" in str(error)) == hint
+    mixed = [(parse_url(url), exc), (parse_url("nats://elsewhere"), exc)]
+    assert "to start a server" not in str(summary(mixed, first=first))
