@@ -119,10 +119,10 @@ async def test_callbacks_that_end_at_once_are_all_told() -> None:
 
     for callback in (told.append, quick):
         for n in range(MAX_UNDER_WAY):
-            calls.tell(partial(callback, n))
+            calls.call_bounded(partial(callback, n))
         await calls.finish()
         for n in range(MAX_UNDER_WAY, 2 * MAX_UNDER_WAY):
-            calls.tell(partial(callback, n))
+            calls.call_bounded(partial(callback, n))
         await calls.finish()
         assert told == list(range(2 * MAX_UNDER_WAY))
         told.clear()
@@ -364,7 +364,7 @@ async def test_no_waiting_call_outlives_the_client(ends: bool, monkeypatch: pyte
 
     calls = Callbacks()
     for _ in range(500):
-        calls.tell(call)
+        calls.call_bounded(call)
     await calls.finish()
     await asyncio.sleep(0)
     assert told == (500 if ends else MAX_UNDER_WAY)
