@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
+from .._values import seconds
 from ..errors import ConnectionClosedError
 
 log: logging.Logger = logging.getLogger("natsproto")
@@ -108,7 +109,9 @@ class Operations:
                 await self.wait(holds=False)
                 await settle()
         except TimeoutError:
-            log.warning("the client is closed although operations have not ended within %s s", END_TIMEOUT)
+            log.warning(
+                "the client is closed although operations have not ended within %s s", seconds(END_TIMEOUT)
+            )
 
 
 class Hold:

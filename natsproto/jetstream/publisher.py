@@ -11,6 +11,7 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING
 
+from .._values import seconds
 from ..aio.client import as_payload
 from ..aio.handlers import ReplySlot
 from ..aio.operations import check_loop
@@ -377,7 +378,9 @@ class PublishWindow(ReplySlot):
         if self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
             waited = self.silent
             self._give_up(
-                RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited:.2g} s")
+                RequestTimeoutError(
+                    f"no acknowledgement from stream {self.stream!r} within {seconds(waited)} s"
+                )
             )
             self._connection.probe()
         elif self._inflight:

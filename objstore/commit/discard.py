@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from natsproto._values import seconds
 from natsproto.errors import APIError, NatsError, PermissionsViolationError
 from natsproto.jetstream.api.errors import retryable
 
@@ -83,7 +84,10 @@ async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
         async with asyncio.timeout(scan.SCAN_TIME):
             return await _reason_after_scan(bucket, info)
     except TimeoutError as exc:
-        return str(exc) or f"whether another object needs them was not found out within {scan.SCAN_TIME:g} s"
+        return (
+            str(exc)
+            or f"whether another object needs them was not found out within {seconds(scan.SCAN_TIME)} s"
+        )
 
 
 async def _reason_after_scan(bucket: Bucket, info: ObjectInfo) -> str:

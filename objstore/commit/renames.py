@@ -17,6 +17,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from natsproto._values import seconds
 from natsproto.errors import MaxPayloadError, NatsError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MessageTooLargeError
 
@@ -177,8 +178,8 @@ async def refusal_to_bring_back(
         if not limit.expired() or isinstance(exc, NatsError):
             raise  # an unanswered request
         return RequestTimeoutError(
-            f"{what}might need them: that was not found out within {scan.SCAN_TIME:g} s, and nothing was "
-            "renamed; try again, or copy it"
+            f"{what}might need them: that was not found out within {seconds(scan.SCAN_TIME)} s, and nothing "
+            "was renamed; try again, or copy it"
         )
     if found is not None and not found.full:
         return None

@@ -316,7 +316,7 @@ class ChunkFeed:
             elif self.loop.time() > deadline:
                 raise RequestTimeoutError(
                     f"the leader of bucket {self.bucket.name!r} has chunks of {self._info.name!r} that no "
-                    f"server delivered within {self.bucket.retry_budget:g} s"
+                    f"server delivered within {seconds(self.bucket.retry_budget)} s"
                 )
             await self.bucket.pause(backoff.seconds, deadline)
             backoff.grow()

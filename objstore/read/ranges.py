@@ -19,6 +19,7 @@ from contextlib import aclosing
 from operator import eq
 from typing import TYPE_CHECKING
 
+from natsproto._values import seconds
 from natsproto.backoff import Backoff
 from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
@@ -439,7 +440,7 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         elif loop.time() > deadline:
             raise RequestTimeoutError(
                 f"the leader of bucket {bucket.name!r} has {stored} chunks of {info.name!r}, "
-                f"no server delivered more than {len(seqs)} within {bucket.retry_budget:g} s"
+                f"no server delivered more than {len(seqs)} within {seconds(bucket.retry_budget)} s"
             )
         await bucket.pause(backoff.seconds, deadline)
         backoff.grow()

@@ -20,6 +20,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, NoReturn
 
+from natsproto._values import seconds
 from natsproto.aio.lifeline import Lifeline, has_ended, lifeline
 from natsproto.backoff import Backoff
 from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
@@ -214,7 +215,7 @@ class ChunkSender:
             name = self._template.name
             raise Unrepairable(
                 IntegrityError(
-                    f"no chunk of {name!r} was sent for {idle:.0f} s: earlier chunks may count as orphans",
+                    f"no chunk of {name!r} was sent for {seconds(idle)} s: earlier ones may count as orphans",
                     bucket=self._bucket.name,
                     name=name,
                 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from natsproto._values import seconds
 from natsproto.aio.lifeline import Lifeline, has_ended
 from natsproto.errors import (
     NatsError,
@@ -124,6 +125,6 @@ def budget_spent_error(failure: NatsError, budget: Budget) -> NatsError:
     """Return the error of a put that has used up its budget: the last failure, with the whole time."""
     if isinstance(failure, RequestTimeoutError):
         return RequestTimeoutError(
-            f"no acknowledgement of a chunk within {budget.seconds:g} s (retry_budget): {failure}"
+            f"no acknowledgement of a chunk within {seconds(budget.seconds)} s (retry_budget): {failure}"
         )
     return failure

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
+from natsproto._values import seconds
 from natsproto.errors import NatsError
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.publisher import DEFAULT_WINDOW
@@ -416,7 +417,7 @@ class Put(ChunkSender):
             return
         left = self._budget.left if self._repaired else self._budget.seconds - window.silent
         limit = HURRY if self._hurry else min(max(SPENT, left / 2), SETTLE + PURGE)
-        reason: object = f"not done within {limit:.2g} s"
+        reason: object = f"not done within {seconds(limit)} s"
         deadline = self._loop.time() + limit
         # A chunk still on its way would survive the purge.
         await window.quiesce(min(SETTLE, limit / 2))

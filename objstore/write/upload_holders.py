@@ -23,6 +23,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from natsproto._values import seconds
 from natsproto.errors import NatsError, PermissionsViolationError
 
 from ..bucket.bucket import Bucket, log
@@ -227,7 +228,7 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
             "chunks of upload %r may be stored twice in bucket %r: %s",
             holders.nuid,
             bucket.name,
-            exc or f"not done within {budget.seconds:g} s",
+            exc or f"not done within {seconds(budget.seconds)} s",
         )
 
 
