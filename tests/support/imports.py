@@ -15,6 +15,7 @@ UPWARD = {("natsproto.aio", "natsproto.jetstream"), ("natsproto.jetstream", "obj
 
 TOP = {
     "natsproto": "natsproto.errors",  # with headers, subjects and other plain values
+    "natsproto.__main__": "natsproto.server",
     "objstore.__main__": "objstore.cli",
     "objstore.errors": "objstore.errors",
     "objstore.manager": "objstore.store",

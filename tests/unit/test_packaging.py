@@ -51,8 +51,42 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     required = metadata.get_all("Requires-Dist") or []
     assert [item for item in required if "extra ==" not in item] == [], "the core has no dependency"
+<<<<<<< HEAD
     # A file costs 250 bytes by itself, a command 1.5 kB; the blocking API, with every argument written out, 20.
     assert os.path.getsize(str(wheel.filename)) < 640_000
+=======
+    assert {"server", "nkeys", "ws", "test", "bench", "dev"} <= set(metadata.get_all("Provides-Extra") or [])
+    (entry,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert wheel.read(entry).decode().split() == [
+        "[console_scripts]",
+        "objstore",
+        "=",
+        "objstore.cli.main:main",
+    ]
+
+
+def test_wheel_is_reproducible(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """The same sources give the same bytes, whenever and wherever they lie, and whatever the umask."""
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for name in ("natsproto", "objstore"):
+        shutil.copytree(ROOT / name, copy / name, copy_function=shutil.copyfile)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, copy / name)
+    for path in copy.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    before = os.umask(0o077)
+    try:
+        (again,) = WheelBuilder(str(copy)).build(directory=str(tmp_path / "out"), versions=["standard"])
+    finally:
+        os.umask(before)
+    assert wheel.filename is not None
+    assert Path(again).read_bytes() == Path(wheel.filename).read_bytes()
+
+
+def test_size(wheel: zipfile.ZipFile) -> None:
+    assert os.path.getsize(str(wheel.filename)) < 450_000  # a file costs 250 bytes by itself
+>>>>>>> a79f9ba (python -m natsproto shows what is installed)
 
 
 def run_isolated(program: str) -> str:

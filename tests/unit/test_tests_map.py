@@ -31,7 +31,7 @@ TESTS = sorted(path.relative_to(UNIT) for package in PACKAGES for path in (UNIT 
 
 def home(source: Path) -> Path:
     """The unit file of a source file, below ``tests/unit``."""
-    return source.with_name(f"test_{source.stem.lstrip('_')}.py")
+    return source.with_name(f"test_{source.stem.strip('_')}.py")
 
 
 def functions_in(path: Path) -> list[str]:
