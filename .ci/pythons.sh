@@ -1,9 +1,12 @@
 # Sourced by .ci/run: which other Pythons the tests run on, and where they are.
 
+# minor_of PYTHON: its version as 3.X.
+minor_of() { "$1" -c 'import sys; print("3.%d" % sys.version_info[1])'; }
+
 # Every supported minor version except that of python3 itself.
 other_minors() {
     local ours minor
-    ours=$(python3 -c 'import sys; print("3.%d" % sys.version_info[1])')
+    ours=$(minor_of python3)
     for minor in 3.11 3.12 3.13 3.14; do
         [ "$minor" = "$ours" ] || echo "$minor"
     done

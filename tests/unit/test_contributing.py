@@ -38,3 +38,13 @@ def test_the_changelog_uses_the_headings_of_keep_a_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+def test_what_papers_refer_to_is_there() -> None:
+    """Links, and names of papers, in the papers at the top and in the templates for issues."""
+    for path in [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.yml")]:
+        text = path.read_text()
+        links = re.findall(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)", text)
+        assert not [link for link in links if not (ROOT / link).exists()], path.name
+        named = set(re.findall(r"\b[A-Z]+\.md\b", text))
+        assert not [name for name in named if not (ROOT / name).is_file()], path.name

@@ -1,4 +1,4 @@
-"""What is in the wheel, what is not, and what the two packages cost to import."""
+"""What is in the wheel and the sdist, what is not, and what the two packages cost to import."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+from trove_classifiers import classifiers
 
 from natsproto.server import find_server
 from support.skips import left_out, missing
@@ -30,6 +33,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    directory = tmp_path_factory.mktemp("sdist")
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(directory), versions=["standard"])
+    with tarfile.open(path) as archive:
+        archive.extractall(directory, filter="data")
+    return Path(path.removesuffix(".tar.gz"))
+
+
+def tracked() -> list[str]:
+    """The files of the repository, with those that are about to be added."""
+    if shutil.which("git") is None:
+        missing("git")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        left_out("not a git checkout")
+    return done.stdout.splitlines()
+
+
 def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     tops = {name.split("/")[0] for name in names}
@@ -41,6 +65,34 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> N
     assert not [name for name in names if name.endswith((".pyc", ".conf", ".md"))]
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert {f"objstore/cli/completions/objstore.{shell}" for shell in ("bash", "zsh", "fish")} <= set(names)
+
+
+def test_sdist_holds_what_is_tracked(sdist: Path) -> None:
+    """All of it, but for what only a clone needs, and nothing that happened to lie there."""
+    found = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
+    hidden = {name for name in tracked() if name.startswith(".") and name != ".pre-commit-config.yaml"}
+    assert found - {"PKG-INFO", ".gitignore"} == set(tracked()) - hidden
+
+
+def test_the_wheel_of_the_sdist_is_the_same(wheel: zipfile.ZipFile, sdist: Path, tmp_path: Path) -> None:
+    (again,) = WheelBuilder(str(sdist)).build(directory=str(tmp_path), versions=["standard"])
+    assert wheel.filename is not None
+    assert Path(again).read_bytes() == Path(wheel.filename).read_bytes()
+
+
+def test_classifiers_say_what_is_tested() -> None:
+    """They are known to package indexes, and the Pythons are those of ``.ci/run``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = project["classifiers"]
+    assert set(named) <= classifiers
+    assert named == sorted(named)
+    versions = re.findall(r"Programming Language :: Python :: (3\.\d+)$", "\n".join(named), re.MULTILINE)
+    assert project["requires-python"] == f">={versions[0]}"
+    pythons = ROOT / ".ci" / "pythons.sh"
+    if not pythons.exists():
+        left_out("an sdist has no .ci/")
+    (tested,) = re.findall(r"for minor in (.+); do", pythons.read_text())
+    assert tested.split() == versions
 
 
 def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
@@ -132,12 +184,7 @@ def test_star_import_gives_every_public_name() -> None:
 
 
 def test_top_level_folders() -> None:
-    if shutil.which("git") is None:
-        missing("git")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if tracked.returncode:
-        left_out("not a git checkout")
-    folders = {line.split("/")[0] for line in tracked.stdout.splitlines() if "/" in line}
+    folders = {line.split("/")[0] for line in tracked() if "/" in line}
     assert {folder for folder in folders if not folder.startswith(".")} <= {
         "natsproto",
         "objstore",
