@@ -59,11 +59,11 @@ class Headers(MutableMapping[str, str]):
         self._holes = 0
         if source is None:
             return
+        if type(source) is _Received:  # first: to look into an abstract class takes longer than the rest
+            self._items += source
+            return
         if isinstance(source, Headers):
             self._items += source.multi_items()
-            return
-        if isinstance(source, _Received):
-            self._items += source
             return
         for name, value in source.items() if isinstance(source, Mapping) else source:
             for item in [value] if isinstance(value, str) else value:
