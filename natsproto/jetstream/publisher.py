@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..headers import status_of
 from ..subjects import check_names
-from .api.acks import ANY_DOMAIN, AckCheck, plain_ack_seq
+from .api.acks import ANY_DOMAIN, AckCheck, check_ack, plain_ack_seq
 
 if TYPE_CHECKING:
     from ..aio.client import Client
@@ -296,12 +296,13 @@ class PublishWindow(ReplySlot):
         self._wake()
 
     def _seq(self, msg: WireMsg) -> int:
-        if seq := plain_ack_seq(msg.payload, self._acks.head):
+        if msg.header is None and (seq := plain_ack_seq(msg.payload, self._acks.head)):
             return seq  # as AckCheck.parse() does, without a PubAck: a fifth of what an acknowledgement costs
         if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
             raise NoRespondersError(
                 self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?"
             )
+        check_ack(msg)
         ack = self._acks.parse(msg.payload)
         if ack.duplicate:
             self.doubts.add(0)  # nothing was stored now

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproto import _values
 from natsproto.aio.client import Client, PendingRequest
@@ -22,7 +22,7 @@ from natsproto.errors import (
     PermissionsViolationError,
     WrongStreamError,
 )
-from natsproto.jetstream.api.acks import AckCheck
+from natsproto.jetstream.api.acks import AckCheck, check_ack
 from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
@@ -53,6 +53,9 @@ from .message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, REFUSED_FOR, M
 from .refusals import missing, sealed, translated
 from .retry import pause, retrying
 from .ttl import expiry
+
+if TYPE_CHECKING:
+    from natsproto.wire import Msg as WireMsg
 
 log: logging.Logger = logging.getLogger("objstore")
 T = TypeVar("T")
@@ -218,7 +221,7 @@ class Bucket:
 
     # -- which responses count --------------------------------------------------------------------
 
-    def own_ack(self, payload: bytes | bytearray | memoryview) -> PubAck:
+    def own_ack(self, msg: WireMsg) -> PubAck:
         """Parse the acknowledgement of a message to this bucket: from its stream, in its domain.
 
         Every acknowledgement of the bucket passes through here or through a window with :attr:`acks`; see
@@ -228,9 +231,10 @@ class Bucket:
         Raises:
             APIError: the message was refused.
             WrongStreamError: another stream has responded.
-            RemoteProtocolError: the payload is not an acknowledgement.
+            RemoteProtocolError: it is not an acknowledgement.
         """
-        return self.acks.parse(payload)
+        check_ack(msg)
+        return self.acks.parse(msg.payload)
 
     def foreign_error(self, exc: WrongStreamError, name: str = "", nuid: str = "") -> ForeignBucketError:
         """Return the object store's error for a response that is not this bucket's."""

@@ -57,7 +57,7 @@ class Batch:
             self._unpaced = 0
             answer = await client.request_frame(subject, payload, header, self._timeout)
             if answer.payload:
-                self._bucket.own_ack(answer.payload)  # raises the refusal
+                self._bucket.own_ack(answer)  # raises the refusal
                 raise AlreadyStored
         else:
             connection.publish(subject, payload, None, header)
@@ -85,7 +85,7 @@ class Batch:
         bucket.connection.check_size(len(header), len(payload))
         answer = await bucket.client.request_frame(subject, payload, header, self._timeout)
         try:
-            return bucket.own_ack(answer.payload)
+            return bucket.own_ack(answer)
         except APIError as exc:
             if exc.err_code in FORGOTTEN:
                 raise StaleConnectionError(f"the server no longer has this batch: {exc}") from exc

@@ -142,6 +142,7 @@ class Commit:
             after=after,
             last_writer_wins=on_newer is not None,
             budget=bucket.retry_budget,
+            replicated=bucket.replicated,
         )
 
     async def run(self, undo: Undo | None = None) -> int:
@@ -252,7 +253,7 @@ class Commit:
             raise Unsent(exc) from exc
         self.states.sent()
         msg = await bucket.client.request_frame(self._wire_subject, self._payload, header, timeout)
-        return bucket.own_ack(msg.payload)
+        return bucket.own_ack(msg)
 
     async def _read(self) -> None:
         bucket, states = self._bucket, self.states

@@ -39,8 +39,8 @@ LOST               a batch: another name in it was changed                CONFLI
 AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOWN
                    was changed
 DENIED             the standing meta has our id: the refusal was forged   DONE, remove V's chunks
-DENIED             V stands, or nothing, and chunks would be removed:     read again: the refusal may be
-                   for up to 2 s                                          forged, and ours on its way
+DENIED             V stands, or nothing; the stream is replicated, or     read again: the refusal may be
+                   chunks would be removed: for up to 2 s                 forged, and ours on its way
 DENIED             it has not                                             REFUSED
 LANDED             V has nothing to remove                                DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
@@ -164,6 +164,7 @@ class CommitStates:
         after: sequence of the last chunk: the meta comes later in the stream.
         last_writer_wins: replace a newer meta, too.
         budget: seconds to determine the outcome, from the first copy on.
+        replicated: the stream stores a message some time after it has accepted it.
 
     Attributes:
         step: what to do next.
@@ -186,6 +187,7 @@ class CommitStates:
         "_first",
         "_lost",
         "_patient_until",
+        "_replicated",
         "again",
         "copies",
         "expected",
@@ -208,8 +210,10 @@ class CommitStates:
         after: int = 0,
         last_writer_wins: bool = False,
         budget: float = 20.0,
+        replicated: bool = False,
     ) -> None:
         self.msg_id: str = msg_id
+        self._replicated = replicated
         self._content = content
         self._after = after
         self.last_writer_wins: bool = last_writer_wins
@@ -315,7 +319,7 @@ class CommitStates:
             self.removes = bool(self.replaced)
             self._end(Step.DONE, revision)
         elif self._denied:
-            on_its_way = revision <= self.expected and self._content is not None
+            on_its_way = revision <= self.expected and (self._replicated or self._content is not None)
             if on_its_way and self._in_time(now) and now < self._lost_until(now):
                 self._retry(Step.READ)
             else:

@@ -63,7 +63,7 @@ async def fence(
     client = client or bucket.client
     msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout)
     if bucket.replicated:
-        ack = bucket.own_ack(msg.payload)
+        ack = bucket.own_ack(msg)
         await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)
 
 

@@ -96,7 +96,7 @@ MUTANTS = (
         "denied-at-once",
         STATES,
         "on_its_way = revision <= self.expected and",
-        "on_its_way = False and",
+        "on_its_way = False and revision <= self.expected and",
         "a refusal may be forged, and the commit stored a moment later",
         TABLE + "test_denied_and_ours_may_be_on_its_way",
     ),

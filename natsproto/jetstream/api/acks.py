@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ..._values import brief
 from ...errors import (
@@ -15,6 +16,9 @@ from ...subjects import MAX_NAMES
 from .codec import dumps_str, is_number, loads
 from .errors import api_error
 from .models import PubAck
+
+if TYPE_CHECKING:
+    from ...wire import Msg
 
 ANY_DOMAIN = "*"
 """For :class:`AckCheck`: accept any domain (no domain has this name)."""
@@ -72,6 +76,18 @@ def plain_ack_seq(payload: bytes | bytearray | memoryview, head: bytes) -> int:
         if digits.isdigit() and len(digits) < 20 and digits[0] != 48:  # JSON has no leading zeros
             return int(digits)
     return 0
+
+
+def check_ack(msg: Msg) -> None:
+    """Make sure that a message may be an acknowledgement: it has neither headers nor a reply subject.
+
+    A stored message has: anybody who may read one can have it sent to any inbox, with any payload.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    if msg.header is not None or msg.reply is not None:
+        raise RemoteProtocolError("not an acknowledgement: a message with headers, or with a reply subject")
 
 
 class AckCheck:

@@ -218,6 +218,16 @@ async def test_an_answer_that_is_no_acknowledgement(server: FakeServer, answer: 
     window.close()
 
 
+async def test_a_stored_message_is_no_acknowledgement(server: FakeServer) -> None:
+    """Whoever may read one can have it sent to any inbox; it comes with headers."""
+    window = make(server)
+    await window.publish(b"a")
+    server.reply(server.pubs[0], b'{"stream":"S","seq":5}', header=b"NATS/1.0\r\nNats-Sequence: 1\r\n\r\n")
+    with pytest.raises(RemoteProtocolError, match="with headers"):
+        await window.settle()
+    assert list(window.unproven) == [0]
+
+
 async def test_the_connection_is_lost(server: FakeServer) -> None:
     window = make(server)
     for _ in range(3):

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import APIError, NatsError, WrongStreamError
+from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream.api.errors import StreamNotFoundError
+from natsproto.wire import Msg
 from objstore import (
     BadBucketError,
     BucketNotFoundError,
@@ -100,9 +101,14 @@ async def test_a_version_that_was_told_in_clear_is_not_believed(server: MemorySe
 
 async def test_acknowledgements_of_others(server: MemoryServer) -> None:
     bucket = await bound(server)
-    assert bucket.own_ack(b'{"stream":"OBJ_b","seq":5}').seq == 5
+    own = b'{"stream":"OBJ_b","seq":5}'
+    assert bucket.own_ack(Msg(b"i", b"1", payload=own)).seq == 5
+    block = b"NATS/1.0\r\n\r\n"
+    for stored in (Msg(b"i", b"1", header=block, payload=own), Msg(b"i", b"1", b"$JS.ACK", payload=own)):
+        with pytest.raises(RemoteProtocolError, match="not an acknowledgement"):
+            bucket.own_ack(stored)  # as a get, or a pull, delivers what anybody has stored
     with pytest.raises(WrongStreamError) as told:
-        bucket.own_ack(b'{"stream":"OTHER","seq":5}')
+        bucket.own_ack(Msg(b"i", b"1", payload=b'{"stream":"OTHER","seq":5}'))
     foreign = bucket.foreign_error(told.value, "name", "nuid")
     assert isinstance(foreign, ForeignBucketError)
     assert (foreign.stream, foreign.expected_stream, foreign.name) == ("OTHER", "OBJ_b", "name")

@@ -360,6 +360,15 @@ def test_denied_where_nothing_would_be_removed() -> None:
     assert (states.step, states.certain) == (Step.REFUSED, True)
 
 
+def test_denied_in_a_replicated_stream() -> None:
+    """A rename, an update or a delete may be on its way as well as a put."""
+    states = denied(content=None, replicated=True)
+    states.stands(STANDING_V, NOW)
+    assert states.step is Step.READ
+    states.stands(standing(OURS, ID, OWN), NOW + 0.1)
+    assert states.step is Step.DONE
+
+
 # -- LANDED -------------------------------------------------------------------------------------------------
 
 
