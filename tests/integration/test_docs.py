@@ -10,6 +10,7 @@ import ast
 import asyncio
 import inspect
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -178,6 +179,20 @@ def test_the_page_of_the_command_names_every_subcommand() -> None:
     text = (DOCS / "cli.md").read_text()
     for name in COMMANDS:
         assert re.search(rf"^\| `{name}[ `]", text, re.MULTILINE), name
+
+
+def test_what_migrating_names_exists() -> None:
+    """Import lines and errors of its tables, those of nats-py too; not those of boto3."""
+    rows = [row for row in (DOCS / "migrating.md").read_text().splitlines() if row.startswith("| `")]
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    imports = [span for span in spans if re.match(r"(from|import) (?!boto)", span)]
+    names = [span for span in spans if re.fullmatch(r"(nats|natsproto|objstore)(\.\w+)+", span)]
+    assert len(imports) > 10
+    assert len(names) > 30
+    for line in imports:
+        exec(line, {})
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @titled(TEXTS)
