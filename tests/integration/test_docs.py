@@ -75,6 +75,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def tour() -> list[str]:
+    """The lines of the README's first five minutes that use the command."""
+    (text,) = [text for _, text in blocks(ROOT / "README.md", "sh") if "objstore bucket add" in text]
+    return [line for line in text.splitlines() if line.startswith("objstore ")]
+
+
 async def test_services_survive_what_a_peer_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request of an example comes after messages that get no answer, on the same subject."""
     request = natsproto.Client.request
@@ -140,7 +146,7 @@ async def test_examples_run(
 
 
 def test_the_program_of_the_readme_runs(new_server: LocalServer, tmp_path: Path) -> None:
-    ((_, source),) = blocks(ROOT / "README.md", "python")
+    (source,) = [text for _, text in blocks(ROOT / "README.md", "python") if "asyncio.run(" in text]
     default = "nats://127.0.0.1:4222"
     assert source.count(default) == 1
     program = tmp_path / "program.py"
@@ -158,12 +164,50 @@ def test_the_program_of_the_readme_runs(new_server: LocalServer, tmp_path: Path)
     assert (tmp_path / "copy.py").read_bytes() == program.read_bytes()
 
 
+def test_the_first_five_minutes_of_the_readme(tmp_path: Path) -> None:
+    """The command does what its lines say, and ``objstore ls`` prints what the picture shows."""
+    script = ["objstore() { " + shlex.join([sys.executable, "-m", "objstore"]) + ' "$@"; }']
+    script += [line.replace("--duration 3s", "--duration 100ms --warmup 0") for line in tour()]
+    with LocalServer() as server:
+        done = subprocess.run(
+            ["sh", "-e", "-c", "\n".join(script)],
+            cwd=ROOT,
+            env={**environment(), "NATS_URL": server.url, "XDG_CONFIG_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert done.returncode == 0, done.stderr
+    ((_, picture),) = blocks(ROOT / "README.md", "text")
+    time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
+    assert time.sub("TIME", picture) in time.sub("TIME", done.stdout)
+    assert re.search(r"^put +[\d ]+", done.stdout, re.MULTILINE), "the report of bench"
+
+
+@pytest.mark.integrations
+async def test_the_parquet_file_of_the_readme(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filesystems.need(request.config, "pandas", "pyarrow")
+    filesystems.register()
+    (found,) = [found for found in blocks(ROOT / "README.md", "python") if "import pandas" in found[1]]
+    async with LocalServer() as server, natsproto.connect(server.url) as nc:
+        monkeypatch.setenv("NATS_URL", server.url)
+        store = await nc.jetstream().create_object_store("media")
+        await run(found[1], {}, ROOT / "README.md", found[0])
+        filesystems.close_all()
+        assert (await store.get("weather.parquet")).startswith(b"PAR1")
+    assert "Oslo" in capsys.readouterr().out
+
+
 @titled(TEXTS)
 def test_commands_exist(page: Path) -> None:
     """Subcommands, flags and values of every ``objstore`` line are ones the parser takes."""
     seen = 0
-    for line, text in blocks(page, "console"):
+    for line, text in [*blocks(page, "console"), *blocks(page, "sh")]:
         for number, row in enumerate(text.splitlines(), line + 1):
+            if row.startswith("objstore "):
+                row = f"$ {row}"
             for part in row.removeprefix("$ ").split(" | "):
                 words = shlex.split(part.partition(" > ")[0], comments=True)
                 if row.startswith("$ ") and words and words[0] == "objstore":
