@@ -62,8 +62,9 @@ PUBLIC = (
 STANDARD = ("builtins", "asyncio", "collections.abc", "datetime", "io", "os", "ssl", "types", "typing")
 
 # Types that only the library's own code has: a class that takes one is created by calls, not by users.
-MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Pinned|Writing)\b")
-MADE_INSIDE = re.compile(r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Link)\b")
+MADE_INSIDE = re.compile(
+    r"\b(Bucket|WireMsg|Connection|PublishWindow|AckCheck|Options|Pinned|Writing|Link)\b"
+)
 # Imports under another name.
 OTHER_NAMES = {"WireMsg": "natsproto.wire.Msg"}
 # Called by other parts of the library: public for them, not for users.
