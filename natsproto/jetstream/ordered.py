@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING
 from .._values import seconds
 from ..aio.handlers import Handler
 from ..backoff import Backoff
-from ..errors import APIError, ConnectionClosedError, NatsError, RequestTimeoutError
+from ..errors import (
+    APIError,
+    ConnectionClosedError,
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+)
 from ..headers import header_value, status_of
 from ..subjects import secret_name
 from .api.acks import Delivery, is_flow_control, parse_ack_subject
@@ -279,7 +285,10 @@ class OrderedConsumer:
             self._halt()
             self._forget()  # a server that did not answer that will not answer the deletion
             raise
-        except BaseException:
+        except BaseException as exc:
+            self._halt()
+            if isinstance(exc, PermissionsViolationError) and exc.certain:
+                self._leftover.clear()  # there is none to delete, and that may be forbidden, too
             await self.stop()
             raise
         self._arm()

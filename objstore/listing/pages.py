@@ -345,7 +345,12 @@ class _Pages:
         # A cancelled creation continues at the server: close() waits for its end and deletes the consumer.
         create = bucket.js.create_consumer(bucket.stream, config, timeout=bucket.consumer_timeout)
         self._creating = bucket.connection.spawn(create, "objstore-iter")
-        info = await asyncio.shield(self._creating)
+        try:
+            info = await asyncio.shield(self._creating)
+        except PermissionsViolationError as exc:
+            if exc.certain:
+                self._names.remove(name)  # there is none to delete, and that may be forbidden, too
+            raise
         self._creating = None
         self._consumer = PullConsumer(bucket.js, info)
         self._received, self._left = 0, info.num_pending

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from natsproto.aio.options import DEFAULT_RETRY_BUDGET
-from natsproto.errors import ConnectionClosedError, StaleConnectionError
+from natsproto.errors import ConnectionClosedError, PermissionsViolationError, StaleConnectionError
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.wire import Msg, Pub
@@ -44,6 +44,27 @@ async def test_the_stream_was_made_anew(stream: Stream) -> None:
     stream.heartbeat(1)
     await until(lambda: reader.failures)
     assert isinstance(reader.failures[0], StreamNotFoundError)
+    await finish(stream, reader)
+
+
+async def test_a_user_who_may_create_none(stream: Stream) -> None:
+    """There is none to delete, which may be forbidden as well: the error callback would hear of it."""
+    asked: list[str] = []
+
+    def answer(verb: str, pub: Pub) -> bool:
+        asked.append(verb)
+        said = f'Permissions Violation for Publish to "{pub.subject.decode()}"'
+        server: Any = stream.server
+        asyncio.get_running_loop().call_soon(server.connection.server_error, server.session, said)
+        return True
+
+    stream.answer = answer
+    reader = Reader(stream)
+    with pytest.raises(PermissionsViolationError):
+        await reader.consumer.start()
+    await turns()
+    assert asked == ["CONSUMER.CREATE"]
+    stream.answer = lambda verb, pub: False
     await finish(stream, reader)
 
 

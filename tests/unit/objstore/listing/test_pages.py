@@ -76,6 +76,8 @@ async def test_read_at_once_where_pages_prove_nothing(case: str) -> None:
     bucket = await bind(server.js, "b")
     assert {info.name for info in await told(bucket)} == {"a", "b", "c"}
     assert "CONSUMER.MSG.NEXT" not in server.verbs()
+    if case == "no right":
+        assert "CONSUMER.DELETE" not in server.verbs(), "there is none, and that may be forbidden, too"
     await server.client.close()
 
 
