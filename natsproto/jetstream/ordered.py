@@ -35,7 +35,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..headers import header_value, status_of
-from ..subjects import secret_name
+from ..subjects import secret_name, subject_matches
 from .api.acks import Delivery, is_flow_control, parse_ack_subject
 from .api.errors import StreamNotFoundError, check_name, retryable
 from .api.models import ConsumerInfo
@@ -88,6 +88,10 @@ class _Incarnation(Handler):
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != self.name or delivery.stream != owner.stream:
             return  # not a delivery of this consumer: anybody may publish to our inbox
+        subject = msg.subject
+        if subject != owner.expected and not subject.startswith(owner.prefix) and not owner.wants(subject):
+            owner.restart()  # whoever may create consumers can change this one, and so its filter
+            return
         fresh = delivery.stream_seq > owner.stream_seq
         if delivery.consumer_seq != self.consumer_seq + 1:
             if fresh or delivery.consumer_seq > self.consumer_seq:
@@ -168,6 +172,8 @@ class OrderedConsumer:
         stream_seq: sequence of the last message passed on, or the one before the start.
         restarts: how many consumers were created after the first one.
         stream, on_message, limit: as given.
+        expected: the filter: the subject of every message, unless it has wildcards.
+        prefix: what every subject begins with that a filter lets through whose only wildcard is the last.
         loop: the event loop that it belongs to.
         current: the consumer on the server whose messages count, if any.
         active: when that consumer was last heard from, by the loop's clock.
@@ -201,9 +207,11 @@ class OrderedConsumer:
         "_timer",
         "active",
         "current",
+        "expected",
         "limit",
         "loop",
         "on_message",
+        "prefix",
         "restarts",
         "stopped",
         "stream",
@@ -233,6 +241,9 @@ class OrderedConsumer:
         self._js = js
         self.stream: str = check_name("stream", stream)
         self._filter = filter_subject
+        self.expected: bytes = filter_subject.encode("utf-8", "surrogateescape")
+        plain = self.expected.endswith(b".>") and b"*" not in self.expected
+        self.prefix: bytes = self.expected[:-1] if plain else b"\n"  # which begins no subject
         self.on_message: Callable[[WireMsg, Delivery], None] = on_message
         self._on_failure = on_failure
         self._on_idle = on_idle
@@ -365,6 +376,10 @@ class OrderedConsumer:
         """
         self.on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
         self._placer = None
+
+    def wants(self, subject: bytes) -> bool:
+        """Whether the filter lets a subject through."""
+        return subject_matches(self._filter, subject.decode("utf-8", "surrogateescape"))
 
     def _drop(self) -> None:
         """Stop listening to the current consumer; :meth:`_clean` deletes it."""

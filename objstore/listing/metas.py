@@ -149,6 +149,7 @@ class _Found:
         self.ordered = True
         self._bucket = bucket
         self._invalid: dict[str, InvalidMeta] = {}  # the newest of each subject
+        self.doubtful: set[str] = set()  # those that only a consumer has shown
         self._read = meta_reader(bucket, self._note_invalid)
 
     def _note_invalid(self, invalid: InvalidMeta) -> None:
@@ -156,12 +157,17 @@ class _Found:
         self._invalid[invalid.subject] = invalid
 
     def delivered(self, msg: WireMsg, delivery: Delivery) -> None:
-        """Add a meta delivered by a consumer."""
+        """Add a meta delivered by a consumer.
+
+        Whoever may create consumers can change this one, too, so that it delivers no payloads.
+        """
         info = self._read(msg, delivery)
         self.cursor = delivery.stream_seq
         self.metas.pop(msg.subject, None)  # writers without roll-up leave several metas: the newest counts
         if info is not None:
             self.metas[msg.subject] = info
+        else:
+            self.doubtful.add(msg.subject.decode("utf-8", "surrogateescape"))
 
     def stored(self, message: StoredMessage) -> None:
         """Add a requested meta."""
@@ -169,13 +175,14 @@ class _Found:
         subject = message.subject.encode("utf-8", "surrogateescape")
         self.cursor = max(self.cursor, message.seq)
         self.metas.pop(subject, None)
+        self.doubtful.discard(message.subject)
         if info is not None:
             self.metas[subject] = info
 
     def subjects(self) -> set[str]:
-        """Return the subjects whose meta was read, or could not be read."""
+        """Return the subjects whose meta was read, or cannot be read, as the leader has shown."""
         read = {subject.decode("utf-8", "surrogateescape") for subject in self.metas}
-        return read.union(self._invalid)
+        return read.union(self._invalid.keys() - self.doubtful)
 
     def result(self, on_invalid: OnInvalid | None) -> list[ObjectInfo]:
         """Return what was found; report unreadable metas, unless a newer one exists."""
@@ -192,8 +199,15 @@ class _Found:
         return [info for info in infos if by_name[info.name] is info]
 
 
-async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> list[ObjectInfo]:
+async def newest_metas(
+    bucket: Bucket, on_invalid: OnInvalid | None = None, *, consumer: bool = True
+) -> list[ObjectInfo]:
     """Return the newest meta of every name, delete markers included, in stream order.
+
+    Args:
+        bucket: the bucket.
+        on_invalid: called with each unreadable meta; default: a warning in the log.
+        consumer: a consumer may be used. It decides nothing: others may change it.
 
     Raises:
         BucketNotFoundError: the bucket is gone.
@@ -202,7 +216,7 @@ async def newest_metas(bucket: Bucket, on_invalid: OnInvalid | None = None) -> l
     found = _Found(bucket)
     try:
         try:
-            if not bucket.allowed(CONSUMER):
+            if not consumer or not bucket.allowed(CONSUMER):
                 await _complete(bucket, found, set())  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)
@@ -242,6 +256,8 @@ async def _read_in_rounds(bucket: Bucket, found: _Found) -> None:
             else:
                 await _complete(bucket, found, set() if behind else found.subjects())
                 return
+        if found.doubtful:
+            await _complete(bucket, found, found.subjects())
     finally:
         leader_end.close()
 

@@ -31,6 +31,7 @@ from .metas import (
     MOST_SINGLE_READS,
     LeaderEnd,
     OnInvalid,
+    can_be_requested,
     each_newest,
     finish_following,
     following,
@@ -38,6 +39,7 @@ from .metas import (
     meta_subjects,
     newest_metas,
     read_stored,
+    report_invalid,
     warn_invalid,
 )
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.models import ConsumerInfo
     from natsproto.jetstream.message import JetStreamMsg
 
-    from ..format.models import ObjectInfo
+    from ..format.models import InvalidMeta, ObjectInfo
 
 PAGE_BYTES = 8 * 1024 * 1024
 """Bytes that a page, and so an iteration, holds in memory; a single meta may be larger."""
@@ -138,7 +140,8 @@ async def _paged(
 ) -> AsyncGenerator[ObjectInfo, None]:
     """Iterate page by page, with one consumer after the other; see :func:`iterate`."""
     report = on_invalid or warn_invalid
-    read = meta_reader(bucket, report)
+    invalid: list[InvalidMeta] = []
+    read = meta_reader(bucket, invalid.append)
     under_several_subjects = _stored_under_several(subjects or {})
 
     async def newest(info: ObjectInfo) -> bool:
@@ -158,9 +161,16 @@ async def _paged(
                 for msg in page:
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
                         continue  # the newer one comes later
-                    lacking.discard(msg.subject)
                     found = read(msg.frame, msg.metadata)
-                    if found is not None and wanted(found) and await newest(found):
+                    if found is None:
+                        if can_be_requested(msg.subject):
+                            lacking.add(msg.subject)  # see _Found.delivered()
+                        else:
+                            report_invalid(report, invalid[-1])
+                        invalid.clear()
+                        continue
+                    lacking.discard(msg.subject)
+                    if wanted(found) and await newest(found):
                         yield found
             # As for a list (see metas.py) the leader decides; its response comes during the deletion.
             proof = following(bucket, pages.cursor)

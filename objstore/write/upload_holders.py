@@ -32,7 +32,7 @@ from ..commit.references import References
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
-from ..format.models import RENAMING, ObjectInfo, was_moved
+from ..format.models import RENAMING, InvalidMeta, ObjectInfo, was_moved
 from ..format.naming import chunk_subject
 from ..listing.metas import newest_metas
 from .doubt import Unrepairable, delete_own
@@ -168,7 +168,10 @@ class Holders:
             try:
                 await references.read_on(bucket)
             except PermissionsViolationError:  # this user may not ask the leader
-                metas = await newest_metas(bucket, lambda invalid: None)
+                unreadable: list[InvalidMeta] = []
+                metas = await newest_metas(bucket, unreadable.append, consumer=False)
+                if unreadable:
+                    raise  # they may refer to the chunks
                 return [info for info in metas if info.nuid == self.nuid and not info.deleted]
             subjects = references.naming(self.nuid)
             if not subjects:

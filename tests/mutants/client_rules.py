@@ -42,6 +42,14 @@ MUTANTS = (
         ACKS + "test_an_error_that_names_no_stream_is_no_answer",
     ),
     Mutant(
+        "any-subject-is-delivered",
+        "natsproto/jetstream/ordered.py",
+        "if subject != owner.expected and",
+        "if False and",
+        "others may give a consumer another filter",
+        "unit/natsproto/jetstream/test_ordered.py::test_a_consumer_that_others_have_changed",
+    ),
+    Mutant(
         "order-not-looked-at",
         "natsproto/jetstream/publisher.py",
         "if seq <= self.last_seq:",

@@ -504,6 +504,22 @@ MUTANTS = (
         "unit/natsproto/aio/test_session.py::test_a_message_to_the_lifeline_is_ignored",
     ),
     Mutant(
+        "listed-by-a-changed-consumer",
+        "objstore/listing/metas.py",
+        "        if found.doubtful:\n",
+        "        if False:\n",
+        "others may change a consumer so that it delivers no payloads",
+        "unit/objstore/listing/test_metas.py::test_a_consumer_that_others_have_changed",
+    ),
+    Mutant(
+        "holders-by-a-consumer",
+        "objstore/write/upload_holders.py",
+        "unreadable.append, consumer=False)",
+        "unreadable.append)",
+        "no consumer decides what an upload removes",
+        "unit/objstore/write/test_upload_holders.py::test_without_the_leader_no_consumer_decides",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",

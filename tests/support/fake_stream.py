@@ -75,13 +75,20 @@ class Stream:
         return True
 
     def deliver(
-        self, stream_seq: int, consumer_seq: int, *, pending: int = 0, payload: bytes = b"x", at: int = -1
+        self,
+        stream_seq: int,
+        consumer_seq: int,
+        *,
+        pending: int = 0,
+        payload: bytes = b"x",
+        at: int = -1,
+        subject: bytes = b"s.a",
     ) -> None:
         config = self.configs[at]
         self.server.send(
             config["deliver_subject"].encode(),
             payload,
-            subject=b"s.a",
+            subject=subject,
             reply=b"$JS.ACK.S.%b.1.%d.%d.1700000000000000000.%d"
             % (config["name"].encode(), stream_seq, consumer_seq, pending),
         )
@@ -111,14 +118,13 @@ class Reader:
         self.failures: list[BaseException] = []
         self.idle = 0
         self.restarts = 0
-        options = {"heartbeat": 30.0, **options}
+        options = {"heartbeat": 30.0, "filter_subject": "s.>", **options}
         options.setdefault("on_message", lambda msg, delivery: self.seqs.append(delivery.stream_seq))
         options.setdefault("on_idle", self._on_idle)
         options.setdefault("on_restart", self._on_restart)
         self.consumer = OrderedConsumer(
             stream.server.client.jetstream(timeout=0.5),
             "S",
-            "s.>",
             on_failure=self.failures.append,
             **options,
         )

@@ -90,6 +90,31 @@ async def test_forged_messages_are_dropped(stream: Stream) -> None:
     await finish(stream, reader)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        ("s.>", b"s.a", b"t.a"),
+        ("s.a", b"s.a", b"s.a2"),
+        ("s.*.c", b"s.b.c", b"s.b.d"),
+        (">", b"t", None),
+    ],
+)
+async def test_a_consumer_that_others_have_changed(
+    stream: Stream, pattern: str, good: bytes, bad: bytes | None
+) -> None:
+    """Whoever may create consumers can give it another filter: what was not asked for counts as a gap."""
+    reader = Reader(stream, filter_subject=pattern)
+    await reader.consumer.start()
+    stream.deliver(1, 1, subject=good)
+    if bad is not None:
+        stream.deliver(2, 2, subject=bad)
+        await until(lambda: len(stream.configs) == 2)
+        stream.deliver(3, 1, subject=good)
+    assert reader.seqs == ([1] if bad is None else [1, 3])
+    assert not reader.failures
+    await finish(stream, reader)
+
+
 async def test_a_reconnect(stream: Stream) -> None:
     reader = Reader(stream)
     await reader.consumer.start()

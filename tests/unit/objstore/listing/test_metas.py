@@ -240,3 +240,21 @@ async def test_a_leader_that_forgets_is_asked_for_a_while(
     server.stream().find = lambda body: [] if body.get("last_by_subj") == gone else last(body)  # type: ignore[method-assign]
     with pytest.raises(ConnectionError, match="lists names whose metas it does not have"):
         await newest_metas(bucket)
+
+
+async def test_a_consumer_that_others_have_changed(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Whoever may create consumers can update this one: without payloads, nothing can be read from it."""
+    names = {info.name for info in await fill(store, 3)}
+    server.put_raw("$O.b.M.YmFk", b"no meta")
+
+    def update(verb: str, body: dict[str, Any]) -> None:
+        if verb == "CONSUMER.CREATE":
+            body["config"]["headers_only"] = True
+
+    server.hook = update
+    unreadable: list[InvalidMeta] = []
+    assert {info.name for info in await newest_metas(bucket, unreadable.append)} == names
+    assert [each.subject for each in unreadable] == ["$O.b.M.YmFk"]
+    assert "CONSUMER.CREATE" in server.verbs()

@@ -149,3 +149,18 @@ async def test_marks_of_renames_are_not_shown(server: MemoryServer, bucket: Buck
     marked = replace(info, metadata={RENAMING: "x", "mine": "1"})
     server.put_raw(meta_subject("b", "n001"), encode_meta(marked), ROLL_UP)
     assert dict((await told(bucket, "n001"))[0].metadata) == {"mine": "1"}
+
+
+async def test_a_consumer_that_others_have_changed(server: MemoryServer, bucket: Bucket) -> None:
+    """See the test of the same name in test_metas."""
+    server.put_raw("$O.b.M.YmFk", b"no meta")
+
+    def update(verb: str, body: dict[str, Any]) -> None:
+        if verb == "CONSUMER.CREATE":
+            body["config"]["headers_only"] = True
+
+    server.hook = update
+    unreadable: list[InvalidMeta] = []
+    infos = iterate(bucket, "", include_deleted=False, on_invalid=unreadable.append)
+    assert sorted([info.name async for info in infos]) == [f"n{n:03}" for n in range(COUNT)]
+    assert [each.subject for each in unreadable] == ["$O.b.M.YmFk"]

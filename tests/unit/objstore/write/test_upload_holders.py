@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from natsproto.errors import PermissionsViolationError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.format.naming import meta_subject
 from objstore.write import upload_holders
@@ -111,3 +112,21 @@ async def test_who_has_them_is_found_under_whatever_name(server: MemoryServer) -
     assert await holder(info.nuid) is None
     server.put_raw("$O.b.M.YmFk", b"no JSON")
     assert await holder("n", "bad") is None
+
+
+async def test_without_the_leader_no_consumer_decides() -> None:
+    """Others may change a consumer; and a meta that cannot be read may refer to the chunks."""
+    server = MemoryServer("2.9.10")  # later ones read batches in another way
+    store = await server.bucket()
+    bucket = await bind(server.js, "b")
+    info = await store.put("a", b"x")
+    await store.rename("a", "new")
+    server.refused = {"STREAM.MSG.GET"}
+    found = await Holders(bucket, "a", info.nuid).look()
+    assert found is not None
+    assert found.name == "new"
+    assert "CONSUMER.CREATE" not in server.verbs()
+    server.put_raw(meta_subject("b", "bad"), b"no JSON")
+    with pytest.raises(PermissionsViolationError):
+        await Holders(bucket, "a", info.nuid).look()
+    await server.client.close()
