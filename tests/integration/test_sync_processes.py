@@ -18,10 +18,12 @@ from support.blocking import SECONDS, output, program
 BEGIN = """\
 import atexit, os, signal, sys, threading, time
 import objstore.sync
-url, bucket = sys.argv[1:3]
+signal.signal(signal.SIGINT, signal.default_int_handler); url, bucket = sys.argv[1:3]
 nc = objstore.sync.connect(url)
 store = nc.object_store(bucket)
 """
+
+# A job in the background inherits that the interrupt is ignored.
 
 INTERRUPTED = """\
 def interrupt():

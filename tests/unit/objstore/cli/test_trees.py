@@ -10,6 +10,7 @@ import pytest
 
 from objstore.cli.output import CommandError, Output
 from objstore.cli.trees import Tree, make_parents, remove_file
+from support.skips import left_out
 
 
 def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
@@ -38,8 +39,9 @@ def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
         Tree(str(tmp_path / "b"), Output())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        left_out("root reads everything")
     (tmp_path / "closed").mkdir(mode=0)
     assert not Tree(str(tmp_path), Output()).complete
 
