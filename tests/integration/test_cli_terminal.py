@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -30,6 +31,10 @@ class Terminal:
     """A process of the command on a terminal of its own, of so many columns (0: it does not say)."""
 
     def __init__(self, *words: str, columns: int = 100) -> None:
+        def begin() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits "ignored"
+
         self._here, there = pty.openpty()
         fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
         self.process = subprocess.Popen(
@@ -38,7 +43,7 @@ class Terminal:
             stdout=there,
             stderr=there,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=begin,
         )
         os.close(there)
         self.text = ""
