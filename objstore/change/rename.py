@@ -309,6 +309,8 @@ class _Both(Commit):
         self._old = old
         self._old_subject = subject or bucket.meta_subject(old.name)
         self._old_id = token_hex(12)
+        self.torn = False
+        """Whether only the new meta was committed: who sees the batch's id can end it in our place."""
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         batch = Batch(self._bucket, timeout)
@@ -333,9 +335,10 @@ class _Both(Commit):
 
     async def _look(self) -> Standing | None:
         standing = await self._standing(self._subject)
-        if standing.msg_id == self.states.msg_id:
-            return standing
         origin = await self._standing(self._old_subject)
+        if standing.msg_id == self.states.msg_id:
+            self.torn = origin.revision == self._old.revision
+            return standing
         if origin.msg_id == self._old_id:  # ours was committed just before it, and was changed since
             return replace(standing, msg_id=self.states.msg_id, revision=origin.revision - 1)
         return standing if origin.revision == self._old.revision else None
@@ -361,7 +364,8 @@ async def _at_once(
         if message is not None and message.seq == old.revision:
             raise _StillFree(old, conflict) from None
         raise
-    return replace(new, revision=revision)
+    new = replace(new, revision=revision)
+    return await _finish_alone(bucket, old, new, subject) if commit.torn else new
 
 
 async def _finish_alone(bucket: Bucket, old: ObjectInfo, new: ObjectInfo, subject: str | None) -> ObjectInfo:

@@ -10,8 +10,7 @@ state              event                                                  what f
 =================  =====================================================  ==================================
 SEND                                                                      one more copy; WAIT
 WAIT               PubAck, sequence > expected, and after its chunks      LANDED
-WAIT               ``duplicate``, likewise                                LANDED
-WAIT               ``duplicate``, 0 < sequence <= expected                KEPT
+WAIT               ``duplicate``, likewise: others may use our id, too    LANDED, and the leader is read
 WAIT               refused by the revision, only copy                     LOST
 WAIT               refused otherwise (full, sealed), only copy            DENIED
 WAIT               this very copy was not allowed, only copy              REFUSED
@@ -42,7 +41,7 @@ DENIED             the standing meta has our id: the refusal was forged   DONE, 
 DENIED             V stands, or nothing; the stream is replicated, or     read again: the refusal may be
                    chunks would be removed: for up to 2 s                 forged, and ours on its way
 DENIED             it has not                                             REFUSED
-LANDED             V has nothing to remove                                DONE
+LANDED             V has nothing to remove, and no ``duplicate``          DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
 LANDED             V still stands                                         read again; no time: UNKNOWN
 LANDED             an older one than V stands, or none                    DONE, remove nothing
@@ -267,11 +266,9 @@ class CommitStates:
     def acked(self, seq: int, duplicate: bool, now: float) -> None:
         """Take the stream's own acknowledgement of this copy."""
         if seq > max(self.expected, self._after):
-            self._landed(seq, now)
-        elif duplicate and self._after < seq <= self.expected:
-            self._end(Step.KEPT, seq)
+            self._landed(seq, duplicate, now)
         else:
-            self.silent()  # an impossible sequence: the stream was recreated, or the response is forged
+            self.silent()  # an impossible sequence: the stream was recreated, or it is not ours
 
     def lost(self) -> None:
         """Note that the copy was refused because of the revision."""
@@ -301,8 +298,8 @@ class CommitStates:
         if self._deadline is None:
             self._deadline = self._first + self._budget
 
-    def _landed(self, seq: int, now: float) -> None:
-        if not self.replaced:
+    def _landed(self, seq: int, duplicate: bool, now: float) -> None:
+        if not self.replaced and not duplicate:  # a duplicate of what? Others may use our id
             self._end(Step.DONE, seq)
             return
         self._acked = seq
@@ -364,8 +361,8 @@ class CommitStates:
 
     def _prove(self, standing: Standing, now: float) -> None:
         """Check the acknowledgement ``_acked`` before V's chunks are removed."""
-        if standing.revision > self._acked and standing.nuid != self.replaced:
-            self.removes = True
+        if standing.revision > self._acked and (not self.replaced or standing.nuid != self.replaced):
+            self.removes = bool(self.replaced)
             self._end(Step.DONE, self._acked)
         elif standing.revision == self.expected:
             self._retry(Step.READ if self._in_time(now) else Step.UNKNOWN)

@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING
 
 from natsproto._values import brief
 from natsproto.backoff import Backoff
-from natsproto.errors import NatsError, PermissionsViolationError, RemoteProtocolError, StaleConnectionError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    PermissionsViolationError,
+    RemoteProtocolError,
+    StaleConnectionError,
+)
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, time_from_ns
-from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.api.errors import StreamNotFoundError, retryable
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector
@@ -226,6 +232,10 @@ async def newest_metas(
             if not bucket.note_refusal(exc):
                 raise
             await _complete(bucket, found, set())
+        except APIError as exc:
+            if retryable(exc) or isinstance(exc, StreamNotFoundError):
+                raise
+            await _complete(bucket, found, set())  # the stream allows no such consumer: a work queue
     except NatsError as exc:
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)

@@ -21,12 +21,12 @@ MUTANTS = (
         TABLE + "test_a_sequence_that_cannot_be_proves_nothing",
     ),
     Mutant(
-        "old-duplicate-replaces",
+        "duplicate-believed",
         STATES,
-        "self._end(Step.KEPT, seq)",
-        "self._landed(seq, now)",
-        "a duplicate from before the expected revision has replaced something else",
-        TABLE + "test_a_duplicate_from_before_what_is_expected",
+        "if not self.replaced and not duplicate:",
+        "if not self.replaced:",
+        "another message may have been stored with our id",
+        TABLE + "test_a_duplicate_is_looked_at",
     ),
     Mutant(
         "second-refusal-lost",
@@ -271,8 +271,8 @@ MUTANTS = (
     Mutant(
         "removed-chunks-needed",
         STATES,
-        "if standing.revision > self._acked and standing.nuid != self.replaced:",
-        "if standing.revision > self._acked:",
+        "standing.revision > self._acked and (not self.replaced or standing.nuid != self.replaced)",
+        "standing.revision > self._acked",
         "chunks that are named by what stands are not removed",
         TABLE + "test_landed_and_what_stands_names_the_chunks_that_were_replaced",
     ),

@@ -520,6 +520,14 @@ MUTANTS = (
         "unit/objstore/write/test_upload_holders.py::test_without_the_leader_no_consumer_decides",
     ),
     Mutant(
+        "torn-batch",
+        "objstore/change/rename.py",
+        "self.torn = origin.revision == self._old.revision",
+        "self.torn = False",
+        "who sees a batch's id can end it before its last message",
+        "unit/objstore/change/test_rename.py::test_somebody_else_ends_the_batch",
+    ),
+    Mutant(
         "unwritable-read",
         "objstore/format/codec.py",
         "if len(payload) > _SURELY_WRITABLE:",

@@ -211,3 +211,26 @@ async def test_a_server_that_knows_no_batches(
     assert (new.name, new.revision) == ("new", (await store.get_info("new")).revision)
     assert await live(store) == {"new": b"content"}
     assert not bucket.atomic
+
+
+async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectStore) -> None:
+    """Its id is seen with the first message: the new meta is committed, and the old name is as before."""
+    server.stream().config["allow_atomic"] = True
+    bucket = await bind(server.js, "b")
+    info = await store.put("a", b"content")
+
+    def end(subject: str, header: bytes, payload: bytes) -> Any:
+        if b"Nats-Batch-Commit" in header:
+            server.on_publish = None
+            for messages in server.stream().batches.values():
+                server.stream().store(messages[:1])  # with somebody's message behind it
+            server.stream().batches.clear()
+            return error(400, 10176, "batch is incomplete")
+        return None
+
+    server.on_publish = end
+    new = await rename(bucket, info, "new", same)
+    assert (new.name, new.revision) == ("new", (await store.get_info("new")).revision)
+    assert await live(store) == {"new": b"content"}
+    await store.put("a", b"another object")
+    assert await live(store) == {"a": b"another object", "new": b"content"}

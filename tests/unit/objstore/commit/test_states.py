@@ -122,11 +122,28 @@ def test_one_more_copy() -> None:
     assert not states.certain
 
 
-@pytest.mark.parametrize("duplicate", [False, True])
-def test_acknowledged_after_what_is_replaced_and_after_the_chunks(duplicate: bool) -> None:
+def test_acknowledged_after_what_is_replaced_and_after_the_chunks() -> None:
     states = sent(replaced="")
-    states.acked(OURS, duplicate, NOW)
+    states.acked(OURS, False, NOW)
     assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, False)
+
+
+@pytest.mark.parametrize(
+    ("there", "step"),
+    [
+        (standing(OURS, ID, OWN), Step.DONE),
+        (standing(OURS + 3, "other", "OTHER"), Step.DONE),  # it has replaced ours
+        (standing(OURS + 3, "other", ""), Step.DONE),  # or deleted it
+        (standing(EXPECTED, "v", ""), Step.READ),  # nothing was stored there: it is another message's
+    ],
+)
+def test_a_duplicate_is_looked_at(there: Standing, step: Step) -> None:
+    """Others may store a message with our id; the server takes ours for the same one then."""
+    states = sent(replaced="")
+    states.acked(OURS, True, NOW)
+    assert states.step is Step.READ
+    states.stands(there, NOW)
+    assert (states.step, states.removes) == (step, False)
 
 
 def test_acknowledged_with_something_to_remove_is_proven_first() -> None:
@@ -145,9 +162,10 @@ def test_a_sequence_that_cannot_be_proves_nothing(seq: int, after: int) -> None:
 
 
 def test_a_duplicate_from_before_what_is_expected() -> None:
+    """It may be that of another's message, too: the leader decides."""
     states = sent(after=0)
     states.acked(EXPECTED - 1, True, NOW)
-    assert (states.step, states.removes) == (Step.KEPT, False)
+    assert states.step is Step.READ
 
 
 @pytest.mark.parametrize("seq", [0, -1, 2, AFTER])

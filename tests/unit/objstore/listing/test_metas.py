@@ -25,7 +25,7 @@ from objstore.listing.metas import (
 from objstore.listing.metas import (
     meta_subjects as subjects_of,
 )
-from support.memory_server import ROLL_UP, SILENCE, MemoryServer
+from support.memory_server import ROLL_UP, SILENCE, MemoryServer, error
 
 
 async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
@@ -258,3 +258,13 @@ async def test_a_consumer_that_others_have_changed(
     assert {info.name for info in await newest_metas(bucket, unreadable.append)} == names
     assert [each.subject for each in unreadable] == ["$O.b.M.YmFk"]
     assert "CONSUMER.CREATE" in server.verbs()
+
+
+async def test_a_stream_that_allows_no_consumer(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """A work queue, or one with limits for consumers: the leader is asked name by name."""
+    names = {info.name for info in await fill(store, 3)}
+    refusal = error(400, 10098, "consumer must be deliver all on workqueue stream")
+    server.hook = lambda verb, body: refusal if verb == "CONSUMER.CREATE" else None
+    assert {info.name for info in await newest_metas(bucket)} == names
