@@ -332,3 +332,27 @@ def test_ls_of_many(command: Command, bucket: str) -> None:
     assert rows[-1] == "0000"
     assert sorted(rows) == [f"{number:04}" for number in range(1500)]
     assert command("ls", bucket, "-n", "--sort", "name").splitlines() == sorted(rows)
+
+
+def test_put_for_a_time_or_at_once(
+    command: Command, server: LocalServer, bucket_name: str, tmp_path: Path
+) -> None:
+    """Where the server can; older ones say what they lack, and nothing is stored."""
+    new = not server.binary.version.startswith("2.9.")
+    file = tmp_path / "f"
+    file.write_bytes(DATA)
+    options = ("--allow-ttl", "--allow-atomic") if new else ()
+    command("bucket", "add", bucket_name, *options)
+    try:
+        for flag in (("--ttl", "1h"), ("--atomic",)):
+            command("put", *flag, bucket_name, str(file), "--name", flag[0][2:], code=0 if new else 1)
+            assert new or "nats-server" in command.err
+        if new:
+            infos = command.with_store(bucket_name, lambda store: store.list())
+            expires = {info.name: info.expires is not None for info in infos}
+            assert expires == {"ttl": True, "atomic": False}
+            assert command.with_store(bucket_name, lambda store: store.get("atomic")) == DATA
+        else:
+            assert command.with_store(bucket_name, chunk_counts) == {}
+    finally:
+        command("bucket", "rm", "-f", bucket_name)
