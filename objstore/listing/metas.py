@@ -156,6 +156,7 @@ class _Found:
         self._bucket = bucket
         self._invalid: dict[str, InvalidMeta] = {}  # the newest of each subject
         self.doubtful: set[str] = set()  # those that only a consumer has shown
+        self.short: bool = False  # a consumer has delivered less than it announced
         self._read = meta_reader(bucket, self._note_invalid)
 
     def _note_invalid(self, invalid: InvalidMeta) -> None:
@@ -266,7 +267,8 @@ async def _read_in_rounds(bucket: Bucket, found: _Found) -> None:
             else:
                 await _complete(bucket, found, set() if behind else found.subjects())
                 return
-        if found.doubtful:
+        # Metas were replaced meanwhile; or others have changed the consumer.
+        if found.doubtful or found.short:
             await _complete(bucket, found, found.subjects())
     finally:
         leader_end.close()
@@ -315,6 +317,7 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
             if received >= expected:
                 reading.finish()
             await reading.ended  # metas replaced or removed meanwhile are not delivered
+            found.short |= received < expected
             proof = following(bucket, found.cursor)
         return await finish_following(bucket, found.cursor, proof)
     finally:

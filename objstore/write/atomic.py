@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from natsproto.errors import NatsError, UnsupportedFeatureError
+from natsproto.errors import NatsError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import Bucket, log
@@ -159,8 +159,15 @@ class BatchCommit(Commit):
     chunks: list[bytes | memoryview]
     """The chunks to store before the meta."""
 
+    began: bool = False
+    """Whether a batch was begun."""
+
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         bucket = self._bucket
+        again, self.began = self.began, True
+        if again and await bucket.stored_chunks(self._nuid):
+            # The first batch's id was seen, and somebody else has ended it. The chunks must not come twice.
+            raise StaleConnectionError(f"another client has ended the batch of {self._name!r}")
         subject = check_publish_subject(chunk_subject(bucket.name, self._nuid))
         ttl = b"" if self._ttl is None else ttl_line(self._ttl + CHUNK_GRACE)
         batch = Batch(bucket, timeout)

@@ -506,8 +506,8 @@ MUTANTS = (
     Mutant(
         "listed-by-a-changed-consumer",
         "objstore/listing/metas.py",
-        "        if found.doubtful:\n",
-        "        if False:\n",
+        "if found.doubtful or found.short:",
+        "if found.short:",
         "others may change a consumer so that it delivers no payloads",
         "unit/objstore/listing/test_metas.py::test_a_consumer_that_others_have_changed",
     ),
@@ -526,6 +526,22 @@ MUTANTS = (
         "self.torn = False",
         "who sees a batch's id can end it before its last message",
         "unit/objstore/change/test_rename.py::test_somebody_else_ends_the_batch",
+    ),
+    Mutant(
+        "short-list",
+        "objstore/listing/metas.py",
+        "if found.doubtful or found.short:",
+        "if found.doubtful:",
+        "a consumer that delivers less than it announced may have been changed",
+        "unit/objstore/listing/test_metas.py::test_a_consumer_with_another_filter",
+    ),
+    Mutant(
+        "chunks-in-two-batches",
+        "objstore/write/atomic.py",
+        "if again and await bucket.stored_chunks(self._nuid):",
+        "if False:",
+        "a batch that somebody else has ended has stored its chunks",
+        "unit/objstore/write/test_atomic.py::test_somebody_else_ends_the_batch",
     ),
     Mutant(
         "unwritable-read",

@@ -268,3 +268,22 @@ async def test_a_stream_that_allows_no_consumer(
     refusal = error(400, 10098, "consumer must be deliver all on workqueue stream")
     server.hook = lambda verb, body: refusal if verb == "CONSUMER.CREATE" else None
     assert {info.name for info in await newest_metas(bucket)} == names
+
+
+async def test_a_consumer_with_another_filter(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Others have updated it after its creation: what it delivers matches, but most is left out."""
+    infos = await fill(store, 5)
+    newest = meta_subject("b", infos[-1].name)
+
+    def update(verb: str, body: dict[str, Any]) -> Any:
+        if verb != "CONSUMER.CREATE" or body["config"]["filter_subject"] == newest:
+            return None
+        server.hook = None
+        body["config"]["filter_subject"] = newest
+        answer = server.stream().consume(body["config"]["name"], body["config"])
+        return {**answer, "num_pending": len(infos)}
+
+    server.hook = update
+    assert {info.name for info in await newest_metas(bucket)} == {info.name for info in infos}

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from natsproto.errors import UnsupportedFeatureError
-from objstore import BadObjectMetaError, ObjectStore, RevisionConflictError, StoreFullError
+from objstore import (
+    BadObjectMetaError,
+    ObjectStore,
+    OutcomeUnknownError,
+    RevisionConflictError,
+    StoreFullError,
+)
 from objstore.bucket.bucket import bind
 from objstore.write.atomic import MAX_CHUNKS, check_atomic
 from support.memory_server import MemoryServer, error
@@ -84,3 +90,26 @@ async def test_what_cannot_be_done(server: MemoryServer, store: ObjectStore) -> 
     await server.bucket("plain")
     with pytest.raises(UnsupportedFeatureError, match="allow_atomic=True"):
         check_atomic(await bind(server.js, "plain"), 1, 1)
+
+
+async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectStore) -> None:
+    """Its id is seen with the first chunk, which is stored then: a second batch would store it twice."""
+    await store.put("a", b"old")
+    store._bucket.retry_budget = 0.5
+
+    def end(subject: str, header: bytes, payload: bytes) -> Any:
+        if b"Nats-Batch-Commit" in header:
+            server.on_publish = None
+            for messages in server.stream().batches.values():
+                server.stream().store(messages[:1])  # with somebody's message behind it
+            server.stream().batches.clear()
+            return error(400, 10176, "batch is incomplete")
+        return None
+
+    server.on_publish = end
+    with pytest.raises(OutcomeUnknownError):
+        await store.put("a", DATA, chunk_size=100, atomic=True)
+    assert await store.get("a") == b"old"
+    assert (await store.verify(deep=True)).ok
+    await store.put("a", DATA, chunk_size=100, atomic=True)
+    assert await store.get("a") == DATA
