@@ -64,11 +64,9 @@ class Routes:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def who(self, data: bytes) -> int | None:
-        """The server that a first block comes from: its INFO names it."""
-        for number, name in enumerate(self.names):
-            if name in data:
-                return number
-        return None
+        """The server that a first block comes from: it names itself first, and perhaps others behind that."""
+        found = [(at, number) for number, name in enumerate(self.names) if (at := data.find(name)) >= 0]
+        return min(found)[1] if found else None
 
     def lets(self, source: int | None, target: int | None) -> bool:
         """Whether bytes pass; of somebody who has not said its name only where everybody does."""
