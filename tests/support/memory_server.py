@@ -365,6 +365,20 @@ class MemoryServer(FakeServer):
         answer = self.stream(bucket).store([(subject, header, data)])
         return int(answer["seq"])
 
+    def end_batch_early(self) -> None:
+        """Have another client end the next batch: it sees its id with the first message, which is stored."""
+
+        def end(subject: str, header: bytes, payload: bytes) -> Answer | None:
+            if b"Nats-Batch-Commit" not in header:
+                return None
+            self.on_publish = None
+            for messages in self.stream().batches.values():
+                self.stream().store(messages[:1])  # with somebody's message behind it
+            self.stream().batches.clear()
+            return error(400, 10176, "batch is incomplete")
+
+        self.on_publish = end
+
     # -- what comes from the client ---------------------------------------------------------------
 
     def answer(self, pub: Pub, payload: bytes | Answer, header: bytes | None = None) -> None:

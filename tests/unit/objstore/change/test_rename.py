@@ -219,16 +219,7 @@ async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectS
     bucket = await bind(server.js, "b")
     info = await store.put("a", b"content")
 
-    def end(subject: str, header: bytes, payload: bytes) -> Any:
-        if b"Nats-Batch-Commit" in header:
-            server.on_publish = None
-            for messages in server.stream().batches.values():
-                server.stream().store(messages[:1])  # with somebody's message behind it
-            server.stream().batches.clear()
-            return error(400, 10176, "batch is incomplete")
-        return None
-
-    server.on_publish = end
+    server.end_batch_early()
     new = await rename(bucket, info, "new", same)
     assert (new.name, new.revision) == ("new", (await store.get_info("new")).revision)
     assert await live(store) == {"new": b"content"}

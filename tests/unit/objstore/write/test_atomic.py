@@ -97,16 +97,7 @@ async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectS
     await store.put("a", b"old")
     store._bucket.retry_budget = 0.5
 
-    def end(subject: str, header: bytes, payload: bytes) -> Any:
-        if b"Nats-Batch-Commit" in header:
-            server.on_publish = None
-            for messages in server.stream().batches.values():
-                server.stream().store(messages[:1])  # with somebody's message behind it
-            server.stream().batches.clear()
-            return error(400, 10176, "batch is incomplete")
-        return None
-
-    server.on_publish = end
+    server.end_batch_early()
     with pytest.raises(OutcomeUnknownError):
         await store.put("a", DATA, chunk_size=100, atomic=True)
     assert await store.get("a") == b"old"
