@@ -37,6 +37,9 @@ class Terminal:
 
         self._here, there = pty.openpty()
         fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+        modes = termios.tcgetattr(there)
+        modes[3] |= termios.NOFLSH  # else an interrupt drops output, also what is said because of it
+        termios.tcsetattr(there, termios.TCSANOW, modes)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "objstore", *words],
             stdin=there,
