@@ -54,13 +54,13 @@ class Headers(MutableMapping[str, str]):
     __slots__ = ("_holes", "_items", "_positions")
 
     def __init__(self, source: HeaderSource | None = None) -> None:
-        self._items: list[Pair | list[Pair] | None] = []
         self._positions: dict[str, list[int]] | None = None  # by name in lower case
         self._holes = 0
-        if source is None:
-            return
         if type(source) is _Received:  # first: to look into an abstract class takes longer than the rest
-            self._items += source
+            self._items: list[Pair | list[Pair] | None] = [*source]
+            return
+        self._items = []
+        if source is None:
             return
         if isinstance(source, Headers):
             self._items += source.multi_items()
@@ -283,21 +283,24 @@ def parse_headers(block: bytes) -> ParsedHeaders:
     """
     if not block.startswith(VERSION):
         raise RemoteProtocolError("header block does not start with NATS/1.0")
-    lines = block.split(b"\r\n")
+    # Decoded as a whole, which costs less: an ASCII character is never part of what cannot be decoded.
+    lines = _decode(block).split("\r\n")
     try:
-        end = lines.index(b"")
+        end = lines.index("")
     except ValueError:
         end = len(lines)
     if end >= len(lines) - 1:  # the last item is what follows the last CRLF
         raise RemoteProtocolError("header block does not end with an empty line")
-    status, description = _parse_version_line(lines[0])
+    status, description = (
+        (None, "") if lines[0] == "NATS/1.0" else _parse_version_line(block[: block.find(b"\r\n")])
+    )
     pairs = _Received()
     for line in lines[1:end]:
-        name, colon, value = line.partition(b":")
+        name, colon, value = line.partition(":")
         if not colon:
             raise RemoteProtocolError("header line without a colon")
         if name:
-            pairs.append((_decode(name), _decode(value.strip(_OWS))))
+            pairs.append((name, value.strip(" \t")))
     return ParsedHeaders(Headers(pairs), status, description)
 
 
