@@ -28,7 +28,7 @@ from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import Options
-from .requests import REPLY_REST, RequestSlot
+from .requests import REPLY_REST, RequestSlot, no_responders
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
 
@@ -271,23 +271,40 @@ class Client:
         return Msg(await self.request_frame(check_publish_subject(subject), data, block, timeout), self)
 
     async def request_frame(
-        self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
+        self,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes = b"",
+        timeout: float | None = None,
+        *,
+        bare: bool = False,
     ) -> WireMsg:
-        """:meth:`request` for layers above: checked subject, encoded header, wire message back."""
-        pending = PendingRequest(self.connection, subject, payload, header, self._limit(timeout), now=True)
+        """:meth:`request` for layers above: checked subject, encoded header, wire message back.
+
+        ``bare``: only a bare answer counts, see :class:`BareRequest`.
+        """
+        kind = BareRequest if bare else PendingRequest
+        pending = kind(self.connection, subject, payload, header, self._limit(timeout), now=True)
         try:
             return await pending.future
         finally:
             pending.close()
 
     def start_request(
-        self, subject: bytes, payload: Buffer, header: bytes = b"", timeout: float | None = None
+        self,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes = b"",
+        timeout: float | None = None,
+        *,
+        bare: bool = False,
     ) -> PendingRequest:
         """Send a request together with the other frames of this loop iteration; await its answer later.
 
-        The result must be waited for or closed.
+        The result must be waited for or closed. ``bare``: as for :meth:`request_frame`.
         """
-        return PendingRequest(self.connection, subject, payload, header, self._limit(timeout))
+        kind = BareRequest if bare else PendingRequest
+        return kind(self.connection, subject, payload, header, self._limit(timeout))
 
     def _limit(self, timeout: float | None) -> float:
         return self._options.request_timeout if timeout is None else timeout
@@ -473,3 +490,18 @@ class PendingRequest(RequestSlot):
                 RequestTimeoutError(f"no answer from {brief(name)} within {seconds(self._limit)} s")
             )
             self._connection.probe()
+
+
+class BareRequest(PendingRequest):
+    """A request to a JetStream API subject, which the server itself answers.
+
+    Its answers have neither headers nor a reply subject. A peer can have the server send something else to
+    this inbox, by a request with that reply subject: stored messages, status messages, deliveries of
+    consumers. Each has one or the other, and is ignored.
+    """
+
+    __slots__ = ()
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        if msg.reply is None and (msg.header is None or no_responders(msg)):
+            super().on_reply(rest, msg)

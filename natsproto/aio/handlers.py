@@ -49,7 +49,7 @@ class Handler:
 
 
 class ReplySlot:
-    """Receives the replies to one inbox ``<prefix>.<token>[.<rest>]``; subclass it.
+    """Receives the replies to one inbox ``<prefix>.<token>[.<rest>]``; subclass it. The rest is one token.
 
     The reading side calls all methods synchronously; they must neither block nor raise.
 
@@ -59,12 +59,11 @@ class ReplySlot:
         deadline: when :meth:`on_timeout` is due, by the loop's clock; set by :meth:`RequestMux.arm`.
     """
 
-    __slots__ = ("deadline", "inbox", "subject", "token")
+    __slots__ = ("deadline", "inbox", "subject")
 
     def __init__(self, subject: bytes = b"") -> None:
         self.subject: bytes = subject
         self.inbox: bytes = b""
-        self.token: bytes = b""
         self.deadline: float = inf
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:

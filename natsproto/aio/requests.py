@@ -23,6 +23,22 @@ GRAIN = 0.005
 """Seconds (at least) between checks of the open slots' deadlines; a time-out may fire this late."""
 
 
+def no_responders(msg: WireMsg) -> bool:
+    """Whether the server reports that nobody listens.
+
+    Any peer can put a status into a header, and have a stored message with such a header delivered. So it
+    counts only with an empty payload, without a sequence (a direct get of older servers returns the header
+    as it is) and without a reply subject (a consumer's delivery has one).
+    """
+    return (
+        msg.header is not None
+        and msg.reply is None
+        and not msg.payload
+        and status_of(msg.header) == 503
+        and b"\r\nNats-Sequence: " not in msg.header
+    )
+
+
 class RequestSlot(ReplySlot):
     """One request, one reply."""
 
@@ -35,14 +51,7 @@ class RequestSlot(ReplySlot):
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         future = self.future
         if not future.done():
-            # A status counts only with an empty payload: any peer can put one into a header. A stored
-            # message with such a header is no status either: older servers return it as it is.
-            if (
-                msg.header is not None
-                and not msg.payload
-                and status_of(msg.header) == 503
-                and b"\r\nNats-Sequence: " not in msg.header
-            ):
+            if no_responders(msg):
                 future.set_exception(NoRespondersError(self.subject.decode("utf-8", "replace")))
             else:
                 future.set_result(msg)
@@ -77,23 +86,23 @@ STOCK = 64
 
 
 class RequestMux(Handler):
-    """Dispatches replies by token. Late and unknown replies are dropped.
+    """Dispatches replies by their subject. Late and unknown replies are dropped.
 
     A token is random: a client that sees the reply subject of one request (every client that may read the
-    request's subject) learns nothing about the others, and can answer none of them.
+    request's subject) learns nothing about the others, and can answer none of them. The whole subject counts:
+    what a pull consumer sends to an inbox keeps its own subject, which a peer may have chosen.
 
     A timer per deadline would cost a request more than all its other bookkeeping. Instead one timer checks
     every open slot when the first one can be due, at most once per :data:`GRAIN`. Nearly all requests are
     answered before such a check.
     """
 
-    __slots__ = ("_next_check", "_prefix", "_prefix_length", "_slots", "_timer", "_tokens")
+    __slots__ = ("_next_check", "_prefix", "_slots", "_timer", "_tokens")
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix + b".>")
         self._prefix = prefix + b"."
-        self._prefix_length = len(self._prefix)
-        self._slots: dict[bytes, ReplySlot] = {}
+        self._slots: dict[bytes, ReplySlot] = {}  # by inbox
         self._tokens: Iterator[bytes] = iter(())
         self._timer: asyncio.TimerHandle | None = None
         self._next_check = inf
@@ -107,22 +116,21 @@ class RequestMux(Handler):
         if not token:
             self._tokens = tokens = iter(_random_tokens())
             token = next(tokens)
-        slot.token = token
-        slot.inbox = self._prefix + token
-        self._slots[token] = slot
+        slot.inbox = inbox = self._prefix + token
+        self._slots[inbox] = slot
 
     def close(self, slot: ReplySlot) -> bool:
         """Forget ``slot``; later replies are dropped. Return whether it was open."""
-        if self._slots.get(slot.token) is not slot:  # it may belong to an inbox that the server refused
+        if self._slots.get(slot.inbox) is not slot:  # it may belong to an inbox that the server refused
             return False
-        del self._slots[slot.token]
+        del self._slots[slot.inbox]
         return True
 
     def wanted(self, reply: bytes | None) -> bool:
         """Whether to send a message with this reply subject: not a request, or one that is waited for."""
         if reply is None or not reply.startswith(self._prefix):
             return True
-        slot = self._slots.get(reply[self._prefix_length :].partition(b".")[0])
+        slot = self._slots.get(reply) or self._slots.get(reply.rpartition(b".")[0])
         return slot is not None and not (isinstance(slot, RequestSlot) and slot.future.done())
 
     def requests(self) -> list[asyncio.Future[WireMsg]]:
@@ -157,18 +165,20 @@ class RequestMux(Handler):
             self._check_at(loop, max(soonest, now + GRAIN))
 
     def deliver(self, msg: WireMsg) -> None:
-        token = msg.subject[self._prefix_length :]
-        slot = self._slots.get(token)
+        slot = self._slots.get(msg.subject)
         rest = b""
         if slot is None:
-            token, _, rest = token.partition(b".")
-            slot = self._slots.get(token)
+            inbox, _, rest = msg.subject.rpartition(b".")
+            slot = self._slots.get(inbox)
         if slot is not None:
             slot.on_reply(rest, msg)
 
     def place(self, msg: WireMsg, size: int) -> Target:
-        token, _, rest = msg.subject[self._prefix_length :].partition(b".")
-        slot = self._slots.get(token)
+        slot = self._slots.get(msg.subject)
+        rest = b""
+        if slot is None:
+            inbox, _, rest = msg.subject.rpartition(b".")
+            slot = self._slots.get(inbox)
         return None if slot is None else slot.place(rest, msg, size)
 
     def on_disconnect(self, exc: BaseException) -> None:

@@ -110,7 +110,7 @@ class JetStreamContext:
             raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
         try:
             msg = await client.request_frame(
-                self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout
+                self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout, bare=True
             )
         except NoRespondersError as exc:
             raise no_answer_error(client, exc) from None

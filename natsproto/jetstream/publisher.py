@@ -15,6 +15,7 @@ from .._values import seconds
 from ..aio.client import as_payload
 from ..aio.handlers import ReplySlot
 from ..aio.operations import check_loop
+from ..aio.requests import no_responders
 from ..errors import (
     NatsError,
     NoRespondersError,
@@ -23,7 +24,6 @@ from ..errors import (
     StaleConnectionError,
     WrongStreamError,
 )
-from ..headers import status_of
 from ..subjects import check_names
 from .api.acks import ANY_DOMAIN, AckCheck, check_ack, plain_ack_seq
 
@@ -296,9 +296,10 @@ class PublishWindow(ReplySlot):
         self._wake()
 
     def _seq(self, msg: WireMsg) -> int:
-        if msg.header is None and (seq := plain_ack_seq(msg.payload, self._acks.head)):
+        plain = msg.header is None and msg.reply is None
+        if plain and (seq := plain_ack_seq(msg.payload, self._acks.head)):
             return seq  # as AckCheck.parse() does, without a PubAck: a fifth of what an acknowledgement costs
-        if msg.header is not None and not msg.payload and status_of(msg.header) == 503:
+        if no_responders(msg):
             raise NoRespondersError(
                 self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?"
             )

@@ -376,7 +376,7 @@ class Bucket:
             and self.connection.loop.time() < self._config_trusted_until
         ):
             return None
-        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT)
+        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT, bare=True)
 
     async def take_config(self, pending: PendingRequest) -> None:
         """Update from the response; without one the previous configuration stays."""

@@ -186,7 +186,7 @@ class MessageRead:
             document = last_of(self._subject)
         else:
             document = dumps({"seq": self._after + 1, "next_by_subj": self._subject})
-        self._pending = bucket.client.start_request(subject, document, b"", self._timeout)
+        self._pending = bucket.client.start_request(subject, document, b"", self._timeout, bare=way is LEADER)
 
     def _next_way(self) -> str:
         bucket = self._bucket

@@ -252,7 +252,7 @@ class Commit:
         except NatsError as exc:
             raise Unsent(exc) from exc
         self.states.sent()
-        msg = await bucket.client.request_frame(self._wire_subject, self._payload, header, timeout)
+        msg = await bucket.client.request_frame(self._wire_subject, self._payload, header, timeout, bare=True)
         return bucket.own_ack(msg)
 
     async def _read(self) -> None:

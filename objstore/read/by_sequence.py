@@ -144,6 +144,7 @@ class _Proof:
             dumps({"subjects_filter": subject}),
             b"",
             bucket.js.timeout,
+            bare=True,
         )
 
     async def begin(self, layout: Layout) -> int | None:

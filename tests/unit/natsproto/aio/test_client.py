@@ -20,6 +20,7 @@ from natsproto.errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
+from natsproto.wire import Pub
 from support.fake_session import FakeServer, turns
 from support.simulation import in_virtual_time
 
@@ -146,6 +147,27 @@ async def test_ways_a_request_fails(server: FakeServer) -> None:
         await asking
     assert told.value is lost
     assert len(server.connection.mux) == 0
+
+
+async def test_only_a_bare_answer_counts_for_a_bare_request(server: FakeServer) -> None:
+    """A peer may have stored messages, status messages and deliveries sent to any inbox that it sees."""
+    client = server.client
+
+    def on_pub(pub: Pub) -> None:
+        assert pub.reply is not None
+        server.reply_to(pub.reply, b"forged", b"NATS/1.0\r\nNats-Stream: S\r\n\r\n")
+        server.reply_to(pub.reply, b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")
+        server.reply_to(pub.reply, b"forged", reply=b"$JS.ACK.S.c.1.1.1.1.0")
+        server.reply_to(pub.reply, b"", b"NATS/1.0 503\r\n\r\n", b"$JS.ACK.S.c.1.1.1.1.0")
+        server.reply(pub, b"true")
+
+    server.session.on_pub = on_pub
+    assert bytes((await client.request_frame(b"a", b"", bare=True)).payload) == b"true"
+    assert bytes((await client.start_request(b"a", b"", bare=True).wait()).payload) == b"true"
+    assert bytes((await client.request_frame(b"a", b"")).payload) == b"forged"
+    server.session.on_pub = lambda pub: server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
+    with pytest.raises(NoRespondersError):
+        await client.request_frame(b"a", b"", bare=True)
 
 
 async def test_requests_that_leave_together(server: FakeServer) -> None:

@@ -40,7 +40,7 @@ def test_a_handler_names_no_destination() -> None:
 def test_a_slot_that_overrides_nothing() -> None:
     slot = ReplySlot(b"subject")
     msg = Msg(b"inbox", b"1", None)
-    assert (slot.subject, slot.inbox, slot.token, slot.deadline) == (b"subject", b"", b"", inf)
+    assert (slot.subject, slot.inbox, slot.deadline) == (b"subject", b"", inf)
     assert slot.place(b"", msg, 100_000) is None
     assert slot.under_way() == 1
     slot.on_reply(b"", msg)

@@ -1,4 +1,4 @@
-"""Dispatch of replies: by token, once, never to the wrong request."""
+"""Dispatch of replies: by their subject, once, never to the wrong request."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ def reply(subject: bytes, payload: bytes = b"x", header: bytes | None = None) ->
     return msg
 
 
+def token_of(slot: ReplySlot) -> bytes:
+    return slot.inbox.rpartition(b".")[2]
+
+
 async def test_the_length_of_reply_subjects() -> None:
     """The longest is that of a publish window's last message."""
     server = FakeServer()
@@ -70,9 +74,10 @@ async def test_s18_the_inbox_cannot_be_guessed() -> None:
     slots = [Slot() for _ in range(500)]
     for slot in slots:
         mux.open(slot)
-    assert {len(slot.token) for slot in slots} == {12}
+    tokens = [token_of(slot) for slot in slots]
+    assert {len(token) for token in tokens} == {12}
     for at in range(0, 12, 4):
-        assert len({slot.token[at : at + 4] for slot in slots}) > 495
+        assert len({token[at : at + 4] for token in tokens}) > 495
     assert mux.subject == b"_INBOX.p.>"
 
 
@@ -84,9 +89,9 @@ def test_s18_replies_go_by_token() -> None:
     assert len({slot.inbox for slot in slots}) == 20
     for n, slot in enumerate(slots):
         mux.deliver(reply(slot.inbox, b"%d" % n))
-        mux.deliver(reply(slot.inbox + b".7.8", b"more"))
+        mux.deliver(reply(slot.inbox + b".7", b"more"))
     for n, slot in enumerate(slots):
-        assert slot.got == [(b"", b"%d" % n), (b"7.8", b"more")]
+        assert slot.got == [(b"", b"%d" % n), (b"7", b"more")]
     assert mux.place(reply(slots[3].inbox), 5000) == bytearray(5000)
 
 
@@ -104,13 +109,26 @@ def test_s18_unknown_and_late_replies_are_dropped() -> None:
     assert slot.got == other.got == []
 
 
+def test_s18_the_right_token_under_another_subject_is_no_reply() -> None:
+    """A pull consumer of a peer sends what its stream has to any inbox, under its own subject."""
+    mux = RequestMux(b"_INBOX.p")
+    slot = Slot()
+    mux.open(slot)
+    token = token_of(slot)
+    for rest in (b"", b".0"):
+        for subject in (b"_INBOX.q." + token, b"$O.own.C" + b"." + token, token, b"x" * 9 + token):
+            mux.deliver(reply(subject + rest))
+            assert mux.place(reply(subject + rest), 5000) is None
+    assert slot.got == []
+
+
 def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
     """Whoever sees the reply subject of one request can answer no other."""
     mux = RequestMux(b"_INBOX.p")
     slots = [Slot() for _ in range(1000)]
     for slot in slots:
         mux.open(slot)
-    tokens = [slot.token for slot in slots]
+    tokens = [token_of(slot) for slot in slots]
     assert len(set(tokens)) == 1000
     assert {len(token) for token in tokens} == {12}
     assert set(b"".join(tokens)) <= set((string.ascii_letters + string.digits + "-_").encode())
@@ -120,7 +138,7 @@ def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
         assert sum(one[place] == other[place] for one, other in pairwise(tokens)) < 100
     other = RequestMux(b"_INBOX.p")
     other.open(slot := Slot())
-    assert slot.token not in tokens
+    assert token_of(slot) not in tokens
 
 
 def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +147,7 @@ def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.Mon
     first, second = Slot(), Slot()
     old.open(first)
     new.open(second)
-    assert first.token == second.token
+    assert token_of(first) == token_of(second)
     new.close(first)
     mux_msg = reply(second.inbox, b"for the second")
     new.deliver(mux_msg)
@@ -195,15 +213,15 @@ class Timeouts:
     """What timed out, when, and a way to wait for so many of them."""
 
     def __init__(self, count: int) -> None:
-        self.tokens: list[bytes] = []
+        self.inboxes: list[bytes] = []
         self.times: list[float] = []
         self.count = count
         self.reached = asyncio.Event()
 
     def add(self, slot: Timed) -> None:
-        self.tokens.append(slot.token)
+        self.inboxes.append(slot.inbox)
         self.times.append(asyncio.get_running_loop().time())
-        if len(self.tokens) >= self.count:
+        if len(self.inboxes) >= self.count:
             self.reached.set()
 
     async def wait(self) -> None:
@@ -235,9 +253,9 @@ def test_deadlines_are_met_in_order() -> None:
         log = Timeouts(3)
         began = asyncio.get_running_loop().time()
         waits = (0.09, 0.03, 60, 0.06)
-        tokens = [armed(mux, log, seconds).token for seconds in waits]
+        inboxes = [armed(mux, log, seconds).inbox for seconds in waits]
         await log.wait()
-        assert log.tokens == [tokens[1], tokens[3], tokens[0]]
+        assert log.inboxes == [inboxes[1], inboxes[3], inboxes[0]]
         for when, seconds in zip(log.times, (0.03, 0.06, 0.09), strict=True):
             assert when - began >= seconds - 1e-6  # never early
         mux.on_end(None)
@@ -250,11 +268,11 @@ async def test_deadlines_that_passed_while_the_loop_stood_still() -> None:
     log = Timeouts(3)
     slots = [armed(mux, log, seconds) for seconds in (0.003, 0.001, 0.002)]
     in_order = [
-        slot.token for slot in sorted(slots, key=lambda slot: slot.deadline)
+        slot.inbox for slot in sorted(slots, key=lambda slot: slot.deadline)
     ]  # by when each was armed
     standstill(0.01)
     await log.wait()
-    assert log.tokens == in_order
+    assert log.inboxes == in_order
     mux.on_end(None)
 
 
@@ -264,7 +282,7 @@ async def test_a_closed_slot_is_not_timed_out() -> None:
     mux.close(armed(mux, log, 0.01))
     other = armed(mux, log, 0.02)
     await log.wait()
-    assert log.tokens == [other.token]
+    assert log.inboxes == [other.inbox]
     assert mux._timer is None
 
 
@@ -274,7 +292,7 @@ async def test_armed_again_from_its_own_timeout() -> None:
 
         def on_timeout(self) -> None:
             super().on_timeout()
-            if len(self.log.tokens) == 1:
+            if len(self.log.inboxes) == 1:
                 mux.arm(self, 0.01)
 
     mux = RequestMux(b"_INBOX.p")
@@ -284,7 +302,7 @@ async def test_armed_again_from_its_own_timeout() -> None:
     mux.arm(slot, 0)
     await log.wait()
     assert mux._timer is None
-    assert log.tokens == [slot.token] * 2
+    assert log.inboxes == [slot.inbox] * 2
 
 
 async def test_many_deadlines_need_few_looks() -> None:
@@ -300,10 +318,10 @@ async def test_many_deadlines_need_few_looks() -> None:
 
     mux = Counting(b"_INBOX.p")
     log = Timeouts(1000)
-    tokens = [armed(mux, log, 0.01 + n * 1e-5).token for n in range(1000)]
+    inboxes = [armed(mux, log, 0.01 + n * 1e-5).inbox for n in range(1000)]
     assert len(looks) == 1
     await log.wait()
-    assert log.tokens == tokens
+    assert log.inboxes == inboxes
     assert len(looks) <= 1 + 0.02 / GRAIN
 
 

@@ -240,6 +240,17 @@ async def test_a_leader_answer_that_is_none(
         await js.get_message("S", seq=1)
 
 
+async def test_whoever_stores_an_answer_does_not_answer(server: FakeServer, js: JetStreamContext) -> None:
+    """A peer can have its own stored message sent to the inbox of a request, by a direct get."""
+
+    def on_pub(pub: Pub) -> None:
+        server.reply(pub, {"config": {"republish": {"dest": "leak.>"}}}, b"NATS/1.0\r\nA: b\r\n\r\n")
+        server.reply(pub, {"config": {"name": "S"}})
+
+    server.session.on_pub = on_pub
+    assert await js.request("STREAM.INFO.S") == {"config": {"name": "S"}}
+
+
 async def test_jetstream_is_off(server: FakeServer, js: JetStreamContext) -> None:
     answering(server, NOBODY, NOBODY)
     with pytest.raises(NoRespondersError, match="leader"):

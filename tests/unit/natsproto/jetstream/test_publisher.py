@@ -228,6 +228,18 @@ async def test_a_stored_message_is_no_acknowledgement(server: FakeServer) -> Non
     assert list(window.unproven) == [0]
 
 
+async def test_a_delivery_is_no_acknowledgement(server: FakeServer) -> None:
+    """Whoever may create a consumer can have it deliver to any inbox; it comes with a reply subject."""
+    window = make(server)
+    await window.publish(b"a")
+    inbox = server.pubs[0].reply
+    assert inbox is not None
+    server.reply_to(inbox, b'{"stream":"S","seq":5}', reply=b"$JS.ACK.S.c.1.1.1.1.0")
+    with pytest.raises(RemoteProtocolError, match="reply subject"):
+        await window.settle()
+    assert list(window.unproven) == [0]
+
+
 async def test_the_connection_is_lost(server: FakeServer) -> None:
     window = make(server)
     for _ in range(3):
