@@ -18,8 +18,8 @@ WAIT               anything else: silence, a lost connection, 10158,      AMBIGU
                    any refusal of a second copy, or one that may be
                    that of another message to the same subject
 LOST, AMBIGUOUS    the standing meta has our id                           DONE, remove V's chunks
-LOST, AMBIGUOUS    the standing meta has our nuid, size, chunks and       KEPT
-                   digest, and came after the chunks (somebody updated
+LOST, AMBIGUOUS,   the standing meta has our nuid, size, chunks and       KEPT
+DENIED             digest, and came after the chunks (somebody updated
                    ours; what only names the nuid is another meta)
 LOST               the revision is the expected one, for up to 2 s        read again: the writer that won is
                                                                           not visible yet
@@ -33,6 +33,8 @@ LOST, AMBIGUOUS    the revision is smaller, or nothing stands, and the    read a
                    leader's last sequence < expected: it is behind
 LOST               another meta, or none any more; last writer wins       SEND the same id and nuid, its
                                                                           revision expected, no copy yet
+LOST               the marker of a rename of ours: the refusal was        UNKNOWN
+                   forged
 LOST               another meta, or none any more; otherwise              CONFLICT
 LOST               a batch: another name in it was changed                CONFLICT
 AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOWN
@@ -40,7 +42,9 @@ AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOW
 DENIED             the standing meta has our id: the refusal was forged   DONE, remove V's chunks
 DENIED             V stands, or nothing; the stream is replicated, or     read again: the refusal may be
                    chunks would be removed: for up to 2 s                 forged, and ours on its way
-DENIED             it has not                                             REFUSED
+DENIED             it has not: V stands, or nothing                       REFUSED
+DENIED             another one, or the chunks are gone: ours may have     UNKNOWN
+                   been stored, and changed or deleted since
 LANDED             V has nothing to remove, and no ``duplicate``          DONE
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
 LANDED             V still stands                                         read again; no time: UNKNOWN
@@ -77,6 +81,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+from ..format.models import was_moved
 
 if TYPE_CHECKING:
     from ..format.models import ObjectInfo, ObjectLink
@@ -315,16 +321,17 @@ class CommitStates:
         if standing.msg_id == self.msg_id:
             self.removes = bool(self.replaced)
             self._end(Step.DONE, revision)
+        elif self._acked:
+            self._prove(standing, now)
+        elif self._content is not None and standing.content == self._content and revision > self._after:
+            self._end(Step.KEPT, revision)
         elif self._denied:
             on_its_way = revision <= self.expected and (self._replicated or self._content is not None)
             if on_its_way and self._in_time(now) and now < self._lost_until(now):
                 self._retry(Step.READ)
             else:
-                self._end(Step.REFUSED, revision)
-        elif self._acked:
-            self._prove(standing, now)
-        elif self._content is not None and standing.content == self._content and revision > self._after:
-            self._end(Step.KEPT, revision)
+                same = revision == self.expected and not standing.chunks_gone
+                self._end(Step.REFUSED if same else Step.UNKNOWN, revision)
         elif revision == self.expected:
             in_time = self._in_time(now) and not standing.chunks_gone
             if in_time and self._lost and now < self._lost_until(now):
@@ -343,8 +350,15 @@ class CommitStates:
             self._end(Step.UNKNOWN, revision)
         elif self.last_writer_wins:
             self._end(Step.REPLACE, revision)
+        elif self._was_moved(standing):
+            self._end(Step.UNKNOWN, revision)
         else:
             self._end(Step.CONFLICT, revision)
+
+    def _was_moved(self, standing: Standing) -> bool:
+        """Whether the marker records that an object with our nuid was renamed: the refusal was forged."""
+        own, info = self._content, standing.info
+        return own is not None and info is not None and was_moved(info, own[0])
 
     def _lost_until(self, now: float) -> float:
         if self._patient_until is None:

@@ -32,7 +32,7 @@ from ..bucket.budget import LEAST, STALL, Budget
 from ..bucket.capacity import Guard
 from ..bucket.ttl import chunk_header
 from ..commit.discard import COMMIT_TIME
-from ..errors import BucketNotFoundError, IntegrityError, StoreFullError
+from ..errors import IntegrityError, StoreFullError
 from ..format.chunking import Chunker
 from ..format.codec import MetaDecodeError
 from ..format.digest import new_hasher
@@ -342,9 +342,6 @@ class ChunkSender:
         """Check the bucket: another one of the same name does not have the acknowledged chunks."""
         await self._bucket.check_same(self._template.name)
         self._guard.check(self._chunks)
-
-    def _recreated(self) -> BucketNotFoundError:
-        return self._bucket.recreated(self._template.name)
 
     def _check_max_payload(self) -> None:
         limit = self._bucket.client.max_payload

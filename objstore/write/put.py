@@ -22,14 +22,27 @@ from ..bucket.capacity import Guard
 from ..bucket.locate import Lookup
 from ..bucket.operation import Progress, check_callback
 from ..bucket.ttl import chunk_header
-from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race, standing_of
+from ..commit.commit import (
+    Commit,
+    Conflict,
+    ConflictBackoff,
+    lost_race,
+    standing_of,
+    unknown_outcome,
+)
 from ..commit.discard import discard, purge_metas, remove_older
 from ..commit.renames import finish_rename
 from ..commit.states import Step
-from ..errors import BadObjectMetaError, IntegrityError, ObjectAlreadyExists, OutcomeUnknownError
+from ..errors import (
+    BadObjectMetaError,
+    BucketNotFoundError,
+    IntegrityError,
+    ObjectAlreadyExists,
+    OutcomeUnknownError,
+)
 from ..format.codec import MetaDecodeError, encode_meta
 from ..format.digest import hex_digest
-from ..format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
+from ..format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete, was_moved
 from .atomic import AtomicPut, check_atomic
 from .checks import prepare
 from .chunks import SETTLE, ChunkSender
@@ -318,10 +331,10 @@ class Put(ChunkSender):
             if commit.states.certain:
                 await self._abandon(exc)
             raise
-        if revision <= self._last_chunk:
-            await bucket.run_to_end(self._retract(commit))
-            raise self._recreated()
-        if self._must_recount():
+        too_early = revision <= self._last_chunk
+        if too_early:
+            await bucket.run_to_end(self._explain(commit))
+        if too_early or self._must_recount():
             await bucket.run_to_end(self._recheck_chunks())
         kept = commit.kept
         if kept is not None:
@@ -349,7 +362,13 @@ class Put(ChunkSender):
         return conflict.absent and await self._prepare_to_overwrite(conflict)
 
     async def _prepare_to_overwrite(self, conflict: Conflict) -> bool:
-        """The last writer wins: prepare to replace the newer meta; false after too many conflicts."""
+        """The last writer wins: prepare to replace the newer meta; false after too many conflicts.
+
+        Raises:
+            OutcomeUnknownError: ours was renamed, so it was committed, and the refusal was forged.
+        """
+        if conflict.current is not None and was_moved(conflict.current, self._nuid):
+            raise unknown_outcome(self._bucket, self._template.name, self._nuid)
         self._bucket.remembered(NewNames).note(False)
         if self._begun:  # 0 in run_atomic(), which sends no chunks of its own
             # If no meta exists any more, it was just removed, with the chunks it referred to.
@@ -361,6 +380,21 @@ class Put(ChunkSender):
             return False
         await finish_rename(self._bucket, conflict.current)
         return True
+
+    async def _explain(self, commit: Commit) -> None:
+        """Find out why our meta has no higher sequence than our chunks: else an acknowledgement was forged.
+
+        Raises:
+            BucketNotFoundError: the bucket was recreated meanwhile.
+            OutcomeUnknownError: the leader cannot be asked.
+        """
+        try:
+            await self._bucket.check_same(self._template.name)
+        except BucketNotFoundError:
+            await self._retract(commit)
+            raise
+        except NatsError as exc:
+            raise commit.unknown() from exc
 
     async def _retract(self, commit: Commit) -> None:
         """Remove our meta from a recreated bucket, which does not have its chunks."""

@@ -292,6 +292,24 @@ async def test_forged_first_answer(
     assert len(nuids & before) == (1 if error is None else 0)  # of what was replaced
 
 
+@pytest.mark.parametrize("n", [0, 6])
+async def test_forged_answer_long_before_the_own_one(
+    traffic: Traffic, faulty: ObjectStore, store: ObjectStore, n: int
+) -> None:
+    """A sequence to come makes our meta look older than its chunks, as in a recreated bucket."""
+    late: list[bytes] = []
+
+    def forge(event: Msg, raw: bytes) -> list[bytes]:
+        late.append(raw)
+        return [forged_frame(event, FORGED["one to come"](faulty))]
+
+    traffic.on_ack(traffic.chunks, n, forge)
+    traffic.on_ack(traffic.metas, 0, lambda event, raw: [*late, raw])
+    error = await outcome(store, faulty.put("a", NEW))
+    assert traffic.hits
+    assert error is None
+
+
 @pytest.mark.parametrize("restartable", [True, False])
 async def test_forged_hint_beside_a_copy(
     traffic: Traffic, faulty: ObjectStore, store: ObjectStore, restartable: bool

@@ -38,6 +38,7 @@ MISFORTUNES = {
     "a leader behind": Budget(stale=1, forget=1),
     "purges": Budget(purge=1, forget=1),
     "two leaders": Budget(deposed=1),
+    "forged refusals": Budget(forged=1, purge=1),
 }
 SERVERS = {
     "replicated": Rules(),
@@ -51,7 +52,9 @@ SERVERS = {
 @pytest.mark.parametrize("misfortune", MISFORTUNES)
 def test_nothing_goes_wrong(ops: tuple[str, ...], misfortune: str) -> None:
     for start, rules in product(("live", "marker", "empty"), SERVERS.values()):
-        rules = rules._replace(two_leaders=misfortune == "two leaders")
+        # A delete from a full bucket leaves nothing to tell a made up refusal by; nothing is lost.
+        told_wrong = misfortune == "forged refusals" and "delete-full" in ops
+        rules = rules._replace(two_leaders=told_wrong or misfortune == "two leaders")
         search = Search(ops, start, MISFORTUNES[misfortune], rules)
         found = search.run(LIMIT) if LIMIT else search.run(BY_CHANCE, Random(f"{ops}{start}"))
         assert found is None, "\n".join([found[0], f"start: {start}, {rules}", *found[1]])
@@ -114,6 +117,18 @@ class BelievesDuplicates(CommitStates):
         self._end(Step.DONE, seq)
 
 
+class BelievesRefusals(CommitStates):
+    """A refusal counts as soon as something else stands, even if that is a change of ours."""
+
+    __slots__ = ()
+
+    def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
+        if self._denied and standing.msg_id != self.msg_id and standing.revision > self.expected:
+            self._end(Step.REFUSED, standing.revision)
+        else:
+            super().stands(standing, now, last_seq)
+
+
 @pytest.mark.parametrize(
     ("machine", "ops", "start", "server", "misfortune", "fault"),
     [
@@ -122,6 +137,7 @@ class BelievesDuplicates(CommitStates):
         (NeverDoubts, ("put",), "live", "single", Budget(), "LOSS"),
         (ForgetsItsId, ("putif", "update"), "empty", "single", Budget(deposed=1), "TWICE"),
         (BelievesDuplicates, ("put", "put"), "empty", "single", Budget(deposed=1), "LOSS"),
+        (BelievesRefusals, ("put", "update"), "empty", "replicated", Budget(forged=1), "LOSS"),
     ],
 )
 def test_wrong_rules_are_found(

@@ -47,6 +47,10 @@ class Info(NamedTuple):
     digest: str = ""
     options: None = None
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {}
+
 
 def own_info(nuid: str) -> Any:
     """The meta of a put's own object."""
@@ -98,6 +102,7 @@ class Budget(NamedTuple):
     crash: int = 0
     cancel: int = 0
     deposed: int = 0  # a deposed leader refuses a copy that goes on to the new one
+    forged: int = 0  # a peer makes up the refusal of a copy that a server has; it is settled within WAITED
 
 
 class World(NamedTuple):
@@ -288,6 +293,7 @@ class Search:
             replaced=replaced,
             content=content_of(own_info(writer.own)) if writer.own else None,
             last_writer_wins=writer.op == "put",
+            replicated=self.rules.replicated,
         )
 
     def begin(self, world: World, number: int, meta: Meta) -> World:
@@ -327,6 +333,11 @@ class Search:
                 "hears nothing",
                 self.go_on(world, number, apply_to(states, self.rules, lambda s: s.silent())),
             )
+            if world.budget.forged and not any(copy.writer == number for copy in world.net):
+                # Peers see a copy when a server has it.
+                denied = apply_to(states, self.rules, lambda machine: machine.refused(unforgeable=False))
+                spent = world._replace(budget=world.budget._replace(forged=world.budget.forged - 1))
+                yield "hears a forged refusal", self.go_on(spent, number, denied)
             if writer.full and writer.purged != -1:
                 denied = apply_to(states, self.rules, lambda machine: machine.refused(unforgeable=False))
                 lost = world._replace(
@@ -352,8 +363,9 @@ class Search:
                 others = any(each.writer != number for each in (*world.net, *world.proposals)) or any(
                     other.phase not in ENDED for other in world.writers if other is not writer
                 )
-                times = (0.0, WAITED) if states._lost or states._denied else (0.0,)
-                for now in times if writer.full and others else (*times, LATE):
+                soon = states._denied and self.under_way(world, number)
+                times = (0.0, WAITED) if (states._lost or states._denied) and not soon else (0.0,)
+                for now in times if soon or (writer.full and others) else (*times, LATE):
                     told = last if step is Step.READ_WITH_LAST else None
                     chunks_gone = not (meta.rev or states.expected) and bool(writer.own)
                     stands = meta.standing(chunks_gone and writer.own not in world.chunks)
@@ -364,6 +376,10 @@ class Search:
                         continue
                     late = ", late" if now else ""
                     yield f"reads {meta}{what}{late}: {looked.step.name}", self.go_on(after, number, looked)
+
+    @staticmethod
+    def under_way(world: World, number: int) -> bool:
+        return any(copy.writer == number for copy in (*world.net, *world.proposals))
 
     def go_on(self, world: World, number: int, states: CommitStates) -> World:
         if states.step in ENDS:

@@ -18,6 +18,8 @@ from objstore.commit.states import (
     Step,
     after_full,
 )
+from objstore.format.models import MOVED
+from objstore.format.naming import new_nuid
 
 ID, OWN, V = "id", "OWN", "V"
 EXPECTED, AFTER, OURS = 5, 9, 11
@@ -29,7 +31,9 @@ LATE = NOW + BUDGET + 1
 def standing(
     revision: int, msg_id: str = "", nuid: str = "", *, deleted: bool = False, size: int = 3
 ) -> Standing:
-    info: Any = SimpleNamespace(nuid=nuid, deleted=deleted, size=size, chunks=1, digest="d", options=None)
+    info: Any = SimpleNamespace(
+        nuid=nuid, deleted=deleted, size=size, chunks=1, digest="d", options=None, metadata={}
+    )
     return Standing(revision, msg_id, info if nuid else None)
 
 
@@ -355,14 +359,35 @@ def test_denied_and_ours_may_be_on_its_way(there: Standing) -> None:
     states = denied()
     states.stands(there, NOW)
     states.stands(there, NOW + LOST_WAIT)
-    assert (states.step, states.certain, states.removes) == (Step.REFUSED, True, False)
+    certain = there is STANDING_V  # else ours may have been stored, renamed and purged since
+    assert states.step is (Step.REFUSED if certain else Step.UNKNOWN)
+    assert (states.certain, states.removes) == (certain, False)
 
 
-def test_denied_and_another_stands() -> None:
-    """Ours expects V, so it cannot come any more."""
-    states = denied()
+@pytest.mark.parametrize("make", [denied, lost, silent])
+def test_refused_and_somebody_has_changed_ours(make: Make) -> None:
+    """A refusal can be made up, and whoever watches the bucket changes an object as soon as it is there."""
+    states = make()
+    states.stands(standing(12, "theirs", OWN), NOW)
+    assert (states.step, states.certain, states.removes) == (Step.KEPT, False, False)
+
+
+@pytest.mark.parametrize("make", [denied, lost, silent])
+def test_refused_and_somebody_has_renamed_ours(make: Make) -> None:
+    """The chunks belong to the new name."""
+    nuid = new_nuid("n")
+    marker: Any = SimpleNamespace(nuid="", deleted=True, name="n", metadata={MOVED: nuid}, options=None)
+    states = make(content=(nuid, *CONTENT[1:]))
+    states.stands(Standing(12, "theirs", marker), NOW)
+    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
+
+
+@pytest.mark.parametrize("content", [None, CONTENT], ids=["update", "put"])
+def test_denied_and_another_stands(content: Any) -> None:
+    """It may have replaced ours as well as V."""
+    states = denied(content=content)
     states.stands(ANOTHER, NOW)
-    assert (states.step, states.certain, states.removes) == (Step.REFUSED, True, False)
+    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
 
 
 def test_denied_and_nobody_may_look() -> None:
