@@ -254,11 +254,18 @@ class Credentials:
 
 
 def connect_document(
-    *, name: str | None, echo: bool, pedantic: bool, tls: bool, headers: bool, credentials: dict[str, object]
+    *,
+    name: str | None,
+    echo: bool,
+    verbose: bool,
+    pedantic: bool,
+    tls: bool,
+    headers: bool,
+    credentials: dict[str, object],
 ) -> dict[str, object]:
     """Return the CONNECT document. Its keys are a fixed list, so no option leaks by accident."""
     document: dict[str, object] = {
-        "verbose": False,
+        "verbose": verbose,
         "pedantic": pedantic,
         "tls_required": tls,
         "lang": "python-natsproto",

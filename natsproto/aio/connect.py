@@ -54,6 +54,8 @@ class connect(Options):
         inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
         echo: receive one's own messages.
         pedantic: let the server check publish subjects.
+        verbose: let the server answer each line with ``+OK``, which costs 5 bytes a message and changes
+            nothing else: for reading along on the wire.
         pending_msgs_limit, pending_bytes_limit: default limits of a subscription's queue.
         transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
         error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of

@@ -75,6 +75,7 @@ class Options(Credentials):
     ignore_discovered: bool = False
     inbox_prefix: str = "_INBOX"
     echo: bool = True
+    verbose: bool = False
     pedantic: bool = False
     pending_msgs_limit: int = 65536
     pending_bytes_limit: int = 64 * 1024 * 1024

@@ -413,6 +413,7 @@ class Session:
         document = connect_document(
             name=options.name,
             echo=options.echo,
+            verbose=options.verbose,
             pedantic=options.pedantic,
             tls=self.secure,
             # All supported servers know headers: a "no" in clear is an attempt to break what follows TLS.

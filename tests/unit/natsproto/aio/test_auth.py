@@ -275,6 +275,7 @@ def test_connect_holds_a_fixed_list_of_keys() -> None:
     document = connect_document(
         name="n",
         echo=True,
+        verbose=False,
         pedantic=False,
         tls=True,
         headers=True,

@@ -120,6 +120,33 @@ async def test_nothing_is_said_before_info_and_nothing_is_done_before_pong(link:
     assert not link.session.secure
 
 
+async def test_an_ok_completes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a verbose server says about CONNECT comes before its PONG."""
+    link = Link(monkeypatch, verbose=True)
+    establishing = asyncio.ensure_future(link.session.establish())
+    await turns()
+    link.says(info())
+    await turns()
+    assert json.loads(link.wire.written.partition(b"\r\n")[0].removeprefix(b"CONNECT "))["verbose"] is True
+    link.says(b"+OK\r\n" * 3)
+    await turns()
+    assert not establishing.done()
+    link.says(b"PONG\r\n")
+    await establishing
+    link.client.connection._connected(link.session)
+    flushing = asyncio.ensure_future(link.client.flush())
+    await link.client.publish("a", b"1")
+    await turns()
+    link.says(b"+OK\r\n" * 3)
+    await turns()
+    assert not flushing.done()
+    link.says(b"+OK\r\nPONG\r\n")
+    await flushing
+    assert link.client.stats.in_msgs == link.client.stats.errors == 0
+    link.wire.gone.set()
+    await link.client.close()
+
+
 @pytest.mark.parametrize(
     "data",
     [
