@@ -23,7 +23,7 @@ from .server_pool import Server
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-TokenSource = str | Callable[[], str]
+TokenSource = str | bytes | Callable[[], str | bytes]
 """A secret text, or a function that returns it, called for each attempt to connect."""
 
 SignatureCallback = Callable[[str], bytes]
@@ -102,10 +102,31 @@ def read_credentials(path: str | os.PathLike[str]) -> tuple[str, str]:
             raw = file.read(1 << 20)
     except OSError as exc:
         raise ConfigError(f"cannot read the credentials file {os.fspath(path)!r}: {exc}") from exc
-    blocks = _blocks(raw.decode("utf-8-sig", "replace"))  # an error would contain all of it, even the seed
-    if len(blocks) < 2:
+    found = _jwt_and_seed(raw.decode("utf-8-sig", "replace"))  # an error would contain all of it
+    if found is None:
         raise ConfigError(f"{os.fspath(path)!r} is not a credentials file: it needs a JWT and a seed block")
-    return blocks[0], blocks[1]
+    return found
+
+
+def _content(source: TokenSource) -> tuple[str, str]:
+    """Return ``(jwt, seed)`` of ``creds_content``.
+
+    Raises:
+        ConfigError: it lacks one of the two blocks. The message never contains it.
+    """
+    found = _jwt_and_seed(_resolved("creds_content", source))
+    if found is None:
+        raise ConfigError(
+            "creds_content is not what a credentials file contains: it needs a JWT and a seed block "
+            "(the path of such a file is for creds=)"
+        )
+    return found
+
+
+def _jwt_and_seed(text: str) -> tuple[str, str] | None:
+    """Return what a decorated ``.creds`` text contains, ``None`` if it lacks one of the two blocks."""
+    blocks = _blocks(text)
+    return (blocks[0], blocks[1]) if len(blocks) >= 2 else None
 
 
 def _blocks(text: str) -> list[str]:
@@ -143,17 +164,23 @@ def check_public_key(key: str) -> str:
 
 def _resolved(what: str, source: TokenSource) -> str:
     """Return a secret: the text itself, or the result of the callable."""
-    if not callable(source):
-        return source
-    text = _called(what, source)
-    if not isinstance(text, str):
-        if isinstance(text, Coroutine):
-            text.close()
-        raise ConfigError(f"the callable given as {what}= returned {type(text).__name__}, not a str")
-    return text
+    text = called(what, source) if callable(source) else source
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig", "replace")  # an error would contain all of it
+    if isinstance(text, str):
+        return text
+    raise wrong_type(what, source, text, "a str or bytes")
 
 
-def _called(what: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
+def wrong_type(what: str, source: object, value: object, wanted: str) -> ConfigError:
+    """Return the error for an option, or the result of its callable, that is not what is wanted."""
+    if isinstance(value, Coroutine):
+        value.close()
+    whose = f"the callable given as {what}= returned" if callable(source) else f"{what}= is"
+    return ConfigError(f"{whose} {type(value).__name__}, not {wanted}")
+
+
+def called(what: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
     """Call a user's callable. Its exception may quote a secret: neither our text nor our chain shows it."""
     try:
         return call(*args)
@@ -174,9 +201,10 @@ class Credentials:
     user: str | None = None
     password: str | None = None
     token: TokenSource | None = None
-    nkey_seed: str | bytes | None = None
+    nkey_seed: TokenSource | None = None
     nkey: str | None = None
     creds: str | os.PathLike[str] | None = None
+    creds_content: TokenSource | None = None
     jwt: TokenSource | None = None
     signature_cb: SignatureCallback | None = None
 
@@ -186,25 +214,34 @@ class Credentials:
         Raises:
             ConfigError: an option is missing, or contradicts another one. The message contains no secret.
         """
-        if (self.user is None) != (self.password is None):
-            raise ConfigError("user and password go together: give both or neither")
-        if self.creds is not None and (self.nkey_seed is not None or self.jwt is not None):
-            raise ConfigError("give either a credentials file or a seed/JWT, not both")
+        if self.user is None and self.password is not None:
+            raise ConfigError("a password needs user=")
+        if self.creds is not None and self.creds_content is not None:
+            raise ConfigError("give creds= (a path) or creds_content=, not both")
+        creds = self.creds is not None or self.creds_content is not None
+        if creds and (self.nkey_seed is not None or self.jwt is not None):
+            raise ConfigError("give either credentials (creds=, creds_content=) or a seed/JWT, not both")
         if self.jwt is not None and self.nkey_seed is None and self.signature_cb is None:
             raise ConfigError("a JWT needs nkey_seed or signature_cb to sign the server's nonce")
         if self.nkey is not None and (self.signature_cb is None or self.jwt is not None):
             raise ConfigError("nkey= is the public key that signature_cb signs for, without a jwt")
-        if self.signature_cb is not None and self.jwt is None and self.nkey is None and self.creds is None:
+        if self.signature_cb is not None and self.jwt is None and self.nkey is None and not creds:
             raise ConfigError("signature_cb needs nkey= (the public key, U…), jwt= or creds=")
         if self.creds is not None and looks_secret(self.creds):
             raise ConfigError(
-                "creds= takes the path of a credentials file, but the value looks like its content: write it "
-                "to a file that only you can read, or pass jwt= and nkey_seed="
+                "creds= takes the path of a credentials file, but the value looks like its content: pass it "
+                "as creds_content=, or write it to a file that only you can read"
             )
         if self.nkey is not None:
             self.nkey = check_public_key(self.nkey)
-        if self.nkey_seed is not None:
-            decode_seed(self.nkey_seed)
+        for what in ("token", "jwt", "nkey_seed"):
+            source: TokenSource | None = getattr(self, what)
+            if source is not None and not callable(source):
+                text = _resolved(what, source)
+                if what == "nkey_seed":
+                    decode_seed(text)
+        if self.creds_content is not None and not callable(self.creds_content):
+            decode_seed(_content(self.creds_content)[1])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} ***>"
@@ -222,12 +259,16 @@ class Credentials:
             return {"auth_token": server.token}
         fields: dict[str, object] = {}
         if self.user is not None:
-            fields["user"], fields["pass"] = self.user, self.password
+            fields["user"] = self.user
+            if self.password is not None:
+                fields["pass"] = self.password
         if self.token is not None:
             fields["auth_token"] = _resolved("token", self.token)
         jwt, seed = self.jwt, self.nkey_seed
         if self.creds is not None:
             jwt, seed = read_credentials(self.creds)  # read at each attempt: files are rotated
+        elif self.creds_content is not None:
+            jwt, seed = _content(self.creds_content)
         if jwt is None and seed is None and self.signature_cb is None:
             return fields
         if nonce is None:
@@ -236,19 +277,19 @@ class Credentials:
                 raise AuthorizationError("an NKey was given but the server does not ask for one (no nonce)")
             nonce = ""
         if self.signature_cb is not None:
-            signature = _called("signature_cb", self.signature_cb, nonce)
+            signature = called("signature_cb", self.signature_cb, nonce)
             if not isinstance(signature, bytes | bytearray | memoryview):
                 raise ConfigError(f"signature_cb returned {type(signature).__name__}, not bytes")
             if self.nkey is not None:
                 fields["nkey"] = self.nkey
         else:
             assert seed is not None
-            public, sign = _ed25519(decode_seed(seed))
+            public, sign = _ed25519(decode_seed(_resolved("nkey_seed", seed)))
             signature = sign(nonce.encode())
             if jwt is None:
                 fields["nkey"] = encode_public_key(public)
         if jwt is not None:
-            fields["jwt"] = _resolved("jwt", jwt)
+            fields["jwt"] = _resolved("jwt", jwt).strip()
         fields["sig"] = base64.urlsafe_b64encode(signature).decode().rstrip("=")
         return fields
 

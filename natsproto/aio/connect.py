@@ -22,11 +22,12 @@ class connect(Options):
         servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
             ``user:password@`` or ``token@`` before the host; default ``nats://127.0.0.1:4222``.
         name: shown in the server's connection list.
-        user, password, token: credentials; ``token`` may be a callable. A server whose URL has credentials
-            gets only those.
-        nkey_seed, creds, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
-            ``signature_cb`` signs). ``jwt`` may be a callable, ``creds`` is a path; both are read
-            again at each attempt to connect.
+        user, password, token: credentials. A server whose URL has credentials gets only those. A user without
+            a password is for servers that ask a service who may connect (auth callout, nats-server 2.10).
+        nkey_seed, creds, creds_content, jwt, signature_cb: NKey / JWT authentication (extra ``nkeys`` unless
+            ``signature_cb`` signs). ``creds`` is the path of a credentials file, read again at each attempt
+            to connect; ``creds_content`` is what such a file contains. It, ``jwt``, ``nkey_seed`` and
+            ``token`` are ``str`` or ``bytes``, or a callable that returns that, called at each attempt.
         nkey: the public key (``U…``) of ``signature_cb``, if no JWT contains it.
         tls: ``True`` or an ``ssl.SSLContext`` requires TLS; ``False`` forbids it; ``None`` follows the
             scheme and the server.
@@ -53,9 +54,9 @@ class connect(Options):
         ignore_discovered: ignore servers announced in INFO.
         inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
         echo: receive one's own messages.
-        pedantic: let the server check publish subjects.
         verbose: let the server answer each line with ``+OK``, which costs 5 bytes a message and changes
             nothing else: for reading along on the wire.
+        pedantic: let the server check publish subjects.
         pending_msgs_limit, pending_bytes_limit: default limits of a subscription's queue.
         transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
         error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of

@@ -110,6 +110,10 @@ async def test_credentials_file_and_jwt(make: ServerMaker, tmp_path: Path) -> No
     await works(server, jwt=token, nkey_seed=user.seed)
     await works(server, jwt=lambda: token, nkey_seed=user.seed)
     await works(server, jwt=token, signature_cb=lambda nonce: user.sign(nonce.encode()))
+    await works(server, jwt=token.encode(), nkey_seed=user.seed.encode)
+    for content in (path.read_text(), path.read_bytes(), path.read_bytes):
+        await works(server, creds_content=content)
+    await refused(server, creds_content=creds_text(token, stranger.seed))
     await refused(server, jwt=token, nkey_seed=stranger.seed)
     await refused(server)
     path.write_text(creds_text(account.jwt(user, "user", expires=int(time.time()) - 5), user.seed))

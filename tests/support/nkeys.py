@@ -37,18 +37,28 @@ class Key:
     def sign(self, data: bytes) -> bytes:
         return self._key.sign(data)
 
-    def jwt(self, subject: Key, kind: str, *, expires: int | None = None, **nats: Any) -> str:
-        """A JWT about ``subject``, issued by this key."""
+    def jwt(
+        self,
+        subject: Key | str,
+        kind: str,
+        *,
+        expires: int | None = None,
+        audience: str | None = None,
+        **nats: Any,
+    ) -> str:
+        """A JWT about ``subject`` (a public key, or the pair of one), issued by this key."""
         claims: dict[str, Any] = {
             "jti": "test",
             "iat": int(time.time()) - 10,
             "iss": self.public,
             "name": kind,
-            "sub": subject.public,
+            "sub": subject if isinstance(subject, str) else subject.public,
             "nats": {"type": kind, "version": 2, **nats},
         }
         if expires is not None:
             claims["exp"] = expires
+        if audience is not None:
+            claims["aud"] = audience
         head = _segment({"typ": "JWT", "alg": "ed25519-nkey"})
         body = f"{head}.{_segment(claims)}"
         return f"{body}.{_encode(self.sign(body.encode()))}"
@@ -63,6 +73,13 @@ def creds_text(jwt: str, seed: str) -> str:
         f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n\n"
         "*************************************************************\n"
     )
+
+
+def claims_of(jwt: str) -> dict[str, Any]:
+    """What a JWT says; its signature is not checked."""
+    body = jwt.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return claims
 
 
 def _encode(data: bytes) -> str:

@@ -123,7 +123,7 @@ class Spilled(Exception):
     """Tells a secret."""
 
 
-@pytest.mark.parametrize("what", ["token", "jwt", "signature_cb"])
+@pytest.mark.parametrize("what", ["token", "jwt", "nkey_seed", "creds_content", "signature_cb"])
 def test_what_a_callable_raises_is_not_quoted(what: str) -> None:
     def spill(*_: str) -> str:
         raise Spilled("CANARY")
@@ -142,18 +142,81 @@ async def coroutine() -> str:
     return "CANARY"
 
 
-@pytest.mark.parametrize("result", [b"CANARY", None, 1, coroutine])
+@pytest.mark.parametrize("result", [["CANARY"], None, 1, coroutine])
 def test_what_a_callable_returns(result: Any) -> None:
     def told(*_: str) -> Any:
         return result() if result is coroutine else result
 
-    for options in ({"token": told}, {"jwt": told, "nkey_seed": SEED}):
-        with pytest.raises(ConfigError, match="not a str") as info:
+    for options in (
+        {"token": told},
+        {"jwt": told, "nkey_seed": SEED},
+        {"nkey_seed": told},
+        {"creds_content": told},
+    ):
+        with pytest.raises(ConfigError, match=r"returned .*, not a str or bytes") as info:
             fields(**options)
         assert "CANARY" not in str(info.value)
-    if not isinstance(result, bytes):
-        with pytest.raises(ConfigError, match="not bytes"):
-            fields(nkey=PUBLIC, signature_cb=lambda nonce: result)
+    with pytest.raises(ConfigError, match="not bytes"):
+        fields(nkey=PUBLIC, signature_cb=lambda nonce: result)
+
+
+@pytest.mark.parametrize("what", ["token", "jwt", "nkey_seed", "creds_content"])
+def test_what_is_no_text_is_refused_before_anything_is_sent(what: str) -> None:
+    other: dict[str, Any] = {"signature_cb": bytes} if what == "jwt" else {}
+    for wrong in (1, ["CANARY"], bytearray(b"CANARY")):
+        with pytest.raises(
+            ConfigError, match=f"{what}= is {type(wrong).__name__}, not a str or bytes"
+        ) as info:
+            natsproto.connect(**{what: wrong}, **other)
+        assert "CANARY" not in str(info.value)
+
+
+def forms(text: str) -> list[Any]:
+    """The ways to give a secret from memory."""
+    return [text, text.encode(), lambda: text, lambda: text.encode(), b"\xef\xbb\xbf" + text.encode()]
+
+
+def test_secrets_from_memory() -> None:
+    key = Key(USER, bytes(range(32)))
+    sig = base64.urlsafe_b64encode(key.sign(b"nonce")).decode().rstrip("=")
+    for token in forms("s3cr3t ü"):
+        assert fields(token=token) == {"auth_token": "s3cr3t ü"}
+    for seed in forms(f"{key.seed}\n"):
+        assert fields(nkey_seed=seed) == {"nkey": key.public, "sig": sig}
+        for jwt in forms("head.body.sig\n"):
+            assert fields(nkey_seed=seed, jwt=jwt) == {"jwt": "head.body.sig", "sig": sig}
+    for creds in forms(creds_text("head.body.sig", key.seed)):
+        assert fields(creds_content=creds) == {"jwt": "head.body.sig", "sig": sig}
+        assert fields(creds_content=creds, signature_cb=lambda nonce: b"other")["sig"] == "b3RoZXI"
+
+
+def test_a_callable_is_asked_at_each_attempt() -> None:
+    texts = [creds_text("old", SEED), creds_text("new", SEED).encode()]
+    credentials = Credentials(creds_content=lambda: texts.pop(0))
+    assert len(texts) == 2
+    assert credentials.connect_fields(SERVER, "n")["jwt"] == "old"
+    assert credentials.connect_fields(SERVER, "n")["jwt"] == "new"
+
+
+@pytest.mark.parametrize("text", ["", "user.creds", SEED, SECRETS["jwt"], creds_text("j", SEED)[:200]])
+def test_what_is_not_the_content_of_a_credentials_file(text: str) -> None:
+    for given in forms(text):
+        with pytest.raises(
+            ConfigError, match="creds_content is not what a credentials file contains"
+        ) as info:
+            fields(creds_content=given)
+        shown = "".join(traceback.format_exception_only(info.value))
+        assert not any(line in shown for line in text.split() if len(line) > 12)
+        assert info.value.__cause__ is info.value.__context__ is None
+
+
+def test_a_bad_seed_in_the_content() -> None:
+    with pytest.raises(ConfigError, match="NKey seed"):
+        Credentials(creds_content=creds_text("jwt", SEED[:-1]))
+    for seed in (lambda: SEED[:-1], lambda: SEED[:-1].encode()):
+        with pytest.raises(ConfigError, match="NKey seed") as info:
+            fields(nkey_seed=seed)
+        assert SEED[:-1] not in str(info.value)
 
 
 def test_a_public_key_for_a_callback() -> None:
@@ -195,6 +258,8 @@ def test_no_nonce() -> None:
 def test_user_password_token() -> None:
     assert fields() == {}
     assert fields(user="u", password="p") == {"user": "u", "pass": "p"}
+    assert fields(user="u", password="") == {"user": "u", "pass": ""}
+    assert fields(user="u") == {"user": "u"}  # for auth callout
     assert fields(token="t") == {"auth_token": "t"}
     assert fields(token=lambda: "fresh") == {"auth_token": "fresh"}
     assert fields("nats://a:b@h", user="u", password="p") == {"user": "a", "pass": "b"}
@@ -204,7 +269,6 @@ def test_user_password_token() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"user": "u"},
         {"password": "p"},
         {"jwt": "j"},
         {"signature_cb": lambda nonce: b""},
@@ -213,6 +277,10 @@ def test_user_password_token() -> None:
         {"nkey": PUBLIC, "jwt": "j", "signature_cb": lambda nonce: b""},
         {"creds": "f", "jwt": "j"},
         {"creds": "f", "nkey_seed": SEED},
+        {"creds": "f", "creds_content": creds_text("j", SEED)},
+        {"creds_content": creds_text("j", SEED), "jwt": "j"},
+        {"creds_content": creds_text("j", SEED), "nkey_seed": SEED},
+        {"creds_content": creds_text("j", SEED), "nkey": PUBLIC},
     ],
 )
 def test_contradictions(options: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ from natsproto.errors import ConfigError
         {"inbox_prefix": "x" * 1001},
         {"inbox_prefix": "x" * 5000},
         {"name": 7},
-        {"user": "u"},
+        {"password": "p"},
         {"tls": False, "tls_first": True},
         {"tls": False, "tls_hostname": "h"},
         {"servers": "tls://h", "tls": False},
