@@ -12,6 +12,7 @@ from ..transport import Transport, TransportKind
 from .auth import Credentials
 from .callbacks import Callback, ErrorCallback, LostCallback, wants_reason
 from .server_pool import ServerPool
+from .websocket_headers import HandshakeHeadersSource, check_headers
 
 if TYPE_CHECKING:
     import ssl
@@ -59,6 +60,7 @@ class Options(Credentials):
     tls: ssl.SSLContext | bool | None = None
     tls_hostname: str | None = None
     tls_first: bool = False
+    ws_connection_headers: HandshakeHeadersSource | None = None
     connect_timeout: float = 2.0
     request_timeout: float = 5.0
     drain_timeout: float = 30.0
@@ -100,6 +102,9 @@ class Options(Credentials):
         schemes = {server.scheme for server in ServerPool(self.servers, randomize=False).servers}
         if self.tls is False and not schemes.isdisjoint(("tls", "wss")):
             raise ConfigError("tls=False contradicts a tls:// or wss:// server")
+        if self.ws_connection_headers is not None and schemes.isdisjoint(("ws", "wss")):
+            raise ConfigError("ws_connection_headers are for ws:// and wss:// servers")
+        check_headers(self.ws_connection_headers)
         for what in _SECONDS:
             setattr(self, what, check_seconds(what, getattr(self, what)))
         for what, least in _INTEGERS.items():

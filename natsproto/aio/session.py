@@ -21,6 +21,7 @@ from ..wire import Err, Info, Limits, Msg, Parser, Ping, Pong, serializer
 from .auth import connect_document
 from .permission_refusals import Refusals
 from .server_pool import DEFAULT_PORT
+from .websocket_headers import headers_of
 
 if TYPE_CHECKING:
     import ssl
@@ -385,6 +386,7 @@ class Session:
                 server.host,
                 server.port,
                 server.path or "/",
+                headers=headers_of(options.ws_connection_headers),
                 ssl_context=context,
                 server_hostname=hostname,
             )

@@ -49,10 +49,13 @@ class WebSocketTransport:
         self._unread_pongs = 0
         self._failure: RemoteProtocolError | StaleConnectionError | None = None
 
-    def start(self, inner: Transport) -> None:
-        """Send the opening handshake over ``inner``."""
+    def start(self, inner: Transport, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Send the opening handshake over ``inner``, with ``headers`` besides those that it needs."""
         self._inner = inner
-        self._protocol.send_request(self._protocol.connect())
+        request = self._protocol.connect()
+        for name, value in headers:
+            request.headers[name] = value  # adds one, whatever there is of that name
+        self._protocol.send_request(request)
         self._send()
 
     # -- receiver of the transport below ------------------------------------------------------------
@@ -193,6 +196,7 @@ async def open_websocket(
     port: int,
     path: str,
     *,
+    headers: Sequence[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None,
     server_hostname: str | None,
 ) -> Transport:
@@ -203,6 +207,7 @@ async def open_websocket(
         receiver: gets what arrives.
         host, port: where to connect to.
         path: the path of the URL.
+        headers: further ones for the opening handshake, names and values (checked).
         ssl_context: TLS; ``None`` connects in clear.
         server_hostname: the name to verify; only with ``ssl_context``.
 
@@ -229,7 +234,7 @@ async def open_websocket(
         read_size=READ_SIZE,
     )
     try:
-        transport.start(inner)
+        transport.start(inner, headers)
         await transport.opened
     except BaseException:
         inner.abort()

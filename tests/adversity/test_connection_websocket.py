@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,17 +129,17 @@ class Peer:
         self.received = self.received.partition(what)[2]
 
     async def opened(self) -> None:
-        request = await self.event()
-        self.protocol.send_response(self.protocol.accept(request))  # type: ignore[arg-type]
+        self.request = await self.event()
+        self.protocol.send_response(self.protocol.accept(self.request))  # type: ignore[arg-type]
         self.send()
 
     def binary(self, data: bytes, *, fin: bool = True) -> None:
         self.protocol.send_binary(data, fin)
         self.send()
 
-    async def handshake(self) -> None:
+    async def handshake(self, info: bytes = INFO) -> None:
         await self.opened()
-        self.binary(INFO)
+        self.binary(info)
         await self.until(b"PING\r\n")
         self.binary(b"PONG\r\n")
 
@@ -208,6 +209,41 @@ async def test_frames_split_and_merged_anyhow() -> None:
         sub = await nc.subscribe("s")
         assert [(await sub.next_msg(timeout=10)).data for _ in range(3)] == [b"abc", b"def", b""]
         await nc.flush()
+
+
+async def test_announced_servers_get_the_path_and_the_headers() -> None:
+    """They are behind the same proxy, and INFO has no paths."""
+    requests: list[Any] = []
+    back = Calls()
+
+    async def second(peer: Peer) -> None:
+        await peer.handshake()
+        requests.append(peer.request)
+        await peer.serve()
+
+    async with PeerServer(second) as other:
+        address = other.url.removeprefix("ws://")
+
+        async def first(peer: Peer) -> None:
+            await peer.handshake(INFO.replace(b"{", b'{"ws_connect_urls":["%b"],' % address.encode()))
+            requests.append(peer.request)
+            await peer.until(b"go")
+
+        async with (
+            PeerServer(first) as server,
+            natsproto.connect(
+                f"{server.url}/a/path",
+                ws_connection_headers={"X": ["1", "2"]},
+                reconnected_cb=back,
+                randomize=False,
+            ) as nc,
+        ):
+            assert nc.discovered_servers == [f"{other.url}/a/path"]
+            await nc.publish("go")
+            await back.until(1)
+            assert nc.connected_url == f"{other.url}/a/path"
+    assert [request.path for request in requests] == ["/a/path"] * 2
+    assert [request.headers.get_all("X") for request in requests] == [["1", "2"]] * 2
 
 
 async def test_pings_are_answered() -> None:

@@ -22,6 +22,7 @@ from natsproto.errors import ConfigError
         ("tls://u:p@h", "tls://h:4222", "u", "p", None),
         ("ws://h", "ws://h:80", None, None, None),
         ("wss://h/path", "wss://h:443/path", None, None, None),
+        ("ws://h/größe/a%20b;c=1,2/", "ws://h:80/gr%C3%B6%C3%9Fe/a%20b;c=1,2/", None, None, None),
         ("NATS://H:1", "nats://h:1", None, None, None),
         (" nats://h:1 ", "nats://h:1", None, None, None),
         ("nats://u:p%40%3A%2F@h:1", "nats://h:1", "u", "p@:/", None),
