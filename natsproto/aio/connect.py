@@ -62,9 +62,9 @@ class connect(Options):
         pedantic: let the server check publish subjects.
         pending_msgs_limit, pending_bytes_limit: default limits of a subscription's queue.
         transport: ``"buffered"`` or ``"streams"``, see :mod:`natsproto.transport`.
-        error_cb: called with each error that belongs to no call; without it they are logged, at most 10 of
-            a class per second. 100 calls run at a time and 1,000 wait; further errors are dropped, with one
-            line in the log.
+        error_cb: called with each error that belongs to no call, and with the refusal of each subscription;
+            without it they are logged, at most 10 of a class per second. 100 calls run at a time and 1,000
+            wait; further errors are dropped, with one line in the log.
         disconnected_cb: called when the connection is lost; with the reason, a ``StaleConnectionError``, if
             it has a parameter without a default, else without arguments.
         reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without arguments. Callbacks may

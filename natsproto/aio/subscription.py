@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
-from ..errors import ConnectionClosedError, NatsError, RequestTimeoutError, SlowConsumerError
+from ..errors import (
+    ConnectionClosedError,
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    SlowConsumerError,
+)
 from .handlers import Handler
 from .msg import Msg
 from .operations import check_loop
@@ -33,9 +39,10 @@ class Subscription(Handler):
     """A subscription with a bounded queue. Iterate over it, or await :meth:`next_msg`.
 
     ``async for`` ends after :meth:`unsubscribe`, after ``max_msgs`` messages, and when the application closes
-    the client; it raises when the connection is lost for good or the server refuses the subject. When the
-    queue is full, new messages are dropped and counted in ``dropped``; ``error_cb`` gets one
-    ``SlowConsumerError``, and another one only after half of the queue was read.
+    the client; it raises when the connection is lost for good or the server refuses the subject, which is
+    reported to ``error_cb``, too. When the queue is full, new messages are dropped and counted in
+    ``dropped``; ``error_cb`` gets one ``SlowConsumerError``, and another one only after half of the queue was
+    read.
     """
 
     __slots__ = (
@@ -106,6 +113,8 @@ class Subscription(Handler):
         self._ended = True
         if self._error is None:
             self._error = exc
+            if isinstance(exc, PermissionsViolationError):
+                self._client.connection.report(exc)  # nobody may be reading yet
         while self._waiters:
             self._wake_one()
 

@@ -167,10 +167,12 @@ async def test_an_end_wakes_everybody_after_the_queue() -> None:
 
 
 async def test_an_error_comes_after_the_queue_and_stays() -> None:
-    sub, _ = make()
+    sub, client = make()
     sub.deliver(frame())
-    sub.on_end(PermissionsViolationError("no"))
+    refusal = PermissionsViolationError("no")
+    sub.on_end(refusal)
     sub.on_end(None)
+    assert client.reports == [refusal]  # whoever only iterates later, or never, must not miss it
     await sub.next_msg()
     depths = []
     for _ in range(3):
@@ -178,6 +180,7 @@ async def test_an_error_comes_after_the_queue_and_stays() -> None:
             await sub.next_msg()
         depths.append(len(info.traceback))
     assert depths[0] == depths[2], "tracebacks pile up on the one exception"
+    assert client.reports == [refusal]
 
 
 async def test_drain_waits_until_the_queue_is_read() -> None:
