@@ -20,7 +20,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from .bucket.bucket import Bucket, bind, bind_info, domain_of, server_version, told_in_clear
+from .bucket.bucket import HEADERS_WANTED, Bucket, bind, bind_info, domain_of, server_version, told_in_clear
 from .bucket.refusals import missing
 from .bucket.retry import retrying
 from .errors import (
@@ -121,6 +121,7 @@ async def create_bucket(
     """
     wanted = build_config(config, params or {})
     document = stream_config(wanted)
+    js.client.connection.check_headers(HEADERS_WANTED)
     if _answers_itself(js) and (unknown := _unknown_to(server_version(js.client), document)):
         raise _unsupported(js, wanted.bucket, unknown)
     try:

@@ -159,6 +159,7 @@ class Client:
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
+            UnsupportedFeatureError: likewise: ``headers`` are given, and the server says that it takes none.
             ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
             OutboundBufferLimitError: disconnected, and the buffer for that is full.
         """
@@ -190,7 +191,7 @@ class Client:
         block = b"" if not headers else encode_headers(headers)
         if type(payload) is not bytes:
             payload = bytes(as_payload(payload))
-        if len(block) + len(payload) > connection.max_payload:
+        if len(block) + len(payload) > connection.max_payload or (block and not connection.headers):
             connection.check_size(len(block), len(payload))
         connection.publish(subject_bytes, payload, reply_bytes, block)
         if connection.congested:
@@ -257,7 +258,8 @@ class Client:
 
         Raises:
             BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent.
-            NoRespondersError: nobody listens (the server reports it at once).
+            UnsupportedFeatureError: likewise: ``headers`` are given, and the server says that it takes none.
+            NoRespondersError: nobody listens (a server with headers reports it at once).
             RequestTimeoutError: no answer in time.
             StaleConnectionError: the connection was lost; whether the request arrived is unknown.
             PermissionsViolationError: the server refused the subject.
@@ -266,8 +268,9 @@ class Client:
             self.connection.check_open()
         block = b"" if not headers else encode_headers(headers)
         data = as_payload(payload)
-        if len(block) + len(data) > self.connection.max_payload:
-            self.connection.check_size(len(block), len(data))
+        connection = self.connection
+        if len(block) + len(data) > connection.max_payload or (block and not connection.headers):
+            connection.check_size(len(block), len(data))
         return Msg(await self.request_frame(check_publish_subject(subject), data, block, timeout), self)
 
     async def request_frame(

@@ -21,6 +21,7 @@ from ..errors import (
     ProtocolError,
     ServerError,
     StaleConnectionError,
+    UnsupportedFeatureError,
 )
 from ..subjects import HALF_ROOM, check_names, secret_name
 from ..wire import serializer
@@ -113,6 +114,8 @@ class Connection:
         self._mux: RequestMux | None = None
         self.max_payload: int = DEFAULT_MAX_PAYLOAD
         """Most bytes of header + payload, as last announced by the server."""
+        self.headers: bool = True
+        """Whether the server (while disconnected, the last one) takes and delivers headers."""
         self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self.loop.time)
         self._connected_at = 0.0
         self._short_lives = 0
@@ -206,6 +209,9 @@ class Connection:
             handler.base = handler.delivered
             self._send_sub(session, handler)
         for size, frame, _ in self._buffer.take():
+            if not self.headers and frame.startswith(b"HPUB "):
+                self.report(_no_headers("a message with headers, kept while disconnected and now dropped,"))
+                continue
             if size > self.max_payload:
                 self.report(
                     MaxPayloadError(
@@ -392,6 +398,8 @@ class Connection:
         info = session.info
         limit = info.get("max_payload")
         self.max_payload = limit if isinstance(limit, int) and limit else DEFAULT_MAX_PAYLOAD
+        # As in CONNECT: a "no" in clear is an attempt to break what follows TLS.
+        self.headers = session.info_in_clear or info.get("headers") is True
         key = "ws_connect_urls" if session.server.scheme in ("ws", "wss") else "connect_urls"
         urls = info.get(key)
         if isinstance(urls, list) and urls and not self.options.ignore_discovered:
@@ -504,12 +512,27 @@ class Connection:
         stats.out_msgs += 1
         stats.out_bytes += size
 
+    def check_headers(self, what: str = "a message with headers") -> None:
+        """Check that the server knows headers, before anything is sent that would end the connection.
+
+        Args:
+            what: what needs them, for the error.
+
+        Raises:
+            UnsupportedFeatureError: it announces that it does not (``headers: false``).
+        """
+        if not self.headers:
+            raise _no_headers(what)
+
     def check_size(self, header: int, payload: int) -> None:
-        """Check the size of a message, from the bytes of its parts.
+        """Check whether the server takes a message, from the bytes of its parts.
 
         Raises:
             MaxPayloadError: it is larger than :attr:`max_payload`.
+            UnsupportedFeatureError: it has headers, and the server takes none.
         """
+        if header:
+            self.check_headers()
         limit = self.max_payload
         if header + payload > limit:
             raise MaxPayloadError(
@@ -652,6 +675,12 @@ class Connection:
         """Log an unexpected exception of the reading side."""
         log.error("internal error while reading", exc_info=exc)
         self.last_error = exc
+
+
+def _no_headers(what: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        what, "2.2", "this server says that it takes no headers (no_header_support)"
+    )
 
 
 def _wire(name: str) -> bytes:

@@ -300,6 +300,7 @@ class JetStreamContext:
         """
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         document = _selector(seq, last_by_subject, next_by_subject)
+        self.client.connection.check_headers("direct get")
         msg = await self.client.request_frame(subject, dumps(document), b"", self.timeout)
         if msg.header is not None and reply_status(msg) is not None:
             raise status_error(msg.header, subject.decode())
@@ -363,6 +364,7 @@ class JetStreamContext:
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         connection = self.client.connection
         connection.check_open()
+        connection.check_headers("direct get")
         slot = BatchSlot(subject, on_message, on_done, most=most, max_bytes=max_bytes)
         mux = connection.mux
         mux.open(slot)

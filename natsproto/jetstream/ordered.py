@@ -308,6 +308,7 @@ class OrderedConsumer:
     async def _create(self) -> ConsumerInfo:
         """Subscribe and create; a failed consumer stays :attr:`current`, for the caller to drop."""
         connection = self._connection
+        connection.check_headers("an ordered consumer")
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
         self.current = incarnation

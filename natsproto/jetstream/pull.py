@@ -176,6 +176,7 @@ class PullConsumer:
         else:
             request["expires"] = int(timeout * 1e9)
         connection = client.connection
+        connection.check_headers("a fetch")
         fetch = _Fetch(client, self.info, self._subject, batch, inf if max_bytes is None else max_bytes)
         watch = _Watch(fetch)
         mux = connection.mux

@@ -70,6 +70,9 @@ BIND_TIMEOUT = 2.0
 DIRECT_TIMEOUT = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without a stream)."""
 
+HEADERS_WANTED = "the object store"
+"""What needs headers, for the error: every commit has some, and most answers to reads."""
+
 CONFIG_AGE = 1.0
 """Seconds for which small puts trust the known configuration of the stream."""
 
@@ -419,7 +422,9 @@ class Bucket:
 
         Raises:
             BucketSealedError: the bucket is a mirror.
+            UnsupportedFeatureError: the server that the client is connected to now takes no headers.
         """
+        self.connection.check_headers(HEADERS_WANTED)
         if self.mirror_of is not None:
             raise BucketSealedError(
                 f"bucket {self.name!r} is a read-only mirror of stream {self.mirror_of!r}: write to that one",
@@ -802,6 +807,7 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
     Raises:
         BadBucketError: the name is not valid.
         BucketNotFoundError: the bucket does not exist.
+        UnsupportedFeatureError: the server takes no message headers, which the object store needs.
     """
     return Bucket(js, bucket, await bind_info(js, bucket))
 
@@ -809,6 +815,7 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
 async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     """Return the stream info that :func:`bind` uses; raises the same errors."""
     name = stream_name(check_bucket(bucket))
+    js.client.connection.check_headers(HEADERS_WANTED)
     lifeline(js.client)  # its PONG comes before the answer
     try:
         budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)

@@ -21,10 +21,11 @@ from natsproto.errors import (
     RemoteProtocolError,
     ServerError,
     StaleConnectionError,
+    UnsupportedFeatureError,
 )
 from natsproto.wire import Msg
 from support.calls import Calls
-from support.fake_session import FakeServer, turns
+from support.fake_session import FakeServer, FakeSession, turns
 
 
 class Told(Handler):
@@ -134,6 +135,22 @@ async def test_a_reconnect_says_how_many_are_still_wanted(server: FakeServer) ->
     assert written == [b"SUB a 1\r\n", b"UNSUB 1 6\r\n"]
 
 
+def another(server: FakeServer, **info: object) -> FakeSession:
+    """The client comes back to a server that announces something else."""
+    fake = type(server.session)
+    init = fake.__init__
+
+    def announcing(self: Any, connection: Any) -> None:
+        init(self, connection)
+        self.info.update(info)
+
+    fake.__init__ = announcing  # type: ignore[method-assign]
+    try:
+        return server.connect()
+    finally:
+        fake.__init__ = init  # type: ignore[method-assign]
+
+
 async def test_what_no_longer_fits_is_reported() -> None:
     errors = Calls()
     server = FakeServer()
@@ -141,24 +158,63 @@ async def test_what_no_longer_fits_is_reported() -> None:
     server.lose()
     server.connection.publish(b"a", bytes(1000))
     server.connection.publish(b"b", b"small")
-    info = {"max_payload": 999, "headers": True}
-    server.session.info.clear()
-    fake = type(server.session)
-    init = fake.__init__
-
-    def smaller(self: Any, connection: Any) -> None:
-        init(self, connection)
-        self.info = info
-
-    fake.__init__ = smaller  # type: ignore[method-assign]
-    try:
-        session = server.connect()
-    finally:
-        fake.__init__ = init  # type: ignore[method-assign]
+    session = another(server, max_payload=999)
     assert [pub.subject for pub in session.pubs] == [b"b"]
     (error,) = await errors.until(1)
     assert isinstance(error, MaxPayloadError)
     assert (error.size, error.max_payload) == (1000, 999)
+
+
+async def test_kept_messages_with_headers_for_a_server_without() -> None:
+    """It would hang up at the first one, and the others would be lost, too."""
+    errors = Calls()
+    server = FakeServer()
+    server.connection.options.error_cb = errors
+    server.lose()
+    await server.client.publish("a", b"1", headers={"H": "v"})
+    await server.client.publish("HPUB", b"2")
+    session = another(server, headers=False)
+    assert [(pub.subject, pub.header) for pub in session.pubs] == [(b"HPUB", None)]
+    (error,) = await errors.until(1)
+    assert isinstance(error, UnsupportedFeatureError)
+    assert (error.minimum, "dropped" in str(error)) == ("2.2", True)
+
+
+async def test_headers_that_a_server_does_not_take(server: FakeServer) -> None:
+    """They are refused, whoever sends them, and nothing else is; what is said in clear does not count."""
+    client, connection = server.client, server.connection
+    session: Any = server.session
+    session.info["headers"] = False
+    connection.info_changed(session)
+    calls = [
+        lambda: client.publish("a", headers={"H": "v"}),
+        lambda: client.publish("a", bytearray(20_000), reply="r", headers={"H": "v"}),
+        lambda: client.request("a", headers={"H": "v"}),
+    ]
+    for call in calls:
+        with pytest.raises(UnsupportedFeatureError, match=r"with headers needs nats-server 2\.2 or newer"):
+            await call()
+    assert server.pubs == []
+    for headers in (None, {}):
+        await client.publish("a", headers=headers)
+    connection.check_size(0, 10)
+    with pytest.raises(UnsupportedFeatureError, match="a fetch"):
+        connection.check_headers("a fetch")
+    server.lose()
+    with pytest.raises(UnsupportedFeatureError):
+        await client.publish("a", headers={"H": "v"})  # the last server is the best guess
+    server.connect()
+    await client.publish("a", headers={"H": "v"})
+    session = server.session
+    session.info["headers"], session.info_in_clear = False, True
+    connection.info_changed(session)
+    await client.publish("a", headers={"H": "v"})
+    assert [pub.header is None for pub in server.pubs] == [False, False]
+    session.info_in_clear = False
+    del session.info["headers"]  # older than 2.2
+    connection.info_changed(session)
+    with pytest.raises(UnsupportedFeatureError):
+        await client.publish("a", headers={"H": "v"})
 
 
 async def test_waiting_for_a_session(server: FakeServer) -> None:

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from natsproto.aio.options import DEFAULT_RETRY_BUDGET
-from natsproto.errors import ConnectionClosedError, PermissionsViolationError, StaleConnectionError
+from natsproto.errors import (
+    ConnectionClosedError,
+    PermissionsViolationError,
+    StaleConnectionError,
+    UnsupportedFeatureError,
+)
 from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.wire import Msg, Pub
@@ -252,6 +257,15 @@ async def test_a_callback_that_raises_does_not_reach_the_reader(stream: Stream, 
         assert [type(exc) for exc in failures] == [ZeroDivisionError]
     await consumer.stop()
     assert stream.live == {}
+
+
+async def test_a_server_without_headers(stream: Stream) -> None:
+    """Its heartbeats and flow control would be empty messages."""
+    reader = Reader(stream)
+    stream.server.connection.headers = False
+    with pytest.raises(UnsupportedFeatureError, match="an ordered consumer"):
+        await reader.consumer.start()
+    assert (stream.live, stream.configs, stream.server.pubs) == ({}, [], [])
 
 
 async def test_places(stream: Stream) -> None:

@@ -19,6 +19,7 @@ from natsproto.errors import (
     RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
+    UnsupportedFeatureError,
     WrongStreamError,
 )
 from natsproto.jetstream.api.acks import parse_pub_ack
@@ -365,6 +366,20 @@ async def test_above_max_payload_is_refused_before_any_byte(server: FakeServer) 
         await window.publish(b"x" * 11)
     assert server.pubs == []
     await window.publish(b"x" * 10)
+    ack(server, 0, 1)
+    await window.settle()
+    window.close()
+
+
+async def test_headers_that_the_server_does_not_take(server: FakeServer) -> None:
+    """They are refused before any byte, also after a reconnect; the window stays usable."""
+    window = make(server, header=b"NATS/1.0\r\nNats-TTL: 5s\r\n\r\n")
+    server.connection.headers = False
+    with pytest.raises(UnsupportedFeatureError):
+        await window.publish(b"x")
+    assert server.pubs == []
+    server.connection.headers = True
+    await window.publish(b"x")
     ack(server, 0, 1)
     await window.settle()
     window.close()
