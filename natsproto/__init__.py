@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .aio.client import Client
     from .aio.connect import connect
     from .aio.msg import Msg
+    from .aio.request_many import Responses
     from .aio.subscription import Subscription
     from .errors import NatsError
     from .headers import Headers
@@ -34,6 +35,7 @@ _WHERE = {
     "connect": "aio.connect",
     "Client": "aio.client",
     "Msg": "aio.msg",
+    "Responses": "aio.request_many",
     "Subscription": "aio.subscription",
     "Headers": "headers",
     "JetStreamContext": "jetstream.context",
@@ -46,6 +48,7 @@ __all__ = [
     "JetStreamContext",
     "Msg",
     "NatsError",
+    "Responses",
     "Subscription",
     "__version__",
     "connect",

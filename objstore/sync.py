@@ -20,7 +20,7 @@ from __future__ import annotations
 from .blocking.call import timeout
 from .blocking.client import Client, connect
 from .blocking.jetstream import JetStreamContext, JetStreamMsg, PullConsumer
-from .blocking.messages import Msg, Subscription
+from .blocking.messages import Msg, Responses, Subscription
 from .blocking.store import ObjectStore
 from .blocking.streams import ObjectReader, ObjectWriter, Upload, Watcher
 
@@ -33,6 +33,7 @@ __all__ = [
     "ObjectStore",
     "ObjectWriter",
     "PullConsumer",
+    "Responses",
     "Subscription",
     "Upload",
     "Watcher",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import get_ident
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
@@ -28,6 +28,7 @@ from .connection import LARGE, Connection, State, Stats
 from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import Options
+from .request_many import Responses
 from .requests import REPLY_REST, RequestSlot, no_responders
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
@@ -272,6 +273,52 @@ class Client:
         if len(block) + len(data) > connection.max_payload or (block and not connection.headers):
             connection.check_size(len(block), len(data))
         return Msg(await self.request_frame(check_publish_subject(subject), data, block, timeout), self)
+
+    def request_many(
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        max_messages: int | None = None,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], bool] | None = None,
+    ) -> Responses:
+        """Publish, and iterate over the answers: ``async for msg in nc.request_many(…)`` (ADR-47).
+
+        The request is sent at once. Whichever comes first ends the iteration; none of them is an error.
+
+        Args:
+            timeout: seconds for all answers together; default ``request_timeout`` of the client (5 s).
+            max_messages: end after this many answers.
+            stall: end when no further answer came for this many seconds after the last one. The first
+                answer has the whole ``timeout``.
+            sentinel: called with each answer, when it is read; ``True`` ends, and that one is not returned:
+                ``sentinel=lambda msg: not msg.data`` for the usual sentinel, an empty payload.
+
+        A status in the place of an answer ends, too: ``NoRespondersError`` is raised when nobody listens.
+
+        Raises:
+            BadSubjectError, LocalProtocolError, MaxPayloadError, ConfigError: refused, nothing was sent.
+            UnsupportedFeatureError: likewise: ``headers`` are given, and the server says that it takes none.
+            ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
+            NatsError: see :class:`Responses`.
+        """
+        connection = self.connection
+        block = b"" if not headers else encode_headers(headers)
+        data = as_payload(payload)
+        connection.check_size(len(block), len(data))
+        return Responses(
+            self,
+            check_publish_subject(subject),
+            data,
+            block,
+            timeout=self._limit(timeout),
+            max_messages=max_messages,
+            stall=stall,
+            sentinel=sentinel,
+        )
 
     async def request_frame(
         self,

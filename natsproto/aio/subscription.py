@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 
-def _size(msg: WireMsg) -> int:
+def size_of(msg: WireMsg) -> int:
     """Return the size of a message in bytes, with all parts: a peer chooses the length of each."""
     size = len(msg.payload) + len(msg.subject)
     if msg.header is not None:
@@ -88,7 +88,7 @@ class Subscription(Handler):
     # -- handler ----------------------------------------------------------------------------------
 
     def deliver(self, msg: WireMsg) -> None:
-        held = self._bytes + _size(msg)
+        held = self._bytes + size_of(msg)
         msgs = self._msgs
         if len(msgs) >= self.pending_msgs_limit or held > self.pending_bytes_limit:
             self.dropped += 1
@@ -140,7 +140,7 @@ class Subscription(Handler):
     def _take(self) -> Msg:
         msgs = self._msgs
         msg = msgs.popleft()
-        self._bytes -= _size(msg)
+        self._bytes -= size_of(msg)
         if self._slow or not msgs:
             self._taken()
         return Msg(msg, self._client)

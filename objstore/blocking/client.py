@@ -7,15 +7,17 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
 from natsproto.aio import connect as aio_connect
+from natsproto.aio.request_many import check_sentinel
 
 from .jetstream import JetStreamContext
 from .loop_thread import Link
-from .messages import Msg, Subscription
+from .messages import Msg, Responses, Subscription
 from .store import ObjectStore
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from natsproto.aio import request_many as aio_responses
     from natsproto.aio.client import HeadersLike
     from natsproto.aio.connection import Stats
     from natsproto.transport import Buffer
@@ -135,6 +137,27 @@ class Client:
         """Publish and return the first answer: :meth:`natsproto.Client.request`."""
         answer = self._link.call(self._client.request, subject, payload, timeout=timeout, headers=headers)
         return Msg(self._link, answer)
+
+    def request_many(
+        self,
+        subject: str,
+        payload: Buffer = b"",
+        *,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        max_messages: int | None = None,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], bool] | None = None,
+    ) -> Responses:
+        """Publish, and iterate over the answers: :meth:`natsproto.Client.request_many`."""
+        check_sentinel(sentinel)
+
+        async def begin() -> aio_responses.Responses:
+            return self._client.request_many(
+                subject, payload, timeout=timeout, headers=headers, max_messages=max_messages, stall=stall
+            )
+
+        return Responses(self._link, self._link.call(begin), sentinel)
 
     def new_inbox(self) -> str:
         """Return a new subject for replies, which nobody can guess."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .pieces import MOST, next_within
@@ -11,7 +11,8 @@ from .pieces import MOST, next_within
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from natsproto.aio import msg, subscription
+    from natsproto.aio import msg, request_many, subscription
+    from natsproto.aio.request_many import EndedBy
     from natsproto.headers import Headers
 
     from .loop_thread import Link
@@ -64,6 +65,23 @@ class Msg:
         return repr(self._msg)
 
 
+async def _waiting(
+    source: subscription.Subscription | request_many.Responses, timeout: float | None
+) -> list[msg.Msg]:
+    """Wait for a message, and return all that have come; ``[]`` at the end, or after ``timeout`` seconds."""
+    found = await next_within(source, timeout) or []
+    if found:
+        found += [await anext(source) for _ in range(min(source.pending_msgs, MOST))]
+    return found
+
+
+def _first(ready: deque[Msg]) -> Msg | None:
+    try:
+        return ready.popleft()
+    except IndexError:  # also when another thread was faster
+        return None
+
+
 class Subscription:
     """A subscription, from :meth:`Client.subscribe`: the twin of :class:`natsproto.Subscription`.
 
@@ -93,21 +111,12 @@ class Subscription:
 
     async def _fill(self, timeout: float | None) -> bool:
         """Hand over what has come, and wait for one message; false at the end, or after the timeout."""
-        found = await next_within(self._subscription, timeout)
-        for msg in found or ():
-            self._ready.append(Msg(self._link, msg))
-            for _ in range(min(self._subscription.pending_msgs, MOST)):
-                self._ready.append(Msg(self._link, await anext(self._subscription)))
+        found = await _waiting(self._subscription, timeout)
+        self._ready.extend(Msg(self._link, msg) for msg in found)
         return bool(found)
 
-    def _take(self) -> Msg | None:
-        try:
-            return self._ready.popleft()
-        except IndexError:  # also when another thread was faster
-            return None
-
     def _next(self, timeout: float | None) -> Msg | None:
-        while (msg := self._take()) is None:
+        while (msg := _first(self._ready)) is None:
             if not self._link.call(self._fill, timeout):
                 break
         return msg
@@ -119,7 +128,7 @@ class Subscription:
 
     def next_msg(self, timeout: float | None = None) -> Msg:
         """Return the next message: :meth:`natsproto.Subscription.next_msg`."""
-        return self._take() or Msg(self._link, self._link.call(self._subscription.next_msg, timeout))
+        return _first(self._ready) or Msg(self._link, self._link.call(self._subscription.next_msg, timeout))
 
     def __iter__(self) -> Iterator[Msg]:
         return self
@@ -148,3 +157,76 @@ class Subscription:
 
     def __del__(self) -> None:
         self._link.later(self._subscription.unsubscribe)
+
+
+class Responses:
+    """The answers to one request, from :meth:`Client.request_many`: the twin of :class:`natsproto.Responses`.
+
+    ``with`` ends it early, and so does dropping it. The sentinel is called in the thread that iterates.
+    """
+
+    def __init__(
+        self, link: Link, twin: request_many.Responses, sentinel: Callable[[Msg], bool] | None
+    ) -> None:
+        self._link = link
+        self._responses = twin
+        self._sentinel = sentinel
+        self._last: Msg | None = None  # the sentinel
+        self._ready: deque[Msg] = deque()
+
+    @property
+    def pending_msgs(self) -> int:
+        """Number of unread answers."""
+        return len(self._ready) + self._responses.pending_msgs
+
+    @property
+    def ended_by(self) -> EndedBy | None:
+        """Why no more answers are taken: :attr:`natsproto.Responses.ended_by`."""
+        return self._responses.ended_by if self._last is None else "sentinel"
+
+    @property
+    def last(self) -> Msg | None:
+        """The message that ended the answers, and is none of them: the sentinel, or a status."""
+        if self._last is not None or (status := self._responses.last) is None:
+            return self._last
+        return Msg(self._link, status)
+
+    async def _fill(self) -> bool:
+        found = await _waiting(self._responses, None)
+        self._ready.extend(Msg(self._link, msg) for msg in found)
+        return bool(found)
+
+    def __iter__(self) -> Iterator[Msg]:
+        return self
+
+    def __next__(self) -> Msg:
+        while (msg := _first(self._ready)) is None:
+            if not self._link.call(self._fill):
+                raise StopIteration
+        if self._sentinel is not None:
+            try:
+                found = self._sentinel(msg)
+            except BaseException:
+                self.close()
+                raise
+            if found:
+                self._last = msg
+                self.close()
+                raise StopIteration
+        return msg
+
+    def close(self) -> None:
+        """Take no more answers; those that wait are dropped. Idempotent."""
+        self._ready.clear()
+        self._link.settle(self._responses.aclose)
+
+    def __enter__(self) -> Responses:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._link.later(self._responses.aclose)

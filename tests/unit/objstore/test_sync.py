@@ -23,6 +23,7 @@ TWINS: dict[type, type] = {
     objstore.sync.ObjectStore: objstore.ObjectStore,
     objstore.sync.ObjectWriter: objstore.ObjectWriter,
     objstore.sync.PullConsumer: PullConsumer,
+    objstore.sync.Responses: natsproto.Responses,
     objstore.sync.Subscription: natsproto.Subscription,
     objstore.sync.Upload: objstore.Upload,
     objstore.sync.Watcher: objstore.Watcher,

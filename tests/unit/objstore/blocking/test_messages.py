@@ -6,8 +6,15 @@ import threading
 
 import pytest
 
-from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
-from objstore.sync import Client
+from natsproto.errors import (
+    ConfigError,
+    ConnectionClosedError,
+    NatsError,
+    NoRespondersError,
+    RequestTimeoutError,
+)
+from objstore.sync import Client, Msg
+from support.fake_session import turns
 from support.memory_server import MemoryServer
 
 
@@ -91,3 +98,79 @@ def test_the_error_of_the_connection(nc: Client, connected: tuple[Client, Memory
     nc._link.call(lose)
     with pytest.raises(NatsError, match="x"):
         next(subscription)
+
+
+# -- the answers to one request --------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(connected: tuple[Client, MemoryServer]) -> MemoryServer:
+    """It answers nothing by itself."""
+    connected[1].session.on_pub = None
+    return connected[1]
+
+
+def answer(nc: Client, server: MemoryServer, *payloads: bytes, header: bytes | None = None) -> None:
+    """Answers to the newest request; they wait in the queue afterwards."""
+
+    async def deliver() -> None:
+        for payload in payloads:
+            server.reply(server.pubs[-1], payload, header)
+
+    nc._link.call(deliver)
+
+
+def test_answers(nc: Client, server: MemoryServer) -> None:
+    responses = nc.request_many("x", b"?", max_messages=600, headers={"A": "b"})
+    answer(nc, server, *(b"%d" % number for number in range(600)))
+    assert next(responses).data == b"0"
+    assert responses.pending_msgs == 599
+    assert [msg.data for msg in responses] == [b"%d" % number for number in range(1, 600)]
+    assert (responses.ended_by, responses.last, responses.pending_msgs) == ("max_messages", None, 0)
+    assert list(responses) == []
+
+
+def test_answers_end_by_a_sentinel_or_a_status(nc: Client, server: MemoryServer) -> None:
+    responses = nc.request_many("x", sentinel=lambda msg: not msg.data)
+    answer(nc, server, b"1", b"", b"2")
+    assert [msg.data for msg in responses] == [b"1"]
+    assert responses.ended_by == "sentinel"
+    assert responses.last is not None
+    assert responses.pending_msgs == 0
+    responses = nc.request_many("x")
+    answer(nc, server, b"", header=b"NATS/1.0 204 EOB\r\n\r\n")
+    assert list(responses) == []
+    assert responses.last is not None
+    assert (responses.ended_by, responses.last.status) == ("status", 204)
+    responses = nc.request_many("x")
+    answer(nc, server, b"", header=b"NATS/1.0 503\r\n\r\n")
+    with pytest.raises(NoRespondersError):
+        next(responses)
+
+
+def test_a_sentinel_that_raises(nc: Client, server: MemoryServer) -> None:
+    def sentinel(msg: Msg) -> bool:
+        raise ZeroDivisionError
+
+    responses = nc.request_many("x", sentinel=sentinel)
+    answer(nc, server, b"1", b"2")
+    with pytest.raises(ZeroDivisionError):
+        next(responses)
+    assert list(responses) == []
+    with pytest.raises(ConfigError, match="sentinel"):
+        nc.request_many("x", sentinel=7)  # type: ignore[arg-type]
+
+
+def test_answers_that_are_left(nc: Client, server: MemoryServer) -> None:
+    with nc.request_many("x") as responses:
+        mux = server.connection.mux
+        answer(nc, server, b"1", b"2")
+        assert next(responses).data == b"1"
+        assert len(mux) == 1
+    assert len(mux) == 0
+    assert (responses.ended_by, list(responses)) == ("closed", [])
+    dropped = nc.request_many("x")
+    assert len(mux) == 1
+    del dropped
+    nc._link.call(turns)
+    assert len(mux) == 0
