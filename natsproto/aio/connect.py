@@ -35,7 +35,8 @@ class connect(Options):
         tls_first: TLS before INFO (server option ``handshake_first``, nats-server 2.10.4).
         ws_connection_headers: HTTP headers for the opening handshake of a WebSocket, as a proxy may want
             them: names with a value or several, or a callable that returns them, called at each attempt to
-            connect. The path that it may want is that of the URL; servers announced there get the same one.
+            connect. Every server gets them. The path that a proxy may want is that of the URL; servers
+            announced there get the same one.
         connect_timeout: seconds for one attempt at one server (2).
         request_timeout: seconds for ``request`` and ``flush`` (5).
         drain_timeout: seconds for ``drain`` (30), before it closes the client.
