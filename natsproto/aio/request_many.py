@@ -17,11 +17,11 @@ from ..errors import (
     PermissionsViolationError,
     SlowConsumerError,
 )
-from ..headers import status_of
 from .handlers import ReplySlot
 from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import check_integer, check_seconds
+from .requests import status_in
 from .subscription import size_of
 
 if TYPE_CHECKING:
@@ -83,14 +83,8 @@ class _Slot(ReplySlot):
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         self._answered = True
-        header, options = msg.header, self._connection.options
-        # As for a single request: a status counts without a payload, and a stored message is none.
-        if (
-            header is not None
-            and not msg.payload
-            and b"\r\nNats-Sequence: " not in header
-            and (status := status_of(header)) is not None
-        ):
+        options = self._connection.options
+        if (status := status_in(msg)) is not None:
             self.status = msg
             name = self.subject.decode("utf-8", "replace")
             self.end("status", NoRespondersError(name) if status == 503 else None)

@@ -23,20 +23,22 @@ GRAIN = 0.005
 """Seconds (at least) between checks of the open slots' deadlines; a time-out may fire this late."""
 
 
-def no_responders(msg: WireMsg) -> bool:
-    """Whether the server reports that nobody listens.
+def status_in(msg: WireMsg) -> int | None:
+    """Return the status that a server sends in place of an answer; ``None`` for an answer.
 
     Any peer can put a status into a header, and have a stored message with such a header delivered. So it
     counts only with an empty payload, without a sequence (a direct get of older servers returns the header
     as it is) and without a reply subject (a consumer's delivery has one).
     """
-    return (
-        msg.header is not None
-        and msg.reply is None
-        and not msg.payload
-        and status_of(msg.header) == 503
-        and b"\r\nNats-Sequence: " not in msg.header
-    )
+    header = msg.header
+    if header is None or msg.reply is not None or msg.payload or b"\r\nNats-Sequence: " in header:
+        return None
+    return status_of(header)
+
+
+def no_responders(msg: WireMsg) -> bool:
+    """Whether the server reports that nobody listens."""
+    return msg.header is not None and status_in(msg) == 503
 
 
 class RequestSlot(ReplySlot):
