@@ -71,15 +71,16 @@ class References:
     async def read_on(self, bucket: Bucket) -> None:
         """Read the metas after the cursor; after an interruption the next call continues.
 
-        No chunk may be mistaken for an orphan. For later commits the age of their chunks decides.
+        No chunk may be mistaken for an orphan. For later commits the age of their chunks decides. Batches are
+        not used: anybody who may request one can have its end sent to our inbox, too.
 
         Raises:
             NatsError: the metas could not be read.
         """
         if self.full:
             return
-        by_name = 0 if bucket.direct_meta and bucket.can_batch else BY_NAME
-        if by_name and (self._lacking or not self.cursor):
+        by_name = BY_NAME
+        if self._lacking or not self.cursor:
             by_name = by_name - 1 if await self._read_names(bucket) else 0
         while not (self.full or await self._read_in_order(bucket, FEW if by_name else None)):
             by_name = by_name - 1 if await self._read_names(bucket) else 0
@@ -87,9 +88,10 @@ class References:
     async def _read_in_order(self, bucket: Bucket, most: int | None) -> bool:
         """Read in stream order; false when there are more than ``most`` metas, or too many names."""
         if self._most is None:
-            metas = metas_so_far(bucket, 1000, after=self.cursor, ways=AT_LEADER)
+            metas = metas_so_far(bucket, after=self.cursor, leader=True)
         else:  # the caller's time is limited
-            metas = bucket.messages(all_meta_subject(bucket.name), 1000, after=self.cursor, ways=AT_LEADER)
+            subject = all_meta_subject(bucket.name)
+            metas = bucket.messages(subject, after=self.cursor, leader=True, ways=AT_LEADER)
         stretch = count = 0
         async with aclosing(metas) as messages:
             async for message in messages:

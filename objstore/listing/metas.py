@@ -27,7 +27,7 @@ from natsproto.jetstream.api.errors import StreamNotFoundError, retryable
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector
-from ..bucket.message_reads import ANY_WAY, CONSUMER, MessageRead
+from ..bucket.message_reads import ANY_WAY, AT_LEADER, CONSUMER, MessageRead
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
@@ -407,7 +407,7 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
     found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
-        async with aclosing(metas_so_far(bucket, ways=ANY_WAY)) as messages:
+        async with aclosing(metas_so_far(bucket)) as messages:
             async for message in messages:
                 found.stored(message)
         return
@@ -435,13 +435,16 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
 
 
 async def metas_so_far(
-    bucket: Bucket, batch: int = 256, *, after: int = 0, ways: tuple[str, ...] | None = None
+    bucket: Bucket, *, after: int = 0, leader: bool = False
 ) -> AsyncGenerator[StoredMessage, None]:
     """Yield all metas in stream order, as :meth:`Bucket.messages` does, but end even while others write.
 
     A writer that replaces one meta again and again is always ahead of us. Yet the initial end of the stream
     is not enough: metas replaced meanwhile lie beyond it, and old chunks may depend on them. So the leader is
     asked for the end again, up to :data:`CATCH_UPS` times. The oldest remaining meta comes first.
+
+    Args:
+        leader: read one by one from the leader, and in no other way.
 
     Raises:
         ObjectChangedError: the end was not reached: a meta may have been replaced in each of these rounds
@@ -450,7 +453,9 @@ async def metas_so_far(
     rounds = CATCH_UPS
     last = await _last_seq(bucket)
     async with aclosing(
-        bucket.messages(all_meta_subject(bucket.name), batch, after=after, ways=ways)
+        bucket.messages(
+            all_meta_subject(bucket.name), after=after, leader=leader, ways=AT_LEADER if leader else ANY_WAY
+        )
     ) as messages:
         async for message in messages:
             yield message

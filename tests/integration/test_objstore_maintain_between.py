@@ -152,3 +152,17 @@ class TestVerify:
         await store.put("a", b"bytes")
         failing(ObjectChangedError("it was replaced", bucket=store.bucket, name="a"))
         assert (await store.verify(deep=True)).ok
+
+
+async def test_gc_is_not_ended_by_the_end_of_a_batch(store: ObjectStore) -> None:
+    """A reader may have the end of its own batch sent to the inbox of another one, which then ends there."""
+    for n in range(40):
+        await store.put(f"o{n}", b"x")
+    await orphan(store)
+    client = store.js.client
+    subscription = await client.subscribe(f"$JS.API.DIRECT.GET.{stream(store)}")
+    await client.flush()
+    assert [each.nuid for each in (await store.gc(older_than=NOW)).orphans] == ["ORPHAN"]
+    await client.flush()
+    await subscription.unsubscribe()
+    assert [msg.data async for msg in subscription if b'"batch"' in msg.data] == []

@@ -215,7 +215,7 @@ async def test_metas_with_an_end_while_others_write(
     server.stream().config["allow_direct"] = False  # the leader is asked for one after the other
     bucket = await bind(server.js, "b")
     with pytest.raises(ObjectChangedError, match="change faster than they can be read"):
-        async for _ in metas_so_far(bucket, 1):
+        async for _ in metas_so_far(bucket):
             server.put_raw(meta_subject("b", "n00"), payload, ROLL_UP)
     assert server.stream().seq < 3 * CATCH_UPS + 10
 
