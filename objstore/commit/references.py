@@ -71,8 +71,7 @@ class References:
     async def read_on(self, bucket: Bucket) -> None:
         """Read the metas after the cursor; after an interruption the next call continues.
 
-        No chunk may be mistaken for an orphan. For later commits the age of their chunks decides. Batches are
-        not used: anybody who may request one can have its end sent to our inbox, too.
+        No chunk may be mistaken for an orphan. For later commits the age of their chunks decides.
 
         Raises:
             NatsError: the metas could not be read.
@@ -111,17 +110,26 @@ class References:
 
         The subjects come from the leader, too. A meta that is not among them, or was replaced meanwhile, lies
         beyond the previous end of the stream.
+
+        Batches are faster, but prove nothing alone: anybody who may request one can have its end sent to our
+        inbox, too. So the leader is asked for what they have not shown.
         """
         if not self._lacking:
+            batches = not self.cursor and bucket.direct_meta and bucket.can_batch
             end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+            if batches:
+                await self._read_batches(bucket, end)
             subjects = await subjects_at_once(bucket, all_meta_subject(bucket.name))
             # Pages are counted from the first subject: between two pages subjects may shift.
             if subjects is not None and self._most is not None and len(subjects) > self._most:
                 self._fill()
                 return False
-            if subjects is None or len(subjects) >= PAGE or not all(map(can_be_requested, subjects)):
+            if self.full or subjects is None or (len(subjects) >= PAGE and not batches):
                 return False
-            self._lacking, self._end = list(subjects), end
+            lacking = [name for name, count in subjects.items() if not (batches and self._shows(name, count))]
+            if not all(map(can_be_requested, lacking)):
+                return False
+            self._lacking, self._end = lacking, end
         at_once = AT_ONCE
         while self._lacking:
             size = 0
@@ -143,6 +151,19 @@ class References:
             await asyncio.sleep(0)
         self.cursor = max(self.cursor, self._end)
         return True
+
+    async def _read_batches(self, bucket: Bucket, end: int) -> None:
+        """Read the metas up to ``end``, as far as batches show them."""
+        batches = bucket.messages(all_meta_subject(bucket.name), 1000, ways=AT_LEADER)
+        async with aclosing(batches) as messages:
+            async for message in messages:
+                if message.seq > end or self.full:
+                    return
+                self._take(bucket, message)
+
+    def _shows(self, subject: str, count: int) -> bool:
+        """Whether batches have shown the newest of a subject's metas: of several it may be missing."""
+        return count == 1 and (subject in self._standing or subject in self._unreadable)
 
     async def _read_name(self, bucket: Bucket, subject: str) -> None:
         """Read all metas of a name whose newest is unreadable: the chunks of older ones may be needed.
