@@ -70,6 +70,9 @@ async def gc(args: Namespace, out: Output) -> None:
         out.warn(f"the meta message at revision {invalid.revision} is left alone: {invalid.error}")
     for old, new in report.renames:
         out.note(f"half-done rename of {old!r} to {new!r}{'' if report.dry_run else ' completed'}")
+    for name, count in report.copies:
+        done = "" if report.dry_run else " removed"
+        out.note(f"late copies of chunks behind {name!r}{done}: {many(count, 'message')}")
     left = sum(not each.removed for each in report.orphans)
     removed = len(report.orphans) - left
     if report.dry_run:
@@ -98,6 +101,7 @@ def gc_document(report: GcReport) -> dict[str, object]:
         ],
         "recent": list(report.recent),
         "renames": [{"from": old, "to": new} for old, new in report.renames],
+        "copies": [{"name": name, "messages": count} for name, count in report.copies],
         "unreadable": [
             {"subject": each.subject, "revision": each.revision, "error": str(each.error)}
             for each in report.unreadable

@@ -1,4 +1,4 @@
-"""Garbage collection: remove chunks that no meta refers to, and complete half-done renames."""
+"""Garbage collection: remove chunks that no object needs, and complete half-done renames."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from ..errors import (
 from ..format.codec import MetaDecodeError
 from ..format.naming import chunk_subject, is_safe_nuid
 from ..listing.metas import each_newest
+from ..read.late_copies import late_copies
 from .reports import GcReport, Orphan
 from .stored_chunks import chunk_counts, chunk_nuids
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
 
+    from ..format.models import ObjectInfo
 
 DEFAULT_AGE = timedelta(hours=24)
 """Chunks younger than this may belong to a put in progress, or to a paused upload."""
@@ -46,6 +48,23 @@ WHOLE_BUCKET = (ConnectionClosedError, BucketNotFoundError, BucketSealedError, F
 """Errors that end a collection. Others may concern one name only: clients may write anything in its meta."""
 
 
+class _Counts(References):
+    """Also remembers how many chunks the metas count.
+
+    Attributes:
+        chunks: the highest count of each nuid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: dict[str, int] = {}
+
+    def read(self, info: ObjectInfo, subject: str) -> None:
+        super().read(info, subject)
+        if nuid := self._standing[subject]:
+            self.chunks[nuid] = max(info.chunks, self.chunks.get(nuid, 0))
+
+
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
     """See :meth:`ObjectStore.gc`."""
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
@@ -53,7 +72,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
     # Chunks first: then the metas include everything committed after them.
     counts = await chunk_counts(bucket)
     nuids = await chunk_nuids(bucket) if counts is None else counts
-    references = References()
+    references = _Counts()
     await references.read_on(bucket)
     before = server_time(stream) - older_than
     # A sender that resumes an upload relies on its stored chunks.
@@ -83,6 +102,18 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             except NatsError as exc:
                 log.warning("orphan chunks %r in bucket %r were not removed: %s", nuid, bucket.name, exc)
         report.orphans.append(Orphan(nuid, count, message.time, removed))
+    for nuid, stored in (counts or {}).items():
+        if stored <= references.chunks.get(nuid, stored):
+            continue
+        try:
+            found = await _late_copies(bucket, references, nuid, stored, (before, uploads), dry_run)
+        except NatsError as exc:
+            if isinstance(exc, WHOLE_BUCKET):
+                raise
+            log.warning("late copies of chunks %r in bucket %r were not removed: %s", nuid, bucket.name, exc)
+            continue
+        if found is not None:
+            report.copies.append(found)
     for name in references.marked:
         try:
             info = await bucket.leader_meta(name, ANY_WAY)
@@ -125,3 +156,45 @@ async def _remove_orphan(bucket: Bucket, references: References, nuid: str, befo
 
 async def _last_stored(bucket: Bucket, nuid: str) -> StoredMessage | None:
     return await bucket.leader_message(chunk_subject(bucket.name, nuid))
+
+
+async def _late_copies(
+    bucket: Bucket,
+    references: _Counts,
+    nuid: str,
+    stored: int,
+    limits: tuple[datetime, datetime],
+    dry_run: bool,
+) -> tuple[str, int] | None:
+    """Remove the late copies behind an object, if there are some, and all are old enough.
+
+    Args:
+        limits: for chunks of puts, and of uploads: a sender may still be storing more.
+    """
+    last = await _last_stored(bucket, nuid)
+    if last is None or last.time > limits[numbered(last)]:
+        return None
+    if not last.data and stored == references.chunks[nuid] + 1:
+        return None  # some writers end an object with an empty message that they do not count
+    await references.read_on(bucket)
+    if references.may_name(nuid):
+        return None
+    # Anybody may write a meta with a lower count: what follows those chunks is no copy, or the object's own.
+    holders = [await _holder(bucket, subject, nuid) for subject in references.naming(nuid)]
+    info = max((each for each in holders if each is not None), key=lambda each: each.chunks, default=None)
+    late = None if info is None else await late_copies(bucket, info)
+    if info is None or late is None or not late.first:
+        return None
+    if not dry_run:
+        subject = chunk_subject(bucket.name, nuid)
+        for seq in late.all:
+            await bucket.delete_own(seq, lambda message: message.subject == subject)
+    return info.name, len(late.all)
+
+
+async def _holder(bucket: Bucket, subject: str, nuid: str) -> ObjectInfo | None:
+    message = await bucket.leader_message(subject)
+    if message is None:
+        return None
+    info = bucket.decode(message)
+    return None if info.deleted or info.nuid != nuid else info

@@ -81,6 +81,8 @@ class GcReport(Record):
         recent: nuids without a meta that stay because their chunks are too young.
         renames: ``(old name, new name)`` of half-done renames, completed unless ``dry_run``.
         unreadable: metas that cannot be read; chunks they may refer to stay.
+        copies: ``(name, messages)`` of objects with late copies of their chunks behind them, removed unless
+            ``dry_run``.
     """
 
     bucket: str
@@ -89,3 +91,4 @@ class GcReport(Record):
     recent: list[str] = field(default_factory=list)
     renames: list[tuple[str, str]] = field(default_factory=list)
     unreadable: list[InvalidMeta] = field(default_factory=list)
+    copies: list[tuple[str, int]] = field(default_factory=list)

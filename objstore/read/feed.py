@@ -28,9 +28,11 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
 from ..bucket.message_reads import ANY_WAY, CONSUMER, LEADER
+from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+from .late_copies import late_copies
 from .parts import Missing, Part, Sink, WrongPlace, damaged
 
 if TYPE_CHECKING:
@@ -114,6 +116,17 @@ class ChunkFeed:
             IntegrityError: a chunk cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
+        try:
+            await self._read()
+        except IntegrityError:
+            # Everything may have come, and copies of it follow.
+            if self._part is not None or not self.sink.complete:
+                raise
+            late = await late_copies(self.bucket, self._info, ANY_WAY)
+            if late is None or not late.end <= self.cursor or 0 < late.first <= self.cursor:
+                raise
+
+    async def _read(self) -> None:
         bucket = self.bucket
         try:
             if bucket.direct and bucket.can_batch and (self._part is None or bucket.batch_counts_are_right):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
-from ..bucket.message_reads import DIRECT, DIRECT_FIRST, MessageRead, last_of
+from ..bucket.message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, MessageRead, last_of
 from ..bucket.ttl import expired
 from ..errors import (
     DigestMismatchError,
@@ -24,6 +24,7 @@ from ..format.digest import new_hasher, parse_digest
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .feed import DEFAULT_WINDOW, ChunkFeed
+from .late_copies import late_copies
 from .links import FollowLinks, resolve
 from .lookup import live_info
 from .parts import Missing, damaged
@@ -274,9 +275,10 @@ async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | N
     size = min(max(info.options.max_chunk_size, average), limit)
     if info.chunks > FEW_CHUNKS and size < DEFAULT_CHUNK_SIZE:
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
-        if not info.chunks <= stored <= info.chunks + 1:  # some writers end objects with an empty chunk
+        more = stored > info.chunks + 1  # some writers end objects with an empty chunk
+        if stored < info.chunks or (more and await late_copies(bucket, info, ANY_WAY) is None):
             exc: Missing | IntegrityError = Missing()
-            if stored > info.chunks:
+            if more:
                 exc = damaged(info, f"{stored} chunks are stored, {info.chunks} recorded")
             fresh = await again(bucket, info, exc, retry=True)
             if not same_bytes(fresh, info):

@@ -33,6 +33,7 @@ from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, read_by_sequence
 from .feed import ChunkFeed
+from .late_copies import late_copies
 from .parts import Missing, Part, WrongPlace, damaged
 
 if TYPE_CHECKING:
@@ -444,6 +445,10 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
             )
         await bucket.pause(backoff.seconds, deadline)
         backoff.grow()
+    if _exceeded(info, offsets) and (late := await late_copies(bucket, info, ANY_WAY)) is not None:
+        known = bisect_right(seqs, late.end)
+        del seqs[known:], offsets[known + 1 :]
+        layout.strict = True  # the number of messages that follow a chunk does not identify it
     if offsets[-1] != info.size:
         raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
     if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):

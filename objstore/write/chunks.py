@@ -25,7 +25,7 @@ from natsproto.aio.lifeline import Lifeline, has_ended, lifeline
 from natsproto.backoff import Backoff
 from natsproto.errors import MaxPayloadError, NatsError, WrongStreamError
 from natsproto.jetstream.api.errors import retryable
-from natsproto.jetstream.publisher import OutOfOrderError, PublishWindow
+from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket, log
 from ..bucket.budget import LEAST, STALL, Budget
@@ -66,6 +66,12 @@ Meanwhile the bucket may have been recreated; or the removal of a forged meta of
 
 MOST_FOREIGN = 4096
 """Foreign messages on a put's chunk subject that are read; a sender of more is an attacker."""
+
+MOST_COPIES = 256
+"""Late copies of chunks that a put removes, with two requests each. With more of them it begins again."""
+
+REMOVALS = 3
+"""Times that late copies of chunks are removed while more of them arrive."""
 
 
 class ChunkSender:
@@ -116,6 +122,7 @@ class ChunkSender:
             header=chunk_header(self._ttl),
             doubts=self._doubts,
         )
+        self._opened_after = last_seq
         self._note_session()
         budget = self._budget
         patience = STALL * budget.seconds if self._begun == 1 else max(LEAST, budget.left)
@@ -432,7 +439,10 @@ class ChunkSender:
         copies = stored - self._chunks
         if not right:
             self._guard.explain(stored, self._chunks)
-        if not right and not (0 <= copies <= len(hints) and await self._remove(hints if copies else set())):
+        if not right and not (
+            copies >= 0
+            and (await self._remove_copies(copies, hints) if copies else await self._remove(set()))
+        ):
             raise Unrepairable(
                 IntegrityError(
                     f"{stored} chunks are stored where {self._chunks} were sent"
@@ -443,6 +453,44 @@ class ChunkSender:
                 )
             )
         self._doubts.clear()
+
+    async def _remove_copies(self, count: int, hints: set[int]) -> bool:
+        """Delete what is stored beside our chunks, if it can be told apart; more may be arriving.
+
+        Args:
+            count: how many messages there are at least.
+            hints: sequences of some of them.
+        """
+        suspects: set[int] = set()
+        for _ in range(REMOVALS):
+            more = hints | await self._unacknowledged()
+            if count > len(more) or more == suspects:
+                return False
+            if await self._remove(more):
+                return True
+            suspects = more
+        return False
+
+    async def _unacknowledged(self) -> set[int]:
+        """Return the sequences among and behind our newest chunks that were not acknowledged to us.
+
+        A server of a cluster has held them back for a leader that now leads again; meanwhile they were sent
+        again, by way of another leader.
+        """
+        found: set[int] = set()
+        if self._window is None:
+            return found
+        newest = self._window.newest
+        seq = self._opened_after if len(newest) < MAX_MESSAGES else min(newest)  # older ones are forgotten
+        ours = set(newest)
+        while len(found) < MOST_COPIES:
+            message = await self._bucket.retrying(partial(self._stored_after, seq))
+            if message is None:
+                break
+            seq = message.seq
+            if seq not in ours:
+                found.add(seq)
+        return found
 
     async def _remove(self, suspects: set[int]) -> bool:
         """Delete the ``suspects`` among the stored chunks if the others are exactly what was sent."""

@@ -420,10 +420,11 @@ class Put(ChunkSender):
     def _must_recount(self) -> bool:
         """Whether the chunks must be counted after the commit.
 
-        Duplicates show up before the commit is acknowledged. And if another writer wrote the name after our
-        chunks, they may be gone: a forged meta can make them look like those of a renamed object.
+        Duplicates show up before the commit is acknowledged, and so may late copies of chunks that were sent
+        again. And if another writer wrote the name after our chunks, they may be gone: a forged meta can make
+        them look like those of a renamed object.
         """
-        return bool(self.counts_afterwards or self._doubts or self._chunks_may_be_gone)
+        return bool(self.counts_afterwards or self._doubts or self._repaired or self._chunks_may_be_gone)
 
     async def _recheck_chunks(self) -> None:
         try:

@@ -504,6 +504,9 @@ class ResumedPut(Put):
         self._round = f".{token_hex(4)}"  # the server still knows the number of the deleted message
         await super()._delete(seq)
 
+    async def _unacknowledged(self) -> set[int]:
+        return set() if self._fixed is not None else await super()._unacknowledged()  # others send, too
+
     async def _check_stored(self) -> None:
         if self._fixed is not None and (self._unread or 0 in self._doubts):
             # A number was known: another sender has stored that chunk. Check its bytes.

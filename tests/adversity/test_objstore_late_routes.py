@@ -7,18 +7,20 @@ one of the two, the stream's leader is the other one: chunks wait in between. Th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import natsproto
-from natsproto.errors import StaleConnectionError
+from natsproto.errors import NatsError, StaleConnectionError
 from natsproto.testing import FaultProxy
 from natsproto.wire import Event, Pub
 from objstore import ObjectStore
-from support.objects import CHUNK, pattern
+from support.objects import CHUNK, chunk_counts, pattern
 from tests.soak.routes import Routes, cluster
 
 pytestmark = pytest.mark.cluster
@@ -30,13 +32,22 @@ class Apart:
     """A client that is connected, through a proxy, to a server that does not reach the leader."""
 
     def __init__(
-        self, through: ObjectStore, beside: ObjectStore, proxy: FaultProxy, url: str, routes: Routes
+        self,
+        through: ObjectStore,
+        beside: ObjectStore,
+        proxy: FaultProxy,
+        url: str,
+        routes: Routes,
+        leader: str,
+        third: str,
     ) -> None:
         self.through = through
         self.beside = beside  # of another client
         self.proxy = proxy
         self._url = url
         self._routes = routes
+        self.leader = leader
+        self.third = third
 
     def heal(self) -> None:
         """The servers reach each other again."""
@@ -71,6 +82,15 @@ async def leader_of(store: ObjectStore) -> str:
     return str(leader)
 
 
+async def lead(store: ObjectStore, name: str) -> None:
+    """Make a server of this name the leader."""
+    async with asyncio.timeout(20 + 10):
+        while await leader_of(store) != name:
+            with contextlib.suppress(NatsError):  # not heard of yet, or another election goes on
+                body = {"placement": {"preferred": name}}
+                await store.js.request("STREAM.LEADER.STEPDOWN.OBJ_b", body, timeout=2.0)
+
+
 @asynccontextmanager
 async def apart(replicas: int, retry_budget: float) -> AsyncIterator[Apart]:
     async with cluster() as servers, natsproto.connect(servers.urls[0], ignore_discovered=True) as other:
@@ -91,7 +111,13 @@ async def apart(replicas: int, retry_budget: float) -> AsyncIterator[Apart]:
             through = await client.jetstream().object_store("b")
             await through.put("before", b"x")  # everybody knows who listens to this session
             scene = Apart(
-                through, await beside.jetstream().object_store("b"), proxy, servers.urls[mine], servers.routes
+                through,
+                await beside.jetstream().object_store("b"),
+                proxy,
+                servers.urls[mine],
+                servers.routes,
+                names[leader],
+                names[third],
             )
             servers.routes.cut({(mine, leader), (leader, mine)})
             yield scene
@@ -136,3 +162,21 @@ async def test_a_server_that_cannot_be_reached_again_is_no_proof() -> None:
             async with asyncio.timeout(6 + 20):
                 await task
         assert not await scene.beside.exists("n")
+
+
+async def test_what_is_held_back_for_a_leader_that_leads_again() -> None:
+    """It comes behind the object that another leader has stored meanwhile: it reads, and gc heals it."""
+    async with apart(3, 40.0) as scene:
+        task = await scene.put(pieces())
+        await lead(scene.beside, scene.third)
+        scene.proxy.refuse(False)
+        async with asyncio.timeout(40 + 20):
+            info = await task
+        await lead(scene.beside, scene.leader)
+        scene.heal()
+        await scene.all_has_come()
+        assert (await chunk_counts(scene.beside))[info.nuid] >= 2 * 7
+        assert await scene.beside.get("n") == DATA
+        assert await scene.beside.get_range("n", CHUNK - 1, 2 * CHUNK) == DATA[CHUNK - 1 : 2 * CHUNK]
+        await scene.beside.gc(older_than=timedelta(0))
+        await is_whole(scene.beside)

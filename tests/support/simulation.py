@@ -113,6 +113,7 @@ class Stream:
         self.wrong: list[str] = []
         self.full = False
         self.doubles = True
+        self.leaders_return = False  # while a server of the cluster holds back messages for them
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -216,10 +217,17 @@ class Stream:
 
     def look(self) -> None:
         for meta in self.live():
-            data = b"".join(each.payload for each in self.of(f"$O.b.C.{meta['nuid']}"))
-            digest = "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
-            if digest != meta["digest"]:
+            chunks = [each.payload for each in self.of(f"$O.b.C.{meta['nuid']}") if each.payload]
+            own = chunks[: meta["chunks"]] if self.leaders_return else chunks
+            digest = "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(b"".join(own)).digest()).decode()
+            if digest != meta["digest"] or not set(chunks) <= set(own):
                 self.wrong.append(f"{self.loop.time():.3f}: {meta['name']!r} ({meta['nuid']}) is damaged")
+
+    def behind(self) -> Iterator[str]:
+        """The names with too many chunks, fences aside."""
+        for meta in self.live():
+            if sum(bool(each.payload) for each in self.of(f"$O.b.C.{meta['nuid']}")) > meta["chunks"]:
+                yield meta["name"]
 
     # -- the API ----------------------------------------------------------------------------------
 
@@ -362,6 +370,8 @@ class Link:
         self.travels(session, lambda: self.arrives(session, frame))
         if self.stream.doubles and pub.subject.startswith(b"$O.b.M.") and self.chance.random() < 0.05:
             self.loop.call_at(self.clear, self.comes, session, lambda: self.arrives(session, frame))  # twice
+        if self.stream.leaders_return and pub.subject.startswith(b"$O.b.C.") and self.chance.random() < 0.1:
+            self.loop.call_soon(self.cut)  # while chunks are under way
 
     def travels(self, session: LivelySession, happens: Callable[[], None]) -> None:
         """What is sent comes in order, after a while."""
@@ -419,12 +429,16 @@ class Link:
     def cut_off(self) -> None:
         """The server notices at once, or a relay holds what is under way, and the connection, for a while.
 
-        Or the server notices, and holds it back: the client comes back to another one.
+        Or the server notices, and holds it back: the client comes back to another one. Or to the same one, to
+        which another leader has meanwhile answered, until the first one leads again.
         """
         session = self.session
         session.cut_off = True
         session.released = session.ended = self.loop.time()
-        if self.stream.replicated and self.chance.random() < 0.25:
+        if self.stream.leaders_return and self.chance.random() < 0.5:
+            session.routed = True
+            session.released += self.chance.choice((1.0, 4.0, 10.0))
+        elif self.stream.replicated and self.chance.random() < 0.25:
             session.routed = True
             session.released += self.chance.choice((0.05, 1.0, 4.0, 30.0))
             self.home += 1

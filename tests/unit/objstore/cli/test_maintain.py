@@ -62,6 +62,18 @@ async def test_gc(server: MemoryServer, store: ObjectStore, command: Any) -> Non
     assert "ORPHAN" not in server.chunks()
 
 
+async def test_gc_of_late_copies(server: MemoryServer, store: ObjectStore, command: Any) -> None:
+    info = await store.put("a", b"content")
+    server.put_raw(f"$O.b.C.{info.nuid}", b"content")
+    dry = json.loads((await command("gc", "b", "--older-than", "0s", "--dry-run", "--json"))[0])
+    assert dry["copies"] == [{"name": "a", "messages": 1}]
+    assert (
+        "late copies of chunks behind 'a' removed: 1 message"
+        in ((await command("gc", "b", "--older-than", "0s"))[1])
+    )
+    assert server.chunks() == {info.nuid: 1}
+
+
 async def test_orphans_that_stay_are_exit_code_1(
     server: MemoryServer, store: ObjectStore, command: Any
 ) -> None:

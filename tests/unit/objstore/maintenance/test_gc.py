@@ -13,6 +13,7 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
+from objstore.format.digest import hex_digest, new_hasher
 from objstore.format.models import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance.gc import DEFAULT_AGE, gc
@@ -131,6 +132,77 @@ async def test_half_done_renames_are_completed(
     assert [info.name for info in await store.list()] == (["a"] if dry_run else ["new"])
     if not dry_run:
         assert await store.get("new") == b"content"
+
+
+def behind(server: MemoryServer, info: ObjectInfo, *payloads: bytes, header: bytes = b"") -> None:
+    for payload in payloads:
+        server.put_raw(f"$O.b.C.{info.nuid}", payload, header)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_late_copies(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, named: ObjectInfo, dry_run: bool
+) -> None:
+    behind(server, named, b"content", b"", b"content")
+    report = await gc(bucket, older_than=NOW, dry_run=dry_run)
+    assert (report.copies, report.orphans) == ([("a", 3)], [])
+    assert server.chunks() == {named.nuid: 4 if dry_run else 1}
+    assert await store.get("a") == b"content"
+
+
+async def test_late_copies_that_are_too_young(
+    server: MemoryServer, bucket: Bucket, named: ObjectInfo
+) -> None:
+    """A put under that nuid may be in progress: anybody may have written a meta that names it."""
+    behind(server, named, b"content")
+    hour = timedelta(hours=1)
+    assert (await gc(bucket, older_than=hour, dry_run=False)).copies == []
+    server.ahead = 2 * hour
+    behind(server, named, b"content", header=b"NATS/1.0\r\nNats-Msg-Id: s.0\r\n\r\n")  # of an upload
+    server.ahead += 2 * hour
+    assert (await gc(bucket, older_than=hour, dry_run=False)).copies == []
+    server.ahead += GONE
+    assert (await gc(bucket, older_than=hour, dry_run=False)).copies == [("a", 2)]
+
+
+@pytest.mark.parametrize("what", [b"other", b""])
+async def test_what_is_no_copy_stays(
+    server: MemoryServer, bucket: Bucket, named: ObjectInfo, what: bytes
+) -> None:
+    behind(server, named, what)
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == []
+    assert server.chunks() == {named.nuid: 2}
+
+
+@pytest.mark.parametrize("unreadable", [True, False])
+async def test_a_meta_that_counts_fewer(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, unreadable: bool
+) -> None:
+    """The rest of the object equals its beginning: whoever names all of it decides."""
+    info = await store.put("zeros", bytes(500), chunk_size=100)
+    forged = replace(info, name="z", size=200, chunks=2, digest=hex_digest(new_hasher(bytes(200)).digest()))
+    await commit_meta(bucket, forged, 0)
+    if unreadable:
+        stream = server.stream()
+        stream.remove([stream.of(meta_subject("b", "zeros"))[0].seq])
+        server.put_raw(meta_subject("b", "zeros"), b'{"name":"zeros","nuid":"%b"' % info.nuid.encode())
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == []
+    assert server.chunks() == {info.nuid: 5}
+    if not unreadable:
+        behind(server, info, bytes(100))
+        assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == [("zeros", 1)]
+        assert await store.get("zeros") == bytes(500)
+
+
+async def test_late_copies_that_cannot_be_removed(
+    server: MemoryServer, bucket: Bucket, named: ObjectInfo, caplog: pytest.LogCaptureFixture
+) -> None:
+    behind(server, named, b"content")
+    server.refused = {"STREAM.MSG.DELETE"}
+    server.put_raw("$O.b.C.ORPHAN", b"x")
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert (report.copies, [each.nuid for each in report.orphans]) == ([], ["ORPHAN"])
+    assert f"late copies of chunks {named.nuid!r}" in caplog.text
 
 
 async def test_one_that_cannot_be_removed_does_not_end_it(

@@ -100,6 +100,37 @@ async def test_twice(server: MemoryServer, store: ObjectStore, restartable: bool
     assert await store.get("a") == DATA
 
 
+@pytest.mark.parametrize("restartable", [True, False])
+@pytest.mark.parametrize("at", [12, 25, "meta"])
+async def test_held_back_for_a_leader_that_leads_again(
+    server: MemoryServer, store: ObjectStore, restartable: bool, at: int | str
+) -> None:
+    """Copies of chunks that were sent again come between later ones, behind them, or with the meta."""
+    sent: list[bytes] = []
+    late: list[bytes] = []
+
+    def hold(subject: str, header: bytes, payload: bytes) -> Any:
+        if is_chunk(subject) and payload:
+            sent.append(payload)
+            if len(sent) == 4:
+                late.extend(sent)
+                server.lose()
+                server.connect()
+                return SILENCE
+        of = f"$O.b.C.{next(iter(server.chunks()), '')}"
+        if late and (len(server.stream().of(of)) == at or subject.startswith("$O.b.M.")):
+            for each in late:
+                server.stream().publish(of, b"", each)
+            late.clear()
+        return None
+
+    server.on_publish = hold
+    info = await store.put("a", DATA if restartable else once(DATA), chunk_size=CHUNK)
+    assert not late
+    assert server.chunks() == {info.nuid: info.chunks}
+    assert await store.get("a") == DATA
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

@@ -1,0 +1,88 @@
+"""Tell late copies of an object's chunks from damage.
+
+A server of a cluster may hold back chunks for a leader that it does not reach. The put sends them again, by
+way of another leader, and is committed. If the first leader leads again when it gets the others, it stores
+them behind the object. No client can prevent that, and nothing is lost: the chunks before are the object, as
+its digest proves, and each one behind equals one of them. Any other chunk that is too many is damage.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, NamedTuple
+
+from natsproto.jetstream.publisher import MAX_MESSAGES
+
+from ..errors import IntegrityError
+from ..format.assembly import Assembly
+from ..format.digest import new_hasher
+from ..format.naming import chunk_subject
+
+if TYPE_CHECKING:
+    from ..bucket.bucket import Bucket
+    from ..format.models import ObjectInfo
+
+MOST = MAX_MESSAGES
+"""Messages behind an object that are looked at: as many as one put can have under way."""
+
+
+class LateCopies(NamedTuple):
+    """What follows an object: copies of its chunks, and perhaps empty messages.
+
+    Attributes:
+        end: sequence of the object's last chunk.
+        first: sequence of the first copy; 0 = none is there, or no longer.
+        all: sequences of all messages that follow the object.
+    """
+
+    end: int
+    first: int
+    all: list[int]
+
+
+async def late_copies(
+    bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None = None
+) -> LateCopies | None:
+    """Return the late copies behind an object; ``None``: it is damaged.
+
+    It reads the object twice: call it only when there are too many chunks.
+
+    Args:
+        bucket: the bucket of the object.
+        info: a live object that is not a link.
+        ways: as for :meth:`Bucket.messages`.
+
+    Raises:
+        NatsError: the chunks could not be read.
+    """
+    if await bucket.stored_chunks(info.nuid) > info.chunks + MOST:
+        return None
+    subject = chunk_subject(bucket.name, info.nuid)
+    try:
+        assembly = Assembly(info)
+        end = 0
+        behind: list[int] = []
+        copies: dict[bytes, int] = {}  # their digests, and their sequences
+        async with aclosing(bucket.messages(subject, ways=ways)) as messages:
+            async for message in messages:
+                if not assembly.complete:
+                    assembly.accept(message.data)
+                    end = message.seq
+                    continue
+                behind.append(message.seq)
+                if len(behind) > MOST:
+                    return None  # somebody keeps storing them
+                if message.data:  # fences have none
+                    copies.setdefault(new_hasher(message.data).digest(), message.seq)
+        assembly.finish()
+    except IntegrityError:
+        return None
+    if not copies:  # some writers end objects with an empty message
+        return LateCopies(end, 0, behind) if len(behind) < 2 else None
+    first = min(copies.values())
+    async with aclosing(bucket.messages(subject, ways=ways)) as messages:
+        async for message in messages:
+            if message.seq > end or not copies:
+                break
+            copies.pop(new_hasher(message.data).digest(), None)
+    return None if copies else LateCopies(end, first, behind)

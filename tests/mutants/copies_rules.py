@@ -1,0 +1,58 @@
+"""Mutants of late copies of chunks: who tells them from damage, and who removes them."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+COPIES = "unit/objstore/read/test_late_copies.py::"
+
+MUTANTS = (
+    Mutant(
+        "whatever-follows-is-a-copy",
+        "objstore/read/late_copies.py",
+        "return None if copies else LateCopies(",
+        "return LateCopies(",
+        "a chunk too many is a copy only if it equals one of the object's",
+        COPIES + "test_anything_else_is_damage",
+    ),
+    Mutant(
+        "copies-of-what-is-not-the-object",
+        "objstore/read/late_copies.py",
+        "        assembly.finish()\n",
+        "        pass\n",
+        "copies are harmless behind a whole object only",
+        COPIES + "test_copies_of_what_is_not_the_object",
+    ),
+    Mutant(
+        "a-copy-in-the-place-of-a-chunk",
+        "objstore/read/feed.py",
+        "if late is None or not late.end <= self.cursor or 0 < late.first <= self.cursor:",
+        "if late is None:",
+        "what was read must be the chunks that were proven",
+        COPIES + "test_a_replica_that_lacks_a_chunk",
+    ),
+    Mutant(
+        "late-copies-are-damage",
+        "objstore/read/feed.py",
+        "late = await late_copies(self.bucket, self._info, ANY_WAY)",
+        "late = None",
+        "an acknowledged object stays readable",
+        COPIES + "test_whole_reads",
+    ),
+    Mutant(
+        "collects-behind-the-shorter-meta",
+        "objstore/maintenance/gc.py",
+        "info = max((each",
+        "info = min((each",
+        "a meta that counts fewer chunks costs the object none",
+        "unit/objstore/maintenance/test_gc.py::test_a_meta_that_counts_fewer",
+    ),
+    Mutant(
+        "late-copies-beside-the-chunks",
+        "objstore/write/chunks.py",
+        "            if seq not in ours:\n",
+        "            if False:\n",
+        "what was not acknowledged may be a late copy",
+        "unit/objstore/write/test_chunks.py::test_held_back_for_a_leader_that_leads_again",
+    ),
+)
