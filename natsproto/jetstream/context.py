@@ -320,7 +320,8 @@ class JetStreamContext:
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
         """
         document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
-        return self._batch(stream, document, batch, max_bytes)
+        only = None if {"*", ">"}.intersection(subject.split(".")) else subject
+        return self._batch(stream, document, batch, max_bytes, only)
 
     def get_last_messages(
         self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
@@ -337,7 +338,12 @@ class JetStreamContext:
         return self._batch(stream, document, batch)
 
     async def _batch(
-        self, stream: str, document: Mapping[str, object], most: int, max_bytes: int | None = None
+        self,
+        stream: str,
+        document: Mapping[str, object],
+        most: int,
+        max_bytes: int | None = None,
+        only: str | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
         loop = asyncio.get_running_loop()
         queue: deque[WireMsg] = deque()
@@ -353,7 +359,7 @@ class JetStreamContext:
             if not waiter.done():
                 waiter.set_result(None)
 
-        def on_message(msg: WireMsg) -> None:
+        def on_message(msg: WireMsg, seq: int | None) -> None:
             queue.append(msg)
             wake()
 
@@ -365,7 +371,7 @@ class JetStreamContext:
         connection = self.client.connection
         connection.check_open()
         connection.check_headers("direct get")
-        slot = BatchSlot(subject, on_message, on_done, most=most, max_bytes=max_bytes)
+        slot = BatchSlot(subject, on_message, on_done, most=most, max_bytes=max_bytes, only=only)
         mux = connection.mux
         mux.open(slot)
         try:

@@ -18,6 +18,8 @@ from .api.models import StoredMessage
 
 END_OF_BATCH = 204  # status
 
+SUBJECT = b"\r\nNats-Subject: "
+
 HEADER_ROOM = 8192
 """Bytes of a header that do not count towards a batch: the server's own lines, with a long subject."""
 
@@ -104,11 +106,13 @@ class BatchSlot(ReplySlot):
 
     Args:
         subject: the API subject of the request.
-        on_message: called with each message.
+        on_message: called with each message and its sequence; ``None``: it has none.
         on_done: called once: with ``None`` at the end of the batch, or with the error.
         placer: returns the destination of a large payload, or ``None``.
         most: how many messages were requested; ``None`` or 0 = the server decides.
         max_bytes: how many bytes were requested, which only the last message may exceed; likewise.
+        only: the subject of all messages; ``None`` = any. Others are ignored: the server sends messages of
+            other streams here when somebody else names this reply subject in a request.
 
     A batch with more than was requested ends with a ``RemoteProtocolError``: the caller has no memory for
     more. Duplicates are ignored.
@@ -126,6 +130,7 @@ class BatchSlot(ReplySlot):
         "_newest",
         "_on_done",
         "_on_message",
+        "_only",
         "_placer",
         "last",
         "left",
@@ -134,14 +139,16 @@ class BatchSlot(ReplySlot):
     def __init__(
         self,
         subject: bytes,
-        on_message: Callable[[WireMsg], None],
+        on_message: Callable[[WireMsg, int | None], None],
         on_done: Callable[[NatsError | None], None],
         placer: Callable[[WireMsg, int], Target] | None = None,
         *,
         most: int | None = None,
         max_bytes: int | None = None,
+        only: str | None = None,
     ) -> None:
         super().__init__(subject)
+        self._only = b"" if only is None else SUBJECT + only.encode() + b"\r\n"
         self._on_message = on_message
         self._on_done = on_done
         self._placer = placer
@@ -169,6 +176,9 @@ class BatchSlot(ReplySlot):
 
     def _take(self, msg: WireMsg) -> None:
         block = msg.header
+        # The last line counts, as in header_bytes(): the message's writer may have set such a header, too.
+        if block is not None and self._only and not block.startswith(self._only, block.rfind(SUBJECT)):
+            return
         seq = None if block is None else header_int(block, b"Nats-Sequence")
         if seq is not None:
             if seq <= self._newest:
@@ -179,7 +189,7 @@ class BatchSlot(ReplySlot):
             return
         self._most -= 1
         self._max_bytes -= len(msg.payload) + max(0, len(block or b"") - HEADER_ROOM)
-        self._on_message(msg)
+        self._on_message(msg, seq)
 
     def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         return None if self._placer is None or self._done else self._placer(msg, size)

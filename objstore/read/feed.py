@@ -470,7 +470,7 @@ class _Window:
         self.first: int = 0
         self._last = 0  # sequence of the last message that came
         self.apart: bool = False
-        self._early: list[WireMsg] = []  # messages that came before its turn
+        self._early: list[tuple[WireMsg, int | None]] = []  # messages that came before its turn
         self._end: tuple[NatsError | None] | None = None  # the end, if it came before its turn
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._slot: BatchSlot | None = None
@@ -497,6 +497,7 @@ class _Window:
             self._place,
             most=self.batch,
             max_bytes=feed.window,
+            only=feed.subject,
         )
         mux = self._mux = connection.mux
         mux.open(slot)
@@ -537,16 +538,16 @@ class _Window:
     def catch_up(self) -> None:
         """Pass on the messages that came before its turn."""
         early, self._early = self._early, []
-        for msg in early:
-            self._on_message(msg)
+        for msg, seq in early:
+            self._on_message(msg, seq)
         if self._end is not None:
             self._on_end(*self._end)
 
-    def _on_message(self, msg: WireMsg) -> None:
+    def _on_message(self, msg: WireMsg, seq: int | None) -> None:
         feed = self._feed
         if feed.current is not self:
             if feed.ahead is self and len(self._early) < self.batch:
-                self._early.append(msg)
+                self._early.append((msg, seq))
             elif feed.ahead is self:
                 feed.drop_ahead()  # more than requested
             return
@@ -554,7 +555,6 @@ class _Window:
             return
         self.seen += 1
         block = msg.header
-        seq = None if block is None else header_int(block, b"Nats-Sequence")
         if block is None or seq is None or seq <= self._last:
             return  # not a reply to this request, or a duplicate
         pending = header_int(block, b"Nats-Num-Pending")

@@ -31,7 +31,7 @@ class Replies:
         self.ends: list[NatsError | None] = []
         self.slot = BatchSlot(
             b"API",
-            lambda msg: self.taken.append(bytes(msg.payload)),
+            lambda msg, seq: self.taken.append(bytes(msg.payload)),
             self.ends.append,
             most=most,
             max_bytes=max_bytes,

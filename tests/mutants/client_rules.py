@@ -10,6 +10,22 @@ ORDERED = "unit/natsproto/jetstream/test_ordered_over.py::"
 
 MUTANTS = (
     Mutant(
+        "messages-of-any-subject",
+        "natsproto/jetstream/direct_get.py",
+        "if block is not None and self._only and",
+        "if False and",
+        "a server answers with another stream's messages when somebody else asks for them",
+        "unit/natsproto/jetstream/test_direct_get.py::test_messages_of_another_subject",
+    ),
+    Mutant(
+        "subjects-that-writers-name",
+        "natsproto/jetstream/direct_get.py",
+        "block.startswith(self._only, block.rfind(SUBJECT))",
+        "self._only in block",
+        "a stored message may have a header that says another subject",
+        "unit/natsproto/jetstream/test_direct_get.py::test_messages_of_another_subject",
+    ),
+    Mutant(
         "publishes-for-others",
         "natsproto/jetstream/ordered.py",
         "if not is_flow_control(reply, self.stream, incarnation.name):",

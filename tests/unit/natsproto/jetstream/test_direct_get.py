@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from natsproto.jetstream.direct_get import answering_stream, header_bytes, header_int, status_error
+from natsproto.jetstream.direct_get import (
+    BatchSlot,
+    answering_stream,
+    header_bytes,
+    header_int,
+    status_error,
+)
+from natsproto.wire import Msg
 
 OWN = b"Nats-Stream: S\r\nNats-Subject: a.b\r\nNats-Sequence: 7\r\nNats-Time-Stamp: t\r\n\r\n"
 
@@ -43,3 +50,26 @@ def test_the_last_line_counts() -> None:
 
 def test_a_refusal_of_megabytes_is_not_repeated() -> None:
     assert len(str(status_error(b"NATS/1.0 408 " + b"x" * 1_000_000 + b"\r\n\r\n", "s"))) < 600
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [b"b", b"a.b", b"x.a", b"a\r\nNats-Subject: b", b"$O.b.C.n", None],
+    ids=["another", "longer", "ends so", "said by its writer", "of another bucket", "none"],
+)
+def test_messages_of_another_subject(subject: bytes | None) -> None:
+    """They change nothing: not what is taken next, nor how many may come."""
+    taken: list[int | None] = []
+    ends: list[object] = []
+    slot = BatchSlot(b"API", lambda msg, seq: taken.append(seq), ends.append, most=2, only="a")
+
+    def come(subject: bytes | None, seq: int) -> None:
+        line = b"" if subject is None else b"Nats-Subject: %b\r\n" % subject
+        header = b"NATS/1.0\r\nNats-Stream: S\r\n%bNats-Sequence: %d\r\n\r\n" % (line, seq)
+        slot.on_reply(b"", Msg(b"inbox", b"1", None, header, b"x"))
+
+    for seq in range(90, 99):
+        come(subject, seq)
+    come(b"a", 1)
+    come(b"b\r\nNats-Subject: a", 2)  # its writer's header is not the server's
+    assert (taken, ends) == ([1, 2], [])
