@@ -163,7 +163,7 @@ class Holders:
         """Read every meta stored since none referred to the chunks."""
         bucket = self.bucket
         for _ in range(READINGS):
-            references = References()
+            references = ReferencesTo(self.nuid)
             references.cursor = self._read_up_to
             try:
                 await references.read_on(bucket)
@@ -188,6 +188,32 @@ class Holders:
             bucket=bucket.name,
             name=self._name,
         )
+
+
+class ReferencesTo(References):
+    """The references to one nuid: nothing is kept of other metas, however many there are.
+
+    Args:
+        nuid: the nuid.
+    """
+
+    def __init__(self, nuid: str) -> None:
+        super().__init__()
+        self._wanted = nuid
+
+    def read(self, info: ObjectInfo, subject: str) -> None:
+        if info.nuid == self._wanted:
+            super().read(info, subject)
+        else:
+            self._forget(subject)
+
+    def unread(self, invalid: InvalidMeta, data: bytes) -> None:
+        self._forget(invalid.subject)
+
+    def _forget(self, subject: str) -> None:
+        self._nuids = None
+        for held in (self._standing, self._marked, self._moved):
+            held.pop(subject, None)
 
 
 def clocks() -> tuple[float, float]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from natsproto.errors import PermissionsViolationError
 from objstore.bucket.bucket import Bucket, bind
+from objstore.format.codec import MetaDecodeError
+from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject
 from objstore.write import upload_holders
-from objstore.write.upload_holders import MARKED, Holders, clocks, passed
+from objstore.write.upload_holders import MARKED, Holders, ReferencesTo, clocks, passed
 from support.memory_server import MemoryServer
 
 
@@ -130,3 +134,33 @@ async def test_without_the_leader_no_consumer_decides() -> None:
     with pytest.raises(PermissionsViolationError):
         await Holders(bucket, "a", info.nuid).look()
     await server.client.close()
+
+
+def named(name: str, nuid: str) -> ObjectInfo:
+    return plain_info(name, "b", None, datetime.now(UTC), nuid=nuid, chunks=1, size=1)
+
+
+def test_what_names_other_chunks_is_not_kept() -> None:
+    """A bucket may have hundreds of thousands of names, and each may be long."""
+    references = ReferencesTo("N")
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            references.read(named(f"n{number}", f"other{number}"), f"{number}" * 3000)
+            error = MetaDecodeError("no JSON")
+            references.unread(InvalidMeta(f"u{number}" * 3000, number, error), b"words N" * 100)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000, f"{kept} bytes are kept of 600 metas"
+    assert references.naming("N") == []
+
+
+def test_the_newest_meta_of_a_name_counts() -> None:
+    references = ReferencesTo("N")
+    for name in ("a", "b", "c"):
+        references.read(named(name, "N"), name)
+    assert references.naming("N") == ["a", "b", "c"]
+    references.read(named("a", "another"), "a")
+    references.unread(InvalidMeta("b", 9, MetaDecodeError("no JSON")), b"N")
+    assert references.naming("N") == ["c"]
