@@ -513,7 +513,7 @@ class Bucket:
         self._refused.pop(way, None)
         return True
 
-    def note_refusal(self, exc: PermissionsViolationError) -> bool:
+    def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
         """Remember a refused way for a while; false when the error refuses something else."""
         way = way_refused(self, exc)
         if way is not None:

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 
 from natsproto._values import brief
 from natsproto.errors import (
+    APIError,
     NoRespondersError,
     PermissionsViolationError,
     RemoteProtocolError,
     RequestTimeoutError,
 )
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads, time_from_ns
-from natsproto.jetstream.api.errors import MessageNotFoundError, api_error
+from natsproto.jetstream.api.errors import (
+    ConsumerNotFoundError,
+    MessageNotFoundError,
+    StreamNotFoundError,
+    api_error,
+    retryable,
+)
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.jetstream.context import leader_message, no_answer_error
 from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
@@ -70,8 +77,16 @@ def last_of(subject: str) -> bytes:
     return b'{"last_by_subj":%b}' % dumps_str(subject)
 
 
-def way_refused(bucket: Bucket, exc: PermissionsViolationError) -> str | None:
-    """Return the way that this error refuses to the user; ``None`` when it refuses something else."""
+def way_refused(bucket: Bucket, exc: PermissionsViolationError | APIError) -> str | None:
+    """Return the way that this error refuses to the user; ``None`` when it refuses something else.
+
+    An ``APIError`` is that of the creation of a consumer: the stream or the account allows no such one (a
+    work queue), or not one more.
+    """
+    if isinstance(exc, APIError):
+        gone = isinstance(exc, StreamNotFoundError | ConsumerNotFoundError)
+        other = bucket.allowed(LEADER) or bucket.allowed(DIRECT)
+        return CONSUMER if other and not gone and not retryable(exc) else None
     if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
         return None
     rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")

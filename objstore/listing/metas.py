@@ -23,7 +23,7 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, time_from_ns
-from natsproto.jetstream.api.errors import StreamNotFoundError, retryable
+from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector
@@ -229,14 +229,10 @@ async def newest_metas(
                 await _read_from_old_servers(bucket, found)
             else:
                 await _read_in_rounds(bucket, found)
-        except PermissionsViolationError as exc:
+        except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise
             await _complete(bucket, found, set())
-        except APIError as exc:
-            if retryable(exc) or isinstance(exc, StreamNotFoundError):
-                raise
-            await _complete(bucket, found, set())  # the stream allows no such consumer: a work queue
     except NatsError as exc:
         error = bucket.translate(exc)
         raise error from (exc if error is not exc else None)

@@ -122,10 +122,10 @@ async def iterate(
                 async for info in metas:
                     yielded = True
                     yield shown(info)
-        except PermissionsViolationError as exc:
+        except (PermissionsViolationError, APIError) as exc:
             if yielded or not bucket.note_refusal(exc):
                 raise
-            whole = True  # a list needs fewer rights
+            whole = True  # a list can do without a consumer
     if whole:
         for info in await newest_metas(bucket, on_invalid):
             if wanted(info):

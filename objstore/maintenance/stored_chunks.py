@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from natsproto.errors import (
+    APIError,
     NatsError,
     PermissionsViolationError,
 )
@@ -45,9 +46,9 @@ async def chunk_nuids(bucket: Bucket) -> set[str]:
         try:
             await _read_headers(bucket, subject, add)
             return nuids
-        except PermissionsViolationError as exc:
+        except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
-                raise
+                raise bucket.translate(exc) from exc
         except NatsError as exc:
             raise bucket.translate(exc) from exc
     async with aclosing(bucket.messages(subject, ways=ANY_WAY)) as messages:

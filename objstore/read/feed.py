@@ -105,6 +105,7 @@ class ChunkFeed:
         self._failure: BaseException | None = None
         self.current: _Window | None = None
         self.ahead: _Window | None = None
+        self._singly = False  # others change our consumers
         self._straight = True  # the last window was complete and without a gap
 
     async def run(self) -> None:
@@ -313,11 +314,11 @@ class ChunkFeed:
         deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
         while True:
             before = self._messages
-            singly = not self.bucket.allowed(CONSUMER)
+            singly = self._singly or not self.bucket.allowed(CONSUMER)
             try:
                 await (self._read_singly() if singly else self._read_consumer())
                 return
-            except PermissionsViolationError as exc:
+            except (PermissionsViolationError, APIError) as exc:
                 if singly or not self.bucket.note_refusal(exc):
                     raise
                 continue
@@ -335,7 +336,7 @@ class ChunkFeed:
             backoff.grow()
 
     async def _read_singly(self) -> None:
-        """Read chunk by chunk from the leader, one round trip each: the user may not create consumers."""
+        """Read chunk by chunk from the leader, one round trip each: no consumer can be had, or relied on."""
         if self._part is not None and self._part.seq_of is None:
             raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
         while not self.done:
@@ -381,7 +382,11 @@ class ChunkFeed:
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
             if ended.done():
                 return
-            if not self.accept(msg.payload, delivery.stream_seq, delivery.num_pending):
+            if not msg.payload and msg.header is not None and header_int(msg.header, b"Nats-Msg-Size"):
+                # Whoever may create consumers has changed this one: it leaves the payloads out.
+                self._singly = True
+                finish(Missing())
+            elif not self.accept(msg.payload, delivery.stream_seq, delivery.num_pending):
                 finish(self._failure)
             elif self.done:
                 finish(None)

@@ -295,7 +295,7 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
             return await _search(bucket, info, layout, start, end)
         except Missing:
             pass
-        except PermissionsViolationError as exc:
+        except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise
     await place(bucket, info, layout)
@@ -482,6 +482,8 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
         # The last header of that name is the server's: the chunk's writer may have set one, too.
         size = None if msg.header is None else header_bytes(msg.header, b"Nats-Msg-Size")
         length = int(size) if size is not None and size.isdigit() and len(size) < 12 else 0
+        if msg.payload:
+            length = len(msg.payload)  # whoever may create consumers has changed this one
         seqs.append(delivery.stream_seq)
         offsets.append(offsets[-1] + length)
         if delivery.num_pending == 0 or len(seqs) == end or _exceeded(info, offsets):
@@ -498,9 +500,9 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
             if len(seqs) >= end:
                 reading.finish()
             await reading.ended  # the caller checks whether chunks are missing
-    except PermissionsViolationError as exc:
+    except (PermissionsViolationError, APIError) as exc:
         if not bucket.note_refusal(exc):
-            raise
+            raise bucket.translate(exc, info.name) from None
         await _measure(bucket, info, offsets, seqs)
     except NatsError as exc:
         raise bucket.translate(exc, info.name) from None
