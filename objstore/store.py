@@ -282,7 +282,8 @@ class ObjectStore(StoreReads):
             BadObjectMetaError, InvalidNameError: nothing was sent.
         """
         from .change import update
-        from .format.models import ObjectMeta, shown
+        from .format.marks import shown
+        from .format.models import ObjectMeta
 
         if not isinstance(meta, ObjectMeta):
             raise BadObjectMetaError(f"meta must be an ObjectMeta, not {type(meta).__name__}")
@@ -344,7 +345,7 @@ class ObjectStore(StoreReads):
         Raises:
             The errors of :meth:`get_file` and :meth:`put`.
         """
-        from .format.models import RESERVED
+        from .format.marks import RESERVED
         from .read import get, links
 
         check_callback("progress", progress)

@@ -239,7 +239,7 @@ class StoreReads:
             ObjectDeletedError: it was deleted, and ``show_deleted`` is false.
             MetaDecodeError: its meta message cannot be read (an ``IntegrityError``).
         """
-        from .format.models import shown
+        from .format.marks import shown
         from .read import lookup
 
         name = self._bucket.check_name(name)
@@ -271,7 +271,7 @@ class StoreReads:
             include_deleted: include delete markers.
             on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each.
         """
-        from .format.models import shown
+        from .format.marks import shown
         from .listing.metas import newest_metas
 
         check_callback("on_invalid", on_invalid)

@@ -37,6 +37,7 @@ from natsproto.jetstream.direct_get import answering_stream
 from ..errors import BadBucketError, BucketNotFoundError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
 from ..format.limits import Limits, limits_of
+from ..format.marks import marks_in
 from ..format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from ..format.naming import (
     check_bucket,
@@ -498,8 +499,10 @@ class Bucket:
     ) -> ObjectInfo:
         """Decode a meta message given in parts, as :meth:`decode` does."""
         info = decode_meta(payload, bucket=self.name, subject=subject, revision=revision, timestamp=time)
-        expires = expiry(header, time)
-        return info if expires is None else replace(info, expires=expires)
+        expires, marks = expiry(header, time), marks_in(header)
+        if expires is None and not marks:
+            return info
+        return replace(info, expires=expires, metadata={**info.metadata, **marks} if marks else info.metadata)
 
     def allowed(self, way: str) -> bool:
         """Whether the user may read that way, as far as is known; see ``bucket/message_reads.py``."""

@@ -39,7 +39,8 @@ from ..commit.scan import Scan
 from ..commit.states import Standing
 from ..errors import ObjectAlreadyExists, OutcomeUnknownError, UnsupportedFeatureError
 from ..format.codec import encode_meta
-from ..format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, ObjectInfo, unmarked
+from ..format.marks import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, unmarked
+from ..format.models import ObjectInfo
 from ..format.naming import is_nuid_of
 
 Change = Callable[[ObjectInfo], ObjectInfo]
@@ -325,10 +326,11 @@ class _Both(Commit):
         except NatsError as exc:
             raise Unsent(exc) from exc
         self.states.sent()
+        marker, marks = moved_marker(self._bucket, self._old, self._name)
         ack = await batch.end(
             check_publish_subject(self._old_subject),
-            moved_marker(self._bucket, self._old, self._name),
-            meta_header(self._old.revision, self._old_id),
+            marker,
+            meta_header(self._old.revision, self._old_id, marks=marks),
         )
         # It acknowledges the last message; the new meta is the one before it.
         return PubAck(ack.stream, ack.seq - 1, ack.duplicate, ack.domain)
@@ -375,19 +377,21 @@ async def _finish_alone(bucket: Bucket, old: ObjectInfo, new: ObjectInfo, subjec
         Conflict: another client has changed the old name; the new one is removed again.
         OutcomeUnknownError: both names are there.
     """
-    marker = Commit(
+    marker, marks = moved_marker(bucket, old, new.name)
+    commit = Commit(
         bucket,
         old.name,
-        moved_marker(bucket, old, new.name),
+        marker,
         expected=old.revision,
         nuid=old.nuid,
         subject=subject,
+        marks=marks,
     )
     try:
-        await marker.run()
+        await commit.run()
     except (Conflict, NatsError) as exc:
         try:
-            if not (isinstance(exc, Conflict) or marker.states.certain):
+            if not (isinstance(exc, Conflict) or commit.states.certain):
                 raise
             await purge_metas(bucket, bucket.meta_subject(new.name), new.revision)
         except NatsError:

@@ -12,7 +12,8 @@ from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
 from ..commit.renames import settle_rename
 from ..format.codec import encode_meta, meta_fields
-from ..format.models import ObjectInfo, ObjectMeta, unmarked
+from ..format.marks import unmarked
+from ..format.models import ObjectInfo, ObjectMeta
 from .delete import current_info
 from .rename import rename
 from .renew import ages, moved, renewed

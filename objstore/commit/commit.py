@@ -30,13 +30,17 @@ Undo = Callable[[], Awaitable[None]]
 
 
 def meta_header(
-    expected: int, msg_id: str, ttl: timedelta | None = None, end: datetime | None = None
+    expected: int,
+    msg_id: str,
+    ttl: timedelta | None = None,
+    end: datetime | None = None,
+    marks: bytes = b"",
 ) -> bytes:
     """Return the header block of a meta message that replaces revision ``expected`` (0 = none)."""
     return (
         b"NATS/1.0\r\nNats-Rollup: sub\r\n"
-        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b%b\r\n"
-    ) % (expected, msg_id.encode(), ttl_line(ttl), end_line(end))
+        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b%b%b\r\n"
+    ) % (expected, msg_id.encode(), ttl_line(ttl), end_line(end), marks)
 
 
 class Conflict(Exception):
@@ -93,6 +97,7 @@ class Commit:
         subject: the subject of the meta, if it differs from this library's.
         ttl: how long the meta lives.
         end: when the changed object's time to live ends.
+        marks: the marks of a rename, as header lines.
         replaces: the meta at ``expected``; its chunks are discarded afterwards.
         owns: the object, if its nuid and chunks belong to this commit only: for a put, never for an update.
         after: sequence of the last of these chunks.
@@ -112,6 +117,7 @@ class Commit:
         subject: str | None = None,
         ttl: timedelta | None = None,
         end: datetime | None = None,
+        marks: bytes = b"",
         replaces: ObjectInfo | None = None,
         owns: ObjectInfo | None = None,
         after: int = 0,
@@ -129,6 +135,7 @@ class Commit:
         self._counts = after > 0 or borrows
         self._ttl = ttl
         self._end = end
+        self._marks = marks
         self._on_newer = on_newer
         self._discard = discard
         self._replaces = replaces
@@ -162,7 +169,7 @@ class Commit:
         bucket = self._bucket
         bucket.connection.check_open()
         if not self._own:  # a put has checked the room before its chunks
-            await check_meta_room(bucket, self._name, META_HEADER + len(self._payload))
+            await check_meta_room(bucket, self._name, META_HEADER + len(self._marks) + len(self._payload))
         try:
             await self._drive()
         except asyncio.CancelledError:
@@ -245,7 +252,7 @@ class Commit:
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         """Publish one copy; return the stream's own acknowledgement."""
         bucket = self._bucket
-        header = meta_header(expected, msg_id, self._ttl, self._end)
+        header = meta_header(expected, msg_id, self._ttl, self._end, self._marks)
         try:
             bucket.connection.check_size(len(header), len(self._payload))
             bucket.connection.check_open()

@@ -26,7 +26,8 @@ from ..bucket.bucket import CANCEL_WAIT, Bucket, log
 from ..bucket.refusals import certainly_refused
 from ..errors import IntegrityError, OutcomeUnknownError
 from ..format.codec import MetaDecodeError
-from ..format.models import RENAMING, ObjectInfo, was_moved
+from ..format.marks import RENAMING, was_moved
+from ..format.models import ObjectInfo
 from ..format.naming import all_subject, chunk_subject, is_nuid_of, is_own_nuid
 from . import scan
 from .renames import shares_chunks

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ..bucket.bucket import Bucket
 from ..bucket.message_reads import AT_LEADER
 from ..format.codec import MetaDecodeError
-from ..format.models import MOVED, RENAMING, InvalidMeta, ObjectInfo, was_moved
+from ..format.marks import MOVED, RENAMING, was_moved
+from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.metas import AT_ONCE, PAGE, can_be_requested, each_newest, metas_so_far, subjects_at_once
 

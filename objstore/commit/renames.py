@@ -2,13 +2,13 @@
 
 If the bucket allows batches, both names change in one commit. Otherwise a rename takes several steps. The
 chunks do not move: both metas have the same nuid for a moment, so a client that removes one of them must know
-of the other. First the old meta is marked (``metadata["natsproto.renaming"]`` = new name, and
-``metadata["natsproto.renaming-at"]`` = the revision at that name). Then the new meta is published at that
-revision with a back reference (``metadata["natsproto.renamed-from"]`` = old name). Then the old one becomes a
-delete marker with its own nuid. Then the back reference is removed. Every step is a compare-and-set. Our own
-put and delete complete a marked rename before they purge; other clients do not know the mark. So once the
-mark is set, others may complete the rename at any time, and the object may have changed since: only the
-removal of the mark, at the mark's revision, proves that nothing was renamed.
+of the other. First the old meta is marked (``RENAMING`` = new name, and ``RENAMING_AT`` = the revision at
+that name). Then the new meta is published at that revision with a back reference (``RENAMED_FROM`` = old
+name). Then the old one becomes a delete marker with its own nuid. Then the back reference is removed. Every
+step is a compare-and-set. Our own put and delete complete a marked rename before they purge; other clients do
+not know the mark. So once the mark is set, others may complete the rename at any time, and the object may
+have changed since: only the removal of the mark, at the mark's revision, proves that nothing was renamed.
+The metadata of the object are the same in all of these messages (:mod:`objstore.format.marks`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from ..bucket.bucket import Bucket, log
 from ..bucket.ttl import outlasts, remaining
 from ..errors import BadObjectMetaError
 from ..format.codec import MAX_META_BYTES, META_HEADER, MetaDecodeError, encode_meta, tombstone
-from ..format.models import (
+from ..format.marks import (
     MOVED,
     MOVED_TO,
     RENAMED_FROM,
     RENAMING,
     RENAMING_AT,
-    ObjectInfo,
+    mark_lines,
+    shown,
     unmarked,
     was_moved,
 )
+from ..format.models import ObjectInfo
 from ..format.naming import is_nuid_of, new_nuid
 from . import scan
 from .commit import Commit, Conflict
@@ -261,28 +263,35 @@ async def commit_meta(bucket: Bucket, info: ObjectInfo, expected: int, subject: 
     commit = Commit(
         bucket,
         info.name,
-        encode_meta(info),
+        encode_meta(shown(info)),
         expected=expected,
         nuid=info.nuid,
         borrows=info.chunks > 0,
         subject=subject,
         ttl=await remaining(bucket, info.expires),
         end=info.expires,
+        marks=mark_lines(info.metadata),
     )
     return await commit.run()
 
 
-def marker_of(bucket: Bucket, info: ObjectInfo) -> bytes:
-    """Return the delete marker of ``info``, no longer than server and stream accept."""
-    limit = min(MAX_META_BYTES, bucket.max_message - META_HEADER)
-    return tombstone(info, mtime=datetime.now(UTC), limit=limit)
+def marker_of(bucket: Bucket, info: ObjectInfo, room: int = 0) -> bytes:
+    """Return the delete marker of ``info``, no longer than server and stream accept.
+
+    Args:
+        room: bytes of further headers.
+    """
+    limit = min(MAX_META_BYTES, bucket.max_message - META_HEADER - room)
+    return tombstone(shown(info), mtime=datetime.now(UTC), limit=limit)
 
 
-def moved_marker(bucket: Bucket, info: ObjectInfo, new_name: str) -> bytes:
-    """Return the delete marker of an old name: it has its own nuid, and records that of the moved chunks."""
-    marks = {MOVED: info.nuid, MOVED_TO: new_name}
-    buried = replace(info, nuid=new_nuid(info.name), metadata={**unmarked(info), **marks})
-    return marker_of(bucket, buried)
+def moved_marker(bucket: Bucket, info: ObjectInfo, new_name: str) -> tuple[bytes, bytes]:
+    """Return the delete marker of an old name, and its marks as header lines.
+
+    It has its own nuid; the marks record the nuid and the name of the moved chunks.
+    """
+    marks = mark_lines({MOVED: info.nuid, MOVED_TO: new_name})
+    return marker_of(bucket, replace(info, nuid=new_nuid(info.name)), len(marks)), marks
 
 
 async def clear_marks(bucket: Bucket, info: ObjectInfo) -> ObjectInfo:
@@ -305,13 +314,15 @@ async def clear_marks(bucket: Bucket, info: ObjectInfo) -> ObjectInfo:
 async def write_marker(bucket: Bucket, info: ObjectInfo, subject: str | None = None) -> None:
     """Replace the old end by a delete marker that does not refer to the chunks of the new end."""
     for _ in range(TRIES):
+        marker, marks = moved_marker(bucket, info, info.metadata.get(RENAMING, ""))
         commit = Commit(
             bucket,
             info.name,
-            moved_marker(bucket, info, info.metadata.get(RENAMING, "")),
+            marker,
             expected=info.revision,
             nuid=info.nuid,
             subject=subject,
+            marks=marks,
         )
         try:
             await commit.run()

@@ -82,7 +82,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from ..format.models import was_moved
+from ..format.marks import was_moved
 
 if TYPE_CHECKING:
     from ..format.models import ObjectInfo, ObjectLink

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ObjectChangedError
-from ..format.models import shown
+from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
 from ..read.get import get_part
 from ..read.links import resolve

@@ -17,10 +17,8 @@ from typing import Any, NoReturn
 from natsproto import _values
 from objstore.errors import BadObjectMetaError, IntegrityError
 from objstore.format import digest as _digest
+from objstore.format.marks import RESERVED
 from objstore.format.models import (
-    MOVED,
-    MOVED_TO,
-    RESERVED,
     InfoDraft,
     ObjectHeaders,
     ObjectInfo,
@@ -314,13 +312,12 @@ def tombstone(info: ObjectInfo, *, mtime: datetime | None = None, limit: int = M
 
 
 def _shortest(gone: ObjectInfo) -> ObjectInfo:
-    """Return a delete marker without anything that may be long; it keeps the marks of a rename."""
-    marks = {key: gone.metadata[key] for key in (MOVED, MOVED_TO) if key in gone.metadata}
+    """Return a delete marker without anything that may be long."""
     return replace(
         gone,
         description=None,
         headers=None,
-        metadata={key: text for key, text in marks.items() if len(text) <= MAX_NAME_BYTES},
+        metadata={},
         nuid=gone.nuid if is_safe_nuid(gone.nuid) else "",
         options=None if gone.is_link else gone.options,
         extra={},

@@ -6,14 +6,14 @@ All are frozen; ``dataclasses.replace`` makes changed copies. Fields beyond the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, ClassVar, TypedDict
 
 from natsproto import _values
 from objstore.format import digest as _digest
-from objstore.format.naming import DEFAULT_CHUNK_SIZE, is_nuid_of, stream_name
+from objstore.format.naming import DEFAULT_CHUNK_SIZE, stream_name
 from objstore.format.records import Record
 
 
@@ -477,32 +477,3 @@ class InvalidMeta(Record):
     subject: str
     revision: int
     error: Exception
-
-
-# -- marks that a rename writes into the metadata of both names; see commit/renames.py -----------------------
-
-RENAMING = "natsproto.renaming"
-RENAMING_AT = "natsproto.renaming-at"
-RENAMED_FROM = "natsproto.renamed-from"
-MOVED = "natsproto.moved"
-"""In the delete marker of an old name: the nuid of the chunks that now have another name."""
-MOVED_TO = "natsproto.moved-to"
-"""In the delete marker of an old name: the new name."""
-RESERVED = "natsproto."
-"""How the keys begin that this library acts upon. Callers may not set them."""
-MARKS = frozenset({RENAMING, RENAMING_AT, RENAMED_FROM, MOVED, MOVED_TO})
-
-
-def unmarked(info: ObjectInfo) -> dict[str, str]:
-    """Return the metadata without the marks of renames."""
-    return {key: value for key, value in info.metadata.items() if key not in MARKS}
-
-
-def shown(info: ObjectInfo) -> ObjectInfo:
-    """Return the info for callers, without the marks of renames."""
-    return info if MARKS.isdisjoint(info.metadata) else replace(info, metadata=unmarked(info))
-
-
-def was_moved(marker: ObjectInfo, nuid: str) -> bool:
-    """Whether a rename left this delete marker at the name for which those chunks were stored."""
-    return marker.deleted and marker.metadata.get(MOVED) == nuid and is_nuid_of(nuid, marker.name)

@@ -24,7 +24,7 @@ from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
 from ..bucket.message_reads import ANY_WAY
-from ..format.models import shown
+from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
 from ..format.records import Record
 from .metas import (

@@ -12,7 +12,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.message_reads import ANY_WAY
-from ..format.models import shown
+from ..format.marks import shown
 from ..format.naming import all_meta_subject
 from .metas import LeaderEnd, OnInvalid, meta_reader
 

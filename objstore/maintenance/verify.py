@@ -17,7 +17,9 @@ from ..errors import (
     IntegrityError,
     ObjectChangedError,
 )
-from ..format.models import RENAMING, InvalidMeta
+from ..format.codec import MetaDecodeError
+from ..format.marks import RENAMING
+from ..format.models import InvalidMeta
 from ..format.naming import chunk_subject, is_safe_nuid
 from ..listing.metas import newest_metas
 from ..read.get import blocks
@@ -56,9 +58,9 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
             problem = await _check_content(bucket, info)
         if problem is not None:
             problems.append(problem)
-        target = info.metadata.get(RENAMING)
-        if target is not None and by_nuid.get(info.nuid) == target != info.name:
-            problems.append(Problem("half-done rename", info.name, f"to {target!r}", info.revision))
+        other = by_nuid[info.nuid]
+        if other != info.name and await _marked(bucket, info) == other:
+            problems.append(Problem("half-done rename", info.name, f"to {other!r}", info.revision))
     return VerifyReport(
         bucket.name,
         len(objects),
@@ -67,6 +69,17 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
         deep,
         problems,
     )
+
+
+async def _marked(bucket: Bucket, info: ObjectInfo) -> str | None:
+    """Return the new name that the mark of a rename says; lists do not read marks."""
+    try:
+        newest = await bucket.leader_meta(info.name, ANY_WAY)
+    except MetaDecodeError:
+        return None
+    if newest is None or newest.revision != info.revision:
+        return None  # the next run sees it
+    return newest.metadata.get(RENAMING)
 
 
 def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import IntegrityError, ObjectChangedError
 from ..format.assembly import Assembly
-from ..format.models import shown
+from ..format.marks import shown
 from ..format.naming import is_safe_nuid
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, copy_blocks, drain, in_thread, nothing

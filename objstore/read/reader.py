@@ -15,7 +15,7 @@ from ..bucket.bucket import Bucket
 from ..bucket.dropped import end_dropped
 from ..errors import IntegrityError
 from ..format.assembly import Assembly
-from ..format.models import shown
+from ..format.marks import shown
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, no_room, nothing
 from .links import FollowLinks

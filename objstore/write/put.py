@@ -42,7 +42,8 @@ from ..errors import (
 )
 from ..format.codec import MetaDecodeError, encode_meta
 from ..format.digest import hex_digest
-from ..format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete, was_moved
+from ..format.marks import was_moved
+from ..format.models import ObjectInfo, ObjectMetaOptions, as_stored, complete
 from .atomic import AtomicPut, check_atomic
 from .checks import prepare
 from .chunks import SETTLE, ChunkSender

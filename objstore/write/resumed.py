@@ -23,7 +23,7 @@ from ..bucket.numbered import NUMBER_ROOM, NumberedWindow
 from ..commit.commit import unknown_outcome
 from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, StoreFullError
 from ..format.digest import hex_digest, new_hasher
-from ..format.models import was_moved
+from ..format.marks import was_moved
 from ..format.naming import chunk_subject
 from .chunks import MOST_FOREIGN, SETTLE
 from .doubt import Unrepairable

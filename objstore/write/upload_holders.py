@@ -32,7 +32,8 @@ from ..commit.references import References
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
-from ..format.models import RENAMING, InvalidMeta, ObjectInfo, was_moved
+from ..format.marks import RENAMING, was_moved
+from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import chunk_subject
 from ..listing.metas import newest_metas
 from .doubt import Unrepairable, delete_own

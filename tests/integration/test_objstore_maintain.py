@@ -16,7 +16,7 @@ from objstore import ObjectInfo, ObjectMeta, ObjectStore
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.message_reads import CONSUMER
 from objstore.format.codec import encode_meta
-from objstore.format.models import RENAMING, RENAMING_AT
+from objstore.format.marks import RENAMING, RENAMING_AT
 from objstore.format.naming import meta_subject
 from objstore.listing import metas as _metas
 

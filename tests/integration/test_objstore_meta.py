@@ -198,14 +198,23 @@ async def test_rename_onto_unrelated_metas_without_nuid(store: ObjectStore) -> N
     assert (await store.get_info("b")).links == [f"{store.bucket}/y"]
 
 
-async def half_renamed(store: ObjectStore, steps: int) -> None:
-    """What a client leaves that died after ``steps`` steps of renaming ``a`` to ``b``."""
+async def half_renamed(store: ObjectStore, steps: int, *, early: bool = False) -> None:
+    """What a client leaves that died after ``steps`` steps of renaming ``a`` to ``b``.
+
+    ``early``: by an early version of this library, which wrote the marks into the metadata.
+    """
+
+    async def write(name: str, marks: dict[str, str]) -> None:
+        changed = {**document, "name": name}
+        if early:
+            changed["metadata"] = marks
+        await write_raw(store.js, meta_subject(store, name), changed, marks={} if early else marks)
+
     await store.put("a", DATA)
     document = await read_raw(store, "a")
-    await write_raw(store.js, meta_subject(store, "a"), {**document, "metadata": {"natsproto.renaming": "b"}})
+    await write("a", {"natsproto.renaming": "b"})
     if steps == 2:
-        new = {**document, "name": "b", "metadata": {"natsproto.renamed-from": "a"}}
-        await write_raw(store.js, meta_subject(store, "b"), new)
+        await write("b", {"natsproto.renamed-from": "a"})
 
 
 async def told(store: ObjectStore, name: str) -> list[ObjectInfo]:
@@ -222,16 +231,22 @@ async def told(store: ObjectStore, name: str) -> list[ObjectInfo]:
     return found
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-async def test_the_marks_of_a_rename_are_nobodys_metadata(store: ObjectStore, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "early"), [(1, False), (1, True), (2, False), (2, True), (3, False)])
+async def test_the_marks_of_a_rename_are_nobodys_metadata(
+    store: ObjectStore, steps: int, early: bool
+) -> None:
     """They stay where they are needed, and are told nowhere."""
     if steps < 3:
-        await half_renamed(store, steps)
+        await half_renamed(store, steps, early=early)
     else:
         await store.put("a", DATA)
         await store.rename("a", "b")
-    assert "natsproto." in str(await read_raw(store, "a"))
     names = ["a", "b"] if steps > 1 else ["a"]
+    for name in names:
+        assert ("natsproto." in str(await read_raw(store, name))) == early, "other clients would show it"
+    marked = await store.bound_bucket.leader_meta("a")
+    assert marked is not None
+    assert marked.metadata
     seen = [info for name in names for info in await told(store, name)]
     assert len(seen) >= 4 * len(names)
     assert [dict(info.metadata) for info in seen] == [{}] * len(seen)
@@ -255,7 +270,7 @@ CUT_SHORT = [
 @pytest.mark.parametrize(("steps", "name", "verb"), CUT_SHORT)
 async def test_rename_cut_short(store: ObjectStore, steps: int, name: str, verb: str) -> None:
     """Whoever comes next completes it: nothing is lost, nothing is left over."""
-    await half_renamed(store, steps)
+    await half_renamed(store, steps, early=verb == "put empty")
     if verb == "put":
         await store.put(name, b"new")
     elif verb == "put empty":

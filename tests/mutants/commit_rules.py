@@ -335,8 +335,8 @@ MUTANTS = (
     Mutant(
         "another-id-each",
         "objstore/commit/commit.py",
-        "header = meta_header(expected, msg_id, self._ttl, self._end)",
-        "header = meta_header(expected, token_hex(12), self._ttl, self._end)",
+        "header = meta_header(expected, msg_id, self._ttl, self._end, self._marks)",
+        "header = meta_header(expected, token_hex(12), self._ttl, self._end, self._marks)",
         "all copies carry one id",
         WRITING + "test_all_copies_are_alike",
     ),
@@ -383,8 +383,8 @@ MUTANTS = (
     Mutant(
         "gravestone-names-chunks",
         "objstore/commit/renames.py",
-        "replace(info, nuid=new_nuid(info.name), metadata={**unmarked(info), **marks})",
-        "replace(info, metadata=unmarked(info))",
+        "replace(info, nuid=new_nuid(info.name))",
+        "info",
         "the delete marker of an old name does not name the chunks of the new one",
         WRITING + "test_the_marker_of_an_old_name_names_nothing",
     ),

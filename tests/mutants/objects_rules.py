@@ -162,8 +162,8 @@ MUTANTS = (
     Mutant(
         "each-change-moves-the-end",
         "objstore/commit/commit.py",
-        "% (expected, msg_id.encode(), ttl_line(ttl), end_line(end))",
-        '% (expected, msg_id.encode(), ttl_line(ttl), b"")',
+        "% (expected, msg_id.encode(), ttl_line(ttl), end_line(end), marks)",
+        '% (expected, msg_id.encode(), ttl_line(ttl), b"", marks)',
         "when an object ends is settled by its put: no change adds to it",
         "integration/test_objstore_objects.py::test_no_change_moves_the_end",
     ),
@@ -377,7 +377,7 @@ MUTANTS = (
     ),
     Mutant(
         "any-newer-meta-is-a-rename",
-        "objstore/format/models.py",
+        "objstore/format/marks.py",
         "return marker.deleted and marker.metadata.get(MOVED) == nuid and is_nuid_of(nuid, marker.name)",
         "return marker.deleted and marker.metadata.get(MOVED) == nuid",
         "only the delete marker of the name that chunks were stored for tells that they were renamed",

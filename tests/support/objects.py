@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from natsproto.aio.client import Client
+from natsproto.headers import parse_headers
 from natsproto.jetstream.api.errors import MessageNotFoundError
 from natsproto.jetstream.context import JetStreamContext
 from objstore import ObjectInfo, ObjectStore
+from objstore.format.marks import mark_lines
 from objstore.read.files import mark_of
 
 KIB = 1024
@@ -83,10 +85,16 @@ async def write_raw(
     document: Any,
     *,
     rollup: bool = True,
+    marks: dict[str, str] | None = None,
 ) -> int:
-    """Publish a meta message as another client would; ``bytes`` are sent as they are."""
+    """Publish a meta message as another client would; ``bytes`` are sent as they are.
+
+    ``marks`` are those of a rename, in headers.
+    """
     payload = document if isinstance(document, bytes) else json.dumps(document).encode()
-    headers = {"Nats-Rollup": "sub"} if rollup else {}
+    headers = parse_headers(b"NATS/1.0\r\n%b\r\n" % mark_lines(marks or {})).headers
+    if rollup:
+        headers["Nats-Rollup"] = "sub"
     return (await js.publish(subject, payload, headers=headers)).seq
 
 

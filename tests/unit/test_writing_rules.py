@@ -21,7 +21,7 @@ from objstore.change.rename import _Both
 from objstore.commit import discard as _discard
 from objstore.commit.commit import Conflict
 from objstore.commit.renames import commit_meta
-from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.write.chunks import ChunkSender
 from support.simulation import Link, Stream, VirtualLoop
 

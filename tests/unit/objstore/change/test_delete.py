@@ -18,7 +18,7 @@ from objstore.bucket.bucket import Bucket, bind
 from objstore.change.delete import current_info, delete
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
-from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from support.memory_server import ROLL_UP, MemoryServer, error
 

@@ -16,7 +16,7 @@ from objstore.change.rename import rename
 from objstore.commit.commit import Conflict
 from objstore.errors import StoreFullError
 from objstore.format.codec import encode_meta
-from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from support.memory_server import ROLL_UP, MemoryServer, error
 

@@ -15,7 +15,7 @@ from objstore.bucket.numbered import GONE
 from objstore.commit.discard import COMMIT_TIME, discard, purge_metas, remove_older
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
-from objstore.format.models import MOVED, RENAMED_FROM, RENAMING
+from objstore.format.marks import MOVED, RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject, meta_subjects, new_nuid
 from support.memory_server import MemoryServer, error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import ANY
 
 import pytest
 
@@ -28,8 +30,9 @@ from objstore.commit.renames import (
     write_marker,
 )
 from objstore.errors import BadObjectMetaError
-from objstore.format.codec import decode_meta
-from objstore.format.models import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, plain_info
+from objstore.format.codec import META_HEADER, decode_meta
+from objstore.format.marks import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, marks_in
+from objstore.format.models import plain_info
 from objstore.format.naming import meta_subject
 from support.memory_server import MemoryServer
 
@@ -138,15 +141,44 @@ async def test_markers_name_nothing_of_the_new_name(store: ObjectStore, bucket: 
     def decoded(data: bytes) -> ObjectInfo:
         return decode_meta(data, bucket="b", subject=meta_subject("b", "a"), revision=9, timestamp=info.mtime)
 
-    moved = decoded(moved_marker(bucket, replace(info, metadata={RENAMING: "new"}), "new"))
+    marker, marks = moved_marker(bucket, replace(info, metadata={RENAMING: "new", "mine": "1"}), "new")
+    moved = decoded(marker)
     assert moved.deleted
     assert moved.nuid != info.nuid
-    assert dict(moved.metadata) == {MOVED: info.nuid, MOVED_TO: "new"}
+    assert dict(moved.metadata) == {"mine": "1"}, "of the rename it says nothing to other clients"
+    assert marks_in(b"NATS/1.0\r\n" + marks + b"\r\n") == {MOVED: info.nuid, MOVED_TO: "new"}
     plain = decoded(marker_of(bucket, info))
     assert (plain.deleted, plain.size, plain.nuid) == (True, 0, info.nuid)
     bucket.limits = bucket.limits._replace(message=900)
     long = replace(info, description="x" * 5000)
     assert len(marker_of(bucket, long)) < 900
+    long = replace(info, description="x" * 400)
+    assert decoded(marker_of(bucket, long)).description
+    marker, marks = moved_marker(bucket, long, "y" * 200)
+    assert len(marker) + len(marks) + META_HEADER < 900
+    assert decoded(marker).description is None
+
+
+async def test_no_step_is_seen_in_the_metadata(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """They belong to the user: other clients show and copy them."""
+
+    def metadata(name: str) -> object:
+        (message,) = server.stream().of(meta_subject("b", name))
+        return json.loads(message.payload).get("metadata")
+
+    info = await store.put("a", b"content", metadata={"mine": "1"})
+    marked = replace(info, metadata={**info.metadata, RENAMING: "new", RENAMING_AT: "0"})
+    marked = replace(marked, revision=await commit_meta(bucket, marked, info.revision))
+    new = replace(info, name="new", metadata={**info.metadata, RENAMED_FROM: "a"})
+    await commit_meta(bucket, new, 0)
+    assert metadata("a") == metadata("new") == {"mine": "1"}
+    assert dict((await store.get_info("new")).metadata) == {"mine": "1"}
+    assert await read_meta(bucket, "a") == replace(marked, mtime=ANY)
+    await finish_rename(bucket, await read_meta(bucket, "new"))
+    assert metadata("a") == metadata("new") == {"mine": "1"}
+    assert dict((await store.get_info("a", show_deleted=True)).metadata) == {"mine": "1"}
 
 
 async def test_what_stands_under_a_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:

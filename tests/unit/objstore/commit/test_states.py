@@ -18,7 +18,7 @@ from objstore.commit.states import (
     Step,
     after_full,
 )
-from objstore.format.models import MOVED
+from objstore.format.marks import MOVED
 from objstore.format.naming import new_nuid
 
 ID, OWN, V = "id", "OWN", "V"

@@ -11,7 +11,7 @@ import pytest
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.format.codec import encode_meta
-from objstore.format.models import RENAMING
+from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.listing.pages import FIRST_PAGE, iterate, list_dirs, names
 from support.memory_server import ROLL_UP, MemoryServer, error

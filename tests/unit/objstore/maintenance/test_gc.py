@@ -14,7 +14,7 @@ from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
 from objstore.format.digest import hex_digest, new_hasher
-from objstore.format.models import RENAMING
+from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance.gc import DEFAULT_AGE, gc
 from support.memory_server import MemoryServer, error

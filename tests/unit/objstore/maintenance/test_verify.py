@@ -13,7 +13,7 @@ from objstore.bucket import bucket as _bucket
 from objstore.bucket.bucket import Bucket, bind
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
-from objstore.format.models import RENAMED_FROM, RENAMING
+from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance import verify as module
 from objstore.maintenance.verify import verify

@@ -14,7 +14,7 @@ import pytest
 from objstore import ObjectStore
 from objstore.bucket.bucket import NO_USER_META, Bucket, bind
 from objstore.format.codec import encode_meta
-from objstore.format.models import MOVED, MOVED_TO
+from objstore.format.marks import MOVED, MOVED_TO
 from objstore.format.naming import meta_subject
 from objstore.write import resumed
 from objstore.write.resumed import age, same_content
