@@ -8,7 +8,13 @@ from dataclasses import fields, replace
 
 from natsproto._values import printable
 from natsproto.backoff import Backoff
-from natsproto.errors import APIError, UnsupportedFeatureError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    UnsupportedFeatureError,
+)
 from natsproto.jetstream.api.errors import (
     NO_SUITABLE_PEERS,
     StorageFullError,
@@ -20,7 +26,16 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
-from .bucket.bucket import HEADERS_WANTED, Bucket, bind, bind_info, domain_of, server_version, told_in_clear
+from .bucket.bucket import (
+    HEADERS_WANTED,
+    Bucket,
+    bind,
+    bind_info,
+    check_holds,
+    domain_of,
+    server_version,
+    told_in_clear,
+)
 from .bucket.refusals import missing
 from .bucket.retry import retrying
 from .errors import (
@@ -38,9 +53,13 @@ from .format.buckets import (
     store_status,
     stream_config,
 )
+from .format.limits import holds_bucket
 from .format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
-from .format.naming import check_bucket, stream_name
+from .format.naming import all_subject, check_bucket, stream_name
 from .store import ObjectStore
+
+LOOKS_AT_ONCE = 16
+"""Streams whose info is requested at once."""
 
 CREATE_BUDGET = 10.0
 """Seconds to retry a creation: repeating it with the same configuration succeeds, so this is safe."""
@@ -49,14 +68,14 @@ CREATE_BUDGET = 10.0
 async def open_bucket(js: JetStreamContext, bucket: str, create: bool = False) -> ObjectStore:
     """Open a bucket: one round trip if it exists.
 
-    A stream whose configuration cannot keep objects can be opened and read; writes are refused before any
-    byte is sent (``BadBucketError``, see ``docs/buckets.md``).
+    A bucket whose stream somebody configured so that it cannot keep objects can be opened and read; writes
+    are refused before any byte is sent (``BadBucketError``, see ``docs/buckets.md``).
 
     Args:
         create: create it, with the default configuration, if it does not exist.
 
     Raises:
-        BadBucketError: the name is not valid.
+        BadBucketError: the name is not valid; or a stream of that name exists and is not a bucket.
         BucketNotFoundError: the bucket does not exist, and ``create`` is false.
     """
     try:
@@ -211,8 +230,32 @@ async def create_or_update_bucket(
 
 
 async def bucket_names(js: JetStreamContext) -> list[str]:
-    """Return the names of all buckets, mirrors included, sorted; one round trip per 1024 streams."""
-    return sorted(name for name in map(bucket_of, await js.stream_names()) if name is not None)
+    """Return the names of all buckets, mirrors included, sorted; two round trips per 1024 streams.
+
+    Mirrors do not listen on any subject: each costs one more request. Other streams that are called
+    ``OBJ_…`` are left out.
+    """
+    listening = set(await js.stream_names(all_subject("*")))
+    names = {stream: name for stream in await js.stream_names() if (name := bucket_of(stream)) is not None}
+    quiet = [stream for stream in names if stream not in listening]
+    for at in range(0, len(quiet), LOOKS_AT_ONCE):
+        part = quiet[at : at + LOOKS_AT_ONCE]
+        looks = await asyncio.gather(*(_is_bucket(js, stream) for stream in part), return_exceptions=True)
+        for stream, found in zip(part, looks, strict=True):
+            if isinstance(found, BaseException):
+                raise found
+            if not found:
+                del names[stream]
+    return sorted(names.values())
+
+
+async def _is_bucket(js: JetStreamContext, stream: str) -> bool:
+    try:
+        return holds_bucket((await js.stream_info(stream)).config.to_json())
+    except StreamNotFoundError:
+        return False  # deleted meanwhile
+    except (APIError, PermissionsViolationError, RequestTimeoutError):
+        return True  # without a leader, or not for this user: its name is all that is known
 
 
 async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
@@ -220,14 +263,20 @@ async def bucket_statuses(js: JetStreamContext) -> list[ObjectStoreStatus]:
 
     ``count`` is -1: counting live objects would read every meta, see :meth:`ObjectStore.status`.
     """
-    found = [
-        store_status(info.raw, -1) for info in await js.streams() if bucket_of(info.config.name) is not None
-    ]
-    return sorted(found, key=lambda status: status.bucket)
+    return [store_status(info.raw, -1) for _, info in await bucket_streams(js)]
+
+
+async def bucket_streams(js: JetStreamContext) -> list[tuple[str, StreamInfo]]:
+    """Return the names of all buckets and the info of their streams, sorted; as :func:`bucket_statuses`."""
+    found = [(bucket_of(info.config.name), info) for info in await js.streams()]
+    return sorted(
+        ((name, info) for name, info in found if name is not None and holds_bucket(info.config.to_json())),
+        key=lambda bucket: bucket[0],
+    )
 
 
 def bucket_of(stream: str) -> str | None:
-    """Return the name of the bucket that a stream holds; ``None`` for other streams."""
+    """Return the name of the bucket that a stream of that name may hold; ``None`` for other names."""
     name = stream.removeprefix("OBJ_")
     if name == stream:
         return None
@@ -306,11 +355,18 @@ async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
     """Delete a bucket with everything in it; return ``True``.
 
     Raises:
-        BadBucketError: the name is not valid.
+        BadBucketError: the name is not valid; or a stream of that name exists and is not a bucket.
         BucketNotFoundError: no such bucket.
     """
+    stream = stream_name(check_bucket(bucket))
     try:
-        await js.delete_stream(stream_name(check_bucket(bucket)))
+        try:
+            check_holds(bucket, await js.stream_info(stream))
+        except (StreamNotFoundError, BadBucketError):
+            raise
+        except NatsError:
+            pass  # a bucket without a leader can be deleted; or the user may not ask
+        await js.delete_stream(stream)
     except StreamNotFoundError:
         raise missing(bucket) from None
     return True

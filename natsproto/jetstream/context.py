@@ -564,7 +564,8 @@ class JetStreamContext:
 
         Raises:
             BucketNotFoundError: no such bucket, and ``create`` is false.
-            BadBucketError: not a valid bucket name.
+            BadBucketError: not a valid bucket name; or a stream ``OBJ_…`` of that name is no bucket, by its
+                subjects.
         """
         from . import object_stores
 
@@ -630,7 +631,10 @@ class JetStreamContext:
         return await object_stores.create_or_update_bucket(self, config, params)
 
     async def object_store_names(self) -> list[str]:
-        """Names of all object stores, mirrors included; one round trip per 1024 streams."""
+        """Names of all object stores, mirrors included; two round trips per 1024 streams.
+
+        Other streams called ``OBJ_…`` are left out. Each mirror costs one more request.
+        """
         from . import object_stores
 
         return await object_stores.bucket_names(self)

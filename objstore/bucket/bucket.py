@@ -36,10 +36,12 @@ from natsproto.jetstream.direct_get import answering_stream
 
 from ..errors import BadBucketError, BucketNotFoundError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
-from ..format.limits import Limits, limits_of
+from ..format.limits import Limits, holds_bucket, limits_of
 from ..format.marks import marks_in
 from ..format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from ..format.naming import (
+    all_chunks_subject,
+    all_meta_subject,
     check_bucket,
     check_object_name,
     chunk_subject,
@@ -808,7 +810,7 @@ async def bind(js: JetStreamContext, bucket: str) -> Bucket:
     """Look up a bucket's stream and return the bucket.
 
     Raises:
-        BadBucketError: the name is not valid.
+        BadBucketError: the name is not valid; or a stream of that name exists and is not a bucket.
         BucketNotFoundError: the bucket does not exist.
         UnsupportedFeatureError: the server takes no message headers, which the object store needs.
     """
@@ -823,6 +825,27 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
     try:
         budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)
         timeout = min(BIND_TIMEOUT, js.timeout)
-        return await retrying(js.client, lambda: js.stream_info(name, timeout=timeout), budget)
+        info = await retrying(js.client, lambda: js.stream_info(name, timeout=timeout), budget)
     except StreamNotFoundError:
         raise missing(bucket) from None
+    check_holds(bucket, info)
+    return info
+
+
+def check_holds(bucket: str, info: StreamInfo) -> None:
+    """Refuse a stream that is called as a bucket's, and is none.
+
+    Raises:
+        BadBucketError: its subjects are not those of a bucket.
+    """
+    config = info.config.to_json()
+    if not holds_bucket(config):
+        subjects = config.get("subjects")
+        held = ", ".join(map(str, subjects)) if isinstance(subjects, list) else "nothing"
+        raise BadBucketError(
+            f"stream {stream_name(bucket)!r} is no bucket: it listens on {_values.brief(held)}, "
+            f"a bucket has {all_chunks_subject(bucket)} and {all_meta_subject(bucket)}",
+            bucket=bucket,
+            field="subjects",
+            value=subjects,
+        )

@@ -253,32 +253,20 @@ async def info(args: Namespace, out: Output) -> None:
 
 async def list_buckets(link: Session, args: Namespace, out: Output) -> None:
     """List the buckets, their objects counted."""
-    from objstore.errors import BadBucketError
-    from objstore.format.naming import OBJ_STREAM_TEMPLATE, check_bucket
-
-    prefix = OBJ_STREAM_TEMPLATE.format(bucket="")
-
-    def bucket_of(stream: str) -> str | None:
-        if not stream.startswith(prefix):
-            return None
-        try:
-            return check_bucket(stream.removeprefix(prefix))
-        except BadBucketError:
-            return None
+    from objstore.manager import bucket_streams
 
     if args.names or args.null:
-        names = sorted(filter(None, map(bucket_of, await link.steady(link.js.stream_names))))
+        names = await link.steady(link.js.object_store_names)
         if out.json:
             for name in names:
                 out.record(name)
         else:
             out.lines(names, null=args.null)
         return
-    streams = {bucket_of(info.config.name): info for info in await link.steady(link.js.streams)}
-    streams.pop(None, None)
+    streams = await link.steady(lambda: bucket_streams(link.js))
     counting = asyncio.Semaphore(COUNTING)
-    found = await asyncio.gather(*(_status(link, str(name), streams[name], counting) for name in streams))
-    statuses = sorted((status for status in found if status), key=lambda status: status.bucket)
+    found = await asyncio.gather(*(_status(link, name, info, counting) for name, info in streams))
+    statuses = [status for status in found if status]
     if out.json:
         for status in statuses:
             out.record(status_document(status))

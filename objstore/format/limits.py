@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from natsproto.errors import RemoteProtocolError
-from objstore.format.naming import all_chunks_subject, all_meta_subject
+from objstore.format.naming import all_chunks_subject, all_meta_subject, all_subject, stream_name
 
 RECORD = 40
 """Bytes a stored message takes beyond subject, headers and payload: 34 in a file, 16 in memory."""
@@ -147,6 +147,33 @@ def _subjects_refusal(bucket: str, config: Mapping[str, object]) -> Refusal | No
                 "remove subject_transform",
             )
     return None
+
+
+def holds_bucket(config: Mapping[str, object]) -> bool:
+    """Whether a stream called ``OBJ_…`` is a bucket: it listens on subjects of one, or copies one.
+
+    Its name proves nothing. A bucket that somebody edited remains one, even if it listens on less than it
+    should: then :func:`limits_of` says what to mend.
+    """
+    subjects = config.get("subjects")
+    if isinstance(subjects, list) and any(
+        isinstance(subject, str) and _overlap(subject, all_subject("*")) for subject in subjects
+    ):
+        return True
+    sources = config.get("sources")
+    return any(map(_copies_bucket, [config.get("mirror"), *(sources if isinstance(sources, list) else ())]))
+
+
+def _copies_bucket(origin: object) -> bool:
+    """Whether a mirror or source is a bucket's stream, or is copied to subjects of a bucket."""
+    if not isinstance(origin, Mapping):
+        return False
+    if str(origin.get("name")).startswith(stream_name("")):
+        return True
+    transforms = origin.get("subject_transforms")
+    return isinstance(transforms, list) and any(
+        isinstance(each, Mapping) and str(each.get("dest")).startswith("$O.") for each in transforms
+    )
 
 
 def _covers(pattern: str, filter: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
 from objstore.cli.main import main
 
@@ -59,6 +61,26 @@ def test_the_life_of_a_bucket(run: Run, bucket_name: str) -> None:
     assert run("bucket", "edit", bucket_name, "--ttl", "2h", code=4)["kind"] == "BucketSealedError"
     assert run("bucket", "rm", "-f", bucket_name)["deleted"] is True
     assert run("bucket", "info", bucket_name, code=3)["kind"] == "BucketNotFoundError"
+
+
+async def test_streams_of_others(
+    run: Run, js: JetStreamContext, bucket_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are called OBJ_…, as a bucket's stream is."""
+    foreign = f"{bucket_name}-foreign"
+    await js.create_stream({"name": f"OBJ_{foreign}", "subjects": [f"{foreign}.>"]})
+    await js.create_object_store(bucket=bucket_name)
+
+    def commands() -> None:
+        for words in (["bucket", "ls"], ["bucket", "ls", "--names"]):
+            assert main(["--server", js.client.connected_url or "", *words]) == 0
+            names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+            assert (bucket_name in names, foreign in names) == (True, False)
+        for words in (["ls", foreign], ["bucket", "rm", "-f", foreign]):
+            assert run(*words, code=2)["kind"] == "BadBucketError"
+
+    await asyncio.to_thread(commands)
+    await js.delete_stream(f"OBJ_{foreign}")
 
 
 def test_features_of_newer_servers(run: Run, server: LocalServer, bucket_name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from objstore import (
     ObjectStore,
     ObjectStoreConfig,
     UnsupportedFeatureError,
+    sync,
 )
 
 
@@ -104,6 +105,39 @@ async def test_names_and_statuses(js: JetStreamContext) -> None:
         assert status.created is not None
         assert status.raw["config"]["name"] == f"OBJ_{bucket}"
         await js.delete_object_store(bucket)
+
+
+async def test_streams_of_others_are_not_listed(js: JetStreamContext, server: LocalServer) -> None:
+    """They are called OBJ_…, as a bucket's stream is, and hold something else."""
+    bucket, foreign, copy = (fresh() for _ in range(3))
+    store = await js.create_object_store(bucket=bucket)
+    await store.put("a", b"content")
+    await js.create_stream({"name": f"OBJ_{foreign}", "subjects": [f"{foreign}.>"]})
+    await js.create_stream({"name": f"OBJ_{copy}", "mirror": {"name": f"OBJ_{bucket}"}})
+
+    def ours(names: Iterable[str]) -> set[str]:
+        return {bucket, foreign, copy}.intersection(names)
+
+    def blocking() -> None:
+        with sync.connect(server.url) as client:
+            there = client.jetstream()
+            assert ours(there.object_store_names()) == {bucket, copy}
+            assert ours(status.bucket for status in there.object_store_statuses()) == {bucket, copy}
+            with pytest.raises(BadBucketError, match="is no bucket"):
+                there.object_store(foreign)
+
+    assert ours(await js.object_store_names()) == {bucket, copy}
+    assert ours(status.bucket for status in await js.object_store_statuses()) == {bucket, copy}
+    await asyncio.to_thread(blocking)
+    with pytest.raises(BadBucketError, match="is no bucket: it listens on") as caught:
+        await js.object_store(foreign, create=True)
+    assert (caught.value.field, caught.value.value) == ("subjects", [f"{foreign}.>"])
+    with pytest.raises(BadBucketError, match="is no bucket"):
+        await js.delete_object_store(foreign)
+    assert (await js.stream_info(f"OBJ_{foreign}")).config.subjects == [f"{foreign}.>"]
+    for name in (bucket, copy):
+        await js.delete_object_store(name)
+    await js.delete_stream(f"OBJ_{foreign}")
 
 
 async def test_metadata_and_compression(js_new: JetStreamContext) -> None:

@@ -511,7 +511,7 @@ class MemoryServer(FakeServer):
         found = [
             each
             for each in self.streams.values()
-            if any(matches(wanted, subject) or wanted == subject for subject in each.config["subjects"])
+            if wanted == ">" or any(matches(wanted, subject) for subject in each.config.get("subjects", ()))
         ]
         rows: list[Any] = [each.name if verb == "STREAM.NAMES" else each.info({}) for each in found]
         at = body.get("offset", 0)

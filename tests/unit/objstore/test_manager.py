@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import UnsupportedFeatureError
+from natsproto.errors import StaleConnectionError, UnsupportedFeatureError
 from objstore import (
     BadBucketError,
     BucketAlreadyExistsError,
@@ -18,6 +18,7 @@ from objstore import (
 )
 from objstore import manager as module
 from objstore.manager import (
+    LOOKS_AT_ONCE,
     bucket_names,
     bucket_of,
     bucket_statuses,
@@ -28,7 +29,7 @@ from objstore.manager import (
     open_bucket,
     update_bucket,
 )
-from support.memory_server import MemoryServer, error
+from support.memory_server import NO_STREAM, SILENCE, MemoryServer, error
 
 
 async def test_made_and_opened(server: MemoryServer) -> None:
@@ -139,6 +140,58 @@ async def test_enumerated(server: MemoryServer) -> None:
     assert await bucket_names(server.js) == ["a", "b"]
     statuses = await bucket_statuses(server.js)
     assert [(status.bucket, status.count) for status in statuses] == [("a", -1), ("b", -1)]
+
+
+async def test_streams_of_others_are_not_buckets(server: MemoryServer) -> None:
+    """A stream is called as its owner likes."""
+    await create_bucket(server.js, None, {"bucket": "b"})
+    await server.js.create_stream({"name": "OBJ_orders", "subjects": ["orders.>"]})
+    mirrors = [f"m{number:02}" for number in range(LOOKS_AT_ONCE + 1)]
+    for name in mirrors:
+        await server.js.create_stream({"name": f"OBJ_{name}", "mirror": {"name": "OBJ_b"}})
+    await server.js.create_stream({"name": "OBJ_copy", "mirror": {"name": "ORDERS"}})
+    await server.js.create_stream({"name": "OBJ_not+one", "subjects": ["$O.x.C.>"]})
+    assert await bucket_names(server.js) == ["b", *mirrors]
+    assert [status.bucket for status in await bucket_statuses(server.js)] == ["b", *mirrors]
+    for call in (
+        lambda: open_bucket(server.js, "orders"),
+        lambda: open_bucket(server.js, "orders", create=True),
+        lambda: create_bucket(server.js, None, {"bucket": "orders"}),
+        lambda: update_bucket(server.js, None, {"bucket": "orders", "description": "mine"}),
+        lambda: create_or_update_bucket(server.js, None, {"bucket": "orders"}),
+        lambda: delete_bucket(server.js, "orders"),
+    ):
+        with pytest.raises(BadBucketError) as caught:
+            await call()
+    assert "listens on 'orders.>', a bucket has $O.orders.C.> and $O.orders.M.>" in str(caught.value)
+    assert (caught.value.field, caught.value.value, caught.value.bucket) == (
+        "subjects",
+        ["orders.>"],
+        "orders",
+    )
+    assert server.streams["OBJ_orders"].config["subjects"] == ["orders.>"]
+
+
+@pytest.mark.parametrize("why", ["gone", "no leader", "no right", "no connection"])
+async def test_a_mirror_that_does_not_say_what_it_is(server: MemoryServer, why: str) -> None:
+    """Its name is all that is known then."""
+    await create_bucket(server.js, None, {"bucket": "b"})
+    await server.js.create_stream({"name": "OBJ_m", "mirror": {"name": "OBJ_b"}})
+    answer = NO_STREAM if why == "gone" else error(503, 10008, "no leader")
+    server.hook = lambda verb, body: answer if verb == "STREAM.INFO" else None
+    if why == "no right":
+        server.refused.add("STREAM.INFO")
+    if why == "no connection":
+        server.hook = lambda verb, body: [SILENCE, server.lose()][0] if verb == "STREAM.INFO" else None
+        with pytest.raises(StaleConnectionError):
+            await bucket_names(server.js)
+        return
+    assert await bucket_names(server.js) == (["b"] if why == "gone" else ["b", "m"])
+    if why == "gone":
+        with pytest.raises(BucketNotFoundError):
+            await delete_bucket(server.js, "m")
+    else:
+        assert await delete_bucket(server.js, "m")
 
 
 def test_which_streams_are_buckets() -> None:

@@ -11,7 +11,7 @@ from natsproto.jetstream.api.models import StreamInfo
 from objstore.bucket.bucket import Bucket
 from objstore.errors import BadBucketError
 from objstore.format.buckets import stream_config
-from objstore.format.limits import Limits, _covers, _overlap, limits_of
+from objstore.format.limits import Limits, _covers, _overlap, holds_bucket, limits_of
 from objstore.format.models import ObjectStoreConfig
 from support.fake_session import FakeServer
 
@@ -169,6 +169,36 @@ def test_covers(pattern: str, filter: str, covers: bool) -> None:
 )
 def test_overlap(one: str, other: str, overlap: bool) -> None:
     assert _overlap(one, other) is _overlap(other, one) is overlap
+
+
+@pytest.mark.parametrize(
+    ("config", "bucket"),
+    [
+        ({"subjects": ["$O.b.C.>", "$O.b.M.>"]}, True),
+        ({"subjects": ["$O.b.M.>"]}, True),
+        ({"subjects": ["$O.b.C.*", "x"]}, True),
+        ({"subjects": [">"]}, True),
+        ({"subjects": ["OBJ_b"]}, False),
+        ({"subjects": ["orders.>", "$KV.b.>"]}, False),
+        ({"subjects": ["$O.b"]}, False),
+        ({"subjects": [7, None]}, False),
+        ({"subjects": "$O.b.C.>"}, False),
+        ({}, False),
+        ({"mirror": {"name": "OBJ_b"}}, True),
+        ({"mirror": {"name": "ORDERS"}}, False),
+        ({"mirror": {"name": "X", "subject_transforms": [{"src": ">", "dest": "$O.b.>"}]}}, True),
+        ({"mirror": {"name": "X", "subject_transforms": [{"src": ">", "dest": "x.>"}, 7]}}, False),
+        ({"mirror": {"name": "X", "subject_transforms": "$O."}}, False),
+        ({"mirror": 7}, False),
+        ({"sources": [{"name": "ORDERS"}, {"name": "OBJ_b"}]}, True),
+        ({"sources": [{"name": "ORDERS"}]}, False),
+        ({"sources": 7}, False),
+        ({"subjects": ["x"], "sources": [{"name": "OBJ_b"}]}, True),
+    ],
+    ids=str,
+)
+def test_which_streams_are_buckets(config: dict[str, Any], bucket: bool) -> None:
+    assert holds_bucket(config) is bucket
 
 
 async def test_what_is_refused_is_told_in_short() -> None:
