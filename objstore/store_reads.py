@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING, Self, Union
+from typing import TYPE_CHECKING, Self, Union, overload
 
 from natsproto import _values
 from natsproto.aio.options import check_seconds
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .listing.pages import DirListing
     from .listing.watcher import Watcher
     from .maintenance.reports import VerifyReport
+    from .read.file_objects import WritableFile
     from .read.links import FollowLinks
     from .read.reader import OpenReader
 
@@ -80,6 +81,7 @@ class StoreReads:
 
     # -- reading ----------------------------------------------------------------------------------
 
+    @overload
     @operation
     async def get(
         self,
@@ -90,7 +92,38 @@ class StoreReads:
         progress: Progress | None = None,
         window: int | None = None,
         follow_links: FollowLinks = "all",
-    ) -> bytes:
+        show_deleted: bool = False,
+        writeinto: None = None,
+    ) -> bytes: ...
+
+    @overload
+    @operation
+    async def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+        window: int | None = None,
+        follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
+        writeinto: WritableFile,
+    ) -> ObjectInfo: ...
+
+    @operation
+    async def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+        window: int | None = None,
+        follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
+        writeinto: WritableFile | None = None,
+    ) -> bytes | ObjectInfo:
         """Return the whole object, after checking size, number of chunks and SHA-256 (ADR-20 §Get).
 
         Links are followed (at most 8). An object that is replaced meanwhile is read again.
@@ -103,9 +136,14 @@ class StoreReads:
                 nats-server 2.11; elsewhere a consumer with the server's flow control is used.
             follow_links: ``"same-bucket"`` refuses links into other buckets, ``"none"`` every link;
                 writers of a bucket decide where its links lead.
+            show_deleted: a deleted object or link counts as one without bytes, as with
+                ``GetObjectShowDeleted`` of nats.go: the result is ``b""``.
+            writeinto: write to this open file and return the info of the object, as :meth:`get_file` does;
+                then there is no ``max_size`` unless it is given.
 
         Raises:
             ValueError: ``window`` is not a positive number, or ``follow_links`` has another value.
+            TypeError: ``writeinto`` is not a binary file.
             ObjectNotFoundError, ObjectDeletedError: no such object.
             LinkError: a link leads nowhere, in a circle, to a bucket, or where ``follow_links`` forbids.
             ObjectTooLargeError: more than ``max_size`` bytes.
@@ -116,6 +154,20 @@ class StoreReads:
 
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
+        if writeinto is not None:
+            from .read import file_objects
+
+            return await file_objects.get_into(
+                self._bucket,
+                name,
+                file_objects.writer_of(writeinto),
+                max_size=max_size,
+                verify=verify,
+                progress=progress,
+                window=get.reading_window(window),
+                follow=links.check_follow_links(follow_links),
+                show_deleted=show_deleted,
+            )
         limit = get.DEFAULT_MAX_SIZE if max_size is None else max_size
         _, data = await get.get_bytes(
             self._bucket,
@@ -125,6 +177,7 @@ class StoreReads:
             progress=progress,
             window=get.reading_window(window),
             follow=links.check_follow_links(follow_links),
+            show_deleted=show_deleted,
         )
         return data
 
@@ -135,6 +188,7 @@ class StoreReads:
         verify: bool = True,
         window: int | None = None,
         follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
     ) -> OpenReader:
         """Open an object for reading: ``async with store.open_reader(name) as reader``.
 
@@ -145,6 +199,7 @@ class StoreReads:
             verify: ``False`` skips the digest at the end.
             window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five windows.
             follow_links: as for :meth:`get`.
+            show_deleted: as for :meth:`get`; then ``reader.info.deleted`` is true.
 
         Raises:
             ValueError: ``window`` is not a positive number, or ``follow_links`` has another value.
@@ -156,7 +211,14 @@ class StoreReads:
 
         name = self._bucket.check_name(name)
         follow = check_follow_links(follow_links)
-        return OpenReader(self._bucket, name, verify=verify, window=reading_window(window), follow=follow)
+        return OpenReader(
+            self._bucket,
+            name,
+            verify=verify,
+            window=reading_window(window),
+            follow=follow,
+            show_deleted=show_deleted,
+        )
 
     @operation
     async def get_range(self, name: str, start: int, end: int, *, follow_links: FollowLinks = "all") -> bytes:
@@ -187,38 +249,62 @@ class StoreReads:
     async def get_file(
         self,
         name: str,
-        path: FilePath,
+        path: FilePath | WritableFile,
         *,
         verify: bool = True,
         progress: Progress | None = None,
         resume: bool = False,
         window: int | None = None,
         follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
     ) -> ObjectInfo:
         """Read an object into a file, which appears verified and complete or not at all.
 
         The bytes are written to a file beside the target, flushed to disk, and the file is renamed. Only then
         an existing target is replaced; a failure leaves it untouched. Memory does not depend on the size.
 
+        An open file gets the bytes as they arrive, from its position on, and stays open. After an error it
+        has some of them; only a call that returns has verified them.
+
         Args:
-            path: any name the file system accepts, as text or bytes.
+            path: any name the file system accepts, as text or bytes; or an open binary file, or anything with
+                ``write(bytes)`` or ``async def write(bytes)``.
             verify: ``False`` skips the digest.
             progress: called with ``(bytes done, total)``; must not block.
             resume: on a failure keep what was read (in a hidden file beside the target), and continue from it
-                next time if the object is still the same; the kept bytes are hashed again.
+                next time if the object is still the same; the kept bytes are hashed again. Needs a path.
             window: bytes of one request (4 MiB), as for :meth:`get`; memory is at most five windows.
             follow_links: as for :meth:`get`.
+            show_deleted: a deleted object or link gives an empty file, as for :meth:`get`.
 
         Returns:
             The info of the object that was read (for a link, its target's).
 
         Raises:
             OSError: the file cannot be written. Also the errors of :meth:`get`.
+            TypeError: ``path`` is neither a path nor a binary file.
+            ValueError: ``resume`` with an open file; or the file is closed.
         """
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
         from .read import files, get, links
 
+        if not isinstance(path, str | bytes | os.PathLike):
+            from .read import file_objects
+
+            write = file_objects.writer_of(path)
+            if resume:
+                raise ValueError("resume=True needs a path: an open file is filled from its position on")
+            return await file_objects.get_into(
+                self._bucket,
+                name,
+                write,
+                verify=verify,
+                progress=progress,
+                window=get.reading_window(window),
+                follow=links.check_follow_links(follow_links),
+                show_deleted=show_deleted,
+            )
         return await files.get_file(
             self._bucket,
             name,
@@ -228,6 +314,7 @@ class StoreReads:
             resume=resume,
             window=get.reading_window(window),
             follow=links.check_follow_links(follow_links),
+            show_deleted=show_deleted,
         )
 
     @operation
@@ -245,10 +332,7 @@ class StoreReads:
         name = self._bucket.check_name(name)
         if not show_deleted:
             return shown(await lookup.live_info(self._bucket, name))
-        info = await self._bucket.read_meta(name)
-        if info is None:
-            raise lookup.not_found(self._bucket.name, name)
-        return shown(info)
+        return shown(await lookup.newest_info(self._bucket, name))
 
     @operation
     async def exists(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 from .pieces import Pulled
 from .streams import ObjectReader, Watcher
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..listing.metas import OnInvalid
     from ..listing.pages import DirListing
     from ..maintenance.reports import VerifyReport
+    from ..read.file_objects import WritableFile
     from ..read.links import FollowLinks
     from ..store_reads import FilePath
     from .client import Client
@@ -61,6 +62,7 @@ class StoreReads:
 
     # -- reading ----------------------------------------------------------------------------------
 
+    @overload
     def get(
         self,
         name: str,
@@ -70,17 +72,64 @@ class StoreReads:
         progress: Progress | None = None,
         window: int | None = None,
         follow_links: FollowLinks = "all",
-    ) -> bytes:
+        show_deleted: bool = False,
+        writeinto: None = None,
+    ) -> bytes: ...
+
+    @overload
+    def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+        window: int | None = None,
+        follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
+        writeinto: WritableFile,
+    ) -> ObjectInfo: ...
+
+    def get(
+        self,
+        name: str,
+        *,
+        max_size: int | None = None,
+        verify: bool = True,
+        progress: Progress | None = None,
+        window: int | None = None,
+        follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
+        writeinto: WritableFile | None = None,
+    ) -> bytes | ObjectInfo:
         """Return the whole object, verified: :meth:`objstore.ObjectStore.get`."""
-        return self._link.call(
-            self._store.get,
-            name,
-            max_size=max_size,
-            verify=verify,
-            progress=progress,
-            window=window,
-            follow_links=follow_links,
-        )
+
+        if writeinto is None:
+            return self._link.call(
+                self._store.get,
+                name,
+                max_size=max_size,
+                verify=verify,
+                progress=progress,
+                window=window,
+                follow_links=follow_links,
+                show_deleted=show_deleted,
+            )
+        file = writeinto
+
+        async def get() -> ObjectInfo:
+            return await self._store.get(
+                name,
+                max_size=max_size,
+                verify=verify,
+                progress=progress,
+                window=window,
+                follow_links=follow_links,
+                show_deleted=show_deleted,
+                writeinto=file,
+            )
+
+        return self._link.call(get)
 
     def open_reader(
         self,
@@ -89,12 +138,15 @@ class StoreReads:
         verify: bool = True,
         window: int | None = None,
         follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
     ) -> ObjectReader:
         """Open an object for reading, at once: :meth:`objstore.ObjectStore.open_reader`.
 
         ``for piece in store.open_reader(name)``, or ``with store.open_reader(name) as reader``.
         """
-        opened = self._store.open_reader(name, verify=verify, window=window, follow_links=follow_links)
+        opened = self._store.open_reader(
+            name, verify=verify, window=window, follow_links=follow_links, show_deleted=show_deleted
+        )
         return ObjectReader(self._link, opened)
 
     def get_range(self, name: str, start: int, end: int, *, follow_links: FollowLinks = "all") -> bytes:
@@ -104,13 +156,14 @@ class StoreReads:
     def get_file(
         self,
         name: str,
-        path: FilePath,
+        path: FilePath | WritableFile,
         *,
         verify: bool = True,
         progress: Progress | None = None,
         resume: bool = False,
         window: int | None = None,
         follow_links: FollowLinks = "all",
+        show_deleted: bool = False,
     ) -> ObjectInfo:
         """Read an object into a file, whole or not at all: :meth:`objstore.ObjectStore.get_file`."""
         return self._link.call(
@@ -122,6 +175,7 @@ class StoreReads:
             resume=resume,
             window=window,
             follow_links=follow_links,
+            show_deleted=show_deleted,
         )
 
     def get_info(self, name: str, show_deleted: bool = False) -> ObjectInfo:

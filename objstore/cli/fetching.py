@@ -178,7 +178,7 @@ async def cat(args: Namespace, out: Output) -> None:
 
 
 async def _cat(store: ObjectStore, name: str, wanted: tuple[int | None, int | None] | None) -> None:
-    from objstore.write.source import in_daemon
+    from objstore.bucket.threads import in_daemon
 
     try:
         if wanted is None:

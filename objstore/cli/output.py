@@ -288,7 +288,7 @@ class Output:
             ReaderStopped: the reader has stopped.
             OSError: it cannot be written.
         """
-        from objstore.write.source import in_daemon
+        from objstore.bucket.threads import in_daemon
 
         text, self._held = "".join(self._held), []
         self.end_progress()

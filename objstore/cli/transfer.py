@@ -184,8 +184,8 @@ async def to_stream(
     Raises:
         UnverifiedError: the reader has stopped; exit code 1, since what it has was not verified.
     """
+    from objstore.bucket.threads import in_daemon
     from objstore.read import get, links
-    from objstore.write.source import in_daemon
 
     bucket = store.bound_bucket
     bucket.check_name(name)

@@ -53,10 +53,12 @@ async def get_file(
     resume: bool = False,
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
+    show_deleted: bool = False,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all."""
     mode = await in_thread(_target_mode, path)
-    bucket, info = await resolve(bucket, name, follow)
+    bucket, info = await resolve(bucket, name, follow, show_deleted=show_deleted)
+    resume = resume and not info.deleted  # there is nothing to keep
     mark = mark_of(info) if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
     temporary = await in_thread(_temporary, path, mark)
     opened: list[BinaryIO] = []

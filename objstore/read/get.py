@@ -119,7 +119,12 @@ async def again(
 
 
 async def _read_twice(
-    bucket: Bucket, name: str, follow: FollowLinks, read: Callable[[Bucket, ObjectInfo], Awaitable[T]]
+    bucket: Bucket,
+    name: str,
+    follow: FollowLinks,
+    read: Callable[[Bucket, ObjectInfo], Awaitable[T]],
+    *,
+    show_deleted: bool = False,
 ) -> T:
     """Call ``read`` with the object of a name; if it is replaced meanwhile, call it again with the new one.
 
@@ -128,7 +133,7 @@ async def _read_twice(
         IntegrityError, NatsError: as for :func:`again`.
     """
     asked = bucket
-    bucket, info = await resolve(asked, name, follow)
+    bucket, info = await resolve(asked, name, follow, show_deleted=show_deleted)
     try:
         return await read(bucket, info)
     except (Missing, IntegrityError) as exc:
@@ -150,10 +155,13 @@ def get_bytes(
     progress: Progress | None = None,
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
+    show_deleted: bool = False,
 ) -> Awaitable[tuple[ObjectInfo, bytes]]:
     """Read a whole object; if it is replaced meanwhile, read it again."""
 
     async def read(bucket: Bucket, info: ObjectInfo) -> tuple[ObjectInfo, bytes]:
+        if info.deleted:
+            return info, b""
         if info.size > max_size:
             raise ObjectTooLargeError(
                 f"object {info.name!r} has {info.size} bytes, more than max_size={max_size}: raise max_size, "
@@ -179,7 +187,7 @@ def get_bytes(
         finally:
             sink.release()
 
-    return _read_twice(bucket, name, follow, read)
+    return _read_twice(bucket, name, follow, read, show_deleted=show_deleted)
 
 
 async def get_part(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
@@ -317,6 +325,8 @@ async def blocks(
         ObjectChangedError: the object was replaced meanwhile; discard the blocks.
         IntegrityError, NatsError: the read failed; discard the blocks.
     """
+    if info.deleted:
+        return  # without bytes, and so without anything to verify
     sink = BlockSink(info, Assembly(info, verify=verify), window=window)
     feed = ChunkFeed(bucket, info, sink, window=window)
     reading = feed.run() if info.size or info.chunks else nothing()

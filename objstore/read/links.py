@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 from natsproto._values import brief
@@ -11,7 +12,7 @@ from ..errors import (
     LinkError,
 )
 from ..format.models import ObjectInfo
-from .lookup import live_info
+from .lookup import live_info, newest_info
 
 MAX_LINKS = 8
 """Links in a row that a read follows; creating a link to a link is refused."""
@@ -34,17 +35,26 @@ def check_follow_links(follow: FollowLinks) -> FollowLinks:
     return follow
 
 
-async def resolve(bucket: Bucket, name: str, follow: FollowLinks = "all") -> tuple[Bucket, ObjectInfo]:
+async def resolve(
+    bucket: Bucket, name: str, follow: FollowLinks = "all", *, show_deleted: bool = False
+) -> tuple[Bucket, ObjectInfo]:
     """Follow links from a name; return the object and its bucket.
 
     Args:
         follow: the links to follow; others are errors.
+        show_deleted: return the delete marker of a deleted object or link, as an object without bytes. What
+            a link leads to must exist.
 
     Raises:
         ObjectNotFoundError, ObjectDeletedError: the name itself has no live object.
         LinkError: a link leads to a bucket, nowhere, in a circle, too far, or where ``follow`` forbids.
     """
-    info = await live_info(bucket, name)
+    if show_deleted:
+        info = await newest_info(bucket, name)
+        if info.deleted:  # whatever another client's marker says of its chunks, they are gone
+            return bucket, replace(info, size=0, chunks=0)
+    else:
+        info = await live_info(bucket, name)
     if not info.is_link:
         return bucket, info
     first = info

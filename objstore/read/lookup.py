@@ -26,6 +26,18 @@ def deleted(info: ObjectInfo) -> ObjectDeletedError:
     )
 
 
+async def newest_info(bucket: Bucket, name: str) -> ObjectInfo:
+    """Return the newest meta of an object, which may be a delete marker.
+
+    Raises:
+        ObjectNotFoundError: there is none.
+    """
+    info = await bucket.read_meta(name)
+    if info is None:
+        raise not_found(bucket.name, name)
+    return info
+
+
 async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> ObjectInfo:
     """Return the newest meta of a live object.
 

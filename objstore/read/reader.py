@@ -355,12 +355,20 @@ def _writable(buffer: bytearray | memoryview) -> memoryview:
 class OpenReader:
     """The result of :meth:`ObjectStore.open_reader`: use it with ``async with``, or await and close it."""
 
-    __slots__ = ("_bucket", "_follow", "_hold", "_name", "_reader", "_verify", "_window")
+    __slots__ = ("_bucket", "_follow", "_hold", "_name", "_reader", "_show_deleted", "_verify", "_window")
 
     def __init__(
-        self, bucket: Bucket, name: str, *, verify: bool, window: int, follow: FollowLinks = "all"
+        self,
+        bucket: Bucket,
+        name: str,
+        *,
+        verify: bool,
+        window: int,
+        follow: FollowLinks = "all",
+        show_deleted: bool = False,
     ) -> None:
         self._follow = follow
+        self._show_deleted = show_deleted
         self._bucket = bucket
         self._name = name
         self._verify = verify
@@ -372,8 +380,11 @@ class OpenReader:
         from .links import resolve
 
         with self._bucket.connection.operation():
-            bucket, info = await resolve(self._bucket, self._name, self._follow)
-        return ObjectReader(bucket, shown(info), verify=self._verify, window=self._window)
+            bucket, info = await resolve(
+                self._bucket, self._name, self._follow, show_deleted=self._show_deleted
+            )
+        verify = self._verify and not info.deleted
+        return ObjectReader(bucket, shown(info), verify=verify, window=self._window)
 
     def __await__(self) -> Generator[object, None, ObjectReader]:
         return self._open().__await__()

@@ -8,24 +8,19 @@ import inspect
 import io
 import os
 import stat
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Union
 
 from ..bucket.operation import gives_awaitables
+from ..bucket.threads import RELEASE, in_daemon
 from ..errors import SourceChangedError
 
 if TYPE_CHECKING:
     from ..format.memory import Payload
 
-T = TypeVar("T")
-
 READ_BLOCK = 1024 * 1024
 """Bytes of one read of a file, in a thread while the previous block is sent."""
-
-RELEASE = 1.0
-"""Seconds an aborted put waits for a running read of its file."""
 
 
 class SupportsRead(Protocol):
@@ -293,33 +288,6 @@ def _check_size(file: Any, size: int, done: int, *, ended: bool) -> None:
             + ("" if ended else " and more")
             + "; nothing was stored"
         )
-
-
-def in_daemon(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Run a call that may block for ever in a daemon thread, which does not delay the end of the program."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def tell(settle: Callable[[], None]) -> None:
-        if not result.done():
-            settle()
-
-    def run() -> None:
-        try:
-            found = call()
-        except StopIteration:  # a future refuses it
-            told = partial(result.set_exception, RuntimeError("read() raised StopIteration"))
-        except BaseException as exc:
-            told = partial(result.set_exception, exc)
-        else:
-            told = partial(result.set_result, found)
-        try:
-            loop.call_soon_threadsafe(tell, told)
-        except RuntimeError:
-            pass  # the loop is closed: nothing waits for the result
-
-    threading.Thread(target=run, name="objstore-read", daemon=True).start()
-    return result
 
 
 async def _file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from natsproto.aio.client import Client
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.server import LocalServer
 from objstore import (
     BucketNotFoundError,
     DigestMismatchError,
@@ -23,11 +25,13 @@ from objstore import (
     ObjectNotFoundError,
     ObjectStore,
     ObjectTooLargeError,
+    sync,
 )
 from objstore.read import ranges as _ranges
 from objstore.read.feed import ChunkFeed
 from support.objects import (
     CHUNK,
+    MIB,
     assert_exact,
     chunk_sequences,
     chunk_subject,
@@ -529,3 +533,36 @@ async def test_after_close(nc: Client, store: ObjectStore) -> None:
     for call in (store.get("a"), store.put("a", b""), store.list(), store.delete("a"), store.status()):
         with pytest.raises(ConnectionError):
             await call
+
+
+async def test_into_a_pipe_and_into_files(store: ObjectStore, server: LocalServer, tmp_path: Path) -> None:
+    """Whole windows at a time, and no more than the reader takes."""
+    data = pattern(9 * MIB + 5)
+    await store.put("a", data)
+    source, target = os.pipe()
+
+    def read() -> bytes:
+        with open(source, "rb") as file:
+            return file.read()
+
+    reading = asyncio.get_running_loop().run_in_executor(None, read)
+    with open(target, "wb", 0) as pipe:
+        info = await store.get_file("a", pipe)
+    assert (info.size, await reading) == (len(data), data)
+
+    def blocking() -> None:
+        with sync.connect(server.url) as client:
+            there = client.jetstream().object_store(store.bucket)
+            with open(tmp_path / "out", "wb") as file:
+                assert there.get_file("a", file).nuid == info.nuid
+                assert there.get("a", writeinto=file).nuid == info.nuid
+            there.delete("a")
+            assert there.get("a", show_deleted=True) == b""
+            with there.open_reader("a", show_deleted=True) as reader:
+                assert (reader.read(), reader.info.deleted) == (b"", True)
+
+    await asyncio.to_thread(blocking)
+    assert (tmp_path / "out").read_bytes() == data * 2
+    memory = io.BytesIO()
+    found = await store.get_file("a", memory, show_deleted=True)
+    assert (found.deleted, memory.getvalue()) == (True, b"")

@@ -22,9 +22,10 @@ import pytest
 
 from objstore import SourceChangedError
 from objstore.bucket.operation import check_callback
+from objstore.bucket.threads import RELEASE
 from objstore.format.chunking import Chunker, flat_view
 from objstore.write import source as _source
-from objstore.write.source import RELEASE, open_source
+from objstore.write.source import open_source
 from support.waits import eventually, eventually_here
 
 DATA = bytes(range(256)) * 10

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from objstore.write.source import in_daemon
+from objstore.bucket.threads import in_daemon
 
 
 def stop() -> Any:
