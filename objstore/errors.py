@@ -236,7 +236,10 @@ class ObjectChangedError(_StoreError):
 
 
 class SourceChangedError(_StoreError, OSError):
-    """The source file shrank or grew while it was read; the previous object remains."""
+    """The source file shrank or grew while it was read, or a stream had not as many bytes as ``size`` said.
+
+    The previous object remains.
+    """
 
 
 class OutcomeUnknownError(_StoreError, TimeoutError):

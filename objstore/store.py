@@ -62,6 +62,7 @@ class ObjectStore(StoreReads):
         progress: Progress | None = None,
         ttl: timedelta | None = None,
         atomic: bool = False,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Store an object under a name, replacing any previous object (ADR-20 §Put).
 
@@ -89,6 +90,9 @@ class ObjectStore(StoreReads):
             atomic: commit chunks and meta as one batch, so that no part of the object is ever visible or left
                 behind without the rest. At most 999 chunks, held in memory; slower; needs a bucket created
                 with ``allow_atomic`` and nats-server 2.12.
+            size: bytes of ``data``, for a stream or iterable that does not tell: then limits are checked
+                before a byte is sent, and ``progress`` gets the total. The data is read to its end and must
+                have exactly that many bytes.
 
         Returns:
             The info of the stored object. ``revision`` is the server's, ``mtime`` this client's clock at the
@@ -98,7 +102,8 @@ class ObjectStore(StoreReads):
             BadObjectMetaError: bad chunk size, headers, metadata or description; nothing was sent.
             InvalidNameError: bad name; nothing was sent.
             TypeError: ``data`` yields something other than bytes, or ``progress`` is a coroutine function.
-            SourceChangedError: the file shrank or grew while it was read; nothing was stored.
+            SourceChangedError: the file shrank or grew while it was read, or a stream did not have ``size``
+                bytes; nothing was stored.
             RevisionConflictError: ``if_revision`` was not met.
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError: refused.
             BadBucketError: the configuration of the bucket's stream prevents storing it; see ``field``.
@@ -120,6 +125,7 @@ class ObjectStore(StoreReads):
             progress=progress,
             ttl=ttl,
             atomic=atomic,
+            size=size,
         )
 
     @operation
@@ -138,6 +144,7 @@ class ObjectStore(StoreReads):
         progress: Progress | None = None,
         ttl: timedelta | None = None,
         atomic: bool = False,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Store an object that must not exist yet (deleted ones do not). Arguments as :meth:`put`.
 
@@ -159,6 +166,7 @@ class ObjectStore(StoreReads):
             progress=progress,
             ttl=ttl,
             atomic=atomic,
+            size=size,
         )
 
     def open_writer(
@@ -365,6 +373,7 @@ class ObjectStore(StoreReads):
             chunk_size=chunk_size,
             if_revision=if_revision,
             progress=progress,
+            size=info.size,
         )
 
     @operation

@@ -50,6 +50,7 @@ class ObjectStore(StoreReads):
         progress: Progress | None = None,
         ttl: timedelta | None = None,
         atomic: bool = False,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Store an object under a name, replacing any previous one: :meth:`objstore.ObjectStore.put`."""
         return self._link.call(
@@ -67,6 +68,7 @@ class ObjectStore(StoreReads):
             progress=progress,
             ttl=ttl,
             atomic=atomic,
+            size=size,
         )
 
     def create(
@@ -84,6 +86,7 @@ class ObjectStore(StoreReads):
         progress: Progress | None = None,
         ttl: timedelta | None = None,
         atomic: bool = False,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Store an object that must not exist yet: :meth:`objstore.ObjectStore.create`."""
         return self._link.call(
@@ -100,6 +103,7 @@ class ObjectStore(StoreReads):
             progress=progress,
             ttl=ttl,
             atomic=atomic,
+            size=size,
         )
 
     def open_writer(

@@ -44,6 +44,8 @@ def check_put(args: Namespace) -> None:
     """
     check_bucket_first("put", args.bucket, args.files, files=True)
     one = len(args.files) == 1 and not args.recursive
+    if args.size is not None and args.files != ["-"]:
+        raise CommandError("put: --size is for standard input", 2)
     for option in ("name", "if_revision"):
         if getattr(args, option) is not None and not one:
             raise CommandError(f"put: --{option.replace('_', '-')} is for one file", 2)
@@ -168,6 +170,7 @@ async def put_one(
             progress=progress,
             ttl=args.ttl,
             atomic=args.atomic,
+            size=args.size,
         )
     options: PutOptions = {
         "metadata": dict(args.metadata) or None,
@@ -176,6 +179,7 @@ async def put_one(
         "progress": progress,
         "ttl": args.ttl,
         "atomic": args.atomic,
+        "size": args.size,
     }
     if file == "-":
         return await store.put(name, data, args.description, None, headers, **options)

@@ -88,6 +88,7 @@ class PutOptions(TypedDict, total=False):
     progress: Progress | None
     ttl: timedelta | None
     atomic: bool
+    size: int | None
 
 
 class Put(ChunkSender):
@@ -482,17 +483,21 @@ def put(
     progress: Progress | None,
     ttl: timedelta | None = None,
     atomic: bool = False,
+    size: int | None = None,
     must_not_exist: bool = False,
 ) -> Coroutine[object, None, ObjectInfo]:
     """Prepare one put and return its coroutine; see :meth:`ObjectStore.put` and :func:`prepare`."""
-    template, size = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
+    template, bytes_each = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+        raise BadObjectMetaError("size must be a number of bytes", bucket=bucket.name, name=name)
+    source = open_source(data)
     if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window <= 0):
         raise BadObjectMetaError("window must be a positive number of bytes", bucket=bucket.name, name=name)
     work = Put(
         bucket,
         template,
-        open_source(data),
-        chunk_size=size,
+        source if size is None else source.sized(size),
+        chunk_size=bytes_each,
         if_revision=if_revision,
         must_not_exist=must_not_exist,
         window=DEFAULT_WINDOW if window is None else window,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Union
 
 from ..bucket.operation import gives_awaitables
 from ..bucket.threads import RELEASE, in_daemon
-from ..errors import SourceChangedError
+from ..errors import BadObjectMetaError, SourceChangedError
 
 if TYPE_CHECKING:
     from ..format.memory import Payload
@@ -100,6 +100,23 @@ class Source:
             return self._open()
         assert self.whole is not None
         return _pieces((self.whole,))
+
+    def sized(self, size: int) -> Source:
+        """Return the source of the same bytes, which must be ``size``: each pass raises if they are not.
+
+        Raises:
+            BadObjectMetaError: it is known that they are not.
+        """
+        if self.size is not None:
+            if self.size != size:
+                raise BadObjectMetaError(f"size is {size}, and the data has {self.size} bytes")
+            return self
+        return Source(
+            lambda: _counted(self.pieces(), size),
+            restartable=self.restartable,
+            size=size,
+            refills=self.refills,
+        )
 
 
 def open_source(data: Any) -> Source:
@@ -229,6 +246,34 @@ def _whole(data: bytes | bytearray | memoryview) -> Source:
 async def _pieces(data: Iterable[Payload]) -> AsyncIterator[Payload]:
     for piece in data:
         yield piece
+
+
+async def _counted(pieces: AsyncIterator[Payload], size: int) -> AsyncIterator[Payload]:
+    """Yield pieces of ``size`` bytes together; refuse more before they are sent, and fewer at the end.
+
+    Raises:
+        SourceChangedError: there are more or fewer.
+    """
+    done = 0
+    try:
+        async for piece in pieces:
+            try:
+                done += memoryview(piece).nbytes
+            except TypeError:
+                pass  # whoever cuts it into chunks refuses it
+            if done > size:
+                raise _other_size(size, f"at least {done}")
+            yield piece
+    finally:
+        aclose = getattr(pieces, "aclose", None)
+        if aclose is not None:
+            await aclose()
+    if done != size:
+        raise _other_size(size, str(done))
+
+
+def _other_size(size: int, found: str) -> SourceChangedError:
+    return SourceChangedError(f"size is {size}, and the data has {found} bytes; nothing was stored")
 
 
 async def _async_pieces(data: AsyncIterable[Payload]) -> AsyncIterator[Payload]:

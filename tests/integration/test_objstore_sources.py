@@ -13,7 +13,7 @@ import pytest
 
 import natsproto
 from natsproto.server import LocalServer
-from objstore import ObjectInfo, ObjectStore, SourceChangedError
+from objstore import ObjectInfo, ObjectStore, SourceChangedError, sync
 from objstore.write.atomic import AtomicPut
 from objstore.write.source import open_source
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
@@ -304,3 +304,34 @@ async def test_no_source(store: ObjectStore, data: Any) -> None:
     with pytest.raises(TypeError):
         await upload.send(data)
     assert store.js.client.stats.out_msgs == sent
+
+
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) - 1, len(DATA) + 1], ids=["right", "fewer", "more"])
+async def test_streams_of_a_size(store: ObjectStore, server: LocalServer, size: int) -> None:
+    """Of another size nothing is stored; the previous object stays."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(DATA), 100_000):
+            yield DATA[at : at + 100_000]
+
+    async def write(store: ObjectStore) -> None:
+        async with store.open_writer("a", size=size) as writer:
+            async for piece in pieces():
+                await writer.write(piece)
+
+    def blocking() -> None:
+        with sync.connect(server.url) as client:
+            there = client.jetstream().object_store(store.bucket)
+            there.put("a", (DATA[at : at + 100_000] for at in range(0, len(DATA), 100_000)), size=size)
+
+    old = await store.put("a", OLD)
+    ways = (store.put("a", Upload(), size=size), write(store), asyncio.to_thread(blocking))
+    for way in ways:
+        if size == len(DATA):
+            await way
+            assert await store.get("a") == DATA
+            continue
+        with pytest.raises(SourceChangedError, match=f"size is {size}"):
+            await way
+        assert (await store.get_info("a")).nuid == old.nuid
+    await assert_exact(store)

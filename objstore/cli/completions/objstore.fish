@@ -598,6 +598,7 @@ complete -c objstore -n '_shtab_objstore_using put' -l description -x -d TEXT
 complete -c objstore -n '_shtab_objstore_using put' -s H -l header -x -d 'header of the object; may be repeated'
 complete -c objstore -n '_shtab_objstore_using put' -l metadata -x -d K=V
 complete -c objstore -n '_shtab_objstore_using put' -l chunk-size -x -d 'bytes of a chunk (128KiB)'
+complete -c objstore -n '_shtab_objstore_using put' -l size -x -d 'bytes of standard input: others are an error'
 complete -c objstore -n '_shtab_objstore_using put' -l create -d 'fail if the object exists'
 complete -c objstore -n '_shtab_objstore_using put' -l if-revision -x -d 'store only if the object is at this revision; 0: if there is none'
 complete -c objstore -n '_shtab_objstore_using put' -l ttl -x -d 'age at which the object expires: 7d'

@@ -1558,6 +1558,7 @@ _shtab_objstore_put_options=(
   "*"{-H,--header}"[header of the object\; may be repeated]:K:V:"
   "*--metadata[K\=V]:K=V:"
   "--chunk-size[bytes of a chunk (128KiB)]:SIZE:"
+  "--size[bytes of standard input\: others are an error]:SIZE:"
   "--create[fail if the object exists]"
   "--if-revision[store only if the object is at this revision\; 0\: if there is none]:N:"
   "--ttl[age at which the object expires\: 7d]:TIME:"

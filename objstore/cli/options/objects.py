@@ -61,6 +61,9 @@ def put(parser: ArgumentParser) -> None:
     _recursive(parser, "of a directory, store what is in it, by the paths relative to it")
     _about(parser)
     parser.add_argument("--chunk-size", metavar="SIZE", type=arguments.size, help="bytes of a chunk (128KiB)")
+    parser.add_argument(
+        "--size", metavar="SIZE", type=arguments.size, help="bytes of standard input: others are an error"
+    )
     parser.add_argument("--create", action="store_true", help="fail if the object exists")
     _if_revision(parser, "store only if the object is at this revision; 0: if there is none")
     parser.add_argument(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from objstore import BadObjectMetaError, ObjectAlreadyExists, ObjectStore, RevisionConflictError
+from objstore import (
+    BadObjectMetaError,
+    ObjectAlreadyExists,
+    ObjectStore,
+    RevisionConflictError,
+    SourceChangedError,
+)
 from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
 from objstore.cli.storing import check_put
@@ -72,6 +79,24 @@ async def test_conditions(store: ObjectStore, command: Any) -> None:
         await command("put", "b", "one", "--chunk-size", "1GiB")
 
 
+async def test_standard_input_of_a_size(
+    store: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, extra in (("10", []), ("9", ["--create"]), ("11", [])):
+        source, target = os.pipe()
+        os.write(target, b"0123456789")
+        os.close(target)
+        with open(source) as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            put = command("put", "b", "-", "--name", f"of {size}", "--size", size, *extra)
+            if size == "10":
+                await put
+            else:
+                with pytest.raises(SourceChangedError, match=f"size is {size}"):
+                    await put
+    assert [info.name for info in await store.list()] == ["of 10"]
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -80,6 +105,7 @@ async def test_conditions(store: ObjectStore, command: Any) -> None:
         (["-", "--name", "x", "--resume"], "cannot be read again"),
         (["photos"], "'photos' is a directory: pass -r"),
         (["one/"], "has no base name"),
+        (["one", "--size", "3"], "--size is for standard input"),
         (["one", "two", "--name", "x"], "--name is for one file"),
         (["one", "two", "--if-revision", "1"], "--if-revision is for one file"),
         (["one", "--name", "a", "--prefix", "b"], "--name or --prefix"),
