@@ -260,7 +260,8 @@ def _encode_options(info: ObjectInfo) -> dict[str, object]:
     options = info.options
     if options is not None:
         if options.link is not None:
-            # An explicit null is a bucket link to every client; without the key .NET fails to read it.
+            # An explicit null is a bucket link to every client. Without the key nats.net cannot read it, nor
+            # a list with it: NatsObjLink.Name is "required" (still so in August 2026).
             doc["link"] = {"bucket": options.link.bucket, "name": options.link.name or None}
         else:
             size = options.max_chunk_size if options.chunk_size is None else options.chunk_size

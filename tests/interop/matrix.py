@@ -21,9 +21,9 @@ HEAD = """\
 # Interoperability
 
 Written by `tests/interop/matrix.py` from the results of `pytest tests/interop --interop-all`, never by hand
-(see [tests/README.md](../tests/README.md#interop-matrix)). A cell names the test that passed and the versions
-both sides reported, the writer's first. An empty cell has no passing test; a small number at the row says
-why.
+(see [tests/README.md](../tests/README.md#interop-matrix)); its end, [ADR-20](#adr-20-statement-by-statement),
+is `tests/interop/adr20.md`. A cell names the test that passed and the versions both sides reported, the
+writer's first. An empty cell has no passing test; a small number at the row says why.
 
 A column is a server, in the version it gave itself in INFO. `2.15.1 ack v2` is 2.15.1 with
 `feature_flags {{ js_ack_fc_v2: true }}`. The tests are in `tests/interop/`: the cell `put_small` in the row
@@ -43,6 +43,10 @@ RAW = """
 
 Each is published as it is, and read, listed, changed and deleted by natsproto {ours}.
 """
+
+
+ADR = Path(__file__).with_name("adr20.md")
+"""Written by hand: what the design says, and what this library does."""
 
 
 def title(column: str) -> str:
@@ -121,6 +125,7 @@ def render(cells: list[Cell]) -> str:
         if mine:
             lines += peer_section(peer, mine, operations)
     lines += raw_section([cell for cell in cells if cell["table"] not in gaps.PEERS])
+    lines.append(ADR.read_text(encoding="utf-8"))
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from interop import gaps, servers, test_matrix
+import pytest
+
+from interop import gaps, matrix, servers, test_matrix
+
+PAGE = matrix.TESTS.parent / "docs" / "interop.md"
 
 
 def test_gaps_name_what_there_is() -> None:
@@ -15,3 +19,12 @@ def test_gaps_name_what_there_is() -> None:
         assert gap.reason
     assert set(gaps.READING) <= operations
     assert gaps.ACK_V2 in servers.SERVERS
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="no docs here")
+def test_the_page_has_what_is_written_by_hand() -> None:
+    page = PAGE.read_text()
+    assert page.startswith(matrix.HEAD.format())
+    assert page.endswith("\n\n" + matrix.ADR.read_text())
+    rows = [line for line in matrix.ADR.read_text().splitlines() if line.startswith("|")]
+    assert {row.count(" | ") for row in rows} == {2}
