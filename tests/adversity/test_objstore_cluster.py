@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,11 @@ from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectStore
-from support.objects import CHUNK, assert_exact, pattern
+from objstore.change import rename as _rename
+from support.objects import CHUNK, assert_exact, pattern, read_raw
 
 pytestmark = pytest.mark.cluster
+DATA = pattern(3 * CHUNK)
 
 
 @pytest.fixture
@@ -79,3 +83,67 @@ async def test_leader_killed_during_put(cluster: LocalCluster) -> None:
         async with asyncio.timeout(20):
             assert await store.get("a") == (new if error is None else old)
             await assert_exact(store)
+
+
+@pytest.mark.parametrize("atomic", [False, True], ids=["step by step", "in one batch"])
+async def test_renames(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    """Whole, cut short after each step, and completed by a client of another node.
+
+    At no time does the object's metadata show anything of it.
+    """
+    clients = [await natsproto.connect(server.url, connect_timeout=10) for server in cluster.servers]
+    try:
+        await clients[0].jetstream().create_object_store(bucket="b", replicas=3, allow_atomic=atomic)
+        stores = [await client.jetstream().object_store("b") for client in clients]
+
+        async def shown(*names: str) -> list[object]:
+            return [(await read_raw(stores[0], name)).get("metadata") for name in names]
+
+        async with asyncio.timeout(60):
+            for steps in range(4):
+                await stores[0].put("a", DATA, metadata={"mine": "1"})
+                with monkeypatch.context() as patch:
+                    if steps < 3 and not atomic:
+                        patch.setattr(
+                            _rename, ("commit_meta", "commit_meta", "write_marker")[steps], dies(steps)
+                        )
+                        with pytest.raises(Dead):
+                            await stores[0].rename("a", "b")
+                    else:
+                        await stores[0].rename("a", "b")
+                names = ["a"] if steps < 2 and not atomic else ["a", "b"]
+                assert await shown(*names) == [{"mine": "1"}] * len(names)
+                report = await stores[1].gc(older_than=timedelta(0))
+                assert report.renames == ([("a", "b")] if steps in (1, 2) and not atomic else [])
+                if steps or atomic:
+                    assert [info.name for info in await stores[2].list()] == ["b"]
+                    await stores[2].rename("b", "c")
+                else:
+                    await stores[2].rename("a", "c")
+                assert await shown("c") == [{"mine": "1"}]
+                assert (await stores[1].get_info("c")).metadata == {"mine": "1"}
+                assert await stores[1].get("c") == DATA
+                await assert_exact(stores[1])
+                await stores[1].delete("c")
+        assert (await stores[0].gc(older_than=timedelta(0))).orphans == []
+    finally:
+        for client in clients:
+            await client.close()
+
+
+class Dead(BaseException):
+    """The client has died."""
+
+
+def dies(steps: int) -> Any:
+    """Return a step that its client does not survive to begin."""
+    real, count = _rename.commit_meta, 0
+
+    async def step(bucket: Any, info: Any, *args: Any) -> int:
+        nonlocal count
+        count += 1
+        if count > steps or steps == 2:
+            raise Dead
+        return await real(bucket, info, *args)
+
+    return step
