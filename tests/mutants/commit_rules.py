@@ -389,6 +389,14 @@ MUTANTS = (
         WRITING + "test_the_marker_of_an_old_name_names_nothing",
     ),
     Mutant(
+        "marks-in-the-metadata",
+        "objstore/commit/renames.py",
+        "encode_meta(shown(info)),",
+        "encode_meta(info),",
+        "no step of a rename shows in the object's metadata",
+        "unit/objstore/commit/test_renames.py::test_no_step_is_seen_in_the_metadata",
+    ),
+    Mutant(
         "buries-a-stranger",
         "objstore/commit/renames.py",
         "if origin is not None and _half(origin, info):",
