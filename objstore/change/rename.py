@@ -125,7 +125,7 @@ async def _steps(
     linked = replace(new, metadata={**new.metadata, RENAMED_FROM: old.name})
     finished = None
     try:
-        linked = replace(linked, revision=await commit_meta(bucket, linked, expected))
+        linked = replace(linked, revision=await commit_meta(bucket, linked, expected, proven=True))
     except OutcomeUnknownError:
         raise  # the mark stays: the next change finishes the rename
     except (Conflict, NatsError) as refusal:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..bucket.bucket import CANCEL_WAIT
 from ..bucket.ttl import remaining
-from ..commit.commit import Conflict
+from ..commit.commit import Conflict, unknown_outcome
 from ..errors import RevisionConflictError
 from ..format.chunking import resolve_chunk_size
 from ..read.get import buffers, chunk_size_of
@@ -52,6 +52,9 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
     new = await _copy(bucket, old, changed, 0, must_not_exist=True)
 
     async def finish() -> ObjectInfo:
+        stored = await bucket.leader_meta(new.name)  # an acknowledgement may be forged
+        if stored is None or stored.deleted or stored.nuid != new.nuid:
+            raise unknown_outcome(bucket, new.name, new.nuid)
         try:
             await delete(bucket, old.name, old.revision)
         except (RevisionConflictError, LookupError) as exc:

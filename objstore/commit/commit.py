@@ -104,6 +104,7 @@ class Commit:
         borrows: the meta refers to chunks that another meta referred to before.
         on_newer: awaited with each newer meta; last writer wins. ``None``: a newer meta is a conflict.
         discard: removes the chunks of the replaced meta.
+        proven: something else is removed afterwards: the leader has to show that this was committed.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Commit:
         borrows: bool = False,
         on_newer: Callable[[Conflict], Awaitable[bool]] | None = None,
         discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
+        proven: bool = False,
     ) -> None:
         self._bucket = bucket
         self._name = name
@@ -150,6 +152,7 @@ class Commit:
             last_writer_wins=on_newer is not None,
             budget=bucket.retry_budget,
             replicated=bucket.replicated,
+            proven=proven,
         )
 
     async def run(self, undo: Undo | None = None) -> int:

@@ -72,7 +72,7 @@ async def _finish(bucket: Bucket, info: ObjectInfo | None) -> None:
         if awaited and await refusal_to_bring_back(bucket, info, new_name, target, expected) is None:
             new = replace(info, name=new_name, metadata={**unmarked(info), RENAMED_FROM: info.name})
             try:
-                await commit_meta(bucket, new, expected)
+                await commit_meta(bucket, new, expected, proven=True)
             except Conflict:
                 pass  # another client has finished the rename, or taken the name
     if old_name is not None and old_name != info.name and _usable(bucket, old_name):
@@ -259,7 +259,9 @@ async def read_target(bucket: Bucket, name: str) -> tuple[ObjectInfo | None, int
     return info, 0 if own is None else own.seq
 
 
-async def commit_meta(bucket: Bucket, info: ObjectInfo, expected: int, subject: str | None = None) -> int:
+async def commit_meta(
+    bucket: Bucket, info: ObjectInfo, expected: int, subject: str | None = None, *, proven: bool = False
+) -> int:
     commit = Commit(
         bucket,
         info.name,
@@ -271,6 +273,7 @@ async def commit_meta(bucket: Bucket, info: ObjectInfo, expected: int, subject: 
         ttl=await remaining(bucket, info.expires),
         end=info.expires,
         marks=mark_lines(info.metadata),
+        proven=proven,
     )
     return await commit.run()
 

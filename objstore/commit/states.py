@@ -43,12 +43,14 @@ DENIED             the standing meta has our id: the refusal was forged   DONE, 
 DENIED             V stands, or nothing; the stream is replicated, or     read again: the refusal may be
                    chunks would be removed: for up to 2 s                 forged, and ours on its way
 DENIED             it has not: V stands, or nothing                       REFUSED
-DENIED             another one, or the chunks are gone: ours may have     UNKNOWN
-                   been stored, and changed or deleted since
-LANDED             V has nothing to remove, and no ``duplicate``          DONE
+DENIED             another one, or the chunks are gone: ours may have     UNKNOWN; REFUSED where nobody could
+                   been stored, and changed or deleted since              make a refusal up so early
+LANDED             V has nothing to remove, and no ``duplicate``, and     DONE
+                   nothing else will be removed
 LANDED             ours stands, or one that replaced ours                 DONE, remove V's chunks
 LANDED             V still stands                                         read again; no time: UNKNOWN
-LANDED             an older one than V stands, or none                    DONE, remove nothing
+LANDED             an older one than V stands, or none                    DONE, remove nothing; UNKNOWN, if
+                                                                          something else will be removed
 LANDED             another one, older than the acknowledgement            UNKNOWN: that was forged
 =================  =====================================================  ==================================
 
@@ -170,6 +172,7 @@ class CommitStates:
         last_writer_wins: replace a newer meta, too.
         budget: seconds to determine the outcome, from the first copy on.
         replicated: the stream stores a message some time after it has accepted it.
+        proven: something is removed when this is done: an acknowledgement alone does not count.
 
     Attributes:
         step: what to do next.
@@ -192,6 +195,7 @@ class CommitStates:
         "_first",
         "_lost",
         "_patient_until",
+        "_proven",
         "_replicated",
         "again",
         "copies",
@@ -216,8 +220,10 @@ class CommitStates:
         last_writer_wins: bool = False,
         budget: float = 20.0,
         replicated: bool = False,
+        proven: bool = False,
     ) -> None:
         self.msg_id: str = msg_id
+        self._proven = proven
         self._replicated = replicated
         self._content = content
         self._after = after
@@ -305,7 +311,7 @@ class CommitStates:
             self._deadline = self._first + self._budget
 
     def _landed(self, seq: int, duplicate: bool, now: float) -> None:
-        if not self.replaced and not duplicate:  # a duplicate of what? Others may use our id
+        if not (self.replaced or duplicate or self._proven):  # a duplicate of what? Others may use our id
             self._end(Step.DONE, seq)
             return
         self._acked = seq
@@ -326,12 +332,12 @@ class CommitStates:
         elif self._content is not None and standing.content == self._content and revision > self._after:
             self._end(Step.KEPT, revision)
         elif self._denied:
-            on_its_way = revision <= self.expected and (self._replicated or self._content is not None)
-            if on_its_way and self._in_time(now) and now < self._lost_until(now):
+            doubtful = self._replicated or self._content is not None
+            same = revision == self.expected and not standing.chunks_gone
+            if doubtful and revision <= self.expected and self._in_time(now) and now < self._lost_until(now):
                 self._retry(Step.READ)
             else:
-                same = revision == self.expected and not standing.chunks_gone
-                self._end(Step.REFUSED if same else Step.UNKNOWN, revision)
+                self._end(Step.REFUSED if same or not doubtful else Step.UNKNOWN, revision)
         elif revision == self.expected:
             in_time = self._in_time(now) and not standing.chunks_gone
             if in_time and self._lost and now < self._lost_until(now):
@@ -380,7 +386,7 @@ class CommitStates:
             self._end(Step.DONE, self._acked)
         elif standing.revision == self.expected:
             self._retry(Step.READ if self._in_time(now) else Step.UNKNOWN)
-        elif standing.revision < self.expected:
+        elif standing.revision < self.expected and not self._proven:
             self._end(Step.DONE, self._acked)  # behind, or purged meanwhile: gc removes V's chunks
         else:
             self._end(Step.UNKNOWN, 0)  # no meta can lie between V and ours: the response was forged

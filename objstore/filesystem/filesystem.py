@@ -17,7 +17,7 @@ from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
 
-from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectNotFoundError
+from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
 from .at_once import run_all, without
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile
@@ -202,7 +202,13 @@ class NatsObjectFileSystem(FileSystemReads):
                 except ObjectAlreadyExists:
                     pass  # replace it, as mv does
             info = await source.get_info(name)
-            await source.copy(name, new_name, to=target)
+            copied = await source.copy(name, new_name, to=target)
+            if (await target.get_info(new_name)).nuid != copied.nuid:
+                raise ObjectChangedError(
+                    f"the copy of {name!r} was replaced meanwhile: the original stays",
+                    bucket=target.bucket,
+                    name=new_name,
+                )
             await source.delete(name, if_revision=info.revision)  # else what was stored since would be lost
 
     async def _rm_file(self, path: str, **kwargs: object) -> None:

@@ -333,8 +333,11 @@ class Search:
                 "hears nothing",
                 self.go_on(world, number, apply_to(states, self.rules, lambda s: s.silent())),
             )
-            if world.budget.forged and not any(copy.writer == number for copy in world.net):
-                # Peers see a copy when a server has it.
+            if (
+                world.budget.forged
+                and (self.rules.replicated or writer.own)
+                and not any(copy.writer == number for copy in world.net)
+            ):  # Peers see a copy when a server has it; a single one has answered by then.
                 denied = apply_to(states, self.rules, lambda machine: machine.refused(unforgeable=False))
                 spent = world._replace(budget=world.budget._replace(forged=world.budget.forged - 1))
                 yield "hears a forged refusal", self.go_on(spent, number, denied)

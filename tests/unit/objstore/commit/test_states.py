@@ -382,12 +382,15 @@ def test_refused_and_somebody_has_renamed_ours(make: Make) -> None:
     assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
 
 
+@pytest.mark.parametrize("replicated", [False, True])
 @pytest.mark.parametrize("content", [None, CONTENT], ids=["update", "put"])
-def test_denied_and_another_stands(content: Any) -> None:
+def test_denied_and_another_stands(content: Any, replicated: bool) -> None:
     """It may have replaced ours as well as V."""
-    states = denied(content=content)
+    states = denied(content=content, replicated=replicated)
     states.stands(ANOTHER, NOW)
-    assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
+    certain = content is None and not replicated
+    assert states.step is (Step.REFUSED if certain else Step.UNKNOWN)
+    assert (states.certain, states.removes) == (certain, False)
 
 
 def test_denied_and_nobody_may_look() -> None:
@@ -419,6 +422,24 @@ def test_landed_and_ours_stands() -> None:
     states = landed()
     states.stands(standing(OURS, ID, OWN), NOW)
     assert (states.step, states.revision, states.removes) == (Step.DONE, OURS, True)
+
+
+@pytest.mark.parametrize(
+    ("there", "step"),
+    [
+        (standing(OURS, ID, OWN), Step.DONE),
+        (ANOTHER, Step.DONE),
+        (STANDING_V, Step.READ),
+        (NOTHING, Step.UNKNOWN),
+        (standing(OURS - 1, "other", "OTHER"), Step.UNKNOWN),
+    ],
+)
+def test_an_acknowledgement_that_has_to_be_proven(there: Standing, step: Step) -> None:
+    """A rename removes the old name because the new one is committed: that may be made up."""
+    states = landed(replaced="", proven=True)
+    assert states.step is Step.READ
+    states.stands(there, NOW)
+    assert (states.step, states.removes) == (step, False)
 
 
 def test_landed_and_one_that_replaced_ours_stands() -> None:
