@@ -58,6 +58,33 @@ MUTANTS = (
         ACKS + "test_an_error_that_names_no_stream_is_no_answer",
     ),
     Mutant(
+        "token-alone",
+        "natsproto/aio/requests.py",
+        '        slot = self._slots.get(msg.subject)\n        rest = b""\n        if slot is None:\n'
+        '            inbox, _, rest = msg.subject.rpartition(b".")\n'
+        "            slot = self._slots.get(inbox)\n        if slot is not None:",
+        "        slot = next((s for i, s in self._slots.items() if msg.subject.endswith(i[-12:])), None)\n"
+        '        rest = b""\n        if slot is not None:',
+        "a reply counts by its whole subject: pull consumers deliver under that of the stored message",
+        "unit/natsproto/aio/test_requests.py::test_s18_the_right_token_under_another_subject",
+    ),
+    Mutant(
+        "any-message-answers-the-api",
+        "natsproto/aio/client.py",
+        "if msg.reply is None and (msg.header is None or no_responders(msg)):",
+        "if True:",
+        "an answer of the API has neither headers nor a reply subject",
+        "unit/natsproto/aio/test_client.py::test_only_a_bare_answer_counts_for_a_bare_request",
+    ),
+    Mutant(
+        "delivery-acknowledges",
+        "natsproto/jetstream/publisher.py",
+        "plain = msg.header is None and msg.reply is None",
+        "plain = msg.header is None",
+        "an acknowledgement has no reply subject",
+        "unit/natsproto/jetstream/test_publisher.py::test_a_delivery_is_no_acknowledgement",
+    ),
+    Mutant(
         "any-subject-is-delivered",
         "natsproto/jetstream/ordered.py",
         "if subject != owner.expected and",

@@ -109,7 +109,7 @@ def test_s18_unknown_and_late_replies_are_dropped() -> None:
     assert slot.got == other.got == []
 
 
-def test_s18_the_right_token_under_another_subject_is_no_reply() -> None:
+def test_s18_the_right_token_under_another_subject() -> None:
     """A pull consumer of a peer sends what its stream has to any inbox, under its own subject."""
     mux = RequestMux(b"_INBOX.p")
     slot = Slot()

@@ -59,6 +59,25 @@ async def test_with_a_change(store: ObjectStore, bucket: Bucket) -> None:
     assert (new.description, (await store.get_info("new")).description) == ("e", "e")
 
 
+async def test_a_forged_acknowledgement_of_the_new_name(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """The new meta was refused, and a peer said that it is stored: the old name stays."""
+    if server.stream().config["allow_atomic"]:
+        return  # both names change in one commit
+    info = await store.put("a", b"content")
+    bucket.retry_budget = 0.2
+
+    def forge(subject: str, header: bytes, payload: bytes) -> dict[str, Any] | None:
+        return {"stream": "OBJ_b", "seq": 999_999} if subject == NEW else None
+
+    server.on_publish = forge
+    with pytest.raises(OutcomeUnknownError):
+        await rename(bucket, info, "new", same)
+    server.on_publish = None
+    assert await live(store) == {"a": b"content"}
+
+
 async def test_there_is_always_a_name(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
     info = await store.put("a", b"content")
     seen: list[tuple[bool, bool]] = []
