@@ -210,6 +210,7 @@ class Put(ChunkSender):
         try:
             await self._guard.begin()
             await whole.load(self._source, self._progress)
+            self._nuid = whole.info.nuid
             previous = await self._previous(reading)
             self._check_condition(previous)
             expected, old = previous

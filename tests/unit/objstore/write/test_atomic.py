@@ -16,6 +16,7 @@ from objstore import (
     StoreFullError,
 )
 from objstore.bucket.bucket import bind
+from objstore.format.naming import meta_subject
 from objstore.write.atomic import MAX_CHUNKS, check_atomic
 from support.memory_server import MemoryServer, error
 
@@ -75,6 +76,20 @@ async def test_a_refusal_leaves_nothing(server: MemoryServer, store: ObjectStore
         await store.put("a", DATA, atomic=True, if_revision=old.revision + 1)
     new = await store.put("a", DATA, atomic=True, if_revision=old.revision)
     assert new.revision > old.revision
+
+
+async def test_somebody_writes_the_name_meanwhile(server: MemoryServer, store: ObjectStore) -> None:
+    """The last writer wins: the same batch is sent again, in place of the newer meta."""
+    await store.put("a", b"old")
+    meta = server.stream().of(meta_subject("b", "a"))[0]
+
+    def hook(subject: str, header: bytes, payload: bytes) -> None:
+        server.on_publish = None
+        server.put_raw(meta.subject, meta.payload, b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n")
+
+    server.on_publish = hook
+    await store.put("a", DATA, chunk_size=100, atomic=True)
+    assert await store.get("a") == DATA
 
 
 async def test_what_cannot_be_done(server: MemoryServer, store: ObjectStore) -> None:
