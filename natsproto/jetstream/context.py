@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .._values import brief, seconds
 from ..aio.client import HeadersLike, as_payload
 from ..errors import (
+    APIError,
     ConfigError,
     MaxPayloadError,
     NatsError,
@@ -24,7 +25,8 @@ from ..headers import Headers, encode_headers
 from ..subjects import check_publish_subject, check_subscribe_subject, secret_name
 from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads, number, parse_time
-from .api.errors import JetStreamNotEnabledError, api_error, check_name
+from .api.errors import JetStreamNotEnabledError, StreamConfigError, api_error, check_name
+from .api.features import check_kept, refused_field
 from .api.models import ConsumerConfig, ConsumerInfo, PubAck, StoredMessage, StreamConfig, StreamInfo
 from .api.paging import MAX_SECONDS, Paging, memory_of
 from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
@@ -131,16 +133,33 @@ class JetStreamContext:
         Raises:
             StreamNameInUseError: it exists with another configuration.
             StreamConfigError: the server refuses the configuration.
+            UnsupportedFeatureError: the server is too old for a field of a :class:`StreamConfig`. If it has
+                dropped the field, the stream stays as the server created it: others may already use it.
         """
-        document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
-        name = check_name("stream", document.get("name"))
-        return StreamInfo.from_json(await self.request(f"STREAM.CREATE.{name}", document))
+        return await self._apply_stream("CREATE", config)
 
     async def update_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
-        """Replace a stream's configuration; start from the one that :meth:`stream_info` returned."""
+        """Replace a stream's configuration; start from the one that :meth:`stream_info` returned.
+
+        Raises:
+            StreamConfigError: the server refuses the configuration, or the change.
+            UnsupportedFeatureError: the server is too old for a field of a :class:`StreamConfig`.
+        """
+        return await self._apply_stream("UPDATE", config)
+
+    async def _apply_stream(self, verb: str, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
         document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
         name = check_name("stream", document.get("name"))
-        return StreamInfo.from_json(await self.request(f"STREAM.UPDATE.{name}", document))
+        try:
+            info = StreamInfo.from_json(await self.request(f"STREAM.{verb}.{name}", document))
+        except StreamConfigError as exc:
+            refused = refused_field(config, exc) if isinstance(config, StreamConfig) else None
+            if refused is None:
+                raise
+            raise refused from None
+        if isinstance(config, StreamConfig):
+            check_kept(config, info.config)
+        return info
 
     async def stream_info(self, name: str, *, timeout: float | None = None) -> StreamInfo:
         """Configuration and state.
@@ -507,13 +526,24 @@ class JetStreamContext:
 
         Raises:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, APIError: refused.
+            UnsupportedFeatureError: the server is too old for a field of a :class:`ConsumerConfig`. If it has
+                dropped the field, the consumer stays as the server created it.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
         name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
         document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
-        answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
-        return ConsumerInfo.from_json(answer)
+        try:
+            answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
+        except APIError as exc:
+            refused = refused_field(config, exc) if isinstance(config, ConsumerConfig) else None
+            if refused is None:
+                raise
+            raise refused from None
+        info = ConsumerInfo.from_json(answer)
+        if isinstance(config, ConsumerConfig):
+            check_kept(config, info.config)
+        return info
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """Configuration and state of a consumer."""

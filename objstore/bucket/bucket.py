@@ -353,8 +353,8 @@ class Bucket:
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
         self.max_age: timedelta | None = config.max_age or None
-        self.msg_ttl: bool = config.extra.get("allow_msg_ttl") is True
-        self.atomic: bool = config.extra.get("allow_atomic") is True
+        self.msg_ttl: bool = config.allow_msg_ttl is True
+        self.atomic: bool = config.allow_atomic is True
         # Never reset: the stream's info may not list a mirror that has responded.
         self.replicated = self.replicated or (
             (config.num_replicas or 1) > 1

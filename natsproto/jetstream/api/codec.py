@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring
 from typing import TypeGuard
@@ -109,16 +109,38 @@ def number(document: Mapping[str, object], key: str) -> int:
     return value
 
 
+class ExactDuration(timedelta):
+    """A server's duration that is no whole number of microseconds: ``ns`` has all of it.
+
+    So a configuration that is read and written back stays as it is: Go programs make such durations
+    (``time.Second / 3``).
+    """
+
+    ns: int
+
+    def __reduce__(self) -> tuple[Callable[[int], timedelta | None], tuple[int]]:
+        return from_ns, (self.ns,)
+
+
 def to_ns(value: timedelta) -> int:
     """Return a ``timedelta`` in nanoseconds, exactly."""
+    if isinstance(value, ExactDuration):
+        return value.ns
     return (value.days * 86_400 + value.seconds) * 1_000_000_000 + value.microseconds * 1000
 
 
 def from_ns(value: object) -> timedelta | None:
-    """Return a ``timedelta`` from nanoseconds, cut to microseconds; ``None`` if not a positive int64."""
+    """Return a ``timedelta`` from nanoseconds, cut to microseconds; ``None`` if not a positive int64.
+
+    What was cut off is kept, for :func:`to_ns`.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 63:
         return None
-    return timedelta(microseconds=value // 1000)
+    if value % 1000 == 0:
+        return timedelta(microseconds=value // 1000)
+    exact = ExactDuration(microseconds=value // 1000)
+    exact.ns = value
+    return exact
 
 
 def parse_time(text: object) -> datetime:
