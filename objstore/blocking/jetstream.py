@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from natsproto.jetstream.context import BATCH_BYTES
+from natsproto.jetstream.reads import BATCH_BYTES
 
 from .pieces import Pulled
 from .store import ObjectStore

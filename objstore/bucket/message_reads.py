@@ -26,8 +26,9 @@ from natsproto.jetstream.api.errors import (
     retryable,
 )
 from natsproto.jetstream.api.models import StoredMessage
-from natsproto.jetstream.context import leader_message, no_answer_error
 from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
+from natsproto.jetstream.reads import leader_message
+from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
 

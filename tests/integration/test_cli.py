@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto.jetstream import context
+from natsproto.jetstream import requests
 from natsproto.server import LocalServer
 from objstore import ObjectStore
 from objstore.cli import transfer
@@ -412,7 +412,7 @@ async def test_an_interrupt_in_the_last_steps_leaves_no_hidden_file(
 def test_an_answer_with_odd_numbers(
     command: Command, bucket: str, monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
-    real = context.loads
+    real = requests.loads
 
     def odd(payload: Any, limit: int | None = None) -> Any:
         document = real(payload, limit)
@@ -421,7 +421,7 @@ def test_an_answer_with_odd_numbers(
                 info["state"]["bytes"] = value
         return document
 
-    monkeypatch.setattr(context, "loads", odd)
+    monkeypatch.setattr(requests, "loads", odd)
     for words in (["ls"], ["info", bucket], ["--json", "ls"], ["--json", "info", bucket]):
         command(*words, code=1)
         refused(command)

@@ -16,7 +16,7 @@ import pytest
 import natsproto
 from natsproto import Client, JetStreamContext, wire
 from natsproto.errors import NatsError, RemoteProtocolError, RequestTimeoutError
-from natsproto.jetstream import context
+from natsproto.jetstream import requests
 from natsproto.jetstream.api import codec, paging
 from natsproto.jetstream.api.paging import memory_of
 from natsproto.testing import FaultProxy, ScriptedServer
@@ -56,7 +56,7 @@ class Liar:
         self.seen: list[Any] | None = []
         self.lie: tuple[int, Path, Any] | None = None
         self.count = 0
-        for module in (context, _bucket, _message_reads, _by_sequence):
+        for module in (requests, _bucket, _message_reads, _by_sequence):
             monkeypatch.setattr(module, "loads", self.loads)
 
     def loads(self, payload: Any, limit: int | None = None) -> Any:
@@ -306,7 +306,7 @@ async def test_a_listing_of_all_memory(nc: Client, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("kind", LISTINGS)
 async def test_a_listing_that_takes_for_ever(nc: Client, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Each page comes in time, and all of them never."""
-    monkeypatch.setattr(context, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "MAX_SECONDS", 0.05)
     monkeypatch.setattr(paging, "MAX_PAGES", 10**9)
 
     async def request(suffix: str, document: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from natsproto.errors import (
     NoRespondersError,
     PermissionsViolationError,
     RemoteProtocolError,
-    RequestTimeoutError,
     StaleConnectionError,
     UnsupportedFeatureError,
     WrongStreamError,
@@ -26,7 +25,7 @@ from natsproto.jetstream.api.acks import parse_pub_ack
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from natsproto.subjects import MAX_NAMES
-from support.fake_session import FakeServer, turns, until
+from support.fake_session import FakeServer, turns
 from support.publish_windows import ack, make, refuse
 
 
@@ -436,43 +435,6 @@ def test_pub_ack() -> None:
     assert (found.duplicate, found.domain) == (False, None)
     with pytest.raises(APIError):
         parse_pub_ack(b'{"error":{}}')
-
-
-async def test_publish_retries_no_responders_twice(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("natsproto.jetstream.context.PUBLISH_RETRY_WAIT", 0.001)
-    js = server.client.jetstream()
-    server.session.on_pub = lambda pub: server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
-    with pytest.raises(NoRespondersError):
-        await js.publish("s.a", b"x")
-    assert len(server.pubs) == 3
-    server.pubs.clear()
-
-    def second(pub: Any) -> None:
-        if len(server.pubs) == 1:
-            server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
-        else:
-            server.reply(pub, {"stream": "S", "seq": 1})
-
-    server.session.on_pub = second
-    assert (await js.publish("s.a", b"x")).seq == 1
-    assert len(server.pubs) == 2
-
-
-async def test_publish_does_not_retry_anything_else(server: FakeServer) -> None:
-    js = server.client.jetstream()
-    server.session.on_pub = lambda pub: server.reply(
-        pub, {"error": {"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}}
-    )
-    with pytest.raises(StorageFullError):
-        await js.publish("s.a", b"x")
-    server.session.on_pub = None
-    with pytest.raises(RequestTimeoutError):
-        await js.publish("s.a", b"x", timeout=0.01)
-    assert len(server.pubs) == 2
-    await until(lambda: server.connection._liveness._probe_timer is None)
-    assert len(server.connection.mux) == 0
 
 
 async def test_a_subject_that_leaves_no_room_for_the_replies() -> None:

@@ -1,0 +1,137 @@
+"""Requests to the JetStream API of one client, and listings that come page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from .._values import seconds
+from ..errors import ConfigError, MaxPayloadError, NatsError, NoRespondersError, RequestTimeoutError
+from ..subjects import check_publish_subject
+from .api.codec import MAX_DOCUMENT, dumps, loads
+from .api.errors import JetStreamNotEnabledError, api_error, check_name
+from .api.paging import MAX_SECONDS, Paging, memory_of
+
+if TYPE_CHECKING:
+    from ..aio.client import Client
+
+T = TypeVar("T")
+
+
+class ApiRequests:
+    """The API as one client asks it; what :class:`natsproto.JetStreamContext` is built on."""
+
+    def __init__(
+        self, client: Client, *, domain: str | None = None, prefix: str | None = None, timeout: float = 5.0
+    ) -> None:
+        if domain is not None and prefix is not None:
+            raise ConfigError("give a domain or an API prefix, not both")
+        if domain is not None:
+            prefix = f"$JS.{check_name('domain', domain)}.API"
+        self.client = client
+        self.domain = domain
+        self.prefix: str = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
+        client.api_prefixes.add(f"{self.prefix}.")
+        self.timeout = timeout
+
+    def subject(self, suffix: str) -> bytes:
+        """Return the API subject for ``suffix``, checked."""
+        return check_publish_subject(f"{self.prefix}.{suffix}")
+
+    async def request(
+        self,
+        suffix: str,
+        document: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, object]:
+        """Send an API request and return the answer's document.
+
+        Args:
+            suffix: the subject after the API prefix.
+            document: the request.
+            timeout: in seconds, instead of the context's.
+            limit: bytes of the answer, instead of 4 MiB.
+
+        Raises:
+            APIError: the server refused; the class is that of its error code.
+            RemoteProtocolError: the answer is not usable: too large, too many values, not JSON.
+            JetStreamNotEnabledError: JetStream is off on this server.
+            NoRespondersError: nobody answers: JetStream has no leader, or the API prefix or domain is wrong.
+            RequestTimeoutError, StaleConnectionError: whether the request was carried out is unknown.
+        """
+        payload = b"" if document is None else dumps(document)
+        client = self.client
+        client.connection.check_open()
+        if len(payload) > client.max_payload:
+            raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
+        try:
+            msg = await client.request_frame(
+                self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout, bare=True
+            )
+        except NoRespondersError as exc:
+            raise no_answer_error(client, exc) from None
+        answer = loads(msg.payload, limit)
+        if "error" in answer:
+            raise api_error(answer["error"])
+        return answer
+
+    async def account_info(self) -> dict[str, object]:
+        """Limits and usage of the account (``$JS.API.INFO``)."""
+        return await self.request("INFO")
+
+    async def _pages(
+        self,
+        what: str,
+        suffix: str,
+        document: Mapping[str, object],
+        entries: Callable[[dict[str, object]], tuple[dict[str, T], int, int]],
+    ) -> dict[str, T]:
+        """Return all entries of a listing by their names.
+
+        Args:
+            what: the listing, for error texts.
+            suffix, document: the request, without the offset.
+            entries: returns an answer's entries, their number as the server counts it, and their bytes in
+                memory.
+        """
+        found: dict[str, T] = {}
+        paging = Paging(what)
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                while True:
+                    request = {**document, "offset": paging.offset}
+                    answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
+                    page, count, memory = entries(answer)
+                    if not count:
+                        return found
+                    known = len(found)
+                    found.update(page)
+                    if not paging.add_page(answer, count, new=len(found) - known, memory=memory):
+                        return found
+        except RequestTimeoutError:
+            raise
+        except TimeoutError:
+            raise RequestTimeoutError(f"{what} took more than {seconds(MAX_SECONDS)} s") from None
+
+    async def _names(self, what: str, suffix: str, key: str, document: Mapping[str, object]) -> list[str]:
+        def names(answer: dict[str, object]) -> tuple[dict[str, None], int, int]:
+            page = listed(answer, key)
+            return dict.fromkeys(each for each in page if isinstance(each, str)), len(page), memory_of(page)
+
+        return list(await self._pages(what, suffix, document, names))
+
+
+def listed(answer: dict[str, object], key: str) -> list[object]:
+    page = answer.get(key)
+    return page if isinstance(page, list) else []
+
+
+def no_answer_error(client: Client, exc: NoRespondersError) -> NatsError:
+    """Return the error for an API subject without responders: JetStream is off, or has no leader now."""
+    info = client.connection.info
+    if info and info.get("jetstream") is not True:
+        return JetStreamNotEnabledError(503, 10076, "JetStream is off on this server: start it with -js")
+    return NoRespondersError(exc.subject, "JetStream has no leader, or the API prefix or domain is wrong")

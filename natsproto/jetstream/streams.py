@@ -1,0 +1,126 @@
+"""Streams: create, change, list, purge, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from sys import getsizeof
+
+from ..errors import RemoteProtocolError
+from .api.codec import is_number, number
+from .api.errors import StreamConfigError, check_name
+from .api.features import check_kept, refused_field
+from .api.models import StreamConfig, StreamInfo
+from .api.paging import memory_of
+from .requests import ApiRequests, listed
+
+
+class StreamManagement(ApiRequests):
+    """The part of :class:`natsproto.JetStreamContext` that manages streams."""
+
+    async def create_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        """Create a stream; succeeds, too, if it exists with the same configuration.
+
+        Raises:
+            StreamNameInUseError: it exists with another configuration.
+            StreamConfigError: the server refuses the configuration.
+            UnsupportedFeatureError: the server is too old for a field of a :class:`StreamConfig`. If it has
+                dropped the field, the stream stays as the server created it: others may already use it.
+        """
+        return await self._apply_stream("CREATE", config)
+
+    async def update_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        """Replace a stream's configuration; start from the one that :meth:`stream_info` returned.
+
+        Raises:
+            StreamConfigError: the server refuses the configuration, or the change.
+            UnsupportedFeatureError: the server is too old for a field of a :class:`StreamConfig`.
+        """
+        return await self._apply_stream("UPDATE", config)
+
+    async def _apply_stream(self, verb: str, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
+        name = check_name("stream", document.get("name"))
+        try:
+            info = StreamInfo.from_json(await self.request(f"STREAM.{verb}.{name}", document))
+        except StreamConfigError as exc:
+            refused = refused_field(config, exc) if isinstance(config, StreamConfig) else None
+            if refused is None:
+                raise
+            raise refused from None
+        if isinstance(config, StreamConfig):
+            check_kept(config, info.config)
+        return info
+
+    async def stream_info(self, name: str, *, timeout: float | None = None) -> StreamInfo:
+        """Configuration and state.
+
+        Args:
+            timeout: in seconds, instead of the context's.
+
+        Raises:
+            StreamNotFoundError: no such stream.
+        """
+        return StreamInfo.from_json(
+            await self.request(f"STREAM.INFO.{check_name('stream', name)}", timeout=timeout)
+        )
+
+    async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
+        """Subjects that have messages, with their counts: one round trip per 100 000 subjects.
+
+        Raises:
+            RemoteProtocolError: there are too many for memory (about two million).
+        """
+
+        def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
+            state = answer.get("state")
+            page = state.get("subjects") if isinstance(state, dict) else None
+            if not isinstance(page, dict):
+                return {}, 0, 0
+            if not all(map(is_number, page.values())):
+                raise RemoteProtocolError("an API answer counts subjects with something other than numbers")
+            return page, len(page), sum(map(getsizeof, page))
+
+        suffix = f"STREAM.INFO.{check_name('stream', name)}"
+        return await self._pages(
+            "the subjects of a stream", suffix, {"subjects_filter": subjects_filter}, subjects
+        )
+
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream with all its messages and consumers."""
+        await self.request(f"STREAM.DELETE.{check_name('stream', name)}")
+
+    async def purge_stream(
+        self, name: str, *, subject: str | None = None, seq: int | None = None, keep: int | None = None
+    ) -> int:
+        """Remove messages; return how many.
+
+        Args:
+            subject: only those whose subject matches.
+            seq: only those below this sequence.
+            keep: how many of the newest to keep.
+        """
+        document: dict[str, object] = {}
+        if subject is not None:
+            document["filter"] = subject
+        if seq is not None:
+            document["seq"] = seq
+        if keep is not None:
+            document["keep"] = keep
+        answer = await self.request(f"STREAM.PURGE.{check_name('stream', name)}", document)
+        return number(answer, "purged")
+
+    async def stream_names(self, subject: str | None = None) -> list[str]:
+        """Names of all streams (1024 per round trip), or of those that listen on ``subject``."""
+        document = {} if subject is None else {"subject": subject}
+        return await self._names("the names of streams", "STREAM.NAMES", "streams", document)
+
+    async def streams(self, subject: str | None = None) -> list[StreamInfo]:
+        """Configuration and state of all streams (256 per round trip)."""
+
+        def infos(answer: dict[str, object]) -> tuple[dict[str, StreamInfo], int, int]:
+            page = listed(answer, "streams")
+            found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
+            return {info.config.name: info for info in found}, len(page), memory_of(page)
+
+        document = {} if subject is None else {"subject": subject}
+        return list((await self._pages("the streams", "STREAM.LIST", document, infos)).values())

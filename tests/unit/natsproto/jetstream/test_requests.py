@@ -1,0 +1,135 @@
+"""Requests to the API against scripted answers: refusals, limits, listings page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from natsproto.errors import (
+    BadSubjectError,
+    ConfigError,
+    InvalidNameError,
+    MaxPayloadError,
+    NoRespondersError,
+    PermissionsViolationError,
+    RemoteProtocolError,
+)
+from natsproto.jetstream.api.errors import (
+    JetStreamNotEnabledError,
+)
+from natsproto.jetstream.context import JetStreamContext
+from natsproto.wire import Pub
+from support.api_answers import NOBODY, answering, body
+from support.fake_session import FakeServer, until
+
+
+@pytest.fixture
+async def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def js(server: FakeServer) -> JetStreamContext:
+    return server.client.jetstream(timeout=0.5)
+
+
+def test_domain_and_prefix_exclude_each_other(server: FakeServer) -> None:
+    with pytest.raises(ConfigError):
+        server.client.jetstream(domain="a", prefix="b")
+    for options in ({"domain": "a.b"}, {"domain": "a b"}, {"domain": ""}):
+        with pytest.raises(InvalidNameError):
+            server.client.jetstream(**options)
+    for prefix in ("a b", "a.*", "a..b", "a.\r\nPUB x 0", ""):
+        with pytest.raises(BadSubjectError):
+            server.client.jetstream(prefix=prefix)
+
+
+async def test_large_answers(server: FakeServer, js: JetStreamContext) -> None:
+    """The pages of listings and messages may be large, others only if the caller says so."""
+    large = {"more": "x" * (5 << 20)}
+    message = {"subject": "a", "seq": 1, "time": "2024-01-01T00:00:00Z"}
+    answering(
+        server,
+        {"state": {"subjects": {"a": 1}}, **large},
+        {"streams": ["S"], **large},
+        {"streams": [], **large},
+        {"message": message, **large},
+        large,
+        large,
+    )
+    assert await js.stream_subjects("S") == {"a": 1}
+    assert await js.stream_names() == ["S"]
+    assert await js.streams() == []
+    assert (await js.get_message("S", seq=1)).seq == 1
+    assert await js.request("STREAM.OTHER", limit=6 << 20) == large
+    with pytest.raises(RemoteProtocolError, match="bytes is refused"):
+        await js.request("STREAM.OTHER")
+
+
+async def test_whoever_stores_an_answer_does_not_answer(server: FakeServer, js: JetStreamContext) -> None:
+    """A peer can have its own stored message sent to the inbox of a request, by a direct get."""
+
+    def on_pub(pub: Pub) -> None:
+        server.reply(pub, {"config": {"republish": {"dest": "leak.>"}}}, b"NATS/1.0\r\nA: b\r\n\r\n")
+        server.reply(pub, {"config": {"name": "S"}})
+
+    server.session.on_pub = on_pub
+    assert await js.request("STREAM.INFO.S") == {"config": {"name": "S"}}
+
+
+async def test_jetstream_is_off(server: FakeServer, js: JetStreamContext) -> None:
+    answering(server, NOBODY, NOBODY)
+    with pytest.raises(NoRespondersError, match="leader"):
+        await js.account_info()
+    del server.session.info["jetstream"]
+    with pytest.raises(JetStreamNotEnabledError):
+        await js.account_info()
+
+
+async def test_a_request_above_max_payload(server: FakeServer, js: JetStreamContext) -> None:
+    server.connection.max_payload = 50
+    with pytest.raises(MaxPayloadError):
+        await js.create_stream({"name": "S", "description": "x" * 100})
+    assert server.pubs == []
+
+
+async def test_permissions_violation_of_a_request(server: FakeServer, js: JetStreamContext) -> None:
+    task = asyncio.ensure_future(js.stream_info("S"))
+    await until(lambda: server.pubs)
+    server.connection.server_error(
+        server.session,  # type: ignore[arg-type]
+        'Permissions Violation for Publish to "$JS.API.STREAM.INFO.S"',
+    )
+    with pytest.raises(PermissionsViolationError):
+        await task
+
+
+async def test_pages_of_names(server: FakeServer, js: JetStreamContext) -> None:
+    names = [f"S{n}" for n in range(2500)]
+
+    def on_pub(pub: Pub) -> None:
+        offset = body(pub)["offset"]
+        server.reply(
+            pub, {"total": 2500, "offset": offset, "limit": 1024, "streams": names[offset : offset + 1024]}
+        )
+
+    server.session.on_pub = on_pub
+    assert await js.stream_names() == names
+    assert [body(pub) for pub in server.pubs] == [{"offset": 0}, {"offset": 1024}, {"offset": 2048}]
+    server.pubs.clear()
+    await js.stream_names("a.>")
+    assert body(server.pubs[0]) == {"subject": "a.>", "offset": 0}
+
+
+async def test_a_name_on_two_pages(server: FakeServer, js: JetStreamContext) -> None:
+    """A stream that was made meanwhile moves the others on."""
+    answering(server, {"total": 5, "streams": ["a", "b", "c"]}, {"total": 5, "streams": ["c", "d"]})
+    assert await js.stream_names() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("answer", [{}, {"total": 5, "streams": None}, {"total": 0, "streams": []}])
+async def test_no_names(server: FakeServer, js: JetStreamContext, answer: dict[str, Any]) -> None:
+    answering(server, answer)
+    assert await js.stream_names() == []
