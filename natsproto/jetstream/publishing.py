@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..aio.client import HeadersLike, as_payload
-from ..errors import NoRespondersError
-from ..headers import Headers, encode_headers
+from ..errors import ConfigError, NoRespondersError
 from ..subjects import check_publish_subject
 from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
 from .api.errors import check_name
 from .api.models import PubAck
+from .api.publish_headers import NEEDS_2_11, PublishOptions, publish_header
 from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow
 from .requests import ApiRequests
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from ..transport import Buffer
     from ..wire import Msg as WireMsg
 
 PUBLISH_RETRIES = 2
-"""Attempts after the first one, for a publish that found no responders (ADR-22)."""
+"""Attempts after the first one, for a publish that found no responders, by default (ADR-22)."""
 
 PUBLISH_RETRY_WAIT = 0.25
-"""Seconds between them."""
+"""Seconds between them, by default."""
 
 
 class Publishing(ApiRequests):
@@ -36,61 +39,95 @@ class Publishing(ApiRequests):
         *,
         headers: HeadersLike | None = None,
         timeout: float | None = None,
-        stream: str | None = None,
-        msg_id: str | None = None,
-        expected_last_seq: int | None = None,
-        expected_last_subject_seq: int | None = None,
+        retry_attempts: int = PUBLISH_RETRIES,
+        retry_wait: float = PUBLISH_RETRY_WAIT,
+        **options: Unpack[PublishOptions],
     ) -> PubAck:
         """Publish and wait until the message is stored.
 
-        After "no responders" (no stream there, or no leader at the moment) it is tried twice more, 250 ms
-        apart (ADR-22); nothing else is retried, because the first attempt may have been stored.
+        After "no responders" (no stream there, or no leader at the moment) it is tried again (ADR-22);
+        nothing else is retried, because the first attempt may have been stored.
 
         Args:
-            stream: the server refuses the message if another stream is bound to the subject.
-            msg_id: the stream does not store a second message with this id within its duplicate window.
-            expected_last_seq, expected_last_subject_seq: compare-and-set on stream or subject.
+            subject: no wildcards, no white space.
+            payload: any bytes-like object.
+            headers: maps names to one value or several.
+            timeout: seconds that each attempt's answer may take (default: the context's).
+            retry_attempts: how many attempts may follow the first one; -1 = as many as ``timeout`` seconds
+                allow, all in all.
+            retry_wait: seconds between them.
+            **options: what the stream checks, and more: see :class:`PublishOptions`.
 
         Raises:
+            ConfigError: an option makes no sense; nothing was sent.
             WrongLastSequenceError, StorageFullError, StreamSealedError, APIError: refused.
+            NoRespondersError: no stream is bound to the subject, or it has no leader.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
+            UnsupportedFeatureError: the server is too old for an option; nothing was sent. To find out, a
+                server older than 2.12, or a context with ``domain`` or ``prefix``, is asked for
+                :meth:`account_info` once.
             WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
                 it; whether the right one has stored it, too, is unknown.
         """
         self.client.connection.check_open()
-        fields = Headers(headers or {})
-        for key, value in (
-            ("Nats-Expected-Stream", stream),
-            ("Nats-Msg-Id", msg_id),
-            ("Nats-Expected-Last-Sequence", expected_last_seq),
-            ("Nats-Expected-Last-Subject-Sequence", expected_last_subject_seq),
-        ):
-            if value is not None:
-                fields[key] = value if isinstance(value, str) else int.__repr__(value)
-        block = encode_headers(fields) if fields else b""
+        block = publish_header(headers, **options) if headers or options else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
-        answer = (await self.publish_frame(checked, data, block, timeout)).payload
+        if options:
+            await self._check_options(options)
+        answer = (await self.publish_frame(checked, data, block, timeout, retry_attempts, retry_wait)).payload
         ack = parse_pub_ack(answer)
+        stream = options.get("stream")
         if stream is not None or self.domain is not None:
             AckCheck(stream or ack.stream, self.domain or ANY_DOMAIN).parse(answer)
         return ack
 
+    async def _check_options(self, options: PublishOptions) -> None:
+        """Make sure that the server does not ignore one of them."""
+        for name in NEEDS_2_11:
+            if options.get(name) is not None:
+                await self._require_level(1, f"{name} of a publish", "2.11.0")
+
     async def publish_frame(
-        self, subject: bytes, payload: Buffer, header: bytes, timeout: float | None = None
+        self,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes,
+        timeout: float | None = None,
+        retry_attempts: int = PUBLISH_RETRIES,
+        retry_wait: float = PUBLISH_RETRY_WAIT,
     ) -> WireMsg:
         """:meth:`publish` for layers above: checked subject, encoded header, unparsed answer."""
         client = self.client
         client.connection.check_size(len(header), len(payload))
-        for attempt in range(PUBLISH_RETRIES + 1):
+        if type(retry_attempts) is not int or retry_attempts < -1:
+            raise ConfigError(f"retry_attempts is a whole number from -1 on, not {retry_attempts!r}")
+        if not 0 <= retry_wait < inf:
+            raise ConfigError(f"retry_wait is a number of seconds, not {retry_wait!r}")
+        limit = self.timeout if timeout is None else timeout
+        if retry_attempts < 0:
+            return await self._retrying(subject, payload, header, limit, retry_wait)
+        while True:
             try:
-                return await client.request_frame(
-                    subject, payload, header, self.timeout if timeout is None else timeout
-                )
+                return await client.request_frame(subject, payload, header, limit)
             except NoRespondersError:
-                if attempt == PUBLISH_RETRIES:
+                if not retry_attempts:
                     raise
-                await asyncio.sleep(PUBLISH_RETRY_WAIT)
-        raise AssertionError("unreachable")
+            retry_attempts -= 1
+            await asyncio.sleep(retry_wait)
+
+    async def _retrying(
+        self, subject: bytes, payload: Buffer, header: bytes, limit: float, retry_wait: float
+    ) -> WireMsg:
+        """:meth:`publish_frame` with as many attempts as ``limit`` seconds allow."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit
+        while True:
+            try:
+                return await self.client.request_frame(subject, payload, header, end - loop.time())
+            except NoRespondersError:
+                if loop.time() + retry_wait >= end:
+                    raise
+            await asyncio.sleep(retry_wait)
 
     def publish_window(
         self,

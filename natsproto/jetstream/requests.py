@@ -7,9 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from .._values import seconds
-from ..errors import ConfigError, MaxPayloadError, NatsError, NoRespondersError, RequestTimeoutError
+from ..errors import (
+    ConfigError,
+    MaxPayloadError,
+    NatsError,
+    NoRespondersError,
+    RequestTimeoutError,
+    UnsupportedFeatureError,
+)
 from ..subjects import check_publish_subject
-from .api.codec import MAX_DOCUMENT, dumps, loads
+from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.paging import MAX_SECONDS, Paging, memory_of
 
@@ -34,6 +41,7 @@ class ApiRequests:
         self.prefix: str = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
         client.api_prefixes.add(f"{self.prefix}.")
         self.timeout = timeout
+        self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
 
     def subject(self, suffix: str) -> bytes:
         """Return the API subject for ``suffix``, checked."""
@@ -81,6 +89,27 @@ class ApiRequests:
     async def account_info(self) -> dict[str, object]:
         """Limits and usage of the account (``$JS.API.INFO``)."""
         return await self.request("INFO")
+
+    async def _require_level(self, level: int, feature: str, minimum: str) -> None:
+        """Make sure that the servers behind the API have a feature that an older one would ignore.
+
+        INFO tells the API level (ADR-44) since nats-server 2.12, the account's info since 2.11. Only the
+        latter comes from the servers that the prefix leads to. It is asked once per connection.
+
+        Raises:
+            UnsupportedFeatureError: their level is lower.
+        """
+        connection = self.client.connection
+        own = connection.info.get("api_lvl")
+        if self.prefix == "$JS.API" and is_number(own) and own >= level:
+            return
+        known = self._level
+        if known is None or known[0] != connection.stats.reconnects:
+            api = (await self.account_info()).get("api")
+            told = api.get("level") if isinstance(api, dict) else None
+            self._level = known = (connection.stats.reconnects, told if is_number(told) else 0)
+        if known[1] < level:
+            raise UnsupportedFeatureError(feature, minimum)
 
     async def _pages(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from natsproto.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from natsproto.jetstream.reads import BATCH_BYTES
 
 from .pieces import Pulled
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         StreamConfig,
         StreamInfo,
     )
+    from natsproto.jetstream.api.publish_headers import PublishOptions
     from natsproto.transport import Buffer
 
     from .. import store
@@ -168,10 +170,9 @@ class JetStreamContext:
         *,
         headers: HeadersLike | None = None,
         timeout: float | None = None,
-        stream: str | None = None,
-        msg_id: str | None = None,
-        expected_last_seq: int | None = None,
-        expected_last_subject_seq: int | None = None,
+        retry_attempts: int = PUBLISH_RETRIES,
+        retry_wait: float = PUBLISH_RETRY_WAIT,
+        **options: Unpack[PublishOptions],
     ) -> PubAck:
         """Publish and wait until the message is stored: :meth:`natsproto.JetStreamContext.publish`."""
         return self._link.call(
@@ -180,10 +181,9 @@ class JetStreamContext:
             payload,
             headers=headers,
             timeout=timeout,
-            stream=stream,
-            msg_id=msg_id,
-            expected_last_seq=expected_last_seq,
-            expected_last_subject_seq=expected_last_subject_seq,
+            retry_attempts=retry_attempts,
+            retry_wait=retry_wait,
+            **options,
         )
 
     # -- consumers --------------------------------------------------------------------------------

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 import natsproto
 from natsproto.errors import (
+    APIError,
     NoRespondersError,
     PermissionsViolationError,
     RequestTimeoutError,
     StaleConnectionError,
+    UnsupportedFeatureError,
 )
 from natsproto.jetstream.api.errors import MessageTooLargeError, StorageFullError, WrongLastSequenceError
 from natsproto.jetstream.api.models import StreamConfig
+from natsproto.jetstream.api.publish_headers import PublishOptions
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.publisher import OutOfOrderError
 from natsproto.server import LocalServer
@@ -61,6 +66,60 @@ async def test_compare_and_set(js: JetStreamContext, name: str) -> None:
         assert caught.value.last == last
     with pytest.raises(natsproto.NatsError):
         await js.publish(f"{name}.a", b"4", stream="other")
+
+
+async def test_expected_ids(js: JetStreamContext, name: str) -> None:
+    await js.publish(f"{name}.a", b"1", msg_id="1")
+    await js.publish(f"{name}.a", b"2", msg_id="2", expected_last_msg_id="1", stream=name)
+    with pytest.raises(APIError) as caught:
+        await js.publish(f"{name}.a", b"3", expected_last_msg_id="1")
+    assert caught.value.err_code == 10070
+
+
+async def test_the_sequence_of_another_subject(js: JetStreamContext, name: str) -> None:
+    """An older server would compare the message's own subject."""
+    if "api_lvl" not in js.client.server_info:
+        with pytest.raises(UnsupportedFeatureError):
+            await js.publish(
+                f"{name}.a", b"", expected_last_subject_seq=0, expected_last_subject_seq_subject="b"
+            )
+        assert (await js.stream_info(name)).messages == 0
+        return
+    await js.publish(f"{name}.lock.b", b"1")
+    for subject in (f"{name}.lock.b", f"{name}.lock.*"):
+        expected = PublishOptions(expected_last_subject_seq=1, expected_last_subject_seq_subject=subject)
+        await js.publish(f"{name}.a", b"2", **expected)
+    await js.publish(f"{name}.lock.b", b"3")
+    with pytest.raises(WrongLastSequenceError):
+        await js.publish(f"{name}.a", b"4", **expected)
+
+
+async def test_a_time_to_live(js: JetStreamContext, name: str) -> None:
+    if "api_lvl" not in js.client.server_info:
+        with pytest.raises(UnsupportedFeatureError):
+            await js.publish(f"{name}.a", b"", ttl=timedelta(seconds=1))
+        assert (await js.stream_info(name)).messages == 0
+        return
+    with pytest.raises(APIError) as caught:
+        await js.publish(f"{name}.a", b"", ttl=timedelta(seconds=1))
+    assert caught.value.err_code == 10166
+    await js.update_stream(replace((await js.stream_info(name)).config, allow_msg_ttl=True))
+    await js.publish(f"{name}.a", b"1", ttl=timedelta(hours=1))
+    await js.publish(f"{name}.a", b"2", ttl="never")
+    headers = [(await js.get_message(name, seq=seq)).header for seq in (1, 2)]
+    assert headers == [b"NATS/1.0\r\nNats-TTL: 3600s\r\n\r\n", b"NATS/1.0\r\nNats-TTL: never\r\n\r\n"]
+
+
+async def test_a_stream_that_is_not_there_yet(js: JetStreamContext) -> None:
+    """A publish that is tried again while its stream is being created."""
+    subject = "later." + uuid.uuid4().hex[:12]
+    publishing = asyncio.create_task(js.publish(subject, b"x", retry_attempts=-1, retry_wait=0.01))
+    with pytest.raises(NoRespondersError):
+        await js.publish(subject, b"x", retry_attempts=0)
+    name = subject.replace(".", "-")
+    await js.create_stream(StreamConfig(name=name, subjects=[subject], storage="memory"))
+    assert (await publishing).seq == 1
+    await js.delete_stream(name)
 
 
 async def test_no_stream(js: JetStreamContext) -> None:

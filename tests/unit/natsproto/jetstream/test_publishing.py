@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from natsproto.errors import (
     BadSubjectError,
+    ConfigError,
     NoRespondersError,
     RequestTimeoutError,
+    UnsupportedFeatureError,
 )
 from natsproto.jetstream.api.errors import (
     StorageFullError,
 )
+from natsproto.jetstream.api.publish_headers import PublishOptions
 from natsproto.jetstream.context import JetStreamContext
+from support.api_answers import NOBODY, answering
 from support.fake_session import FakeServer, until
 
 
@@ -39,26 +44,111 @@ async def test_illegal_subjects_are_refused_before_any_byte(server: FakeServer, 
     assert server.pubs == []
 
 
-async def test_publish_retries_no_responders_twice(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("natsproto.jetstream.publishing.PUBLISH_RETRY_WAIT", 0.001)
-    js = server.client.jetstream()
-    server.session.on_pub = lambda pub: server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
+async def test_publish_retries_no_responders_twice(server: FakeServer, js: JetStreamContext) -> None:
+    server.session.on_pub = lambda pub: server.reply(pub, b"", NOBODY)
     with pytest.raises(NoRespondersError):
-        await js.publish("s.a", b"x")
+        await js.publish("s.a", b"x", retry_wait=0.001)
     assert len(server.pubs) == 3
     server.pubs.clear()
 
     def second(pub: Any) -> None:
         if len(server.pubs) == 1:
-            server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
+            server.reply(pub, b"", NOBODY)
         else:
             server.reply(pub, {"stream": "S", "seq": 1})
 
     server.session.on_pub = second
-    assert (await js.publish("s.a", b"x")).seq == 1
+    assert (await js.publish("s.a", b"x", retry_wait=0)).seq == 1
     assert len(server.pubs) == 2
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 4])
+async def test_attempts(server: FakeServer, js: JetStreamContext, attempts: int) -> None:
+    server.session.on_pub = lambda pub: server.reply(pub, b"", NOBODY)
+    with pytest.raises(NoRespondersError):
+        await js.publish("s.a", b"x", retry_attempts=attempts, retry_wait=0)
+    assert len(server.pubs) == attempts + 1
+
+
+async def test_attempts_until_the_time_is_over(server: FakeServer, js: JetStreamContext) -> None:
+    answering(server, NOBODY, NOBODY, NOBODY, {"stream": "S", "seq": 7})
+    assert (await js.publish("s.a", b"x", timeout=20, retry_attempts=-1, retry_wait=0)).seq == 7
+    server.session.on_pub = lambda pub: server.reply(pub, b"", NOBODY)
+    with pytest.raises(NoRespondersError):
+        await js.publish("s.a", b"x", timeout=0.05, retry_attempts=-1, retry_wait=0.01)
+    sent = len(server.pubs)
+    assert sent > 5
+    with pytest.raises(NoRespondersError):  # it does not wait for what is beyond its time
+        await js.publish("s.a", b"x", timeout=5, retry_attempts=-1, retry_wait=6)
+    assert len(server.pubs) == sent + 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retry_attempts": -2},
+        {"retry_attempts": 1.5},
+        {"retry_attempts": True},
+        {"retry_wait": -0.1},
+        {"retry_wait": float("inf")},
+        {"retry_wait": float("nan")},
+        {"expected_last_seq": -1},
+        {"ttl": timedelta(0)},
+    ],
+)
+async def test_options_that_make_no_sense(
+    server: FakeServer, js: JetStreamContext, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        await js.publish("s.a", b"x", **options)
+    with pytest.raises(TypeError):
+        await js.publish("s.a", b"x", expected_last_sequence=5)  # type: ignore[call-arg]
+    assert server.pubs == []
+
+
+async def test_options_are_headers(server: FakeServer, js: JetStreamContext) -> None:
+    server.session.info["api_lvl"] = 1
+    answering(server, *[{"stream": "S", "seq": 1}] * 3)
+    await js.publish("s.a", b"x")
+    await js.publish("s.a", b"x", headers={"A": "1"}, stream="S", expected_last_msg_id="0", msg_id=None)
+    await js.publish("s.a", b"x", ttl="never", expected_last_subject_seq=0)
+    assert [pub.header for pub in server.pubs] == [
+        None,
+        b"NATS/1.0\r\nA: 1\r\nNats-Expected-Stream: S\r\nNats-Expected-Last-Msg-Id: 0\r\n\r\n",
+        b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\nNats-TTL: never\r\n\r\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PublishOptions(ttl=timedelta(seconds=5)),
+        PublishOptions(expected_last_subject_seq=1, expected_last_subject_seq_subject="s.b"),
+    ],
+)
+async def test_options_an_older_server_ignores(
+    server: FakeServer, js: JetStreamContext, options: PublishOptions
+) -> None:
+    answering(server, {"api": {"total": 1}}, {"api": {"level": 1}}, *[{"stream": "S", "seq": 1}] * 2)
+    for _ in range(2):
+        with pytest.raises(UnsupportedFeatureError, match=r"2\.11\.0"):
+            await js.publish("s.a", b"x", **options)
+    assert [pub.subject for pub in server.pubs] == [b"$JS.API.INFO"]  # once per connection
+    server.connection.stats.reconnects += 1
+    await js.publish("s.a", b"x", **options)
+    await js.publish("s.a", b"x", **options)
+    assert [pub.subject for pub in server.pubs[1:]] == [b"$JS.API.INFO", b"s.a", b"s.a"]
+
+
+async def test_servers_behind_the_current_one(server: FakeServer) -> None:
+    """What INFO says is the level of this server: another domain may have an older one."""
+    server.session.info["api_lvl"] = 5
+    answering(server, *[{"api": None}] * 2, {"stream": "S", "seq": 1})
+    for options in ({"domain": "hub"}, {"prefix": "from.other"}):
+        with pytest.raises(UnsupportedFeatureError):
+            await server.client.jetstream(timeout=0.5, **options).publish("s.a", b"x", ttl="never")
+    await server.client.jetstream().publish("s.a", b"x", ttl="never")
+    assert len(server.pubs) == 3
 
 
 async def test_publish_does_not_retry_anything_else(server: FakeServer) -> None:
