@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .._values import brief
-from ..errors import APIError, ConfigError
+from ..errors import APIError, ConfigError, PermissionsViolationError
 from ..subjects import secret_name
 from .api.errors import check_name
 from .api.features import check_kept, refused_field
@@ -39,6 +39,9 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
     ) -> ConsumerInfo:
         """Create a consumer; without a name it gets a random one.
 
+        A single filter is appended to the API subject, so that a user may have the right to consumers of some
+        subjects only; who has no such right asks without it.
+
         Args:
             timeout: seconds the answer may take (default: the context's). In a cluster, the server that the
                 consumer is assigned to answers.
@@ -52,8 +55,16 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
         name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
         document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
+        request = {"stream_name": stream, "config": document}
+        wanted = document.get("filter_subject")
+        appended = self._appended(suffix, wanted) if isinstance(wanted, str) and wanted else None
         try:
-            answer = await self.request(suffix, {"stream_name": stream, "config": document}, timeout=timeout)
+            try:
+                answer = await self._ask(appended or self.subject(suffix), request, timeout)
+            except PermissionsViolationError:
+                if appended is None:
+                    raise
+                answer = await self.request(suffix, request, timeout=timeout)
         except APIError as exc:
             refused = refused_field(config, exc) if isinstance(config, ConsumerConfig) else None
             if refused is None:

@@ -121,6 +121,7 @@ class BatchSlot(ReplySlot):
         left: num_pending of the end-of-batch reply: matching messages after the batch; ``None`` before it.
             The values of the messages are one too high in nats-server 2.11, this one is right.
         last: sequence of the batch's last message, from the end-of-batch reply; ``None`` before it.
+        up_to: the stream's newest sequence that a multi-get considered, from the end-of-batch reply.
     """
 
     __slots__ = (
@@ -134,6 +135,7 @@ class BatchSlot(ReplySlot):
         "_placer",
         "last",
         "left",
+        "up_to",
     )
 
     def __init__(
@@ -158,6 +160,7 @@ class BatchSlot(ReplySlot):
         self._done = False
         self.left: int | None = None
         self.last: int | None = None
+        self.up_to: int | None = None
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         if self._done:
@@ -169,6 +172,7 @@ class BatchSlot(ReplySlot):
             if msg.header is not None:
                 self.left = header_int(msg.header, b"Nats-Num-Pending")
                 self.last = header_int(msg.header, b"Nats-Last-Sequence")
+                self.up_to = header_int(msg.header, b"Nats-UpTo-Sequence")
             self._finish(None)
         else:
             assert msg.header is not None

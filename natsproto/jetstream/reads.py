@@ -7,13 +7,23 @@ import base64
 import binascii
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .._values import seconds
-from ..errors import ConfigError, NatsError, RemoteProtocolError, RequestTimeoutError
+from ..errors import (
+    APIError,
+    ConfigError,
+    NatsError,
+    PermissionsViolationError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+    UnsupportedFeatureError,
+)
 from ..subjects import check_subscribe_subject
 from .api.codec import MAX_DOCUMENT, dumps, is_number, parse_time
-from .api.errors import check_name
+from .api.errors import MessageNotFoundError, check_name
 from .api.models import StoredMessage
 from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
 from .requests import ApiRequests
@@ -23,6 +33,9 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of one batch read by default; without a limit the server would send 64 MiB unthrottled."""
+
+MOST_SUBJECTS = 1024
+"""Subjects that a multi-get may match."""
 
 
 class MessageReads(ApiRequests):
@@ -35,21 +48,26 @@ class MessageReads(ApiRequests):
         seq: int | None = None,
         last_by_subject: str | None = None,
         next_by_subject: str | None = None,
+        start_time: datetime | None = None,
     ) -> StoredMessage:
         """Read one message from the stream's **leader**: never stale.
 
         Args:
             seq: its sequence, or with ``next_by_subject`` the lowest one to consider.
             last_by_subject: the newest message of a subject.
-            next_by_subject: the first message of a subject (wildcards allowed) from ``seq`` on.
+            next_by_subject: the first message of a subject (wildcards allowed) from ``seq`` or ``start_time``
+                on.
+            start_time: the first message stored at that time or later, by the server's clock (2.11).
 
         Raises:
+            ConfigError: none of them was given, or two that exclude each other.
             MessageNotFoundError: there is no such message.
+            UnsupportedFeatureError: the server is too old for ``start_time``.
         """
-        document = _selector(seq, last_by_subject, next_by_subject)
+        document = _selector(seq, last_by_subject, next_by_subject, start_time)
         suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
         answer = await self.request(suffix, document, limit=MAX_DOCUMENT)
-        return leader_message(answer)
+        return _since(start_time, leader_message(answer))
 
     async def direct_get(
         self,
@@ -58,53 +76,163 @@ class MessageReads(ApiRequests):
         seq: int | None = None,
         last_by_subject: str | None = None,
         next_by_subject: str | None = None,
+        start_time: datetime | None = None,
     ) -> StoredMessage:
         """Like :meth:`get_message`, but from any replica: cheaper, and possibly stale with replicas.
 
-        Needs ``allow_direct`` on the stream; nats-server 2.9.
+        Needs ``allow_direct`` on the stream; nats-server 2.9. The subject of ``last_by_subject`` is appended
+        to the API subject, so that a user may have the right to read some subjects only; who has no such
+        right asks without it.
 
         Raises:
             MessageNotFoundError: there is no such message.
             NoRespondersError: no such stream, or direct get is not allowed.
+            UnsupportedFeatureError: the server is too old for ``start_time``.
         """
-        subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
-        document = _selector(seq, last_by_subject, next_by_subject)
+        suffix = f"DIRECT.GET.{check_name('stream', stream)}"
+        document = _selector(seq, last_by_subject, next_by_subject, start_time)
+        literal = last_by_subject is not None and not {"*", ">"} & {*last_by_subject.split(".")}
+        if literal and last_by_subject is not None and stream not in self._whole_streams:
+            appended = self._appended(suffix, last_by_subject)
+            if appended is not None:
+                try:
+                    return await self._direct(appended, b"")
+                except PermissionsViolationError:
+                    found = await self._direct(self.subject(suffix), dumps(document))
+                    self._whole_streams.add(stream)
+                    return found
+        return _since(start_time, await self._direct(self.subject(suffix), dumps(document)))
+
+    async def _direct(self, subject: bytes, request: bytes) -> StoredMessage:
         self.client.connection.check_headers("direct get")
-        msg = await self.client.request_frame(subject, dumps(document), b"", self.timeout)
+        msg = await self.client.request_frame(subject, request, b"", self.timeout)
         if msg.header is not None and reply_status(msg) is not None:
             raise status_error(msg.header, subject.decode())
         return stored_message(msg)
 
     def get_batch(
-        self, stream: str, *, subject: str = ">", seq: int = 1, batch: int = 256, max_bytes: int = BATCH_BYTES
+        self,
+        stream: str,
+        *,
+        subject: str = ">",
+        seq: int | None = None,
+        start_time: datetime | None = None,
+        batch: int = 256,
+        max_bytes: int = BATCH_BYTES,
     ) -> AsyncGenerator[StoredMessage, None]:
-        """Direct get of up to ``batch`` messages of ``subject`` from ``seq`` on (nats-server 2.11).
+        """Direct get of up to ``batch`` messages of ``subject`` (nats-server 2.11).
 
         Each carries ``num_pending``; before nats-server 2.12 that is one too high. The batch ends after
-        ``batch`` messages, after ``max_bytes`` (the last message may exceed it), or when no more match. A
-        server older than 2.11 answers with one message without ``num_pending``.
+        ``batch`` messages, after ``max_bytes`` (the last message may exceed it), or when no more match; the
+        next one begins at the last ``seq + 1``. A server older than 2.11 answers with one message without
+        ``num_pending``.
+
+        Args:
+            seq: the lowest sequence (default 1).
+            start_time: instead of it, the earliest time at which they were stored, by the server's clock.
 
         Raises:
+            ConfigError: both were given, or the time has no zone.
             MessageNotFoundError: no message matches.
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
+            UnsupportedFeatureError: the server is too old for ``start_time``.
         """
-        document = {"seq": seq, "next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
+        if start_time is None:
+            document: dict[str, object] = {"seq": 1 if seq is None else seq}
+        elif seq is None:
+            document = {"start_time": _time("start_time", start_time)}
+        else:
+            raise ConfigError("a batch begins at seq or at start_time, not at both")
+        document |= {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
         only = None if {"*", ">"}.intersection(subject.split(".")) else subject
-        return self._batch(stream, document, batch, max_bytes, only)
+        return self._batch(stream, document, batch, max_bytes, only, since=start_time)
 
     def get_last_messages(
-        self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        seq: int | None = None,
+        up_to_seq: int | None = None,
+        up_to_time: datetime | None = None,
+        batch: int = MOST_SUBJECTS,
+        max_bytes: int = BATCH_BYTES,
     ) -> AsyncGenerator[StoredMessage, None]:
-        """Direct get of the newest message of each subject, at most 1024 (nats-server 2.11).
+        """Direct get of the newest message of each subject (wildcards allowed), by rising sequences.
+
+        At most 1024 subjects may match (nats-server 2.11). They are read page by page, all as of the same
+        moment; but a stream that keeps one message per subject no longer has what was replaced meanwhile.
+
+        Args:
+            seq: leave out messages with a lower sequence, to go on after the last one with the same
+                ``up_to_seq``; then there may be none.
+            up_to_seq: as of this sequence.
+            up_to_time: as of this time, by the server's clock: messages stored before it.
+            batch: at most this many messages.
+            max_bytes: of one page (4 MiB), which its last message may exceed.
 
         Raises:
+            ConfigError: ``up_to_seq`` and ``up_to_time``, or the time has no zone.
+            MessageNotFoundError: no message matches.
             APIError: more than 1024 subjects match (413), or the server is older (408).
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
+            UnsupportedFeatureError: the server is too old for ``seq`` or ``up_to_time``.
         """
-        document: dict[str, object] = {"multi_last": list(subjects), "batch": batch}
+        if isinstance(subjects, str):
+            raise ConfigError("subjects is a sequence of subjects, not one")
+        if batch < 0 or max_bytes < 0:
+            raise ConfigError("batch and max_bytes are numbers from 0 on; 0 = the server's limit")
+        document: dict[str, object] = {"multi_last": list(subjects), "max_bytes": max_bytes}
+        if up_to_seq is not None and up_to_time is not None:
+            raise ConfigError("give up_to_seq or up_to_time, not both")
         if up_to_seq is not None:
             document["up_to_seq"] = up_to_seq
-        return self._batch(stream, document, batch)
+        if up_to_time is not None:
+            document["up_to_time"] = _time("up_to_time", up_to_time)
+        if seq is not None:
+            document["seq"] = seq
+        return self._last_messages(stream, document, batch or MOST_SUBJECTS, max_bytes, up_to_time)
+
+    async def _last_messages(
+        self,
+        stream: str,
+        document: dict[str, object],
+        most: int,
+        max_bytes: int,
+        before: datetime | None,
+    ) -> AsyncGenerator[StoredMessage, None]:
+        last: StoredMessage | None = None
+        while True:
+            request = {**document, "batch": most}
+            ends: list[BatchSlot] = []
+            new = 0
+            try:
+                async with aclosing(self._batch(stream, request, most, max_bytes, ends=ends)) as page:
+                    async for message in page:
+                        if message.num_pending is None:
+                            raise UnsupportedFeatureError("a multi-get from a sequence on", "2.11.0")
+                        if before is not None and message.time >= before:
+                            # 2.11.0 takes a time before the stream's first message for no limit.
+                            raise MessageNotFoundError(404, 10037, "no message found")
+                        last = message
+                        new += 1
+                        yield message
+            except MessageNotFoundError:
+                if last is None:
+                    raise
+                return  # deleted since the previous page
+            except APIError as exc:
+                if before is not None and exc.code == 408:
+                    raise UnsupportedFeatureError("up_to_time", "2.11.0") from None
+                raise
+            most -= new
+            # Of the last message, not of the end-of-batch reply, which is one too low in 2.11.
+            if last is None or not new or most <= 0 or not last.num_pending or not ends:
+                return
+            document.pop("up_to_time", None)
+            document["seq"] = last.seq + 1
+            if ends[0].up_to is not None:
+                document["up_to_seq"] = ends[0].up_to
 
     async def _batch(
         self,
@@ -113,7 +241,11 @@ class MessageReads(ApiRequests):
         most: int,
         max_bytes: int | None = None,
         only: str | None = None,
+        *,
+        since: datetime | None = None,
+        ends: list[BatchSlot] | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
+        """Yield the messages of one batch, and leave the slot in ``ends`` if it was complete."""
         loop = asyncio.get_running_loop()
         queue: deque[WireMsg] = deque()
         ended: list[NatsError | None] = []
@@ -153,6 +285,8 @@ class MessageReads(ApiRequests):
                     assert message.header is not None
                     check(header_int(message.header, b"Nats-Last-Sequence"))
                     before = message.seq
+                    if message.num_pending is None:
+                        _since(since, message)
                     yield message
                     if message.num_pending is None:
                         return  # a server without batches
@@ -160,6 +294,8 @@ class MessageReads(ApiRequests):
                     if ended[0] is not None:
                         raise ended[0]
                     check(slot.last)
+                    if ends is not None:
+                        ends.append(slot)
                     return
                 waiter = loop.create_future()
                 try:
@@ -179,18 +315,38 @@ class MessageReads(ApiRequests):
         await self.request(f"STREAM.MSG.DELETE.{check_name('stream', stream)}", document)
 
 
-def _selector(seq: int | None, last: str | None, following: str | None) -> dict[str, object]:
-    """Return the body of a request for a message; long names go into it, never into the API subject."""
+def _selector(
+    seq: int | None, last: str | None, following: str | None, start_time: datetime | None
+) -> dict[str, object]:
+    """Return the body of a request for a message."""
     document: dict[str, object] = {}
     if seq is not None:
         document["seq"] = seq
     if last is not None:
         document["last_by_subj"] = check_subscribe_subject(last).decode()
+    if start_time is not None:
+        document["start_time"] = _time("start_time", start_time)
+        following = following or ">"  # a server that does not know the time answers, too: see _since()
     if following is not None:
         document["next_by_subj"] = check_subscribe_subject(following).decode()
-    if not document or (last is not None and len(document) > 1):
-        raise ConfigError("choose one message: seq, last_by_subject, or next_by_subject (with seq)")
+    if not document or (last is not None and len(document) > 1) or {"seq", "start_time"} <= document.keys():
+        raise ConfigError(
+            "choose one message: seq, last_by_subject, start_time, or next_by_subject (and seq or start_time)"
+        )
     return document
+
+
+def _time(name: str, time: datetime) -> str:
+    if not isinstance(time, datetime) or time.utcoffset() is None:
+        raise ConfigError(f"{name} is a datetime with a time zone")
+    return time.astimezone(UTC).isoformat()
+
+
+def _since(start_time: datetime | None, message: StoredMessage) -> StoredMessage:
+    """Return the message, unless it is older: servers before 2.11 ignore the time, and find the first one."""
+    if start_time is not None and message.time < start_time:
+        raise UnsupportedFeatureError("start_time", "2.11.0")
+    return message
 
 
 def leader_message(answer: dict[str, object]) -> StoredMessage:

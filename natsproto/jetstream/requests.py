@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._values import seconds
 from ..errors import (
+    BadSubjectError,
     ConfigError,
     MaxPayloadError,
     NatsError,
@@ -15,7 +16,7 @@ from ..errors import (
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from ..subjects import check_publish_subject
+from ..subjects import check_names, check_publish_subject, check_subscribe_subject
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.paging import MAX_SECONDS, Paging, memory_of
@@ -41,6 +42,7 @@ class ApiRequests:
         self.prefix: str = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
         client.api_prefixes.add(f"{self.prefix}.")
         self.timeout = timeout
+        self._whole_streams: set[str] = set()  # streams that may be read as a whole, but not by subject
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
 
     def subject(self, suffix: str) -> bytes:
@@ -70,14 +72,25 @@ class ApiRequests:
             NoRespondersError: nobody answers: JetStream has no leader, or the API prefix or domain is wrong.
             RequestTimeoutError, StaleConnectionError: whether the request was carried out is unknown.
         """
+        return await self._ask(self.subject(suffix), document, timeout, limit)
+
+    async def _ask(
+        self,
+        subject: bytes,
+        document: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, object]:
+        """:meth:`request` to a complete subject."""
         payload = b"" if document is None else dumps(document)
         client = self.client
         client.connection.check_open()
         if len(payload) > client.max_payload:
-            raise MaxPayloadError(f"the API request {suffix!r} exceeds the server's max_payload")
+            name = subject.decode()[len(self.prefix) + 1 :]
+            raise MaxPayloadError(f"the API request {name!r} exceeds the server's max_payload")
         try:
             msg = await client.request_frame(
-                self.subject(suffix), payload, b"", self.timeout if timeout is None else timeout, bare=True
+                subject, payload, b"", self.timeout if timeout is None else timeout, bare=True
             )
         except NoRespondersError as exc:
             raise no_answer_error(client, exc) from None
@@ -85,6 +98,18 @@ class ApiRequests:
         if "error" in answer:
             raise api_error(answer["error"])
         return answer
+
+    def _appended(self, suffix: str, subject: str) -> bytes | None:
+        """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.
+
+        ``None`` when that is no subject, or too long for a control line: then only the request can hold it.
+        """
+        try:
+            whole = check_subscribe_subject(f"{self.prefix}.{suffix}.{subject}")
+            check_names(whole, b"r" * self.client.reply_length)
+        except BadSubjectError:
+            return None
+        return whole
 
     async def account_info(self) -> dict[str, object]:
         """Limits and usage of the account (``$JS.API.INFO``)."""

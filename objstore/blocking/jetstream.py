@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from natsproto.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
-from natsproto.jetstream.reads import BATCH_BYTES
+from natsproto.jetstream.reads import BATCH_BYTES, MOST_SUBJECTS
 
 from .pieces import Pulled
 from .store import ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from typing import Unpack
 
     from natsproto.aio.client import HeadersLike
@@ -110,6 +111,7 @@ class JetStreamContext:
         seq: int | None = None,
         last_by_subject: str | None = None,
         next_by_subject: str | None = None,
+        start_time: datetime | None = None,
     ) -> StoredMessage:
         """Read one message from the leader: :meth:`natsproto.JetStreamContext.get_message`."""
         return self._link.call(
@@ -118,6 +120,7 @@ class JetStreamContext:
             seq=seq,
             last_by_subject=last_by_subject,
             next_by_subject=next_by_subject,
+            start_time=start_time,
         )
 
     def direct_get(
@@ -127,6 +130,7 @@ class JetStreamContext:
         seq: int | None = None,
         last_by_subject: str | None = None,
         next_by_subject: str | None = None,
+        start_time: datetime | None = None,
     ) -> StoredMessage:
         """Read one message from any replica: :meth:`natsproto.JetStreamContext.direct_get`."""
         return self._link.call(
@@ -135,6 +139,7 @@ class JetStreamContext:
             seq=seq,
             last_by_subject=last_by_subject,
             next_by_subject=next_by_subject,
+            start_time=start_time,
         )
 
     def get_batch(
@@ -142,19 +147,38 @@ class JetStreamContext:
         stream: str,
         *,
         subject: str = ">",
-        seq: int = 1,
+        seq: int | None = None,
+        start_time: datetime | None = None,
         batch: int = 256,
         max_bytes: int = BATCH_BYTES,
     ) -> Iterator[StoredMessage]:
         """Iterate over up to ``batch`` messages: :meth:`natsproto.JetStreamContext.get_batch`."""
-        source = self._js.get_batch(stream, subject=subject, seq=seq, batch=batch, max_bytes=max_bytes)
+        source = self._js.get_batch(
+            stream, subject=subject, seq=seq, start_time=start_time, batch=batch, max_bytes=max_bytes
+        )
         return Pulled(self._link, source)
 
     def get_last_messages(
-        self, stream: str, subjects: Sequence[str], *, up_to_seq: int | None = None, batch: int = 1024
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        seq: int | None = None,
+        up_to_seq: int | None = None,
+        up_to_time: datetime | None = None,
+        batch: int = MOST_SUBJECTS,
+        max_bytes: int = BATCH_BYTES,
     ) -> Iterator[StoredMessage]:
         """Iterate over newest messages: :meth:`natsproto.JetStreamContext.get_last_messages`."""
-        source = self._js.get_last_messages(stream, subjects, up_to_seq=up_to_seq, batch=batch)
+        source = self._js.get_last_messages(
+            stream,
+            subjects,
+            seq=seq,
+            up_to_seq=up_to_seq,
+            up_to_time=up_to_time,
+            batch=batch,
+            max_bytes=max_bytes,
+        )
         return Pulled(self._link, source)
 
     def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:

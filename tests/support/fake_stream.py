@@ -49,6 +49,7 @@ class Stream:
     def default(self, verb: str, pub: Pub) -> None:
         name = pub.subject.decode().split(".")[-1]
         if verb == "CONSUMER.CREATE":
+            name = pub.subject.decode().split(".")[5]  # the filter follows
             config = json.loads(bytes(pub.payload))["config"]
             self.configs.append(config)
             self.live[name] = config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from natsproto.errors import (
     APIError,
     ConnectionClosedError,
     InvalidNameError,
+    PermissionsViolationError,
     RemoteProtocolError,
     UnsupportedFeatureError,
 )
@@ -20,6 +22,7 @@ from natsproto.jetstream.api.errors import (
 )
 from natsproto.jetstream.api.models import ConsumerConfig
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.wire import Pub
 from support.api_answers import answering
 from support.fake_session import FakeServer
 
@@ -136,3 +139,32 @@ async def test_consumer_fields_an_older_server_lacks(server: FakeServer, js: Jet
         await js.create_consumer("S", ConsumerConfig(name="c", priority_groups=["a"]))
     with pytest.raises(APIError, match="unknown field"):
         await js.create_consumer("S", {"name": "c", "priority_groups": ["a"]})
+
+
+async def test_a_filter_is_appended(server: FakeServer, js: JetStreamContext) -> None:
+    """A user may have the right to consumers of some subjects only; wildcards are part of the right."""
+    answering(server, *[{"stream_name": "S", "name": "c", "config": {}}] * 5)
+    long = "s." + "x" * 4000
+    for fields in ({"filter_subject": "s.>"}, {"filter_subjects": ["a", "b"]}, {"filter_subject": ""}):
+        await js.create_consumer("S", {"name": "c", **fields})
+    for wanted in (long, "not a subject"):
+        await js.create_consumer("S", {"name": "c", "filter_subject": wanted})
+    plain = b"$JS.API.CONSUMER.CREATE.S.c"
+    assert [pub.subject for pub in server.pubs] == [plain + b".s.>", plain, plain, plain, plain]
+
+
+async def test_the_right_to_all_consumers(server: FakeServer, js: JetStreamContext) -> None:
+    """Who has it, and no right to subjects, asks for it."""
+
+    def on_pub(pub: Pub) -> None:
+        if pub.subject == b"$JS.API.CONSUMER.CREATE.S.c":
+            server.reply(pub, {"stream_name": "S", "name": "c", "config": {}})
+        else:
+            asyncio.get_running_loop().call_soon(server.refuse, pub.subject.decode())
+
+    server.session.on_pub = on_pub
+    assert (await js.create_consumer("S", {"name": "c", "filter_subject": "s.a"})).name == "c"
+    for config in ({"name": "d", "filter_subject": "s.a"}, {"name": "d"}):
+        with pytest.raises(PermissionsViolationError) as caught:
+            await js.create_consumer("S", config)
+        assert caught.value.subject == "$JS.API.CONSUMER.CREATE.S.d"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -11,17 +13,29 @@ from natsproto.errors import (
     APIError,
     ConfigError,
     NoRespondersError,
+    PermissionsViolationError,
     RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
+    UnsupportedFeatureError,
 )
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
 )
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.reads import BATCH_BYTES
 from natsproto.wire import Pub
 from support.api_answers import NOBODY, answering, body, stored
 from support.fake_session import FakeServer
+
+NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
+"""When the messages of these tests were stored."""
+
+
+def answering_direct(server: FakeServer, *headers: bytes) -> None:
+    """Answer the requests to come with one message each."""
+    left = list(headers)
+    server.session.on_pub = lambda pub: server.reply(pub, b"", left.pop(0))
 
 
 @pytest.fixture
@@ -59,9 +73,19 @@ async def test_choosing_a_message(server: FakeServer, js: JetStreamContext) -> N
         {"next_by_subj": "a.>"},
         {"seq": 3, "next_by_subj": "a"},
     ]
-    for choice in ({}, {"seq": 1, "last_by_subject": "a"}, {"last_by_subject": "a", "next_by_subject": "a"}):
-        with pytest.raises(ConfigError):
-            await js.get_message("S", **choice)
+    for choice in (
+        {},
+        {"seq": 1, "last_by_subject": "a"},
+        {"last_by_subject": "a", "next_by_subject": "a"},
+        {"seq": 1, "start_time": NEW_YEAR},
+        {"last_by_subject": "a", "start_time": NEW_YEAR},
+        {"start_time": NEW_YEAR.replace(tzinfo=None)},
+        {"start_time": "2024-01-01"},
+    ):
+        for call in (js.get_message, js.direct_get):
+            with pytest.raises(ConfigError):
+                await call("S", **choice)  # type: ignore[arg-type]
+    assert len(server.pubs) == 4
 
 
 @pytest.mark.parametrize(
@@ -129,7 +153,12 @@ async def test_status_of_a_batch(server: FakeServer, js: JetStreamContext, heade
         await anext(js.get_batch("S"))
     with pytest.raises(kind):
         await anext(js.get_last_messages("S", ["a"], up_to_seq=9))
-    assert body(server.pubs[1]) == {"multi_last": ["a"], "batch": 1024, "up_to_seq": 9}
+    assert body(server.pubs[1]) == {
+        "multi_last": ["a"],
+        "batch": 1024,
+        "max_bytes": BATCH_BYTES,
+        "up_to_seq": 9,
+    }
     assert len(server.connection.mux) == 0
 
 
@@ -187,3 +216,183 @@ async def test_a_batch_that_is_not_read_to_its_end(server: FakeServer, js: JetSt
     await anext(batch)
     await batch.aclose()
     assert len(server.connection.mux) == 0
+
+
+# -- by time ----------------------------------------------------------------------------------------
+
+
+EAST = timezone(timedelta(hours=2))
+
+
+async def test_from_a_time_on(server: FakeServer, js: JetStreamContext) -> None:
+    """An older server would not know the time; the subject makes it answer, with its first message."""
+    answering_direct(server, stored(3), stored(3))
+    asked = {"start_time": "2024-01-01T00:00:00+00:00", "next_by_subj": ">"}
+    assert (await js.direct_get("S", start_time=NEW_YEAR.astimezone(EAST))).seq == 3
+    assert body(server.pubs[0]) == asked
+    with pytest.raises(UnsupportedFeatureError, match=r"start_time needs nats-server 2\.11\.0"):
+        await js.direct_get("S", start_time=NEW_YEAR + timedelta(microseconds=1), next_by_subject="s.*")
+    assert body(server.pubs[1])["next_by_subj"] == "s.*"
+    message = {"subject": "a", "seq": 5, "time": "2024-01-01T00:00:00Z"}
+    answering(server, *[{"message": message}] * 2)
+    assert (await js.get_message("S", start_time=NEW_YEAR)).seq == 5
+    assert body(server.pubs[2]) == asked
+    with pytest.raises(UnsupportedFeatureError):
+        await js.get_message("S", start_time=NEW_YEAR + timedelta(days=1))
+
+
+async def test_a_batch_from_a_time_on(server: FakeServer, js: JetStreamContext) -> None:
+    with pytest.raises(ConfigError):
+        js.get_batch("S", seq=1, start_time=NEW_YEAR)
+    server.session.on_pub = lambda pub: server.reply(pub, b"a", stored(3))
+    assert [m.seq async for m in js.get_batch("S", start_time=NEW_YEAR, batch=5)] == [3]
+    assert body(server.pubs[0]) == {
+        "start_time": "2024-01-01T00:00:00+00:00",
+        "next_by_subj": ">",
+        "batch": 5,
+        "max_bytes": BATCH_BYTES,
+    }
+    with pytest.raises(UnsupportedFeatureError):
+        await anext(js.get_batch("S", start_time=NEW_YEAR + timedelta(days=1)))
+    assert len(server.connection.mux) == 0
+
+
+# -- the newest message of each subject, page by page -----------------------------------------------
+
+
+def eob(left: int, last: int, up_to: int | None = 99) -> bytes:
+    end = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (left, last)
+    return end + (b"" if up_to is None else b"Nats-UpTo-Sequence: %d\r\n" % up_to) + b"\r\n"
+
+
+def pages(server: FakeServer, *answers: list[bytes]) -> None:
+    left = list(answers)
+
+    def on_pub(pub: Pub) -> None:
+        for header in left.pop(0):
+            server.reply(pub, b"", header)
+
+    server.session.on_pub = on_pub
+
+
+async def test_pages_of_newest_messages(server: FakeServer, js: JetStreamContext) -> None:
+    """The second page is as of the same moment as the first one; 2.11 counts one too few at the end."""
+    pages(server, [stored(3, 2), stored(5, 1), eob(0, 5)], [stored(8, 0), eob(0, 8)])
+    found = js.get_last_messages("S", ["a", "b.>"], up_to_time=NEW_YEAR + timedelta(days=1), max_bytes=7)
+    assert [m.seq async for m in found] == [3, 5, 8]
+    asked = {"multi_last": ["a", "b.>"], "max_bytes": 7}
+    assert [body(pub) for pub in server.pubs] == [
+        {**asked, "batch": 1024, "up_to_time": "2024-01-02T00:00:00+00:00"},
+        {**asked, "batch": 1022, "seq": 6, "up_to_seq": 99},
+    ]
+
+
+async def test_at_most_as_many_as_were_asked_for(server: FakeServer, js: JetStreamContext) -> None:
+    pages(server, [stored(3, 9), eob(9, 3)], [stored(5, 8), eob(8, 5)])
+    assert [m.seq async for m in js.get_last_messages("S", ["a"], seq=2, batch=2)] == [3, 5]
+    assert [body(pub)["batch"] for pub in server.pubs] == [2, 1]
+    assert [body(pub)["seq"] for pub in server.pubs] == [2, 4]
+
+
+async def test_as_many_as_the_server_allows(server: FakeServer, js: JetStreamContext) -> None:
+    pages(server, [stored(3, 1), eob(1, 3)], [stored(5, 0), eob(0, 5)])
+    assert [m.seq async for m in js.get_last_messages("S", ["a"], batch=0, max_bytes=0)] == [3, 5]
+    assert [(body(pub)["batch"], body(pub)["max_bytes"]) for pub in server.pubs] == [(1024, 0), (1023, 0)]
+
+
+@pytest.mark.parametrize("last", [[eob(5, 0)], [b"NATS/1.0 404 No Results\r\n\r\n"]])
+async def test_pages_that_do_not_go_on(server: FakeServer, js: JetStreamContext, last: list[bytes]) -> None:
+    pages(server, [stored(3, 9), eob(9, 3, up_to=None)], last)
+    assert [m.seq async for m in js.get_last_messages("S", ["a"])] == [3]
+    assert "up_to_seq" not in body(server.pubs[1])
+    assert len(server.pubs) == 2
+
+
+async def test_a_time_before_the_first_message(server: FakeServer, js: JetStreamContext) -> None:
+    """nats-server 2.11.0 takes it for no limit."""
+    pages(server, [stored(3, 0), eob(0, 3)])
+    with pytest.raises(MessageNotFoundError):
+        await anext(js.get_last_messages("S", ["a"], up_to_time=NEW_YEAR))
+    assert len(server.connection.mux) == 0
+
+
+async def test_servers_without_multi_get(server: FakeServer, js: JetStreamContext) -> None:
+    """They find an empty request, or one for a sequence."""
+    empty = b"NATS/1.0 408 Empty Request\r\n\r\n"
+    pages(server, [stored(3)], [empty], [empty])
+    with pytest.raises(UnsupportedFeatureError):
+        await anext(js.get_last_messages("S", ["a"], seq=3))
+    with pytest.raises(UnsupportedFeatureError):
+        await anext(js.get_last_messages("S", ["a"], up_to_time=NEW_YEAR))
+    with pytest.raises(APIError, match="408"):
+        await anext(js.get_last_messages("S", ["a"]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subjects": "a"},
+        {"batch": -1},
+        {"max_bytes": -1},
+        {"up_to_seq": 1, "up_to_time": NEW_YEAR},
+        {"up_to_time": NEW_YEAR.replace(tzinfo=None)},
+        {"up_to_time": 5},
+    ],
+)
+async def test_multi_gets_that_make_no_sense(
+    server: FakeServer, js: JetStreamContext, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        js.get_last_messages("S", **{"subjects": ["a"], **options})
+    assert server.pubs == []
+
+
+async def test_pages_that_are_not_read_to_their_end(server: FakeServer, js: JetStreamContext) -> None:
+    pages(server, [stored(3, 9)])
+    found = js.get_last_messages("S", ["a"])
+    await anext(found)
+    await found.aclose()
+    assert len(server.connection.mux) == 0
+
+
+# -- rights per subject -----------------------------------------------------------------------------
+
+
+async def test_the_subject_is_appended(server: FakeServer, js: JetStreamContext) -> None:
+    """Not where it has wildcards, or is too long."""
+    answering_direct(server, *[stored(3)] * 4)
+    long = "s." + "x" * 4000
+    for subject in ("s.a", "s.*", "s.>", long):
+        await js.direct_get("S", last_by_subject=subject)
+    assert [(pub.subject, bytes(pub.payload)) for pub in server.pubs] == [
+        (b"$JS.API.DIRECT.GET.S.s.a", b""),
+        (b"$JS.API.DIRECT.GET.S", b'{"last_by_subj":"s.*"}'),
+        (b"$JS.API.DIRECT.GET.S", b'{"last_by_subj":"s.>"}'),
+        (b"$JS.API.DIRECT.GET.S", b'{"last_by_subj":"%b"}' % long.encode()),
+    ]
+
+
+async def test_the_right_to_the_whole_stream(server: FakeServer, js: JetStreamContext) -> None:
+    """Who has it, and no right to subjects, is refused once."""
+
+    def on_pub(pub: Pub) -> None:
+        if pub.subject == b"$JS.API.DIRECT.GET.S":
+            server.reply(pub, b"", stored(3))
+        else:
+            asyncio.get_running_loop().call_soon(server.refuse, pub.subject.decode())
+
+    server.session.on_pub = on_pub
+    for _ in range(2):
+        assert (await js.direct_get("S", last_by_subject="s.a")).seq == 3
+    assert [pub.subject.decode()[len("$JS.API.DIRECT.GET.") :] for pub in server.pubs] == ["S.s.a", "S", "S"]
+
+
+async def test_no_right_at_all(server: FakeServer, js: JetStreamContext) -> None:
+    server.session.on_pub = lambda pub: asyncio.get_running_loop().call_soon(
+        server.refuse, pub.subject.decode()
+    )
+    for _ in range(2):
+        with pytest.raises(PermissionsViolationError) as caught:
+            await js.direct_get("S", last_by_subject="s.a")
+        assert caught.value.subject == "$JS.API.DIRECT.GET.S"
+    assert len(server.pubs) == 4  # a right that is granted later counts
