@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from .blocking.call import timeout
 from .blocking.client import Client, connect
+from .blocking.fast_publisher import FastPublisher
 from .blocking.jetstream import JetStreamContext, JetStreamMsg, PullConsumer
 from .blocking.messages import Msg, Responses, Subscription
 from .blocking.store import ObjectStore
@@ -26,6 +27,7 @@ from .blocking.streams import ObjectReader, ObjectWriter, Upload, Watcher
 
 __all__ = [
     "Client",
+    "FastPublisher",
     "JetStreamContext",
     "JetStreamMsg",
     "Msg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
 from .api.errors import check_name
 from .api.models import PubAck
 from .api.publish_headers import NEEDS_2_11, PublishOptions, publish_header
+from .fast_batch import LEVEL, MINIMUM
+from .fast_publisher import OUTSTANDING_ACKS, FastPublisher
 from .publisher import DEFAULT_PROGRESS, DEFAULT_WINDOW, PublishWindow
 from .requests import ApiRequests
 
@@ -147,4 +150,44 @@ class Publishing(ApiRequests):
             AckCheck(check_name("stream", stream), self.domain or ANY_DOMAIN),
             max_bytes=max_bytes,
             progress_timeout=progress_timeout,
+        )
+
+    def fast_publisher(
+        self,
+        stream: str,
+        *,
+        flow: int | None = None,
+        max_outstanding_acks: int = OUTSTANDING_ACKS,
+        continue_on_gap: bool = False,
+        timeout: float | None = None,
+    ) -> FastPublisher:
+        """Publish many messages to the subjects of one stream at the pace that the server sets (ADR-50).
+
+        Needs nats-server 2.14 and a stream with ``allow_batched``. All messages come in order, without gaps,
+        but others may be between them; and the batch is not atomic: what ends it early leaves the first
+        messages stored.
+
+        Args:
+            stream: the stream's name; only its answers count.
+            flow: messages per acknowledgement, at most; the server may choose fewer. Default: 100, or fewer
+                when the first message is large.
+            max_outstanding_acks: how many acknowledgements may be due before it waits: 1 to 3.
+            continue_on_gap: go on after messages that were lost or refused, which
+                :attr:`FastPublisher.lost` and :attr:`FastPublisher.refused` count; else the batch ends.
+            timeout: seconds without a due acknowledgement before it fails (default: the context's).
+
+        Example::
+
+            async with js.fast_publisher("EVENTS") as batch:
+                for line in lines:
+                    await batch.add("events.log", line)
+        """
+        return FastPublisher(
+            self.client,
+            AckCheck(check_name("stream", stream), self.domain or ANY_DOMAIN),
+            partial(self._require_level, LEVEL, "fast-ingest publishing", MINIMUM),
+            flow=flow,
+            max_outstanding_acks=max_outstanding_acks,
+            continue_on_gap=continue_on_gap,
+            timeout=self.timeout if timeout is None else timeout,
         )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from natsproto.jetstream.fast_publisher import OUTSTANDING_ACKS
 from natsproto.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from natsproto.jetstream.reads import BATCH_BYTES, MOST_SUBJECTS
 
+from .fast_publisher import FastPublisher
 from .pieces import Pulled
 from .store import ObjectStore
 
@@ -209,6 +211,25 @@ class JetStreamContext:
             retry_wait=retry_wait,
             **options,
         )
+
+    def fast_publisher(
+        self,
+        stream: str,
+        *,
+        flow: int | None = None,
+        max_outstanding_acks: int = OUTSTANDING_ACKS,
+        continue_on_gap: bool = False,
+        timeout: float | None = None,
+    ) -> FastPublisher:
+        """Begin a fast-ingest batch: :meth:`natsproto.JetStreamContext.fast_publisher`."""
+        twin = self._js.fast_publisher(
+            stream,
+            flow=flow,
+            max_outstanding_acks=max_outstanding_acks,
+            continue_on_gap=continue_on_gap,
+            timeout=timeout,
+        )
+        return FastPublisher(self._link, twin)
 
     # -- consumers --------------------------------------------------------------------------------
 

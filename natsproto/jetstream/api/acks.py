@@ -57,8 +57,21 @@ def _parse_any_ack(payload: bytes | bytearray | memoryview) -> PubAck:
         raise RemoteProtocolError(
             "the answer to a publish is not an acknowledgement: is the subject bound to a stream?"
         )
-    domain = document.get("domain")
-    return PubAck(stream, seq, document.get("duplicate") is True, domain if isinstance(domain, str) else None)
+    domain, value, batch = (_text(document.get(key)) for key in ("domain", "val", "batch"))
+    count = document.get("count")
+    return PubAck(
+        stream,
+        seq,
+        document.get("duplicate") is True,
+        domain,
+        value,
+        batch,
+        count if is_number(count) else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 @lru_cache(maxsize=16)

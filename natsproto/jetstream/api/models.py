@@ -452,12 +452,17 @@ class PubAck:
         seq: the message's sequence there.
         duplicate: whether the stream already had a message with that id; ``seq`` is then its sequence.
         domain: the JetStream domain of the stream, ``None`` when it has none.
+        value: the counter's new value, of a stream with ``allow_msg_counter``.
+        batch, count: of the last message of a batch: its id, and how many messages were stored.
     """
 
     stream: str
     seq: int
     duplicate: bool = False
     domain: str | None = None
+    value: str | None = None
+    batch: str | None = None
+    count: int | None = None
 
     def __repr__(self) -> str:
         return f"PubAck(stream={self.stream!r}, seq={self.seq}, duplicate={self.duplicate})"

@@ -11,11 +11,13 @@ import pytest
 
 import natsproto
 import objstore.sync
+from natsproto.jetstream.fast_publisher import FastPublisher
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
 
 TWINS: dict[type, type] = {
     objstore.sync.Client: natsproto.Client,
+    objstore.sync.FastPublisher: FastPublisher,
     objstore.sync.JetStreamContext: natsproto.JetStreamContext,
     objstore.sync.JetStreamMsg: JetStreamMsg,
     objstore.sync.Msg: natsproto.Msg,
