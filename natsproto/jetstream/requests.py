@@ -17,6 +17,7 @@ from ..errors import (
     UnsupportedFeatureError,
 )
 from ..subjects import check_names, check_publish_subject, check_subscribe_subject
+from .api.account import AccountInfo
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.paging import MAX_SECONDS, Paging, memory_of
@@ -111,9 +112,9 @@ class ApiRequests:
             return None
         return whole
 
-    async def account_info(self) -> dict[str, object]:
-        """Limits and usage of the account (``$JS.API.INFO``)."""
-        return await self.request("INFO")
+    async def account_info(self) -> AccountInfo:
+        """Limits and usage of the account, with its tiers (``$JS.API.INFO``)."""
+        return AccountInfo(await self.request("INFO"))
 
     async def _require_level(self, level: int, feature: str, minimum: str) -> None:
         """Make sure that the servers behind the API have a feature that an older one would ignore.
@@ -130,9 +131,8 @@ class ApiRequests:
             return
         known = self._level
         if known is None or known[0] != connection.stats.reconnects:
-            api = (await self.account_info()).get("api")
-            told = api.get("level") if isinstance(api, dict) else None
-            self._level = known = (connection.stats.reconnects, told if is_number(told) else 0)
+            told = (await self.account_info()).api_level
+            self._level = known = (connection.stats.reconnects, told or 0)
         if known[1] < level:
             raise UnsupportedFeatureError(feature, minimum)
 

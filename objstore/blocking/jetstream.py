@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from natsproto.aio.client import HeadersLike
     from natsproto.headers import Headers
     from natsproto.jetstream import context, message, pull
+    from natsproto.jetstream.api.account import AccountInfo
     from natsproto.jetstream.api.acks import Delivery
     from natsproto.jetstream.api.models import (
         ConsumerConfig,
@@ -64,7 +65,7 @@ class JetStreamContext:
         """Send an API request, return its answer: :meth:`natsproto.JetStreamContext.request`."""
         return self._link.call(self._js.request, suffix, document, timeout=timeout, limit=limit)
 
-    def account_info(self) -> dict[str, object]:
+    def account_info(self) -> AccountInfo:
         """Limits and usage of the account: :meth:`natsproto.JetStreamContext.account_info`."""
         return self._link.call(self._js.account_info)
 
