@@ -75,7 +75,7 @@ class Publishing(ApiRequests):
         self.client.connection.check_open()
         block = publish_header(headers, **options) if headers or options else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
-        if options:
+        if not NEEDS_2_11.isdisjoint(options):
             await self._check_options(options)
         answer = (await self.publish_frame(checked, data, block, timeout, retry_attempts, retry_wait)).payload
         ack = parse_pub_ack(answer)

@@ -41,7 +41,7 @@ class PublishOptions(TypedDict, total=False):
     ttl: timedelta | Literal["never"] | None
 
 
-NEEDS_2_11 = ("expected_last_subject_seq_subject", "ttl")
+NEEDS_2_11 = frozenset({"expected_last_subject_seq_subject", "ttl"})
 """Options that an older server would ignore."""
 
 
@@ -67,30 +67,35 @@ def publish_header(
         ConfigError: an option makes no sense.
         BadSubjectError, LocalProtocolError: a subject or a header is not valid.
     """
-    fields = Headers(headers or {})
+    own: dict[str, str] = {}
+    if stream is not None:
+        own["Nats-Expected-Stream"] = stream
+    if msg_id is not None:
+        own["Nats-Msg-Id"] = msg_id
+    if expected_last_msg_id is not None:
+        own["Nats-Expected-Last-Msg-Id"] = expected_last_msg_id
+    if expected_last_seq is not None:
+        own["Nats-Expected-Last-Sequence"] = _sequence(expected_last_seq)
+    if expected_last_subject_seq is not None:
+        own["Nats-Expected-Last-Subject-Sequence"] = _sequence(expected_last_subject_seq)
     if expected_last_subject_seq_subject is not None:
         if expected_last_subject_seq is None:
             raise ConfigError("expected_last_subject_seq_subject needs expected_last_subject_seq")
         check_subscribe_subject(expected_last_subject_seq_subject)
-        fields["Nats-Expected-Last-Subject-Sequence-Subject"] = expected_last_subject_seq_subject
-    for key, text in (
-        ("Nats-Expected-Stream", stream),
-        ("Nats-Msg-Id", msg_id),
-        ("Nats-Expected-Last-Msg-Id", expected_last_msg_id),
-    ):
-        if text is not None:
-            fields[key] = text
-    for key, number in (
-        ("Nats-Expected-Last-Sequence", expected_last_seq),
-        ("Nats-Expected-Last-Subject-Sequence", expected_last_subject_seq),
-    ):
-        if number is not None:
-            if not is_number(number):
-                raise ConfigError(f"a sequence is a whole number from 0 on, not {number!r}")
-            fields[key] = int.__repr__(number)
+        own["Nats-Expected-Last-Subject-Sequence-Subject"] = expected_last_subject_seq_subject
     if ttl is not None:
-        fields["Nats-TTL"] = _ttl(ttl)
-    return encode_headers(fields) if fields else b""
+        own["Nats-TTL"] = _ttl(ttl)
+    if not headers:
+        return encode_headers(own) if own else b""
+    fields = Headers(headers)
+    fields.update(own)
+    return encode_headers(fields)
+
+
+def _sequence(number: int) -> str:
+    if not is_number(number):
+        raise ConfigError(f"a sequence is a whole number from 0 on, not {number!r}")
+    return int.__repr__(number)
 
 
 def _ttl(ttl: timedelta | str) -> str:

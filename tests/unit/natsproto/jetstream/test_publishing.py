@@ -143,7 +143,7 @@ async def test_options_an_older_server_ignores(
 async def test_servers_behind_the_current_one(server: FakeServer) -> None:
     """What INFO says is the level of this server: another domain may have an older one."""
     server.session.info["api_lvl"] = 5
-    answering(server, *[{"api": None}] * 2, {"stream": "S", "seq": 1})
+    answering(server, *[{"api": {}}] * 2, {"stream": "S", "seq": 1})
     for options in ({"domain": "hub"}, {"prefix": "from.other"}):
         with pytest.raises(UnsupportedFeatureError):
             await server.client.jetstream(timeout=0.5, **options).publish("s.a", b"x", ttl="never")

@@ -27,8 +27,8 @@ from natsproto.jetstream.api.publish_headers import LONGEST_TTL, PublishOptions,
         (
             {"expected_last_subject_seq": 7, "expected_last_subject_seq_subject": "a.*"},
             [
-                "Nats-Expected-Last-Subject-Sequence-Subject: a.*",
                 "Nats-Expected-Last-Subject-Sequence: 7",
+                "Nats-Expected-Last-Subject-Sequence-Subject: a.*",
             ],
         ),
     ],
