@@ -29,6 +29,7 @@ from ..aio.handlers import Handler
 from ..backoff import Backoff
 from ..errors import (
     APIError,
+    ConfigError,
     ConnectionClosedError,
     NatsError,
     PermissionsViolationError,
@@ -59,6 +60,9 @@ DELETE_TIMEOUT = 2.0
 
 INACTIVE_THRESHOLD = timedelta(seconds=5)
 """Time after which the server removes a consumer without a listener; normally we delete it at once."""
+
+LONGEST_THRESHOLD = 1_000_000_000
+"""Seconds: 31 years, which servers can count in nanoseconds."""
 
 
 class _Incarnation(Handler):
@@ -159,6 +163,8 @@ class OrderedConsumer:
         deliver_policy: ``"all"``, ``"last"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
         start_seq: with ``"by_start_sequence"``.
         heartbeat: seconds between heartbeats of an idle consumer.
+        inactive_threshold: seconds after which the server removes a consumer without a listener (default: 5).
+            A program whose connection is away for longer gets a new consumer, as after any gap.
         headers_only: deliver headers and sizes, no payloads.
         created: the stream's creation time, to notice a stream that was deleted and recreated.
         retry_budget: seconds without progress after which no new consumer is created (default: the client's).
@@ -191,6 +197,7 @@ class OrderedConsumer:
         "_headers_only",
         "_heartbeat",
         "_held",
+        "_inactive_threshold",
         "_js",
         "_leftover",
         "_on_failure",
@@ -232,6 +239,7 @@ class OrderedConsumer:
         deliver_policy: str = "all",
         start_seq: int | None = None,
         heartbeat: float = 5.0,
+        inactive_threshold: float = INACTIVE_THRESHOLD.total_seconds(),
         headers_only: bool = False,
         created: datetime | None = None,
         retry_budget: float | None = None,
@@ -252,6 +260,9 @@ class OrderedConsumer:
         self._policy = deliver_policy
         self._start_seq = start_seq
         self._heartbeat = heartbeat
+        if not 0.001 <= inactive_threshold <= LONGEST_THRESHOLD:
+            raise ConfigError(f"inactive_threshold must be 0.001 to {LONGEST_THRESHOLD} seconds")
+        self._inactive_threshold = inactive_threshold
         self._headers_only = headers_only
         self._created = created
         self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
@@ -330,7 +341,7 @@ class OrderedConsumer:
             "filter_subject": self._filter,
             "flow_control": True,
             "idle_heartbeat": int(self._heartbeat * 1_000_000_000),
-            "inactive_threshold": int(INACTIVE_THRESHOLD.total_seconds()) * 1_000_000_000,
+            "inactive_threshold": int(self._inactive_threshold * 1_000_000_000),
             "num_replicas": 1,
             "mem_storage": True,
         }

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from natsproto.errors import NatsError, RequestTimeoutError
+from natsproto.errors import ConfigError, NatsError, RequestTimeoutError
 from natsproto.wire import Pub
 from support.fake_session import turns, until
 from support.fake_stream import FC, Reader, Stream, finish
@@ -31,6 +31,17 @@ async def test_messages_in_order(stream: Stream) -> None:
     assert stream.configs[0]["idle_heartbeat"] == 30_000_000_000
     await finish(stream, reader)
     await reader.consumer.stop()
+
+
+async def test_how_long_the_server_waits_for_a_listener(stream: Stream) -> None:
+    for given, sent in (({}, 5_000_000_000), ({"inactive_threshold": 0.25}, 250_000_000)):
+        reader = Reader(stream, **given)
+        await reader.consumer.start()
+        assert stream.configs[-1]["inactive_threshold"] == sent
+        await finish(stream, reader)
+    for threshold in (0, -1, float("nan"), 2e9):
+        with pytest.raises(ConfigError, match="inactive_threshold"):
+            Reader(stream, inactive_threshold=threshold)
 
 
 async def test_a_gap_makes_a_new_consumer(stream: Stream) -> None:
