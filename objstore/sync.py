@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from .blocking.call import timeout
 from .blocking.client import Client, connect
+from .blocking.consumers import JetStreamMsg, PullConsumer
 from .blocking.fast_publisher import FastPublisher
-from .blocking.jetstream import JetStreamContext, JetStreamMsg, PullConsumer
+from .blocking.jetstream import JetStreamContext
 from .blocking.messages import Msg, Responses, Subscription
 from .blocking.store import ObjectStore
 from .blocking.streams import ObjectReader, ObjectWriter, Upload, Watcher

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .._values import brief
-from ..errors import APIError, ConfigError, PermissionsViolationError
+from ..errors import APIError, PermissionsViolationError
 from ..subjects import secret_name
+from . import consumers
 from .api.errors import check_name
 from .api.features import check_kept, refused_field
 from .api.models import ConsumerConfig, ConsumerInfo
@@ -16,11 +16,13 @@ from .reads import MessageReads
 from .streams import StreamManagement
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Unpack
 
     from objstore import ObjectStore
     from objstore.format.models import BucketFields, ObjectStoreConfig, ObjectStoreStatus
 
+    from .consumers import ConsumerPause
     from .pull import PullConsumer
 
 
@@ -67,10 +69,9 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
                 answer = await self.request(suffix, request, timeout=timeout)
         except APIError as exc:
             refused = refused_field(config, exc) if isinstance(config, ConsumerConfig) else None
-            if refused is None:
-                raise
-            raise refused from None
+            raise refused or consumers.creation_error(document, exc) from None
         info = ConsumerInfo.from_json(answer)
+        consumers.check_kept(document, info)
         if isinstance(config, ConsumerConfig):
             check_kept(config, info.config)
         return info
@@ -99,17 +100,34 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
         config: ConsumerConfig | Mapping[str, object] | None = None,
     ) -> PullConsumer:
         """Bind to a pull consumer: an existing one by name, or one created from ``config``."""
-        from .pull import PullConsumer
+        from .pull import bind
 
-        if (consumer is None) == (config is None):
-            raise ConfigError("give the name of a consumer or the configuration of a new one")
-        if config is not None:
-            info = await self.create_consumer(stream, config)
-        else:
-            info = await self.consumer_info(stream, consumer or "")
-        if info.config.deliver_subject:
-            raise ConfigError(f"consumer {brief(info.name)} is a push consumer: it cannot be pulled from")
-        return PullConsumer(self, info)
+        return await bind(self, stream, consumer, config)
+
+    async def pause_consumer(self, stream: str, consumer: str, until: datetime) -> ConsumerPause:
+        """Let a consumer deliver nothing until a time (nats-server 2.11); a time in the past resumes it.
+
+        Args:
+            until: with a time zone.
+
+        Raises:
+            UnsupportedFeatureError: the server is older.
+            ConsumerNotFoundError: no such consumer.
+        """
+        return await consumers.pause(self, stream, consumer, until)
+
+    async def resume_consumer(self, stream: str, consumer: str) -> ConsumerPause:
+        """Let a paused consumer continue (nats-server 2.11); errors are those of :meth:`pause_consumer`."""
+        return await consumers.pause(self, stream, consumer, None)
+
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        """Let the server pin another client of a priority group (ADR-42, nats-server 2.11).
+
+        Raises:
+            UnsupportedFeatureError: the server is older.
+            ConsumerNotFoundError, APIError: no such consumer, or it has no such group.
+        """
+        await consumers.unpin(self, stream, consumer, group)
 
     # -- object stores ----------------------------------------------------------------------------
 

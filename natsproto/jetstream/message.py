@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..aio.msg import Msg
 from ..aio.operations import check_loop
+from ..errors import ConfigError
 from ..headers import Headers
 from .api.acks import Delivery
 from .api.codec import dumps
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
 
 
+MAX_DELAY = 1_000_000_000
+"""Seconds of the longest delay of a redelivery: 31 years, which servers can count in nanoseconds."""
+
+
 class JetStreamMsg:
     """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
+
+    The words are those of ADR-15. All but :meth:`ack_sync` return when the word is queued.
 
     Attributes:
         metadata: its position in stream and consumer.
@@ -60,16 +67,45 @@ class JetStreamMsg:
         await self._client.request_frame(self._reply(), b"+ACK", b"", timeout)
 
     async def nak(self, delay: float | None = None) -> None:
-        """Ask for the message again, now or after ``delay`` seconds."""
-        await self._send(b"-NAK" if delay is None else b"-NAK " + dumps({"delay": int(delay * 1e9)}))
+        """Ask for the message again, now or after ``delay`` seconds.
+
+        Raises:
+            ConfigError: a delay that is negative, or no number of seconds that can be sent.
+        """
+        if delay is None:
+            await self._send(b"-NAK")
+            return
+        if not 0 <= delay <= MAX_DELAY:
+            raise ConfigError(f"a delay is 0 to {MAX_DELAY} seconds")
+        await self._send(b"-NAK " + dumps({"delay": int(delay * 1e9)}))
 
     async def in_progress(self) -> None:
         """Report that the message is still being processed: restarts ``ack_wait``."""
         await self._send(b"+WPI")
 
-    async def term(self) -> None:
-        """Ask that the message is never delivered again."""
-        await self._send(b"+TERM")
+    async def term(self, reason: str | None = None) -> None:
+        """Ask that the message is never delivered again.
+
+        Args:
+            reason: for the advisory that the server publishes; nats-server 2.10.4. Older servers do not know
+                a word with a reason. So a server that announces no API level (before 2.12) gets the plain
+                word, too, and publishes a second advisory.
+
+        Raises:
+            ConfigError: an empty reason.
+            MaxPayloadError: it is too long.
+        """
+        if reason is None:
+            await self._send(b"+TERM")
+            return
+        if not reason.strip():
+            raise ConfigError("a reason must not be empty")
+        word = b"+TERM " + reason.encode("utf-8", "backslashreplace")
+        connection = self._client.connection
+        connection.check_size(0, len(word))
+        await self._send(word)
+        if "api_lvl" not in connection.info:
+            await self._send(b"+TERM")
 
     def _reply(self) -> bytes:
         reply = self.frame.reply

@@ -1,16 +1,17 @@
-"""Pull consumers: fetch a batch, acknowledge each message."""
+"""Pull consumers: fetch a batch, or iterate; acknowledge each message (ADR-13, ADR-37, ADR-42)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._values import brief, cut
+from .._values import brief, seconds
 from ..aio.handlers import Handler, ReplySlot
 from ..errors import (
-    APIError,
     ConfigError,
     ConnectionClosedError,
     NatsError,
@@ -19,55 +20,100 @@ from ..errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
-from ..headers import status_of
+from ..headers import header_value, status_of
 from .api.acks import parse_ack_subject
 from .api.codec import dumps
-from .api.errors import ConsumerNotFoundError
-from .api.models import ConsumerInfo
+from .api.errors import ConsumerNotFoundError, retryable
+from .api.models import ConsumerConfig, ConsumerInfo
+from .api.statuses import (
+    LeadershipChangeError,
+    MissedHeartbeatError,
+    PassingPullError,
+    PinIdMismatchError,
+    ServerShutdownError,
+    pull_end,
+)
+from .consumers import pinned, priority_fields
 from .message import JetStreamMsg
 
 if TYPE_CHECKING:
-    from ..aio.client import Client
+    from typing import Unpack
+
     from ..wire import Msg as WireMsg
+    from .consumers import PriorityOptions
     from .context import JetStreamContext
 
 GRACE = 1.0
 """Seconds that a fetch waits beyond the server's own expiry."""
 
+LONG = 30.0
+"""Seconds of a pull above which heartbeats are asked for by default (ADR-37)."""
+
+DEFAULT_HEARTBEAT = 5.0
+"""Seconds between those."""
+
+MISSED_HEARTBEATS = 2
+"""Heartbeat intervals of silence after which they count as missed (ADR-37)."""
+
+PONG_TIMEOUT = 2.0
+"""Seconds to wait for the answer to a PING before silence counts."""
+
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
-"""Seconds between fetches that end early without messages: the first pause, and the longest."""
+"""Seconds between pulls that end early without messages: the first pause, and the longest."""
 
-_PLAIN_ENDS = ("Batch Completed", "Leadership Change", "Server Shutdown")
-"""Texts of status 409 that are no error: the next fetch may succeed."""
+MAX_PIN_ID = 128
+"""Characters of the longest pin id that is sent back; servers use 22."""
+
+_PLAIN_ENDS = (LeadershipChangeError, ServerShutdownError)
+"""Ends that are no error of a fetch: the next one may succeed."""
 
 
-class _Fetch(Handler):
-    """Collects one fetch.
+class _Pull(Handler):
+    """Collects the messages of one pull request.
 
     It has its own subscription: messages come with the subject they were published on, so the shared inbox
-    of requests could not tell which fetch they belong to.
+    of requests could not tell which pull they belong to.
     """
 
-    __slots__ = ("client", "consumer", "done", "failure", "msgs", "request", "room", "waiter", "wanted")
+    __slots__ = (
+        "_eager", "_waiter", "active", "consumer", "document", "done", "failure", "heartbeat", "js", "limit",
+        "msgs", "on_pin", "pin_id", "request", "room", "wanted",
+    )  # fmt: skip
 
-    def __init__(self, client: Client, info: ConsumerInfo, request: bytes, wanted: int, room: float) -> None:
-        super().__init__(client.new_inbox().encode())
-        self.client = client
+    def __init__(
+        self,
+        js: JetStreamContext,
+        info: ConsumerInfo,
+        request: bytes,
+        document: Mapping[str, object],
+        wanted: int,
+        room: float,
+        heartbeat: float,
+    ) -> None:
+        super().__init__(js.client.new_inbox().encode())
+        self.js = js
         self.consumer = info.stream, info.name
         self.request = request
+        self.document = dumps(document)
         self.wanted = wanted
         self.room = room  # bytes that may still come
-        self.msgs: list[JetStreamMsg] = []
+        self.msgs: deque[JetStreamMsg] = deque()
         self.failure: NatsError | None = None
         self.done = False
-        self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_pin: Callable[[str], None] | None = None  # if messages come with a pin id (ADR-42)
+        self.pin_id: str | None = None  # sent, or received last
+        self.heartbeat = heartbeat
+        self.active = 0.0  # when something came last, by the loop's clock
+        self.limit = inf  # when the server's own expiry is long over
+        self._eager = False  # whether to wake up for each message
+        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def deliver(self, msg: WireMsg) -> None:
         if self.done:
             return
         if msg.subject == self.subject:
-            if msg.header is not None and not msg.payload:
+            if msg.header is not None and msg.reply is None and not msg.payload:
                 self._status(msg.header)
             return
         delivery = parse_ack_subject(msg.reply)
@@ -79,24 +125,30 @@ class _Fetch(Handler):
             )
             return
         self.room -= len(msg.payload) + len(msg.header or b"")
-        self.msgs.append(JetStreamMsg(msg, self.client, delivery))
+        if self.heartbeat:
+            self._alive()
+        if self.on_pin is not None and msg.header is not None and (pin := _pin_id(msg.header)) is not None:
+            self.pin_id = pin
+            self.on_pin(pin)
+        self.msgs.append(JetStreamMsg(msg, self.js.client, delivery))
         self.wanted -= 1
         if self.wanted == 0:
             self.finish()
+        elif self._eager:
+            self._wake()
+
+    def _alive(self) -> None:
+        self.active = asyncio.get_running_loop().time()
 
     def _status(self, block: bytes) -> None:
         status = status_of(block)
-        if status is None or status == 100:
-            return  # 100 is a heartbeat
-        text = block.partition(b"\r\n")[0].decode("ascii", "replace")
-        failure: NatsError | None = None
+        if status is None:
+            return
+        self._alive()
         if status == 503:
-            failure = NoRespondersError(self.request.decode(), "the consumer has no leader")
-        elif status == 409 and "Deleted" in text:
-            failure = ConsumerNotFoundError(404, 10014, "the consumer was deleted while waiting")
-        elif status not in (404, 408) and not any(part in text for part in _PLAIN_ENDS):
-            failure = APIError(status, 0, cut(text))
-        self.finish(failure)
+            self.finish(NoRespondersError(self.request.decode(), "the consumer has no leader"))
+        elif status != 100:  # which is a heartbeat
+            self.finish(pull_end(status, block))
 
     def on_end(self, exc: BaseException | None) -> None:
         self.lost(exc or ConnectionClosedError("the client was closed"))
@@ -108,21 +160,67 @@ class _Fetch(Handler):
         if not self.done:
             self.done = True
             self.failure = failure
-            if not self.waiter.done():
-                self.waiter.set_result(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, *, eager: bool = False) -> None:
+        """Wait until the pull has ended, or (``eager``) until there is a message."""
+        loop = asyncio.get_running_loop()
+        self._eager = eager
+        while not self.done and not (eager and self.msgs):
+            self._waiter = loop.create_future()
+            try:
+                async with asyncio.timeout_at(self._due()):
+                    await self._waiter
+            except TimeoutError:
+                if loop.time() >= self._due():  # else heartbeats have come meanwhile
+                    await self._overdue(eager)
+
+    def _due(self) -> float:
+        """When there should have been something, by the loop's clock."""
+        if not self.heartbeat:
+            return self.limit
+        return min(self.limit, self.active + MISSED_HEARTBEATS * self.heartbeat)
+
+    async def _overdue(self, eager: bool) -> None:
+        """Nothing came for too long: end the pull, unless it was this program that did not run."""
+        loop = asyncio.get_running_loop()
+        before = self.active
+        name = brief(self.consumer[1])
+        client = self.js.client
+        if loop.time() < self.limit or eager:
+            try:
+                await client.flush(PONG_TIMEOUT)  # then all that the server had sent is processed
+            except NatsError:
+                pass
+        if self.done:
+            return
+        if loop.time() >= self.limit:
+            self.finish(RequestTimeoutError(f"no answer to a fetch from consumer {name}"))
+            client.connection.probe()
+        elif self.active == before:
+            self.finish(
+                MissedHeartbeatError(
+                    f"consumer {name} has sent neither a message nor a heartbeat, which is due "
+                    f"every {seconds(self.heartbeat)} s"
+                )
+            )
 
 
 class _Watch(ReplySlot):
-    """Tells a fetch that the connection was lost, or that its request was not permitted."""
+    """Tells a pull that the connection was lost, or that its request was not permitted."""
 
-    __slots__ = ("fetch",)
+    __slots__ = ("pull",)
 
-    def __init__(self, fetch: _Fetch) -> None:
-        super().__init__(fetch.request)
-        self.fetch = fetch
+    def __init__(self, pull: _Pull) -> None:
+        super().__init__(pull.request)
+        self.pull = pull
 
     def on_lost(self, exc: BaseException) -> None:
-        self.fetch.lost(exc)
+        self.pull.lost(exc)
 
 
 class PullConsumer:
@@ -132,18 +230,41 @@ class PullConsumer:
         self._js = js
         self.info = info
         self._subject = js.subject(f"CONSUMER.MSG.NEXT.{info.stream}.{info.name}")
+        self._pin_id: str | None = None
+        self._last_end: NatsError | None = None
 
     @property
     def name(self) -> str:
         """The consumer's name."""
         return self.info.name
 
+    @property
+    def pin_id(self) -> str | None:
+        """The id under which this client is pinned (policy ``pinned_client``); ``None`` while it is not."""
+        return self._pin_id
+
+    @property
+    def last_end(self) -> NatsError | None:
+        """Why the newest pull ended before its time, also when it returned messages or an empty list.
+
+        ``None``: it was complete, or has expired, or there were no messages.
+        """
+        return self._last_end
+
     async def fetch(
-        self, batch: int = 1, *, timeout: float = 5.0, max_bytes: int | None = None, no_wait: bool = False
+        self,
+        batch: int = 1,
+        *,
+        timeout: float = 5.0,
+        max_bytes: int | None = None,
+        no_wait: bool = False,
+        idle_heartbeat: float | None = None,
+        **priority: Unpack[PriorityOptions],
     ) -> list[JetStreamMsg]:
         """Fetch up to ``batch`` messages.
 
-        Returns the messages that came within ``timeout`` seconds. An empty stream is no error: ``[]``.
+        Returns the messages that came within ``timeout`` seconds. An empty stream is no error: ``[]``; nor is
+        a change of the leader, or a server that shuts down: :attr:`last_end` tells.
 
         Args:
             batch: the most messages to fetch.
@@ -152,75 +273,214 @@ class PullConsumer:
                 whatever the ack policy: the message that does not fit is never delivered (seen with
                 nats-server 2.9.10 and 2.15.1). Other consumers begin the next batch with it.
             no_wait: return at once with the messages that are available.
+            idle_heartbeat: seconds, at most half of ``timeout``: that often the server reports that it is
+                there while it has no message (ADR-13, ADR-37). After twice that time without anything, and
+                an answered PING, the fetch ends. 0 = none; by default 5 if ``timeout`` is above 30.
+            **priority: see :class:`natsproto.jetstream.consumers.PriorityOptions` (ADR-42, nats-server 2.11).
 
         Raises:
             ConsumerNotFoundError: the consumer is gone.
-            APIError: the server refuses the request (a limit of the consumer, or the next message exceeds
-                ``max_bytes``).
+            PullError: the server refuses the request; :mod:`natsproto.jetstream.api.statuses` has a class for
+                each reason: a limit of the consumer, or the next message exceeds ``max_bytes``, or another
+                client is pinned.
+            ConfigError: the options do not fit together, or the consumer; nothing was sent.
+            MissedHeartbeatError: the server answers, but sends neither messages nor heartbeats.
             NoRespondersError: the consumer has no leader at the moment.
             RemoteProtocolError: more than ``max_bytes`` came.
             StaleConnectionError: the connection was lost before any message came.
             RequestTimeoutError: the server did not answer at all.
         """
+        pull = self._new_pull(batch, timeout, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
+        async with self._sent(pull, timeout):
+            await pull.wait()
+        failure = pull.failure
+        if isinstance(failure, RemoteProtocolError):
+            raise failure
+        if failure is not None and not pull.msgs and not isinstance(failure, _PLAIN_ENDS):
+            raise await self._reason(failure)
+        return list(pull.msgs)
+
+    def _new_pull(
+        self,
+        batch: int,
+        timeout: float,
+        max_bytes: int | None,
+        idle_heartbeat: float | None,
+        priority: PriorityOptions,
+        *,
+        no_wait: bool = False,
+    ) -> _Pull:
+        """Check the options; nothing is sent yet."""
         if batch < 1 or timeout <= 0:
             raise ConfigError("a fetch needs a positive batch and timeout")
-        client = self._js.client
-        client.connection.check_open()
-        # Never through the reconnect buffer: messages would go to a fetch that has ended.
-        await client.connection.wait_connected(timeout)
-        request: dict[str, int | bool] = {"batch": batch}
+        document: dict[str, object] = {"batch": batch}
         if max_bytes is not None:
-            request["max_bytes"] = max_bytes
+            document["max_bytes"] = max_bytes
+        heartbeat = 0.0
         if no_wait:
-            request["no_wait"] = True  # with an expiry, too, the server would wait after all
+            if idle_heartbeat:
+                raise ConfigError(
+                    "a fetch that does not wait has no heartbeats: give no_wait or idle_heartbeat"
+                )
+            document["no_wait"] = True  # with an expiry, too, the server would wait after all
         else:
-            request["expires"] = int(timeout * 1e9)
-        connection = client.connection
+            heartbeat = (
+                (DEFAULT_HEARTBEAT if timeout > LONG else 0.0) if idle_heartbeat is None else idle_heartbeat
+            )
+            if not 0 <= heartbeat <= timeout / 2:
+                raise ConfigError("idle_heartbeat must be at most half of the timeout, and not negative")
+            document["expires"] = int(timeout * 1e9)
+            if heartbeat:
+                document["idle_heartbeat"] = int(heartbeat * 1e9)
+        document.update(priority_fields(self.info, priority))
+        if self._pin_id is not None:
+            document["id"] = self._pin_id
+        room = inf if max_bytes is None else max_bytes
+        pull = _Pull(self._js, self.info, self._subject, document, batch, room, heartbeat)
+        if pinned(self.info):
+            pull.on_pin, pull.pin_id = self._pinned, self._pin_id
+        return pull
+
+    def _pinned(self, pin_id: str) -> None:
+        self._pin_id = pin_id
+
+    @asynccontextmanager
+    async def _sent(self, pull: _Pull, timeout: float) -> AsyncIterator[None]:
+        """Send a pull request, and unsubscribe at the end."""
+        connection = self._js.client.connection
+        connection.check_open()
+        # Never through the reconnect buffer: messages would go to a pull that has ended.
+        await connection.wait_connected(timeout)
         connection.check_headers("a fetch")
-        fetch = _Fetch(client, self.info, self._subject, batch, inf if max_bytes is None else max_bytes)
-        watch = _Watch(fetch)
+        pull.active = asyncio.get_running_loop().time()
+        pull.limit = pull.active + timeout + GRACE
+        watch = _Watch(pull)
         mux = connection.mux
         mux.open(watch)
-        connection.subscribe(fetch)
+        connection.subscribe(pull)
         try:
-            connection.publish(self._subject, dumps(request), fetch.subject)
+            connection.publish(self._subject, pull.document, pull.subject)
             connection.flush_now()
-            try:
-                async with asyncio.timeout(timeout + GRACE):
-                    await fetch.waiter
-            except TimeoutError:
-                fetch.finish(RequestTimeoutError(f"no answer to a fetch from consumer {brief(self.name)}"))
-                connection.probe()
+            yield
         finally:
-            fetch.done = True
-            connection.unsubscribe(fetch)
+            self._last_end = pull.failure
+            if isinstance(pull.failure, PinIdMismatchError) and pull.pin_id == self._pin_id:
+                self._pin_id = None
+            pull.done = True
+            connection.unsubscribe(pull)
             mux.close(watch)
-        if isinstance(fetch.failure, RemoteProtocolError):
-            raise fetch.failure
-        if fetch.failure is not None and not fetch.msgs:
-            if isinstance(fetch.failure, NoRespondersError | RequestTimeoutError):
-                # If the consumer does not exist, servers before 2.10 send no answer, later ones 503.
+
+    async def _reason(self, failure: NatsError) -> NatsError:
+        """Return the error for a pull that got no message: its own, unless the consumer does not exist."""
+        if isinstance(failure, NoRespondersError | RequestTimeoutError):
+            # If the consumer does not exist, servers before 2.10 send no answer, later ones 503.
+            try:
                 await self._js.consumer_info(self.info.stream, self.name)
-            raise fetch.failure
-        return fetch.msgs
+            except NatsError as exc:
+                return exc
+        return failure
 
-    async def messages(self, *, batch: int = 100, timeout: float = 5.0) -> AsyncGenerator[JetStreamMsg, None]:
-        """Iterate for ever, fetching ``batch`` messages at a time; break out of the loop to stop.
+    async def messages(
+        self,
+        *,
+        batch: int = 100,
+        timeout: float = 5.0,
+        max_bytes: int | None = None,
+        idle_heartbeat: float | None = None,
+        **priority: Unpack[PriorityOptions],
+    ) -> AsyncGenerator[JetStreamMsg, None]:
+        """Iterate for ever over messages as they come; break out of the loop to stop.
 
-        After a fetch that ends early without messages (the leader changes, or somebody else answers in its
-        place) it pauses for up to a second.
+        It asks for ``batch`` messages at a time, and again when a request has ended: because it was complete
+        or has expired, because of a lost connection, a change of the leader, a server that shuts down, missed
+        heartbeats, no answer, too many requests that wait, or another client that is pinned. Missed
+        heartbeats, ``MaxWaitingError`` and ``PinIdMismatchError`` are reported to ``error_cb``. If such
+        failures last for the client's ``retry_budget``, not counting the time without a connection, the last
+        one is raised.
+
+        After a request that ends early without messages (or somebody else answers in the server's place) it
+        pauses for up to a second.
+
+        Args:
+            batch, timeout, max_bytes, idle_heartbeat, **priority: as for :meth:`fetch`.
+
+        Raises:
+            ConsumerNotFoundError, PullError, ConfigError, RemoteProtocolError: as :meth:`fetch`.
+            ConnectionClosedError: the client was closed, or reconnecting was given up.
         """
+        connection = self._js.client.connection
         clock = asyncio.get_running_loop().time
         pause = 0.0
+        give_up = inf
         while True:
+            pull = self._new_pull(batch, timeout, max_bytes, idle_heartbeat, priority)
+            await connection.wait_connected()
             ends = clock() + timeout
-            msgs = await self.fetch(batch, timeout=timeout)
-            for msg in msgs:
-                yield msg
-            pause = 0.0 if msgs else min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE, max(ends - clock(), 0.0))
+            got = False
+            async with self._sent(pull, timeout):
+                while not pull.done or pull.msgs:
+                    while pull.msgs:
+                        got = True
+                        yield pull.msgs.popleft()
+                    await pull.wait(eager=True)
+            failure = pull.failure
+            if failure is not None:
+                failure = await self._passing(failure, got)
+            if failure is None or isinstance(failure, StaleConnectionError):
+                give_up = inf
+            elif give_up == inf:
+                give_up = clock() + connection.options.retry_budget
+                connection.report(failure)
+            elif clock() > give_up:
+                raise failure
+            pause = 0.0 if got else min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE, max(ends - clock(), 0.0))
             if pause:
                 await asyncio.sleep(pause)
+
+    async def _passing(self, failure: NatsError, got: bool) -> NatsError | None:
+        """Return the failure of a pull after which another one may succeed; ``None``: it was no failure.
+
+        Args:
+            got: whether messages came: then only that the consumer is gone matters, or that another client is
+                pinned.
+
+        Raises:
+            NatsError: the failure, which will not pass.
+        """
+        if isinstance(failure, _PLAIN_ENDS):
+            return None
+        if got and not isinstance(failure, RemoteProtocolError | ConsumerNotFoundError | PinIdMismatchError):
+            return None
+        reason = await self._reason(failure)
+        if not isinstance(reason, PassingPullError) and not retryable(reason):
+            raise reason
+        return reason
 
     async def delete(self) -> None:
         """Delete the consumer on the server."""
         await self._js.delete_consumer(self.info.stream, self.info.name)
+
+
+async def bind(
+    js: JetStreamContext,
+    stream: str,
+    consumer: str | None,
+    config: ConsumerConfig | Mapping[str, object] | None,
+) -> PullConsumer:
+    """See :meth:`natsproto.JetStreamContext.pull_consumer`."""
+    if (consumer is None) == (config is None):
+        raise ConfigError("give the name of a consumer or the configuration of a new one")
+    if config is not None:
+        info = await js.create_consumer(stream, config)
+    else:
+        info = await js.consumer_info(stream, consumer or "")
+    if info.config.deliver_subject:
+        raise ConfigError(f"consumer {brief(info.name)} is a push consumer: it cannot be pulled from")
+    return PullConsumer(js, info)
+
+
+def _pin_id(header: bytes) -> str | None:
+    value = header_value(header, b"Nats-Pin-Id")
+    if value is None or not 0 < len(value) <= MAX_PIN_ID or not value.isalnum():
+        return None
+    return value.decode()

@@ -9,6 +9,7 @@ from natsproto.jetstream.fast_publisher import OUTSTANDING_ACKS
 from natsproto.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from natsproto.jetstream.reads import BATCH_BYTES, MOST_SUBJECTS
 
+from .consumers import PullConsumer
 from .fast_publisher import FastPublisher
 from .pieces import Pulled
 from .store import ObjectStore
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from natsproto.aio.client import HeadersLike
-    from natsproto.headers import Headers
-    from natsproto.jetstream import context, message, pull
+    from natsproto.jetstream import context
     from natsproto.jetstream.api.account import AccountInfo
-    from natsproto.jetstream.api.acks import Delivery
     from natsproto.jetstream.api.models import (
         ConsumerConfig,
         ConsumerInfo,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         StreamInfo,
     )
     from natsproto.jetstream.api.publish_headers import PublishOptions
+    from natsproto.jetstream.consumers import ConsumerPause
     from natsproto.transport import Buffer
 
     from .. import store
@@ -264,6 +264,18 @@ class JetStreamContext:
             self._link, self._link.call(self._js.pull_consumer, stream, consumer, config=config)
         )
 
+    def pause_consumer(self, stream: str, consumer: str, until: datetime) -> ConsumerPause:
+        """Let a consumer deliver nothing until a time: :meth:`natsproto.JetStreamContext.pause_consumer`."""
+        return self._link.call(self._js.pause_consumer, stream, consumer, until)
+
+    def resume_consumer(self, stream: str, consumer: str) -> ConsumerPause:
+        """Let a paused consumer continue: :meth:`natsproto.JetStreamContext.resume_consumer`."""
+        return self._link.call(self._js.resume_consumer, stream, consumer)
+
+    def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        """Let the server pin another client: :meth:`natsproto.JetStreamContext.unpin_consumer`."""
+        self._link.call(self._js.unpin_consumer, stream, consumer, group)
+
     # -- object stores ----------------------------------------------------------------------------
 
     def _store(self, twin: store.ObjectStore) -> ObjectStore:
@@ -302,97 +314,3 @@ class JetStreamContext:
     def delete_object_store(self, bucket: str) -> bool:
         """Delete an object store: :meth:`natsproto.JetStreamContext.delete_object_store`."""
         return self._link.call(self._js.delete_object_store, bucket)
-
-
-class PullConsumer:
-    """A bound pull consumer, from :meth:`JetStreamContext.pull_consumer`.
-
-    Attributes:
-        info: its configuration and state when it was bound.
-    """
-
-    def __init__(self, link: Link, twin: pull.PullConsumer) -> None:
-        self._link = link
-        self._consumer = twin
-        self.info: ConsumerInfo = twin.info
-
-    @property
-    def name(self) -> str:
-        """The consumer's name."""
-        return self._consumer.name
-
-    def fetch(
-        self, batch: int = 1, *, timeout: float = 5.0, max_bytes: int | None = None, no_wait: bool = False
-    ) -> list[JetStreamMsg]:
-        """Fetch up to ``batch`` messages within ``timeout`` seconds; ``[]`` when there are none."""
-        found = self._link.call(
-            self._consumer.fetch, batch, timeout=timeout, max_bytes=max_bytes, no_wait=no_wait
-        )
-        return [JetStreamMsg(self._link, msg) for msg in found]
-
-    def messages(self, *, batch: int = 100, timeout: float = 5.0) -> Iterator[JetStreamMsg]:
-        """Iterate for ever, fetching ``batch`` messages at a time; break out of the loop to stop."""
-        for msg in Pulled(self._link, self._consumer.messages(batch=batch, timeout=timeout), most=1):
-            yield JetStreamMsg(self._link, msg)
-
-    def delete(self) -> None:
-        """Delete the consumer on the server."""
-        self._link.call(self._consumer.delete)
-
-
-class JetStreamMsg:
-    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
-
-    Attributes:
-        metadata: its position in stream and consumer.
-    """
-
-    __slots__ = ("_link", "_msg", "metadata")
-
-    def __init__(self, link: Link, twin: message.JetStreamMsg) -> None:
-        self._link = link
-        self._msg = twin
-        self.metadata: Delivery = twin.metadata
-
-    @property
-    def subject(self) -> str:
-        """The subject the message was published on."""
-        return self._msg.subject
-
-    @property
-    def data(self) -> bytes:
-        """The payload."""
-        return self._msg.data
-
-    @property
-    def headers(self) -> Headers | None:
-        """The headers, or ``None``."""
-        return self._msg.headers
-
-    @property
-    def seq(self) -> int:
-        """The stream sequence."""
-        return self._msg.seq
-
-    def ack(self) -> None:
-        """Acknowledge the message as processed; the server may not have seen it yet, see :meth:`ack_sync`."""
-        self._link.call(self._msg.ack)
-
-    def ack_sync(self, timeout: float | None = None) -> None:
-        """Acknowledge the message as processed, and wait until the server confirms that."""
-        self._link.call(self._msg.ack_sync, timeout)
-
-    def nak(self, delay: float | None = None) -> None:
-        """Ask for the message again, now or after ``delay`` seconds."""
-        self._link.call(self._msg.nak, delay)
-
-    def in_progress(self) -> None:
-        """Report that the message is still being processed: restarts ``ack_wait``."""
-        self._link.call(self._msg.in_progress)
-
-    def term(self) -> None:
-        """Ask that the message is never delivered again."""
-        self._link.call(self._msg.term)
-
-    def __repr__(self) -> str:
-        return repr(self._msg)

@@ -28,6 +28,7 @@ from natsproto.headers import encode_headers, header_value, parse_headers, statu
 from natsproto.jetstream.api.acks import parse_ack_subject, parse_pub_ack, plain_ack_head, plain_ack_seq
 from natsproto.jetstream.api.codec import loads, parse_time
 from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.api.statuses import pull_end
 from natsproto.subjects import (
     check_publish_subject,
     check_queue,
@@ -135,6 +136,9 @@ _VERSION_LINE = re.compile(rb"NATS/1\.0(?:[ \t]+([0-9]{3})(?:[ \t].*)?)?", re.DO
 
 def headers(data: bytes) -> None:
     status = status_of(data)
+    if status is not None:
+        end = pull_end(status, data)
+        assert end is None or len(str(end)) < 600
     try:
         parsed = parse_headers(data)
     except RemoteProtocolError:

@@ -7,7 +7,13 @@ import json
 
 import pytest
 
-from natsproto.errors import ConnectionClosedError, NoRespondersError, RequestTimeoutError
+from natsproto.errors import (
+    ConfigError,
+    ConnectionClosedError,
+    MaxPayloadError,
+    NoRespondersError,
+    RequestTimeoutError,
+)
 from natsproto.jetstream.api.acks import parse_ack_subject
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.wire import Msg
@@ -53,6 +59,28 @@ async def test_the_words(server: FakeServer) -> None:
     word, _, document = words[2].partition(b" ")
     assert (word, json.loads(document)) == (b"-NAK", {"delay": 1_500_000_000})
     assert all(pub.reply is None for pub in server.pubs)
+
+
+async def test_the_end_of_a_message_with_a_reason(server: FakeServer) -> None:
+    """Servers that know no reason do not know the word with one: 2.9. They announce no API level."""
+    msg = message(server)
+    await msg.term("not för us")
+    assert [bytes(pub.payload) for pub in server.pubs] == ["+TERM not för us".encode(), b"+TERM"]
+    server.session.info["api_lvl"] = 2
+    await msg.term("\udc80")
+    assert [bytes(pub.payload) for pub in server.pubs[2:]] == [b"+TERM \\udc80"]
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), 2e9])
+async def test_words_that_are_not_sent(server: FakeServer, delay: float) -> None:
+    msg = message(server)
+    with pytest.raises(ConfigError):
+        await msg.nak(delay)
+    with pytest.raises(ConfigError):
+        await msg.term(" ")
+    with pytest.raises(MaxPayloadError):
+        await msg.term("x" * (1 << 20))
+    assert server.pubs == []
 
 
 async def test_a_confirmed_acknowledgement(server: FakeServer) -> None:

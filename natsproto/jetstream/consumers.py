@@ -1,0 +1,187 @@
+"""Consumers beyond reading: pause and resume (2.11), priority groups (ADR-42), what a server has not.
+
+A server that lacks a feature is told by what it does: it leaves a field out of its answer, or does not know
+an API subject. No version is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypedDict
+
+from .._values import brief
+from ..errors import (
+    APIError,
+    ConfigError,
+    NatsError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+    UnsupportedFeatureError,
+)
+from .api.codec import from_ns, parse_time
+from .api.errors import check_name
+
+if TYPE_CHECKING:
+    from .api.models import ConsumerInfo
+    from .context import JetStreamContext
+
+BAD_REQUEST = 10003
+"""Error code for, among other things, an API subject that the server does not know."""
+
+BAD_JSON = 10025
+"""Error code for a value that the server does not know."""
+
+API_LEVEL = "_nats.level"
+"""Key that servers from 2.11 on add to the metadata of every consumer."""
+
+_NEEDED = {
+    "pause_until": ("pausing a consumer", "2.11"),
+    "priority_policy": ("a priority policy", "2.11"),
+    "priority_groups": ("priority groups", "2.11"),
+}
+"""Fields of a configuration that older servers drop: what they are, and the first version that has them."""
+
+PINNED = "pinned_client"
+OVERFLOW = "overflow"
+PRIORITIZED = "prioritized"
+
+
+class PriorityOptions(TypedDict, total=False):
+    """Options of a pull from a consumer with priority groups (ADR-42, nats-server 2.11).
+
+    Attributes:
+        group: one of the consumer's ``priority_groups``; needed for such a consumer, refused for others.
+        min_pending: with the policy ``overflow``: take messages only while at least so many are pending.
+        min_ack_pending: likewise: only while so many are delivered and not acknowledged. With both, either is
+            enough.
+        priority: with the policy ``prioritized`` (2.12): 0 to 9, lower numbers are served first.
+    """
+
+    group: str | None
+    min_pending: int | None
+    min_ack_pending: int | None
+    priority: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPause:
+    """Whether a consumer is paused: the answer to pause and resume.
+
+    Attributes:
+        paused: whether it delivers nothing now.
+        pause_until: when it continues by itself; ``None`` when it is not paused.
+        pause_remaining: how long that is from now on, by the server's clock; ``None`` when it is not paused.
+    """
+
+    paused: bool
+    pause_until: datetime | None
+    pause_remaining: timedelta | None
+
+
+def _config(info: ConsumerInfo) -> Mapping[str, object]:
+    config = info.raw.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def pinned(info: ConsumerInfo) -> bool:
+    """Whether the consumer serves one pinned client at a time."""
+    return _config(info).get("priority_policy") == PINNED
+
+
+def priority_fields(info: ConsumerInfo, options: PriorityOptions) -> dict[str, object]:
+    """Return the fields of a pull request for a priority group.
+
+    Raises:
+        ConfigError: the options do not fit the consumer.
+        TypeError: an option that does not exist.
+    """
+    unknown = options.keys() - PriorityOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a pull has no option {min(unknown)!r}")
+    fields = {name: value for name, value in options.items() if value is not None}
+    config = _config(info)
+    groups, policy = config.get("priority_groups"), config.get("priority_policy")
+    name = f"consumer {brief(info.name)}"
+    if not isinstance(groups, list) or not groups:
+        if fields:
+            raise ConfigError(f"{name} has no priority groups: {', '.join(sorted(fields))} cannot be given")
+        return {}
+    if fields.get("group") not in groups:
+        raise ConfigError(f"{name} has priority groups: give one of {brief(str(groups))} as group")
+    for option, wanted, lowest, highest in (
+        ("min_pending", OVERFLOW, 1, 1 << 62),
+        ("min_ack_pending", OVERFLOW, 1, 1 << 62),
+        ("priority", PRIORITIZED, 0, 9),
+    ):
+        value = fields.get(option)
+        if value is None:
+            continue
+        if policy != wanted:
+            raise ConfigError(f"{option} needs the priority policy {wanted!r}; that of {name} is {policy!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ConfigError(f"{option} must be a number from {lowest} to {highest}")
+    return fields
+
+
+def check_kept(document: Mapping[str, object], info: ConsumerInfo) -> None:
+    """Make sure that the server has kept what was asked for; the consumer stays as it was created.
+
+    Raises:
+        UnsupportedFeatureError: it has dropped a field that it does not know.
+    """
+    kept = _config(info)
+    for field, (feature, minimum) in _NEEDED.items():
+        if document.get(field) and not kept.get(field):
+            raise UnsupportedFeatureError(feature, minimum, f"this server has dropped {field!r}")
+
+
+def creation_error(document: Mapping[str, object], exc: APIError) -> NatsError:
+    """Return the error for a refused creation: servers before 2.12 do not know the policy ``prioritized``."""
+    if exc.err_code == BAD_JSON and document.get("priority_policy") == PRIORITIZED:
+        return UnsupportedFeatureError("the priority policy 'prioritized'", "2.12", exc.description)
+    return exc
+
+
+async def pause(js: JetStreamContext, stream: str, consumer: str, until: datetime | None) -> ConsumerPause:
+    """See :meth:`natsproto.JetStreamContext.pause_consumer`; without a time: resume."""
+    document: dict[str, object] = {}
+    if until is not None:
+        if not isinstance(until, datetime) or until.tzinfo is None:
+            raise ConfigError("a consumer is paused until a datetime with a time zone")
+        document["pause_until"] = until.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    answer = await _known(js, stream, consumer, "PAUSE", document, "pausing a consumer")
+    if not isinstance(answer.get("paused"), bool):
+        raise RemoteProtocolError("an answer to CONSUMER.PAUSE does not say whether the consumer is paused")
+    if not answer["paused"]:
+        return ConsumerPause(paused=False, pause_until=None, pause_remaining=None)
+    return ConsumerPause(
+        paused=True,
+        pause_until=parse_time(answer.get("pause_until")),
+        pause_remaining=from_ns(answer.get("pause_remaining")),
+    )
+
+
+async def unpin(js: JetStreamContext, stream: str, consumer: str, group: str) -> None:
+    """See :meth:`natsproto.JetStreamContext.unpin_consumer`."""
+    if not isinstance(group, str) or not group:
+        raise ConfigError("give the name of a priority group")
+    await _known(js, stream, consumer, "UNPIN", {"group": group}, "a pinned client")
+
+
+async def _known(
+    js: JetStreamContext, stream: str, consumer: str, what: str, document: Mapping[str, object], feature: str
+) -> dict[str, object]:
+    """Send a request about a consumer that servers before 2.11 do not know: most say nothing."""
+    names = f"{check_name('stream', stream)}.{check_name('consumer', consumer)}"
+    try:
+        return await js.request(f"CONSUMER.{what}.{names}", document)
+    except RequestTimeoutError:
+        metadata = _config(await js.consumer_info(stream, consumer)).get("metadata")
+        if isinstance(metadata, dict) and API_LEVEL in metadata:
+            raise
+    except APIError as exc:
+        if exc.err_code != BAD_REQUEST:
+            raise
+    raise UnsupportedFeatureError(feature, "2.11", "this server does not know the request")

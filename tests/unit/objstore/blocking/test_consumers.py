@@ -1,0 +1,74 @@
+"""Pull consumers, and their messages, without ``await``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from objstore.sync import Client, JetStreamContext, JetStreamMsg
+from support.memory_server import MemoryServer
+
+CONFIG = {"filter_subject": "s.>", "deliver_policy": "all", "ack_policy": "explicit"}
+PINNED = {"priority_groups": ["g"], "priority_policy": "pinned_client"}
+
+
+@pytest.fixture
+def js(nc: Client) -> JetStreamContext:
+    js = nc.jetstream()
+    js.create_stream({"name": "S", "subjects": ["s.>"]})
+    for number in range(300):
+        js.publish("s.a", b"%d" % number)
+    return js
+
+
+@pytest.fixture
+def server(connected: tuple[Client, MemoryServer]) -> MemoryServer:
+    return connected[1]
+
+
+def words(server: MemoryServer) -> list[bytes]:
+    return [bytes(pub.payload) for pub in server.pubs if pub.subject.startswith(b"$JS.ACK.")]
+
+
+def test_pulled(js: JetStreamContext, server: MemoryServer) -> None:
+    consumer = js.pull_consumer("S", config={**CONFIG, **PINNED, "durable_name": "c"})
+    found = consumer.fetch(2, timeout=2, max_bytes=100, idle_heartbeat=1, group="g")
+    assert [msg.data for msg in found] == [b"0", b"1"]
+    assert server.asked[-1] == (
+        "CONSUMER.MSG.NEXT",
+        {"batch": 2, "max_bytes": 100, "expires": 2 * 10**9, "idle_heartbeat": 10**9, "group": "g"},
+    )
+    assert (consumer.name, consumer.info.name, consumer.pin_id, consumer.last_end) == ("c", "c", None, None)
+    messages = consumer.messages(batch=5, timeout=20, idle_heartbeat=2, group="g")
+    assert [next(messages).data for _ in range(7)] == [b"%d" % number for number in range(2, 9)]
+    consumer.delete()
+
+
+def test_the_words_of_a_message(js: JetStreamContext, server: MemoryServer) -> None:
+    msg: JetStreamMsg
+    (msg,) = js.pull_consumer("S", config={**CONFIG, "durable_name": "c"}).fetch(1)
+    assert (msg.subject, msg.data, msg.seq, msg.headers, msg.metadata.consumer) == ("s.a", b"0", 1, None, "c")
+    server.session.info["api_lvl"] = 1
+    msg.ack()
+    msg.nak(1)
+    msg.in_progress()
+    msg.term()
+    msg.term("bad")
+    assert words(server) == [b"+ACK", b'-NAK {"delay":1000000000}', b"+WPI", b"+TERM", b"+TERM bad"]
+    assert "seq=1" in repr(msg)
+
+
+def test_pauses_and_pins(js: JetStreamContext, server: MemoryServer) -> None:
+    def hook(verb: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        if verb == "CONSUMER.PAUSE":
+            until = body.get("pause_until", "0001-01-01T00:00:00Z")
+            return {"paused": "pause_until" in body, "pause_until": until, "pause_remaining": 5}
+        return {} if verb == "CONSUMER.UNPIN" else None
+
+    server.hook = hook
+    assert js.pause_consumer("S", "c", datetime(2030, 1, 1, tzinfo=UTC)).paused
+    assert not js.resume_consumer("S", "c").paused
+    js.unpin_consumer("S", "c", "g")
+    assert server.asked[-1] == ("CONSUMER.UNPIN", {"group": "g"})
