@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from .blocking.call import timeout
 from .blocking.client import Client, connect
-from .blocking.consumers import JetStreamMsg, PullConsumer
+from .blocking.consumers import JetStreamMsg, PullConsumer, PushConsumer
 from .blocking.fast_publisher import FastPublisher
 from .blocking.jetstream import JetStreamContext
 from .blocking.messages import Msg, Responses, Subscription
@@ -36,6 +36,7 @@ __all__ = [
     "ObjectStore",
     "ObjectWriter",
     "PullConsumer",
+    "PushConsumer",
     "Responses",
     "Subscription",
     "Upload",

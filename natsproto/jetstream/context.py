@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .consumers import ConsumerPause
     from .pull import PullConsumer
+    from .push import PushConsumer
 
 
 class JetStreamContext(StreamManagement, MessageReads, Publishing):
@@ -103,6 +104,33 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
         from .pull import bind
 
         return await bind(self, stream, consumer, config)
+
+    async def push_consumer(
+        self,
+        stream: str,
+        consumer: str | None = None,
+        *,
+        config: ConsumerConfig | Mapping[str, object] | None = None,
+        pending_msgs_limit: int | None = None,
+        pending_bytes_limit: int | None = None,
+    ) -> PushConsumer:
+        """Bind to a push consumer: an existing one by name, or one created from ``config``.
+
+        Without a ``deliver_subject``, a named consumer that exists keeps its own, and a new one gets an inbox
+        of this client. With a ``deliver_group``, each message goes to one of those that bind to the consumer.
+
+        Args:
+            pending_msgs_limit, pending_bytes_limit: limits of the queue (default: 524288 messages, and the
+                client's bytes).
+
+        Raises:
+            ConfigError: refused, nothing was sent; or it is a pull consumer.
+            ConsumerInUseError: it has no ``deliver_group``, and somebody else receives its messages.
+            ConsumerNotFoundError, StreamNotFoundError, APIError: as :meth:`create_consumer`.
+        """
+        from .push import bind
+
+        return await bind(self, stream, consumer, config, pending_msgs_limit, pending_bytes_limit)
 
     async def pause_consumer(self, stream: str, consumer: str, until: datetime) -> ConsumerPause:
         """Let a consumer deliver nothing until a time (nats-server 2.11); a time in the past resumes it.

@@ -21,7 +21,7 @@ MAX_DELAY = 1_000_000_000
 
 
 class JetStreamMsg:
-    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
+    """A message of a pull or push consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
 
     The words are those of ADR-15. All but :meth:`ack_sync` return when the word is queued.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .pieces import Pulled
+from .pieces import MOST, Pulled, next_within
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Unpack
 
     from natsproto.errors import NatsError
     from natsproto.headers import Headers
-    from natsproto.jetstream import message, pull
+    from natsproto.jetstream import message, pull, push
     from natsproto.jetstream.api.acks import Delivery
     from natsproto.jetstream.api.models import ConsumerInfo
     from natsproto.jetstream.consumers import PriorityOptions
@@ -90,8 +92,109 @@ class PullConsumer:
         self._link.call(self._consumer.delete)
 
 
+class PushConsumer:
+    """A bound push consumer, from :meth:`JetStreamContext.push_consumer`.
+
+    Iterating waits for ever; :meth:`messages` ends when nothing has come for a while. Several threads may
+    iterate: each message goes to one of them. A consumer without references is unsubscribed.
+
+    Attributes:
+        stream: the stream's name.
+        name: the consumer's name.
+        info: its configuration and state when it was bound.
+    """
+
+    def __init__(self, link: Link, twin: push.PushConsumer) -> None:
+        self._link = link
+        self._consumer = twin
+        self._ready: deque[JetStreamMsg] = deque()
+        self.stream: str = twin.stream
+        self.name: str = twin.name
+        self.info: ConsumerInfo = twin.info
+
+    @property
+    def pending_msgs(self) -> int:
+        """Number of unread messages."""
+        return len(self._ready) + self._consumer.pending_msgs
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the unread messages that count for the limits."""
+        return self._consumer.pending_bytes
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were dropped because the queue was full."""
+        return self._consumer.dropped
+
+    async def _fill(self, timeout: float | None) -> bool:
+        """Hand over what has come, and wait for one message; false at the end, or after the timeout."""
+        found = await next_within(self._consumer, timeout)
+        for msg in found or ():
+            self._ready.append(JetStreamMsg(self._link, msg))
+            for _ in range(min(self._consumer.pending_msgs, MOST)):
+                self._ready.append(JetStreamMsg(self._link, await anext(self._consumer)))
+        return bool(found)
+
+    def _take(self) -> JetStreamMsg | None:
+        try:
+            return self._ready.popleft()
+        except IndexError:  # also when another thread was faster
+            return None
+
+    def _next(self, timeout: float | None) -> JetStreamMsg | None:
+        while (msg := self._take()) is None:
+            if not self._link.call(self._fill, timeout):
+                break
+        return msg
+
+    def messages(self, *, timeout: float | None = None) -> Iterator[JetStreamMsg]:
+        """Iterate until no message has come for ``timeout`` seconds; the consumer continues."""
+        while (msg := self._next(timeout)) is not None:
+            yield msg
+
+    def next_msg(self, timeout: float | None = None) -> JetStreamMsg:
+        """Return the next message within ``timeout`` seconds."""
+        return self._take() or JetStreamMsg(self._link, self._link.call(self._consumer.next_msg, timeout))
+
+    def __iter__(self) -> Iterator[JetStreamMsg]:
+        return self
+
+    def __next__(self) -> JetStreamMsg:
+        msg = self._next(None)
+        if msg is None:
+            raise StopIteration
+        return msg
+
+    def unsubscribe(self) -> None:
+        """End the subscription; queued messages stay readable. The consumer stays on the server."""
+        self._link.settle(self._consumer.unsubscribe)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Unsubscribe, and wait until the queue is read."""
+        self._link.call(self._consumer.drain, timeout)
+
+    def delete(self) -> None:
+        """Unsubscribe, and delete the consumer on the server."""
+        self._link.call(self._consumer.delete)
+
+    def __enter__(self) -> PushConsumer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.settle(lambda: self._consumer.__aexit__(None, None, None))
+
+    def __del__(self) -> None:
+        self._link.later(self._consumer.unsubscribe)
+
+    def __repr__(self) -> str:
+        return repr(self._consumer)
+
+
 class JetStreamMsg:
-    """A message of a pull consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
+    """A message of a pull or push consumer. Acknowledge it, or it is delivered again after ``ack_wait``.
 
     Attributes:
         metadata: its position in stream and consumer.

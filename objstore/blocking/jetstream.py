@@ -9,7 +9,7 @@ from natsproto.jetstream.fast_publisher import OUTSTANDING_ACKS
 from natsproto.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from natsproto.jetstream.reads import BATCH_BYTES, MOST_SUBJECTS
 
-from .consumers import PullConsumer
+from .consumers import PullConsumer, PushConsumer
 from .fast_publisher import FastPublisher
 from .pieces import Pulled
 from .store import ObjectStore
@@ -263,6 +263,26 @@ class JetStreamContext:
         return PullConsumer(
             self._link, self._link.call(self._js.pull_consumer, stream, consumer, config=config)
         )
+
+    def push_consumer(
+        self,
+        stream: str,
+        consumer: str | None = None,
+        *,
+        config: ConsumerConfig | Mapping[str, object] | None = None,
+        pending_msgs_limit: int | None = None,
+        pending_bytes_limit: int | None = None,
+    ) -> PushConsumer:
+        """Bind to a push consumer: :meth:`natsproto.JetStreamContext.push_consumer`."""
+        twin = self._link.call(
+            self._js.push_consumer,
+            stream,
+            consumer,
+            config=config,
+            pending_msgs_limit=pending_msgs_limit,
+            pending_bytes_limit=pending_bytes_limit,
+        )
+        return PushConsumer(self._link, twin)
 
     def pause_consumer(self, stream: str, consumer: str, until: datetime) -> ConsumerPause:
         """Let a consumer deliver nothing until a time: :meth:`natsproto.JetStreamContext.pause_consumer`."""

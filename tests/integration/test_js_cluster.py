@@ -14,11 +14,14 @@ from natsproto.errors import NatsError, NoRespondersError
 from natsproto.jetstream.api.acks import Delivery
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StreamConfig
+from natsproto.jetstream.api.statuses import LeadershipChangeError, MissedHeartbeatError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.fast_publisher import BatchIncompleteError
+from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.ordered import OrderedConsumer
 from natsproto.server import LocalCluster
 from natsproto.wire import Msg
+from support.fake_session import until
 
 pytestmark = pytest.mark.cluster
 
@@ -193,3 +196,64 @@ async def test_step_down_during_a_batch(cluster: LocalCluster, continue_on_gap: 
         else:
             assert newest.data == b"%d" % (stored - 1)
             assert stored >= batch.acknowledged
+
+
+async def test_the_leader_of_a_consumer_changes(cluster: LocalCluster) -> None:
+    """A fetch ends, and says why; iterations and push consumers continue."""
+    async with natsproto.connect(cluster.urls, reconnect_wait=0.05) as nc:
+        js = nc.jetstream()
+        await js.create_stream(StreamConfig(name="C", subjects=["C.>"], num_replicas=3))
+        config = {"ack_policy": "explicit", "ack_wait": 1_000_000_000}
+        pull = await js.pull_consumer("C", config={**config, "durable_name": "pull"})
+        push = await js.push_consumer(
+            "C",
+            config={**config, "durable_name": "push", "idle_heartbeat": 500_000_000, "flow_control": True},
+        )
+        found: dict[str, set[bytes]] = {"pull": set(), "push": set()}
+        failures: list[BaseException] = []
+
+        async def read(name: str, messages: AsyncIterator[JetStreamMsg]) -> None:
+            try:
+                async for msg in messages:
+                    found[name].add(msg.data)
+                    await msg.ack()
+            except NatsError as exc:
+                failures.append(exc)
+
+        waiting = asyncio.ensure_future(pull.fetch(1, timeout=30, idle_heartbeat=1))
+        async with asyncio.timeout(LIMIT):
+            while (await js.consumer_info("C", "pull")).raw["num_waiting"] == 0:
+                pass
+            await step_down(js, "pull")
+            try:
+                assert await waiting == []
+                assert isinstance(pull.last_end, LeadershipChangeError)
+            except (MissedHeartbeatError, NoRespondersError):
+                pass  # the new leader had not heard of the request
+            tasks = [
+                asyncio.ensure_future(read("pull", pull.messages(timeout=2, idle_heartbeat=0.5))),
+                asyncio.ensure_future(read("push", push)),
+            ]
+            for n in range(30):
+                await publish(js, "C.a", b"%d" % n, f"c{n}")
+                if n in (10, 20):
+                    await step_down(js, "pull")
+                    await step_down(js, "push")
+            await until(lambda: failures or all(len(each) == 30 for each in found.values()))
+        assert failures == []
+        await push.unsubscribe()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await js.delete_stream("C")
+
+
+async def step_down(js: JetStreamContext, consumer: str) -> None:
+    """Let another server lead a consumer, as soon as it has a leader."""
+    while True:
+        try:
+            await js.request(f"CONSUMER.LEADER.STEPDOWN.C.{consumer}", timeout=1)
+            return
+        except NatsError as exc:
+            if not retryable(exc):
+                raise

@@ -19,6 +19,7 @@ from natsproto.jetstream.api.statuses import (
     MaxBytesError,
     MaxWaitingError,
     MissedHeartbeatError,
+    NotPullConsumerError,
     PinIdMismatchError,
     PullLimitError,
 )
@@ -92,7 +93,7 @@ async def test_heartbeats(js: JetStreamContext, name: str) -> None:
         assert (await waiting).data == b"1"
 
 
-async def test_deleted_while_waiting(js: JetStreamContext, name: str) -> None:
+async def test_deleted_and_of_another_kind(js: JetStreamContext, name: str) -> None:
     consumer = await pull(js, name)
     messages = consumer.messages(timeout=10)
     waiting = asyncio.ensure_future(anext(messages))
@@ -102,6 +103,9 @@ async def test_deleted_while_waiting(js: JetStreamContext, name: str) -> None:
         await consumer.delete()
         with pytest.raises(ConsumerDeletedError):
             await waiting
+        async with await js.push_consumer(name, config={"durable_name": "c", "ack_policy": "explicit"}):
+            with pytest.raises(NotPullConsumerError):
+                await consumer.fetch(timeout=5)
 
 
 async def test_a_server_that_hangs() -> None:

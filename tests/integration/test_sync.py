@@ -11,7 +11,7 @@ import pytest
 
 import objstore.sync
 from natsproto.errors import NoRespondersError, RequestTimeoutError
-from natsproto.jetstream.api.errors import MessageNotFoundError
+from natsproto.jetstream.api.errors import ConsumerNotFoundError, MessageNotFoundError
 from natsproto.server import LocalServer
 from objstore.sync import Client, ObjectStore
 
@@ -134,6 +134,30 @@ def test_consumers(nc: Client) -> None:
         assert js.pull_consumer(name, "worker").name == js.consumer_names(name)[0] == "worker"
         consumer.delete()
         assert "JetStreamMsg" in repr(first)
+    finally:
+        js.delete_stream(name)
+
+
+def test_push_consumers(nc: Client) -> None:
+    js = nc.jetstream()
+    name = f"sync{uuid.uuid4().hex[:12]}"
+    js.create_stream({"name": name, "subjects": [f"{name}.>"]})
+    try:
+        for number in range(5):
+            js.publish(f"{name}.{number}", b"%d" % number)
+        config = {"ack_policy": "explicit", "idle_heartbeat": 1_000_000_000, "flow_control": True}
+        with js.push_consumer(name, config=config) as consumer:
+            found = []
+            for msg in consumer.messages(timeout=0.3):
+                found.append(msg.data)
+                msg.ack_sync(20)
+            assert found == [b"0", b"1", b"2", b"3", b"4"]
+        assert js.consumer_names(name) == []
+        durable = js.push_consumer(name, config={"durable_name": "d", "ack_policy": "explicit"})
+        assert durable.next_msg(20).data == b"0"
+        durable.delete()
+        with pytest.raises(ConsumerNotFoundError):
+            js.push_consumer(name, "d")
     finally:
         js.delete_stream(name)
 

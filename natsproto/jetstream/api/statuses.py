@@ -16,8 +16,10 @@ A pull request that ends before it is complete ends with a status. ``description
             ├── ServerShutdownError        409 Server Shutdown
             └── PinIdMismatchError         423 Nats-Wrong-Pin-Id, Nats-Pin-Id mismatch
 
-    RequestTimeoutError
-    └── MissedHeartbeatError               neither a message nor a heartbeat
+    NatsError
+    ├── ConsumerInUseError                 a push consumer delivers to somebody else
+    └── …RequestTimeoutError
+        └── MissedHeartbeatError           neither a message nor a heartbeat
 """
 
 from __future__ import annotations
@@ -73,6 +75,10 @@ class ServerShutdownError(PassingPullError):
 
 class PinIdMismatchError(PassingPullError):
     """Another client is pinned now (ADR-42); the next request is sent without a pin id."""
+
+
+class ConsumerInUseError(NatsError):
+    """A push consumer without a queue group delivers to somebody else."""
 
 
 class MissedHeartbeatError(RequestTimeoutError):

@@ -14,6 +14,7 @@ import objstore.sync
 from natsproto.jetstream.fast_publisher import FastPublisher
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
+from natsproto.jetstream.push import PushConsumer
 
 TWINS: dict[type, type] = {
     objstore.sync.Client: natsproto.Client,
@@ -25,6 +26,7 @@ TWINS: dict[type, type] = {
     objstore.sync.ObjectStore: objstore.ObjectStore,
     objstore.sync.ObjectWriter: objstore.ObjectWriter,
     objstore.sync.PullConsumer: PullConsumer,
+    objstore.sync.PushConsumer: PushConsumer,
     objstore.sync.Responses: natsproto.Responses,
     objstore.sync.Subscription: natsproto.Subscription,
     objstore.sync.Upload: objstore.Upload,
@@ -41,6 +43,7 @@ LEFT_OUT = {
     },
     objstore.ObjectStore: {"bound_bucket"},
     JetStreamMsg: {"frame"},
+    PushConsumer: {"on_delivery", "on_end", "on_reconnect", "on_status", "start"},
 }  # fmt: skip
 """Methods for the layers of the library, and settings that cannot be changed across threads."""
 
@@ -57,6 +60,7 @@ ADDED = {
     objstore.sync.ObjectStore: {"twin"},
     objstore.sync.ObjectReader: {"closed", "readable", "seekable", "writable"},
     objstore.sync.ObjectWriter: {"flush", "info", "readable", "seekable", "writable"},
+    objstore.sync.PushConsumer: {"messages"},
     objstore.sync.Subscription: {"messages"},
     objstore.sync.Watcher: {"changes", "next"},
 }

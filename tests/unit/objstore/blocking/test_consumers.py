@@ -1,12 +1,14 @@
-"""Pull consumers, and their messages, without ``await``."""
+"""Pull and push consumers, and their messages, without ``await``."""
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from natsproto.errors import ConnectionClosedError, RequestTimeoutError
 from objstore.sync import Client, JetStreamContext, JetStreamMsg
 from support.memory_server import MemoryServer
 
@@ -58,6 +60,43 @@ def test_the_words_of_a_message(js: JetStreamContext, server: MemoryServer) -> N
     msg.term("bad")
     assert words(server) == [b"+ACK", b'-NAK {"delay":1000000000}', b"+WPI", b"+TERM", b"+TERM bad"]
     assert "seq=1" in repr(msg)
+
+
+def test_pushed(js: JetStreamContext, server: MemoryServer) -> None:
+    consumer = js.push_consumer("S", config={**CONFIG, "durable_name": "c"}, pending_msgs_limit=1000)
+    assert (consumer.stream, consumer.name, consumer.info.name, consumer.dropped) == ("S", "c", "c", 0)
+    assert consumer.next_msg(20).data == b"0"
+    assert next(consumer).data == b"1"
+    assert consumer.pending_msgs == 298
+    assert consumer.pending_bytes > 0
+    found = [msg.data for msg in consumer.messages(timeout=0.01)]
+    assert found == [b"%d" % number for number in range(2, 300)]
+    with pytest.raises(RequestTimeoutError):
+        consumer.next_msg(0.01)
+    assert "PushConsumer S/c" in repr(consumer)
+    consumer.drain(5)
+    assert list(consumer) == []
+    with pytest.raises(ConnectionClosedError):
+        consumer.next_msg()
+    consumer.delete()
+    assert server.streams["S"].consumers == {}
+
+
+def test_the_end_of_a_push_consumer(js: JetStreamContext, server: MemoryServer) -> None:
+    with js.push_consumer("S", config=CONFIG) as consumer:
+        (made,) = server.streams["S"].consumers.values()
+        subject = made.config["deliver_subject"].encode()
+        assert server.subscribed(subject)
+        ended = threading.Thread(target=lambda: [msg.ack() for msg in consumer])
+        ended.start()
+    ended.join(20)
+    assert not ended.is_alive()
+    assert not server.subscribed(subject)
+    assert server.streams["S"].consumers == {}  # nobody else knows its name
+    dropped = js.push_consumer("S", config={**CONFIG, "durable_name": "d"})
+    del dropped
+    again = js.push_consumer("S", "d")
+    again.unsubscribe()
 
 
 def test_pauses_and_pins(js: JetStreamContext, server: MemoryServer) -> None:
