@@ -123,7 +123,7 @@ async def test_queue_group(js: JetStreamContext, name: str, server: LocalServer)
 
 
 async def test_acknowledgements(js: JetStreamContext, name: str) -> None:
-    config = ConsumerConfig(durable_name="c", ack_policy="explicit", ack_wait=timedelta(milliseconds=400))
+    config = ConsumerConfig(durable_name="c", ack_policy="explicit", ack_wait=timedelta(milliseconds=800))
     async with await js.push_consumer(name, config=config) as consumer:
         msgs = [await consumer.next_msg(LIMIT) for _ in range(10)]
         await msgs[0].ack_sync(LIMIT)
@@ -139,9 +139,9 @@ async def test_acknowledgements(js: JetStreamContext, name: str) -> None:
             for msg in again:
                 await msg.ack()
             for _ in range(4):  # longer than ack_wait
-                with pytest.raises(RequestTimeoutError):
-                    await consumer.next_msg(0.2)
                 await msgs[5].in_progress()
+                with pytest.raises(RequestTimeoutError):
+                    await consumer.next_msg(0.25)
             late = await consumer.next_msg()
             assert (late.seq, late.metadata.delivered) == (6, 2)
             await late.ack_sync(LIMIT)
