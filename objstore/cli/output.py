@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from objstore.cli.progress import Progress
     from objstore.format.models import ObjectInfo, ObjectStoreStatus
 
+SHORT = 1024
+"""Characters that fit into whatever has room for any."""
+
 
 class CommandError(Exception):
     """A failure of the command itself, with one line and the exit code."""
@@ -352,14 +355,32 @@ def say(text: str) -> None:
     if sys.stderr is None:  # the parent process may have closed it
         return
     try:
-        with interruptible():
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        if len(text) < SHORT and _has_room(sys.stderr):
+            _write(sys.stderr, text)  # an interrupt meanwhile ends what runs, not this
+        else:
+            with interruptible():
+                _write(sys.stderr, text)
     except OSError:
         silence(sys.stderr)
     except KeyboardInterrupt:
-        silence(sys.stderr)  # the line about the interrupt would wait, too
+        if not _has_room(sys.stderr):
+            silence(sys.stderr)  # the line about the interrupt would wait, too
         raise
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+def _has_room(stream: TextIO) -> bool:
+    """Whether a short text can be written there without waiting."""
+    import select
+
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):
+        return False
 
 
 def silence(stream: TextIO | None) -> None:

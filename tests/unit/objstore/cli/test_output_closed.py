@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import signal
 import sys
 
 import pytest
@@ -47,6 +50,69 @@ def test_an_interrupt_while_something_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "stderr", Failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         say("half of it\n")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_interrupt_just_after_something_was_said(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """The next line is about the interrupt: it is lost only where it would wait for a reader."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb", buffering=0) as read, open(writer, "w") as stream:
+        while full:
+            try:
+                os.write(writer, bytes(4096))
+            except BlockingIOError:
+                break
+        flush = stream.flush
+
+        def interrupted() -> None:
+            if not full:
+                flush()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sys, "stderr", stream)
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, "flush", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                say("a question?")
+        say("interrupted")
+        if full:
+            assert os.stat(writer).st_rdev == os.stat(os.devnull).st_rdev
+        else:
+            assert read.read(100) == b"a question?interrupted"
+
+
+def test_an_interrupt_while_a_running_loop_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cancels what runs, which then cleans up, and does not end the loop in the middle of a task."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    steps: list[str] = []
+
+    async def run() -> None:
+        say("a line")
+        steps.append("said")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as read, open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        flush = stream.flush
+
+        def interrupted() -> None:
+            flush()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, "flush", interrupted)
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    asyncio.run(run())
+            finally:
+                signal.signal(signal.SIGINT, before)
+        assert (steps, read.read(100)) == (["said", "cleaned up"], b"a line")
 
 
 def test_silence_of_what_has_no_descriptor() -> None:
