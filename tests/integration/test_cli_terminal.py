@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import pty
-import select
-import signal
-import struct
-import subprocess
 import sys
-import termios
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,67 +15,8 @@ import pytest
 import natsproto
 from natsproto.server import LocalServer
 from support.skips import left_out
+from support.terminal import Terminal
 from support.waits import eventually_here
-
-WAIT = 60.0
-
-
-class Terminal:
-    """A process of the command on a terminal of its own, of so many columns (0: it does not say)."""
-
-    def __init__(self, *words: str, columns: int = 100) -> None:
-        def begin() -> None:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits "ignored"
-
-        self._here, there = pty.openpty()
-        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
-        modes = termios.tcgetattr(there)
-        modes[3] |= termios.NOFLSH  # else an interrupt drops output, also what is said because of it
-        termios.tcsetattr(there, termios.TCSANOW, modes)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "objstore", *words],
-            stdin=there,
-            stdout=there,
-            stderr=there,
-            start_new_session=True,
-            preexec_fn=begin,
-        )
-        os.close(there)
-        self.text = ""
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._here)
-
-    def see(self, text: str) -> None:
-        """Read until the text appears."""
-        end = time.monotonic() + WAIT
-        while text not in self.text:
-            assert time.monotonic() < end, self.text
-            self._read()
-
-    def type(self, text: str) -> None:
-        os.write(self._here, text.encode())
-
-    def ended(self) -> int:
-        """Read the rest; the exit code."""
-        while self._read():
-            pass
-        return self.process.wait(WAIT)
-
-    def _read(self) -> bool:
-        assert select.select([self._here], [], [], WAIT)[0], self.text
-        try:
-            data = os.read(self._here, 65536)
-        except OSError:  # nobody has the other side open any more
-            return False
-        self.text += data.decode("utf-8", "replace")
-        return bool(data)
 
 
 @pytest.fixture
@@ -94,7 +28,7 @@ def run(new_server: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("NATS_URL", new_server.url)
     monkeypatch.setenv("NATS_TIMEOUT", "10s")
     monkeypatch.chdir(tmp_path)
-    return Terminal
+    return partial(Terminal, sys.executable, "-m", "objstore")
 
 
 def consumers(url: str, bucket: str) -> list[str]:
