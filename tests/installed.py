@@ -79,6 +79,7 @@ def check_commands() -> None:
     assert command(sys.executable, "-I", "-m", "objstore", "--version") == version
     assert natsproto.__version__ in command(sys.executable, "-I", "-m", "natsproto")
     assert "bucket" in command(script, "--help")
+    assert Path(sys.prefix, "share", "man", "man1", "objstore.1").is_file()
     command(script, "demo")
 
 
