@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             epilog=epilog,
-            parents=[_shared(top=top)],
+            parents=[shared_options(top=top)],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -128,7 +128,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def _shared(*, top: bool) -> argparse.ArgumentParser:
+def shared_options(*, top: bool) -> argparse.ArgumentParser:
     """Return the options allowed before and after the command; only those before it have defaults."""
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, argument_default=None if top else SUPPRESS

@@ -14,6 +14,42 @@ from objstore.cli.completion import DIRECTORY, SHELLS
 from objstore.cli.parser import Parser
 from objstore.cli.table import ALIASES, COMMANDS, PARENTS, add_options
 
+# Each asks the command for the buckets of the server that the line names, with the words before the cursor.
+# Names of buckets are letters, digits, _ and -: no shell finds anything in them to expand.
+BUCKETS = {
+    "bash": "_objstore_buckets",
+    "zsh": "_objstore_buckets",
+    "fish": "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)",
+    "preamble": {
+        "bash": r"""
+_objstore_buckets() {
+  compgen -W "$(objstore completion buckets -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)" -- "$1"
+}""",
+        "zsh": r"""
+_objstore_buckets() {
+  local -a line names  # $words lacks what stands before the command
+  line=(${(Q)${(z)LBUFFER}})
+  line=(${line[${line[(I)(*/|)objstore]}+1,-1]})
+  names=(${(f)"$(objstore completion buckets -- $line 2>/dev/null)"})
+  _wanted buckets expl bucket compadd -a names
+}""",
+    },
+}
+
+JOINED = r"""
+  # bash cuts words at colons; a URL is one word, not five
+  local words=() last=-1 at cword
+  for ((at = 0; at < ${#COMP_WORDS[@]}; at++)); do
+    if ((at > 0)) && [[ ${COMP_WORDS[at]} == :* || ${words[last]} == *: ]]; then
+      words[last]+=${COMP_WORDS[at]}
+    else
+      words[++last]=${COMP_WORDS[at]}
+    fi
+    ((at != COMP_CWORD)) || cword=$last
+  done
+  local COMP_WORDS=("${words[@]}") COMP_CWORD=$cword
+"""
+
 
 def whole_parser() -> argparse.ArgumentParser:
     """One parser of all commands; the command itself makes only the one that it needs."""
@@ -48,12 +84,21 @@ def _name_files(parser: argparse.ArgumentParser) -> None:
     import shtab
 
     about = {action.dest: action.help for action in Parser("objstore", top=True)._actions}
+    for place, action in enumerate(parser._actions):
+        words = str(action.metavar).split()
+        if len(words) > 1 and words[0] == "BUCKET":  # one argument, as the first word may be an address
+            parser._actions.insert(place, argparse.Action([], "bucket", metavar="BUCKET"))
+            action.metavar, action.nargs = words[1], "*"
     for action in parser._actions:
         if action.help == argparse.SUPPRESS:
-            action.help = about.get(action.dest)
+            action.help = about.get(action.dest, argparse.SUPPRESS)
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 _name_files(each)
+        elif action.metavar == "BUCKET" and not parser.prog.endswith(" add"):
+            action.complete = BUCKETS  # type: ignore[attr-defined]
+        elif action.metavar == "SHELL":
+            action.choices = SHELLS
         elif action.metavar in ("FILE", "PLACE"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar == "DIR":
@@ -65,6 +110,10 @@ def script(shell: str) -> str:
     import shtab
 
     text = shtab.complete(whole_parser(), shell)
+    if shell == "bash":
+        text = text.replace("\n_shtab_objstore() {\n", f"\n_shtab_objstore() {{{JOINED}")
+    if shell == "zsh":
+        text = re.sub(r'^  "\(\*\)::?', '  "*:', text, flags=re.MULTILINE)  # else only the first of several
     return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).rstrip() + "\n"
 
 

@@ -197,6 +197,7 @@ complete -c objstore -n '_shtab_objstore_using bucket info' -l json -d 'JSON: on
 complete -c objstore -n '_shtab_objstore_using bucket info' -s q -l quiet -d 'only errors on standard error'
 complete -c objstore -n '_shtab_objstore_using bucket info' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using bucket info' -l trace -d 'show the traceback of an error'
+complete -c objstore -n '_shtab_objstore_using bucket info; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using bucket; and test $_shtab_objstore_npos -eq 0' -a edit -d 'change the configuration of a bucket'
 complete -c objstore -n '_shtab_objstore_using bucket edit' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using bucket edit' -s s -l server -x -d 'server, or several separated by commas'
@@ -235,6 +236,7 @@ complete -c objstore -n '_shtab_objstore_using bucket edit' -l allow-atomic -l n
 complete -c objstore -n '_shtab_objstore_using bucket edit' -l allow-ttl -l no-allow-ttl -d 'for put --ttl'
 complete -c objstore -n '_shtab_objstore_using bucket edit' -l source -x -d 'copy the objects of that bucket into this one; may be repeated'
 complete -c objstore -n '_shtab_objstore_using bucket edit' -l unset-metadata -x -d 'remove a pair; may be repeated'
+complete -c objstore -n '_shtab_objstore_using bucket edit; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using bucket; and test $_shtab_objstore_npos -eq 0' -a seal -d 'make a bucket read-only for good'
 complete -c objstore -n '_shtab_objstore_using bucket seal' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using bucket seal' -s s -l server -x -d 'server, or several separated by commas'
@@ -261,6 +263,7 @@ complete -c objstore -n '_shtab_objstore_using bucket seal' -s q -l quiet -d 'on
 complete -c objstore -n '_shtab_objstore_using bucket seal' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using bucket seal' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using bucket seal' -s f -l force -d 'do not ask'
+complete -c objstore -n '_shtab_objstore_using bucket seal; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using bucket; and test $_shtab_objstore_npos -eq 0' -a rm -d 'delete a bucket with everything in it'
 complete -c objstore -n '_shtab_objstore_using bucket rm' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using bucket rm' -s s -l server -x -d 'server, or several separated by commas'
@@ -287,6 +290,7 @@ complete -c objstore -n '_shtab_objstore_using bucket rm' -s q -l quiet -d 'only
 complete -c objstore -n '_shtab_objstore_using bucket rm' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using bucket rm' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using bucket rm' -s f -l force -d 'do not ask'
+complete -c objstore -n '_shtab_objstore_using bucket rm; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a bench -d 'measure a server'
 complete -c objstore -n '_shtab_objstore_using bench' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using bench' -s s -l server -x -d 'server, or several separated by commas'
@@ -604,6 +608,7 @@ complete -c objstore -n '_shtab_objstore_using put' -l if-revision -x -d 'store 
 complete -c objstore -n '_shtab_objstore_using put' -l ttl -x -d 'age at which the object expires: 7d'
 complete -c objstore -n '_shtab_objstore_using put' -l atomic -d 'commit everything at once: up to 999 chunks, nats-server 2.12'
 complete -c objstore -n '_shtab_objstore_using put' -l resume -d 'keep what is stored if it fails, and continue with it'
+complete -c objstore -n '_shtab_objstore_using put; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using put; and test $_shtab_objstore_npos -ge 1' -ka "(__fish_complete_path (commandline -ct))" -d '- is standard input and needs --name'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a get -d 'read objects into files'
 complete -c objstore -n '_shtab_objstore_using get' -s h -l help -d 'show this help message and exit'
@@ -634,6 +639,7 @@ complete -c objstore -n '_shtab_objstore_using get' -s O -l output -xka "(__fish
 complete -c objstore -n '_shtab_objstore_using get' -s r -l recursive -d 'NAME and everything below it, as a directory; without NAME: the whole bucket'
 complete -c objstore -n '_shtab_objstore_using get' -s f -l force -d 'replace an existing file'
 complete -c objstore -n '_shtab_objstore_using get' -l resume -d 'keep what is read if it fails, and continue with it'
+complete -c objstore -n '_shtab_objstore_using get; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a cat -d 'write objects to standard output'
 complete -c objstore -n '_shtab_objstore_using cat' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using cat' -s s -l server -x -d 'server, or several separated by commas'
@@ -660,6 +666,7 @@ complete -c objstore -n '_shtab_objstore_using cat' -s q -l quiet -d 'only error
 complete -c objstore -n '_shtab_objstore_using cat' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using cat' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using cat' -l range -x -d 'bytes: 0-99, 100-, or =-100 (the last 100)'
+complete -c objstore -n '_shtab_objstore_using cat; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a ls -d 'list buckets, or the objects of one'
 complete -c objstore -n '_shtab_objstore_using ls' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using ls' -s s -l server -x -d 'server, or several separated by commas'
@@ -692,6 +699,7 @@ complete -c objstore -n '_shtab_objstore_using ls' -s 0 -l null -d 'names only, 
 complete -c objstore -n '_shtab_objstore_using ls' -l sort -xka "name size time" -d 'largest or newest first'
 complete -c objstore -n '_shtab_objstore_using ls' -l since -x -d 'changed since: 2026-01-31, or an age: 7d'
 complete -c objstore -n '_shtab_objstore_using ls' -l deleted -d 'also objects that were deleted'
+complete -c objstore -n '_shtab_objstore_using ls; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a list -d 'list buckets, or the objects of one'
 complete -c objstore -n '_shtab_objstore_using list' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using list' -s s -l server -x -d 'server, or several separated by commas'
@@ -724,6 +732,7 @@ complete -c objstore -n '_shtab_objstore_using list' -s 0 -l null -d 'names only
 complete -c objstore -n '_shtab_objstore_using list' -l sort -xka "name size time" -d 'largest or newest first'
 complete -c objstore -n '_shtab_objstore_using list' -l since -x -d 'changed since: 2026-01-31, or an age: 7d'
 complete -c objstore -n '_shtab_objstore_using list' -l deleted -d 'also objects that were deleted'
+complete -c objstore -n '_shtab_objstore_using list; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a info -d 'show details of a bucket or an object'
 complete -c objstore -n '_shtab_objstore_using info' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using info' -s s -l server -x -d 'server, or several separated by commas'
@@ -749,6 +758,7 @@ complete -c objstore -n '_shtab_objstore_using info' -l json -d 'JSON: one docum
 complete -c objstore -n '_shtab_objstore_using info' -s q -l quiet -d 'only errors on standard error'
 complete -c objstore -n '_shtab_objstore_using info' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using info' -l trace -d 'show the traceback of an error'
+complete -c objstore -n '_shtab_objstore_using info; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a show -d 'show details of a bucket or an object'
 complete -c objstore -n '_shtab_objstore_using show' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using show' -s s -l server -x -d 'server, or several separated by commas'
@@ -774,6 +784,7 @@ complete -c objstore -n '_shtab_objstore_using show' -l json -d 'JSON: one docum
 complete -c objstore -n '_shtab_objstore_using show' -s q -l quiet -d 'only errors on standard error'
 complete -c objstore -n '_shtab_objstore_using show' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using show' -l trace -d 'show the traceback of an error'
+complete -c objstore -n '_shtab_objstore_using show; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a stat -d 'show details of a bucket or an object'
 complete -c objstore -n '_shtab_objstore_using stat' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using stat' -s s -l server -x -d 'server, or several separated by commas'
@@ -799,6 +810,7 @@ complete -c objstore -n '_shtab_objstore_using stat' -l json -d 'JSON: one docum
 complete -c objstore -n '_shtab_objstore_using stat' -s q -l quiet -d 'only errors on standard error'
 complete -c objstore -n '_shtab_objstore_using stat' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using stat' -l trace -d 'show the traceback of an error'
+complete -c objstore -n '_shtab_objstore_using stat; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a find -d 'find objects by name, size and time'
 complete -c objstore -n '_shtab_objstore_using find' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using find' -s s -l server -x -d 'server, or several separated by commas'
@@ -830,6 +842,7 @@ complete -c objstore -n '_shtab_objstore_using find' -l smaller -x -d 'fewer byt
 complete -c objstore -n '_shtab_objstore_using find' -l newer -x -d 'changed since: 2026-01-31, or an age: 7d'
 complete -c objstore -n '_shtab_objstore_using find' -l older -x -d 'not changed since'
 complete -c objstore -n '_shtab_objstore_using find' -s 0 -l null -d 'names only, each followed by a NUL: for xargs -0'
+complete -c objstore -n '_shtab_objstore_using find; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a du -d 'show the size of directories'
 complete -c objstore -n '_shtab_objstore_using du' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using du' -s s -l server -x -d 'server, or several separated by commas'
@@ -856,6 +869,7 @@ complete -c objstore -n '_shtab_objstore_using du' -s q -l quiet -d 'only errors
 complete -c objstore -n '_shtab_objstore_using du' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using du' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using du' -s d -l depth -x -d 'levels to show (all)'
+complete -c objstore -n '_shtab_objstore_using du; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a rm -d 'delete objects'
 complete -c objstore -n '_shtab_objstore_using rm' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using rm' -s s -l server -x -d 'server, or several separated by commas'
@@ -884,6 +898,7 @@ complete -c objstore -n '_shtab_objstore_using rm' -l trace -d 'show the traceba
 complete -c objstore -n '_shtab_objstore_using rm' -s r -l recursive -d 'NAME and everything below it, as a directory'
 complete -c objstore -n '_shtab_objstore_using rm' -s f -l force -d 'do not ask'
 complete -c objstore -n '_shtab_objstore_using rm' -l dry-run -d 'only show what would be deleted'
+complete -c objstore -n '_shtab_objstore_using rm; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a del -d 'delete objects'
 complete -c objstore -n '_shtab_objstore_using del' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using del' -s s -l server -x -d 'server, or several separated by commas'
@@ -912,6 +927,7 @@ complete -c objstore -n '_shtab_objstore_using del' -l trace -d 'show the traceb
 complete -c objstore -n '_shtab_objstore_using del' -s r -l recursive -d 'NAME and everything below it, as a directory'
 complete -c objstore -n '_shtab_objstore_using del' -s f -l force -d 'do not ask'
 complete -c objstore -n '_shtab_objstore_using del' -l dry-run -d 'only show what would be deleted'
+complete -c objstore -n '_shtab_objstore_using del; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a delete -d 'delete objects'
 complete -c objstore -n '_shtab_objstore_using delete' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using delete' -s s -l server -x -d 'server, or several separated by commas'
@@ -940,6 +956,7 @@ complete -c objstore -n '_shtab_objstore_using delete' -l trace -d 'show the tra
 complete -c objstore -n '_shtab_objstore_using delete' -s r -l recursive -d 'NAME and everything below it, as a directory'
 complete -c objstore -n '_shtab_objstore_using delete' -s f -l force -d 'do not ask'
 complete -c objstore -n '_shtab_objstore_using delete' -l dry-run -d 'only show what would be deleted'
+complete -c objstore -n '_shtab_objstore_using delete; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a mv -d 'move or rename objects and files'
 complete -c objstore -n '_shtab_objstore_using mv' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using mv' -s s -l server -x -d 'server, or several separated by commas'
@@ -1078,6 +1095,7 @@ complete -c objstore -n '_shtab_objstore_using ln' -s q -l quiet -d 'only errors
 complete -c objstore -n '_shtab_objstore_using ln' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using ln' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using ln' -l description -x -d TEXT
+complete -c objstore -n '_shtab_objstore_using ln; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a link -d 'link to an object or a bucket'
 complete -c objstore -n '_shtab_objstore_using link' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using link' -s s -l server -x -d 'server, or several separated by commas'
@@ -1104,6 +1122,7 @@ complete -c objstore -n '_shtab_objstore_using link' -s q -l quiet -d 'only erro
 complete -c objstore -n '_shtab_objstore_using link' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using link' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using link' -l description -x -d TEXT
+complete -c objstore -n '_shtab_objstore_using link; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a meta -d 'show or change description, headers and metadata'
 complete -c objstore -n '_shtab_objstore_using meta' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using meta' -s s -l server -x -d 'server, or several separated by commas'
@@ -1135,6 +1154,7 @@ complete -c objstore -n '_shtab_objstore_using meta' -l metadata -x -d K=V
 complete -c objstore -n '_shtab_objstore_using meta' -l no-header -x -d 'remove a header'
 complete -c objstore -n '_shtab_objstore_using meta' -l no-metadata -x -d 'remove a pair of the metadata'
 complete -c objstore -n '_shtab_objstore_using meta' -l if-revision -x -d 'change only if the object is at this revision'
+complete -c objstore -n '_shtab_objstore_using meta; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a sync -d 'make a directory of objects equal to one of files, or back'
 complete -c objstore -n '_shtab_objstore_using sync' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using sync' -s s -l server -x -d 'server, or several separated by commas'
@@ -1223,6 +1243,7 @@ complete -c objstore -n '_shtab_objstore_using watch' -l from-revision -x -d 'be
 complete -c objstore -n '_shtab_objstore_using watch' -l ignore-deletes -d 'leave out deletions'
 complete -c objstore -n '_shtab_objstore_using watch' -l count -x -d 'end after N changes'
 complete -c objstore -n '_shtab_objstore_using watch' -l exec -x -d 'run it by the shell for each change, one after the other: the JSON document is on its standard input, and OBJSTORE_EVENT (put, delete), OBJSTORE_BUCKET, OBJSTORE_NAME, OBJSTORE_REVISION, OBJSTORE_SIZE and OBJSTORE_DIGEST are in its environment'
+complete -c objstore -n '_shtab_objstore_using watch; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a mb -d 'create a bucket'
 complete -c objstore -n '_shtab_objstore_using mb' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using mb' -s s -l server -x -d 'server, or several separated by commas'
@@ -1339,6 +1360,7 @@ complete -c objstore -n '_shtab_objstore_using edit' -l allow-atomic -l no-allow
 complete -c objstore -n '_shtab_objstore_using edit' -l allow-ttl -l no-allow-ttl -d 'for put --ttl'
 complete -c objstore -n '_shtab_objstore_using edit' -l source -x -d 'copy the objects of that bucket into this one; may be repeated'
 complete -c objstore -n '_shtab_objstore_using edit' -l unset-metadata -x -d 'remove a pair; may be repeated'
+complete -c objstore -n '_shtab_objstore_using edit; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a seal -d 'make a bucket read-only for good'
 complete -c objstore -n '_shtab_objstore_using seal' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using seal' -s s -l server -x -d 'server, or several separated by commas'
@@ -1365,6 +1387,7 @@ complete -c objstore -n '_shtab_objstore_using seal' -s q -l quiet -d 'only erro
 complete -c objstore -n '_shtab_objstore_using seal' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using seal' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using seal' -s f -l force -d 'do not ask'
+complete -c objstore -n '_shtab_objstore_using seal; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a rb -d 'delete a bucket with everything in it'
 complete -c objstore -n '_shtab_objstore_using rb' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using rb' -s s -l server -x -d 'server, or several separated by commas'
@@ -1391,6 +1414,7 @@ complete -c objstore -n '_shtab_objstore_using rb' -s q -l quiet -d 'only errors
 complete -c objstore -n '_shtab_objstore_using rb' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using rb' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using rb' -s f -l force -d 'do not ask'
+complete -c objstore -n '_shtab_objstore_using rb; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a verify -d 'check that the stored chunks match the metas'
 complete -c objstore -n '_shtab_objstore_using verify' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using verify' -s s -l server -x -d 'server, or several separated by commas'
@@ -1417,6 +1441,7 @@ complete -c objstore -n '_shtab_objstore_using verify' -s q -l quiet -d 'only er
 complete -c objstore -n '_shtab_objstore_using verify' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using verify' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using verify' -l deep -d 'read every object and compare its digest'
+complete -c objstore -n '_shtab_objstore_using verify; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a gc -d 'remove chunks that no object uses'
 complete -c objstore -n '_shtab_objstore_using gc' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using gc' -s s -l server -x -d 'server, or several separated by commas'
@@ -1444,6 +1469,7 @@ complete -c objstore -n '_shtab_objstore_using gc' -l no-progress -d 'no progres
 complete -c objstore -n '_shtab_objstore_using gc' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using gc' -l older-than -x -d 'age of chunks to remove (24h)'
 complete -c objstore -n '_shtab_objstore_using gc' -l dry-run -d 'only report'
+complete -c objstore -n '_shtab_objstore_using gc; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a purge-deleted -d 'remove the markers of deleted objects'
 complete -c objstore -n '_shtab_objstore_using purge-deleted' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using purge-deleted' -s s -l server -x -d 'server, or several separated by commas'
@@ -1470,6 +1496,7 @@ complete -c objstore -n '_shtab_objstore_using purge-deleted' -s q -l quiet -d '
 complete -c objstore -n '_shtab_objstore_using purge-deleted' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using purge-deleted' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using purge-deleted' -l older-than -x -d 'age of markers to remove; default: all'
+complete -c objstore -n '_shtab_objstore_using purge-deleted; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a server -d 'run a private server over a directory'
 complete -c objstore -n '_shtab_objstore_using server' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using server' -s s -l server -x -d 'server, or several separated by commas'
@@ -1523,6 +1550,7 @@ complete -c objstore -n '_shtab_objstore_using doctor' -s q -l quiet -d 'only er
 complete -c objstore -n '_shtab_objstore_using doctor' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using doctor' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using doctor' -l read-only -d 'store, change and delete nothing'
+complete -c objstore -n '_shtab_objstore_using doctor; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d 'check the rights to this bucket; default: to one of its own'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a completion -d 'print what a shell needs to complete words'
 complete -c objstore -n '_shtab_objstore_using completion' -s h -l help -d 'show this help message and exit'
 complete -c objstore -n '_shtab_objstore_using completion' -s s -l server -x -d 'server, or several separated by commas'

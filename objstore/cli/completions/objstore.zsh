@@ -587,7 +587,7 @@ _shtab_objstore_bucket_edit_options=(
   {--allow-ttl,--no-allow-ttl}"[for put --ttl]"
   "*--source[copy the objects of that bucket into this one\; may be repeated]:BUCKET[@DOMAIN]:"
   "*--unset-metadata[remove a pair\; may be repeated]:KEY:"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -618,7 +618,7 @@ _shtab_objstore_bucket_info_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -682,7 +682,7 @@ _shtab_objstore_bucket_rm_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -714,7 +714,7 @@ _shtab_objstore_bucket_seal_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -746,7 +746,8 @@ _shtab_objstore_cat_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--range[bytes\: 0-99, 100-, or \=-100 (the last 100)]:A-B:"
-  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+  ":BUCKET:_objstore_buckets"
+  "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -810,7 +811,7 @@ _shtab_objstore_copy_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
-  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+  "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -843,7 +844,7 @@ _shtab_objstore_cp_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
-  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+  "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -877,7 +878,8 @@ _shtab_objstore_del_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
-  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+  ":BUCKET:_objstore_buckets"
+  "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -911,7 +913,8 @@ _shtab_objstore_delete_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
-  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+  ":BUCKET:_objstore_buckets"
+  "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -974,7 +977,7 @@ _shtab_objstore_doctor_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--read-only[store, change and delete nothing]"
-  ":check the rights to this bucket\; default\: to one of its own:"
+  ":check the rights to this bucket\; default\: to one of its own:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1006,7 +1009,7 @@ _shtab_objstore_du_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   {-d,--depth}"[levels to show (all)]:N:"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
   ":only names that begin with it:"
 )
 
@@ -1051,7 +1054,7 @@ _shtab_objstore_edit_options=(
   {--allow-ttl,--no-allow-ttl}"[for put --ttl]"
   "*--source[copy the objects of that bucket into this one\; may be repeated]:BUCKET[@DOMAIN]:"
   "*--unset-metadata[remove a pair\; may be repeated]:KEY:"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1088,8 +1091,8 @@ _shtab_objstore_find_options=(
   "--newer[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--older[not changed since]:TIME:"
   {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
-  ":BUCKET:"
-  "(*)::or a glob in quotes\: \'photos\/\*\*\':"
+  ":BUCKET:_objstore_buckets"
+  "*:or a glob in quotes\: \'photos\/\*\*\':"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1122,7 +1125,7 @@ _shtab_objstore_gc_options=(
   "--trace[show the traceback of an error]"
   "--older-than[age of chunks to remove (24h)]:TIME:"
   "--dry-run[only report]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1157,15 +1160,15 @@ _shtab_objstore_get_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory\; without NAME\: the whole bucket]"
   {-f,--force}"[replace an existing file]"
   "--resume[keep what is read if it fails, and continue with it]"
-  ":BUCKET:"
-  "(*)::name, or a glob in quotes\: \'photos\/\*.jpg\':"
+  ":BUCKET:_objstore_buckets"
+  "*:name, or a glob in quotes\: \'photos\/\*.jpg\':"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_objstore_get_defaults_added=0
 
 _shtab_objstore_help_options=(
-  "(*)::of:(put get cat ls info find du rm mv cp ln meta sync watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo bench bench bench bench bench bench bench)"
+  "*:of:(put get cat ls info find du rm mv cp ln meta sync watch bucket bucket bucket bucket bucket bucket verify gc purge-deleted server doctor completion demo bench bench bench bench bench bench bench)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1196,7 +1199,7 @@ _shtab_objstore_info_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
   ":NAME:"
 )
 
@@ -1229,7 +1232,8 @@ _shtab_objstore_link_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--description[TEXT]:TEXT:"
-  "(*):or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
+  ":BUCKET:_objstore_buckets"
+  "*:or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1267,8 +1271,8 @@ _shtab_objstore_list_options=(
   "--sort[largest or newest first]:sort:(name size time)"
   "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--deleted[also objects that were deleted]"
-  ":BUCKET:"
-  "(*)::or a glob in quotes\: \'\*.pdf\':"
+  ":BUCKET:_objstore_buckets"
+  "*:or a glob in quotes\: \'\*.pdf\':"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1300,7 +1304,8 @@ _shtab_objstore_ln_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--description[TEXT]:TEXT:"
-  "(*):or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
+  ":BUCKET:_objstore_buckets"
+  "*:or two addresses\: natsobj\:\/\/BUCKET\/TARGET or natsobj\:\/\/BUCKET, and that of the link:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1338,8 +1343,8 @@ _shtab_objstore_ls_options=(
   "--sort[largest or newest first]:sort:(name size time)"
   "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--deleted[also objects that were deleted]"
-  ":BUCKET:"
-  "(*)::or a glob in quotes\: \'\*.pdf\':"
+  ":BUCKET:_objstore_buckets"
+  "*:or a glob in quotes\: \'\*.pdf\':"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1421,7 +1426,8 @@ _shtab_objstore_meta_options=(
   "*--no-header[remove a header]:K:"
   "*--no-metadata[remove a pair of the metadata]:K:"
   "--if-revision[change only if the object is at this revision]:N:"
-  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+  ":BUCKET:_objstore_buckets"
+  "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1488,7 +1494,7 @@ _shtab_objstore_mv_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
-  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+  "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1520,7 +1526,7 @@ _shtab_objstore_purge_deleted_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--older-than[age of markers to remove\; default\: all]:TIME:"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1564,8 +1570,8 @@ _shtab_objstore_put_options=(
   "--ttl[age at which the object expires\: 7d]:TIME:"
   "--atomic[commit everything at once\: up to 999 chunks, nats-server 2.12]"
   "--resume[keep what is stored if it fails, and continue with it]"
-  ":BUCKET:"
-  "(*):- is standard input and needs --name:_files"
+  ":BUCKET:_objstore_buckets"
+  "*:- is standard input and needs --name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1597,7 +1603,7 @@ _shtab_objstore_rb_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1630,7 +1636,7 @@ _shtab_objstore_rename_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
-  "(*):files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
+  "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1664,7 +1670,8 @@ _shtab_objstore_rm_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
-  "(*):or addresses\: natsobj\:\/\/BUCKET\/NAME:"
+  ":BUCKET:_objstore_buckets"
+  "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1696,7 +1703,7 @@ _shtab_objstore_seal_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   {-f,--force}"[do not ask]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1759,7 +1766,7 @@ _shtab_objstore_show_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
   ":NAME:"
 )
 
@@ -1791,7 +1798,7 @@ _shtab_objstore_stat_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
   ":NAME:"
 )
 
@@ -1858,7 +1865,7 @@ _shtab_objstore_verify_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--deep[read every object and compare its digest]"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -1894,7 +1901,7 @@ _shtab_objstore_watch_options=(
   "--ignore-deletes[leave out deletions]"
   "--count[end after N changes]:N:"
   "--exec[run it by the shell for each change, one after the other\: the JSON document is on its standard input, and OBJSTORE_EVENT (put, delete), OBJSTORE_BUCKET, OBJSTORE_NAME, OBJSTORE_REVISION, OBJSTORE_SIZE and OBJSTORE_DIGEST are in its environment]:COMMAND:"
-  ":BUCKET:"
+  ":BUCKET:_objstore_buckets"
   ":only names that begin so:"
 )
 
@@ -2019,6 +2026,16 @@ _shtab_objstore_bucket() {
   esac
 }
 
+# Custom Preamble
+
+_objstore_buckets() {
+  local -a line names  # $words lacks what stands before the command
+  line=(${(Q)${(z)LBUFFER}})
+  line=(${line[${line[(I)(*/|)objstore]}+1,-1]})
+  names=(${(f)"$(objstore completion buckets -- $line 2>/dev/null)"})
+  _wanted buckets expl bucket compadd -a names
+}
+# End Custom Preamble
 
 
 typeset -A opt_args

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 
 from .. import arguments
 
@@ -30,7 +30,9 @@ def doctor(parser: ArgumentParser) -> None:
 
 def completion(parser: ArgumentParser) -> None:
     """Add the arguments of ``completion``."""
-    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+    shells = ("bash", "zsh", "fish", "buckets")  # the scripts ask for the last one
+    parser.add_argument("shell", metavar="SHELL", choices=shells, help="bash, zsh or fish")
+    parser.add_argument("line", nargs="*", help=SUPPRESS)
 
 
 def demo(parser: ArgumentParser) -> None:

@@ -1,10 +1,14 @@
-"""``completion``: the shipped scripts are those of the table, and a shell completes with them."""
+"""``completion``: the shipped scripts are those of the table, and bash completes with them.
+
+``integration/test_cli_completion.py`` has all shells, at their prompts.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +32,28 @@ def test_the_scripts_are_up_to_date(shell: str) -> None:
 def test_a_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     assert capsys.readouterr().out == Path(DIRECTORY, f"objstore.{shell}").read_text()
+
+
+def test_there_is_one_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash", "zsh"]) == 2
+    assert "'zsh' is one argument too many" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["--local", "new", "ls"], ["-s", "nats://127.0.0.1:1", "ls"], ["ls", "--help"], ["ls", "--timeout"]],
+    ids=["local", "nobody", "help", "unfinished"],
+)
+def test_a_key_press_does_no_harm(
+    line: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No names, where there are none; no server is started, no directory created, no help printed."""
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+    with suppress(SystemExit):
+        main(["completion", "buckets", "--", *line])
+    assert capsys.readouterr().out == ""
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("shell", [shell for shell in SHELLS if shutil.which(shell)])
@@ -55,6 +81,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["objstore", "mb", "--storage", "f"], {"file"}),
         (["objstore", "completion", ""], {"bash", "zsh", "fish"}),
         (["objstore", "put", "b", "rep"], {"report.pdf"}),
+        (["objstore", "put", "-s", "nats", ":", "//h", ":", "4222", "b", "rep"], {"report.pdf"}),
+        (["objstore", "cp", "natsobj", ":", "//b/x", "rep"], {"report.pdf"}),
         (["objstore", "sync", "rep"], {"report.pdf"}),
         (["objstore", "ls", "--sort", ""], {"name", "size", "time"}),
         (["objstore", "help", "doc"], {"doctor"}),
