@@ -26,9 +26,12 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer, find_server
 from natsproto.testing import FaultProxy, ScriptedServer
 from objstore import ObjectStore
+from support import bytecode
 from support.clusters import SERVERS
 from support.servers import find_old_server, old_binary
 from support.skips import STRICT, is_wanted
+
+bytecode.keep()
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,10 +53,21 @@ def pytest_configure(config: pytest.Config) -> None:
         aio_options.DEFAULT_TRANSPORT = transport  # type: ignore[assignment]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """What pytest and the tests' modules hold is no garbage: no test's collection looks at it."""
-    gc.collect()
-    gc.freeze()
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        bytecode.share_out(session.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Any:
+    """What pytest and the tests' modules hold is no garbage: no collection looks at it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
