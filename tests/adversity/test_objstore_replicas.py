@@ -7,18 +7,20 @@ old state, and consumers and direct reads that it serves know no better.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import natsproto
+from natsproto.aio.client import Client
 from natsproto.server import LocalCluster, LocalServer
-from objstore import ObjectInfo, ObjectStore
+from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
-from support.clusters import SERVERS, client_each, cluster_of, leader_of
+from support.clusters import SERVERS, client_each, leader_of
 from support.objects import CHUNK, part_file, pattern
+from support.servers import old_binary
 
 pytestmark = pytest.mark.cluster
 
@@ -26,9 +28,10 @@ STREAM = "OBJ_b"
 BIG = 5 * CHUNK + 1000
 
 
-@pytest.fixture(params=SERVERS)
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[LocalCluster]:
-    async with cluster_of(request.param) as cluster:
+@pytest.fixture(params=SERVERS, scope="module")
+def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
+    """One for all tests here: each mends what it breaks."""
+    with LocalCluster(3, binary=old_binary() if request.param == "old" else None) as cluster:
         yield cluster
 
 
@@ -64,6 +67,19 @@ class Setting:
         self.data[name] = data
 
 
+async def delete(client: Client) -> None:
+    """Servers that stood still need a moment."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await client.jetstream().delete_object_store("b")
+                return
+            except BucketNotFoundError:
+                return
+            except (natsproto.NatsError, TimeoutError):
+                pass
+
+
 @asynccontextmanager
 async def setting(cluster: LocalCluster) -> AsyncIterator[Setting]:
     async with client_each(cluster) as clients:
@@ -74,7 +90,10 @@ async def setting(cluster: LocalCluster) -> AsyncIterator[Setting]:
             await clients[cluster.servers.index(server)].jetstream().object_store("b")
             for server in (leader, follower)
         ]
-        yield Setting(*stores, follower)
+        try:
+            yield Setting(*stores, follower)
+        finally:
+            await delete(clients[0])
 
 
 Check = Callable[[Setting, ObjectStore, Path], Awaitable[None]]

@@ -299,8 +299,11 @@ def test_a_reader_that_stops_has_nothing_verified(command: Command, bucket: str)
 
 def test_a_reader_that_stops_changes_no_exit_code(command: Command, bucket: str) -> None:
     Path("f").write_bytes(bytes(100))
-    for number in range(200):
-        command("-q", "put", bucket, "f", "--name", f"{number}" + "x" * 200)
+
+    async def many(store: ObjectStore) -> None:
+        await asyncio.gather(*(store.put(f"{number}" + "x" * 200, bytes(100)) for number in range(200)))
+
+    command.with_store(bucket, many)
     damage(command, bucket, "7" + "x" * 200)
     command("verify", bucket, "--deep", code=7)
     code, told = without_a_reader(command, "verify", bucket, "--deep")

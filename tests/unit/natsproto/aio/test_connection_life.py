@@ -201,15 +201,15 @@ def test_a_callback_learns_why(network: Network) -> None:
 
 
 def test_a_server_is_tried_for_ever(network: Network) -> None:
-    """Without a limit not even a week of failures ends it."""
+    """Without a limit not even a day of failures ends it."""
 
     async def life() -> None:
         client = await network.client(max_reconnects=-1, error_cb=Calls())
         network.outcome = lambda: ConnectionRefusedError(111, "refused")
         lose(client, StaleConnectionError("gone"))
-        await passing(7 * 24 * 3600)
+        await passing(24 * 3600)
         assert client.state == "reconnecting"
-        assert network.attempts > 100_000
+        assert network.attempts > 20_000
         network.outcome = lambda: None
         await until(lambda: client.is_connected)
         assert client.stats.reconnects == 1
