@@ -114,8 +114,11 @@ def _read(name: str, path: str) -> dict[str, object]:
             document = json.loads(file.read(MAX_BYTES))
     except FileNotFoundError:
         raise CommandError(f"context {name!r} does not exist: no file {path!r}", 2) from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise CommandError(f"context {name!r} cannot be used: {path!r}: {exc}", 2) from exc
+    except OSError as exc:
+        raise CommandError(f"context {name!r} cannot be used: {path!r}: {exc.strerror or exc}", 2) from exc
+    except (ValueError, RecursionError) as exc:
+        why = f"{path!r} is not JSON ({exc}): mend the file, or choose another context"
+        raise CommandError(f"context {name!r} cannot be used: {why}", 2) from exc
     if not isinstance(document, dict):
         raise CommandError(f"context {name!r} cannot be used: {path!r} is not a JSON object", 2)
     return document

@@ -580,4 +580,16 @@ def test_selected_context(command: Command, bucket: str, tmp_path: Path) -> None
     assert main(["--context", "here", "-q", "info", bucket]) == 0
     (tmp_path / "config/nats/context.txt").write_text("here")
     assert main(["-q", "info", bucket]) == 0
-    assert main(["-q", "--context", "gone", "info", bucket]) == 2
+
+
+def test_contexts_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
+    contexts = tmp_path / "config/nats/context"
+    contexts.mkdir(parents=True)
+    (contexts / "broken.json").write_text('{"url":')
+    for name, why in {
+        "gone": "does not exist",
+        "broken": "broken.json' is not JSON (Expecting value: line 1 column 8 (char 7)): mend the file",
+    }.items():
+        command("--context", name, "ls", code=2)
+        refused(command)
+        assert why in command.err
