@@ -25,6 +25,9 @@ _SECURE = {"nats": "tls", "ws": "wss"}
 MAX_ANNOUNCED = 4 * MAX_POOL
 """Announced addresses that are parsed; parsing tens of thousands would block the event loop."""
 
+_GIVEN = ("scheme", "host", "port", "user", "password", "token", "path")
+"""What a URL says about a server."""
+
 LONGEST_ADDRESS = 300
 """Characters of the longest announced address; a DNS name has up to 253."""
 
@@ -65,6 +68,15 @@ class Server:
     def address(self) -> tuple[str, int]:
         """Host and port; servers with the same address are the same."""
         return self.host, self.port
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it is reached through WebSocket."""
+        return self.scheme in ("ws", "wss")
+
+    def given_as(self, other: Server) -> bool:
+        """Whether both are the same URL, with the same credentials."""
+        return all(getattr(self, field) == getattr(other, field) for field in _GIVEN)
 
     def __repr__(self) -> str:
         return f"<Server {self.url}>"
@@ -128,6 +140,31 @@ def _half(text: str) -> bool:
     return "@" in text and "://" not in text
 
 
+def parse_urls(urls: str | Sequence[str]) -> list[Server]:
+    """Parse a list of server URLs; each address counts once.
+
+    Args:
+        urls: one URL or several; a ``str`` may contain several, separated by commas.
+
+    Raises:
+        ConfigError: none, one that :func:`parse_url` refuses, or WebSocket and TCP servers together.
+    """
+    texts = urls.split(",") if isinstance(urls, str) else list(urls)
+    if not texts:
+        raise ConfigError("no server given")
+    if isinstance(urls, str) and "://" in texts[0] and any(_half(text) for text in texts):
+        raise ConfigError(
+            "in a list of server URLs write the scheme of each; in a password or token write , as %2C"
+        )
+    servers: dict[tuple[str, int], Server] = {}
+    for text in texts:
+        server = parse_url(text)
+        servers.setdefault(server.address, server)
+    if len({server.websocket for server in servers.values()}) > 1:
+        raise ConfigError("WebSocket and TCP servers cannot be mixed in one list")
+    return [*servers.values()]
+
+
 class ServerPool:
     """Decides which server to try next.
 
@@ -140,26 +177,14 @@ class ServerPool:
     def __init__(
         self, urls: str | Sequence[str], *, randomize: bool = True, rng: random.Random | None = None
     ) -> None:
-        texts = urls.split(",") if isinstance(urls, str) else list(urls)
-        if not texts:
-            raise ConfigError("no server given")
-        if isinstance(urls, str) and "://" in texts[0] and any(_half(text) for text in texts):
-            raise ConfigError(
-                "in a list of server URLs write the scheme of each; in a password or token write , as %2C"
-            )
         if rng is None:
             import random
 
             rng = random.Random()
         self.rng = rng
         self._randomize = randomize
-        self.servers: list[Server] = []
-        for text in texts:
-            server = parse_url(text)
-            if all(server.address != known.address for known in self.servers):
-                self.servers.append(server)
-        if len({server.scheme in ("ws", "wss") for server in self.servers}) > 1:
-            raise ConfigError("WebSocket and TCP servers cannot be mixed in one list")
+        self.servers: list[Server] = parse_urls(urls)
+        self._websocket = self.servers[0].websocket
         if randomize:
             self.rng.shuffle(self.servers)
         self.current: Server | None = None
@@ -195,6 +220,36 @@ class ServerPool:
             server.auth_failures += 1
         if server.auth_failures >= 2 or 0 <= limit < server.failures:
             self.servers = [known for known in self.servers if known is not server]
+
+    def replace(self, servers: list[Server]) -> None:
+        """Try these servers from now on, and no others until some are announced.
+
+        One that stays, with the same credentials, keeps its failures. TLS sticks to addresses: one that was
+        used with TLS, or was announced by a server that was, is not used without, whatever its new URL says.
+
+        Args:
+            servers: the result of :func:`parse_urls`.
+
+        Raises:
+            ConfigError: TCP servers instead of WebSocket ones, or the reverse.
+        """
+        if servers[0].websocket is not self._websocket:
+            raise ConfigError("WebSocket servers cannot replace TCP servers, nor the reverse: connect again")
+        known = {server.address: server for server in self.servers}
+        if self.current is not None:
+            known.setdefault(self.current.address, self.current)
+        pool: list[Server] = []
+        for server in servers:
+            old = known.get(server.address)
+            if old is not None and not old.discovered and old.given_as(server):
+                server = old
+            server.secured |= server.address in self._secured or (old is not None and old.secured)
+            if self.current is not None and self.current.address == server.address:
+                self.current = server
+            pool.append(server)
+        if self._randomize:
+            self.rng.shuffle(pool)
+        self.servers = pool
 
     def others(self) -> bool:
         """True when there is a server besides the current one."""

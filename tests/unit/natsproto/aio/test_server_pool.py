@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from natsproto.aio import server_pool
-from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, parse_url
+from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, parse_url, parse_urls
 from natsproto.errors import ConfigError
 
 
@@ -311,3 +311,70 @@ def test_long_addresses_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
 def test_address_and_url_hold_no_credentials() -> None:
     server = Server("nats", "h", 1, user="u", password="CANARY", token="CANARY")
     assert "CANARY" not in repr(server) + server.url + str(server.address)
+
+
+def test_another_list() -> None:
+    """One that stays keeps its failures and its place in the order; what was announced is forgotten."""
+    pool = pool_of("a", "b")
+    a, b = pool.servers
+    pool.connected(a)
+    pool.discover(["d:1"], via=a)
+    pool.failed(b)
+    pool.replace(parse_urls("nats://c,nats://b,nats://a"))
+    c = pool.servers[0]
+    assert [server.host for server in pool.servers] == ["c", "b", "a"]
+    assert pool.servers[1:] == [b, a]
+    assert (b.failures, pool.round()) == (1, [c, b, a])
+    pool.replace(parse_urls(["nats://u:p@b", "nats://a:4222", "nats://a"]))
+    assert pool.servers[1] is a
+    assert (pool.servers[0].user, pool.servers[0].failures) == ("u", 0), "other credentials, a new beginning"
+    pool.replace(parse_urls("nats://x"))
+    assert [server.host for server in pool.round()] == ["x"]
+    assert pool.others()
+    with pytest.raises(ConfigError, match="WebSocket"):
+        pool.replace(parse_urls("ws://x"))
+    assert [server.host for server in pool.servers] == ["x"]
+
+
+def test_encryption_sticks_to_another_list() -> None:
+    """To what was used with TLS, or announced by that; not to what the user had only named with tls://."""
+    pool = ServerPool("tls://a,tls://b,tls://c", randomize=False)
+    a = pool.servers[0]
+    pool.connected(a, secure=True)
+    pool.discover(["d:4222"], via=a, secure=True)
+    pool.replace(parse_urls("nats://a,nats://b,nats://d,nats://e"))
+    assert {server.host: server.secured for server in pool.servers} == {
+        "a": True,
+        "b": False,
+        "d": True,
+        "e": False,
+    }
+    pool.replace(parse_urls("nats://e"))
+    pool.replace(parse_urls("nats://a,nats://d"))
+    assert [server.secured for server in pool.servers] == [True, True]
+    (new,) = pool.discover(["b:4222"], via=pool.servers[0], secure=True)
+    assert (new.scheme, new.secured) == ("tls", True)
+
+
+def test_one_that_was_announced_is_named_now() -> None:
+    """Its certificate must have the name that the user wrote, and it is not forgotten with the next INFO."""
+    pool = ServerPool("tls://a.example", randomize=False)
+    a = pool.servers[0]
+    (b,) = pool.discover(["10.0.0.2:4222"], via=a, secure=True, trusted=False)
+    assert (b.tls_name, b.doubtful) == ("a.example", True)
+    pool.connected(b, secure=True)
+    pool.replace(parse_urls("tls://10.0.0.2"))
+    (named,) = pool.servers
+    assert (named.tls_name, named.doubtful, named.discovered, named.secured) == (None, False, False, True)
+    assert pool.current is named
+    pool.discover(["c:4222"], via=b, secure=True)
+    assert pool.servers[0] is named
+
+
+def test_another_list_is_shuffled() -> None:
+    urls = [f"nats://h{n}" for n in range(20)]
+    pool = ServerPool("nats://a", rng=random.Random(1))
+    pool.replace(parse_urls(urls))
+    order = [server.url for server in pool.servers]
+    assert order != [server.url for server in parse_urls(urls)]
+    assert sorted(order) == sorted(server.url for server in parse_urls(urls))
