@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TypeVar, cast
 
+from .._values import seconds
 from ..errors import ConfigError, NatsError, StaleConnectionError
 from .operations import check_loop, home_of
 
@@ -30,6 +31,12 @@ ErrorCallback = Callable[[NatsError], Awaitable[None] | None]
 
 LostCallback = Callback | Callable[[StaleConnectionError], Awaitable[None] | None]
 """A function or a coroutine function that may take one argument, the reason for a lost connection."""
+
+NextServerCallback = Callable[[list[str], dict[str, int]], Awaitable[str | None] | str | None]
+"""The same, called with the URLs of the pool and the failures of each; it returns one of these URLs."""
+
+DelayCallback = Callable[[int, int], Awaitable[float | None] | float | None]
+"""The same, called with the numbers of failed attempts and rounds; it returns seconds."""
 
 FINISH_TIMEOUT = 1.0
 """Seconds that running callbacks and tasks have to end by themselves when the client is closed."""
@@ -107,7 +114,8 @@ class Callbacks:
         elif not self._dropping:
             self._dropping = True
             log.warning(
-                "%d calls of error_cb or discovered_server_cb have not ended; further calls are dropped",
+                "%d calls of error_cb, reconnect_error_cb or discovered_server_cb have not ended; further "
+                "calls are dropped",
                 MAX_UNDER_WAY + MAX_WAITING,
             )
 
@@ -117,6 +125,40 @@ class Callbacks:
             self._run_bounded(self._waiting.popleft())
         if not self._under_way:
             self._dropping = False
+
+    async def ask(self, callback: Callable[[], Awaitable[T] | T], limit: float) -> T:
+        """Return what a user's callback answers, or raise what it raises.
+
+        Args:
+            limit: seconds that a coroutine function may take.
+
+        Raises:
+            TimeoutError: it took longer, or was cancelled by somebody else; it is cancelled then.
+        """
+        token = _inside.set(self)
+        try:
+            answer = callback()
+            if not inspect.isawaitable(answer):
+                return answer
+            task: asyncio.Future[T] = asyncio.ensure_future(answer)
+        finally:
+            _inside.reset(token)
+        # A task of its own: one that does not end, even when cancelled, must hold up nobody.
+        self._running.add(cast("asyncio.Future[None]", task))
+        task.add_done_callback(self._answered)
+        try:
+            await asyncio.wait([task], timeout=limit)
+        finally:
+            late = not task.done()
+            task.cancel()
+        if late or task.cancelled():
+            raise TimeoutError(f"no answer within {seconds(limit)} s" if late else "it was cancelled")
+        return task.result()
+
+    def _answered(self, task: asyncio.Future[T]) -> None:
+        self._running.discard(cast("asyncio.Future[None]", task))
+        if not task.cancelled():
+            task.exception()  # told by ask(), unless it came too late
 
     def _run(self, callback: Callback) -> asyncio.Future[None] | None:
         """Call ``callback``; return its task, if it has one."""

@@ -177,6 +177,36 @@ async def test_a_callback_does_not_wait_for_its_own_end(deep: bool) -> None:
     await done.until(1, timeout=FINISH_TIMEOUT / 2 + 5)
 
 
+def test_an_answer() -> None:
+    async def work() -> None:
+        calls = Callbacks()
+
+        async def later() -> int:
+            await passing(1)
+            return 7
+
+        async def cancelled() -> None:
+            raise asyncio.CancelledError
+
+        assert await calls.ask(lambda: 7, 1) == 7
+        assert await calls.ask(later, 2) == 7
+        with pytest.raises(TimeoutError, match=r"no answer within 0\.5 s"):
+            await calls.ask(later, 0.5)
+        with pytest.raises(TimeoutError, match="it was cancelled"):
+            await calls.ask(cancelled, 1)
+        with pytest.raises(ZeroDivisionError):
+            await calls.ask(lambda: 1 // 0, 1)
+        asking = asyncio.ensure_future(calls.ask(never, 1))
+        await turns()
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        await calls.finish()
+        assert len(asyncio.all_tasks()) == 1
+
+    in_virtual_time(work)
+
+
 async def test_another_loop_spawns_nothing() -> None:
     calls = Callbacks()
 
