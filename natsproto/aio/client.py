@@ -91,7 +91,7 @@ class Client:
 
     @property
     def state(self) -> str:
-        """``new``, ``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        """``new``, ``connecting`` (for the first time), ``connected``, ``reconnecting`` or ``closed``."""
         return self.connection.state.value
 
     @property
@@ -384,6 +384,66 @@ class Client:
                 raise
             self.connection.probe()
             raise RequestTimeoutError(f"the server did not answer PING within {seconds(limit)} s") from None
+
+    async def rtt(self, timeout: float | None = None) -> float:
+        """Return the seconds from a PING to its PONG, with what both sides have queued before them.
+
+        Args:
+            timeout: seconds; default ``request_timeout`` of the client (5 s).
+
+        Raises:
+            RequestTimeoutError: no PONG in time.
+            StaleConnectionError: not connected, or the connection was lost meanwhile.
+            ConnectionClosedError: the client is closed.
+        """
+        connection = self.connection
+        connection.check_open()
+        if connection.session is None:
+            raise StaleConnectionError("not connected: there is no round trip to measure")
+        began = connection.loop.time()
+        await self.flush(timeout)
+        return connection.loop.time() - began
+
+    # -- which server -----------------------------------------------------------------------------
+
+    async def force_reconnect(self) -> None:
+        """Leave the current server and connect again at once, to the next server of the pool.
+
+        For clients that shall move to other servers, use renewed credentials, or need not wait for the end
+        of a pause: while not connected, the next attempt is made at once. This returns when the old
+        connection has ended, not when the new one is there: ``await nc.flush()`` waits for that. What was
+        published before is processed first, if the server answers a PING within a second. Everything else is
+        as when a connection is lost: calls in flight fail with ``StaleConnectionError``, subscriptions are
+        restored, ``disconnected_cb`` and ``reconnected_cb`` are called, transfers of object stores continue.
+        (ADR-40, on-demand reconnect.)
+
+        Raises:
+            ConfigError: the client has ``reconnect=False``.
+            ConnectionClosedError: the client is closed or draining.
+        """
+        self._check_usable()
+        await self.connection.force_reconnect()
+
+    def set_server_pool(self, urls: str | Sequence[str]) -> None:
+        """Use other servers for all further attempts to connect. (ADR-40, custom server pool.)
+
+        They replace the whole pool, with the servers announced so far; the current server announces its
+        cluster again with its next INFO, unless ``ignore_discovered`` is set. The current connection stays,
+        see :meth:`force_reconnect`. A server that stays, with the same credentials, keeps its failures.
+
+        TLS sticks: a server that was used with TLS, or announced by one that was, is never used without, even
+        if its new URL is ``nats://``. New servers follow their URLs and the options, as in ``connect()``.
+
+        Args:
+            urls: as ``servers`` of :func:`natsproto.connect`; at least one.
+
+        Raises:
+            ConfigError: an empty list, a URL that is not valid or contradicts the options, or WebSocket
+                servers instead of TCP servers (or the reverse). The pool stays as it is.
+            ConnectionClosedError: the client is closed, or belongs to another event loop or thread.
+        """
+        self.connection.check_open()
+        self.connection.pool.replace(self._options.parse_servers(urls))
 
     # -- end --------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class connect(Options):
     """Connect to NATS: ``nc = await connect(url)`` or ``async with connect(url) as nc``.
 
-    If no server can be reached, the first connect fails at once with one error; later a lost connection is
-    replaced in the background (at once, then with growing, jittered pauses).
+    If no server can be reached, the first connect fails at once with one error, unless
+    ``retry_on_failed_connect`` is set; later a lost connection is replaced in the background (at once, then
+    with growing, jittered pauses).
 
     Args:
         servers: URL, comma-separated URLs or a list: ``nats://``, ``tls://``, ``ws://``, ``wss://``,
@@ -53,7 +54,10 @@ class connect(Options):
             closes for good.
         reconnect_wait, reconnect_wait_max: first and longest pause between rounds, seconds (0.1, 4).
         reconnect_buffer_size: bytes of publishes kept while disconnected (8 MiB).
-        retry_on_failed_connect: retry the first connect, too.
+        retry_on_failed_connect: return at once, and connect in the background, as often as after a lost
+            connection. Until then the client's state is ``connecting``: publishes are kept, subscriptions
+            wait, requests are sent if the connection comes before their time-out. ``connected_cb`` tells of
+            the connection, ``error_cb`` of each round of failures, ``closed_cb`` that no server is left.
         randomize: shuffle the server list.
         ignore_discovered: ignore servers announced in INFO.
         inbox_prefix: first tokens of reply subjects; at most 1000 bytes.
@@ -66,10 +70,30 @@ class connect(Options):
         error_cb: called with each error that belongs to no call, and with the refusal of each subscription;
             without it they are logged, at most 10 of a class per second. 100 calls run at a time and 1,000
             wait; further errors are dropped, with one line in the log.
-        disconnected_cb: called when the connection is lost; with the reason, a ``StaleConnectionError``, if
-            it has a parameter without a default, else without arguments.
-        reconnected_cb, closed_cb, discovered_server_cb, lame_duck_cb: called without arguments. Callbacks may
-            be coroutine functions; an exception is logged, never fatal.
+        connected_cb: called when the first connection is established.
+        disconnected_cb: called when the connection has ended: lost, left by ``force_reconnect()``, or closed
+            by ``close()`` or ``drain()`` (then ``is_closed`` is true). It gets the reason, a
+            ``StaleConnectionError``, if it has a parameter without a default, else no arguments.
+        reconnected_cb: called when another connection is established after that.
+        closed_cb: called once, at the end: after ``close()`` or ``drain()``, after ``disconnected_cb`` if the
+            client was connected; or when reconnecting was given up.
+        discovered_server_cb: called when a server announces new ones; not for the first INFO of the first
+            connection.
+        lame_duck_cb: called when the current server is about to shut down.
+        reconnect_error_cb: called with the error of each failed attempt to connect in the background, at
+            most as often as ``error_cb``: ``NoServersError`` with the reason in ``attempts``, or an error of
+            ``connect()``.
+        next_server_cb: called before each attempt to reconnect (and of the first connect in the background,
+            from the second round on) with a list of the pool's URLs and a ``dict`` of how often in a row
+            each has failed; returns the one to try, or ``None`` for the usual order.
+        reconnect_delay_cb: called before each attempt, too, with the number of failed attempts and of failed
+            rounds since the connection was lost (0 and 0 at first; a round ends when every server was
+            tried); returns the seconds to wait (0 to a day), or ``None`` for the usual pause.
+
+    Callbacks are called without arguments where nothing else is said, and may be coroutine functions. They
+    must not block the event loop. An exception is logged, never fatal. If ``next_server_cb`` or
+    ``reconnect_delay_cb`` raises, takes longer than ``connect_timeout``, or returns something else,
+    ``error_cb`` gets a ``ConfigError``, and the default counts.
 
     Raises:
         ConfigError: unusable options (raised by the call itself, before any byte is sent).

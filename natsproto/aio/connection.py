@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from .._values import brief, cut, printable, seconds
-from ..backoff import jittered
 from ..errors import (
     AuthorizationError,
+    ConfigError,
     ConnectionClosedError,
     MaxPayloadError,
     NatsError,
@@ -29,9 +29,10 @@ from .callbacks import BoundedLog, Callbacks, with_reason
 from .handlers import Handler
 from .liveness import Liveness
 from .operations import Hold, Home, Operation, Operations, check_loop, home_of
+from .reconnect import Reconnect
 from .reconnect_buffer import ReconnectBuffer
 from .requests import RequestMux
-from .server_pool import Server, ServerPool
+from .server_pool import ServerPool
 from .session import Session, describe, summary
 
 if TYPE_CHECKING:
@@ -49,9 +50,6 @@ LARGE = 16 * 1024
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """Bytes: the servers' default, assumed until one announces its limit."""
-
-SHORT_LIFE = 1.0
-"""Seconds. A session that ends sooner counts as a failed attempt, to prevent a reconnect storm."""
 
 _PERMISSION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
@@ -118,11 +116,11 @@ class Connection:
         """Whether the server (while disconnected, the last one) takes and delivers headers."""
         self._buffer = ReconnectBuffer(options.reconnect_buffer_size, self._wanted, self.loop.time)
         self._connected_at = 0.0
-        self._short_lives = 0
         self._state_waiters: set[asyncio.Future[None]] = set()
         self._reconnect_task: asyncio.Task[None] | None = None
         self._closing: Session | None = None  # the session that close() ends; every call waits for it
         self._callbacks = Callbacks()
+        self._reconnect = Reconnect(self, self._callbacks, self._connected)
         self.operations: Operations = Operations(self.loop)
         self._log = BoundedLog(log)
         self._liveness: Liveness | None = None
@@ -130,67 +128,54 @@ class Connection:
     # -- opening and reconnecting -----------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect for the first time.
+        """Connect for the first time; with ``retry_on_failed_connect`` in the background.
 
         Raises:
             AuthorizationError, SecureConnectionRequiredError: every attempt failed with it.
             NoServersError: no server could be reached; ``attempts`` has the reason for each.
         """
         self.state = State.CONNECTING
-        attempt = 0
+        if self.options.retry_on_failed_connect:
+            self._connect_in_background()
+            return
         try:
-            while True:
-                attempts = await self._round()
-                if self.state is State.CONNECTED:
-                    return
-                error = summary(attempts, first=True)
-                if not self.options.retry_on_failed_connect or not len(self.pool):
-                    raise error
-                self.report(error)
-                attempt += 1
-                await self._pause(attempt)
+            attempts = await self._reconnect.once()
+            if self.state is not State.CONNECTED:
+                raise summary(attempts, first=True)
         except BaseException:
             if self.state is not State.CLOSED:
                 await self.close()
             raise
 
-    async def _pause(self, attempt: int) -> None:
-        options = self.options
-        await asyncio.sleep(
-            jittered(
-                attempt, first=options.reconnect_wait, ceiling=options.reconnect_wait_max, rng=self.pool.rng
-            )
-        )
+    def _connect_in_background(self) -> None:
+        self._reconnect_task = self.loop.create_task(self._connect(), name="natsproto-reconnect")
 
-    async def _round(self) -> list[tuple[Server, BaseException]]:
-        """Try each server once; on success the connection is CONNECTED and ``[]`` is returned."""
-        attempts: list[tuple[Server, BaseException]] = []
-        for server in self.pool.round():
-            session = Session(self, server)
-            try:
-                async with asyncio.timeout(self.options.connect_timeout):
-                    await session.establish()
-            except asyncio.CancelledError:
-                session.fail(ConnectionClosedError("connecting was cancelled"))
-                raise
-            except Exception as exc:  # after any failure, try the next server
-                error: BaseException = exc
-                if isinstance(exc, TimeoutError) and not isinstance(exc, NatsError):
-                    error = StaleConnectionError(
-                        f"no answer within {seconds(self.options.connect_timeout)} s"
-                    )
-                session.fail(error)
-                self.last_error = error
-                self.pool.failed(
-                    server,
-                    auth=isinstance(error, AuthorizationError) and not session.nonce_in_clear,
-                    limit=self.options.max_reconnects if self.epoch else -1,
-                )
-                attempts.append((server, error))
-                continue
-            self._connected(session)
-            return []
-        return attempts
+    async def _connect(self) -> None:
+        again = self.epoch > 0
+        lived = self.loop.time() - self._connected_at
+        found = await (self._reconnect.after(lived) if again else self._reconnect.until_connected())
+        if self.state is State.CLOSED:
+            return
+        if found:
+            if again:
+                self.stats.reconnects += 1
+                self._callbacks.call(self.options.reconnected_cb)
+            return
+        reason = ConnectionClosedError(
+            f"no server left to {'reconnect' if again else 'connect'} to; "
+            f"the last error was: {self.last_error}"
+        )
+        reason.__cause__ = self.last_error
+        self._closed_for_good(reason)
+
+    async def force_reconnect(self) -> None:
+        """See :meth:`natsproto.Client.force_reconnect`."""
+        self.check_open()
+        if self.operations.refusing:
+            raise ConnectionClosedError("the client is draining or closed: it does not connect again")
+        if not self.options.reconnect:
+            raise ConfigError("force_reconnect() contradicts reconnect=False")
+        await self._reconnect.now()
 
     def _connected(self, session: Session) -> None:
         if self.state is State.CLOSED:  # closed meanwhile: nobody would ever end the session
@@ -204,7 +189,7 @@ class Connection:
         self._liveness = Liveness(
             session, interval=self.options.ping_interval, misses=self.options.max_outstanding_pings
         )
-        self._take_info(session)
+        self._take_info(session, news=self.epoch > 1)
         for handler in list(self.handlers.values()):
             handler.base = handler.delivered
             self._send_sub(session, handler)
@@ -226,6 +211,8 @@ class Connection:
         session.flush()
         event = "connected" if self.epoch == 1 else "reconnected"
         self._log.info(event, "%s to %s", event, _who(session))
+        if self.epoch == 1:
+            self._callbacks.call(self.options.connected_cb)
         for handler in list(self.handlers.values()):
             self._notify(handler.on_reconnect)
         self._wake_state_waiters()
@@ -265,34 +252,7 @@ class Connection:
         if not self.options.reconnect:
             self._closed_for_good(lost)
             return
-        self._reconnect_task = self.loop.create_task(self._reconnect(), name="natsproto-reconnect")
-
-    async def _reconnect(self) -> None:
-        short = self.loop.time() - self._connected_at < SHORT_LIFE
-        attempt = self._short_lives
-        self._short_lives = self._short_lives + 1 if short else 0
-        if short:
-            await self._pause(attempt)
-        else:
-            attempt = 0
-        while len(self.pool):
-            attempts = await self._round()
-            if self.state is State.CONNECTED:
-                self.stats.reconnects += 1
-                self._callbacks.call(self.options.reconnected_cb)
-                return
-            if self.state is State.CLOSED:
-                return
-            if attempts:
-                self._log.warning("reconnecting failed", "reconnecting failed: %s", summary(attempts))
-            attempt += 1
-            if len(self.pool):
-                await self._pause(attempt)
-        reason = ConnectionClosedError(
-            f"no server left to reconnect to; the last error was: {self.last_error}"
-        )
-        reason.__cause__ = self.last_error
-        self._closed_for_good(reason)
+        self._connect_in_background()
 
     def _closed_for_good(self, reason: NatsError) -> None:
         self.close_reason = reason
@@ -311,10 +271,14 @@ class Connection:
         self._mux = None
         self._buffer.take()
         self._wake_state_waiters()
-        if self.epoch:  # not after a failed first connect, which has raised
-            why = "" if reason is None else f": {_line(str(reason))}"
+        why = "" if reason is None else f": {_line(str(reason))}"
+        if self.epoch:
             log.info("closed the connection to %s%s", self.pool.current and _line(self.pool.current.url), why)
-            self._callbacks.call(self.options.closed_cb)
+        elif self.options.retry_on_failed_connect:
+            log.info("closed before a server was reached%s", why)
+        else:
+            return  # the first connect has failed and raised
+        self._callbacks.call(self.options.closed_cb)
 
     def spawn(
         self, coroutine: Coroutine[object, None, T], name: str, *, due: bool = False
@@ -343,6 +307,9 @@ class Connection:
         finally:
             if self.state is not State.CLOSED:
                 self._closing, self.session = self.session, None
+                if self._closing is not None:
+                    reason = StaleConnectionError("the client was closed")
+                    self._callbacks.call(with_reason(self.options.disconnected_cb, reason))
                 self._end(None)
             try:
                 if self._closing is not None:
@@ -392,9 +359,9 @@ class Connection:
         """Handle an INFO after the first one: other servers, or lame duck mode."""
         if session is not self.session:
             return
-        self._take_info(session)
+        self._take_info(session, news=True)
 
-    def _take_info(self, session: Session) -> None:
+    def _take_info(self, session: Session, *, news: bool) -> None:
         info = session.info
         limit = info.get("max_payload")
         self.max_payload = limit if isinstance(limit, int) and limit else DEFAULT_MAX_PAYLOAD
@@ -406,7 +373,7 @@ class Connection:
             new = self.pool.discover(
                 urls, via=session.server, secure=session.secure, trusted=not session.info_in_clear
             )
-            if new:
+            if new and news:
                 self._callbacks.call_bounded(self.options.discovered_server_cb)
         if info.get("ldm") is True and not session.lame_duck:
             session.lame_duck = True

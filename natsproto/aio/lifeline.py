@@ -95,6 +95,7 @@ class Lifeline:
                 reconnect=False,
                 retry_on_failed_connect=False,
                 error_cb=_ignore,
+                connected_cb=None,
                 disconnected_cb=None,
                 reconnected_cb=None,
                 closed_cb=None,

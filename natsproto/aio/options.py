@@ -10,8 +10,15 @@ from ..errors import BadSubjectError, ConfigError
 from ..subjects import check_publish_subject
 from ..transport import Transport, TransportKind
 from .auth import Credentials
-from .callbacks import Callback, ErrorCallback, LostCallback, wants_reason
-from .server_pool import ServerPool
+from .callbacks import (
+    Callback,
+    DelayCallback,
+    ErrorCallback,
+    LostCallback,
+    NextServerCallback,
+    wants_reason,
+)
+from .server_pool import Server, parse_urls
 from .websocket_headers import HandshakeHeadersSource, check_headers
 
 if TYPE_CHECKING:
@@ -49,6 +56,9 @@ _INTEGERS = {
 }
 """Options that are integers, with the lowest value of each."""
 
+_CALLABLES = ("connected_cb", "reconnect_error_cb", "next_server_cb", "reconnect_delay_cb")
+"""Options that must be callable."""
+
 
 @dataclass(slots=True, repr=False, eq=False)
 class Options(Credentials):
@@ -83,11 +93,15 @@ class Options(Credentials):
     pending_bytes_limit: int = 64 * 1024 * 1024
     transport: TransportKind | None = None
     error_cb: ErrorCallback | None = None
+    connected_cb: Callback | None = None
     disconnected_cb: LostCallback | None = None
     reconnected_cb: Callback | None = None
     closed_cb: Callback | None = None
     discovered_server_cb: Callback | None = None
     lame_duck_cb: Callback | None = None
+    reconnect_error_cb: ErrorCallback | None = None
+    next_server_cb: NextServerCallback | None = None
+    reconnect_delay_cb: DelayCallback | None = None
 
     check_peer: Callable[[Transport], None] | None = field(default=None, init=False)
     """Not for users: called with each connection when INFO has arrived, before anything is sent.
@@ -99,10 +113,8 @@ class Options(Credentials):
             raise ConfigError("tls=False contradicts tls_first and tls_hostname")
         if not (self.tls is None or isinstance(self.tls, bool) or hasattr(self.tls, "wrap_bio")):
             raise ConfigError("tls must be an ssl.SSLContext, True, False or None")
-        schemes = {server.scheme for server in ServerPool(self.servers, randomize=False).servers}
-        if self.tls is False and not schemes.isdisjoint(("tls", "wss")):
-            raise ConfigError("tls=False contradicts a tls:// or wss:// server")
-        if self.ws_connection_headers is not None and schemes.isdisjoint(("ws", "wss")):
+        websocket = self.parse_servers(self.servers)[0].websocket
+        if self.ws_connection_headers is not None and not websocket:
             raise ConfigError("ws_connection_headers are for ws:// and wss:// servers")
         check_headers(self.ws_connection_headers)
         for what in _SECONDS:
@@ -120,8 +132,23 @@ class Options(Credentials):
             raise ConfigError(f"unknown transport {self.transport!r}: use 'buffered' or 'streams'")
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigError("name must be a str")
+        for what in _CALLABLES:
+            callback = getattr(self, what)
+            if not (callback is None or callable(callback)):
+                raise ConfigError(f"{what} must be callable, not {type(callback).__name__}")
         if self.disconnected_cb is not None:
             wants_reason(self.disconnected_cb)
+
+    def parse_servers(self, urls: str | Sequence[str]) -> list[Server]:
+        """Return the servers of a list of URLs.
+
+        Raises:
+            ConfigError: a URL is not valid, or contradicts the other options.
+        """
+        servers = parse_urls(urls)
+        if self.tls is False and any(server.scheme in ("tls", "wss") for server in servers):
+            raise ConfigError("tls=False contradicts a tls:// or wss:// server")
+        return servers
 
     @property
     def transport_kind(self) -> TransportKind:

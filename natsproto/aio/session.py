@@ -45,7 +45,7 @@ CLOSE_TIMEOUT = 2.0
 """Seconds that sending queued frames may take when the client is closed."""
 
 LEAVE_TIMEOUT = 1.0
-"""Seconds a server in lame duck mode has to answer the last PING before the client leaves it."""
+"""Seconds a server has to answer the last PING before the client leaves it."""
 
 INFO_FIELDS = frozenset(
     {
@@ -481,8 +481,12 @@ class Session:
         value = self.info.get(key)
         return value if isinstance(value, str) else None
 
-    def leave(self, exc: BaseException) -> None:
-        """End the session of a server that is about to stop, after it has processed what was sent so far."""
+    def leave(self, exc: BaseException) -> asyncio.Future[None]:
+        """End the session, after the server has processed what was sent so far.
+
+        Returns:
+            A future that is done, in whatever way, when the session has ended.
+        """
         barrier: asyncio.Future[None] = self._loop.create_future()
 
         def go(_: object) -> None:
@@ -492,6 +496,7 @@ class Session:
         timer = self._loop.call_later(LEAVE_TIMEOUT, self.fail, exc)
         barrier.add_done_callback(go)
         self.ping(barrier)
+        return barrier
 
     def fail(self, exc: BaseException, *, graceful: bool = False) -> None:
         """End the session because of ``exc``: wake every waiter, and tell the connection once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -50,7 +50,7 @@ class Client:
 
     @property
     def state(self) -> str:
-        """``connected``, ``reconnecting`` or ``closed``."""
+        """``connecting`` (for the first time), ``connected``, ``reconnecting`` or ``closed``."""
         return "closed" if self.is_closed else self._client.state
 
     @property
@@ -166,6 +166,24 @@ class Client:
     def flush(self, timeout: float | None = None) -> None:
         """Wait until the server has processed everything sent so far: :meth:`natsproto.Client.flush`."""
         self._link.call(self._client.flush, timeout)
+
+    def rtt(self, timeout: float | None = None) -> float:
+        """Return the seconds from a PING to its PONG: :meth:`natsproto.Client.rtt`."""
+        return self._link.call(self._client.rtt, timeout)
+
+    # -- which server -----------------------------------------------------------------------------
+
+    def force_reconnect(self) -> None:
+        """Leave the current server and connect again: :meth:`natsproto.Client.force_reconnect`."""
+        self._link.call(self._client.force_reconnect)
+
+    def set_server_pool(self, urls: str | Sequence[str]) -> None:
+        """Use other servers for further attempts to connect: :meth:`natsproto.Client.set_server_pool`."""
+
+        async def replace() -> None:
+            self._client.set_server_pool(urls)
+
+        self._link.call(replace)
 
     # -- end --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from natsproto.errors import (
     NatsError,
     NoServersError,
     RemoteProtocolError,
+    RequestTimeoutError,
     SecureConnectionRequiredError,
     ServerError,
     StaleConnectionError,
@@ -213,17 +214,52 @@ async def test_unreachable_is_one_error_with_all_reasons(caplog: pytest.LogCaptu
 
 
 async def test_retry_on_failed_connect() -> None:
-    async with ScriptedServer() as server:
+    """It returns at once; what is asked of the client meanwhile is done when it is connected."""
+
+    async def script(conn: ScriptedConnection) -> None:
+        await conn.handshake()
+        question = await conn.expect("question")
+        assert isinstance(question, Pub)
+        assert question.reply is not None
+        await conn.msg(question.reply.decode(), b"answer")
+        await conn.serve()
+
+    async with ScriptedServer(script) as server:
         server.refuse()
-        errors = Calls()
-        task = asyncio.create_task(
-            _connect(server.url, retry_on_failed_connect=True, reconnect_wait=0.02, error_cb=errors)
+        errors, failures, connected, back = Calls(), Calls(), Calls(), Calls()
+        nc = await _connect(
+            server.url, retry_on_failed_connect=True, reconnect_wait=0.02, error_cb=errors,
+            reconnect_error_cb=failures, connected_cb=connected, reconnected_cb=back,
+        )  # fmt: skip
+        assert (nc.state, nc.is_connected, nc.is_closed, nc.connected_url) == (
+            "connecting",
+            False,
+            False,
+            None,
         )
+        await nc.subscribe("s")
+        await nc.publish("s", b"early")
+        asking = asyncio.create_task(nc.request("question", timeout=20))
         await errors.until(2)
+        await failures.until(2)
+        for each in (*errors.items, *failures.items):
+            assert isinstance(each, NoServersError)
+            assert [url for url, _ in each.attempts] == [server.url]
+        with pytest.raises(StaleConnectionError, match="not connected"):
+            await nc.rtt()
+        with pytest.raises(RequestTimeoutError):
+            await nc.request("s", b"given up", timeout=0.01)
+        assert len(connected) == 0
         server.refuse(False)
-        nc = await asyncio.wait_for(task, 10)
+        await nc.flush(20)
         assert nc.is_connected
+        assert (await asking).data == b"answer"
+        received = server.connections[0].received
+        assert [each.payload for each in received if isinstance(each, Pub)] == [b"early", b""]
+        assert b"s" in [each.subject for each in received if isinstance(each, Sub)]
+        await connected.until(1)
         await nc.close()
+        assert (len(connected), len(back), nc.stats.reconnects) == (1, 0, 0)
 
 
 async def _connect(url: str | list[str], **options: object) -> natsproto.Client:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import natsproto
-from natsproto.aio import connection as connection_module
+from natsproto.aio import reconnect as reconnect_module
 from natsproto.errors import (
     AuthorizationError,
     ConnectionClosedError,
@@ -310,14 +310,21 @@ async def test_a8_a_lame_duck_that_no_longer_answers_is_left(monkeypatch: pytest
             assert nc.connected_url == other.url
 
 
-async def test_a10_backoff_grows_and_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "SHORT_LIFE", 60.0)
+def pauses_left_out(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Make no pause between attempts to connect; return how long they would have been."""
     waits: list[float] = []
-    real = asyncio.sleep
 
-    async def sleep(seconds: float) -> None:
+    async def pause(self: object, seconds: float) -> None:
         waits.append(seconds)
-        await real(0)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(reconnect_module.Reconnect, "_pause", pause)
+    return waits
+
+
+async def test_a10_backoff_grows_and_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect_module, "SHORT_LIFE", 60.0)
+    waits = pauses_left_out(monkeypatch)
 
     async with ScriptedServer() as server:
         closed = Calls()
@@ -326,7 +333,6 @@ async def test_a10_backoff_grows_and_is_jittered(monkeypatch: pytest.MonkeyPatch
         )
         nc.connection.pool.rng = random.Random(1)
         server.refuse()
-        monkeypatch.setattr(connection_module.asyncio, "sleep", sleep)
         (await server.connection()).abort()
         await closed.until(1)
         assert isinstance(nc.last_error, ConnectionClosedError)
@@ -340,13 +346,8 @@ async def test_a10_backoff_grows_and_is_jittered(monkeypatch: pytest.MonkeyPatch
 
 async def test_a10_short_lived_sessions_are_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes a client and drops it at once is not asked again without pause."""
-    monkeypatch.setattr(connection_module, "SHORT_LIFE", 60.0)
-    waits: list[float] = []
-    real = asyncio.sleep
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        await real(0)
+    monkeypatch.setattr(reconnect_module, "SHORT_LIFE", 60.0)
+    waits = pauses_left_out(monkeypatch)
 
     async def script(conn: ScriptedConnection) -> None:
         await conn.handshake()
@@ -354,7 +355,6 @@ async def test_a10_short_lived_sessions_are_no_storm(monkeypatch: pytest.MonkeyP
         conn.abort()
 
     async with ScriptedServer(script) as server:
-        monkeypatch.setattr(connection_module.asyncio, "sleep", sleep)
         back = Calls()
         async with natsproto.connect(server.url, reconnected_cb=back) as nc:
             await nc.subscribe("s")

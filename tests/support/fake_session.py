@@ -82,7 +82,14 @@ class FakeSession:
         for waiter in self._pings:
             if not waiter.done():
                 waiter.set_exception(exc)
+                waiter.exception()  # as in close()
         self.connection.session_lost(self, exc)
+
+    def leave(self, exc: BaseException) -> asyncio.Future[None]:
+        barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        barrier.add_done_callback(lambda _: None if self.lost else self.fail(exc))
+        self.ping(barrier)
+        return barrier
 
     async def close(self) -> None:
         self.lost = StaleConnectionError("closed")

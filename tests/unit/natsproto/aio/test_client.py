@@ -196,6 +196,29 @@ async def test_flush(server: FakeServer) -> None:
         await flushing
 
 
+async def test_the_round_trip_is_measured(server: FakeServer) -> None:
+    client = server.client
+    assert 0 <= await client.rtt() < 5
+    server.session.pongs = False
+    asking = asyncio.ensure_future(client.rtt())
+    await turns()
+    server.session.fail(StaleConnectionError("cut"))
+    with pytest.raises(StaleConnectionError, match="cut"):
+        await asking
+
+
+async def test_there_is_no_round_trip_to_measure(server: FakeServer) -> None:
+    server.session.pongs = False
+    with pytest.raises(RequestTimeoutError):
+        await server.client.rtt(0.01)
+    server.lose()
+    with pytest.raises(StaleConnectionError, match="not connected"):
+        await server.client.rtt()
+    await server.client.close()
+    with pytest.raises(ConnectionClosedError):
+        await server.client.rtt()
+
+
 # -- what it tells of itself -----------------------------------------------------------------------
 
 
@@ -267,9 +290,13 @@ async def test_another_thread_is_refused(server: FakeServer) -> None:
             client.close(),
             client.drain(),
             client.flush(),
+            client.rtt(),
+            client.force_reconnect(),
         ):
             with pytest.raises(ConnectionClosedError, match="another event loop or thread"):
                 await call
+        with pytest.raises(ConnectionClosedError, match="another event loop or thread"):
+            client.set_server_pool("nats://h")
 
     await asyncio.to_thread(lambda: asyncio.run(work(server.client)))
     assert server.pubs == []

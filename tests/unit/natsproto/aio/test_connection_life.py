@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from natsproto.aio import connection as module
 from natsproto.aio.callbacks import MOST_LINES
-from natsproto.aio.client import Client
 from natsproto.aio.connection import State
-from natsproto.aio.options import Options
 from natsproto.errors import (
     AuthorizationError,
     ConnectionClosedError,
@@ -22,41 +18,11 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 from support.calls import Calls
-from support.fake_session import FakeSession, turns
+from support.fake_network import Network, lose, until
+from support.fake_session import turns
 from support.simulation import in_virtual_time, passing
 
 EVIL = "evil\n\x1b[31m\u202e"
-
-
-class Network:
-    """Where attempts to connect end: in a session, or in the error that ``outcome`` returns."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        network = self
-        self.outcome: Callable[[], Exception | None] = lambda: None
-        self.attempts = 0
-        self.info: dict[str, Any] = {"server_name": "n1", "version": "2.15.1"}
-
-        class Attempt(FakeSession):
-            nonce_in_clear = False
-
-            def __init__(self, connection: Any, server: Any) -> None:
-                super().__init__(connection)
-                self.server = server
-                self.info.update(network.info)
-
-            async def establish(self) -> None:
-                network.attempts += 1
-                error = network.outcome()
-                if error is not None:
-                    raise error
-
-        monkeypatch.setattr(module, "Session", Attempt)
-
-    async def client(self, url: str = "nats://ada:CANARY@h:1", **options: Any) -> Client:
-        client = Client(Options(url, **options))
-        await client.connection.open()
-        return client
 
 
 @pytest.fixture
@@ -69,16 +35,6 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]
     """Level and text of the log's lines so far."""
     caplog.set_level(logging.INFO, "natsproto")
     return lambda: [(each.levelname, each.getMessage()) for each in caplog.records]
-
-
-def lose(client: Client, exc: BaseException) -> None:
-    session: Any = client.connection.session
-    session.fail(exc)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await passing(0.01)
 
 
 # -- the log ---------------------------------------------------------------------------------------
@@ -192,7 +148,76 @@ def test_a_callback_learns_why(network: Network) -> None:
         lose(client, own)
         await until(again.is_set)
         await client.close()
-        assert len(reasons) == 2, "close() loses nothing"
+        assert len(reasons) == 2
+
+    in_virtual_time(life)
+
+
+@pytest.mark.parametrize("how", ["close", "drain", "block", "lost"])
+def test_the_end_is_told_in_order(network: Network, how: str) -> None:
+    """Once each, and then the client is closed."""
+
+    async def life() -> None:
+        events: list[tuple[str, bool]] = []
+
+        def note(what: str) -> None:
+            events.append((what, client.is_closed))
+
+        client = await network.client(
+            reconnect=False,
+            error_cb=Calls(),
+            connected_cb=lambda: note("connected"),
+            disconnected_cb=lambda reason: note(str(reason)),
+            closed_cb=lambda: note("closed"),
+        )
+        await turns()
+        if how == "block":
+            async with client:
+                pass
+        elif how == "lost":
+            lose(client, StaleConnectionError("gone"))
+            await client.close()
+        else:
+            await getattr(client, how)()
+        await client.close()
+        await client.drain()
+        why = "gone" if how == "lost" else "the client was closed"
+        assert events == [("connected", False), (why, True), ("closed", True)]
+
+    in_virtual_time(life)
+
+
+def test_closed_while_it_reconnects_it_is_not_lost_again(network: Network) -> None:
+    async def life() -> None:
+        gone, closed = Calls(), Calls()
+        client = await network.client(disconnected_cb=gone, closed_cb=closed)
+        network.outcome = lambda: ConnectionRefusedError(111, "refused")
+        lose(client, StaleConnectionError("gone"))
+        await passing(1)
+        await client.close()
+        assert (len(gone), len(closed)) == (1, 1)
+
+    in_virtual_time(life)
+
+
+# -- discovery -------------------------------------------------------------------------------------
+
+
+def test_the_first_info_discovers_nothing(network: Network) -> None:
+    """Its servers join the pool all the same; those of a later connection are news."""
+
+    async def life() -> None:
+        found = Calls()
+        network.info["connect_urls"] = ["10.0.0.1:4222"]
+        client = await network.client("nats://h:1", discovered_server_cb=found, randomize=False)
+        await turns()
+        assert (client.discovered_servers, len(found)) == (["nats://10.0.0.1:4222"], 0)
+        network.info["connect_urls"] = ["10.0.0.1:4222", "10.0.0.2:4222"]
+        lose(client, StaleConnectionError("gone"))
+        await until(lambda: client.is_connected)
+        await turns()
+        assert (len(client.discovered_servers), len(found)) == (2, 1)
+        await client.close()
 
     in_virtual_time(life)
 

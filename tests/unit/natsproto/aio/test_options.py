@@ -54,6 +54,10 @@ from natsproto.errors import ConfigError
         {"servers": []},
         {"nkey_seed": "SU"},
         {"disconnected_cb": lambda reason, more: None},
+        {"connected_cb": True},
+        {"reconnect_error_cb": "log"},
+        {"next_server_cb": "nats://h"},
+        {"reconnect_delay_cb": 2.0},
     ],
 )
 def test_refused(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto.errors import ConfigError, NoRespondersError
+from natsproto.errors import ConfigError, ConnectionClosedError, NoRespondersError
 from objstore.sync import Client, connect
 from support.memory_server import MemoryServer
 
@@ -55,6 +55,19 @@ def test_requests(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
     assert msg.data == b"answer"
     with pytest.raises(NoRespondersError):
         nc.request("x")
+
+
+def test_another_server(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
+    assert 0 <= nc.rtt(timeout=20) < 20
+    nc.set_server_pool(["nats://other:1"])
+    assert nc.servers == ["nats://other:1"]
+    with pytest.raises(ConfigError):
+        nc.set_server_pool([])
+    with pytest.raises(ConfigError, match="reconnect=False"):
+        nc.force_reconnect()
+    nc.close()
+    with pytest.raises(ConnectionClosedError):
+        nc.set_server_pool("nats://other:1")
 
 
 def test_jetstream(nc: Client) -> None:
