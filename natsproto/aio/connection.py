@@ -332,7 +332,8 @@ class Connection:
                     self.check_open()
                     await self.state_waiter()
         except TimeoutError:
-            raise StaleConnectionError(f"not connected again within {seconds(timeout)} s") from None
+            again = "again " if self.epoch else ""
+            raise StaleConnectionError(f"not connected {again}within {seconds(timeout)} s") from None
 
     def state_waiter(self) -> asyncio.Future[None]:
         """Return a future that is done when the client is connected again, or closed."""

@@ -25,6 +25,8 @@ class Relay:
         self._server = server
         self._connections = 0
         self.most = 8 * CHUNK  # bytes that the first connection passes on
+        self.resets = True
+        self.holding = asyncio.Event()
         self.release = asyncio.Event()
         self.delivered = asyncio.Event()
 
@@ -52,7 +54,9 @@ class Relay:
                 else:
                     to_server.write(data)
             if held:
-                writer.transport.abort()
+                self.holding.set()
+                if self.resets:
+                    writer.transport.abort()
                 await self.release.wait()
                 to_server.write(b"".join(held))
                 await to_server.drain()
@@ -119,6 +123,26 @@ async def test_what_is_held_back_from_the_first_chunk_on(relay: Relay, store: Ob
         relay.most = 0
         async with asyncio.timeout(20 + 10):
             await put(through, NEW)
+        relay.release.set()
+        await asyncio.wait_for(relay.delivered.wait(), 10)
+        await store.client.flush()
+        assert await store.get("a") == NEW
+        assert (await store.verify(deep=True)).ok
+
+
+async def test_left_by_a_forced_reconnect(
+    relay: Relay, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client leaves a connection that still holds its chunks: they are on a nuid that was given up."""
+    monkeypatch.setattr("natsproto.aio.session.LEAVE_TIMEOUT", 0.2)
+    relay.resets = False
+    async with natsproto.connect(relay.url, reconnect_wait=0.01) as client:
+        through = await client.jetstream().object_store(store.bucket)
+        putting = asyncio.create_task(put(through, NEW))
+        await asyncio.wait_for(relay.holding.wait(), 10)
+        await client.force_reconnect()
+        async with asyncio.timeout(20 + 10):
+            await putting
         relay.release.set()
         await asyncio.wait_for(relay.delivered.wait(), 10)
         await store.client.flush()
