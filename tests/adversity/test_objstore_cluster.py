@@ -139,11 +139,11 @@ def dies(steps: int) -> Any:
     """Return a step that its client does not survive to begin."""
     real, count = _rename.commit_meta, 0
 
-    async def step(bucket: Any, info: Any, *args: Any) -> int:
+    async def step(bucket: Any, info: Any, *args: Any, **options: Any) -> int:
         nonlocal count
         count += 1
         if count > steps or steps == 2:
             raise Dead
-        return await real(bucket, info, *args)
+        return await real(bucket, info, *args, **options)
 
     return step
