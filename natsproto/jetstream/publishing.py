@@ -111,7 +111,7 @@ class Publishing(ApiRequests):
             return await self._retrying(subject, payload, header, limit, retry_wait)
         while True:
             try:
-                return await client.request_frame(subject, payload, header, limit)
+                return await client.request_frame(subject, payload, header, limit, bare=True)
             except NoRespondersError:
                 if not retry_attempts:
                     raise
@@ -126,7 +126,8 @@ class Publishing(ApiRequests):
         end = loop.time() + limit
         while True:
             try:
-                return await self.client.request_frame(subject, payload, header, end - loop.time())
+                left = end - loop.time()
+                return await self.client.request_frame(subject, payload, header, left, bare=True)
             except NoRespondersError:
                 if loop.time() + retry_wait >= end:
                     raise
