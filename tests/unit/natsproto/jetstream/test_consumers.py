@@ -161,6 +161,7 @@ def test_fields_of_a_pull() -> None:
     ("config", "options", "words"),
     [
         ({}, {"group": "g"}, "has no priority groups"),
+        ({"priority_groups": []}, {"min_pending": 1}, "has no priority groups"),
         ({"priority_groups": ["g"], "priority_policy": "overflow"}, {}, "give one of"),
         ({"priority_groups": ["g"], "priority_policy": "overflow"}, {"group": "h"}, "give one of"),
         ({"priority_groups": ["g"], "priority_policy": "pinned_client"}, {"min_pending": 1}, "'overflow'"),

@@ -84,6 +84,15 @@ def test_a_backoff_that_is_none(value: object) -> None:
         ConsumerConfig.from_json({"backoff": value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("priority_groups", "g"), ("filter_subjects", [1]), ("max_expires", "1s"), ("pause_until", 5)],
+)
+def test_a_field_of_another_type(field: str, value: object) -> None:
+    with pytest.raises(RemoteProtocolError, match=field):
+        ConsumerConfig.from_json({field: value})
+
+
 def test_a_duration_that_is_no_whole_number_of_microseconds() -> None:
     """Who reads and writes back a configuration leaves it as it is; who changes the field changes it."""
     document = {"name": "S", "max_age": 333_333_333, "duplicate_window": 5001}
