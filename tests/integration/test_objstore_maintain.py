@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,22 @@ async def test_what_counts_tell(store: ObjectStore) -> None:
     }
     assert not report.ok
     assert all(problem.detail for problem in report.problems)
+
+
+async def test_late_copies(store: ObjectStore, tmp_path: Path) -> None:
+    """What a leader that leads again stores once more: the object is read, and gc heals it."""
+    info = await store.put("a", DATA, chunk_size=50_000)
+    subject = f"$O.{store.bucket}.C.{info.nuid}"
+    for payload in (b"", DATA[50_000:100_000], DATA[100_000:150_000], b""):
+        await store.js.publish(subject, payload)
+    assert await store.get("a") == DATA
+    assert await store.get_range("a", 60_000, 160_000) == DATA[60_000:160_000]
+    await store.get_file("a", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert [problem.kind for problem in (await store.verify()).problems] == ["extra chunks"]
+    assert (await store.gc(older_than=timedelta(0))).copies == [("a", 4)]
+    assert (await store.verify(deep=True)).ok
+    assert await store.get("a") == DATA
 
 
 async def test_uncounted_empty_message_is_no_problem(store: ObjectStore) -> None:

@@ -10,8 +10,8 @@ MUTANTS = (
     Mutant(
         "whatever-follows-is-a-copy",
         "objstore/read/late_copies.py",
-        "return None if copies else LateCopies(",
-        "return LateCopies(",
+        "if copies and await",
+        "if False and await",
         "a chunk too many is a copy only if it equals one of the object's",
         COPIES + "test_anything_else_is_damage",
     ),

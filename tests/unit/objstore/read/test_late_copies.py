@@ -124,15 +124,25 @@ async def test_more_of_them_than_a_put_can_have_under_way(
     assert server.verbs() == ["STREAM.INFO"]  # an attacker's are not read
 
 
-async def test_copies_that_are_removed_meanwhile(
-    server: MemoryServer, store: ObjectStore, info: ObjectInfo, tmp_path: Path
+@pytest.mark.parametrize("earlier", [0, 1])
+@pytest.mark.parametrize("what", [COPIES, [b"x"]], ids=["copies", "other"])
+async def test_messages_that_are_removed_meanwhile(
+    server: MemoryServer,
+    store: ObjectStore,
+    info: ObjectInfo,
+    tmp_path: Path,
+    what: list[bytes],
+    earlier: int,
 ) -> None:
-    """By their writer, between the read that finds them and the proof."""
+    """By their writer, between the read that finds them and the end of the proof."""
     for read in (store.get("a"), store.get_file("a", tmp_path / "out"), store.get_range("a", 50, 5000)):
-        behind = append(server, info, *COPIES)
+        behind = append(server, info, *what)
+        counted = 0
 
         def hook(verb: str, body: dict[str, Any], behind: list[int] = behind) -> None:
-            if verb == "STREAM.INFO" and "subjects_filter" in body:
+            nonlocal counted
+            counted += verb == "STREAM.INFO" and "subjects_filter" in body
+            if counted > earlier:
                 server.stream().remove(behind)
 
         server.hook = hook
