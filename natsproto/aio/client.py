@@ -29,7 +29,7 @@ from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import Options
 from .request_many import Responses
-from .requests import REPLY_REST, RequestSlot, no_responders
+from .requests import REPLY_REST, RequestSlot, is_bare
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
 
@@ -605,13 +605,11 @@ class PendingRequest(RequestSlot):
 class BareRequest(PendingRequest):
     """A request to a JetStream API subject, which the server itself answers.
 
-    Its answers have neither headers nor a reply subject. A peer can have the server send something else to
-    this inbox, by a request with that reply subject: stored messages, status messages, deliveries of
-    consumers. Each has one or the other, and is ignored.
+    Only a bare answer counts, see :func:`is_bare`; anything else is ignored.
     """
 
     __slots__ = ()
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        if msg.reply is None and (msg.header is None or no_responders(msg)):
+        if is_bare(msg):
             super().on_reply(rest, msg)

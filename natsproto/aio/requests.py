@@ -41,6 +41,15 @@ def no_responders(msg: WireMsg) -> bool:
     return msg.header is not None and status_in(msg) == 503
 
 
+def is_bare(msg: WireMsg) -> bool:
+    """Whether a server itself may have sent this: its answers have neither headers nor a reply subject.
+
+    A peer can have a server send other messages to any inbox, by a request with that reply subject: stored
+    ones, status messages, deliveries of consumers. Each has one or the other.
+    """
+    return msg.reply is None and (msg.header is None or no_responders(msg))
+
+
 class RequestSlot(ReplySlot):
     """One request, one reply."""
 

@@ -76,7 +76,10 @@ class FastPublisher:
 
     @property
     def acknowledged(self) -> int:
-        """The sequence in the batch up to which all messages are stored.
+        """The sequence in the batch up to which all messages are stored, as the server has said last.
+
+        Before :meth:`commit` or :meth:`close` returns, that is a hint: these answers name no stream, and who
+        may publish to another stream can have some sent here.
 
         With ``continue_on_gap``: up to which they are, except for :attr:`lost` and :attr:`refused` ones.
         """

@@ -15,7 +15,7 @@ from .._values import seconds
 from ..aio.client import as_payload
 from ..aio.handlers import ReplySlot
 from ..aio.operations import check_loop
-from ..aio.requests import no_responders
+from ..aio.requests import is_bare, no_responders
 from ..errors import (
     NatsError,
     NoRespondersError,
@@ -25,7 +25,7 @@ from ..errors import (
     WrongStreamError,
 )
 from ..subjects import check_names
-from .api.acks import ANY_DOMAIN, AckCheck, check_ack, plain_ack_seq
+from .api.acks import ANY_DOMAIN, AckCheck, plain_ack_seq
 
 if TYPE_CHECKING:
     from ..aio.client import Client
@@ -269,6 +269,8 @@ class PublishWindow(ReplySlot):
     # -- the reading side -------------------------------------------------------------------------
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        if not is_bare(msg):
+            return
         index = int(rest) if rest.isdigit() and len(rest) < 20 else -1
         inflight = self._inflight
         if index not in inflight:
@@ -296,14 +298,12 @@ class PublishWindow(ReplySlot):
         self._wake()
 
     def _seq(self, msg: WireMsg) -> int:
-        plain = msg.header is None and msg.reply is None
-        if plain and (seq := plain_ack_seq(msg.payload, self._acks.head)):
+        if seq := plain_ack_seq(msg.payload, self._acks.head):
             return seq  # as AckCheck.parse() does, without a PubAck: a fifth of what an acknowledgement costs
         if no_responders(msg):
             raise NoRespondersError(
                 self.subject.decode("utf-8", "replace"), f"no leader of stream {self.stream}?"
             )
-        check_ack(msg)
         ack = self._acks.parse(msg.payload)
         if ack.duplicate:
             self.doubts.add(0)  # nothing was stored now

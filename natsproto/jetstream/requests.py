@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from .._values import seconds
+from .._values import seconds, text
 from ..errors import (
     BadSubjectError,
     ConfigError,
@@ -106,7 +106,7 @@ class ApiRequests:
         ``None`` when that is no subject, or too long for a control line: then only the request can hold it.
         """
         try:
-            whole = check_subscribe_subject(f"{self.prefix}.{suffix}.{subject}")
+            whole = check_subscribe_subject(f"{self.prefix}.{suffix}.{text(subject)}")
             check_names(whole, b"r" * self.client.reply_length)
         except BadSubjectError:
             return None

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from sys import getsizeof
 
-from ..errors import RemoteProtocolError
+from ..errors import RemoteProtocolError, RequestTimeoutError
 from .api.codec import is_number, number
 from .api.errors import StreamConfigError, check_name
 from .api.features import check_kept, refused_field
 from .api.models import StreamConfig, StreamInfo
 from .api.paging import memory_of
 from .requests import ApiRequests, listed
+
+LIST_TRIES = 10
+"""Times that the subjects of a stream are asked for while an answer does not have all of them."""
+
+LIST_PAUSE = 0.02
+"""Seconds before the second try; before later ones so many more."""
+
+
+class _Incomplete(Exception):
+    """An answer does not have all subjects."""
 
 
 class StreamManagement(ApiRequests):
@@ -67,13 +78,25 @@ class StreamManagement(ApiRequests):
     async def stream_subjects(self, name: str, subjects_filter: str = ">") -> dict[str, int]:
         """Subjects that have messages, with their counts: one round trip per 100 000 subjects.
 
+        With ``">"`` it is certain that none is missing: the answer has the number of all subjects, too. An
+        answer to another filter may be one that somebody else has asked for, with our inbox.
+
         Raises:
             RemoteProtocolError: there are too many for memory (about two million).
+            RequestTimeoutError: with ``">"``: no answer had them all.
         """
+
+        pages: list[int] = []
 
         def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
+            if subjects_filter == ">" and isinstance(state, dict):
+                total, there = answer.get("total"), state.get("num_subjects")
+                fewer = is_number(there) and not (is_number(total) and total >= there)
+                if fewer or answer.get("offset", 0) != sum(pages):
+                    raise _Incomplete
+                pages.append(len(page) if isinstance(page, dict) else 0)
             if not isinstance(page, dict):
                 return {}, 0, 0
             if not all(map(is_number, page.values())):
@@ -81,9 +104,14 @@ class StreamManagement(ApiRequests):
             return page, len(page), sum(map(getsizeof, page))
 
         suffix = f"STREAM.INFO.{check_name('stream', name)}"
-        return await self._pages(
-            "the subjects of a stream", suffix, {"subjects_filter": subjects_filter}, subjects
-        )
+        document = {"subjects_filter": subjects_filter}
+        for attempt in range(LIST_TRIES):
+            pages.clear()
+            try:
+                return await self._pages("the subjects of a stream", suffix, document, subjects)
+            except _Incomplete:  # the server counts them a moment earlier: some may be gone
+                await asyncio.sleep(LIST_PAUSE * attempt)
+        raise RequestTimeoutError(f"the lists of the subjects of stream {name!r} do not have all of them")
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream with all its messages and consumers."""

@@ -1,4 +1,4 @@
-"""Count the messages of a subject at a server that leads the stream.
+"""Count the messages of a subject.
 
 A leader that is cut off from the others continues to respond until it notices, and lacks what was stored
 since.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from natsproto.errors import RemoteProtocolError
+from natsproto.errors import NatsError, RemoteProtocolError
 from natsproto.jetstream.api.codec import is_number
+from natsproto.subjects import secret_name
 
 if TYPE_CHECKING:
     from .bucket import Bucket
@@ -36,6 +37,40 @@ async def count_messages(bucket: Bucket, subject: str, wanted: int) -> int:
         if count >= wanted or leads(info) or loop.time() > deadline:
             return count
         await asyncio.sleep(PAUSE)
+
+
+async def count_from(bucket: Bucket, subject: str, seq: int) -> int:
+    """Return how many messages of a subject lie at ``seq`` or beyond, as a consumer counts them.
+
+    The answer names its question: nobody can have that to another one sent instead.
+
+    Raises:
+        RemoteProtocolError: it names another one.
+        NatsError: no consumer can be had.
+    """
+    config = {
+        "name": secret_name(),
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": seq,
+        "filter_subject": subject,
+        "ack_policy": "none",
+        "headers_only": True,
+        "inactive_threshold": 5_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
+    try:
+        await bucket.js.delete_consumer(bucket.stream, info.name)
+    except NatsError:
+        pass  # it expires by itself
+    created = info.raw.get("config")
+    same = isinstance(created, dict) and all(
+        created.get(key) == config[key] for key in ("filter_subject", "opt_start_seq")
+    )
+    if info.name != config["name"] or not same:
+        raise RemoteProtocolError("the answer to the creation of a consumer is that to another one")
+    return info.num_pending
 
 
 def _count(info: dict[str, object], subject: str) -> int:

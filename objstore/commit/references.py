@@ -7,13 +7,16 @@ import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from natsproto.errors import APIError, PermissionsViolationError, RequestTimeoutError
+
 from ..bucket.bucket import Bucket
-from ..bucket.message_reads import AT_LEADER
+from ..bucket.counts import count_from
+from ..bucket.message_reads import AT_LEADER, CONSUMER
 from ..format.codec import MetaDecodeError
 from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
-from ..listing.metas import AT_ONCE, PAGE, can_be_requested, each_newest, metas_so_far, subjects_at_once
+from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, metas_so_far
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -25,10 +28,7 @@ AT_A_STRETCH = 1_000_000
 """Bytes of metas that are read before other tasks get their turn."""
 
 FEW = 32
-"""Metas that are read one by one from the leader, before all names are requested at once."""
-
-BY_NAME = 2
-"""Times that all names are requested: constant writers are always ahead of us."""
+"""Metas that are read one by one from the leader, instead of requesting all names at once."""
 
 LONG = 200
 """Characters of a subject that count as one more name."""
@@ -74,19 +74,33 @@ class References:
 
         No chunk may be mistaken for an orphan. For later commits the age of their chunks decides.
 
+        No single answer ends a read: whoever may ask the same API subject can have another answer sent to our
+        inbox. The leader's list of all subjects proves itself, and an answer for one name has its subject.
+
         Raises:
             NatsError: the metas could not be read.
         """
-        if self.full:
+        if self.full or (self.cursor and not self._lacking and await self._continue(bucket)):
             return
-        by_name = BY_NAME
-        if self._lacking or not self.cursor:
-            by_name = by_name - 1 if await self._read_names(bucket) else 0
-        while not (self.full or await self._read_in_order(bucket, FEW if by_name else None)):
-            by_name = by_name - 1 if await self._read_names(bucket) else 0
+        if not await self._read_names(bucket) and not self.full:
+            await self._read_in_order(bucket, None)  # the names do not fit into a message
 
-    async def _read_in_order(self, bucket: Bucket, most: int | None) -> bool:
-        """Read in stream order; false when there are more than ``most`` metas, or too many names."""
+    async def _continue(self, bucket: Bucket) -> bool:
+        """Read the few metas that were stored since the cursor; false when there may be more."""
+        if (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq <= self.cursor:
+            return True
+        if not bucket.allowed(CONSUMER):
+            return False
+        try:
+            follow = await count_from(bucket, all_meta_subject(bucket.name), self.cursor + 1)
+        except (PermissionsViolationError, APIError) as exc:
+            if not bucket.note_refusal(exc):
+                raise
+            return False
+        return follow <= FEW and await self._read_in_order(bucket, FEW + 1) >= follow
+
+    async def _read_in_order(self, bucket: Bucket, most: int | None) -> int:
+        """Read ``most`` metas in stream order, or all; return how many, -1 when there are too many names."""
         if self._most is None:
             metas = metas_so_far(bucket, after=self.cursor, leader=True)
         else:  # the caller's time is limited
@@ -98,48 +112,53 @@ class References:
                 self._take(bucket, message)
                 self.cursor = message.seq
                 count += 1
-                if self.full or count == most:
-                    return False
+                if self.full:
+                    return -1
+                if count == most:
+                    return -1
                 stretch += 1000 + len(message.data)
                 if stretch > AT_A_STRETCH:
                     stretch = 0
                     await asyncio.sleep(0)
-        return True
+        return count
 
     async def _read_names(self, bucket: Bucket) -> bool:
         """Request the newest meta of each name from the leader, many at once; false: this is not possible.
 
-        The subjects come from the leader, too. A meta that is not among them, or was replaced meanwhile, lies
-        beyond the previous end of the stream.
+        A meta that is not among the leader's subjects, or was replaced meanwhile, lies beyond the previous
+        end of the stream. Batches are faster; what they have not shown is requested from the leader.
 
-        Batches are faster, but prove nothing alone: anybody who may request one can have its end sent to our
-        inbox, too. So the leader is asked for what they have not shown.
+        Raises:
+            NatsError: the leader lists names whose metas it does not return.
         """
         if not self._lacking:
             batches = not self.cursor and bucket.direct_meta and bucket.can_batch
             end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
             if batches:
                 await self._read_batches(bucket, end)
-            subjects = await subjects_at_once(bucket, all_meta_subject(bucket.name))
-            # Pages are counted from the first subject: between two pages subjects may shift.
-            if subjects is not None and self._most is not None and len(subjects) > self._most:
-                self._fill()
+            every = await all_subjects(bucket)
+            if every is None:
                 return False
-            if self.full or subjects is None or (len(subjects) >= PAGE and not batches):
+            begin = all_meta_subject(bucket.name)[:-1]
+            subjects = {name: count for name, count in every.items() if name.startswith(begin)}
+            if self._most is not None and len(subjects) > self._most:
+                self._fill()
+            # Pages are counted from the first subject: between two pages subjects may shift.
+            if self.full or (len(every) >= PAGE and not batches):
                 return False
             lacking = [name for name, count in subjects.items() if not (batches and self._shows(name, count))]
             if not all(map(can_be_requested, lacking)):
                 return False
             self._lacking, self._end = lacking, end
-        at_once = AT_ONCE
+        at_once, gone = AT_ONCE, set()
         while self._lacking:
             size = 0
             part = self._lacking[-at_once:]
             async with aclosing(each_newest(bucket, part, at_once, AT_LEADER)) as answers:
                 async for subject, message in answers:
-                    if message is None:  # removed, or lost by the leader's index: nothing is proven
-                        self._lacking = []
-                        return False
+                    if message is None:
+                        gone.add(subject)
+                        continue
                     if message.seq > self.cursor or subject not in self._standing:
                         self._take(bucket, message)
                     if subject in self._unreadable:
@@ -150,6 +169,10 @@ class References:
                 return False
             at_once = AT_ONCE if size < AT_A_STRETCH else AT_ONCE // 8
             await asyncio.sleep(0)
+        if gone and not gone.isdisjoint(await all_subjects(bucket) or gone):
+            raise RequestTimeoutError(
+                f"the leader of bucket {bucket.name!r} lists names whose metas it does not return"
+            )
         self.cursor = max(self.cursor, self._end)
         return True
 

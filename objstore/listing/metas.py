@@ -56,6 +56,9 @@ PAGE = 100_000
 LONGEST = 4096
 """Bytes of the longest subject: the longest line a server accepts from a client by default."""
 
+LONG_FOR = 60.0
+"""Seconds for which the subjects of a bucket count as too long for one message."""
+
 CATCH_UPS = 10
 """Times that a read of all metas continues with what was stored meanwhile."""
 
@@ -364,6 +367,26 @@ async def subjects_at_once(bucket: Bucket, subject: str, *, look: bool = False) 
         return None
 
 
+async def all_subjects(bucket: Bucket) -> dict[str, int] | None:
+    """Return the subjects of metas and chunks, as :func:`subjects_at_once` does. None is missing.
+
+    Whoever may ask for the stream's info can have the answer to a question of theirs sent to our inbox. Only
+    the answer to this one has as many subjects as it says that there are.
+    """
+    long, now = bucket.remembered(_Long), bucket.connection.loop.time()
+    subjects = None if now < long.until else await subjects_at_once(bucket, ">", look=True)
+    if subjects is None and now >= long.until:
+        long.until = now + LONG_FOR
+    return subjects
+
+
+class _Long:
+    """Until when all subjects of a bucket are known not to fit into one message."""
+
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
+        self.until: float = 0.0
+
+
 class _TooMany(NatsError):
     """The response does not fit into one message."""
 
@@ -401,13 +424,15 @@ async def _read_from_old_servers(bucket: Bucket, found: _Found) -> None:
 async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
     """Read the metas of all subjects not in ``seen`` from the leader, name by name."""
     found.ordered = False
-    subjects = await meta_subjects(bucket)
+    subjects = await (meta_subjects(bucket) if seen else all_subjects(bucket))
     if subjects is None:
         async with aclosing(metas_so_far(bucket)) as messages:
             async for message in messages:
                 found.stored(message)
         return
-    lacking = [subject for subject in subjects if subject not in seen and can_be_requested(subject)]
+    begin = all_meta_subject(bucket.name)[:-1]
+    lacking = [each for each in subjects if each.startswith(begin) and each not in seen]
+    lacking = [*filter(can_be_requested, lacking)]
     loop = asyncio.get_running_loop()
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
     while lacking:

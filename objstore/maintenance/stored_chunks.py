@@ -16,7 +16,7 @@ from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.message_reads import ANY_WAY, CONSUMER
 from ..format.naming import all_chunks_subject, is_safe_nuid
-from ..listing.metas import subjects_at_once
+from ..listing.metas import all_subjects
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 async def chunk_counts(bucket: Bucket) -> dict[str, int] | None:
     """Return the number of chunks of each nuid; ``None`` when the subjects do not fit into one message."""
-    subjects = await subjects_at_once(bucket, all_chunks_subject(bucket.name), look=True)
+    subjects = await all_subjects(bucket)
     if subjects is None:
         return None
-    start = len(f"$O.{bucket.name}.C.")
-    return {subject[start:]: count for subject, count in subjects.items()}
+    begin = all_chunks_subject(bucket.name)[:-1]
+    start = len(begin)
+    return {subject[start:]: count for subject, count in subjects.items() if subject.startswith(begin)}
 
 
 async def chunk_nuids(bucket: Bucket) -> set[str]:

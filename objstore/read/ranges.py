@@ -27,6 +27,7 @@ from natsproto.jetstream.direct_get import header_bytes
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
+from ..bucket.counts import count_from
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
@@ -342,25 +343,10 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
         except NatsError as exc:
             if not retryable(exc):
                 raise
-    config = {
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": seq,
-        "filter_subject": subject,
-        "ack_policy": "none",
-        "headers_only": True,
-        "inactive_threshold": 5_000_000_000,
-        "mem_storage": True,
-        "num_replicas": 1,
-    }
     try:
-        info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
+        return await count_from(bucket, subject, seq)
     except APIError as exc:
         raise bucket.translate(exc) from None
-    try:
-        await bucket.js.delete_consumer(bucket.stream, info.name)
-    except NatsError:
-        pass  # it expires by itself
-    return info.num_pending
 
 
 async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:

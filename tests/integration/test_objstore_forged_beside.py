@@ -376,10 +376,10 @@ async def half_done(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict
 
     real = _rename.commit_meta
 
-    async def dies(bucket: Any, info: ObjectInfo, *args: Any) -> int:
+    async def dies(bucket: Any, info: ObjectInfo, *args: Any, **options: Any) -> int:
         if info.name == "b":
             raise Dead
-        return await real(bucket, info, *args)
+        return await real(bucket, info, *args, **options)
 
     with monkeypatch.context() as patch, pytest.raises(Dead):
         patch.setattr(_rename, "commit_meta", dies)
@@ -427,10 +427,10 @@ async def test_a_rename_that_somebody_else_finishes_with_something_else(
     info = await store.put("a", DATA)
     real = _rename.commit_meta
 
-    async def beaten(bucket: Any, new: ObjectInfo, *args: Any) -> int:
+    async def beaten(bucket: Any, new: ObjectInfo, *args: Any, **options: Any) -> int:
         if new.name == "b":
             await write_raw(store.js, meta_subject(store, "b"), document(store, "b", info.nuid))
-        return await real(bucket, new, *args)
+        return await real(bucket, new, *args, **options)
 
     with monkeypatch.context() as patch, pytest.raises(ObjectAlreadyExists):
         patch.setattr(_rename, "commit_meta", beaten)
@@ -447,14 +447,14 @@ async def test_the_new_end_is_forged_again_and_again(
     meta = await read_raw(store, "a")
     real, written = _rename.commit_meta, 0
 
-    async def beaten(bucket: Any, new: ObjectInfo, *args: Any) -> int:
+    async def beaten(bucket: Any, new: ObjectInfo, *args: Any, **options: Any) -> int:
         nonlocal written
         if new.name == "b":
             written += 1
             mark = {"natsproto.renamed-from": "a"}
             copy = {**meta, "name": "b", "description": f"forged {written}", "metadata": mark}
             await write_raw(store.js, meta_subject(store, "b"), copy)
-        return await real(bucket, new, *args)
+        return await real(bucket, new, *args, **options)
 
     monkeypatch.setattr(_rename, "commit_meta", beaten)
     async with asyncio.timeout(0.3 + 5):

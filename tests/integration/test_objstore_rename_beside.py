@@ -40,11 +40,11 @@ class Held:
         self.go_on = asyncio.Event()
         real = _rename.commit_meta
 
-        async def commit(bucket: Any, info: Any, expected: int, subject: str | None = None) -> int:
+        async def commit(bucket: Any, info: Any, *args: Any, **options: Any) -> int:
             if bucket is store._bucket and info.name == "new" and _renames.RENAMED_FROM in info.metadata:
                 self.marked.set()
                 await self.go_on.wait()
-            return await real(bucket, info, expected, subject)
+            return await real(bucket, info, *args, **options)
 
         monkeypatch.setattr(_rename, "commit_meta", commit)
 
@@ -57,7 +57,8 @@ async def test_the_old_name_is_changed_before_the_new_one_is_there(
     await store.put("old", DATA, chunk_size=CHUNK)
     held = Held(monkeypatch, store)
     renaming = asyncio.ensure_future(store.rename("old", "new"))
-    await held.marked.wait()
+    async with asyncio.timeout(30):
+        await held.marked.wait()
     other = await js.object_store(store.bucket)
 
     async def refuse(*args: Any) -> NatsError:
@@ -78,7 +79,8 @@ async def test_renamed_once_more_while_the_old_name_is_replaced(
     await store.put("old", DATA, chunk_size=CHUNK)
     held = Held(monkeypatch, store)
     renaming = asyncio.ensure_future(store.rename("old", "new"))
-    await held.marked.wait()
+    async with asyncio.timeout(30):
+        await held.marked.wait()
     other, third = await js.object_store(store.bucket), await js.object_store(store.bucket)
     real = _discard.shares_chunks
 

@@ -30,7 +30,7 @@ class Held:
         self.refusals: dict[str, NatsError] = {}
         real = _rename.commit_meta
 
-        async def commit(bucket: Any, info: Any, expected: int, subject: str | None = None) -> int:
+        async def commit(bucket: Any, info: Any, *args: Any, **options: Any) -> int:
             step = "freed"
             if info.name == "new":
                 step = "linked"
@@ -42,14 +42,15 @@ class Held:
                     await self.go_on.wait()
                 if step in self.refusals:
                     raise self.refusals[step]
-            return await real(bucket, info, expected, subject)
+            return await real(bucket, info, *args, **options)
 
         monkeypatch.setattr(_rename, "commit_meta", commit)
 
     async def begin(self) -> None:
         await self.store.put("old", DATA, chunk_size=CHUNK)
         self.renaming = asyncio.ensure_future(self.store.rename("old", "new"))
-        await self.reached.wait()
+        async with asyncio.timeout(30):
+            await self.reached.wait()
 
     async def end(self) -> Any:
         self.go_on.set()

@@ -218,26 +218,31 @@ async def test_an_answer_that_is_no_acknowledgement(server: FakeServer, answer: 
     window.close()
 
 
-async def test_a_stored_message_is_no_acknowledgement(server: FakeServer) -> None:
-    """Whoever may read one can have it sent to any inbox; it comes with headers."""
-    window = make(server)
-    await window.publish(b"a")
-    server.reply(server.pubs[0], b'{"stream":"S","seq":5}', header=b"NATS/1.0\r\nNats-Sequence: 1\r\n\r\n")
-    with pytest.raises(RemoteProtocolError, match="with headers"):
-        await window.settle()
-    assert list(window.unproven) == [0]
-
-
-async def test_a_delivery_is_no_acknowledgement(server: FakeServer) -> None:
-    """Whoever may create a consumer can have it deliver to any inbox; it comes with a reply subject."""
+@pytest.mark.parametrize(
+    ("header", "reply"),
+    [
+        (b"NATS/1.0\r\nNats-Sequence: 1\r\n\r\n", None),
+        (b"NATS/1.0 503\r\nNats-Sequence: 1\r\n\r\n", None),
+        (None, b"$JS.ACK.S.c.1.1.1.1.0"),
+    ],
+    ids=["stored", "stored status", "delivery"],
+)
+@pytest.mark.parametrize("payload", [b'{"stream":"S","seq":9}', b'{"stream":"T","seq":9}', b"no json", b""])
+async def test_what_a_peer_has_sent_is_no_acknowledgement(
+    server: FakeServer, header: bytes | None, reply: bytes | None, payload: bytes
+) -> None:
+    """Stored messages and deliveries can be sent to any inbox. They neither acknowledge nor disturb."""
     window = make(server)
     await window.publish(b"a")
     inbox = server.pubs[0].reply
     assert inbox is not None
-    server.reply_to(inbox, b'{"stream":"S","seq":5}', reply=b"$JS.ACK.S.c.1.1.1.1.0")
-    with pytest.raises(RemoteProtocolError, match="reply subject"):
-        await window.settle()
+    server.reply_to(inbox, payload, header, reply)
     assert list(window.unproven) == [0]
+    ack(server, 0, 5)
+    server.reply_to(inbox, payload, header, reply)
+    await window.settle()
+    assert (window.last_seq, window.failure, len(window.doubts)) == (5, None, 0)
+    window.close()
 
 
 async def test_the_connection_is_lost(server: FakeServer) -> None:
