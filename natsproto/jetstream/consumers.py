@@ -1,7 +1,6 @@
-"""Consumers beyond reading: pause and resume (2.11), priority groups (ADR-42), what a server has not.
+"""Consumers beyond reading: pause and resume (2.11), priority groups (ADR-42).
 
-A server that lacks a feature is told by what it does: it leaves a field out of its answer, or does not know
-an API subject. No version is compared.
+A server that lacks these is told by what it does: it does not know an API subject. No version is compared.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from .._values import brief
 from ..errors import (
     APIError,
     ConfigError,
-    NatsError,
     RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
@@ -30,18 +28,8 @@ if TYPE_CHECKING:
 BAD_REQUEST = 10003
 """Error code for, among other things, an API subject that the server does not know."""
 
-BAD_JSON = 10025
-"""Error code for a value that the server does not know."""
-
 API_LEVEL = "_nats.level"
 """Key that servers from 2.11 on add to the metadata of every consumer."""
-
-_NEEDED = {
-    "pause_until": ("pausing a consumer", "2.11"),
-    "priority_policy": ("a priority policy", "2.11"),
-    "priority_groups": ("priority groups", "2.11"),
-}
-"""Fields of a configuration that older servers drop: what they are, and the first version that has them."""
 
 PINNED = "pinned_client"
 OVERFLOW = "overflow"
@@ -125,25 +113,6 @@ def priority_fields(info: ConsumerInfo, options: PriorityOptions) -> dict[str, o
     return fields
 
 
-def check_kept(document: Mapping[str, object], info: ConsumerInfo) -> None:
-    """Make sure that the server has kept what was asked for; the consumer stays as it was created.
-
-    Raises:
-        UnsupportedFeatureError: it has dropped a field that it does not know.
-    """
-    kept = _config(info)
-    for field, (feature, minimum) in _NEEDED.items():
-        if document.get(field) and not kept.get(field):
-            raise UnsupportedFeatureError(feature, minimum, f"this server has dropped {field!r}")
-
-
-def creation_error(document: Mapping[str, object], exc: APIError) -> NatsError:
-    """Return the error for a refused creation: servers before 2.12 do not know the policy ``prioritized``."""
-    if exc.err_code == BAD_JSON and document.get("priority_policy") == PRIORITIZED:
-        return UnsupportedFeatureError("the priority policy 'prioritized'", "2.12", exc.description)
-    return exc
-
-
 async def pause(js: JetStreamContext, stream: str, consumer: str, until: datetime | None) -> ConsumerPause:
     """See :meth:`natsproto.JetStreamContext.pause_consumer`; without a time: resume."""
     document: dict[str, object] = {}
@@ -184,4 +153,4 @@ async def _known(
     except APIError as exc:
         if exc.err_code != BAD_REQUEST:
             raise
-    raise UnsupportedFeatureError(feature, "2.11", "this server does not know the request")
+    raise UnsupportedFeatureError(feature, "2.11.0", "this server does not know the request")

@@ -9,7 +9,7 @@ from ..errors import APIError, PermissionsViolationError
 from ..subjects import secret_name
 from . import consumers
 from .api.errors import check_name
-from .api.features import check_kept, refused_field
+from .api.features import check_kept, refused
 from .api.models import ConsumerConfig, ConsumerInfo
 from .publishing import Publishing
 from .reads import MessageReads
@@ -51,8 +51,8 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
 
         Raises:
             ConsumerExistsError, MaxConsumersError, StreamNotFoundError, APIError: refused.
-            UnsupportedFeatureError: the server is too old for a field of a :class:`ConsumerConfig`. If it has
-                dropped the field, the consumer stays as the server created it.
+            UnsupportedFeatureError: the server is too old for a field. If it has dropped the field, the
+                consumer stays as the server created it.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
         name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
@@ -69,12 +69,9 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
                     raise
                 answer = await self.request(suffix, request, timeout=timeout)
         except APIError as exc:
-            refused = refused_field(config, exc) if isinstance(config, ConsumerConfig) else None
-            raise refused or consumers.creation_error(document, exc) from None
+            raise refused(document, exc) from None
         info = ConsumerInfo.from_json(answer)
-        consumers.check_kept(document, info)
-        if isinstance(config, ConsumerConfig):
-            check_kept(config, info.config)
+        check_kept("consumer", document, answer)
         return info
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:

@@ -9,7 +9,7 @@ from sys import getsizeof
 from ..errors import RemoteProtocolError, RequestTimeoutError
 from .api.codec import is_number, number
 from .api.errors import StreamConfigError, check_name
-from .api.features import check_kept, refused_field
+from .api.features import check_kept, refused
 from .api.models import StreamConfig, StreamInfo
 from .api.paging import memory_of
 from .requests import ApiRequests, listed
@@ -52,14 +52,14 @@ class StreamManagement(ApiRequests):
         document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
         name = check_name("stream", document.get("name"))
         try:
-            info = StreamInfo.from_json(await self.request(f"STREAM.{verb}.{name}", document))
+            answer = await self.request(f"STREAM.{verb}.{name}", document)
         except StreamConfigError as exc:
-            refused = refused_field(config, exc) if isinstance(config, StreamConfig) else None
-            if refused is None:
-                raise
-            raise refused from None
+            if isinstance(config, StreamConfig):
+                raise refused(document, exc) from None
+            raise
+        info = StreamInfo.from_json(answer)
         if isinstance(config, StreamConfig):
-            check_kept(config, info.config)
+            check_kept("stream", document, answer)
         return info
 
     async def stream_info(self, name: str, *, timeout: float | None = None) -> StreamInfo:

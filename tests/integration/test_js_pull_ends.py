@@ -267,5 +267,5 @@ async def test_servers_that_have_neither(old_server: LocalServer) -> None:
         )
         for found in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(found, UnsupportedFeatureError)
-            assert found.minimum == "2.11"
+            assert found.minimum == "2.11.0"
         await js.delete_stream("S")

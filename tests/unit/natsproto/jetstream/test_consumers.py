@@ -17,8 +17,9 @@ from natsproto.errors import (
     UnsupportedFeatureError,
 )
 from natsproto.jetstream.api.errors import StreamConfigError
-from natsproto.jetstream.api.models import ConsumerInfo
-from natsproto.jetstream.consumers import ConsumerPause, check_kept, pinned, priority_fields
+from natsproto.jetstream.api.features import MINIMUM
+from natsproto.jetstream.api.models import ConsumerConfig, ConsumerInfo
+from natsproto.jetstream.consumers import ConsumerPause, pinned, priority_fields
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
 from support.fake_session import FakeServer
@@ -102,7 +103,7 @@ async def test_servers_that_know_neither(server: FakeServer, js: JetStreamContex
     ):
         with pytest.raises(UnsupportedFeatureError) as caught:
             await call
-        assert caught.value.minimum == "2.11"
+        assert caught.value.minimum == "2.11.0"
 
 
 async def test_a_server_that_knows_it_and_does_not_answer(server: FakeServer, js: JetStreamContext) -> None:
@@ -127,12 +128,17 @@ async def test_fields_that_a_server_drops(server: FakeServer, js: JetStreamConte
         ("priority_policy", "overflow"),
         ("priority_groups", ["g"]),
         ("pause_until", "2030-01-01T00:00:00Z"),
+        ("filter_subjects", ["a"]),
     ):
-        with pytest.raises(UnsupportedFeatureError, match=field) as caught:
-            await js.create_consumer("S", {"durable_name": "c", field: value})
-        assert caught.value.minimum == "2.11"
+        mapping = {"durable_name": "c", field: value}
+        for config in (mapping, ConsumerConfig.from_json(mapping)):
+            with pytest.raises(UnsupportedFeatureError, match=field) as caught:
+                await js.create_consumer("S", config)
+            assert caught.value.minimum == MINIMUM[field]
     await js.create_consumer("S", {"durable_name": "c", "priority_groups": []})
-    check_kept({"priority_policy": "overflow"}, info(priority_policy="overflow"))
+    kept = {"durable_name": "c", "priority_groups": ["g"], "priority_policy": "overflow"}
+    answers(server, CREATE={"stream_name": "S", "name": "c", "config": kept})
+    await js.create_consumer("S", kept)
 
 
 async def test_a_policy_that_a_server_does_not_know(server: FakeServer, js: JetStreamContext) -> None:
@@ -140,7 +146,7 @@ async def test_a_policy_that_a_server_does_not_know(server: FakeServer, js: JetS
     config = {"durable_name": "c", "priority_groups": ["g"], "priority_policy": "prioritized"}
     with pytest.raises(UnsupportedFeatureError) as caught:
         await js.create_consumer("S", config)
-    assert caught.value.minimum == "2.12"
+    assert caught.value.minimum == "2.12.0"
     with pytest.raises(StreamConfigError):
         await js.create_consumer("S", {**config, "priority_policy": "overflow"})
 
