@@ -216,6 +216,10 @@ class Credentials:
         """
         if self.user is None and self.password is not None:
             raise ConfigError("a password needs user=")
+        for what in ("user", "password"):
+            value = getattr(self, what)
+            if value is not None and not isinstance(value, str):
+                raise wrong_type(what, None, value, "a str")
         if self.creds is not None and self.creds_content is not None:
             raise ConfigError("give creds= (a path) or creds_content=, not both")
         creds = self.creds is not None or self.creds_content is not None

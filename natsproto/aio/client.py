@@ -568,8 +568,8 @@ class PendingRequest(RequestSlot):
         self._limit = limit
         self._mux = mux = connection.mux
         mux.open(self)
-        mux.arm(self, limit)
         try:
+            mux.arm(self, limit)
             # A request alone has no other frames to wait for.
             connection.publish(subject, payload, self.inbox, header, now=now and len(mux) == 1)
         except BaseException:

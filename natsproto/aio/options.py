@@ -56,7 +56,21 @@ _INTEGERS = {
 }
 """Options that are integers, with the lowest value of each."""
 
-_CALLABLES = ("connected_cb", "reconnect_error_cb", "next_server_cb", "reconnect_delay_cb")
+_FLAGS = ("retry_on_failed_connect", "echo", "verbose", "pedantic")
+"""Options that must be true or false: a server hangs up on a client that tells it something else."""
+
+_CALLABLES = (
+    "error_cb",
+    "connected_cb",
+    "disconnected_cb",
+    "reconnected_cb",
+    "closed_cb",
+    "discovered_server_cb",
+    "lame_duck_cb",
+    "reconnect_error_cb",
+    "next_server_cb",
+    "reconnect_delay_cb",
+)
 """Options that must be callable."""
 
 
@@ -132,6 +146,9 @@ class Options(Credentials):
             raise ConfigError(f"unknown transport {self.transport!r}: use 'buffered' or 'streams'")
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigError("name must be a str")
+        for what in _FLAGS:
+            if not isinstance(getattr(self, what), bool):
+                raise ConfigError(f"{what} must be True or False, not {getattr(self, what)!r}")
         for what in _CALLABLES:
             callback = getattr(self, what)
             if not (callback is None or callable(callback)):

@@ -90,8 +90,10 @@ def parse_url(text: str) -> Server:
     """
     from urllib.parse import quote, unquote, urlsplit  # loaded on first use: it takes 3 ms to import
 
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"a server URL must be a non-empty str, not {type(text).__name__}")
+    if not isinstance(text, str):
+        raise ConfigError(f"a server URL must be a str, not {type(text).__name__}")
+    if not text.strip():
+        raise ConfigError("a server URL must not be empty")
     raw = text.strip()
     if any(ch.isspace() or ord(ch) < 32 for ch in raw):
         raise ConfigError("a server URL must not contain white space or control characters")
@@ -149,6 +151,8 @@ def parse_urls(urls: str | Sequence[str]) -> list[Server]:
     Raises:
         ConfigError: none, one that :func:`parse_url` refuses, or WebSocket and TCP servers together.
     """
+    if not isinstance(urls, Iterable):
+        raise ConfigError(f"servers are a URL or a list of URLs, not {type(urls).__name__}")
     texts = urls.split(",") if isinstance(urls, str) else list(urls)
     if not texts:
         raise ConfigError("no server given")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..aio.client import HeadersLike, as_payload
 from ..aio.operations import check_loop
+from ..aio.options import check_seconds
 from ..errors import APIError, ConfigError, NatsError, StaleConnectionError
 from ..subjects import check_publish_subject
 from .api.acks import AckCheck
@@ -57,15 +58,13 @@ class FastPublisher:
             raise ConfigError(f"flow is a number of messages from 1 to {MAX_FLOW}, not {flow!r}")
         if type(max_outstanding_acks) is not int or not 0 < max_outstanding_acks <= MAX_OUTSTANDING_ACKS:
             raise ConfigError(f"max_outstanding_acks is 1 to {MAX_OUTSTANDING_ACKS}")
-        if not timeout > 0:
-            raise ConfigError("timeout is a number of seconds above 0")
         self._client = client
         self._acks = acks
         self._check_server = check_server
         self._flow = flow
         self._outstanding = max_outstanding_acks
         self._gap_ok = continue_on_gap
-        self._timeout = timeout
+        self._timeout = check_seconds("timeout", timeout)
         self._batch: Batch | None = None
         self._closed = False
 

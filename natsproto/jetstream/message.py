@@ -75,7 +75,7 @@ class JetStreamMsg:
         if delay is None:
             await self._send(b"-NAK")
             return
-        if not 0 <= delay <= MAX_DELAY:
+        if not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
             raise ConfigError(f"a delay is 0 to {MAX_DELAY} seconds")
         await self._send(b"-NAK " + dumps({"delay": int(delay * 1e9)}))
 
@@ -98,8 +98,8 @@ class JetStreamMsg:
         if reason is None:
             await self._send(b"+TERM")
             return
-        if not reason.strip():
-            raise ConfigError("a reason must not be empty")
+        if not isinstance(reason, str) or not reason.strip():
+            raise ConfigError("a reason is a str that is not empty")
         word = b"+TERM " + reason.encode("utf-8", "backslashreplace")
         connection = self._client.connection
         connection.check_size(0, len(word))

@@ -75,6 +75,7 @@ class Publishing(ApiRequests):
         self.client.connection.check_open()
         block = publish_header(headers, **options) if headers or options else b""
         checked, data = check_publish_subject(subject), as_payload(payload)
+        _check_retries(retry_attempts, retry_wait)
         if not NEEDS_2_11.isdisjoint(options):
             await self._check_options(options)
         answer = (await self.publish_frame(checked, data, block, timeout, retry_attempts, retry_wait)).payload
@@ -102,10 +103,6 @@ class Publishing(ApiRequests):
         """:meth:`publish` for layers above: checked subject, encoded header, unparsed answer."""
         client = self.client
         client.connection.check_size(len(header), len(payload))
-        if type(retry_attempts) is not int or retry_attempts < -1:
-            raise ConfigError(f"retry_attempts is a whole number from -1 on, not {retry_attempts!r}")
-        if not 0 <= retry_wait < inf:
-            raise ConfigError(f"retry_wait is a number of seconds, not {retry_wait!r}")
         limit = self.timeout if timeout is None else timeout
         if retry_attempts < 0:
             return await self._retrying(subject, payload, header, limit, retry_wait)
@@ -192,3 +189,10 @@ class Publishing(ApiRequests):
             continue_on_gap=continue_on_gap,
             timeout=self.timeout if timeout is None else timeout,
         )
+
+
+def _check_retries(attempts: int, wait: float) -> None:
+    if type(attempts) is not int or attempts < -1:
+        raise ConfigError(f"retry_attempts is a whole number from -1 on, not {attempts!r}")
+    if not isinstance(wait, int | float) or not 0 <= wait < inf:
+        raise ConfigError(f"retry_wait is a number of seconds, not {wait!r}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
 from ..aio.handlers import Handler, ReplySlot
+from ..aio.options import check_integer, check_seconds
 from ..errors import (
     ConfigError,
     ConnectionClosedError,
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 GRACE = 1.0
 """Seconds that a fetch waits beyond the server's own expiry."""
+
+LONGEST = 1e9
+"""Seconds of the longest pull: 31 years, which servers can count in nanoseconds."""
 
 LONG = 30.0
 """Seconds of a pull above which heartbeats are asked for by default (ADR-37)."""
@@ -311,10 +315,12 @@ class PullConsumer:
         no_wait: bool = False,
     ) -> _Pull:
         """Check the options; nothing is sent yet."""
-        if batch < 1 or timeout <= 0:
-            raise ConfigError("a fetch needs a positive batch and timeout")
+        check_integer("batch", batch, 1)
+        if not check_seconds("timeout", timeout) <= LONGEST:
+            raise ConfigError(f"timeout must be at most {seconds(LONGEST)} s")
         document: dict[str, object] = {"batch": batch}
         if max_bytes is not None:
+            check_integer("max_bytes", max_bytes, 1)
             document["max_bytes"] = max_bytes
         heartbeat = 0.0
         if no_wait:
@@ -327,8 +333,10 @@ class PullConsumer:
             heartbeat = (
                 (DEFAULT_HEARTBEAT if timeout > LONG else 0.0) if idle_heartbeat is None else idle_heartbeat
             )
-            if not 0 <= heartbeat <= timeout / 2:
-                raise ConfigError("idle_heartbeat must be at most half of the timeout, and not negative")
+            if heartbeat:
+                check_seconds("idle_heartbeat", heartbeat)
+            if heartbeat > timeout / 2:
+                raise ConfigError("idle_heartbeat must be at most half of the timeout")
             document["expires"] = int(timeout * 1e9)
             if heartbeat:
                 document["idle_heartbeat"] = int(heartbeat * 1e9)

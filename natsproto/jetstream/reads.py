@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .._values import seconds
+from ..aio.options import check_integer
 from ..errors import (
     APIError,
     ConfigError,
@@ -132,13 +133,17 @@ class MessageReads(ApiRequests):
             start_time: instead of it, the earliest time at which they were stored, by the server's clock.
 
         Raises:
-            ConfigError: both were given, or the time has no zone.
+            ConfigError: both were given, or the time has no zone, or a number makes no sense.
+            BadSubjectError: ``subject`` is none.
             MessageNotFoundError: no message matches.
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
             UnsupportedFeatureError: the server is too old for ``start_time``.
         """
+        check_integer("batch", batch, 1)
+        check_integer("max_bytes", max_bytes, 0)
+        check_subscribe_subject(subject)
         if start_time is None:
-            document: dict[str, object] = {"seq": 1 if seq is None else seq}
+            document: dict[str, object] = {"seq": 1 if seq is None else _sequence("seq", seq)}
         elif seq is None:
             document = {"start_time": _time("start_time", start_time)}
         else:
@@ -172,7 +177,9 @@ class MessageReads(ApiRequests):
             max_bytes: of one page (4 MiB), which its last message may exceed.
 
         Raises:
-            ConfigError: ``up_to_seq`` and ``up_to_time``, or the time has no zone.
+            ConfigError: ``up_to_seq`` and ``up_to_time``, or the time has no zone, or a number makes no
+                sense; or no subject was given.
+            BadSubjectError: one of ``subjects`` is none.
             MessageNotFoundError: no message matches.
             APIError: more than 1024 subjects match (413), or the server is older (408).
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
@@ -180,17 +187,20 @@ class MessageReads(ApiRequests):
         """
         if isinstance(subjects, str):
             raise ConfigError("subjects is a sequence of subjects, not one")
-        if batch < 0 or max_bytes < 0:
-            raise ConfigError("batch and max_bytes are numbers from 0 on; 0 = the server's limit")
-        document: dict[str, object] = {"multi_last": list(subjects), "max_bytes": max_bytes}
+        check_integer("batch", batch, 0)  # 0 = the server's limit
+        check_integer("max_bytes", max_bytes, 0)
+        wanted = [check_subscribe_subject(subject).decode() for subject in subjects]
+        if not wanted:
+            raise ConfigError("give at least one subject")
+        document: dict[str, object] = {"multi_last": wanted, "max_bytes": max_bytes}
         if up_to_seq is not None and up_to_time is not None:
             raise ConfigError("give up_to_seq or up_to_time, not both")
         if up_to_seq is not None:
-            document["up_to_seq"] = up_to_seq
+            document["up_to_seq"] = _sequence("up_to_seq", up_to_seq)
         if up_to_time is not None:
             document["up_to_time"] = _time("up_to_time", up_to_time)
         if seq is not None:
-            document["seq"] = seq
+            document["seq"] = _sequence("seq", seq)
         return self._last_messages(stream, document, batch or MOST_SUBJECTS, max_bytes, up_to_time)
 
     async def _last_messages(
@@ -321,7 +331,7 @@ def _selector(
     """Return the body of a request for a message."""
     document: dict[str, object] = {}
     if seq is not None:
-        document["seq"] = seq
+        document["seq"] = _sequence("seq", seq)
     if last is not None:
         document["last_by_subj"] = check_subscribe_subject(last).decode()
     if start_time is not None:
@@ -334,6 +344,12 @@ def _selector(
             "choose one message: seq, last_by_subject, start_time, or next_by_subject (and seq or start_time)"
         )
     return document
+
+
+def _sequence(name: str, seq: int) -> int:
+    if not is_number(seq):
+        raise ConfigError(f"{name} is a whole number from 0 on, not {seq!r}")
+    return seq
 
 
 def _time(name: str, time: datetime) -> str:

@@ -69,11 +69,11 @@ def publish_header(
     """
     own: dict[str, str] = {}
     if stream is not None:
-        own["Nats-Expected-Stream"] = stream
+        own["Nats-Expected-Stream"] = _text("stream", stream)
     if msg_id is not None:
-        own["Nats-Msg-Id"] = msg_id
+        own["Nats-Msg-Id"] = _text("msg_id", msg_id)
     if expected_last_msg_id is not None:
-        own["Nats-Expected-Last-Msg-Id"] = expected_last_msg_id
+        own["Nats-Expected-Last-Msg-Id"] = _text("expected_last_msg_id", expected_last_msg_id)
     if expected_last_seq is not None:
         own["Nats-Expected-Last-Sequence"] = _sequence(expected_last_seq)
     if expected_last_subject_seq is not None:
@@ -90,6 +90,12 @@ def publish_header(
     fields = Headers(headers)
     fields.update(own)
     return encode_headers(fields)
+
+
+def _text(what: str, text: str) -> str:
+    if not isinstance(text, str) or not text:
+        raise ConfigError(f"{what} is a non-empty str: servers ignore an empty one")
+    return text
 
 
 def _sequence(number: int) -> str:

@@ -149,6 +149,13 @@ async def test_ways_a_request_fails(server: FakeServer) -> None:
     assert len(server.connection.mux) == 0
 
 
+async def test_a_request_that_cannot_begin_leaves_nothing(server: FakeServer) -> None:
+    with pytest.raises(TypeError):
+        await server.client.request("q", b"", timeout="5")  # type: ignore[arg-type]
+    assert len(server.connection.mux) == 0
+    assert server.pubs == []
+
+
 async def test_only_a_bare_answer_counts_for_a_bare_request(server: FakeServer) -> None:
     """A peer may have stored messages, status messages and deliveries sent to any inbox that it sees."""
     client = server.client

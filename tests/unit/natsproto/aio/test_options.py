@@ -58,6 +58,17 @@ from natsproto.errors import ConfigError
         {"reconnect_error_cb": "log"},
         {"next_server_cb": "nats://h"},
         {"reconnect_delay_cb": 2.0},
+        {"error_cb": "log"},
+        {"closed_cb": 1},
+        {"retry_on_failed_connect": "yes"},
+        {"verbose": "yes"},
+        {"verbose": 1},
+        {"echo": None},
+        {"servers": None},
+        {"servers": 4222},
+        {"servers": [None]},
+        {"user": 5},
+        {"user": "u", "password": b"p"},
     ],
 )
 def test_refused(options: dict[str, Any]) -> None:

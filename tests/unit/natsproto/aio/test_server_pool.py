@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import traceback
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,12 @@ def test_parse_url(text: str, url: str, user: str | None, password: str | None, 
 def test_bad_urls(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_url(text)
+
+
+@pytest.mark.parametrize("urls", [None, 5, [], [b"nats://h"]])
+def test_what_is_no_list_of_urls(urls: Any) -> None:
+    with pytest.raises(ConfigError):
+        parse_urls(urls)
 
 
 @pytest.mark.parametrize(

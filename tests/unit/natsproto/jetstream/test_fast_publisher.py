@@ -180,6 +180,7 @@ async def test_an_older_server_behind_it(server: FakeServer, js: JetStreamContex
         {"timeout": 0},
         {"timeout": -1.0},
         {"timeout": float("nan")},
+        {"timeout": "5"},
     ],
 )
 async def test_options_that_make_no_sense(js: JetStreamContext, options: dict[str, Any]) -> None:

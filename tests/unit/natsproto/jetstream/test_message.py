@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -71,13 +73,14 @@ async def test_the_end_of_a_message_with_a_reason(server: FakeServer) -> None:
     assert [bytes(pub.payload) for pub in server.pubs[2:]] == [b"+TERM \\udc80"]
 
 
-@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), 2e9])
-async def test_words_that_are_not_sent(server: FakeServer, delay: float) -> None:
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), 2e9, "1", timedelta(seconds=1)])
+async def test_words_that_are_not_sent(server: FakeServer, delay: Any) -> None:
     msg = message(server)
     with pytest.raises(ConfigError):
         await msg.nak(delay)
-    with pytest.raises(ConfigError):
-        await msg.term(" ")
+    for reason in (" ", 5):
+        with pytest.raises(ConfigError):
+            await msg.term(reason)  # type: ignore[arg-type]
     with pytest.raises(MaxPayloadError):
         await msg.term("x" * (1 << 20))
     assert server.pubs == []

@@ -92,6 +92,8 @@ async def test_attempts_until_the_time_is_over(server: FakeServer, js: JetStream
         {"retry_wait": -0.1},
         {"retry_wait": float("inf")},
         {"retry_wait": float("nan")},
+        {"retry_wait": "1"},
+        {"retry_attempts": -2, "ttl": timedelta(seconds=5)},  # nor is the server asked what it knows
         {"expected_last_seq": -1},
         {"ttl": timedelta(0)},
     ],

@@ -179,7 +179,24 @@ async def test_fetch_from_a_server_that_says_nothing(pulled: Pulled, monkeypatch
         await pulled.consumer.fetch(timeout=0.01)
 
 
-@pytest.mark.parametrize("options", [{"batch": 0}, {"batch": -1}, {"timeout": 0}, {"timeout": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": 0},
+        {"batch": -1},
+        {"batch": "5"},
+        {"batch": 1.5},
+        {"timeout": 0},
+        {"timeout": -1.0},
+        {"timeout": "5"},
+        {"timeout": float("inf")},
+        {"timeout": float("nan")},
+        {"max_bytes": 0},
+        {"max_bytes": "5"},
+        {"idle_heartbeat": "1"},
+        {"idle_heartbeat": float("nan")},
+    ],
+)
 async def test_fetch_of_nothing(pulled: Pulled, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         await pulled.consumer.fetch(**options)

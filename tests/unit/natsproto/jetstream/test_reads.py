@@ -11,6 +11,7 @@ import pytest
 
 from natsproto.errors import (
     APIError,
+    BadSubjectError,
     ConfigError,
     NoRespondersError,
     PermissionsViolationError,
@@ -178,6 +179,28 @@ async def test_a_batch(server: FakeServer, js: JetStreamContext) -> None:
     assert body(server.pubs[0]) == {"seq": 3, "next_by_subj": "s.>", "batch": 9, "max_bytes": 7}
 
 
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"batch": 0}, ConfigError),
+        ({"batch": "5"}, ConfigError),
+        ({"max_bytes": -1}, ConfigError),
+        ({"max_bytes": "5"}, ConfigError),
+        ({"seq": -1}, ConfigError),
+        ({"seq": True}, ConfigError),
+        ({"subject": 5}, BadSubjectError),
+        ({"subject": "a b"}, BadSubjectError),
+    ],
+)
+async def test_batches_that_make_no_sense(
+    server: FakeServer, js: JetStreamContext, options: dict[str, Any], kind: type
+) -> None:
+    """They would end the connection where the answers are counted."""
+    with pytest.raises(kind):
+        js.get_batch("S", **options)
+    assert server.pubs == []
+
+
 async def test_a_server_without_batches(server: FakeServer, js: JetStreamContext) -> None:
     server.session.on_pub = lambda pub: server.reply(pub, b"a", stored(3))
     assert [m.seq async for m in js.get_batch("S")] == [3]
@@ -337,6 +360,11 @@ async def test_servers_without_multi_get(server: FakeServer, js: JetStreamContex
         {"up_to_seq": 1, "up_to_time": NEW_YEAR},
         {"up_to_time": NEW_YEAR.replace(tzinfo=None)},
         {"up_to_time": 5},
+        {"subjects": []},
+        {"batch": "5"},
+        {"max_bytes": 1.5},
+        {"up_to_seq": -1},
+        {"seq": "5"},
     ],
 )
 async def test_multi_gets_that_make_no_sense(

@@ -49,6 +49,11 @@ def test_headers_of_the_application() -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        {"stream": ""},  # a server would ignore it: the message is stored wherever it comes to
+        {"stream": 5},
+        {"msg_id": ""},
+        {"msg_id": 5},
+        {"expected_last_msg_id": ""},
         {"expected_last_seq": -1},
         {"expected_last_seq": 1 << 64},
         {"expected_last_seq": True},
