@@ -502,6 +502,8 @@ class Client:
                     await asyncio.wait(requests)
         except TimeoutError:
             left = len(operations.others()) + len(operations.held())
+            if not left and connection.session is None:
+                return RequestTimeoutError(f"the connection did not come back within {seconds(limit)} s")
             what = f"{left} operations" if left else "requests"
             return RequestTimeoutError(f"{what} under way were not done within {seconds(limit)} s")
         return None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._values import brief, seconds
 from ..aio.msg import Msg
+from ..aio.options import check_integer
 from ..aio.subscription import Subscription
 from ..errors import ConfigError, NatsError, PermissionsViolationError
 from ..headers import header_value, status_of
@@ -373,9 +374,10 @@ async def bind(
 ) -> PushConsumer:
     """See :meth:`natsproto.JetStreamContext.push_consumer`."""
     check_name("stream", stream)
-    for limit in (pending_msgs_limit, pending_bytes_limit):
-        if limit is not None and limit < 1:
-            raise ConfigError("the limits of a queue must be positive")
+    limits = {"pending_msgs_limit": pending_msgs_limit, "pending_bytes_limit": pending_bytes_limit}
+    for what, limit in limits.items():
+        if limit is not None:
+            check_integer(what, limit, 1)
     if (consumer is None) == (config is None):
         raise ConfigError("give the name of a consumer or the configuration of a new one")
     js.client.connection.check_open()

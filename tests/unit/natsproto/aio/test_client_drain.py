@@ -37,6 +37,18 @@ async def test_the_steps_of_drain_share_one_deadline(monkeypatch: pytest.MonkeyP
     assert left[0] <= 0.01
 
 
+async def test_a_connection_that_does_not_come_back() -> None:
+    """Nothing is under way, but what the server has sent meanwhile cannot be known."""
+    server = FakeServer()
+    client = server.client
+    client.connection.options.drain_timeout = 0.02
+    await client.subscribe("a")
+    server.lose()
+    with pytest.raises(RequestTimeoutError, match="did not come back"):
+        await client.drain()
+    assert client.is_closed
+
+
 def test_what_closing_takes_at_most() -> None:
     total = END_TIMEOUT + CLOSE_TIMEOUT + 2 * FINISH_TIMEOUT
     assert f"at most {total:g} s more" in " ".join(str(Client.drain.__doc__).split())

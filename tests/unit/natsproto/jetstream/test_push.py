@@ -215,6 +215,7 @@ async def test_no_push_consumer(pushed: Pushed) -> None:
         {"config": {"deliver_group": "q", "flow_control": True}},
         {"config": {"flow_control": True}},
         {"config": {}, "pending_msgs_limit": 0},
+        {"config": {}, "pending_bytes_limit": "1"},
         {"config": {}, "pending_bytes_limit": -1},
     ],
 )
