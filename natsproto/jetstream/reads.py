@@ -67,8 +67,14 @@ class MessageReads(ApiRequests):
         """
         document = _selector(seq, last_by_subject, next_by_subject, start_time)
         suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
-        answer = await self.request(suffix, document, limit=MAX_DOCUMENT)
-        return _since(start_time, leader_message(answer))
+        message = leader_message(await self.request(suffix, document, limit=MAX_DOCUMENT))
+        literal = last_by_subject is not None and not {"*", ">"} & {*last_by_subject.split(".")}
+        other = literal and message.subject != last_by_subject
+        if seq is not None and next_by_subject is None:
+            other = message.seq != seq
+        if other:  # somebody has had the answer to another question sent
+            raise RemoteProtocolError(f"another message was asked for than {message.seq} of {stream!r}")
+        return _since(start_time, message)
 
     async def direct_get(
         self,

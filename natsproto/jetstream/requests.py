@@ -13,6 +13,7 @@ from ..errors import (
     MaxPayloadError,
     NatsError,
     NoRespondersError,
+    RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ..aio.client import Client
 
 T = TypeVar("T")
+
+
+ASKED_AGAIN = 10
+"""Times that an info is asked for while the answer is about something else."""
 
 
 class ApiRequests:
@@ -89,16 +94,21 @@ class ApiRequests:
         if len(payload) > client.max_payload:
             name = subject.decode()[len(self.prefix) + 1 :]
             raise MaxPayloadError(f"the API request {name!r} exceeds the server's max_payload")
-        try:
-            msg = await client.request_frame(
-                subject, payload, b"", self.timeout if timeout is None else timeout, bare=True
-            )
-        except NoRespondersError as exc:
-            raise no_answer_error(client, exc) from None
-        answer = loads(msg.payload, limit)
-        if "error" in answer:
-            raise api_error(answer["error"])
-        return answer
+        question = subject.decode()[len(self.prefix) + 1 :].split(".")
+        for _ in range(ASKED_AGAIN if question[1:2] == ["INFO"] else 1):
+            try:
+                msg = await client.request_frame(
+                    subject, payload, b"", self.timeout if timeout is None else timeout, bare=True
+                )
+            except NoRespondersError as exc:
+                raise no_answer_error(client, exc) from None
+            answer = loads(msg.payload, limit)
+            if "error" in answer:
+                raise api_error(answer["error"])
+            if _answers(question, answer):
+                return answer
+        name = ".".join(question)
+        raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
         """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.
@@ -176,6 +186,22 @@ class ApiRequests:
             return dict.fromkeys(each for each in page if isinstance(each, str)), len(page), memory_of(page)
 
         return list(await self._pages(what, suffix, document, names))
+
+
+def _answers(question: list[str], answer: dict[str, object]) -> bool:
+    """Whether an answer about a stream or consumer names the one that was asked for.
+
+    Whoever may ask for another one can have the answer sent to our inbox.
+    """
+    if len(question) < 3 or question[1] not in ("INFO", "CREATE", "UPDATE"):
+        return True
+    if question[0] == "STREAM":
+        config = answer.get("config")
+        return not isinstance(config, dict) or config.get("name") in (None, question[2])
+    return question[0] != "CONSUMER" or (
+        answer.get("stream_name") in (None, question[2])
+        and (len(question) < 4 or answer.get("name") in (None, question[3]))
+    )
 
 
 def listed(answer: dict[str, object], key: str) -> list[object]:

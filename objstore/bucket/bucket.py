@@ -346,6 +346,8 @@ class Bucket:
 
     def learn(self, info: StreamInfo) -> None:
         """Update from the stream's current configuration, which may change at any time."""
+        if info.config.name not in (None, self.stream):
+            return  # of another stream: somebody has had that sent
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
         config = info.config

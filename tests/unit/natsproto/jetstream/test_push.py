@@ -249,8 +249,9 @@ async def test_the_subject_is_refused_during_the_creation(pushed: Pushed) -> Non
     creating = asyncio.ensure_future(pushed.js.push_consumer("S", config={"deliver_subject": "to.me"}))
     await until(lambda: pushed.asked)
     pushed.server.refuse("to.me", "Subscription")
-    info = {"stream_name": "S", "name": "c", "config": PUSH}
-    pushed.server.reply(pushed.server.pubs[-1], info)
+    asking = pushed.server.pubs[-1]
+    name = asking.subject.rpartition(b".")[2].decode()
+    pushed.server.reply(asking, {"stream_name": "S", "name": name, "config": PUSH})
     consumer = await creating
     assert consumer._timer is None
     with pytest.raises(PermissionsViolationError):

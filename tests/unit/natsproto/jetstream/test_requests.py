@@ -79,6 +79,46 @@ async def test_whoever_stores_an_answer_does_not_answer(server: FakeServer, js: 
     assert await js.request("STREAM.INFO.S") == {"config": {"name": "S"}}
 
 
+async def test_answers_about_something_else(server: FakeServer, js: JetStreamContext) -> None:
+    """A peer may ask about its own stream, and have the answer sent to our inbox: we ask again."""
+    other, own = {"config": {"name": "T"}}, {"config": {"name": "S"}}
+    answering(server, other, other, own)
+    assert await js.request("STREAM.INFO.S") == own
+    answers: list[tuple[str, dict[str, Any]]] = [
+        ("STREAM.UPDATE.S", other),
+        ("CONSUMER.CREATE.S.c.s.a", {"stream_name": "T", "name": "c"}),
+        ("CONSUMER.CREATE.S.c", {"stream_name": "S", "name": "d"}),
+    ]
+    for suffix, answer in answers:
+        answering(server, answer)
+        with pytest.raises(RemoteProtocolError, match="about another stream or consumer"):
+            await js.request(suffix, {})
+    answering(server, *[other] * 10)
+    with pytest.raises(RemoteProtocolError, match=r"'STREAM\.INFO\.S' is about another"):
+        await js.request("STREAM.INFO.S")
+
+
+@pytest.mark.parametrize("options", [{"seq": 5}, {"last_by_subject": "s.a"}])
+async def test_another_message_than_was_asked_for(
+    server: FakeServer, js: JetStreamContext, options: dict[str, Any]
+) -> None:
+    answering(server, {"message": {"subject": "s.b", "seq": 6, "time": "2024-01-01T00:00:00Z"}})
+    with pytest.raises(RemoteProtocolError, match="another message was asked for"):
+        await js.get_message("S", **options)
+
+
+async def test_a_list_of_all_subjects_has_their_number(server: FakeServer, js: JetStreamContext) -> None:
+    def page(subjects: int, total: int, offset: int = 0) -> dict[str, Any]:
+        found = {f"s.{number}": 1 for number in range(offset, subjects)}
+        state = {"num_subjects": 3, "subjects": found}
+        return {"config": {"name": "S"}, "state": state, "total": total, "offset": offset}
+
+    answering(server, page(1, 1), page(3, 3, offset=2), page(3, 3))
+    assert await js.stream_subjects("S") == {"s.0": 1, "s.1": 1, "s.2": 1}
+    answering(server, page(2, 2))
+    assert len(await js.stream_subjects("S", "s.*")) == 2
+
+
 async def test_jetstream_is_off(server: FakeServer, js: JetStreamContext) -> None:
     answering(server, NOBODY, NOBODY)
     with pytest.raises(NoRespondersError, match="leader"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from natsproto.errors import NatsError
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket
+from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
 from objstore.format.digest import hex_digest, new_hasher
@@ -42,6 +43,39 @@ async def test_orphans(server: MemoryServer, bucket: Bucket, named: ObjectInfo, 
     assert (orphan.nuid, orphan.chunks, orphan.removed) == ("ORPHAN", 3, not dry_run)
     assert report.dry_run == dry_run
     assert set(server.chunks()) == ({named.nuid, "ORPHAN"} if dry_run else {named.nuid})
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("verb", ["STREAM.INFO", "STREAM.MSG.GET"])
+async def test_answers_to_other_questions_make_no_orphans(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, verb: str, replicas: int
+) -> None:
+    """A peer may ask the same API subject something else, and have the answer sent to our inbox."""
+    server.stream().config["num_replicas"] = replicas
+    bucket = await bind(server.js, "b")
+    bucket.retry_budget = 0.3
+    for number in range(40):
+        await store.put(f"o{number}", b"x")
+    stream = server.stream()
+    find = stream.find
+
+    def narrower(asked: str, body: dict[str, Any]) -> Any:
+        if asked == verb == "STREAM.INFO" and body.get("subjects_filter") == ">":
+            return stream.info({"subjects_filter": meta_subject("b", "o7")})
+        return None
+
+    def another(body: dict[str, Any]) -> Any:
+        if "last_by_subj" in body and ".M." in body["last_by_subj"]:
+            return []
+        return find({"last_by_subj": meta_subject("b", "o39")} if "next_by_subj" in body else body)
+
+    server.hook = narrower
+    if verb == "STREAM.MSG.GET":
+        stream.find = another  # type: ignore[method-assign]
+    chunks = server.chunks()
+    with suppress(NatsError):
+        await gc(bucket, older_than=NOW, dry_run=False)
+    assert server.chunks() == chunks
 
 
 async def test_young_ones_may_be_a_put_in_progress(server: MemoryServer, bucket: Bucket) -> None:
