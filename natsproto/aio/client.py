@@ -331,7 +331,7 @@ class Client:
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back.
 
-        ``bare``: only a bare answer counts, see :class:`BareRequest`.
+        ``bare``: only a bare answer counts, see ``BareRequest``.
         """
         kind = BareRequest if bare else PendingRequest
         pending = kind(self.connection, subject, payload, header, self._limit(timeout), now=True)

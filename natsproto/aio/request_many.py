@@ -230,7 +230,7 @@ class Responses:
 
     @property
     def last(self) -> Msg | None:
-        """The message that ended the answers, and is none of them: the sentinel, or a status."""
+        """The sentinel or the status that ended the answers, which is none of them."""
         status = self._slot.status
         return self._last if status is None else Msg(status, self._client)
 

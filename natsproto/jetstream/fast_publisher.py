@@ -110,7 +110,7 @@ class FastPublisher:
             subject: one of the stream's.
             payload: any bytes-like object; copied unless it is ``bytes``.
             headers: maps names to one value or several.
-            **options: see :class:`PublishOptions`.
+            **options: see :class:`natsproto.jetstream.api.publish_headers.PublishOptions`.
 
         Raises:
             ConfigError, BadSubjectError, LocalProtocolError, MaxPayloadError: refused, nothing was sent; the

@@ -59,7 +59,8 @@ class Publishing(ApiRequests):
             retry_attempts: how many attempts may follow the first one; -1 = as many as ``timeout`` seconds
                 allow, all in all.
             retry_wait: seconds between them.
-            **options: what the stream checks, and more: see :class:`PublishOptions`.
+            **options: what the stream checks, and more: see
+                :class:`natsproto.jetstream.api.publish_headers.PublishOptions`.
 
         Raises:
             ConfigError: an option makes no sense; nothing was sent.

@@ -410,7 +410,8 @@ class PullConsumer:
         pauses for up to a second.
 
         Args:
-            batch, timeout, max_bytes, idle_heartbeat, **priority: as for :meth:`fetch`.
+            batch, timeout, max_bytes, idle_heartbeat: as for :meth:`fetch`.
+            **priority: likewise.
 
         Raises:
             ConsumerNotFoundError, PullError, ConfigError, RemoteProtocolError: as :meth:`fetch`.

@@ -181,12 +181,12 @@ class Responses:
 
     @property
     def ended_by(self) -> EndedBy | None:
-        """Why no more answers are taken: :attr:`natsproto.Responses.ended_by`."""
+        """Why no more answers are taken; see :attr:`natsproto.Responses.ended_by`."""
         return self._responses.ended_by if self._last is None else "sentinel"
 
     @property
     def last(self) -> Msg | None:
-        """The message that ended the answers, and is none of them: the sentinel, or a status."""
+        """The sentinel or the status that ended the answers, which is none of them."""
         if self._last is not None or (status := self._responses.last) is None:
             return self._last
         return Msg(self._link, status)
