@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
 
-from ...errors import RemoteProtocolError
+from ..._values import cut
+from ...errors import ConfigError, RemoteProtocolError
 from .codec import from_ns, is_number, number, parse_time, to_ns
 
 
@@ -83,6 +84,11 @@ def _time(document: Mapping[str, object], key: str) -> datetime | None:
     return None if time is None or time.year == 1 else time
 
 
+def _nanoseconds(value: object) -> int | None:
+    """Return a duration as servers want it; ``None`` if it is none: they would take 5 for 5 ns."""
+    return to_ns(value) if isinstance(value, timedelta) and value >= timedelta(0) else None
+
+
 class Document:
     """Reads and writes JSON by the annotations of a subclass's fields."""
 
@@ -120,15 +126,29 @@ class Document:
             raise RemoteProtocolError(f"an API answer lacks a field of {cls.__name__}: {exc}") from None
 
     def to_json(self) -> dict[str, object]:
-        """Return the API's JSON; ``None`` is left out."""
+        """Return the API's JSON; ``None`` is left out.
+
+        Raises:
+            ConfigError: a field is of another type, or a duration is negative.
+        """
         document: dict[str, object] = dict(getattr(self, "extra", {}))
-        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+        names = self.__dataclass_fields__  # type: ignore[attr-defined]
+        for name in names:
             value = getattr(self, name)
             if name == "extra" or value is None:
                 continue
-            if isinstance(value, list):
-                value = [to_ns(item) if isinstance(item, timedelta) else item for item in value]
-            document[name] = to_ns(value) if isinstance(value, timedelta) else value
+            kind = names[name].type.removesuffix(" | None")
+            if isinstance(value, tuple):
+                value = list(value)
+            written: object = value
+            if kind == "timedelta":
+                written = _nanoseconds(value)
+            elif kind == "list[timedelta]" and isinstance(value, list):
+                written = [_nanoseconds(item) for item in value]
+            if not _RIGHT[kind](written):
+                what = f"{name} of a {type(self).__name__}"
+                raise ConfigError(f"{what} must be {kind}, not {cut(repr(value), 80)}")
+            document[name] = written
         return document
 
 

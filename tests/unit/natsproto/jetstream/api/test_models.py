@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import RemoteProtocolError
+from natsproto.errors import ConfigError, RemoteProtocolError
 from natsproto.jetstream.api.models import (
     ConsumerConfig,
     ConsumerInfo,
@@ -232,3 +232,28 @@ def test_reprs() -> None:
     assert repr(PubAck("S", 5)) == "PubAck(stream='S', seq=5, duplicate=False)"
     message = StoredMessage("a", 5, b"xy", None, datetime(2024, 1, 1, tzinfo=UTC))
     assert repr(message) == "<StoredMessage 'a' seq=5 2 bytes>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ack_wait": 5}, "ack_wait of a ConsumerConfig must be timedelta, not 5"),  # it would be 5 ns
+        ({"ack_wait": timedelta(seconds=-1)}, "must be timedelta"),
+        ({"backoff": [timedelta(seconds=1), 5]}, r"must be list\[timedelta\]"),
+        ({"backoff": timedelta(seconds=1)}, r"must be list\[timedelta\]"),
+        ({"filter_subjects": "a"}, r"must be list\[str\], not 'a'"),
+        ({"opt_start_time": datetime(2030, 1, 1)}, "opt_start_time of a ConsumerConfig must be str"),
+        ({"max_deliver": 1.5}, "must be int"),
+        ({"max_deliver": True}, "must be int"),
+        ({"flow_control": 1}, "must be bool"),
+        ({"metadata": {"a": 5}}, r"must be dict\[str, str\]"),
+    ],
+)
+def test_fields_of_another_type(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ConsumerConfig(**fields).to_json()
+
+
+def test_tuples_are_lists() -> None:
+    fields: dict[str, Any] = {"filter_subjects": ("a", "b")}
+    assert ConsumerConfig(**fields).to_json() == {"filter_subjects": ["a", "b"]}
