@@ -93,8 +93,8 @@ class StreamManagement(ApiRequests):
             page = state.get("subjects") if isinstance(state, dict) else None
             if subjects_filter == ">" and isinstance(state, dict):
                 total, there = answer.get("total"), state.get("num_subjects")
-                fewer = is_number(there) and not (is_number(total) and total >= there)
-                if fewer or answer.get("offset", 0) != sum(pages):
+                fewer = not (is_number(total) and is_number(there) and total >= there)
+                if is_number(there) and (fewer or answer.get("offset", 0) != sum(pages)):
                     raise _Incomplete
                 pages.append(len(page) if isinstance(page, dict) else 0)
             if not isinstance(page, dict):

@@ -169,10 +169,14 @@ class References:
                 return False
             at_once = AT_ONCE if size < AT_A_STRETCH else AT_ONCE // 8
             await asyncio.sleep(0)
-        if gone and not gone.isdisjoint(await all_subjects(bucket) or gone):
-            raise RequestTimeoutError(
-                f"the leader of bucket {bucket.name!r} lists names whose metas it does not return"
-            )
+        for subject in gone.intersection(await all_subjects(bucket) or gone) if gone else ():
+            await self._read_name(
+                bucket, subject
+            )  # nats-server may forget which meta of a name is the newest
+            if subject not in self._standing and subject not in self._unreadable:
+                raise RequestTimeoutError(
+                    f"the leader of bucket {bucket.name!r} lists names whose metas it does not return"
+                )
         self.cursor = max(self.cursor, self._end)
         return True
 

@@ -342,7 +342,7 @@ class _Bucket:
     limits_messages = False
     check_original = Bucket.check_original
     client = SimpleNamespace(max_payload=1 << 20, reply_length=80)
-    connection = SimpleNamespace(check_open=lambda: None)
+    connection = SimpleNamespace(check_open=lambda: None, check_headers=lambda what="": None)
     check_name = Bucket.check_name
     check_writable = Bucket.check_writable
     template = Bucket.template
