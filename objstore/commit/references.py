@@ -100,7 +100,10 @@ class References:
         return follow <= FEW and await self._read_in_order(bucket, FEW + 1) >= follow
 
     async def _read_in_order(self, bucket: Bucket, most: int | None) -> int:
-        """Read ``most`` metas in stream order, or all; return how many, -1 when there are too many names."""
+        """Read the metas that follow in stream order; return how many, -1 if it stopped before the end.
+
+        It stops when there are ``most`` of them, or too many names.
+        """
         if self._most is None:
             metas = metas_so_far(bucket, after=self.cursor, leader=True)
         else:  # the caller's time is limited
@@ -112,9 +115,7 @@ class References:
                 self._take(bucket, message)
                 self.cursor = message.seq
                 count += 1
-                if self.full:
-                    return -1
-                if count == most:
+                if self.full or count == most:
                     return -1
                 stretch += 1000 + len(message.data)
                 if stretch > AT_A_STRETCH:
