@@ -29,12 +29,29 @@ def raw(value: bytes) -> bytes:
 
 def brief(name: str, most: int = 80) -> str:
     """Return a name quoted for a message, cut to its beginning: others choose its length."""
-    return repr(name) if len(name) <= most else f"{name[:most]!r}…"
+    begin = _beginning(name, most)
+    return repr(name) if len(begin) == len(name) else f"{begin!r}…"
 
 
 def cut(text: str, most: int = 500) -> str:
-    """Return a peer's text for a message, cut to its beginning: it may be megabytes long."""
-    return text if len(text) <= most else f"{text[:most]}…"
+    """Return a peer's text for a message, cut to its beginning: it may be megabytes long.
+
+    At most ``most`` characters are left as :func:`printable` shows them: an escape is up to ten.
+    """
+    begin = _beginning(text, most)
+    return text if len(begin) == len(text) else f"{begin}…"
+
+
+def _beginning(text: str, most: int) -> str:
+    begin = text[:most]
+    if begin.isprintable():
+        return begin
+    room = most
+    for position, char in enumerate(begin):
+        room -= len(printable(char))
+        if room < 0:
+            return begin[:position]
+    return begin
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsproto import errors as nats_errors
-from natsproto._values import printable
+from natsproto._values import brief, cut, printable
 from natsproto.errors import NatsError, NoRespondersError, ServerError, ServerProcessError
 from natsproto.jetstream.api.errors import api_error
 from objstore import errors as store_errors
@@ -52,6 +52,20 @@ def test_the_helper(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert (shown == text) == text.isprintable()
+
+
+@given(st.text(st.characters(), max_size=50), st.integers(1, 40))
+def test_what_is_cut_is_short_as_it_is_shown(text: str, most: int) -> None:
+    """The bound is for what a log gets: an escape takes up to ten characters."""
+    shown = cut(text, most)
+    assert len(brief(text, most)) <= 2 * most + len("''…")
+    if len(printable(text)) <= most:
+        assert shown == text
+        return
+    begin = shown[:-1]
+    assert shown == f"{begin}…"
+    assert text.startswith(begin)
+    assert len(printable(begin)) <= most < len(printable(text[: len(begin) + 1]))
 
 
 @pytest.mark.parametrize(
