@@ -29,7 +29,7 @@ from .msg import Msg
 from .operations import check_loop, foreign_loop
 from .options import Options
 from .request_many import Responses
-from .requests import REPLY_REST, RequestSlot, is_bare
+from .requests import REPLY_REST, RequestSlot, is_bare, no_responders
 from .session import CLOSE_TIMEOUT
 from .subscription import Subscription
 
@@ -327,14 +327,13 @@ class Client:
         header: bytes = b"",
         timeout: float | None = None,
         *,
-        bare: bool = False,
+        begins: bytes | None = None,
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back.
 
-        ``bare``: only a bare answer counts, see ``BareRequest``.
+        ``begins``: only a bare answer that begins so counts, see ``BareRequest``.
         """
-        kind = BareRequest if bare else PendingRequest
-        pending = kind(self.connection, subject, payload, header, self._limit(timeout), now=True)
+        pending = self._pending(subject, payload, header, timeout, begins, now=True)
         try:
             return await pending.future
         finally:
@@ -347,14 +346,28 @@ class Client:
         header: bytes = b"",
         timeout: float | None = None,
         *,
-        bare: bool = False,
+        begins: bytes | None = None,
     ) -> PendingRequest:
         """Send a request together with the other frames of this loop iteration; await its answer later.
 
-        The result must be waited for or closed. ``bare``: as for :meth:`request_frame`.
+        The result must be waited for or closed. ``begins``: as for :meth:`request_frame`.
         """
-        kind = BareRequest if bare else PendingRequest
-        return kind(self.connection, subject, payload, header, self._limit(timeout))
+        return self._pending(subject, payload, header, timeout, begins)
+
+    def _pending(
+        self,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes,
+        timeout: float | None,
+        begins: bytes | None,
+        *,
+        now: bool = False,
+    ) -> PendingRequest:
+        limit = self._limit(timeout)
+        if begins is None:
+            return PendingRequest(self.connection, subject, payload, header, limit, now=now)
+        return BareRequest(self.connection, subject, payload, header, limit, begins=begins, now=now)
 
     def _limit(self, timeout: float | None) -> float:
         return self._options.request_timeout if timeout is None else timeout
@@ -605,13 +618,28 @@ class PendingRequest(RequestSlot):
 
 
 class BareRequest(PendingRequest):
-    """A request to a JetStream API subject, which the server itself answers.
+    """A request that the server itself answers: to a JetStream API subject, or a stream.
 
-    Only a bare answer counts, see :func:`is_bare`; anything else is ignored.
+    Only a bare answer counts, see :func:`is_bare`, and one that begins as it must. Anything else is
+    ignored.
     """
 
-    __slots__ = ()
+    __slots__ = ("_begins",)
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes,
+        limit: float,
+        *,
+        begins: bytes,
+        now: bool = False,
+    ) -> None:
+        self._begins = begins
+        super().__init__(connection, subject, payload, header, limit, now=now)
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        if is_bare(msg):
+        if is_bare(msg) and (no_responders(msg) or bytes(msg.payload[: len(self._begins)]) == self._begins):
             super().on_reply(rest, msg)

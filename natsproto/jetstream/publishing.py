@@ -109,7 +109,7 @@ class Publishing(ApiRequests):
             return await self._retrying(subject, payload, header, limit, retry_wait)
         while True:
             try:
-                return await client.request_frame(subject, payload, header, limit, bare=True)
+                return await client.request_frame(subject, payload, header, limit, begins=b"")
             except NoRespondersError:
                 if not retry_attempts:
                     raise
@@ -125,7 +125,7 @@ class Publishing(ApiRequests):
         while True:
             try:
                 left = end - loop.time()
-                return await self.client.request_frame(subject, payload, header, left, bare=True)
+                return await self.client.request_frame(subject, payload, header, left, begins=b"")
             except NoRespondersError:
                 if loop.time() + retry_wait >= end:
                     raise

@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..subjects import check_names, check_publish_subject, check_subscribe_subject
 from .api.account import AccountInfo
+from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
 from .api.errors import JetStreamNotEnabledError, api_error, check_name
 from .api.paging import MAX_SECONDS, Paging, memory_of
@@ -91,14 +92,14 @@ class ApiRequests:
         payload = b"" if document is None else dumps(document)
         client = self.client
         client.connection.check_open()
+        name = subject.decode()[len(self.prefix) + 1 :]
         if len(payload) > client.max_payload:
-            name = subject.decode()[len(self.prefix) + 1 :]
             raise MaxPayloadError(f"the API request {name!r} exceeds the server's max_payload")
-        question = subject.decode()[len(self.prefix) + 1 :].split(".")
+        question, begins = name.split("."), answer_begins(name)
         for _ in range(ASKED_AGAIN if question[1:2] == ["INFO"] else 1):
             try:
                 msg = await client.request_frame(
-                    subject, payload, b"", self.timeout if timeout is None else timeout, bare=True
+                    subject, payload, b"", self.timeout if timeout is None else timeout, begins=begins
                 )
             except NoRespondersError as exc:
                 raise no_answer_error(client, exc) from None
@@ -107,7 +108,6 @@ class ApiRequests:
                 raise api_error(answer["error"])
             if _answers(question, answer):
                 return answer
-        name = ".".join(question)
         raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
@@ -197,10 +197,9 @@ def _answers(question: list[str], answer: dict[str, object]) -> bool:
         return True
     if question[0] == "STREAM":
         config = answer.get("config")
-        return not isinstance(config, dict) or config.get("name") in (None, question[2])
+        return isinstance(config, dict) and config.get("name") == question[2]
     return question[0] != "CONSUMER" or (
-        answer.get("stream_name") in (None, question[2])
-        and (len(question) < 4 or answer.get("name") in (None, question[3]))
+        answer.get("stream_name") == question[2] and (len(question) < 4 or answer.get("name") == question[3])
     )
 
 

@@ -91,12 +91,19 @@ class StreamManagement(ApiRequests):
         def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
-            if subjects_filter == ">" and isinstance(state, dict):
-                total, there = answer.get("total"), state.get("num_subjects")
-                fewer = not (is_number(total) and is_number(there) and total >= there)
-                if is_number(there) and (fewer or answer.get("offset", 0) != sum(pages)):
+            if subjects_filter == ">":
+                there = state.get("num_subjects", 0) if isinstance(state, dict) else None  # 0 is left out
+                total = answer.get("total")
+                size = len(page) if isinstance(page, dict) else 0
+                if not (
+                    is_number(total)
+                    and is_number(there)
+                    and total >= there
+                    and answer.get("offset", 0) == sum(pages)
+                    and (size or total <= sum(pages))
+                ):
                     raise _Incomplete
-                pages.append(len(page) if isinstance(page, dict) else 0)
+                pages.append(size)
             if not isinstance(page, dict):
                 return {}, 0, 0
             if not all(map(is_number, page.values())):

@@ -23,6 +23,7 @@ from natsproto.errors import (
     WrongStreamError,
 )
 from natsproto.jetstream.api.acks import AckCheck, check_ack
+from natsproto.jetstream.api.answers import STREAM_INFO
 from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
@@ -346,7 +347,7 @@ class Bucket:
 
     def learn(self, info: StreamInfo) -> None:
         """Update from the stream's current configuration, which may change at any time."""
-        if info.config.name not in (None, self.stream):
+        if info.config.name != self.stream:
             return  # of another stream: somebody has had that sent
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
@@ -384,7 +385,7 @@ class Bucket:
             and self.connection.loop.time() < self._config_trusted_until
         ):
             return None
-        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT, bare=True)
+        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT, begins=STREAM_INFO)
 
     async def take_config(self, pending: PendingRequest) -> None:
         """Update from the response; without one the previous configuration stays."""

@@ -55,7 +55,7 @@ class Batch:
         self._unpaced += len(payload)
         if self._count == 1 or self._unpaced > PACE:
             self._unpaced = 0
-            answer = await client.request_frame(subject, payload, header, self._timeout, bare=True)
+            answer = await client.request_frame(subject, payload, header, self._timeout, begins=b"")
             if answer.payload:
                 self._bucket.own_ack(answer)  # raises the refusal
                 raise AlreadyStored
@@ -83,7 +83,7 @@ class Batch:
         bucket = self._bucket
         header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
         bucket.connection.check_size(len(header), len(payload))
-        answer = await bucket.client.request_frame(subject, payload, header, self._timeout, bare=True)
+        answer = await bucket.client.request_frame(subject, payload, header, self._timeout, begins=b"")
         try:
             return bucket.own_ack(answer)
         except APIError as exc:

@@ -262,7 +262,9 @@ class Commit:
         except NatsError as exc:
             raise Unsent(exc) from exc
         self.states.sent()
-        msg = await bucket.client.request_frame(self._wire_subject, self._payload, header, timeout, bare=True)
+        msg = await bucket.client.request_frame(
+            self._wire_subject, self._payload, header, timeout, begins=b""
+        )
         return bucket.own_ack(msg)
 
     async def _read(self) -> None:

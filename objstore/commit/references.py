@@ -16,7 +16,8 @@ from ..format.codec import MetaDecodeError
 from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
-from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, metas_so_far
+from ..listing.in_order import metas_so_far
+from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -27,6 +28,9 @@ MOST_WORDS = 1_000_000
 AT_A_STRETCH = 1_000_000
 """Bytes of metas that are read before other tasks get their turn."""
 
+READINGS = 5
+"""Times that all metas of a name are read while there are fewer than the leader lists."""
+
 FEW = 32
 """Metas that are read one by one from the leader, instead of requesting all names at once."""
 
@@ -35,6 +39,12 @@ LONG = 200
 
 # Whole words no longer than a nuid may be: else a forged megabyte without a space would be one word.
 _NUID_LIKE = re.compile(rb"(?<![0-9A-Za-z_-])[0-9A-Za-z_-]{1,64}(?![0-9A-Za-z_-])")
+
+
+def _incomplete(bucket: Bucket) -> RequestTimeoutError:
+    return RequestTimeoutError(
+        f"the leader of bucket {bucket.name!r} lists names whose metas it does not return"
+    )
 
 
 class References:
@@ -67,6 +77,7 @@ class References:
         self._marked: dict[str, str] = {}  # name by subject
         self._nuids: set[str] | None = None
         self._lacking: list[str] = []  # subjects still to request after an interruption
+        self._several: dict[str, int] = {}  # how many metas a listed subject has, if more than one
         self._end = 0  # end of the stream when they were listed
 
     async def read_on(self, bucket: Bucket) -> None:
@@ -76,6 +87,7 @@ class References:
 
         No single answer ends a read: whoever may ask the same API subject can have another answer sent to our
         inbox. The leader's list of all subjects proves itself, and an answer for one name has its subject.
+        What is read in order is counted, too.
 
         Raises:
             NatsError: the metas could not be read.
@@ -104,9 +116,9 @@ class References:
 
         It stops when there are ``most`` of them, or too many names.
         """
-        if self._most is None:
+        if most is None:
             metas = metas_so_far(bucket, after=self.cursor, leader=True)
-        else:  # the caller's time is limited
+        else:
             subject = all_meta_subject(bucket.name)
             metas = bucket.messages(subject, after=self.cursor, leader=True, ways=AT_LEADER)
         stretch = count = 0
@@ -151,6 +163,7 @@ class References:
             if not all(map(can_be_requested, lacking)):
                 return False
             self._lacking, self._end = lacking, end
+            self._several = {name: count for name, count in subjects.items() if count > 1}
         at_once, gone = AT_ONCE, set()
         while self._lacking:
             size = 0
@@ -162,7 +175,7 @@ class References:
                         continue
                     if message.seq > self.cursor or subject not in self._standing:
                         self._take(bucket, message)
-                    if subject in self._unreadable:
+                    if subject in self._unreadable or subject in self._several:
                         await self._read_name(bucket, subject)
                     size += len(message.data)
             del self._lacking[-len(part) :]
@@ -171,13 +184,9 @@ class References:
             at_once = AT_ONCE if size < AT_A_STRETCH else AT_ONCE // 8
             await asyncio.sleep(0)
         for subject in gone.intersection(await all_subjects(bucket) or gone) if gone else ():
-            await self._read_name(
-                bucket, subject
-            )  # nats-server may forget which meta of a name is the newest
+            await self._read_name(bucket, subject)  # nats-server may forget which meta is the newest
             if subject not in self._standing and subject not in self._unreadable:
-                raise RequestTimeoutError(
-                    f"the leader of bucket {bucket.name!r} lists names whose metas it does not return"
-                )
+                raise _incomplete(bucket)
         self.cursor = max(self.cursor, self._end)
         return True
 
@@ -195,16 +204,29 @@ class References:
         return count == 1 and (subject in self._standing or subject in self._unreadable)
 
     async def _read_name(self, bucket: Bucket, subject: str) -> None:
-        """Read all metas of a name whose newest is unreadable: the chunks of older ones may be needed.
+        """Read all metas of a name, when there are several, or the newest is unreadable.
 
-        It stops at the end of this read: the next read sees later ones.
+        Then the chunks of older ones may be needed; and whoever may ask the leader can have an older one sent
+        to us as the newest. It stops at the end of this read: the next read sees later ones.
+
+        Raises:
+            RequestTimeoutError: the leader lists more metas than it returns.
         """
-        older = bucket.messages(subject, leader=True, ways=AT_LEADER)
-        async with aclosing(older) as messages:
-            async for message in messages:
-                if message.seq > self._end:
-                    return
-                self._take(bucket, message)
+        for _ in range(READINGS):
+            wanted, count = self._several.get(subject, 0), 0
+            older = bucket.messages(subject, leader=True, ways=AT_LEADER)
+            async with aclosing(older) as messages:
+                async for message in messages:
+                    if message.seq > self._end and count >= wanted:
+                        return
+                    self._take(bucket, message)
+                    count += 1
+            if count >= wanted:
+                return
+            every = await all_subjects(bucket)  # some may have been removed meanwhile
+            if every is not None:
+                self._several[subject] = every.get(subject, 0)
+        raise _incomplete(bucket)
 
     def _take(self, bucket: Bucket, message: StoredMessage) -> None:
         subject = message.subject
@@ -224,7 +246,7 @@ class References:
         self.full, self._nuids, self._lacking = True, None, []
         for held in (self._standing, self._unreadable, self._moved, self._marked):
             held.clear()
-        self._words, self._kept = set(), set()
+        self._words, self._kept, self._several = set(), set(), {}
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Add the next meta of a subject."""

@@ -27,12 +27,12 @@ from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector
-from ..bucket.message_reads import ANY_WAY, AT_LEADER, CONSUMER, MessageRead
-from ..errors import ObjectChangedError
+from ..bucket.message_reads import ANY_WAY, CONSUMER, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject
 from ..format.plain_meta import plain_reader
+from .in_order import metas_so_far
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -58,9 +58,6 @@ LONGEST = 4096
 
 LONG_FOR = 60.0
 """Seconds for which the subjects of a bucket count as too long for one message."""
-
-CATCH_UPS = 10
-"""Times that a read of all metas continues with what was stored meanwhile."""
 
 
 def warn_invalid(invalid: InvalidMeta) -> None:
@@ -227,7 +224,7 @@ async def newest_metas(
     try:
         try:
             if not consumer or not bucket.allowed(CONSUMER):
-                await _complete(bucket, found, set())  # name by name
+                await _complete(bucket, found, set(), leader=not consumer)  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)
             else:
@@ -421,12 +418,15 @@ async def _read_from_old_servers(bucket: Bucket, found: _Found) -> None:
     await _complete(bucket, found, found.subjects())
 
 
-async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
-    """Read the metas of all subjects not in ``seen`` from the leader, name by name."""
+async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bool = False) -> None:
+    """Read the metas of all subjects not in ``seen`` from the leader, name by name.
+
+    ``leader``: removals depend on it.
+    """
     found.ordered = False
     subjects = await (meta_subjects(bucket) if seen else all_subjects(bucket))
     if subjects is None:
-        async with aclosing(metas_so_far(bucket)) as messages:
+        async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
             async for message in messages:
                 found.stored(message)
         return
@@ -453,50 +453,6 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str]) -> None:
             await bucket.pause(backoff.seconds, deadline)
             backoff.grow()
             bucket.index_broken |= bucket.consumers_skip
-
-
-async def metas_so_far(
-    bucket: Bucket, *, after: int = 0, leader: bool = False
-) -> AsyncGenerator[StoredMessage, None]:
-    """Yield all metas in stream order, as :meth:`Bucket.messages` does, but end even while others write.
-
-    A writer that replaces one meta again and again is always ahead of us. Yet the initial end of the stream
-    is not enough: metas replaced meanwhile lie beyond it, and old chunks may depend on them. So the leader is
-    asked for the end again, up to :data:`CATCH_UPS` times. The oldest remaining meta comes first.
-
-    Args:
-        leader: read one by one from the leader, and in no other way.
-
-    Raises:
-        ObjectChangedError: the end was not reached: a meta may have been replaced in each of these rounds
-            before its turn came.
-    """
-    rounds = CATCH_UPS
-    last = await _last_seq(bucket)
-    async with aclosing(
-        bucket.messages(
-            all_meta_subject(bucket.name), after=after, leader=leader, ways=AT_LEADER if leader else ANY_WAY
-        )
-    ) as messages:
-        async for message in messages:
-            yield message
-            if message.seq > last:
-                if not rounds:
-                    raise ObjectChangedError(
-                        f"the metas of bucket {bucket.name!r} change faster than they can be read: "
-                        "try again when less is written",
-                        bucket=bucket.name,
-                    )
-                rounds -= 1
-                last = await _last_seq(bucket)
-
-
-async def _last_seq(bucket: Bucket) -> int:
-    try:
-        return (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
-    except NatsError as exc:
-        error = bucket.translate(exc)
-        raise error from (exc if error is not exc else None)
 
 
 _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")

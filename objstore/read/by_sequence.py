@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from natsproto.aio.handlers import ReplySlot
 from natsproto.errors import NatsError, PermissionsViolationError
+from natsproto.jetstream.api.answers import STREAM_INFO
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
@@ -144,7 +145,7 @@ class _Proof:
             dumps({"subjects_filter": subject}),
             b"",
             bucket.js.timeout,
-            bare=True,
+            begins=STREAM_INFO,
         )
 
     async def begin(self, layout: Layout) -> int | None:

@@ -61,7 +61,7 @@ async def fence(
     """
     header = empty_chunk_header if bucket.replicated else FENCE
     client = client or bucket.client
-    msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout, bare=True)
+    msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout, begins=b"")
     if bucket.replicated:
         ack = bucket.own_ack(msg)
         await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from natsproto import Client
+from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.subjects import secret_name
 from objstore import ObjectInfo, ObjectMeta, ObjectStore
@@ -339,8 +340,13 @@ async def test_chunks_that_are_not_told_at_once_without_consumers(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_metas, "_fit", lambda info: False)
-    monkeypatch.setattr(Bucket, "allowed", lambda self, way: way != CONSUMER)
-    await check_both(store, await healthy_but_for(store))
+    """They are read in order, and nothing shows that none was left out: nothing is removed."""
+    orphan = await healthy_but_for(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "allowed", lambda self, way: way != CONSUMER)
+        with pytest.raises(PermissionsViolationError, match=r"CONSUMER\.CREATE"):
+            await store.gc(older_than=NOW)
+    await check_both(store, orphan)
 
 
 async def test_no_chunks_that_are_not_told_at_once(

@@ -14,6 +14,7 @@ from natsproto.aio.options import Options
 from natsproto.aio.permission_refusals import Refusals
 from natsproto.errors import StaleConnectionError
 from natsproto.wire import Msg, Parser, Pub
+from support.api_documents import api_answer
 
 LIMIT = 20.0
 """Bound of every wait in seconds; nothing here takes a thousandth of it."""
@@ -135,8 +136,10 @@ class FakeServer:
         assert self.connection.server_error(self.session, text)  # type: ignore[arg-type]
 
     def reply(self, pub: Pub, payload: bytes | dict[str, Any] = b"", header: bytes | None = None) -> None:
-        """Answer a request."""
+        """Answer a request; a document to one of the API gets its type."""
         assert pub.reply is not None
+        if isinstance(payload, dict):
+            payload = api_answer(pub.subject, payload) or payload
         self.reply_to(pub.reply, payload, header)
 
     def reply_to(

@@ -45,7 +45,7 @@ def answer(
         inbox = pub.reply.rsplit(b".", 5)[0] + b".>"
         server.send(inbox, data, subject=pub.reply, header=header)
     else:
-        server.reply(pub, data, header)
+        server.reply(pub, document, header)
 
 
 def batches(server: FakeServer) -> list[Any]:

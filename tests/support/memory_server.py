@@ -523,4 +523,4 @@ class MemoryServer(FakeServer):
             message["hdrs"] = base64.b64encode(each.header).decode()
         if each.payload:
             message["data"] = base64.b64encode(each.payload).decode()
-        return {"type": "io.nats.jetstream.api.v1.stream_msg_get_response", "message": message}
+        return {"message": message}

@@ -26,6 +26,7 @@ from natsproto.jetstream.api.models import StreamInfo
 from natsproto.wire import Pub
 from objstore import ObjectStore
 from objstore.bucket.bucket import Bucket
+from support.api_documents import api_answer
 from support.fake_session import FakeServer, FakeSession
 
 STREAM = "OBJ_b"
@@ -272,7 +273,6 @@ class Stream:
         if found is None:
             return not_found()
         return {
-            "type": "io.nats.jetstream.api.v1.stream_msg_get_response",
             "message": {
                 "subject": found.subject,
                 "seq": found.seq,
@@ -389,14 +389,16 @@ class Link:
 
     def arrives(self, session: LivelySession, pub: Pub) -> None:
         now = self.loop.time()
+        subject = pub.subject.decode()
 
         def answer(document: Any) -> None:
             payload = document if isinstance(document, bytes) else json.dumps(document).encode()
+            if isinstance(document, dict):
+                payload = api_answer(pub.subject, document) or payload
             self.loop.call_later(
                 self.chance.choice((0.0001, 0.001, 0.05)), self.answered, session, pub, payload
             )
 
-        subject = pub.subject.decode()
         if subject.startswith("$JS.API."):
             verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
             answer(self.stream.request(verb, json.loads(bytes(pub.payload) or b"{}")))

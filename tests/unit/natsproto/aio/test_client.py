@@ -166,15 +166,17 @@ async def test_only_a_bare_answer_counts_for_a_bare_request(server: FakeServer) 
         server.reply_to(pub.reply, b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")
         server.reply_to(pub.reply, b"forged", reply=b"$JS.ACK.S.c.1.1.1.1.0")
         server.reply_to(pub.reply, b"", b"NATS/1.0 503\r\n\r\n", b"$JS.ACK.S.c.1.1.1.1.0")
+        server.reply(pub, b"")
         server.reply(pub, b"true")
 
     server.session.on_pub = on_pub
-    assert bytes((await client.request_frame(b"a", b"", bare=True)).payload) == b"true"
-    assert bytes((await client.start_request(b"a", b"", bare=True).wait()).payload) == b"true"
+    assert bytes((await client.request_frame(b"a", b"", begins=b"t")).payload) == b"true"
+    assert bytes((await client.start_request(b"a", b"", begins=b"true").wait()).payload) == b"true"
+    assert bytes((await client.request_frame(b"a", b"", begins=b"")).payload) == b""
     assert bytes((await client.request_frame(b"a", b"")).payload) == b"forged"
     server.session.on_pub = lambda pub: server.reply(pub, b"", b"NATS/1.0 503\r\n\r\n")
     with pytest.raises(NoRespondersError):
-        await client.request_frame(b"a", b"", bare=True)
+        await client.request_frame(b"a", b"", begins=b"t")
 
 
 async def test_requests_that_leave_together(server: FakeServer) -> None:

@@ -16,6 +16,7 @@ from natsproto.errors import (
     RemoteProtocolError,
     UnsupportedFeatureError,
 )
+from natsproto.jetstream.api.answers import answer_begins
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
 )
@@ -91,7 +92,7 @@ async def test_illegal_names_are_refused_before_any_byte(
     assert server.connection._mux is None or len(server.connection.mux) == 0
 
 
-BOMB = b'{"a":[' + b"[]," * (3 << 20) + b"[]]}"  # 9 MiB, and 200 as objects
+BOMB = b',"a":[' + b"[]," * (3 << 20) + b"[]]}"  # 9 MiB, and 200 as objects
 OTHER_CALLS: list[Callable[[JetStreamContext, str], Any]] = [
     lambda js, name: js.account_info(),
     lambda js, name: js.stream_names(),
@@ -104,7 +105,7 @@ OTHER_CALLS: list[Callable[[JetStreamContext, str], Any]] = [
 async def test_an_answer_of_many_values_takes_no_memory(
     server: FakeServer, js: JetStreamContext, call: Callable[[JetStreamContext, str], Any]
 ) -> None:
-    server.session.on_pub = lambda pub: server.reply(pub, BOMB)
+    server.session.on_pub = lambda pub: server.reply(pub, answer_begins(pub.subject[8:].decode()) + BOMB)
     tracemalloc.start()
     try:
         with pytest.raises(RemoteProtocolError):

@@ -22,6 +22,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
 from support.api_answers import NOBODY, answering, body
+from support.api_documents import api_answer
 from support.fake_session import FakeServer, until
 
 
@@ -52,7 +53,7 @@ async def test_large_answers(server: FakeServer, js: JetStreamContext) -> None:
     message = {"subject": "a", "seq": 1, "time": "2024-01-01T00:00:00Z"}
     answering(
         server,
-        {"state": {"subjects": {"a": 1}}, **large},
+        {"config": {"name": "S"}, "total": 1, "state": {"num_subjects": 1, "subjects": {"a": 1}}, **large},
         {"streams": ["S"], **large},
         {"streams": [], **large},
         {"message": message, **large},
@@ -63,27 +64,37 @@ async def test_large_answers(server: FakeServer, js: JetStreamContext) -> None:
     assert await js.stream_names() == ["S"]
     assert await js.streams() == []
     assert (await js.get_message("S", seq=1)).seq == 1
-    assert await js.request("STREAM.OTHER", limit=6 << 20) == large
+    assert (await js.request("STREAM.OTHER", limit=6 << 20))["more"] == large["more"]
     with pytest.raises(RemoteProtocolError, match="bytes is refused"):
         await js.request("STREAM.OTHER")
 
 
 async def test_whoever_stores_an_answer_does_not_answer(server: FakeServer, js: JetStreamContext) -> None:
-    """A peer can have its own stored message sent to the inbox of a request, by a direct get."""
+    """A peer can have its own stored message sent to the inbox of a request, by a direct get.
+
+    Or the acknowledgement of its own stream, what its own consumer answers, and what another call answers.
+    """
 
     def on_pub(pub: Pub) -> None:
-        server.reply(pub, {"config": {"republish": {"dest": "leak.>"}}}, b"NATS/1.0\r\nA: b\r\n\r\n")
+        forged = {"config": {"name": "S", "republish": {"dest": "leak.>"}}}
+        server.reply(pub, forged, b"NATS/1.0\r\nA: b\r\n\r\n")
+        server.reply(pub, b'{"stream":"OWN","seq":7}')
+        server.reply(pub, b'{"error":{"code":400,"err_code":10071,"description":"x"},"stream":"OWN","seq":0}')
+        server.reply(pub, b"")
+        server.reply(pub, api_answer(b"$JS.API.STREAM.NAMES", {"total": 0, "streams": []}) or b"")
+        server.reply(pub, api_answer(b"$JS.API.STREAM.MSG.GET.OWN", {"error": {"code": 404}}) or b"")
         server.reply(pub, {"config": {"name": "S"}})
 
     server.session.on_pub = on_pub
-    assert await js.request("STREAM.INFO.S") == {"config": {"name": "S"}}
+    answer = await js.request("STREAM.INFO.S")
+    assert answer["config"] == {"name": "S"}
 
 
 async def test_answers_about_something_else(server: FakeServer, js: JetStreamContext) -> None:
     """A peer may ask about its own stream, and have the answer sent to our inbox: we ask again."""
-    other, own = {"config": {"name": "T"}}, {"config": {"name": "S"}}
-    answering(server, other, other, own)
-    assert await js.request("STREAM.INFO.S") == own
+    other: dict[str, Any] = {"config": {"name": "T"}}
+    answering(server, other, {"total": 0}, {"config": {"name": "S"}})
+    assert (await js.request("STREAM.INFO.S"))["config"] == {"name": "S"}
     answers: list[tuple[str, dict[str, Any]]] = [
         ("STREAM.UPDATE.S", other),
         ("CONSUMER.CREATE.S.c.s.a", {"stream_name": "T", "name": "c"}),
@@ -113,7 +124,8 @@ async def test_a_list_of_all_subjects_has_their_number(server: FakeServer, js: J
         state = {"num_subjects": 3, "subjects": found}
         return {"config": {"name": "S"}, "state": state, "total": total, "offset": offset}
 
-    answering(server, page(1, 1), page(3, 3, offset=2), page(3, 3))
+    lacking: list[dict[str, Any]] = [{**page(1, 1), "state": state} for state in ({}, None)]
+    answering(server, page(1, 1), page(3, 3, offset=2), lacking[0], lacking[1], page(3, 3))
     assert await js.stream_subjects("S") == {"s.0": 1, "s.1": 1, "s.2": 1}
     answering(server, page(2, 2))
     assert len(await js.stream_subjects("S", "s.*")) == 2

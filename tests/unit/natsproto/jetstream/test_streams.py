@@ -38,9 +38,9 @@ async def test_pages_of_streams(server: FakeServer, js: JetStreamContext) -> Non
 
 async def test_pages_of_subjects(server: FakeServer, js: JetStreamContext) -> None:
     def page(subjects: dict[str, int] | None) -> dict[str, Any]:
-        return {"total": 3, "state": {"subjects": subjects}}
+        return {"config": {"name": "S"}, "total": len(subjects or ()), "state": {"subjects": subjects}}
 
-    answering(server, page({"a": 1, "b": 2}), page({"c": 3}))
+    answering(server, {**page({"a": 1, "b": 2}), "total": 3}, {**page({"c": 3}), "total": 3})
     assert await js.stream_subjects("S", "x.>") == {"a": 1, "b": 2, "c": 3}
     assert [body(pub)["offset"] for pub in server.pubs] == [0, 2]
     answering(server, page(None))

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from objstore import BucketNotFoundError, InvalidMeta, ObjectChangedError, ObjectInfo, ObjectStore
+from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
+from objstore.listing.in_order import metas_so_far
 from objstore.listing.metas import (
-    CATCH_UPS,
     LeaderEnd,
     can_be_requested,
     each_newest,
-    metas_so_far,
     newest_metas,
     report_invalid,
     subjects_at_once,
@@ -204,20 +203,6 @@ async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Buc
 )
 def test_what_can_be_requested(subject: str, can: bool) -> None:
     assert can_be_requested(subject) is can
-
-
-async def test_metas_with_an_end_while_others_write(
-    server: MemoryServer, store: ObjectStore, bucket: Bucket
-) -> None:
-    infos = await fill(store, 3)
-    assert [each.seq async for each in metas_so_far(bucket)] == [info.revision for info in infos]
-    payload = encode_meta(infos[0])
-    server.stream().config["allow_direct"] = False  # the leader is asked for one after the other
-    bucket = await bind(server.js, "b")
-    with pytest.raises(ObjectChangedError, match="change faster than they can be read"):
-        async for _ in metas_so_far(bucket):
-            server.put_raw(meta_subject("b", "n00"), payload, ROLL_UP)
-    assert server.stream().seq < 3 * CATCH_UPS + 10
 
 
 async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> None:

@@ -14,11 +14,12 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
+from objstore.format.codec import encode_meta
 from objstore.format.digest import hex_digest, new_hasher
 from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance.gc import DEFAULT_AGE, gc
-from support.memory_server import MemoryServer, error
+from support.memory_server import NO_MESSAGE, MemoryServer, error
 
 NOW = timedelta(0)
 
@@ -76,6 +77,34 @@ async def test_answers_to_other_questions_make_no_orphans(
     with suppress(NatsError):
         await gc(bucket, older_than=NOW, dry_run=False)
     assert server.chunks() == chunks
+
+
+@pytest.mark.parametrize("forged", [1, 3, 1000])
+async def test_an_older_meta_of_the_name_is_no_answer(
+    server: MemoryServer, bucket: Bucket, named: ObjectInfo, forged: int
+) -> None:
+    """Writers without roll-up leave several: a peer may have the oldest sent as the newest."""
+    older = server.stream().of(meta_subject("b", "a"))[0]
+    server.put_raw("$O.b.C.NEWER", b"content")
+    server.put_raw(meta_subject("b", "a"), encode_meta(replace(named, nuid="NEWER")))
+    bucket.direct_meta, bucket.retry_budget = False, 0.3
+    left = forged
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal left
+        asked = body.get("last_by_subj", body.get("next_by_subj"))
+        if verb == "STREAM.MSG.GET" and asked == older.subject and left:
+            left -= 1
+            return server.leader_message(older) if body.get("seq", 0) <= older.seq else NO_MESSAGE
+        return None
+
+    server.hook = hook
+    with suppress(NatsError):
+        await gc(bucket, older_than=NOW, dry_run=False)
+    assert server.chunks()["NEWER"] == 1
+    server.hook = None
+    await gc(bucket, older_than=NOW, dry_run=False)
+    assert server.chunks() == {"NEWER": 1}
 
 
 async def test_young_ones_may_be_a_put_in_progress(server: MemoryServer, bucket: Bucket) -> None:
