@@ -6,6 +6,10 @@ The reply subject of each message says what it is part of::
 
 The server answers every so many messages, and changes how many to the load of the stream. It reports a lost
 message, and then ends the batch, or goes on, as the gap mode says.
+
+Who sees the messages can publish to another stream with their reply subjects, and so have it answer here.
+Only the answer that ends a batch, and a refusal of all of it, say which stream has sent them: those of others
+are ignored. What the other answers say sets the pace, and explains an end, but it ends nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from ..errors import (
     RequestTimeoutError,
     StaleConnectionError,
     UnsupportedFeatureError,
+    WrongStreamError,
 )
 from .api.acks import AckCheck
 from .api.codec import is_number, loads
@@ -82,8 +87,8 @@ class Batch(Handler):
 
     __slots__ = (
         "_acks", "_client", "_flow", "_gap_ok", "_inbox", "_since", "_timeout", "_timer", "_waiter",
-        "acknowledged", "committing", "ending", "every", "failure", "final", "lost", "refused", "sent",
-        "started", "target",
+        "acknowledged", "committing", "every", "failure", "final", "foreign", "gap", "lost", "refusal",
+        "refused", "sent", "started", "target",
     )  # fmt: skip
 
     def __init__(self, client: Client, acks: AckCheck, flow: int, gap_ok: bool, timeout: float) -> None:
@@ -105,7 +110,9 @@ class Batch(Handler):
         self.committing: bool = False
         self.lost: int = 0
         self.refused: list[tuple[int, APIError]] = []
-        self.ending: NatsError | None = None  # why the server is about to end it
+        self.gap: int = 0  # the message that was lost first, as said last
+        self.refusal: tuple[int, APIError] | None = None  # the message that was refused, as said last
+        self.foreign: NatsError | None = None  # what the first answer was that is none of this stream's
         self.final: PubAck | None = None
         self.failure: NatsError | None = None
         connection = client.connection
@@ -157,6 +164,8 @@ class Batch(Handler):
         if self.failure is None and self.final is None and msg.subject.startswith(self._inbox):
             try:
                 self._take(msg)
+            except (RemoteProtocolError, WrongStreamError) as exc:
+                self.foreign = self.foreign or exc
             except NatsError as exc:
                 self.fail(exc)
             self._wake()
@@ -205,21 +214,22 @@ class Batch(Handler):
         first = self._number(document, "last_seq", seq)
         if self._gap_ok:
             self.lost += seq - first
-        elif self.ending is None:
-            self.ending = BatchIncompleteError(f"message {first} of a batch was lost on the way")
+        else:
+            self.gap = first
 
     def _take_refusal(self, document: dict[str, object]) -> None:
         seq = self._number(document, "seq", self.sent)
         error = api_error(document.get("error"))
         if not self._gap_ok:
-            self.ending = self.ending or error
+            self.refusal = seq, error
         elif len(self.refused) < MAX_REFUSED:
             self.refused.append((seq, error))
 
     def _take_final(self, ack: PubAck) -> None:
-        if ack.batch is None and not self.started:
+        if ack.batch is None:
+            which = "a" if self.started else "the first"
             raise UnsupportedFeatureError(
-                "fast-ingest publishing", MINIMUM, f"the server has stored the first message as {ack.seq}"
+                "fast-ingest publishing", MINIMUM, f"the server has stored {which} message as {ack.seq}"
             )
         if ack.batch != self._inbox.decode().rpartition(".")[2] or ack.count is None or ack.count > self.sent:
             raise RemoteProtocolError("the answer to a batch is of another batch")
@@ -230,9 +240,9 @@ class Batch(Handler):
     def early_end(self) -> NatsError:
         """Return the error for a batch that has ended before its commit."""
         stored = self.acknowledged
-        if self.ending is not None and not isinstance(self.ending, BatchIncompleteError):
-            return self.ending
-        why = f": {self.ending}" if self.ending is not None else ""
+        if self.refusal is not None and self.refusal[0] > stored:
+            return self.refusal[1]
+        why = f": message {self.gap} was lost on the way" if self.gap > stored else ""
         return BatchIncompleteError(
             f"a batch has ended after {stored} of {self.sent} messages{why}", stored=stored, ack=self.final
         )
@@ -255,16 +265,22 @@ class Batch(Handler):
         connection = self._client.connection
         since = self._since
         if since is not None and connection.loop.time() - since >= self._timeout:
-            self.fail(
-                RequestTimeoutError(
-                    f"no acknowledgement from stream {self._acks.stream!r} within {seconds(self._timeout)} s"
-                )
-            )
+            self.fail(self._unanswered())
             connection.probe()
             return
         if self.started:  # else a server without batches would store it
             connection.publish(self.target, b"", self._reply(self.sent, PING))
         self._timer = connection.loop.call_later(self._interval, self._tick)
+
+    def _unanswered(self) -> NatsError:
+        """Return the error for a batch whose stream does not answer."""
+        foreign = self.foreign
+        if isinstance(foreign, WrongStreamError):
+            return foreign
+        also = "" if foreign is None else f", but {foreign}"
+        return RequestTimeoutError(
+            f"no acknowledgement from stream {self._acks.stream!r} within {seconds(self._timeout)} s{also}"
+        )
 
     def fail(self, exc: NatsError) -> None:
         """End the batch with an error; later answers are dropped."""

@@ -77,8 +77,9 @@ class FastPublisher:
     def acknowledged(self) -> int:
         """The sequence in the batch up to which all messages are stored, as the server has said last.
 
-        Before :meth:`commit` or :meth:`close` returns, that is a hint: these answers name no stream, and who
-        may publish to another stream can have some sent here.
+        A hint until :meth:`commit` or :meth:`close` has returned, or the batch was ended by its stream
+        (:class:`BatchIncompleteError`, a refused message). Until then these answers name no stream: who sees
+        the messages, and may publish to another stream, can have that one send some.
 
         With ``continue_on_gap``: up to which they are, except for :attr:`lost` and :attr:`refused` ones.
         """
@@ -86,12 +87,15 @@ class FastPublisher:
 
     @property
     def lost(self) -> int:
-        """How many messages were lost on the way, with ``continue_on_gap``."""
+        """How many messages were lost on the way, with ``continue_on_gap``; another stream can add to it."""
         return 0 if self._batch is None else self._batch.lost
 
     @property
     def refused(self) -> list[tuple[int, APIError]]:
-        """The messages that the stream refused, with ``continue_on_gap``: their sequences in the batch."""
+        """The messages that the stream refused, with ``continue_on_gap``: their sequences in the batch.
+
+        At most 1024. Another stream can add to them, too: see :attr:`acknowledged`.
+        """
         return [] if self._batch is None else [*self._batch.refused]
 
     async def add(
@@ -122,7 +126,7 @@ class FastPublisher:
             RequestTimeoutError, StaleConnectionError: as after the former, messages above
                 :attr:`acknowledged` may be stored.
             UnsupportedFeatureError: the server is too old.
-            WrongStreamError: another stream has refused the batch.
+            WrongStreamError: another stream has refused the batch, and its own has not answered in time.
         """
         batch = await self._send(subject, payload, headers, options, APPEND)
         seq = batch.sent
@@ -147,7 +151,7 @@ class FastPublisher:
 
         Raises:
             NatsError: as :meth:`add`.
-            WrongStreamError: another stream has stored it.
+            WrongStreamError: another stream has stored it, and its own has not answered in time.
         """
         return await self._end(await self._send(subject, payload, headers, options, COMMIT))
 
@@ -175,7 +179,7 @@ class FastPublisher:
         finally:
             batch.close()
         ack = batch.final
-        if ack is None or ack.count != batch.sent or batch.ending is not None:
+        if ack is None or ack.count != batch.sent:
             raise batch.early_end()
         return ack
 
@@ -227,12 +231,10 @@ class FastPublisher:
 
         def ready() -> bool:
             in_flight = batch.sent - batch.acknowledged
-            return batch.ending is not None or (batch.started and in_flight < batch.every * self._outstanding)
+            return batch.started and in_flight < batch.every * self._outstanding
 
         if not ready():
             await batch.until(ready)
-        if batch.ending is not None:
-            await batch.until(lambda: False)  # its end tells how many are stored
         if batch.failure is not None:
             raise batch.failure
         if batch.final is not None:

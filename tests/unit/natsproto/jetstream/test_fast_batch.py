@@ -13,9 +13,9 @@ from natsproto.errors import (
     ConnectionClosedError,
     NoRespondersError,
     PermissionsViolationError,
-    RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
+    UnsupportedFeatureError,
     WrongStreamError,
 )
 from natsproto.jetstream import fast_batch
@@ -49,18 +49,16 @@ async def test_a_gap_ends_the_batch(server: FakeServer, js: JetStreamContext) ->
     for _ in range(3):
         await batch.add("s.a", b"x")
     leader.say({"type": "gap", "last_seq": 2, "seq": 3})
-    adding = asyncio.ensure_future(batch.add("s.a", b"x"))
-    await turns()
-    assert not adding.done()  # the end tells how many are stored
+    assert await batch.add("s.a", b"x") == 4  # another stream may have said so: the end does not
     leader.say(final(server.pubs[-1], 1))
-    with pytest.raises(BatchIncompleteError, match="1 of 3 messages: message 2 of") as caught:
-        await adding
+    with pytest.raises(BatchIncompleteError, match="1 of 4 messages: message 2 was lost") as caught:
+        await batch.add("s.a", b"x")
     assert caught.value.stored == batch.acknowledged == 1
     assert caught.value.ack is not None
     assert caught.value.ack.seq == 101
     with pytest.raises(BatchIncompleteError):
         await batch.close()
-    assert len(server.pubs) == 3
+    assert len(server.pubs) == 4
     assert batches(server) == []
 
 
@@ -320,20 +318,27 @@ async def test_no_right_to_a_subject(server: FakeServer, js: JetStreamContext) -
         {"type": "gap", "seq": 1},
         {"type": "err", "seq": 2, "error": {}},
         {"type": "new", "seq": 1},
-        {"stream": "S", "seq": 5},
         {"stream": "S", "seq": 5, "batch": "other", "count": 1},
-        {"stream": "S", "seq": 5, "batch": 5, "count": 1},
         {"error": error(10205)},
     ],
 )
 async def test_no_answer_to_a_batch(
     server: FakeServer, js: JetStreamContext, answer: dict[str, Any] | bytes
 ) -> None:
+    """The right one still counts. Where none comes, the error tells of the other."""
     leader = Leader(server)
     batch = js.fast_publisher("S")
     await batch.add("s.a", b"x")
     leader.say(answer)
-    with pytest.raises(RemoteProtocolError):
+    assert (batch.sent, batch.acknowledged) == (1, 0)
+    await batch.close()
+    assert batch.acknowledged == 1
+
+    batch = js.fast_publisher("S", timeout=0.05)
+    await batch.add("s.a", b"x")
+    leader.say(answer)
+    server.session.on_pub = None
+    with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s, but "):
         await batch.close()
     assert batch.acknowledged == 0
     assert batches(server) == []
@@ -345,8 +350,25 @@ async def test_a_count_that_is_none(server: FakeServer, js: JetStreamContext, co
     batch = js.fast_publisher("S")
     await batch.add("s.a", b"x")
     leader.say({**final(server.pubs[0], 1), "count": count})
-    with pytest.raises(RemoteProtocolError):
+    assert batch.acknowledged == 0
+    ack = await batch.close()
+    assert ack is not None
+    assert ack.count == 1
+
+
+@pytest.mark.parametrize("answer", [{"stream": "S", "seq": 5}, {"stream": "S", "seq": 5, "batch": 5}])
+async def test_a_server_that_has_no_batches_any_more(
+    server: FakeServer, js: JetStreamContext, answer: dict[str, Any]
+) -> None:
+    """It stores the messages as others: nothing more is sent, no ping either."""
+    leader = Leader(server)
+    batch = js.fast_publisher("S")
+    await batch.add("s.a", b"x")
+    leader.say(answer)
+    with pytest.raises(UnsupportedFeatureError, match="stored a message as 5"):
         await batch.add("s.a", b"x")
+    assert len(server.pubs) == 1
+    assert batches(server) == []
 
 
 async def test_a_message_is_no_answer(server: FakeServer, js: JetStreamContext) -> None:
@@ -360,21 +382,92 @@ async def test_a_message_is_no_answer(server: FakeServer, js: JetStreamContext) 
 
 
 async def test_another_stream(server: FakeServer, js: JetStreamContext) -> None:
+    """Its answer is the error when the batch's own stream sends none."""
     leader = Leader(server)
-    batch = js.fast_publisher("S")
+    batch = js.fast_publisher("S", timeout=0.05)
     await batch.add("s.a", b"x")
     server.session.on_pub = None
     ending = asyncio.ensure_future(batch.close())
     await turns()
     leader.say({**final(server.pubs[-1], 1), "stream": "T"})
-    with pytest.raises(WrongStreamError):
+    await turns()
+    assert not ending.done()
+    with pytest.raises(WrongStreamError, match="stored as 101 in"):
         await ending
-    named = server.client.jetstream(domain="hub").fast_publisher("S", timeout=0.5)
+    named = server.client.jetstream(domain="hub").fast_publisher("S", timeout=0.05)
     server.session.on_pub = lambda pub: answer(
         server, pub, {"api": {"level": 4}} if b".INFO" in pub.subject else final(pub, 1)
     )
     with pytest.raises(WrongStreamError):
         await named.commit("s.a", b"x")
+
+
+# -- another stream answers, too --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("continue_on_gap", [False, True])
+async def test_answers_of_another_stream(
+    server: FakeServer, js: JetStreamContext, continue_on_gap: bool
+) -> None:
+    """Whatever it says: the batch's own stream has all messages."""
+    leader = Leader(server, msgs=10)
+    batch = js.fast_publisher("S", continue_on_gap=continue_on_gap)
+    for _ in range(3):
+        await batch.add("s.a", b"x")
+        for said in (
+            {"type": "err", "seq": 1, "error": error(10071)},
+            {"type": "gap", "last_seq": 1, "seq": 2},
+            {"type": "ack", "seq": 900, "msgs": 1},
+            {**final(server.pubs[-1], 1), "stream": "T"},
+            {**refusal(10205), "stream": "T"},
+            {**refusal(10208), "stream": "T"},
+        ):
+            leader.say(said)
+    ack = await batch.close()
+    assert ack is not None
+    assert (ack.stream, ack.count, batch.acknowledged) == ("S", 3, 3)
+
+
+async def test_acknowledged_by_another_stream(server: FakeServer, js: JetStreamContext) -> None:
+    """A hint, until the stream's own answer says how many are stored."""
+    leader = Leader(server, msgs=10)
+    batch = js.fast_publisher("S")
+    for _ in range(3):
+        await batch.add("s.a", b"x")
+    leader.say(flow(3, 10))
+    assert batch.acknowledged == 3
+    leader.say({"type": "gap", "last_seq": 2, "seq": 3})
+    leader.say(final(server.pubs[-1], 1))
+    with pytest.raises(BatchIncompleteError) as caught:
+        await batch.close()
+    assert caught.value.stored == batch.acknowledged == 1
+
+
+async def test_a_stream_that_says_nothing(server: FakeServer, js: JetStreamContext) -> None:
+    """Nothing that another one says is a success, or a certain failure."""
+    leader = Leader(server, msgs=10)
+    batch = js.fast_publisher("S", timeout=0.05)
+    await batch.add("s.a", b"x")
+    server.session.on_pub = None
+    ending = asyncio.ensure_future(batch.commit("s.a", b"x"))
+    await turns()
+    for said in (flow(2, 10), {"type": "err", "seq": 2, "error": error(10071)}):
+        leader.say(said)
+    with pytest.raises(RequestTimeoutError):
+        await ending
+
+
+async def test_the_reason_that_another_stream_gives(server: FakeServer, js: JetStreamContext) -> None:
+    """A message that is stored was neither refused nor lost."""
+    leader = Leader(server, msgs=10)
+    batch = js.fast_publisher("S")
+    for _ in range(3):
+        await batch.add("s.a", b"x")
+    leader.say({"type": "err", "seq": 2, "error": error(10071)})
+    leader.say({"type": "gap", "last_seq": 2, "seq": 3})
+    leader.say(final(server.pubs[-1], 2))
+    with pytest.raises(BatchIncompleteError, match=r"after 2 of 3 messages$"):
+        await batch.close()
 
 
 async def test_a_delivery_is_no_answer(server: FakeServer, js: JetStreamContext) -> None:
