@@ -1,4 +1,4 @@
-"""Consumers beyond reading: pause and resume (2.11), priority groups (ADR-42).
+"""Consumers beyond reading: pause and resume (2.11), priority groups (ADR-42), what a pull may ask for.
 
 A server that lacks these is told by what it does: it does not know an API subject. No version is compared.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from .._values import brief
 from ..errors import (
     APIError,
     ConfigError,
+    NatsError,
     RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from .api.codec import from_ns, parse_time
+from .api.codec import from_ns, is_number, parse_time
 from .api.errors import check_name
+from .api.statuses import BadPullError, MaxBytesError, NotPullConsumerError, PullLimitError
 
 if TYPE_CHECKING:
     from .api.models import ConsumerInfo
@@ -30,6 +32,9 @@ BAD_REQUEST = 10003
 
 API_LEVEL = "_nats.level"
 """Key that servers from 2.11 on add to the metadata of every consumer."""
+
+LIMITS = (("max_batch", "batch"), ("max_expires", "expires"), ("max_bytes", "max_bytes"))
+"""Limits of a consumer, and what they are for in the request of a pull."""
 
 PINNED = "pinned_client"
 OVERFLOW = "overflow"
@@ -111,6 +116,26 @@ def priority_fields(info: ConsumerInfo, options: PriorityOptions) -> dict[str, o
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
             raise ConfigError(f"{option} must be a number from {lowest} to {highest}")
     return fields
+
+
+def explains(info: ConsumerInfo, end: NatsError, asked: Mapping[str, object]) -> bool:
+    """Whether a server ends a pull so, by what the consumer is like now and what was asked for."""
+    config = _config(info)
+    if isinstance(end, NotPullConsumerError):
+        return bool(config.get("deliver_subject"))
+    if isinstance(end, MaxBytesError):
+        return "max_bytes" in asked and info.num_pending + info.num_ack_pending > 0
+    if isinstance(end, PullLimitError):
+        limits = ((config.get(limit), asked.get(field)) for limit, field in LIMITS)
+        return any(is_number(most) and is_number(value) and 0 < most < value for most, value in limits)
+    if isinstance(end, BadPullError):
+        priority = {name: asked[name] for name in PriorityOptions.__annotations__ if name in asked}
+        try:
+            priority_fields(info, cast("PriorityOptions", priority))
+        except ConfigError:
+            return True
+        return "id" in asked and not pinned(info)
+    return False
 
 
 async def pause(js: JetStreamContext, stream: str, consumer: str, until: datetime | None) -> ConsumerPause:

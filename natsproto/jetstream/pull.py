@@ -1,4 +1,9 @@
-"""Pull consumers: fetch a batch, or iterate; acknowledge each message (ADR-13, ADR-37, ADR-42)."""
+"""Pull consumers: fetch a batch, or iterate; acknowledge each message (ADR-13, ADR-37, ADR-42).
+
+Who sees a pull request can have a server end it: by a request to another consumer with the same inbox. A
+status names no consumer. So one that tells of a lasting reason counts if this consumer explains it, or cannot
+be asked about; and one that tells of no reason counts when the request expires, not before.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +33,14 @@ from .api.errors import ConsumerNotFoundError, retryable
 from .api.models import ConsumerConfig, ConsumerInfo
 from .api.statuses import (
     LeadershipChangeError,
+    MaxBytesError,
     MissedHeartbeatError,
     PassingPullError,
     PinIdMismatchError,
     ServerShutdownError,
     pull_end,
 )
-from .consumers import pinned, priority_fields
+from .consumers import explains, pinned, priority_fields
 from .message import JetStreamMsg
 
 if TYPE_CHECKING:
@@ -66,8 +72,17 @@ FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 """Seconds between pulls that end early without messages: the first pause, and the longest."""
 
+CONFIRM = 2.0
+"""Seconds to wait for what the server says of the consumer, when a status claims a lasting reason."""
+
+EARLY = 0.9
+"""Part of a request's time before which no server lets it expire."""
+
 MAX_PIN_ID = 128
 """Characters of the longest pin id that is sent back; servers use 22."""
+
+INTEREST_EXPIRED = b" Interest Expired"
+"""In the status of a request from another account that has ended early: its server saw no listener."""
 
 _PLAIN_ENDS = (LeadershipChangeError, ServerShutdownError)
 """Ends that are no error of a fetch: the next one may succeed."""
@@ -81,8 +96,8 @@ class _Pull(Handler):
     """
 
     __slots__ = (
-        "_eager", "_waiter", "active", "consumer", "document", "done", "failure", "heartbeat", "js", "limit",
-        "msgs", "on_pin", "pin_id", "request", "room", "wanted",
+        "_eager", "_waiter", "active", "asked", "claim", "consumer", "done", "doubted", "due", "failure",
+        "heartbeat", "js", "limit", "msgs", "on_pin", "pin_id", "request", "room", "told", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +105,7 @@ class _Pull(Handler):
         js: JetStreamContext,
         info: ConsumerInfo,
         request: bytes,
-        document: Mapping[str, object],
+        asked: Mapping[str, object],
         wanted: int,
         room: float,
         heartbeat: float,
@@ -99,16 +114,20 @@ class _Pull(Handler):
         self.js = js
         self.consumer = info.stream, info.name
         self.request = request
-        self.document = dumps(document)
+        self.asked = asked
         self.wanted = wanted
         self.room = room  # bytes that may still come
         self.msgs: deque[JetStreamMsg] = deque()
         self.failure: NatsError | None = None
         self.done = False
+        self.told = False  # a status that was not believed has said that it is over
+        self.claim: NatsError | None = None  # why it is over, by a status that is not checked yet
+        self.doubted: NatsError | None = None  # the same, and the consumer does not explain it
         self.on_pin: Callable[[str], None] | None = None  # if messages come with a pin id (ADR-42)
         self.pin_id: str | None = None  # sent, or received last
         self.heartbeat = heartbeat
         self.active = 0.0  # when something came last, by the loop's clock
+        self.due = 0.0  # before that it does not expire
         self.limit = inf  # when the server's own expiry is long over
         self._eager = False  # whether to wake up for each message
         self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -152,7 +171,18 @@ class _Pull(Handler):
         if status == 503:
             self.finish(NoRespondersError(self.request.decode(), "the consumer has no leader"))
         elif status != 100:  # which is a heartbeat
-            self.finish(pull_end(status, block))
+            self._end(pull_end(status, block), block)
+
+    def _end(self, end: NatsError | None, block: bytes) -> None:
+        """A status has said that the pull is over; see the module."""
+        expired = asyncio.get_running_loop().time() >= self.due or INTEREST_EXPIRED in block
+        if isinstance(end, PassingPullError) or (end is None and expired):
+            self.finish(end)
+            return
+        self.told = True
+        if end is not None:
+            self.claim = end
+            self._wake()
 
     def on_end(self, exc: BaseException | None) -> None:
         self.lost(exc or ConnectionClosedError("the client was closed"))
@@ -164,6 +194,7 @@ class _Pull(Handler):
         if not self.done:
             self.done = True
             self.failure = failure
+            self.claim = None
             self._wake()
 
     def _wake(self) -> None:
@@ -171,10 +202,10 @@ class _Pull(Handler):
             self._waiter.set_result(None)
 
     async def wait(self, *, eager: bool = False) -> None:
-        """Wait until the pull has ended, or (``eager``) until there is a message."""
+        """Wait until the pull has ended, or a status claims it, or (``eager``) until there is a message."""
         loop = asyncio.get_running_loop()
         self._eager = eager
-        while not self.done and not (eager and self.msgs):
+        while not self.done and self.claim is None and not (eager and self.msgs):
             self._waiter = loop.create_future()
             try:
                 async with asyncio.timeout_at(self._due()):
@@ -200,9 +231,11 @@ class _Pull(Handler):
                 await client.flush(PONG_TIMEOUT)  # then all that the server had sent is processed
             except NatsError:
                 pass
-        if self.done:
+        if self.done or self.claim is not None:
             return
-        if loop.time() >= self.limit:
+        if loop.time() >= self.limit and self.told:
+            self.finish(self.doubted)  # nothing has shown that it was false
+        elif loop.time() >= self.limit:
             self.finish(RequestTimeoutError(f"no answer to a fetch from consumer {name}"))
             client.connection.probe()
         elif self.active == before:
@@ -270,6 +303,11 @@ class PullConsumer:
         Returns the messages that came within ``timeout`` seconds. An empty stream is no error: ``[]``; nor is
         a change of the leader, or a server that shuts down: :attr:`last_end` tells.
 
+        Other clients can have a server end a request that they see, by one of theirs. So the server is asked
+        whether the consumer is gone, or does not allow the request. If it cannot be asked, that counts at
+        once. If it contradicts, the fetch goes on, and raises that when the time is over without any sign
+        that the server has the request.
+
         Args:
             batch: the most messages to fetch.
             timeout: seconds to wait for them, and before that for a lost connection to come back.
@@ -297,6 +335,9 @@ class PullConsumer:
         pull = self._new_pull(batch, timeout, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
         async with self._sent(pull, timeout):
             await pull.wait()
+            while (claim := pull.claim) is not None:
+                await self._check(claim, pull)
+                await pull.wait()
         failure = pull.failure
         if isinstance(failure, RemoteProtocolError):
             raise failure
@@ -361,13 +402,14 @@ class PullConsumer:
         await connection.wait_connected(timeout)
         connection.check_headers("a fetch")
         pull.active = asyncio.get_running_loop().time()
+        pull.due = 0.0 if "no_wait" in pull.asked else pull.active + EARLY * timeout
         pull.limit = pull.active + timeout + GRACE
         watch = _Watch(pull)
         mux = connection.mux
         mux.open(watch)
         connection.subscribe(pull)
         try:
-            connection.publish(self._subject, pull.document, pull.subject)
+            connection.publish(self._subject, dumps(pull.asked), pull.subject)
             connection.flush_now()
             yield
         finally:
@@ -377,6 +419,27 @@ class PullConsumer:
             pull.done = True
             connection.unsubscribe(pull)
             mux.close(watch)
+
+    async def _check(self, claim: NatsError, pull: _Pull) -> None:
+        """End a pull for the reason that a status claims, or doubt that."""
+        if await self._confirmed(claim, pull):
+            pull.finish(claim)
+            return
+        pull.doubted = claim
+        if pull.claim is claim:
+            pull.claim = None
+
+    async def _confirmed(self, claim: NatsError, pull: _Pull) -> bool:
+        """Whether the consumer explains why a pull has ended, or cannot be asked about."""
+        asked = pull.asked
+        if isinstance(claim, MaxBytesError) and "max_bytes" in asked and pull.wanted != asked["batch"]:
+            return True  # a usual end: the next message is one too many
+        try:
+            async with asyncio.timeout(CONFIRM):
+                info = await self._js.consumer_info(self.info.stream, self.name)
+        except (NatsError, TimeoutError):
+            return True
+        return info.created != self.info.created or explains(info, claim, asked)
 
     async def _reason(self, failure: NatsError) -> NatsError:
         """Return the error for a pull that got no message: its own, unless the consumer does not exist."""
@@ -406,8 +469,9 @@ class PullConsumer:
         failures last for the client's ``retry_budget``, not counting the time without a connection, the last
         one is raised.
 
-        After a request that ends early without messages (or somebody else answers in the server's place) it
-        pauses for up to a second.
+        After a request that ends early without messages it pauses for up to a second. What another client can
+        have a server say of a request, it believes as :meth:`fetch` does; but it asks again rather than to
+        raise that.
 
         Args:
             batch, timeout, max_bytes, idle_heartbeat: as for :meth:`fetch`.
@@ -432,9 +496,11 @@ class PullConsumer:
                         got = True
                         yield pull.msgs.popleft()
                     await pull.wait(eager=True)
+                    if (claim := pull.claim) is not None:
+                        await self._check(claim, pull)
             failure = pull.failure
             if failure is not None:
-                failure = await self._passing(failure, got)
+                failure = await self._passing(failure, got, doubted=failure is pull.doubted)
             if failure is None or isinstance(failure, StaleConnectionError):
                 give_up = inf
             elif give_up == inf:
@@ -446,12 +512,13 @@ class PullConsumer:
             if pause:
                 await asyncio.sleep(pause)
 
-    async def _passing(self, failure: NatsError, got: bool) -> NatsError | None:
+    async def _passing(self, failure: NatsError, got: bool, *, doubted: bool) -> NatsError | None:
         """Return the failure of a pull after which another one may succeed; ``None``: it was no failure.
 
         Args:
             got: whether messages came: then only that the consumer is gone matters, or that another client is
                 pinned.
+            doubted: whether the consumer does not explain it.
 
         Raises:
             NatsError: the failure, which will not pass.
@@ -461,7 +528,7 @@ class PullConsumer:
         if got and not isinstance(failure, RemoteProtocolError | ConsumerNotFoundError | PinIdMismatchError):
             return None
         reason = await self._reason(failure)
-        if not isinstance(reason, PassingPullError) and not retryable(reason):
+        if not doubted and not isinstance(reason, PassingPullError) and not retryable(reason):
             raise reason
         return reason
 

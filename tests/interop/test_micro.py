@@ -27,7 +27,10 @@ from nats.micro.service import (
 )
 from nats.nuid import NUID
 
-pytestmark = pytest.mark.peer
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow"),  # nats-py's, on Python 3.12 and newer
+]
 Callback = Callable[[TheirMsg], Awaitable[None]]
 
 

@@ -93,6 +93,31 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_publisher.py::test_what_a_peer_has_sent_is_no_acknowledgement",
     ),
     Mutant(
+        "any-consumer-ends-a-pull",
+        "natsproto/jetstream/pull.py",
+        "if await self._confirmed(claim, pull):",
+        "if True:",
+        "a status names no consumer: another one's may have come",
+        "unit/natsproto/jetstream/test_pull_claims.py::test_what_the_consumer_does_not_explain",
+    ),
+    Mutant(
+        "pulls-end-before-their-time",
+        "natsproto/jetstream/pull.py",
+        "EARLY = 0.9",
+        "EARLY = 0.0",
+        "another consumer's request may have expired",
+        "unit/natsproto/jetstream/test_pull_claims.py::test_ends_before_their_time",
+    ),
+    Mutant(
+        "any-stream-ends-a-batch",
+        "natsproto/jetstream/fast_batch.py",
+        "            except (RemoteProtocolError, WrongStreamError) as exc:\n"
+        "                self.foreign = self.foreign or exc\n",
+        "",
+        "another stream may have answered a message with the same reply subject",
+        "unit/natsproto/jetstream/test_fast_batch.py::test_answers_of_another_stream",
+    ),
+    Mutant(
         "any-subject-is-delivered",
         "natsproto/jetstream/ordered.py",
         "if subject != owner.expected and",

@@ -19,7 +19,14 @@ from natsproto.errors import (
 from natsproto.jetstream.api.errors import StreamConfigError
 from natsproto.jetstream.api.features import MINIMUM
 from natsproto.jetstream.api.models import ConsumerConfig, ConsumerInfo
-from natsproto.jetstream.consumers import ConsumerPause, pinned, priority_fields
+from natsproto.jetstream.api.statuses import (
+    BadPullError,
+    MaxBytesError,
+    NotPullConsumerError,
+    PullError,
+    PullLimitError,
+)
+from natsproto.jetstream.consumers import ConsumerPause, explains, pinned, priority_fields
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
 from support.fake_session import FakeServer
@@ -188,3 +195,45 @@ def test_options_that_do_not_fit(config: dict[str, Any], options: dict[str, Any]
 def test_options_that_do_not_exist() -> None:
     with pytest.raises(TypeError, match="'grupo'"):
         priority_fields(info(), {"grupo": "g"})  # type: ignore[typeddict-unknown-key]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "asked", "explained"),
+    [
+        (PullLimitError, {"max_batch": 5}, {"batch": 6}, True),
+        (PullLimitError, {"max_batch": 5}, {"batch": 5}, False),
+        (
+            PullLimitError,
+            {"max_batch": 0, "max_expires": -1},
+            {"batch": 6, "expires": 6},
+            False,
+        ),
+        (PullLimitError, {"max_expires": 5}, {"batch": 6, "expires": 6}, True),
+        (PullLimitError, {"max_bytes": 5}, {"batch": 6, "max_bytes": 6}, True),
+        (PullLimitError, {"max_bytes": 5}, {"batch": 6}, False),
+        (NotPullConsumerError, {"deliver_subject": "x"}, {}, True),
+        (NotPullConsumerError, {}, {}, False),
+        (BadPullError, {}, {"batch": 1, "expires": 2}, False),
+        (BadPullError, {"priority_groups": ["g"], "priority_policy": "overflow"}, {}, True),
+        (BadPullError, {"priority_groups": ["g"], "priority_policy": "overflow"}, {"group": "h"}, True),
+        (BadPullError, {"priority_groups": ["g"], "priority_policy": "overflow"}, {"group": "g"}, False),
+        (
+            BadPullError,
+            {"priority_groups": ["g"], "priority_policy": "overflow"},
+            {"group": "g", "id": "i"},
+            True,
+        ),
+        (
+            BadPullError,
+            {"priority_groups": ["g"], "priority_policy": "pinned_client"},
+            {"group": "g", "id": "i"},
+            False,
+        ),
+        (MaxBytesError, {}, {"max_bytes": 5}, False),  # nothing is pending
+        (PullError, {}, {}, False),
+    ],
+)
+def test_what_explains_the_end_of_a_pull(
+    kind: type[PullError], config: dict[str, Any], asked: dict[str, Any], explained: bool
+) -> None:
+    assert explains(info(**config), kind(409, 0, "x"), asked) is explained

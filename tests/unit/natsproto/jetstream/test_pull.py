@@ -56,7 +56,7 @@ class Pulled:
         self.exists = True
         self.requests: list[Pub] = []
         self.on_next: Callable[[Pub], None] = lambda pub: None
-        info = {"stream_name": "S", "name": "c", "config": {}}
+        info: dict[str, Any] = {"stream_name": "S", "name": "c", "config": {}}
         self.info = info
         self.consumer = PullConsumer(js, ConsumerInfo.from_json(info))
         server.session.on_pub = self.on_pub
@@ -76,6 +76,12 @@ class Pulled:
     def status(self, pub: Pub, text: bytes) -> None:
         assert pub.reply is not None
         self.server.send(pub.reply, header=b"NATS/1.0 " + text + b"\r\n\r\n")
+
+
+@pytest.fixture
+def expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a request for no reason comes at its time."""
+    monkeypatch.setattr("natsproto.jetstream.pull.EARLY", 0.0)
 
 
 @pytest.fixture
@@ -118,6 +124,7 @@ async def test_no_more_bytes_than_were_asked_for(pulled: Pulled) -> None:
     "end", [b"404 No Messages", b"408 Request Timeout", b"409 Leadership Change", b"409 Batch Completed"]
 )
 @pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.usefixtures("expired")
 async def test_a_fetch_that_ends_early(pulled: Pulled, end: bytes, count: int) -> None:
     def on_next(pub: Pub) -> None:
         for seq in range(count):
@@ -129,35 +136,42 @@ async def test_a_fetch_that_ends_early(pulled: Pulled, end: bytes, count: int) -
 
 
 @pytest.mark.parametrize(
-    ("end", "kind"),
+    ("end", "kind", "config"),
     [
-        (b"409 Consumer Deleted", ConsumerNotFoundError),
-        (b"409 Exceeded MaxRequestBatch of 1", APIError),
-        (b"409 Exceeded MaxWaiting", APIError),
-        (b"409 Message Size Exceeds MaxBytes", APIError),
-        (b"409 Consumer is push based", APIError),
-        (b"400 Bad Request", APIError),
-        (b"503", NoRespondersError),
+        (b"409 Consumer Deleted", ConsumerNotFoundError, None),
+        (b"409 Exceeded MaxRequestBatch of 1", APIError, {"max_batch": 1}),
+        (b"409 Exceeded MaxWaiting", APIError, {}),
+        (b"409 Message Size Exceeds MaxBytes", APIError, {}),
+        (b"409 Consumer is push based", APIError, {"deliver_subject": "x"}),
+        (b"400 Bad Request", APIError, {"priority_groups": ["g"]}),
+        (b"503", NoRespondersError, {}),
     ],
 )
-async def test_a_fetch_that_is_refused(pulled: Pulled, end: bytes, kind: type) -> None:
+async def test_a_fetch_that_is_refused(
+    pulled: Pulled, end: bytes, kind: type, config: dict[str, Any] | None
+) -> None:
     """Never an empty list: an iteration over it would spin."""
+    pulled.exists = config is not None
+    pulled.info = {**pulled.info, "config": config, "num_pending": 1}
     pulled.on_next = lambda pub: pulled.status(pub, end)
     with pytest.raises(kind):
-        await pulled.consumer.fetch(5)
+        await pulled.consumer.fetch(5, max_bytes=100)
 
     def one(pub: Pub) -> None:
         pulled.message(pub, 1)
         pulled.status(pub, end)
 
     pulled.on_next = one
-    assert len(await pulled.consumer.fetch(5)) == 1
+    assert len(await pulled.consumer.fetch(5, max_bytes=100)) == 1
 
 
-async def test_a_refusal_of_megabytes_is_not_repeated(pulled: Pulled) -> None:
+async def test_a_refusal_of_megabytes_is_not_repeated(
+    pulled: Pulled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("natsproto.jetstream.pull.GRACE", 0.01)
     pulled.on_next = lambda pub: pulled.status(pub, b"409 " + b"x" * 1_000_000)
     with pytest.raises(APIError) as caught:
-        await pulled.consumer.fetch(5)
+        await pulled.consumer.fetch(5, timeout=0.01)
     assert len(str(caught.value)) < 600
 
 
@@ -264,6 +278,7 @@ async def test_forged_deliveries_are_dropped(pulled: Pulled) -> None:
     assert [m.data for m in await pulled.consumer.fetch(1)] == [b"m1"]
 
 
+@pytest.mark.usefixtures("expired")
 async def test_ends_before_their_time_do_not_make_a_busy_loop(
     pulled: Pulled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

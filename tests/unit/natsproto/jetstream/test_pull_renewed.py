@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,87 +18,23 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 from natsproto.jetstream.api.errors import ConsumerNotFoundError
-from natsproto.jetstream.api.models import ConsumerInfo
 from natsproto.jetstream.api.statuses import (
+    BadPullError,
     ConsumerDeletedError,
     LeadershipChangeError,
     MaxBytesError,
     MaxWaitingError,
     MissedHeartbeatError,
+    NotPullConsumerError,
     PinIdMismatchError,
     PullLimitError,
     ServerShutdownError,
 )
-from natsproto.jetstream.pull import PullConsumer
 from natsproto.wire import Pub
-from support.fake_session import FakeServer, turns, until
+from support.fake_session import turns, until
+from support.pulls import Pulled
 
 PINNED = {"priority_groups": ["g"], "priority_policy": "pinned_client"}
-
-
-class Pulled:
-    """A pull consumer; ``answers`` say what each request gets, in order, and then the last one again."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.server = FakeServer()
-        self.reported: list[NatsError] = []
-        self.server.connection.report = self.reported.append  # type: ignore[method-assign]
-        self.info = {"stream_name": "S", "name": "c", "config": config}
-        self.exists = True
-        self.seq = 0
-        self.requests: list[dict[str, Any]] = []
-        self.pubs: list[Pub] = []
-        self.answers: list[Callable[[Pub], None]] = [lambda pub: None]
-        self.consumer = PullConsumer(
-            self.server.client.jetstream(timeout=0.05), ConsumerInfo.from_json(self.info)
-        )
-        self.listen()
-
-    def listen(self) -> None:
-        self.server.session.on_pub = self.on_pub
-
-    def on_pub(self, pub: Pub) -> None:
-        if b".MSG.NEXT." in pub.subject:
-            self.requests.append(json.loads(bytes(pub.payload)))
-            self.pubs.append(pub)
-            (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])(pub)
-        elif b".CONSUMER.INFO." in pub.subject:
-            missing = {"error": {"code": 404, "err_code": 10014, "description": "consumer not found"}}
-            self.server.reply(pub, self.info if self.exists else missing)
-
-    def message(self, pub: Pub, header: bytes | None = None) -> None:
-        assert pub.reply is not None
-        self.seq += 1
-        reply = b"$JS.ACK.S.c.1.%d.%d.1700000000000000000.0" % (self.seq, self.seq)
-        self.server.send(pub.reply, b"m%d" % self.seq, subject=b"s.a", reply=reply, header=header)
-
-    def status(self, pub: Pub, text: str) -> None:
-        assert pub.reply is not None
-        self.server.send(pub.reply, header=b"NATS/1.0 " + text.encode() + b"\r\n\r\n")
-
-    def says(self, *steps: str | int) -> Callable[[Pub], None]:
-        """An answer: so many messages for a number, a status for a text."""
-
-        def answer(pub: Pub) -> None:
-            for step in steps:
-                if isinstance(step, str):
-                    self.status(pub, step)
-                for _ in range(step if isinstance(step, int) else 0):
-                    self.message(pub)
-
-        return answer
-
-    async def read(self, count: int, **options: Any) -> list[bytes]:
-        """The first messages of an iteration."""
-        found: list[bytes] = []
-        messages = self.consumer.messages(**options)
-        async with asyncio.timeout(20):
-            async for msg in messages:
-                found.append(msg.data)
-                if len(found) == count:
-                    break
-        await messages.aclose()
-        return found
 
 
 @pytest.fixture
@@ -111,6 +45,12 @@ async def pulled() -> Pulled:
 @pytest.fixture
 async def group() -> Pulled:
     return Pulled(PINNED)
+
+
+@pytest.fixture
+def expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a request for no reason comes at its time."""
+    monkeypatch.setattr("natsproto.jetstream.pull.EARLY", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +170,7 @@ async def test_the_connection_is_lost_while_heartbeats_are_missed(pulled: Pulled
         ("409 Server Shutdown", ServerShutdownError),
     ],
 )
+@pytest.mark.usefixtures("expired")
 async def test_ends_that_are_told_and_not_raised(pulled: Pulled, text: str, kind: type | None) -> None:
     pulled.answers = [pulled.says(text)]
     assert await pulled.consumer.fetch(3) == []
@@ -240,21 +181,24 @@ async def test_ends_that_are_told_and_not_raised(pulled: Pulled, text: str, kind
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("text", "kind", "info"),
     [
-        ("409 Consumer Deleted", ConsumerDeletedError),
-        ("409 Exceeded MaxRequestBatch of 1", PullLimitError),
-        ("409 Exceeded MaxWaiting", MaxWaitingError),
-        ("409 Message Size Exceeds MaxBytes", MaxBytesError),
-        ("423 Nats-Pin-Id mismatch", PinIdMismatchError),
+        ("409 Consumer Deleted", ConsumerDeletedError, None),
+        ("409 Exceeded MaxRequestBatch of 1", PullLimitError, {"config": {"max_batch": 1}}),
+        ("409 Exceeded MaxWaiting", MaxWaitingError, {}),
+        ("409 Message Size Exceeds MaxBytes", MaxBytesError, {"num_pending": 1}),
+        ("423 Nats-Pin-Id mismatch", PinIdMismatchError, {}),
     ],
 )
-async def test_refusals(pulled: Pulled, text: str, kind: type[NatsError]) -> None:
+async def test_refusals(
+    pulled: Pulled, text: str, kind: type[NatsError], info: dict[str, Any] | None
+) -> None:
+    pulled.now(info)
     pulled.answers = [pulled.says(text)]
     with pytest.raises(kind):
-        await pulled.consumer.fetch(3)
+        await pulled.consumer.fetch(3, max_bytes=100)
     pulled.answers = [pulled.says(2, text)]
-    assert len(await pulled.consumer.fetch(3)) == 2
+    assert len(await pulled.consumer.fetch(3, max_bytes=100)) == 2
     assert isinstance(pulled.consumer.last_end, kind)
 
 
@@ -303,6 +247,7 @@ async def test_messages_are_passed_on_as_they_come(pulled: Pulled) -> None:
         ("503", NoRespondersError),
     ],
 )
+@pytest.mark.usefixtures("expired")
 async def test_what_an_iteration_survives(pulled: Pulled, text: str, kind: type | None) -> None:
     """And reports once, however often it happens before the next message."""
     pulled.answers = [
@@ -325,19 +270,22 @@ async def test_missed_heartbeats_renew_an_iteration(pulled: Pulled) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("text", "kind", "info"),
     [
-        ("409 Consumer Deleted", ConsumerDeletedError),
-        ("409 Exceeded MaxRequestExpires of 1s", PullLimitError),
-        ("409 Message Size Exceeds MaxBytes", MaxBytesError),
-        ("409 Consumer is push based", NatsError),
-        ("400 Bad Request", NatsError),
+        ("409 Consumer Deleted", ConsumerDeletedError, None),
+        ("409 Exceeded MaxRequestExpires of 1s", PullLimitError, {"config": {"max_expires": 1_000_000_000}}),
+        ("409 Message Size Exceeds MaxBytes", MaxBytesError, {"num_pending": 1}),
+        ("409 Consumer is push based", NotPullConsumerError, {"config": {"deliver_subject": "x"}}),
+        ("400 Bad Request", BadPullError, {"config": {"priority_groups": ["g"]}}),
     ],
 )
-async def test_what_ends_an_iteration(pulled: Pulled, text: str, kind: type[NatsError]) -> None:
+async def test_what_ends_an_iteration(
+    pulled: Pulled, text: str, kind: type[NatsError], info: dict[str, Any] | None
+) -> None:
+    pulled.now(info)
     pulled.answers = [pulled.says(text)]
     with pytest.raises(kind):
-        await pulled.read(1)
+        await pulled.read(1, max_bytes=100)
     assert len(pulled.requests) == 1
     assert len(pulled.server.connection.handlers) == 1
 
@@ -350,6 +298,7 @@ async def test_the_end_of_a_batch_by_its_bytes_renews_it(pulled: Pulled) -> None
 @pytest.mark.parametrize("kind", [ConsumerDeletedError, RemoteProtocolError])
 async def test_messages_before_the_end_are_passed_on(pulled: Pulled, kind: type[NatsError]) -> None:
     deleted = kind is ConsumerDeletedError
+    pulled.exists = not deleted
     pulled.answers = [pulled.says(2, "409 Consumer Deleted") if deleted else pulled.says(9)]
     found = []
     with pytest.raises(kind):
@@ -471,6 +420,7 @@ async def test_a_pin_that_is_gained_and_lost(group: Pulled) -> None:
     assert group.consumer.pin_id == "c"
 
 
+@pytest.mark.usefixtures("expired")
 async def test_an_iteration_that_loses_the_pin(group: Pulled) -> None:
     header = b"NATS/1.0\r\nNats-Pin-Id: abc\r\n\r\n"
     group.answers = [
