@@ -94,9 +94,7 @@ async def _reason_to_leave(bucket: Bucket, info: ObjectInfo) -> str:
 async def _reason_after_scan(bucket: Bucket, info: ObjectInfo) -> str:
     bucket.learn(await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream)))
     last = await bucket.leader_message(chunk_subject(bucket.name, info.nuid))
-    if last is None:
-        return ""
-    if last.seq > info.revision:
+    if last is not None and last.seq > info.revision:
         return "somebody has stored more of them since"
     references = await scan.scan_for(bucket, info.nuid)
     if references is None:
@@ -111,6 +109,8 @@ async def _reason_after_scan(bucket: Bucket, info: ObjectInfo) -> str:
     message = None if marker is None else await bucket.leader_message(marker)
     if message is not None and was_moved(bucket.decode(message), info.nuid):
         return ""  # their original name records that the object was renamed
+    if last is None:
+        return ""  # only now: others can have that answer sent to us, too
     newest = await bucket.leader_message(all_subject(bucket.name))  # its time is the server's
     if newest is None or newest.time - last.time < (
         numbered.GONE if numbered.numbered(last) else COMMIT_TIME

@@ -15,6 +15,7 @@ from natsproto.errors import (
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.clock import server_time
+from ..bucket.counts import count_from
 from ..bucket.message_reads import ANY_WAY
 from ..bucket.numbered import GONE, numbered
 from ..commit.references import References
@@ -142,8 +143,8 @@ async def _remove_orphan(bucket: Bucket, references: References, nuid: str, befo
     last = await _last_stored(bucket, nuid)
     if last is None:
         return True  # the previous try removed them, and its response was lost
-    if last.time > before:
-        return False
+    if last.time > before or await count_from(bucket, last.subject, last.seq + 1):
+        return False  # the leader's answer may have been an older chunk, which a peer has asked for
     await references.read_on(bucket)  # last: an upload whose chunks are all there adds nothing but its meta
     if references.named(nuid):
         return False
@@ -173,6 +174,8 @@ async def _late_copies(
     """
     last = await _last_stored(bucket, nuid)
     if last is None or last.time > limits[numbered(last)]:
+        return None
+    if await count_from(bucket, last.subject, last.seq + 1):
         return None
     if not last.data and stored == references.chunks[nuid] + 1:
         return None  # some writers end an object with an empty message that they do not count

@@ -9,22 +9,25 @@ sequence costs only its own block.
 The response to such a request does not say which chunk it is. Three facts that the server knows without a
 search prove it once for all chunks of an object: the sequences of its first and its last message, and the
 number of its messages. If as many messages as there are sequences from the first to the last are stored, each
-of these sequences holds a chunk. Chunks never move, so the result is remembered.
+of these sequences holds a chunk. A consumer confirms that these two are the first and the last: its answer
+names the question, theirs do not. Chunks never move, so the result is remembered.
 """
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from typing import TYPE_CHECKING
 
 from natsproto.aio.handlers import ReplySlot
-from natsproto.errors import NatsError, PermissionsViolationError
+from natsproto.errors import APIError, NatsError, PermissionsViolationError
 from natsproto.jetstream.api.answers import STREAM_INFO
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
 
-from ..bucket.message_reads import ANY_WAY, DIRECT_FIRST, MessageRead
+from ..bucket.counts import count_from
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
 from .feed import DEFAULT_WINDOW, PROGRESS
@@ -56,6 +59,19 @@ class Begins(dict[tuple[str, int, int, int], int]):
         self[key] = begin
 
 
+def note_measured(
+    bucket: Bucket, info: ObjectInfo, layout: Layout, offsets: array[int], seqs: array[int]
+) -> None:
+    """Remember where a regular, contiguous object begins whose chunks have all been seen.
+
+    ``offsets`` are those of the chunks, and the end. Without a consumer there is no other proof.
+    """
+    length = layout.length_of(0)
+    regular = offsets[:-1] == array("Q", range(0, info.size, length))
+    if regular and seqs[-1] - seqs[0] == len(seqs) - 1:
+        bucket.remembered(Begins).note((info.nuid, info.chunks, info.size, length), seqs[0])
+
+
 async def read_by_sequence(
     bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int
 ) -> bytes | None:
@@ -74,6 +90,7 @@ async def read_by_sequence(
     elif not first:
         return None  # needs no guess, and the server counts without loading: one batch is enough
     proof: _Proof | None = None
+    forget = True
     try:
         if known is None:
             proof = _Proof(bucket, info)
@@ -91,13 +108,14 @@ async def read_by_sequence(
                 data = await _ChunkReads(bucket, info, layout, start, end).read()
     except NatsError as exc:
         if isinstance(exc, PermissionsViolationError):
-            bucket.note_refusal(exc)
+            forget = not bucket.note_refusal(exc)  # this says nothing of the object
         data = None  # the feed decides what to retry
     finally:
         if proof is not None:
             proof.close()
     if data is None:
-        begins.pop(key, None)
+        if forget:
+            begins.pop(key, None)
         layout.locate(0)
     return data
 
@@ -166,10 +184,29 @@ class _Proof:
         if last.seq - first.seq + 1 != total:
             return 0
         chunks = self._info.chunks
-        if total == chunks and len(last.data) == layout.length_of(chunks - 1):
-            return first.seq
+        regular = total == chunks and len(last.data) == layout.length_of(chunks - 1)
         # An uncounted empty message at the end hides the last chunk from this proof.
-        return first.seq if layout.even and total == chunks + 1 and not last.data else 0
+        if not regular and not (layout.even and total == chunks + 1 and not last.data):
+            return 0
+        return first.seq if await self._alone(first.seq, last.seq, total) else None
+
+    async def _alone(self, first: int, last: int, total: int) -> bool:
+        """Whether a consumer counts no chunk before or behind these two, either.
+
+        Whoever may read chunks can have any chunk of the object sent to us as its first or last one.
+        """
+        bucket = self._bucket
+        if not bucket.allowed(CONSUMER):
+            return False
+        try:
+            there, beyond = await asyncio.gather(
+                count_from(bucket, self._subject, first), count_from(bucket, self._subject, last + 1)
+            )
+        except (PermissionsViolationError, APIError) as exc:
+            if not bucket.note_refusal(exc):
+                raise
+            return False
+        return there == total and not beyond
 
     def close(self) -> None:
         """Drop the requests; late responses are ignored."""

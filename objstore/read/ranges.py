@@ -28,11 +28,11 @@ from natsproto.jetstream.direct_get import header_bytes
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, DIRECT_FIRST, MessageRead
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .by_sequence import begin_at_leader, read_by_sequence
+from .by_sequence import begin_at_leader, note_measured, read_by_sequence
 from .feed import ChunkFeed
 from .late_copies import late_copies
 from .parts import Missing, Part, WrongPlace, damaged
@@ -236,6 +236,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     layout = Layout(info)
     if (
         bucket.direct
+        and bucket.allowed(DIRECT)
         and layout.plausible
         and (data := await read_by_sequence(bucket, info, layout, start, end)) is not None
     ):
@@ -439,6 +440,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
     if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
         raise damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
+    if layout.plausible:
+        note_measured(bucket, info, layout, offsets, seqs)
     layout.measured(offsets, seqs)
 
 

@@ -15,6 +15,7 @@ from natsproto.errors import PermissionsViolationError
 
 from ..bucket import numbered
 from ..bucket.bucket import Bucket, UserMeta, log
+from ..bucket.counts import count_from
 from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
@@ -175,8 +176,10 @@ class Upload:
             return True
         if old <= numbered.GONE:
             return False
-        log.warning("the upload of %r starts over: its stored chunks are too old", self.name)
         try:
+            if await count_from(bucket, last.subject, last.seq + 1):
+                return False  # that was not the newest one: others can have any of them sent to us
+            log.warning("the upload of %r starts over: its stored chunks are too old", self.name)
             await bucket.purge_chunks(self.nuid, before=last.seq + 1)
         except PermissionsViolationError:
             return False

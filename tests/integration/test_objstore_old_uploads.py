@@ -168,18 +168,24 @@ async def test_gc_goes_by_the_clock_of_the_server(
     assert (report.orphans, report.recent) == ([], [nuid])
 
 
-async def test_gc_removes_only_what_it_has_seen(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("point", ["_last_stored", "count_from"])
+async def test_gc_removes_only_what_it_has_seen(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     nuid = secret_name()
     await store.js.publish(chunk_subject(store, nuid), b"old")
-    look = maintain._last_stored
+    look = getattr(maintain, point)
 
     async def and_one_more(*args: Any) -> Any:
         found = await look(*args)
         await store.js.publish(chunk_subject(store, nuid), b"new")
         return found
 
-    monkeypatch.setattr(maintain, "_last_stored", and_one_more)
+    monkeypatch.setattr(maintain, point, and_one_more)
     await store.gc(older_than=NOW)
+    if point == "_last_stored":  # and seen, then: the others wait for it
+        assert await store._bucket.stored_chunks(nuid, 2) == 2
+        return
     last = await store._bucket.first_after(chunk_subject(store, nuid), 0)
     assert last is not None
     assert last.data == b"new"

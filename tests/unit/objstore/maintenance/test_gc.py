@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, PermissionsViolationError
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
@@ -114,6 +114,25 @@ async def test_young_ones_may_be_a_put_in_progress(server: MemoryServer, bucket:
     server.ahead = DEFAULT_AGE + timedelta(minutes=1)
     report = await gc(bucket, older_than=DEFAULT_AGE, dry_run=False)
     assert [orphan.nuid for orphan in report.orphans] == ["YOUNG"]
+
+
+async def test_the_age_is_that_of_the_newest_chunk(server: MemoryServer, bucket: Bucket) -> None:
+    """A peer can have an older one sent to us as the newest: the put may be in progress."""
+    for _ in range(3):
+        server.put_raw("$O.b.C.YOUNG", b"x")
+    oldest = server.stream().of("$O.b.C.YOUNG")[0]
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        asked = verb.endswith("GET") and "last_by_subj" in body
+        return server.leader_message(oldest) if asked and verb == "STREAM.MSG.GET" else None
+
+    bucket.direct_meta = bucket.direct = False
+    server.hook = hook
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).orphans == []
+    server.refused.add("CONSUMER.CREATE")
+    with pytest.raises(PermissionsViolationError, match="CONSUMER"):
+        await gc(bucket, older_than=NOW, dry_run=False)
+    assert server.chunks() == {"YOUNG": 3}
 
 
 async def test_uploads_wait_longer(server: MemoryServer, bucket: Bucket) -> None:

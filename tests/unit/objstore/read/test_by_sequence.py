@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket
+from objstore.bucket.bucket import Bucket, bind
 from objstore.read import by_sequence as module
 from objstore.read.by_sequence import MOST, Begins, begin_at_leader, read_by_sequence
 from objstore.read.ranges import Layout
@@ -80,7 +80,7 @@ async def test_another_answer(server: MemoryServer, bucket: Bucket, info: Object
     else:
         server.refused = {"DIRECT.GET"}
     assert await picked(bucket, info, 500, 700) is None
-    assert bucket.remembered(Begins) == {}
+    assert len(bucket.remembered(Begins)) == (change == "refused")  # that says nothing of the object
     assert len(server.connection.mux) == 0
 
 
@@ -106,3 +106,41 @@ async def test_only_so_many_are_remembered(bucket: Bucket, monkeypatch: pytest.M
     for number, key in enumerate(keys):
         begins.note(key, number)
     assert list(begins) == keys[2:]
+
+
+@pytest.mark.parametrize("answered", ["first", "last"])
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_another_chunk_of_the_object_as_the_first_or_the_last(
+    server: MemoryServer, store: ObjectStore, info: ObjectInfo, answered: str, allowed: bool
+) -> None:
+    """A peer has asked for it: then as many sequences as chunks lie between, and one of them is another's."""
+    server.stream().config["num_replicas"] = 3
+    for number, nuid in enumerate(["APART", "APART", "x", "APART", "APART"]):
+        server.put_raw(f"$O.b.C.{nuid}", bytes([number]) * 100)
+    bucket = await bind(server.js, "b")
+    stored = server.stream().of("$O.b.C.APART")
+    forged = stored[1] if answered == "first" else stored[-2]
+    asked = "next_by_subj" if answered == "first" else "last_by_subj"
+    if not allowed:
+        server.refused.add("CONSUMER.CREATE")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        return server.leader_message(forged) if verb == "STREAM.MSG.GET" and asked in body else None
+
+    server.hook = hook
+    apart = replace(info, nuid="APART", size=400, chunks=4, revision=server.stream().seq + 1)
+    found = Layout(apart)
+    assert await begin_at_leader(bucket, apart, found) == 0
+    assert await read_by_sequence(bucket, apart, Layout(apart), 150, 250) is None
+    assert not bucket.remembered(Begins)
+
+
+async def test_without_consumers_an_object_is_measured_once(server: MemoryServer, info: ObjectInfo) -> None:
+    """Reading each of its chunks proves where they lie, too."""
+    server.stream().config["num_replicas"] = 3
+    server.refused.add("CONSUMER.CREATE")
+    store = await server.js.object_store("b")
+    assert await store.get_range("a", 500, 700) == DATA[500:700]
+    server.verbs()
+    assert await store.get_range("a", 1500, 1700) == DATA[1500:1700]
+    assert len(server.verbs()) < 10

@@ -219,6 +219,10 @@ async def test_gc_heals(server: MemoryServer, store: ObjectStore, info: ObjectIn
     before = sequences(server, info)
     append(server, info, *COPIES, b"")
     assert [problem.kind for problem in (await store.verify()).problems] == ["extra chunks"]
+    if server.refused:  # nothing shows that no chunk is newer
+        assert (await store.gc(older_than=timedelta(0))).copies == []
+        server.refused.clear()
+        store = await server.js.object_store("b")
     report = await store.gc(older_than=timedelta(0))
     assert report.copies == [("a", len(COPIES) + 1)]
     assert sequences(server, info) == before
