@@ -103,9 +103,11 @@ class StreamManagement(ApiRequests):
                     and (size or total <= sum(pages))
                 ):
                     raise _Incomplete
-                pages.append(size)
             if not isinstance(page, dict):
                 return {}, 0, 0
+            if number(answer, "offset") > sum(pages):
+                raise _Incomplete  # a later page
+            pages.append(len(page))
             if not all(map(is_number, page.values())):
                 raise RemoteProtocolError("an API answer counts subjects with something other than numbers")
             return page, len(page), sum(map(getsizeof, page))

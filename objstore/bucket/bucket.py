@@ -120,6 +120,7 @@ class Bucket:
         direct_meta: whether direct get of a meta is never stale.
         index_broken: the server may not find the newest message of a subject; see :data:`USED_UP`.
         ledger: the free room, where the stream evicts its oldest messages.
+        num_subjects: about how many subjects have messages, as far as is known.
         replicated: more than one server, or another stream, may answer reads.
         max_age, msg_ttl, atomic, mirror_of, limits: from the stream's configuration; see :meth:`learn`.
     """
@@ -149,6 +150,7 @@ class Bucket:
         "mirror_of",
         "msg_ttl",
         "name",
+        "num_subjects",
         "replicated",
         "retry_budget",
         "stream",
@@ -352,6 +354,7 @@ class Bucket:
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
         config = info.config
+        self.num_subjects: int = info.num_subjects
         self.direct: bool = config.allow_direct is True
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))

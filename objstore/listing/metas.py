@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from natsproto._values import brief
 from natsproto.backoff import Backoff
@@ -22,7 +22,7 @@ from natsproto.errors import (
     RemoteProtocolError,
     StaleConnectionError,
 )
-from natsproto.jetstream.api.codec import MAX_DOCUMENT, time_from_ns
+from natsproto.jetstream.api.codec import MAX_DOCUMENT, number, time_from_ns
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.bucket import Bucket, log
@@ -30,7 +30,7 @@ from ..bucket.collect import Collector
 from ..bucket.message_reads import ANY_WAY, CONSUMER, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
-from ..format.naming import all_meta_subject
+from ..format.naming import all_chunks_subject, all_meta_subject
 from ..format.plain_meta import plain_reader
 from .in_order import metas_so_far
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 OnInvalid = Callable[[InvalidMeta], None]
 """Called with each meta message that cannot be read; the listing continues."""
+
+T = TypeVar("T")
 
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
@@ -58,6 +60,15 @@ LONGEST = 4096
 
 LONG_FOR = 60.0
 """Seconds for which the subjects of a bucket count as too long for one message."""
+
+SMALL = 1000
+"""Subjects of a bucket up to which all of them are listed at once."""
+
+LISTS = 2
+"""Lists of the metas' subjects that are requested in a larger one, before one of all subjects."""
+
+LAST_CHUNKS = 64
+"""Subjects of chunks that are sent at least, as far as there are so many: some may go meanwhile."""
 
 
 def warn_invalid(invalid: InvalidMeta) -> None:
@@ -344,7 +355,84 @@ async def finish_following(bucket: Bucket, seq: int, pending: MessageRead | None
 
 async def meta_subjects(bucket: Bucket) -> dict[str, int] | None:
     """Return the subjects of all metas, from the leader; ``None`` when they do not fit into one message."""
-    return await subjects_at_once(bucket, all_meta_subject(bucket.name))
+    return await of_meta_subjects(bucket, dict)
+
+
+async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -> T | None:
+    """Return what ``use`` makes of :func:`meta_subjects`.
+
+    Whoever may ask for the stream's info can have another list sent to our inbox, of one name for example,
+    and nothing in it shows that. The list of all subjects proves itself, see :func:`all_subjects`; where
+    there are many, it takes twice as long. There the leader has to show that there are no more metas. It
+    does so while ``use`` works.
+    """
+    begin = all_meta_subject(bucket.name)[:-1]
+    most: int | None = None
+    for _ in range(LISTS if bucket.num_subjects > SMALL else 0):
+        proof = asyncio.create_task(_most_metas(bucket), name="objstore-most-metas")
+        try:
+            subjects = await subjects_at_once(bucket, f"{begin}>")  # sent before the proof's request
+            if subjects is None:
+                return None
+            used = use(subjects)
+            listed = len(subjects) if _all_begin(subjects, begin) else -1
+            if most is None or listed < most:
+                most = await proof
+        finally:
+            proof.cancel()
+            await asyncio.wait([proof])
+            if not proof.cancelled():
+                proof.exception()
+        if listed >= most:
+            return used
+    # There are few; or names come and go all the time; or the bucket copies other subjects, too.
+    every = await subjects_at_once(bucket, ">")
+    if every is None:
+        return None
+    bucket.num_subjects = len(every)
+    return use({subject: count for subject, count in every.items() if subject.startswith(begin)})
+
+
+class _Chunks:
+    """About how many subjects of chunks a bucket has; at first more than that."""
+
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
+        self.about: int = 1 << 31
+
+
+async def _most_metas(bucket: Bucket) -> int:
+    """Return how many subjects of metas there are at most.
+
+    The server sorts subjects, and those of chunks come before those of metas. So if the last ones of a list
+    belong to chunks, all of them do, whatever was asked: then only the other subjects can be those of metas.
+    """
+    subject = all_chunks_subject(bucket.name)
+    name = f"STREAM.INFO.{bucket.stream}"
+    chunks = bucket.remembered(_Chunks)
+
+    async def ask() -> dict[str, object]:
+        document = {"subjects_filter": subject, "offset": max(0, chunks.about - LAST_CHUNKS)}
+        return await bucket.js.request(name, document, limit=MAX_DOCUMENT)
+
+    there = 0
+    for _ in range(2):
+        answer = await bucket.retrying(ask)
+        state = answer.get("state")
+        if not isinstance(state, dict):
+            raise RemoteProtocolError("an API answer about a stream lacks its state")
+        there, total = number(state, "num_subjects"), number(answer, "total")
+        bucket.num_subjects, chunks.about = there, total
+        last = state.get("subjects")
+        if isinstance(last, dict) and last and number(answer, "offset") + len(last) == total:
+            if _all_begin(last, subject[:-1]):
+                return there - total
+        elif not total:
+            break
+    return there
+
+
+def _all_begin(subjects: dict[str, int], begin: str) -> bool:
+    return not subjects or (min(subjects).startswith(begin) and max(subjects).startswith(begin))
 
 
 async def subjects_at_once(bucket: Bucket, subject: str, *, look: bool = False) -> dict[str, int] | None:
@@ -424,15 +512,13 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bo
     ``leader``: removals depend on it.
     """
     found.ordered = False
-    subjects = await (meta_subjects(bucket) if seen else all_subjects(bucket))
+    subjects = await meta_subjects(bucket)
     if subjects is None:
         async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
             async for message in messages:
                 found.stored(message)
         return
-    begin = all_meta_subject(bucket.name)[:-1]
-    lacking = [each for each in subjects if each.startswith(begin) and each not in seen]
-    lacking = [*filter(can_be_requested, lacking)]
+    lacking = [each for each in subjects if each not in seen and can_be_requested(each)]
     loop = asyncio.get_running_loop()
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
     while lacking:

@@ -38,6 +38,7 @@ from .metas import (
     meta_reader,
     meta_subjects,
     newest_metas,
+    of_meta_subjects,
     read_stored,
     report_invalid,
     warn_invalid,
@@ -91,16 +92,18 @@ class DirListing(Record):
 
 async def names(bucket: Bucket, prefix: str, *, live: bool) -> list[str]:
     """Return every name with a meta message, sorted; see :meth:`ObjectStore.names`."""
-    subjects = None if live else await meta_subjects(bucket)
-    if subjects is None:
+    found = None if live else await of_meta_subjects(bucket, _names_of)
+    if found is None:
         found = {
             info.name
             for info in await newest_metas(bucket, lambda invalid: None)
             if not (live and info.deleted)
         }
-    else:
-        found = {name for name in map(decode_meta_name, subjects) if name is not None}
-    return sorted(name for name in found if name.startswith(prefix))
+    return sorted([name for name in found if name.startswith(prefix)] if prefix else found)
+
+
+def _names_of(subjects: dict[str, int]) -> set[str]:
+    return {name for name in map(decode_meta_name, subjects) if name is not None}
 
 
 async def iterate(

@@ -127,7 +127,7 @@ async def test_metas_without_a_list_of_names_end_as_well(
         return None
 
     monkeypatch.setattr(Bucket, "first_after", slower)
-    monkeypatch.setattr(newest, "all_subjects", too_many)
+    monkeypatch.setattr(newest, "meta_subjects", too_many)
     monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != newest.CONSUMER)
     async with asyncio.timeout(60):
         with pytest.raises(ObjectChangedError, match="change faster than they can be read"):

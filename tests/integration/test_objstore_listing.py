@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from natsproto import Client
+from natsproto import Client, JetStreamContext
 from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
 from objstore import InvalidMeta, ObjectInfo, ObjectStore
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.message_reads import CONSUMER
 from objstore.format.naming import meta_subject
 from objstore.listing.metas import each_newest
 from objstore.listing.pages import PAGE, _Pages
@@ -52,6 +54,53 @@ async def test_names_cost_one_round_trip(store: ObjectStore) -> None:
     before = store.js.client.stats.out_msgs
     assert len(await store.names()) == 300
     assert store.js.client.stats.out_msgs - before == 1
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("other", [meta_subject("b", "n0003"), "$O.{}.C.>", ">", "none"])
+async def test_the_answer_to_another_list(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, few: bool, other: str
+) -> None:
+    """A peer that may ask for the stream's info can have the answer sent to our inbox: no name is missing."""
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 1000 if few else 10)
+    await asyncio.gather(*(store.put(f"n{number:04}", b"x" * (number % 2)) for number in range(100)))
+    js, request, wanted = store.js, JetStreamContext.request, ">" if few else f"$O.{store.bucket}.M.>"
+    other = other.replace("$O.b.", f"$O.{store.bucket}.").format(store.bucket)
+    misled = 0
+
+    async def misleading(self: JetStreamContext, suffix: str, document: Any = None, **options: Any) -> Any:
+        nonlocal misled
+        if (document or {}).get("subjects_filter") == wanted and misled % 3 != 2:
+            misled += 1
+            document = {**document, "subjects_filter": other}
+        elif document is not None:
+            misled += 1
+        return await request(self, suffix, document, **options)
+
+    monkeypatch.setattr(JetStreamContext, "request", misleading)
+    expected = [f"n{number:04}" for number in range(100)]
+    again = await js.object_store(store.bucket)
+    for _ in range(3):
+        assert await again.names() == expected
+    assert await again.count() == 100
+    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != CONSUMER)
+    assert sorted(info.name for info in await again.list()) == expected
+    assert await again.names(live=True) == expected
+    assert misled
+
+
+async def test_names_of_many_cost_one_round_trip(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list and the proof that it is whole are requested together."""
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 10)
+    await asyncio.gather(*(store.put(f"n{number:04}", b"x") for number in range(300)))
+    assert len(await store.names()) == 300  # whose number was unknown
+    before = store.js.client.stats.out_msgs
+    for _ in range(3):
+        assert len(await store.names()) == 300
+    assert store.js.client.stats.out_msgs - before <= 6 + 1
+    await store.put("more", b"x")
+    await store.delete("n0000")
+    assert len(await store.names()) == 301
 
 
 async def test_iter(store: ObjectStore) -> None:

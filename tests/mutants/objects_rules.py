@@ -544,6 +544,22 @@ MUTANTS = (
         "unit/objstore/change/test_rename.py::test_somebody_else_ends_the_batch",
     ),
     Mutant(
+        "list-without-proof",
+        "objstore/listing/metas.py",
+        "if listed >= most:",
+        "if listed >= 0:",
+        "the list of the metas may answer another question",
+        "unit/objstore/listing/test_metas.py::test_the_answer_to_another_list",
+    ),
+    Mutant(
+        "proof-without-chunks",
+        "objstore/listing/metas.py",
+        "            if _all_begin(last, subject[:-1]):",
+        "            if True:",
+        "a list of chunks may answer another question",
+        "unit/objstore/listing/test_metas.py::test_the_answer_to_another_question_proves_nothing",
+    ),
+    Mutant(
         "short-list",
         "objstore/listing/metas.py",
         "if found.doubtful or found.short:",

@@ -173,6 +173,123 @@ async def test_subjects(server: MemoryServer, store: ObjectStore, bucket: Bucket
     assert await subjects_at_once(bucket, "$O.b.M.>") is None
 
 
+def another(server: MemoryServer, question: str, *others: dict[str, Any], asked: list[int]) -> None:
+    """Have the server answer what somebody else asks, with the inbox of each list of ``question``."""
+    left = list(others)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if body.get("subjects_filter") == question:
+            asked.append(body["offset"])
+            if left:
+                return server.stream().info(left.pop(0))
+        return None
+
+    server.hook = hook
+
+
+ONE_NAME = {"subjects_filter": meta_subject("b", "n03")}
+LATE_NAMES = {"subjects_filter": "$O.b.M.>", "offset": 7}
+ALL_METAS = {"subjects_filter": "$O.b.M.>"}
+EVERYTHING = {"subjects_filter": ">"}
+ALL_CHUNKS = {"subjects_filter": "$O.b.C.>"}
+LATE_CHUNKS = {"subjects_filter": "$O.b.C.>", "offset": 19}
+NOTHING = {"subjects_filter": "none"}
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize(
+    "others",
+    [[each] for each in (ONE_NAME, LATE_NAMES, EVERYTHING, ALL_CHUNKS, NOTHING, {})] + [[ONE_NAME] * 2],
+)
+async def test_the_answer_to_another_list(
+    server: MemoryServer,
+    store: ObjectStore,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[dict[str, Any]],
+    few: bool,
+) -> None:
+    """Whoever may ask for the stream's info can have it sent to our inbox. No name is missing."""
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 1000 if few else 0)
+    monkeypatch.setattr("objstore.listing.metas.LAST_CHUNKS", 1)
+    for number in range(10):
+        await store.put(f"n{number:02}", b"x")
+        server.put_raw(f"$O.b.C.orphan{number}", b"x")
+    expected = {meta_subject("b", f"n{number:02}"): 1 for number in range(10)}
+    bucket = await bind(server.js, "b")
+    asked: list[int] = []
+    another(server, ">" if few else "$O.b.M.>", *others, asked=asked)
+    assert await subjects_of(bucket) == expected
+    assert asked
+    assert await subjects_of(bucket) == expected
+    server.refused = {"CONSUMER.CREATE"}
+    another(server, ">" if few else "$O.b.M.>", *others, asked=asked)
+    assert len(await newest_metas(bucket)) == 10
+
+
+@pytest.mark.parametrize("other", [ONE_NAME, ALL_METAS, EVERYTHING, ALL_CHUNKS, LATE_CHUNKS, NOTHING, {}])
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_the_answer_to_another_question_proves_nothing(
+    server: MemoryServer,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    other: dict[str, Any],
+    times: int,
+) -> None:
+    """Nor is one missing when the list and its proof are both another's."""
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 0)
+    monkeypatch.setattr("objstore.listing.metas.LAST_CHUNKS", 1)
+    for number in range(10):
+        await store.put(f"n{number:02}", b"x")
+        server.put_raw(f"$O.b.C.orphan{number}", b"x")
+    bucket = await bind(server.js, "b")
+    for one in (ONE_NAME, NOTHING):
+        lists, proofs = [one] * times, [other] * times
+
+        def hook(verb: str, body: dict[str, Any]) -> Any:
+            wanted = {"$O.b.M.>": lists, "$O.b.C.>": proofs}.get(body.get("subjects_filter", ""))  # noqa: B023
+            return server.stream().info(wanted.pop()) if wanted else None
+
+        server.hook = hook
+        assert len(await subjects_of(bucket) or ()) == 10
+
+
+async def test_names_that_come_and_go_while_they_are_listed(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 0)
+    await fill(store, 5)
+    bucket = await bind(server.js, "b")
+    count = 0
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal count
+        if "subjects_filter" in body:
+            count += 1
+            server.put_raw(f"$O.b.M.bmV3{count:04}", b"{}")
+            if count % 3 == 0:
+                server.stream().remove([min(each.seq for each in server.stream().of("$O.b.M.>"))])
+
+    server.hook = hook
+    for _ in range(5):
+        before = {each.subject for each in server.stream().of("$O.b.M.>")}
+        found = await subjects_of(bucket)
+        assert found is not None
+        assert before & {each.subject for each in server.stream().of("$O.b.M.>")} <= found.keys()
+
+
+async def test_a_bucket_that_has_other_subjects_too(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that copies another. A list of everything still proves itself."""
+    monkeypatch.setattr("objstore.listing.metas.SMALL", 0)
+    infos = await fill(store, 5)
+    for subject in ("$O.a.C.x", "$O.c.C.x", "$O.c.M.x", "zzz"):
+        server.put_raw(subject, b"x")
+    bucket = await bind(server.js, "b")
+    assert await subjects_of(bucket) == {meta_subject("b", info.name): 1 for info in infos}
+
+
 async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
     infos = await fill(store, 5)
     subjects = [meta_subject("b", info.name) for info in infos]
