@@ -48,6 +48,9 @@ MISSES = 20
 """Responses of mirrors that lack what the leader has, before the read fails. The server picks the responder
 for each request."""
 
+MISLED = 10
+"""Answers to another question, before the read fails."""
+
 LEADER = "STREAM.MSG.GET.{}"
 DIRECT = "DIRECT.GET.{}"
 BY_SUBJECT = "DIRECT.GET.{}.>"
@@ -116,6 +119,7 @@ class MessageRead:
         bucket: the bucket to read from.
         subject: the subject of the message; may have wildcards.
         after: read the next message after this sequence; ``None`` = the newest.
+        at: read the message at this very sequence, if it has the subject.
         ways: the allowed ways, in order.
         timeout: seconds for each way; default: the context's.
 
@@ -123,7 +127,7 @@ class MessageRead:
         NatsError: the request could not be sent.
     """
 
-    __slots__ = ("_after", "_bucket", "_pending", "_subject", "_timeout", "_way", "_ways")
+    __slots__ = ("_after", "_at", "_bucket", "_pending", "_subject", "_timeout", "_way", "_ways")
 
     def __init__(
         self,
@@ -131,12 +135,14 @@ class MessageRead:
         subject: str,
         *,
         after: int | None = None,
+        at: int | None = None,
         ways: tuple[str, ...],
         timeout: float | None = None,
     ) -> None:
         self._bucket = bucket
         self._subject = subject
         self._after = after
+        self._at = at
         self._ways = ways
         self._timeout = bucket.js.timeout if timeout is None else timeout
         self._pending: PendingRequest | None = None
@@ -150,14 +156,25 @@ class MessageRead:
             NatsError: the read failed.
         """
         bucket = self._bucket
-        misses = 0
+        misses = misled = 0
         while True:
             try:
                 if self._way is LEADER:
-                    return self._checked(await self._from_leader())
-                if self._way is CONSUMER:
-                    return self._checked(await self._from_consumer())
-                message = self._checked(await self._direct())
+                    message = await self._from_leader()
+                elif self._way is CONSUMER:
+                    message = await self._from_consumer()
+                else:
+                    message = await self._direct()
+                if message is not None and not self._fits(message):
+                    misled += 1
+                    if misled == MISLED:
+                        raise self._other(message)
+                    self._ask(self._way)
+                    continue
+                if message is not None and self._at is not None and message.subject != self._subject:
+                    return None
+                if self._way is LEADER or self._way is CONSUMER:
+                    return message
                 # Mirrors respond, too: with what they have, or that there is nothing.
                 doubtful = message is None or bucket.is_copy(message.header)
                 if doubtful and LEADER in self._ways and bucket.allowed(LEADER):
@@ -180,7 +197,8 @@ class MessageRead:
     async def _counted(self) -> bool:
         """Whether the leader counts messages of the subject: every user may request that."""
         bucket = self._bucket
-        return self._after is None and bool(await bucket.js.stream_subjects(bucket.stream, self._subject))
+        newest = self._after is None and self._at is None
+        return newest and bool(await bucket.js.stream_subjects(bucket.stream, self._subject))
 
     def close(self) -> None:
         """Drop the request; a late response is ignored. Idempotent."""
@@ -196,6 +214,8 @@ class MessageRead:
         subject = bucket.leader_subject if way is LEADER else bucket.direct_subject
         if way is BY_SUBJECT:
             subject, document = b"%b.%b" % (subject, self._subject.encode()), b""
+        elif self._at is not None:
+            document = dumps({"seq": self._at})
         elif self._after is None:
             document = last_of(self._subject)
         else:
@@ -213,24 +233,28 @@ class MessageRead:
 
     def _can_tell(self, way: str) -> bool:
         """Whether this way supports the request."""
-        if way is LEADER or way is CONSUMER:
+        if way is LEADER:
             return True
-        if way is BY_SUBJECT and (self._after is not None or self._subject.endswith(">")):
+        if way is CONSUMER:
+            return self._at is None
+        newest = self._after is None and self._at is None
+        if way is BY_SUBJECT and (not newest or self._subject.endswith(">")):
             return False
         return self._bucket.direct
 
-    def _checked(self, message: StoredMessage | None) -> StoredMessage | None:
-        """Refuse a response to another request: a removal may depend on it."""
-        if message is None:
-            return None
+    def _fits(self, message: StoredMessage) -> bool:
+        """Whether this may be the answer: somebody may have that to another question sent to our inbox."""
+        if self._at is not None:
+            return message.seq == self._at
         wanted = self._subject
         fits = message.subject.startswith(wanted[:-1]) if wanted.endswith(">") else message.subject == wanted
-        if not fits or message.seq <= (self._after or 0):
-            raise RemoteProtocolError(
-                f"asked for {wanted!r} after {self._after or 0}, "
-                f"got {brief(message.subject)} at {message.seq}"
-            )
-        return message
+        return fits and message.seq > (self._after or 0)
+
+    def _other(self, message: StoredMessage) -> RemoteProtocolError:
+        where = f"after {self._after or 0}" if self._at is None else f"at {self._at}"
+        return RemoteProtocolError(
+            f"asked for {self._subject!r} {where}, got {brief(message.subject)} at {message.seq}"
+        )
 
     async def _from_leader(self) -> StoredMessage | None:
         bucket, pending = self._bucket, self._pending

@@ -27,7 +27,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
-from ..bucket.message_reads import ANY_WAY, CONSUMER, LEADER
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, MessageRead
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
@@ -38,6 +38,7 @@ from .parts import Missing, Part, Sink, WrongPlace, damaged
 if TYPE_CHECKING:
     from natsproto.aio.requests import RequestMux
     from natsproto.jetstream.api.acks import Delivery
+    from natsproto.jetstream.api.models import StoredMessage
     from natsproto.wire import Msg as WireMsg
     from natsproto.wire import Target
 
@@ -119,6 +120,10 @@ class ChunkFeed:
         """
         try:
             await self._read()
+        except Missing:
+            if self._part is None and self._messages >= self._info.chunks:
+                raise damaged(self._info, f"its chunks have fewer than {self._info.size} bytes") from None
+            raise
         except IntegrityError:
             # Everything may have come, and copies of it follow.
             if self._part is not None or not self.sink.complete:
@@ -190,9 +195,7 @@ class ChunkFeed:
         bucket = self.bucket
         message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
-            if bucket.consumers_skip:
-                return  # 2.9 does not find the last message of a subject when a later one was deleted
-            raise Missing
+            return  # one answer proves nothing; and 2.9 may not find it when a later message was deleted
         if len(message.data) == self._info.size:
             self.accept(message.data, message.seq, 0)
             self._check()
@@ -341,7 +344,7 @@ class ChunkFeed:
             raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
         while not self.done:
             await self.sink.drained()
-            message = await self.bucket.first_after(self.subject, self.cursor, ANY_WAY)
+            message = await self._next()
             if message is not None:
                 # Only the next request tells whether another message follows.
                 self.accept(message.data, message.seq, 1 if self._part is None else -1)
@@ -351,19 +354,27 @@ class ChunkFeed:
             else:
                 raise Missing
 
-    async def _stored(self) -> bool:
-        """Whether the leader has the missing chunks: one after the cursor, and as many as there must be.
-
-        If the chunk's sequence is known, it decides: no message ever gets the sequence of a removed one.
-        """
+    async def _next(self) -> StoredMessage | None:
+        """Return the next chunk."""
         bucket, part = self.bucket, self._part
+        if part is not None and part.seq_of is not None and bucket.allowed(LEADER):
+            return await chunk_at(bucket, self.subject, part.seq_of(self._messages))
+        return await next_chunk(bucket, self.subject, self.cursor)
+
+    async def _stored(self) -> bool:
+        """Whether the leader has the missing chunks: as many as there must be, and not all of them were read.
+
+        Their number decides: that nothing follows may be the answer to another question. If the chunk's
+        sequence is known, it decides: no message ever gets the sequence of a removed one.
+        """
+        bucket, part, chunks = self.bucket, self._part, self._info.chunks
         if bucket.allowed(LEADER):
-            following = await bucket.first_after(self.subject, self.cursor, ANY_WAY)
-            if following is None:
-                return False
+            following = await next_chunk(bucket, self.subject, self.cursor)
             if part is not None and part.seq_of is not None:
-                return following.seq == part.seq_of(self._messages)
-        return await bucket.stored_chunks(self._info.nuid, self._info.chunks) >= self._info.chunks
+                return following is not None and following.seq == part.seq_of(self._messages)
+            if following is None and self._messages >= chunks:
+                return False
+        return await bucket.stored_chunks(self._info.nuid, chunks) >= chunks
 
     async def _read_consumer(self) -> None:
         bucket = self.bucket
@@ -444,6 +455,33 @@ class ChunkFeed:
             await consumer.stop()
             consumer.release()
             self.sink.forget_places()
+
+
+async def next_chunk(bucket: Bucket, subject: str, cursor: int) -> StoredMessage | None:
+    """Return the first message of a subject after a sequence, from the leader.
+
+    Somebody may have a later one sent to our inbox. Most chunks follow each other. Where one does not, the
+    sequences after the cursor and before that chunk must have none: a whole run between them is not noticed.
+    """
+    message = await bucket.first_after(subject, cursor, ANY_WAY)
+    if message is not None and cursor and message.seq > cursor + 2:
+        following = await chunk_at(bucket, subject, cursor + 1)
+        if following is not None:
+            return following
+    while message is not None and message.seq > cursor + 1:
+        before = await chunk_at(bucket, subject, message.seq - 1)
+        if before is None:
+            break
+        message = before
+    return message
+
+
+async def chunk_at(bucket: Bucket, subject: str, seq: int) -> StoredMessage | None:
+    """Return the message at a sequence, from the leader; ``None`` if its subject is another, or unknown."""
+    if not (bucket.allowed(LEADER) or (bucket.direct and bucket.allowed(DIRECT))):
+        return None
+    ways = (LEADER, DIRECT)
+    return await bucket.retrying(lambda: MessageRead(bucket, subject, at=seq, ways=ways).wait())
 
 
 class _Window:

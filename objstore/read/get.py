@@ -85,7 +85,7 @@ async def again(
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: this could not be determined.
     """
-    odd = isinstance(exc, Missing) and bucket.replicated
+    odd = isinstance(exc, Missing)
     for wait in RECHECK_DELAYS:
         await asyncio.sleep(wait)
         fresh = await live_info(bucket, info.name, leader=True)

@@ -33,7 +33,7 @@ from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, note_measured, read_by_sequence
-from .feed import ChunkFeed
+from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
 from .parts import Missing, Part, WrongPlace, damaged
 
@@ -456,7 +456,7 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         while len(seqs) < stored:
-            message = await bucket.first_after(subject, seqs[-1] if seqs else 0, ANY_WAY)
+            message = await next_chunk(bucket, subject, seqs[-1] if seqs else 0)
             if message is None:
                 return
             seqs.append(message.seq)

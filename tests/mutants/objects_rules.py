@@ -314,7 +314,7 @@ MUTANTS = (
     Mutant(
         "missing-by-a-replica",
         "objstore/read/feed.py",
-        "return await bucket.stored_chunks(self._info.nuid, self._info.chunks) >= self._info.chunks",
+        "return await bucket.stored_chunks(self._info.nuid, chunks) >= chunks",
         "return False",
         "chunks are missing when the leader has not got them",
         PROOF + "test_chunks_that_a_replica_lacks",
@@ -322,10 +322,18 @@ MUTANTS = (
     Mutant(
         "another-chunk-for-it",
         "objstore/read/feed.py",
-        "return following.seq == part.seq_of(self._messages)",
+        "return following is not None and following.seq == part.seq_of(self._messages)",
         "return True",
         "a chunk whose sequence is known is never another one",
         PROOF + "test_a_chunk_whose_sequence_is_known",
+    ),
+    Mutant(
+        "a-later-chunk",
+        "objstore/read/feed.py",
+        "while message is not None and message.seq > cursor + 1:",
+        "while False:",
+        "a later chunk is never the next one",
+        "unit/objstore/read/test_feed.py::test_the_answer_to_another_question",
     ),
     Mutant(
         "measured-too-short",
@@ -362,7 +370,7 @@ MUTANTS = (
     Mutant(
         "any-answer-will-do",
         "objstore/bucket/message_reads.py",
-        "if not fits or message.seq <= (self._after or 0):",
+        "if message is not None and not self._fits(message):",
         "if False:",
         "a message is the one that was asked for",
         "integration/test_hostile_answers.py::test_an_answer_to_another_question",

@@ -91,9 +91,11 @@ async def test_chunks_that_a_replica_lacks(stream: Stream, link: Link) -> None:
     feed.cursor = 2
     assert await feed._stored(), "the leader has the one after it"
     feed.cursor = 3
+    assert await feed._stored(), "that nothing follows may answer another question"
+    feed._messages = 3
     assert not await feed._stored(), "it has none either"
     del stream.messages[2]
-    feed.cursor = 0
+    feed.cursor = feed._messages = 0
     assert not await feed._stored(), "it has fewer than there must be"
 
 

@@ -149,3 +149,45 @@ async def test_a_question_that_is_given_up(server: MemoryServer) -> None:
 
 def test_the_question_for_the_newest() -> None:
     assert last_of('a"b') == b'{"last_by_subj":"a\\"b"}'
+
+
+@pytest.mark.parametrize("refused", [set(), {"STREAM.MSG.GET"}])
+async def test_the_message_at_a_sequence(server: MemoryServer, refused: set[str]) -> None:
+    """Only this very one, whatever else is sent to our inbox."""
+    bucket = await bound(server)
+    other = server.put_raw("$O.b.C.other", b"x")
+    server.refused = refused
+
+    async def at(seq: int) -> bytes | None:
+        message = await MessageRead(bucket, SUBJECT, at=seq, ways=ANY_WAY).wait()
+        return None if message is None else message.data
+
+    first, second = (each.seq for each in server.stream().of(SUBJECT))
+    assert [await at(seq) for seq in (first, second, other, 99)] == [b"first", b"second", None, None]
+    assert [body for _, body in server.asked[-2:]] == [{"seq": other}, {"seq": 99}]
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    with pytest.raises(PermissionsViolationError):  # no consumer can tell
+        await at(first)
+
+
+@pytest.mark.parametrize("times", [1, 9, 10])
+async def test_it_is_asked_for_again_some_times(server: MemoryServer, times: int) -> None:
+    bucket = await bound(server)
+    first, second = (each.seq for each in server.stream().of(SUBJECT))
+    left = times
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal left
+        left -= 1
+        return server.leader_message(server.stream().messages[second]) if left >= 0 else None
+
+    server.hook = hook
+    reading = MessageRead(bucket, SUBJECT, at=first, ways=AT_LEADER).wait()
+    if times < 10:
+        found = await reading
+        assert found is not None
+        assert found.data == b"first"
+    else:
+        with pytest.raises(RemoteProtocolError, match=f"at {first}, got .* at {second}"):
+            await reading
+    assert len(server.connection.mux) == 0

@@ -11,7 +11,7 @@ from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.read.feed import ChunkFeed, Missing, Part, WrongPlace
 from objstore.read.sinks import WholeSink
-from support.memory_server import SILENCE, MemoryServer, error
+from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error
 
 DATA = bytes(range(256)) * 40
 CHUNK = 100
@@ -71,6 +71,40 @@ async def test_one_chunk(server: MemoryServer, bucket: Bucket) -> None:
     store = await server.js.object_store("b")
     info = await store.put("one", b"chunk")
     assert await fed(bucket, info) == b"chunk"
+
+
+@pytest.mark.parametrize("later", [1, 2, 7, 1000])
+@pytest.mark.parametrize("runs", [False, True])
+async def test_the_answer_to_another_question(
+    server: MemoryServer, bucket: Bucket, later: int, runs: bool
+) -> None:
+    """Whoever may ask the leader can have a later chunk sent to our inbox, or that there is none."""
+    store = await server.js.object_store("b")
+    server.put_raw("$O.b.C.other", b"x")
+    sent = 0
+
+    def beside(subject: str, header: bytes, payload: bytes) -> None:
+        nonlocal sent
+        sent += 1
+        if runs and sent % 10 == 0:
+            server.put_raw("$O.b.C.other", b"x")
+
+    server.on_publish = beside
+    info = await store.put("a", DATA, chunk_size=CHUNK)
+    count = 0
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal count
+        if verb != "STREAM.MSG.GET" or ".C." not in body.get("next_by_subj", ""):
+            return None
+        count += 1
+        if count % 3 == 0:
+            return None
+        found = server.stream().find({**body, "seq": body["seq"] + later})
+        return server.leader_message(found[0]) if found else NO_MESSAGE
+
+    server.hook = hook
+    assert await fed(bucket, info) == DATA
 
 
 async def test_missing_ones(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:

@@ -38,7 +38,7 @@ from objstore.read.get import (
     reading_window,
 )
 from support.fake_session import turns
-from support.memory_server import ROLL_UP, MemoryServer
+from support.memory_server import NO_MESSAGE, ROLL_UP, MemoryServer
 
 DATA = bytes(range(256)) * 40
 
@@ -124,6 +124,34 @@ async def test_missing_chunks(server: MemoryServer, store: ObjectStore, bucket: 
     server.stream().config["max_age"] = 10**12
     with pytest.raises(ObjectNotFoundError, match="has expired"):
         await read(await bind(server.js, "b"))
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("refused", [set(), {"CONSUMER.CREATE"}])
+async def test_that_none_are_there_proves_no_damage(
+    server: MemoryServer, store: ObjectStore, size: int, refused: set[str]
+) -> None:
+    """Whoever may ask the leader can have that sent to our inbox; the number of chunks decides."""
+    server.stream().config["allow_direct"] = False
+    info = await store.put("a", DATA, chunk_size=size)
+    bucket = await bind(server.js, "b")
+    server.refused = refused
+    wrong = 5
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal wrong
+        if verb == "STREAM.MSG.GET" and info.nuid in json.dumps(body) and wrong:
+            wrong -= 1
+            return NO_MESSAGE
+        return None
+
+    server.hook = hook
+    assert await read(bucket) == DATA
+    server.hook = None
+    stream = server.stream()
+    stream.remove([stream.of(f"$O.b.C.{info.nuid}")[-1].seq])
+    with pytest.raises(IntegrityError, match="chunks are missing"):
+        await read(bucket)
 
 
 async def test_wrong_bytes(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
