@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .message_reads import MessageRead
 
 
+LOOKS = 3
+"""Times that a name is looked up, where it should exist, until it counts as absent."""
+
+
 class Lookup:
     """The requests for a name's newest message, on their way; call :meth:`wait` or :meth:`close`.
 
@@ -49,16 +53,29 @@ class Lookup:
             self.close()
             raise
 
-    async def wait(self) -> tuple[str, StoredMessage | None]:
+    async def wait(self, *, expected: bool = False) -> tuple[str, StoredMessage | None]:
         """Return the subject and the message; this library's subject and ``None`` when there is none.
+
+        Args:
+            expected: there should be one. That there is none may be the answer to another question, which
+                somebody has had sent to our inbox: it is asked for again.
 
         Raises:
             NatsError: the leader could not be asked within the retry budget.
         """
+        for _ in range(LOOKS if expected else 1):
+            found = await self._look()
+            if found[1] is not None:
+                break
+        return found
+
+    async def _look(self) -> tuple[str, StoredMessage | None]:
         bucket = self._bucket
         try:
             if bucket.index_broken:
                 found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
+            elif not self._pending:  # a second look
+                found = await bucket.retrying(self._again)
             else:
                 try:
                     found = await self._answers()

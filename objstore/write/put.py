@@ -244,7 +244,7 @@ class Put(ChunkSender):
         """Return revision and meta of what the put replaces; the meta is ``None`` if absent or unreadable."""
         bucket = self._bucket
         if isinstance(reading, Lookup):
-            self._meta_subject, message = await reading.wait()
+            self._meta_subject, message = await reading.wait(expected=bool(self._if_revision))
             self._located = reading
         else:
             assert reading is not None

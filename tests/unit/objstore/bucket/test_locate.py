@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from natsproto.errors import NatsError
+from objstore import ObjectMeta
 from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.locate import LOOKS
 from objstore.format.codec import encode_meta
 from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import meta_subjects
-from support.memory_server import MemoryServer, error
+from support.memory_server import NO_MESSAGE, MemoryServer, error
 
 NAME = "größe??"
 """Its encodings differ: padding, and the two last letters of the alphabet."""
@@ -38,6 +40,52 @@ async def test_nothing_there(server: MemoryServer) -> None:
     assert lookup.others == {}
     assert questions(server) == lookup.subjects
     assert len(server.connection.mux) == 0
+
+
+async def test_what_is_expected_is_looked_for_again(server: MemoryServer) -> None:
+    """That there is none may answer somebody else's question."""
+    bucket = await bound(server)
+    seq = server.put_raw(meta_subjects("b", NAME)[1], meta(bucket, "here"))
+    left = 2 * len(meta_subjects("b", NAME))
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal left
+        left -= 1
+        return NO_MESSAGE if left >= 0 else None
+
+    server.hook = hook
+    subject, message = await bucket.start_locating(NAME).wait(expected=True)
+    assert message is not None
+    assert (subject, message.seq) == (meta_subjects("b", NAME)[1], seq)
+    left = 100
+    assert (await bucket.start_locating(NAME).wait(expected=True))[1] is None
+    assert 100 - left == LOOKS * len(meta_subjects("b", NAME))
+    assert len(server.connection.mux) == 0
+
+
+@pytest.mark.parametrize("change", ["put", "update", "delete"])
+async def test_a_condition_is_not_met_by_one_look(server: MemoryServer, change: str) -> None:
+    store = await server.bucket()
+    info = await store.put("a", b"x")
+    wrong = 1
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal wrong
+        if verb == "STREAM.MSG.GET" and wrong:
+            wrong -= 1
+            return NO_MESSAGE
+        return None
+
+    server.stream().config["num_replicas"] = 3
+    store = await server.js.object_store("b")
+    server.hook = hook
+    if change == "put":
+        assert (await store.put("a", b"y", if_revision=info.revision)).revision > info.revision
+    elif change == "update":
+        await store.update_meta("a", ObjectMeta(name="a", description="d"), if_revision=info.revision)
+    else:
+        await store.delete("a", if_revision=info.revision)
+    assert not wrong
 
 
 async def test_a_name_with_one_encoding_costs_one_request(server: MemoryServer) -> None:
