@@ -177,6 +177,7 @@ class OrderedConsumer:
     Attributes:
         stream_seq: sequence of the last message passed on, or the one before the start.
         restarts: how many consumers were created after the first one.
+        silent: how many of them, or of its predecessors, gave no sign of life although the server did.
         stream, on_message, limit: as given.
         expected: the filter: the subject of every message, unless it has wildcards.
         prefix: what every subject begins with that a filter lets through whose only wildcard is the last.
@@ -220,6 +221,7 @@ class OrderedConsumer:
         "on_message",
         "prefix",
         "restarts",
+        "silent",
         "stopped",
         "stream",
         "stream_seq",
@@ -285,6 +287,7 @@ class OrderedConsumer:
         self._backoff = Backoff()
         self.stream_seq: int = max(0, start_seq - 1) if start_seq is not None else 0
         self.restarts: int = 0
+        self.silent: int = 0
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -323,7 +326,7 @@ class OrderedConsumer:
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
         self.current = incarnation
-        self.active = self.loop.time()
+        self.active = incarnation.since = self.loop.time()
         self._quiet = 0
         info = await self._js.create_consumer(self.stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
@@ -558,6 +561,8 @@ class OrderedConsumer:
             reads = self._reads()
             try:
                 await self._js.client.flush(PONG_TIMEOUT)  # then all that the server had sent is processed
+                if self.current is not None and self.active == before == self.current.since:
+                    self.silent += 1
                 break
             except NatsError:
                 # On a slow link the answer waits behind a large message, while bytes keep coming.

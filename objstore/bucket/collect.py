@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from natsproto.errors import RequestTimeoutError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 if TYPE_CHECKING:
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 1.0
 """Seconds between the heartbeats of a consumer that has nothing to deliver."""
+
+
+SILENT = 2
+"""Consumers without a sign of life, until no other one is tried where there is another way."""
+
+
+class SilentConsumer(RequestTimeoutError):
+    """Consumers are created, but nothing of them comes: as where another account imports the API alone."""
 
 
 class Collector:
@@ -36,6 +45,7 @@ class Collector:
         deliver_policy: see :class:`OrderedConsumer`.
         after: begin after this sequence, instead.
         headers_only: deliver no payloads.
+        other_way: raise :class:`SilentConsumer`, instead of trying for as long as the retry budget.
     """
 
     def __init__(
@@ -47,6 +57,7 @@ class Collector:
         *,
         after: int | None = None,
         headers_only: bool = False,
+        other_way: bool = False,
     ) -> None:
         self._bucket = bucket
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -57,6 +68,7 @@ class Collector:
             on_message=on_message,
             on_failure=self._fail,
             on_idle=self.finish,
+            on_restart=self._restarted if other_way else None,
             deliver_policy=deliver_policy if after is None else "by_start_sequence",
             start_seq=None if after is None else after + 1,
             heartbeat=HEARTBEAT,
@@ -76,6 +88,10 @@ class Collector:
         """End the read: this was the last message."""
         if not self.ended.done():
             self.ended.set_result(None)
+
+    def _restarted(self) -> None:
+        if self._consumer.silent == SILENT:
+            self._fail(SilentConsumer(f"consumers of stream {self._bucket.stream!r} are silent"))
 
     def _fail(self, exc: BaseException) -> None:
         if not self.ended.done():

@@ -26,8 +26,8 @@ from natsproto.jetstream.api.codec import MAX_DOCUMENT, number, time_from_ns
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.bucket import Bucket, log
-from ..bucket.collect import Collector
-from ..bucket.message_reads import ANY_WAY, CONSUMER, MessageRead
+from ..bucket.collect import Collector, SilentConsumer
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, REFUSED_FOR, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
@@ -157,6 +157,13 @@ class LeaderEnd:
             self._pending.close()
 
 
+class _Silent:
+    """Until when nothing of a consumer is known to come."""
+
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
+        self.until: float = 0.0
+
+
 class _Found:
     """The newest metas read so far."""
 
@@ -232,9 +239,10 @@ async def newest_metas(
         NatsError: the metas could not be read to the end within the retry budget.
     """
     found = _Found(bucket)
+    silent, now = bucket.remembered(_Silent), bucket.connection.loop.time()
     try:
         try:
-            if not consumer or not bucket.allowed(CONSUMER):
+            if not consumer or not bucket.allowed(CONSUMER) or now < silent.until:
                 await _complete(bucket, found, set(), leader=not consumer)  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)
@@ -243,6 +251,9 @@ async def newest_metas(
         except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise
+            await _complete(bucket, found, set())
+        except SilentConsumer:
+            silent.until = now + REFUSED_FOR
             await _complete(bucket, found, set())
     except NatsError as exc:
         error = bucket.translate(exc)
@@ -318,7 +329,12 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
     proof: MessageRead | None = None
     try:
         async with Collector(
-            bucket, all_meta_subject(bucket.name), on_message, policy, after=found.cursor or None
+            bucket,
+            all_meta_subject(bucket.name),
+            on_message,
+            policy,
+            after=found.cursor or None,
+            other_way=bucket.allowed(LEADER) or bucket.allowed(DIRECT),
         ) as reading:
             expected = (await reading.start()).num_pending
             if received >= expected:

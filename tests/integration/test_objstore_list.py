@@ -500,3 +500,28 @@ async def test_other_calls_on_the_connection(nc: Client, store: ObjectStore) -> 
         await asyncio.gather(*(store.put(str(n), pattern(CHUNK, n)) for n in range(8)), store.list())
         assert {info.name for info in await take(watcher, 8)} == {str(n) for n in range(8)}
         assert await nc.flush() is None
+
+
+@pytest.mark.parametrize("version", ["new", "old"])
+async def test_an_account_that_imports_the_api_alone(request: pytest.FixtureRequest, version: str) -> None:
+    """Nothing of a consumer comes there. A list reads name by name then, within the retry budget."""
+    binary = request.getfixturevalue(f"{version}_server").binary.path
+    config = """
+    accounts {
+      A { jetstream: enabled, users: [ { user: own, password: o } ], exports: [ { service: "$JS.API.>" } ] }
+      B { users: [ { user: b, password: b } ],
+          imports: [ { service: { account: A, subject: "$JS.API.>" }, to: "A.API.>" } ] }
+    }
+    """
+    with LocalServer(binary=binary, config=config) as server:
+        async with (
+            natsproto.connect(server.url, user="own", password="o") as owner,
+            natsproto.connect(server.url, user="b", password="b") as other,
+        ):
+            there = await owner.jetstream().create_object_store(bucket="b")
+            names = {(await there.put(f"n{number}", b"x")).name for number in range(20)}
+            store = await other.jetstream(prefix="A.API").object_store("b")
+            async with asyncio.timeout(15):
+                assert {info.name for info in await store.list()} == names
+            async with asyncio.timeout(5):  # it is known for a while
+                assert len(await store.names(live=True)) == 20

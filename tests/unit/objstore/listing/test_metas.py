@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import RequestTimeoutError
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.collect import SILENT
+from objstore.bucket.message_reads import CONSUMER
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.in_order import metas_so_far
@@ -288,6 +291,34 @@ async def test_a_bucket_that_has_other_subjects_too(
         server.put_raw(subject, b"x")
     bucket = await bind(server.js, "b")
     assert await subjects_of(bucket) == {meta_subject("b", info.name): 1 for info in infos}
+
+
+async def test_consumers_of_which_nothing_comes(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an account that imports the API alone: the names are read one by one, for a while at once."""
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.02)
+    infos = await fill(store, 5)
+    bucket = await bind(server.js, "b")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb == "CONSUMER.CREATE":
+            name = body["config"]["name"]
+            return {"stream_name": "OBJ_b", "name": name, "config": body["config"], "num_pending": 5}
+        return {"success": True} if verb == "CONSUMER.DELETE" else None
+
+    server.hook = hook
+    server.verbs()
+    expected = [(info.name, info.revision, False) for info in infos]
+    assert sorted(await listed(bucket)) == expected
+    assert server.verbs().count("CONSUMER.CREATE") == SILENT
+    assert sorted(await listed(bucket)) == expected
+    assert "CONSUMER.CREATE" not in server.verbs()
+    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way == CONSUMER)
+    bucket = await bind(server.js, "b")
+    bucket.retry_budget = 0.2
+    with pytest.raises(RequestTimeoutError, match="made no progress"):  # there is no other way
+        await newest_metas(bucket)
 
 
 async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
