@@ -83,7 +83,7 @@ class StreamManagement(ApiRequests):
 
         Raises:
             RemoteProtocolError: there are too many for memory (about two million).
-            RequestTimeoutError: with ``">"``: no answer had them all.
+            RequestTimeoutError: no answer had them all, or began with the first.
         """
 
         pages: list[int] = []

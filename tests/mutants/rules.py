@@ -6,9 +6,15 @@ code takes its mutants along.
 
 from __future__ import annotations
 
-from . import client_rules, commit_rules, copies_rules, objects_rules
+from . import client_rules, commit_rules, copies_rules, objects_rules, others_rules
 from .mutant import Mutant
 
 __all__ = ("MUTANTS", "Mutant")
 
-MUTANTS = (*commit_rules.MUTANTS, *objects_rules.MUTANTS, *copies_rules.MUTANTS, *client_rules.MUTANTS)
+MUTANTS = (
+    *commit_rules.MUTANTS,
+    *objects_rules.MUTANTS,
+    *copies_rules.MUTANTS,
+    *others_rules.MUTANTS,
+    *client_rules.MUTANTS,
+)

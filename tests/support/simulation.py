@@ -246,6 +246,15 @@ class Stream:
             found = self.messages.pop(body["seq"], None)
             self.look()
             return {"success": True} if found else not_found()
+        if verb.startswith("CONSUMER.CREATE."):
+            config = body["config"]
+            there = [
+                each for each in self.of(config["filter_subject"]) if each.seq >= config["opt_start_seq"]
+            ]
+            counted = {"config": config, "num_pending": len(there), "created": CREATED}
+            return {"stream_name": STREAM, "name": config["name"], **counted}
+        if verb.startswith("CONSUMER.DELETE."):
+            return {"success": True}
         subjects: dict[str, int] = {}
         for each in self.of(body.get("subjects_filter", "nothing")):
             subjects[each.subject] = subjects.get(each.subject, 0) + 1

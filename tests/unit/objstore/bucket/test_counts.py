@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from natsproto.errors import RemoteProtocolError
+from natsproto.errors import RemoteProtocolError, RequestTimeoutError
 from objstore.bucket import counts as _counts
+from objstore.bucket.bucket import bind
 from objstore.bucket.counts import count_messages, leads
+from support.memory_server import MemoryServer
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ class Asked:
     def __init__(self, *answers: dict[str, Any], budget: float = 20.0) -> None:
         self.answers = list(answers)
         self.asked = 0
-        self.stream = "OBJ_b"
+        self.name, self.stream = "b", "OBJ_b"
         self.retry_budget = budget
         self.js = SimpleNamespace(request=self.request)
 
@@ -62,6 +64,9 @@ class Asked:
         assert (suffix, document["subjects_filter"]) == ("STREAM.INFO.OBJ_b", "s")
         self.asked += 1
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def allowed(self, way: str) -> bool:
+        return False
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
@@ -103,3 +108,40 @@ async def test_a_majority_that_stays_away_is_not_waited_for_longer_than_it_takes
 async def test_a_count_that_is_none() -> None:
     with pytest.raises(RemoteProtocolError, match="not a number"):
         await count(Asked(answer("many")))
+
+
+@pytest.mark.parametrize("refused", [set(), {"CONSUMER.CREATE"}])
+async def test_that_there_are_none_is_proven(server: MemoryServer, refused: set[str]) -> None:
+    """Whoever may ask for the stream's info can have another count sent to us: a number has its name."""
+    store = await server.bucket()
+    info = await store.put("a", b"x" * 300, chunk_size=100)
+    bucket = await bind(server.js, "b")
+    server.refused = refused
+    left = 2
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal left
+        if body.get("subjects_filter") == f"$O.b.C.{info.nuid}" and left:
+            left -= 1
+            return server.stream().info({"subjects_filter": "$O.b.C.none"})
+        return None
+
+    server.hook = hook
+    assert await bucket.stored_chunks(info.nuid, 3) == 3
+    assert not left
+    left = 1
+    assert await bucket.stored_chunks("none") == 0
+    assert left == 1
+    assert server.stream().consumers == {}
+
+
+async def test_a_count_that_is_withheld(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_counts, "PAUSE", 0.001)
+    store = await server.bucket()
+    info = await store.put("a", b"x")
+    bucket = await bind(server.js, "b")
+    bucket.retry_budget = 0.05
+    nothing = server.stream().info({"subjects_filter": "none"})
+    server.hook = lambda verb, body: nothing if "subjects_filter" in body else None
+    with pytest.raises(RequestTimeoutError, match="does not count"):
+        await bucket.stored_chunks(info.nuid)
