@@ -37,8 +37,10 @@ LOST               the marker of a rename of ours: the refusal was        UNKNOW
                    forged
 LOST               another meta, or none any more; otherwise              CONFLICT
 LOST               a batch: another name in it was changed                CONFLICT
-AMBIGUOUS          another meta, none any more, or a batch's other name   UNKNOWN
-                   was changed
+AMBIGUOUS          another meta that is older than our chunks, so ours   SEND the same id and nuid, its
+                   was never stored; last writer wins                     revision expected; no time: UNKNOWN
+AMBIGUOUS          any other meta, none any more, or a batch's other      UNKNOWN
+                   name was changed
 DENIED             the standing meta has our id: the refusal was forged   DONE, remove V's chunks
 DENIED             V stands, or nothing; the stream is replicated, or     read again: the refusal may be
                    chunks would be removed: for up to 2 s                 forged, and ours on its way
@@ -178,7 +180,7 @@ class CommitStates:
         step: what to do next.
         again: pause before doing it.
         expected: the revision that the next copy expects.
-        copies: copies sent since ``expected`` was set.
+        copies: copies sent, unless all of them were certainly refused.
         revision: our revision, when DONE; the newest one, when KEPT, CONFLICT or REPLACE.
         standing: the newest meta as last read.
         removes: V's chunks may be removed.
@@ -232,15 +234,19 @@ class CommitStates:
         self.removes: bool = False
         self.revision: int = 0
         self._budget = budget
-        self._deadline: float | None = None
+        self._begin()
         self._expect(expected, replaced)
+
+    def _begin(self) -> None:
+        """Note that no copy was sent that may still be stored."""
+        self.copies: int = 0
+        self._first = 0.0
+        self._deadline: float | None = None
 
     def _expect(self, expected: int, replaced: str) -> None:
         self.expected: int = expected
         self.replaced: str = replaced
-        self.copies: int = 0
         self.again: bool = False
-        self._first = 0.0
         self._lost = False  # LOST rather than AMBIGUOUS
         self._patient_until: float | None = None
         self._denied = False  # DENIED
@@ -251,7 +257,7 @@ class CommitStates:
     @property
     def certain(self) -> bool:
         """Whether ours is certainly not committed, and never will be."""
-        return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies
+        return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies
 
     # -- answers to a copy ------------------------------------------------------------------------
 
@@ -353,8 +359,11 @@ class CommitStates:
             self._behind = True
             self._retry(Step.READ_WITH_LAST if self._in_time(now) else Step.UNKNOWN)
         elif not self._lost:
-            self._end(Step.UNKNOWN, revision)
+            older = 0 < revision <= self._after  # than any copy of ours, whose roll-up would have removed it
+            again = older and self.last_writer_wins and self._in_time(now)
+            self._end(Step.REPLACE if again else Step.UNKNOWN, revision)
         elif self.last_writer_wins:
+            self._begin()
             self._end(Step.REPLACE, revision)
         elif self._was_moved(standing):
             self._end(Step.UNKNOWN, revision)
@@ -393,12 +402,11 @@ class CommitStates:
 
     def replace(self, replaced: str) -> None:
         """Expect the newest meta; ``replaced`` is the nuid of its chunks, ``""`` = nothing to remove."""
-        self._deadline = None
         self._expect(self.revision, replaced)
 
     def concede(self) -> None:
         """Do not replace the newest meta."""
-        self._end(Step.CONFLICT, self.revision)
+        self._end(Step.CONFLICT if self.certain else Step.UNKNOWN, self.revision)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -412,7 +420,7 @@ class CommitStates:
         self._budget = min(self._budget, seconds)
         self.last_writer_wins = False
         if self.step is Step.REPLACE:
-            self._end(Step.CONFLICT, self.revision)
+            self.concede()
         elif self.step is Step.WAIT:
             self._doubt()
 

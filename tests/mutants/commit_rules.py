@@ -317,6 +317,22 @@ MUTANTS = (
         TABLE + "test_ambiguous_and_another_stands",
     ),
     Mutant(
+        "newer-is-older",
+        STATES,
+        "older = 0 < revision <= self._after",
+        "older = True",
+        "only what is older than the chunks shows that ours was not stored",
+        TABLE + "test_ambiguous_and_ours_may_have_been_stored",
+    ),
+    Mutant(
+        "replaced-without-doubt",
+        STATES,
+        "self._expect(self.revision, replaced)",
+        "self.copies = 0\n        self._expect(self.revision, replaced)",
+        "a copy whose refusal was lost may still be on its way",
+        TABLE + "test_ambiguous_and_what_stands_is_older_than_our_chunks",
+    ),
+    Mutant(
         "batch-moved-is-conflict",
         STATES,
         "self._end(Step.CONFLICT if self._lost else Step.UNKNOWN, 0)",
@@ -351,7 +367,7 @@ MUTANTS = (
     Mutant(
         "certain-after-one-copy",
         STATES,
-        "return self.step in (Step.CONFLICT, Step.REPLACE, Step.REFUSED) or not self.copies",
+        "return self.step in (Step.CONFLICT, Step.REFUSED) or not self.copies",
         "return self.step in (Step.CONFLICT, Step.REFUSED) or self.copies < 2",
         "nothing is certain once a copy was sent",
         TABLE + "test_our_nuid_stands",

@@ -32,6 +32,10 @@ OPS = [
     ("put", "delete-full"),
     ("update", "delete-full"),
     ("put", "update", "delete"),
+    ("guess", "put"),
+    ("guess", "update"),
+    ("guess", "delete"),
+    ("guess", "delete-full"),
 ]
 MISFORTUNES = {
     "crashes": Budget(drop=1, forget=1, crash=1, cancel=1),
@@ -129,6 +133,17 @@ class BelievesRefusals(CommitStates):
             super().stands(standing, now, last_seq)
 
 
+class ReplacesWhatIsNewer(CommitStates):
+    """Any meta counts as older than the chunks."""
+
+    __slots__ = ()
+
+    def stands(self, standing: Standing, now: float, last_seq: int | None = None) -> None:
+        after, self._after = self._after, 1_000_000
+        super().stands(standing, now, last_seq)
+        self._after = after
+
+
 @pytest.mark.parametrize(
     ("machine", "ops", "start", "server", "misfortune", "fault"),
     [
@@ -137,6 +152,7 @@ class BelievesRefusals(CommitStates):
         (NeverDoubts, ("put",), "live", "single", Budget(), "LOSS"),
         (ForgetsItsId, ("putif", "update"), "empty", "single", Budget(deposed=1), "TWICE"),
         (BelievesDuplicates, ("put", "put"), "empty", "single", Budget(deposed=1), "LOSS"),
+        (ReplacesWhatIsNewer, ("guess", "update"), "marker", "replicated", Budget(stale=1, forget=1), "LOSS"),
         (BelievesRefusals, ("put", "update"), "empty", "replicated", Budget(forged=1), "LOSS"),
     ],
 )

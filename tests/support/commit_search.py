@@ -34,6 +34,7 @@ TRIES = 2
 """So often a writer begins again."""
 
 SLOTS = CommitStates.__slots__
+PUTS = ("put", "putif", "guess")
 ENDED = ("ok", "kept", "fail", "gone", "unknown", "crash")
 
 
@@ -85,6 +86,7 @@ class Writer(NamedTuple):
     old: Meta = Meta()  # V
     kind: str = "L"
     nuid: str = ""  # that its meta names
+    after: int = 0  # the stream's last sequence before its chunks
     attempt: int = 0
     mail: tuple[Any, ...] | None = None
     tries: int = 0
@@ -255,6 +257,9 @@ class Search:
         writer = world.writers[number]
         if writer.phase in ENDED:
             return
+        if writer.phase == "start" and writer.op == "guess":
+            yield "guesses that there is nothing", self.begin(world, number, Meta())
+            return
         if writer.phase == "start":
             for what, meta, _, after in self.reads(world):
                 yield f"reads {meta}{what}", self.begin(after, number, meta)
@@ -288,20 +293,21 @@ class Search:
 
     def machine(self, writer: Writer, number: int, expected: int, replaced: str) -> CommitStates:
         return self.rules.machine(
-            f"i{number}.{writer.tries}" if writer.op not in ("put", "putif") else f"i{number}",
+            f"i{number}.{writer.tries}" if writer.op not in PUTS else f"i{number}",
             expected=expected,
             replaced=replaced,
             content=content_of(own_info(writer.own)) if writer.own else None,
-            last_writer_wins=writer.op == "put",
+            after=writer.after,
+            last_writer_wins=writer.op in ("put", "guess"),
             replicated=self.rules.replicated,
         )
 
     def begin(self, world: World, number: int, meta: Meta) -> World:
         writer = world.writers[number]
         live = meta.kind == "L"
-        if writer.op in ("put", "putif"):
+        if writer.op in PUTS:
             own = f"N{number}"
-            writer = writer._replace(own=own, nuid=own, old=meta)
+            writer = writer._replace(own=own, nuid=own, old=meta, after=world.seq)
             world = world._replace(chunks=world.chunks | {own})
             replaced = meta.nuid if live else ""
         elif not live:

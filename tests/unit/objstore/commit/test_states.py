@@ -311,6 +311,56 @@ def test_ambiguous_and_another_stands(make: Make, last_writer_wins: bool) -> Non
     assert (states.step, states.certain, states.removes) == (Step.UNKNOWN, False, False)
 
 
+AMBIGUOUS = pytest.mark.parametrize(
+    "make", [silent, lambda **kw: lost(copies=2, **kw)], ids=["silence", "a second copy lost"]
+)
+OLDER = standing(AFTER - 1, "older", "OLDER")
+
+
+@AMBIGUOUS
+def test_ambiguous_and_what_stands_is_older_than_our_chunks(make: Make) -> None:
+    """Ours would have removed it: it was not stored. A copy may still be on its way."""
+    states = make(last_writer_wins=True, expected=0, replaced="")
+    states.stands(OLDER, NOW)
+    assert (states.step, states.revision, states.certain) == (Step.REPLACE, AFTER - 1, False)
+    left = states.left(NOW)
+    copies = states.copies
+    states.replace("OLDER")
+    assert (states.step, states.expected, states.replaced) == (Step.SEND, AFTER - 1, "OLDER")
+    assert (states.copies, states.certain, states.left(NOW)) == (copies, False, left), "no time is won"
+    send(states)
+    states.lost()
+    states.stands(ANOTHER, NOW)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False), "an earlier copy may have been replaced"
+
+
+@AMBIGUOUS
+@pytest.mark.parametrize(
+    ("options", "there", "now"),
+    [
+        ({"last_writer_wins": False}, OLDER, NOW),
+        ({"last_writer_wins": True}, standing(AFTER + 1, "newer", "NEWER"), NOW),
+        ({"last_writer_wins": True}, OLDER, LATE),
+        ({"last_writer_wins": True, "after": 0}, OLDER, NOW),
+    ],
+    ids=["a condition", "newer", "late", "no chunks"],
+)
+def test_ambiguous_and_ours_may_have_been_stored(
+    make: Make, options: dict[str, Any], there: Standing, now: float
+) -> None:
+    states = make(**options)
+    states.stands(there, now)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
+@pytest.mark.parametrize("end", [CommitStates.concede, lambda states: states.hurry(NOW, 5.0)])
+def test_ambiguous_and_what_is_older_is_not_replaced(end: Callable[[CommitStates], None]) -> None:
+    states = silent(last_writer_wins=True)
+    states.stands(OLDER, NOW)
+    end(states)
+    assert (states.step, states.certain) == (Step.UNKNOWN, False)
+
+
 def test_another_name_of_the_batch_was_changed() -> None:
     states = lost()
     states.batch_name_changed()

@@ -183,6 +183,32 @@ async def test_small_puts_to_new_names_guess_so(
     assert bucket.remembered(NewNames).in_a_row == 0
 
 
+async def test_a_wrong_guess_whose_refusal_is_lost(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """What stands is older than the put's chunks: the put was not stored, and replaces it."""
+    for number in range(GUESS_AFTER):
+        await stored(bucket, f"n{number}", b"x")
+    first = await store.get_info("n0")
+    lost = 0
+
+    def hook(subject: str, header: bytes, payload: bytes) -> Any:
+        nonlocal lost
+        if subject == meta_subject("b", "n0") and not lost:
+            lost += 1
+            server.stream().publish(subject, header, payload)
+            return SILENCE
+        return None
+
+    bucket.js.timeout = 0.1
+    server.on_publish = hook
+    replaced = await stored(bucket, "n0", b"again")
+    assert lost == 1
+    assert await store.get("n0") == b"again"
+    assert first.nuid not in server.chunks()
+    assert (await store.get_info("n0")).revision == replaced.revision
+
+
 async def test_a_bucket_that_is_made_anew_meanwhile(server: MemoryServer, bucket: Bucket) -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"x" * 500
