@@ -135,6 +135,13 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     return report
 
 
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing stays so: it is looked for as often as ever, but nobody has to be waited for."""
+    for module in ("read.get", "maintenance.verify", "write.chunks"):
+        monkeypatch.setattr(f"objstore.{module}.RECHECK_DELAYS", (0.0, *[0.005] * 4))
+
+
 @pytest.fixture(scope="session")
 def new_server() -> Iterator[LocalServer]:
     """The wheel's nats-server, for the whole run."""

@@ -74,6 +74,7 @@ def keep(error: BaseException) -> None:
 
 
 @every_read
+@pytest.mark.usefixtures("short_looks")
 async def test_failed(
     store: ObjectStore, js: JetStreamContext, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ async def test_cancelled_at_any_point(
 
 
 @every_read
+@pytest.mark.usefixtures("short_looks")
 async def test_a_kept_error_keeps_no_memory(
     store: ObjectStore, js: JetStreamContext, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
