@@ -6,6 +6,7 @@ A hub and a leaf node each have the bucket, so every message reaches both, and b
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -29,7 +30,7 @@ HERE = {f"leaf{n}": pattern(1000 + n, n) for n in range(6)} | {"both": pattern(3
 THERE = {f"hub{n}": pattern(2000 + n, 100 + n) for n in range(3)} | {"both": pattern(2 * CHUNK, 8)}
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=SERVERS, scope="module")
 def binary(request: pytest.FixtureRequest) -> str | None:
     if request.param == "new":
         return None
@@ -42,11 +43,10 @@ def port() -> Iterator[int]:
         yield port
 
 
-async def fill(client: Client, objects: dict[str, bytes]) -> ObjectStore:
+async def fill(client: Client, objects: dict[str, bytes]) -> None:
     store = await client.jetstream().create_object_store(bucket="files")
     for name, data in objects.items():
         await store.put(name, data)
-    return store
 
 
 async def both_answer(client: Client, subject: str) -> None:
@@ -80,25 +80,37 @@ class Linked:
             assert report.ok, report
 
 
+@pytest.fixture(scope="module")
+def filled(binary: str | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each side has stored before: the first test that needs it stores it, every one gets a copy."""
+    return tmp_path_factory.mktemp("filled")
+
+
 @pytest.fixture
-async def linked(binary: str | None, tmp_path: Path, port: int) -> AsyncIterator[Linked]:
+async def linked(binary: str | None, tmp_path: Path, filled: Path, port: int) -> AsyncIterator[Linked]:
     """Each side is filled while the other is away."""
+    for domain, objects in (("hub", THERE), ("leaf", HERE)):
+        if not (filled / domain).exists():
+            with LocalServer(name=domain, domain=domain, binary=binary, store_dir=filled / domain) as server:
+                async with natsproto.connect(server.url) as client:
+                    await fill(client, objects)
+        shutil.copytree(filled / domain, tmp_path / domain)
     listen = f'leafnodes {{ listen: "127.0.0.1:{port}" }}'
     remote = f'leafnodes {{ remotes = [ {{ url: "nats://127.0.0.1:{port}" }} ] }}'
-    hub = LocalServer(name="hub", domain="hub", binary=binary, config=listen, store_dir=tmp_path)
-    with hub:
-        async with natsproto.connect(hub.url) as at_hub:
-            await fill(at_hub, THERE)
-    with LocalServer(name="leaf", domain="leaf", binary=binary, config=remote) as leaf:
-        async with natsproto.connect(leaf.url) as at_leaf:
-            here = await fill(at_leaf, HERE)
-            hub = LocalServer(name="hub", domain="hub", binary=binary, config=listen, store_dir=tmp_path)
-            with hub:
-                async with natsproto.connect(hub.url) as at_hub:
-                    there = await at_hub.jetstream().object_store("files")
-                    await both_answer(at_leaf, "$O.files.C.x")
-                    await both_answer(at_hub, "$O.files.C.x")
-                    yield Linked(here, there)
+    with (
+        LocalServer(
+            name="hub", domain="hub", binary=binary, config=listen, store_dir=tmp_path / "hub"
+        ) as hub,
+        LocalServer(
+            name="leaf", domain="leaf", binary=binary, config=remote, store_dir=tmp_path / "leaf"
+        ) as leaf,
+    ):
+        async with natsproto.connect(hub.url) as at_hub, natsproto.connect(leaf.url) as at_leaf:
+            here = await at_leaf.jetstream().object_store("files")
+            there = await at_hub.jetstream().object_store("files")
+            await both_answer(at_leaf, "$O.files.C.x")
+            await both_answer(at_hub, "$O.files.C.x")
+            yield Linked(here, there)
 
 
 async def put(store: ObjectStore, name: str, data: bytes) -> Any:
