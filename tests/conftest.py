@@ -142,6 +142,12 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"objstore.{module}.RECHECK_DELAYS", (0.0, *[0.005] * 4))
 
 
+@pytest.fixture
+def short_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody forges a refusal: a commit that was refused looks again, but not for 2 s."""
+    monkeypatch.setattr("objstore.commit.states.LOST_WAIT", 0.05)
+
+
 @pytest.fixture(scope="session")
 def new_server() -> Iterator[LocalServer]:
     """The wheel's nats-server, for the whole run."""

@@ -77,6 +77,7 @@ async def fill(store: ObjectStore) -> dict[str, bytes]:
     return kept
 
 
+@pytest.mark.usefixtures("short_doubt")
 @pytest.mark.parametrize("storage", ["file", "memory"])
 async def test_used_up(small: JetStreamContext, whose: str, storage: str) -> None:
     """10002 and 10023 are a full bucket, in every verb; what was there stays, deleting makes room."""
@@ -130,6 +131,7 @@ async def test_failed_puts_take_nothing(small: JetStreamContext) -> None:
     await assert_exact(store)
 
 
+@pytest.mark.usefixtures("short_doubt")
 async def test_deleted_through_another_handle(small: JetStreamContext) -> None:
     store = await small.create_object_store(bucket="b")
     await store.put("large", pattern(5 * CHUNK))
