@@ -53,7 +53,8 @@ def test_ten_seconds_without_faults(server: LocalServer, tmp_path: Path) -> None
     assert found["objects_read_back"] > 0
 
 
-async def test_audit_notices_destroyed_objects(store: ObjectStore) -> None:
+async def test_audit_notices_destroyed_objects(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.soak.audit.READABLE", 1.0)  # nothing comes back here
     body = "a-1:3"
     data = b"<a-"
     await store.put("good", data, "a-1", metadata={"body": body})

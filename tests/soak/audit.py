@@ -20,6 +20,9 @@ from .content import digest
 from .history import OK, Op, Version
 from .runner import row
 
+READABLE = 30.0
+"""Seconds in which an object must be readable, once, after the servers have come back."""
+
 CONSUMERS_GO = 20.0
 CONSUMERS_GO_R3 = 100.0
 """Seconds in which the consumers of killed clients must be gone. In a cluster a server proposes to remove
@@ -139,7 +142,7 @@ async def _read_back(store: ObjectStore, found: Audit, epoch: int) -> None:
             continue
         op = Op(f"audit-{epoch}-{number}", "get", store.bucket, version.name, time.monotonic())
         try:
-            data = await patiently(lambda name=version.name: store.get(name), 30.0)
+            data = await patiently(lambda name=version.name: store.get(name), READABLE)
             op.outcome, op.result = OK, {"digest": digest(data), "size": len(data)}
             found.objects += 1
         except (NatsError, TimeoutError) as exc:
