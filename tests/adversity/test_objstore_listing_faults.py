@@ -48,8 +48,8 @@ async def filled(store: ObjectStore) -> ObjectStore:
 
 @pytest.fixture
 async def faulty(proxy: FaultProxy, filled: ObjectStore) -> AsyncIterator[ObjectStore]:
-    """The bucket through the proxy, with short patience."""
-    async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
+    """The bucket through the proxy, with short patience, and without growing pauses after short sessions."""
+    async with natsproto.connect(proxy.url, reconnect_wait=0.02, reconnect_wait_max=0.02) as client:
         yield await impatient(client, filled.bucket, 0.4)
         proxy.to_server = proxy.to_client = None
 
