@@ -83,7 +83,7 @@ class Watch:
         on_idle: Callable[[], None],
         deliver_policy: str,
         start_seq: int | None = None,
-        heartbeat: float = WATCH_HEARTBEAT,
+        heartbeat: float | None = None,
     ) -> OrderedConsumer:
         """Return the consumer of this watch, not started yet."""
         bucket = self._bucket
@@ -96,7 +96,7 @@ class Watch:
             on_idle=on_idle,
             deliver_policy=deliver_policy,
             start_seq=start_seq,
-            heartbeat=heartbeat,
+            heartbeat=WATCH_HEARTBEAT if heartbeat is None else heartbeat,
             created=bucket.created,
             patience=bucket.consumer_timeout,
             retry_budget=bucket.retry_budget,
