@@ -139,6 +139,7 @@ async def test_new_features_on_an_old_server(
 # -- full buckets: B6, T18 --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("short_doubt")
 @pytest.mark.parametrize("storage", ["file", "memory"])
 async def test_full_bucket(js: JetStreamContext, bucket_name: str, storage: str) -> None:
     """10077: the old object stays readable; delete works nevertheless, and makes room."""

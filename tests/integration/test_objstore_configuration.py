@@ -282,6 +282,7 @@ async def test_messages_too_small_for_a_meta(js: JetStreamContext, name: str, si
 # -- streams that make room ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("short_doubt")
 @pytest.mark.parametrize("storage", ["file", "memory"])
 async def test_every_last_byte(js: JetStreamContext, bucket_name: str, storage: str) -> None:
     """nats-server 2.9 begins to discard close to the limit, also where it is told to refuse."""
