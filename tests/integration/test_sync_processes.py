@@ -138,12 +138,12 @@ class TestInterrupted:
             store,
             "import asyncio\n"
             "async def stubborn():\n"
+            "    print('now')\n"
             "    try:\n"
             "        await asyncio.sleep(60)\n"
             "    finally:\n"
             "        print('now')\n"
             "        await asyncio.sleep(60)\n"
-            f"{INTERRUPTED}"
             "began = time.monotonic()\n"
             "try:\n"
             "    nc._link.call(stubborn)\n"
