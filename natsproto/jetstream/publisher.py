@@ -55,6 +55,9 @@ LOST_AFTER = 6
 steps down drops what it has not stored): the rest of the time is for sending them again. A server that does
 not answer the PING gets the whole time: it may be suspended, and continue."""
 
+FOREIGN_AFTER = 4
+"""Checks in a row without an acknowledgement after which an answer of another stream counts as the reason: a
+peer can have one sent to us, but then the own answer comes as well."""
 
 MAX_DOUBTS = 65536
 """Sequences of unexpected answers that are remembered; more of them are an attack, not a few duplicates."""
@@ -74,7 +77,7 @@ class PublishWindow(ReplySlot):
     An unexpected answer (a second one to the same message, or one to no message) changes only ``doubts``: its
     sequence is added, or 0 when that tells nothing. Something on the way duplicates messages or
     acknowledgements, or somebody forges them; so check what is stored before you rely on it. The sequences
-    are only hints.
+    are only hints. The answer of another stream counts only when the own one does not come.
 
     Args:
         client: the connection.
@@ -93,6 +96,7 @@ class PublishWindow(ReplySlot):
         "_acks",
         "_connection",
         "_draining",
+        "_foreign",  # why an answer was not the stream's
         "_inflight",  # indexes of unanswered messages
         "_inflight_bytes",
         "_loop",
@@ -150,6 +154,7 @@ class PublishWindow(ReplySlot):
         self._recent: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
         self._draining: asyncio.Timeout | None = None
+        self._foreign: NatsError | None = None
         self._seen = 0
         self._quiet = 0  # checks in a row without an acknowledgement
         self._pong: asyncio.Future[None] | None = None
@@ -278,11 +283,16 @@ class PublishWindow(ReplySlot):
             return
         try:
             seq = self._seq(msg)
+        except (WrongStreamError, RemoteProtocolError) as exc:
+            # This does not answer the message: the stream's own answer is still missing.
+            if self._in_another_domain(exc):
+                self._fail(exc)
+            else:
+                self._foreign = self._foreign or exc
+            return
         except NatsError as exc:
-            # These two do not answer the message: the stream's own answer is still missing.
-            if not isinstance(exc, WrongStreamError | RemoteProtocolError):
-                inflight.remove(index)
-                self._inflight_bytes -= len(self.unproven[index])
+            inflight.remove(index)
+            self._inflight_bytes -= len(self.unproven[index])
             self._fail(exc)
             return
         self._seen += 1
@@ -309,15 +319,18 @@ class PublishWindow(ReplySlot):
             self.doubts.add(0)  # nothing was stored now
         return ack.seq
 
+    def _in_another_domain(self, exc: NatsError) -> bool:
+        """Whether a stream of the same name has stored a message: it gets all of them, and ours may not."""
+        return isinstance(exc, WrongStreamError) and exc.stream == self.stream
+
     def _doubt(self, index: int, msg: WireMsg) -> None:
         """Note an unexpected answer; see the class."""
         seq = 0
         try:
             ack = self._acks.parse(msg.payload)
-        except WrongStreamError as exc:
-            self._fail(exc)  # another domain stores our messages
-        except NatsError:
-            pass
+        except NatsError as exc:
+            if self._in_another_domain(exc):
+                self._fail(exc)
         else:
             back = self._next_ack - index  # 1 = the newest of the acknowledged prefix
             if 0 < back <= len(self._recent):
@@ -379,13 +392,11 @@ class PublishWindow(ReplySlot):
             self._pong = self._loop.create_future()
             session.ping(self._pong)
         answered = self._pong is not None and self._pong.done()
-        if self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
-            waited = self.silent
-            self._give_up(
-                RequestTimeoutError(
-                    f"no acknowledgement from stream {self.stream!r} within {seconds(waited)} s"
-                )
-            )
+        foreign = self._foreign if self._quiet >= FOREIGN_AFTER else None
+        if foreign is not None or self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
+            waited = seconds(self.silent)
+            silence = RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited} s")
+            self._give_up(foreign or silence)
             self._connection.probe()
         elif self._inflight:
             self._mux.arm(self, self.progress_timeout / CHECKS)

@@ -388,7 +388,12 @@ class Bucket:
             and self.connection.loop.time() < self._config_trusted_until
         ):
             return None
-        return self.client.start_request(self._info_subject, b"", b"", CONFIG_TIMEOUT, begins=STREAM_INFO)
+        return self.request_info(CONFIG_TIMEOUT)
+
+    def request_info(self, timeout: float | None = None) -> PendingRequest:
+        """Request the stream's info, together with other requests; see :meth:`Client.start_request`."""
+        limit = self.js.timeout if timeout is None else timeout
+        return self.client.start_request(self._info_subject, b"", b"", limit, begins=STREAM_INFO)
 
     async def take_config(self, pending: PendingRequest) -> None:
         """Update from the response; without one the previous configuration stays."""

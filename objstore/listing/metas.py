@@ -22,11 +22,13 @@ from natsproto.errors import (
     RemoteProtocolError,
     StaleConnectionError,
 )
-from natsproto.jetstream.api.codec import MAX_DOCUMENT, number, time_from_ns
+from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number, time_from_ns
 from natsproto.jetstream.api.errors import retryable
+from natsproto.jetstream.api.models import StreamInfo
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
+from ..bucket.counts import count_from
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, REFUSED_FOR, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
@@ -35,8 +37,9 @@ from ..format.plain_meta import plain_reader
 from .in_order import metas_so_far
 
 if TYPE_CHECKING:
+    from natsproto.aio.client import PendingRequest
     from natsproto.jetstream.api.acks import Delivery
-    from natsproto.jetstream.api.models import StoredMessage, StreamInfo
+    from natsproto.jetstream.api.models import StoredMessage
     from natsproto.wire import Msg as WireMsg
 
 OnInvalid = Callable[[InvalidMeta], None]
@@ -123,33 +126,59 @@ def read_stored(bucket: Bucket, message: StoredMessage, on_invalid: OnInvalid) -
 
 
 class LeaderEnd:
-    """The newest meta at the leader: a replica that has it has everything acknowledged before.
+    """The end of the metas at the leader: a replica that has it has everything acknowledged before.
 
     It is requested at once, and awaited when the consumer has reached its end. Without replicas nothing is
     requested.
+
+    The stream's last message is the newest meta, unless chunks of a later object follow. Only then the newest
+    meta is asked for. A peer can have an older one sent to us; so a consumer counts those up to the end, too.
     """
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._subject = all_meta_subject(bucket.name)
-        self._pending: MessageRead | None = None
-        self._seq: int | None = None if bucket.replicated else 0
+        self._pending: PendingRequest | None = None
+        self._last: int | None = None if bucket.replicated else 0
+        self._newest = 0
         if bucket.replicated:
             try:
-                self._pending = bucket.leader_read(self._subject, ways=ANY_WAY)
+                self._pending = bucket.request_info()
             except NatsError as exc:
                 if not retryable(exc):
                     raise
 
     async def reached(self, seq: int) -> bool:
         """Whether a reader that has seen everything up to ``seq`` has reached it."""
-        if self._seq is None:
-            self._seq = await self._ask()
-        return seq >= self._seq
+        if self._last is None:
+            self._last = await self._ask()
+        if seq >= self._last:
+            return True
+        if not self._newest:
+            message = await self._bucket.leader_message(self._subject, ANY_WAY)
+            self._newest = 0 if message is None else message.seq
+        return seq >= self._newest and not await self._more(seq)
+
+    async def _more(self, seq: int) -> bool:
+        bucket = self._bucket
+        if not bucket.allowed(CONSUMER):
+            return False
+        beyond, there = await asyncio.gather(
+            count_from(bucket, self._subject, (self._last or 0) + 1),
+            count_from(bucket, self._subject, seq + 1),
+        )
+        return there > beyond
 
     async def _ask(self) -> int:
-        message = await _finish(self._bucket, self._subject, self._pending)
-        return 0 if message is None else message.seq
+        bucket, pending = self._bucket, self._pending
+        if pending is not None:
+            try:
+                info = StreamInfo.from_json(loads((await pending.wait()).payload))
+                if info.config.name == bucket.stream:
+                    return info.last_seq
+            except NatsError:
+                pass  # the next request shows what may help
+        return (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
 
     def close(self) -> None:
         """Drop the request."""
@@ -285,9 +314,11 @@ async def _read_in_rounds(bucket: Bucket, found: _Found) -> None:
             else:
                 await _complete(bucket, found, set() if behind else found.subjects())
                 return
+        # The leader has nothing more; but a peer can have that answer sent to us, too.
+        reached = await leader_end.reached(found.cursor)
         # Metas were replaced meanwhile; or others have changed the consumer.
-        if found.doubtful or found.short:
-            await _complete(bucket, found, found.subjects())
+        if found.doubtful or found.short or not reached:
+            await _complete(bucket, found, found.subjects() if reached else set())
     finally:
         leader_end.close()
 

@@ -10,6 +10,14 @@ ORDERED = "unit/natsproto/jetstream/test_ordered_over.py::"
 
 MUTANTS = (
     Mutant(
+        "any-streams-answer-ends-a-window",
+        "natsproto/jetstream/publisher.py",
+        "if self._in_another_domain(exc):\n                self._fail(exc)\n            else:",
+        "if True:\n                self._fail(exc)\n            else:",
+        "the answer of another stream is not that to our message, which follows",
+        "unit/natsproto/jetstream/test_publisher.py::test_what_another_stream_says_of_another_message",
+    ),
+    Mutant(
         "messages-of-any-subject",
         "natsproto/jetstream/direct_get.py",
         "if block is not None and self._only and",

@@ -16,6 +16,14 @@ ROUTES = "adversity/test_objstore_late_routes.py::"
 
 MUTANTS = (
     Mutant(
+        "the-leader-is-told-to-have-no-more",
+        "objstore/listing/metas.py",
+        "return seq >= self._newest and not await self._more(seq)",
+        "return seq >= self._newest",
+        "an older meta than the newest may be told by the leader, who was asked for it by a peer",
+        "unit/objstore/listing/test_metas.py::test_an_older_meta_is_told_as_the_newest",
+    ),
+    Mutant(
         "first-and-last-as-they-are-told",
         "objstore/read/by_sequence.py",
         "return there == total and not beyond",
@@ -306,7 +314,7 @@ MUTANTS = (
     Mutant(
         "list-without-goal",
         "objstore/listing/metas.py",
-        "return seq >= self._seq",
+        "return seq >= self._newest and not await self._more(seq)",
         "return True",
         "a listing gets as far as the leader was",
         PROOF + "test_a_listing_gets_as_far_as_the_leader_was",
@@ -522,8 +530,8 @@ MUTANTS = (
     Mutant(
         "listed-by-a-changed-consumer",
         "objstore/listing/metas.py",
-        "if found.doubtful or found.short:",
-        "if found.short:",
+        "if found.doubtful or found.short or not reached:",
+        "if found.short or not reached:",
         "others may change a consumer so that it delivers no payloads",
         "unit/objstore/listing/test_metas.py::test_a_consumer_that_others_have_changed",
     ),
@@ -546,8 +554,8 @@ MUTANTS = (
     Mutant(
         "short-list",
         "objstore/listing/metas.py",
-        "if found.doubtful or found.short:",
-        "if found.doubtful:",
+        "if found.doubtful or found.short or not reached:",
+        "if found.doubtful or not reached:",
         "a consumer that delivers less than it announced may have been changed",
         "unit/objstore/listing/test_metas.py::test_a_consumer_with_another_filter",
     ),

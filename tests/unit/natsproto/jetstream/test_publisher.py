@@ -21,7 +21,7 @@ from natsproto.errors import (
     UnsupportedFeatureError,
     WrongStreamError,
 )
-from natsproto.jetstream.api.acks import parse_pub_ack
+from natsproto.jetstream.api.acks import AckCheck, parse_pub_ack
 from natsproto.jetstream.api.errors import StorageFullError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from natsproto.subjects import MAX_NAMES
@@ -107,13 +107,43 @@ async def test_sequences_go_on_after_a_repair(server: FakeServer) -> None:
 
 
 async def test_another_stream_took_it(server: FakeServer) -> None:
-    window = make(server)
+    """And the right one does not answer."""
+    window = make(server, progress_timeout=0.1)
     await window.publish(b"x")
     server.reply(server.pubs[0], {"stream": "OTHER", "seq": 1})
     with pytest.raises(WrongStreamError, match="OTHER") as caught:
         await window.settle()
     assert (caught.value.stream, caught.value.expected_stream) == ("OTHER", "S")
     window.close()
+
+
+@pytest.mark.parametrize(
+    "forged", [b'{"stream":"OTHER","seq":1}', b"", b'{"error":{"code":400,"err_code":10071}}']
+)
+async def test_what_another_stream_says_of_another_message(server: FakeServer, forged: bytes) -> None:
+    """A peer publishes to its own stream with our reply subject: the own answer comes as well."""
+    window = make(server)
+    await window.publish(b"x")
+    server.reply(server.pubs[0], forged)
+    assert window.failure is None
+    ack(server, 0, 7)
+    server.reply(server.pubs[0], forged)
+    await window.settle()
+    assert (window.failure, window.last_seq) == (None, 7)
+    window.close()
+
+
+async def test_the_same_stream_of_another_domain(server: FakeServer) -> None:
+    """It gets every message, and the right one may not: the first sign ends the window."""
+    for first in (True, False):
+        window = PublishWindow(server.client, b"s.a", AckCheck("S", None))
+        await window.publish(b"x")
+        if first:
+            ack(server, 0, 7)
+        server.reply(server.pubs[-1], {"stream": "S", "domain": "hub", "seq": 1})
+        assert isinstance(window.failure, WrongStreamError)
+        window.close()
+        server.pubs.clear()
 
 
 async def test_bounded_in_bytes(server: FakeServer) -> None:
@@ -210,7 +240,8 @@ async def test_no_responders(server: FakeServer) -> None:
     "answer", [b"", b"hello", b"{}", b'{"stream":"S","seq":"1"}', b'{"stream":"S","seq":true}']
 )
 async def test_an_answer_that_is_no_acknowledgement(server: FakeServer, answer: bytes) -> None:
-    window = make(server)
+    """It tells why, when no other one comes."""
+    window = make(server, progress_timeout=0.1)
     await window.publish(b"x")
     server.reply(server.pubs[0], answer)
     with pytest.raises(RemoteProtocolError):

@@ -27,7 +27,7 @@ from objstore.listing.metas import (
 from objstore.listing.metas import (
     meta_subjects as subjects_of,
 )
-from support.memory_server import ROLL_UP, SILENCE, MemoryServer, error
+from support.memory_server import NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, error
 
 
 async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
@@ -144,6 +144,36 @@ async def test_what_is_replaced_while_it_is_read(
     server.hook = hook
     assert {name for name, _, _ in await listed(bucket)} == {info.name for info in infos}
     assert raced
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+async def test_an_older_meta_is_told_as_the_newest(server: MemoryServer, behind: int) -> None:
+    """A peer has asked the leader for it; the consumer's server is behind, and an upload is under way."""
+    store = await server.bucket(replicas=3)
+    infos = await fill(store, 8)
+    server.put_raw("$O.b.C.RUNNING", b"x")
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    oldest, delivered = stream.of(meta_subject("b", "n00"))[0], stream.consume
+
+    def lacking(name: str, config: dict[str, Any]) -> Any:
+        if config["filter_subject"] != "$O.b.M.>" or "headers_only" in config:
+            return delivered(name, config)
+        every = stream.of
+        stream.of = lambda pattern: every(pattern)[: 8 - behind]  # type: ignore[method-assign]
+        try:
+            return delivered(name, config)
+        finally:
+            del stream.of
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb == "STREAM.MSG.GET" and "next_by_subj" in body:
+            return NO_MESSAGE
+        return server.leader_message(oldest) if body.get("last_by_subj") == "$O.b.M.>" else None
+
+    stream.consume, server.hook = lacking, hook  # type: ignore[method-assign]
+    found = await newest_metas(bucket)
+    assert [info.name for info in found] == [info.name for info in infos]
 
 
 async def test_a_goal(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
