@@ -106,9 +106,17 @@ class ApiRequests:
             answer = loads(msg.payload, limit)
             if "error" in answer:
                 raise api_error(answer["error"])
-            if _answers(question, answer):
+            if _answers(question, answer, self._domain()):
                 return answer
         raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
+
+    def _domain(self) -> str | None:
+        """Return the domain of the API that is asked; ``None`` when it has none, or it is not known."""
+        if self.domain is not None or self.prefix != "$JS.API":
+            return self.domain
+        info = self.client.connection.info
+        domain = info.get("domain") if info.get("jetstream") is True else None
+        return domain if isinstance(domain, str) else None
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
         """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.
@@ -188,16 +196,18 @@ class ApiRequests:
         return list(await self._pages(what, suffix, document, names))
 
 
-def _answers(question: list[str], answer: dict[str, object]) -> bool:
+def _answers(question: list[str], answer: dict[str, object], domain: str | None) -> bool:
     """Whether an answer about a stream or consumer names the one that was asked for.
 
-    Whoever may ask for another one can have the answer sent to our inbox.
+    Whoever may ask for another one can have the answer sent to our inbox. Another domain may have a stream of
+    the same name.
     """
     if len(question) < 3 or question[1] not in ("INFO", "CREATE", "UPDATE"):
         return True
     if question[0] == "STREAM":
         config = answer.get("config")
-        return isinstance(config, dict) and config.get("name") == question[2]
+        here = domain is None or answer.get("domain", domain) == domain
+        return here and isinstance(config, dict) and config.get("name") == question[2]
     return question[0] != "CONSUMER" or (
         answer.get("stream_name") == question[2] and (len(question) < 4 or answer.get("name") == question[3])
     )

@@ -109,6 +109,21 @@ async def test_answers_about_something_else(server: FakeServer, js: JetStreamCon
         await js.request("STREAM.INFO.S")
 
 
+async def test_a_stream_of_the_same_name_in_another_domain(server: FakeServer) -> None:
+    def info(**more: Any) -> dict[str, Any]:
+        return {"config": {"name": "S"}, **more}
+
+    for context in (server.client.jetstream(domain="leaf"), server.client.jetstream()):
+        answering(server, info(domain="hub"), info(domain="leaf", ts="ours"))
+        assert (await context.request("STREAM.INFO.S"))["ts"] == "ours"
+        answering(server, info(ts="old"))
+        assert (await context.request("STREAM.INFO.S"))["ts"] == "old", "it does not say"
+        server.session.info["domain"] = "leaf"  # from now on the server tells
+    del server.session.info["domain"]
+    answering(server, info(domain="any"))
+    assert (await server.client.jetstream().request("STREAM.INFO.S"))["domain"] == "any"
+
+
 @pytest.mark.parametrize("options", [{"seq": 5}, {"last_by_subject": "s.a"}])
 async def test_another_message_than_was_asked_for(
     server: FakeServer, js: JetStreamContext, options: dict[str, Any]
