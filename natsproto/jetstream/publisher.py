@@ -394,8 +394,9 @@ class PublishWindow(ReplySlot):
         answered = self._pong is not None and self._pong.done()
         foreign = self._foreign if self._quiet >= FOREIGN_AFTER else None
         if foreign is not None or self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
-            waited = seconds(self.silent)
-            silence = RequestTimeoutError(f"no acknowledgement from stream {self.stream!r} within {waited} s")
+            silence = RequestTimeoutError(
+                f"no acknowledgement from stream {self.stream!r} within {seconds(self.silent)} s"
+            )
             self._give_up(foreign or silence)
             self._connection.probe()
         elif self._inflight:

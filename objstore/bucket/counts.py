@@ -22,6 +22,8 @@ from natsproto.subjects import secret_name
 from .message_reads import AT_LEADER, CONSUMER, LEADER
 
 if TYPE_CHECKING:
+    from natsproto.jetstream.api.models import ConsumerInfo
+
     from .bucket import Bucket
 
 STEPS_DOWN = 11.0
@@ -75,28 +77,32 @@ async def count_from(bucket: Bucket, subject: str, seq: int) -> int:
         RemoteProtocolError: it names another one.
         NatsError: no consumer can be had.
     """
-    config = {
-        "name": secret_name(),
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": seq,
-        "filter_subject": subject,
-        "ack_policy": "none",
-        "headers_only": True,
-        "inactive_threshold": 5_000_000_000,
-        "mem_storage": True,
-        "num_replicas": 1,
-    }
-    info = await bucket.retrying(lambda: bucket.js.create_consumer(bucket.stream, config))
+    question: dict[str, object] = {"opt_start_seq": seq, "filter_subject": subject}
+    name = ""
+
+    async def create() -> ConsumerInfo:
+        nonlocal name
+        name = secret_name()  # a new one each time: it may be given to a server that hangs
+        config = {
+            "name": name,
+            "deliver_policy": "by_start_sequence",
+            **question,
+            "ack_policy": "none",
+            "headers_only": True,
+            "inactive_threshold": 5_000_000_000,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        return await bucket.js.create_consumer(bucket.stream, config, timeout=bucket.consumer_timeout)
+
+    info = await bucket.retrying(create)
+    created = info.raw.get("config")
+    if info.name != name or not isinstance(created, dict) or not question.items() <= created.items():
+        raise RemoteProtocolError("the answer to the creation of a consumer is that to another one")
     try:
-        await bucket.js.delete_consumer(bucket.stream, info.name)
+        await bucket.js.request(f"CONSUMER.DELETE.{bucket.stream}.{name}", timeout=bucket.consumer_timeout)
     except NatsError:
         pass  # it expires by itself
-    created = info.raw.get("config")
-    same = isinstance(created, dict) and all(
-        created.get(key) == config[key] for key in ("filter_subject", "opt_start_seq")
-    )
-    if info.name != config["name"] or not same:
-        raise RemoteProtocolError("the answer to the creation of a consumer is that to another one")
     return info.num_pending
 
 

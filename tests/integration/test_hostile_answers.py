@@ -268,8 +268,10 @@ async def test_a_listing_without_an_end(nc: Client, monkeypatch: pytest.MonkeyPa
 
     pages = Pages(monkeypatch, subjects)
     with pytest.raises(RemoteProtocolError, match=r"backwards|do not end"):
-        await nc.jetstream().stream_subjects("S")
+        await nc.jetstream().stream_subjects("S", "s.>")
     assert pages.asked <= 51
+    with pytest.raises(NatsError):  # this list also has to show that it is complete
+        await nc.jetstream().stream_subjects("S")
 
 
 def entry(kind: str, name: str) -> dict[str, Any]:

@@ -13,22 +13,6 @@ STATES = "objstore/commit/states.py"
 
 MUTANTS = (
     Mutant(
-        "the-first-answer-is-the-newest",
-        "objstore/commit/references.py",
-        "if subject in self._unreadable or subject in self._several:",
-        "if subject in self._unreadable:",
-        "of several metas of a name the leader's one answer may be an older one, which a peer has asked for",
-        "unit/objstore/maintenance/test_gc.py::test_an_older_meta_of_the_name_is_no_answer",
-    ),
-    Mutant(
-        "read-in-order-to-any-end",
-        "objstore/listing/in_order.py",
-        "if there - beyond <= count:",
-        "if True:",
-        "one answer may leave out metas that are read in order: a consumer counts them",
-        "unit/objstore/listing/test_in_order.py::test_an_answer_to_another_request",
-    ),
-    Mutant(
         "ack-before-chunks",
         STATES,
         "if seq > max(self.expected, self._after):",

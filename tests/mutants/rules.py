@@ -6,7 +6,7 @@ code takes its mutants along.
 
 from __future__ import annotations
 
-from . import client_rules, commit_rules, copies_rules, objects_rules, others_rules
+from . import answers_rules, client_rules, commit_rules, copies_rules, objects_rules, others_rules
 from .mutant import Mutant
 
 __all__ = ("MUTANTS", "Mutant")
@@ -17,4 +17,5 @@ MUTANTS = (
     *copies_rules.MUTANTS,
     *others_rules.MUTANTS,
     *client_rules.MUTANTS,
+    *answers_rules.MUTANTS,
 )

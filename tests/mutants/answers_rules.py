@@ -1,0 +1,48 @@
+"""Mutants of what an answer proves: a peer may have it sent to us, and nothing in it names our question."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "the-leader-is-told-to-have-no-more",
+        "objstore/listing/metas.py",
+        "return seq >= self._newest and not await self._more(seq)",
+        "return seq >= self._newest",
+        "an older meta than the newest may be told by the leader, who was asked for it by a peer",
+        "unit/objstore/listing/test_metas.py::test_an_older_meta_is_told_as_the_newest",
+    ),
+    Mutant(
+        "first-and-last-as-they-are-told",
+        "objstore/read/by_sequence.py",
+        "return there == total and not beyond",
+        "return True",
+        "another chunk of the object may be told as its first or last one: a consumer counts those around",
+        "unit/objstore/read/test_by_sequence.py::test_another_chunk_of_the_object_as_the_first_or_the_last",
+    ),
+    Mutant(
+        "gc-by-any-chunks-age",
+        "objstore/maintenance/gc.py",
+        "if last.time > before or await count_from(bucket, last.subject, last.seq + 1):",
+        "if last.time > before:",
+        "the chunk that is told as the newest one may be an older one: the put may be in progress",
+        "unit/objstore/maintenance/test_gc.py::test_the_age_is_that_of_the_newest_chunk",
+    ),
+    Mutant(
+        "the-first-answer-is-the-newest",
+        "objstore/commit/references.py",
+        "if subject in self._unreadable or subject in self._several:",
+        "if subject in self._unreadable:",
+        "of several metas of a name the leader's one answer may be an older one, which a peer has asked for",
+        "unit/objstore/maintenance/test_gc.py::test_an_older_meta_of_the_name_is_no_answer",
+    ),
+    Mutant(
+        "read-in-order-to-any-end",
+        "objstore/listing/in_order.py",
+        "if there - beyond <= count:",
+        "if True:",
+        "one answer may leave out metas that are read in order: a consumer counts them",
+        "unit/objstore/listing/test_in_order.py::test_an_answer_to_another_request",
+    ),
+)
