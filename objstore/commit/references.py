@@ -17,7 +17,7 @@ from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
-from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest
+from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, most_metas
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -95,45 +95,66 @@ class References:
         if self.full or (self.cursor and not self._lacking and await self._continue(bucket)):
             return
         if not await self._read_names(bucket) and not self.full:
-            await self._read_in_order(bucket, None)  # the names do not fit into a message
+            await self._read_in_order(bucket)  # the names do not fit into a message
 
     async def _continue(self, bucket: Bucket) -> bool:
-        """Read the few metas that were stored since the cursor; false when there may be more."""
-        if (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq <= self.cursor:
-            return True
-        if not bucket.allowed(CONSUMER):
-            return False
-        try:
-            follow = await count_from(bucket, all_meta_subject(bucket.name), self.cursor + 1)
-        except (PermissionsViolationError, APIError) as exc:
-            if not bucket.note_refusal(exc):
-                raise
-            return False
-        return follow <= FEW and await self._read_in_order(bucket, FEW + 1) >= follow
+        """Read the few metas that were stored since the cursor; false when there may be more.
 
-    async def _read_in_order(self, bucket: Bucket, most: int | None) -> int:
-        """Read the metas that follow in stream order; return how many, -1 if it stopped before the end.
-
-        It stops when there are ``most`` of them, or too many names.
+        As many as a consumer counts must lie up to the previous end. One that is stored between the two
+        requests is counted, too: then they are made again.
         """
-        if most is None:
-            metas = metas_so_far(bucket, after=self.cursor, leader=True)
-        else:
-            subject = all_meta_subject(bucket.name)
-            metas = bucket.messages(subject, after=self.cursor, leader=True, ways=AT_LEADER)
-        stretch = count = 0
-        async with aclosing(metas) as messages:
+        start = self.cursor
+        for _ in range(READINGS):
+            end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+            if end <= start:
+                return True
+            if not bucket.allowed(CONSUMER):
+                return False
+            try:
+                follow = await count_from(bucket, all_meta_subject(bucket.name), start + 1)
+            except (PermissionsViolationError, APIError) as exc:
+                if not bucket.note_refusal(exc):
+                    raise
+                return False
+            if follow > FEW:
+                return False
+            metas = bucket.messages(all_meta_subject(bucket.name), after=start, leader=True, ways=AT_LEADER)
+            count = 0
+            async with aclosing(metas) as messages:
+                async for message in messages:
+                    if message.seq > end:
+                        break
+                    self._take(bucket, message)
+                    count += 1
+            if count >= follow or self.full:
+                self.cursor = end
+                return True
+        return False
+
+    async def _read_in_order(self, bucket: Bucket) -> None:
+        """Read the metas that follow in stream order, and make sure that no name is missing."""
+        await self._read_to_the_end(bucket)
+        for _ in range(READINGS):
+            most = await most_metas(bucket)
+            if self.full or len(self._standing) + len(self._unreadable) >= most:
+                return
+            await self._read_to_the_end(bucket)  # names may have been stored meanwhile
+            if self.full or len(self._standing) + len(self._unreadable) >= most:
+                return
+        raise _incomplete(bucket)
+
+    async def _read_to_the_end(self, bucket: Bucket) -> None:
+        stretch = 0
+        async with aclosing(metas_so_far(bucket, after=self.cursor, leader=True)) as messages:
             async for message in messages:
                 self._take(bucket, message)
                 self.cursor = message.seq
-                count += 1
-                if self.full or count == most:
-                    return -1
+                if self.full:
+                    return
                 stretch += 1000 + len(message.data)
                 if stretch > AT_A_STRETCH:
                     stretch = 0
                     await asyncio.sleep(0)
-        return count
 
     async def _read_names(self, bucket: Bucket) -> bool:
         """Request the newest meta of each name from the leader, many at once; false: this is not possible.

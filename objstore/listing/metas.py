@@ -416,7 +416,7 @@ async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -
     begin = all_meta_subject(bucket.name)[:-1]
     most: int | None = None
     for _ in range(LISTS if bucket.num_subjects > SMALL else 0):
-        proof = asyncio.create_task(_most_metas(bucket), name="objstore-most-metas")
+        proof = asyncio.create_task(most_metas(bucket), name="objstore-most-metas")
         try:
             subjects = await subjects_at_once(bucket, f"{begin}>")  # sent before the proof's request
             if subjects is None:
@@ -447,7 +447,7 @@ class _Chunks:
         self.about: int = 1 << 31
 
 
-async def _most_metas(bucket: Bucket) -> int:
+async def most_metas(bucket: Bucket) -> int:
     """Return how many subjects of metas there are at most.
 
     The server sorts subjects, and those of chunks come before those of metas. So if the last ones of a list
@@ -564,6 +564,8 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bo
         async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
             async for message in messages:
                 found.stored(message)
+        if leader and len(found.subjects()) < await most_metas(bucket):
+            raise StaleConnectionError("the leader lists more names than were read")
         return
     lacking = [each for each in subjects if each not in seen and can_be_requested(each)]
     loop = asyncio.get_running_loop()
