@@ -328,12 +328,13 @@ class Client:
         timeout: float | None = None,
         *,
         begins: bytes | None = None,
+        counts: Callable[[WireMsg], bool] | None = None,
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back.
 
-        ``begins``: only a bare answer that begins so counts, see ``BareRequest``.
+        ``begins``, ``counts``: which answers count, see ``CheckedRequest``.
         """
-        pending = self._pending(subject, payload, header, timeout, begins, now=True)
+        pending = self._pending(subject, payload, header, timeout, begins, counts, now=True)
         try:
             return await pending.future
         finally:
@@ -347,12 +348,13 @@ class Client:
         timeout: float | None = None,
         *,
         begins: bytes | None = None,
+        counts: Callable[[WireMsg], bool] | None = None,
     ) -> PendingRequest:
         """Send a request together with the other frames of this loop iteration; await its answer later.
 
-        The result must be waited for or closed. ``begins``: as for :meth:`request_frame`.
+        The result must be waited for or closed. ``begins``, ``counts``: as for :meth:`request_frame`.
         """
-        return self._pending(subject, payload, header, timeout, begins)
+        return self._pending(subject, payload, header, timeout, begins, counts)
 
     def _pending(
         self,
@@ -361,13 +363,16 @@ class Client:
         header: bytes,
         timeout: float | None,
         begins: bytes | None,
+        counts: Callable[[WireMsg], bool] | None,
         *,
         now: bool = False,
     ) -> PendingRequest:
         limit = self._limit(timeout)
-        if begins is None:
+        if begins is None and counts is None:
             return PendingRequest(self.connection, subject, payload, header, limit, now=now)
-        return BareRequest(self.connection, subject, payload, header, limit, begins=begins, now=now)
+        return CheckedRequest(
+            self.connection, subject, payload, header, limit, begins=begins, counts=counts, now=now
+        )
 
     def _limit(self, timeout: float | None) -> float:
         return self._options.request_timeout if timeout is None else timeout
@@ -617,14 +622,18 @@ class PendingRequest(RequestSlot):
             self._connection.probe()
 
 
-class BareRequest(PendingRequest):
-    """A request that the server itself answers: to a JetStream API subject, or a stream.
+class CheckedRequest(PendingRequest):
+    """A request that the server itself answers: to a JetStream API subject, a stream or a consumer.
 
-    Only a bare answer counts, see :func:`is_bare`, and one that begins as it must. Anything else is
-    ignored.
+    Every client that sees the request can have the server send other messages to its inbox. What does not
+    count is ignored: the genuine answer follows.
+
+    Args:
+        begins: only a bare answer counts, see :func:`is_bare`, and one that begins so; ``None``: any.
+        counts: tells whether an answer does; called at once, by the reading side: it must not raise.
     """
 
-    __slots__ = ("_begins",)
+    __slots__ = ("_begins", "_counts")
 
     def __init__(
         self,
@@ -634,12 +643,23 @@ class BareRequest(PendingRequest):
         header: bytes,
         limit: float,
         *,
-        begins: bytes,
+        begins: bytes | None,
+        counts: Callable[[WireMsg], bool] | None,
         now: bool = False,
     ) -> None:
         self._begins = begins
+        self._counts = counts
         super().__init__(connection, subject, payload, header, limit, now=now)
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        if is_bare(msg) and (no_responders(msg) or bytes(msg.payload[: len(self._begins)]) == self._begins):
+        future = self.future
+        if future.done():
+            return
+        if msg.header is not None and no_responders(msg):
             super().on_reply(rest, msg)
+            return
+        begins, counts = self._begins, self._counts
+        if begins is not None and not (is_bare(msg) and bytes(msg.payload[: len(begins)]) == begins):
+            return
+        if counts is None or counts(msg):
+            future.set_result(msg)

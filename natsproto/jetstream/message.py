@@ -63,8 +63,14 @@ class JetStreamMsg:
         await self._send(b"+ACK")
 
     async def ack_sync(self, timeout: float | None = None) -> None:
-        """Acknowledge the message as processed, and wait until the server confirms that."""
-        await self._client.request_frame(self._reply(), b"+ACK", b"", timeout)
+        """Acknowledge the message as processed, and wait until the server confirms that.
+
+        The confirmation is an empty message. A fellow client of the account that sees the acknowledgement,
+        and may report progress to a consumer of its own, can have the server send one.
+        """
+        await self._client.request_frame(
+            self._reply(), b"+ACK", b"", timeout, begins=b"", counts=lambda msg: not msg.payload
+        )
 
     async def nak(self, delay: float | None = None) -> None:
         """Ask for the message again, now or after ``delay`` seconds.

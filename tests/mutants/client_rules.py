@@ -34,6 +34,14 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_direct_get.py::test_messages_of_another_subject",
     ),
     Mutant(
+        "anything-confirms",
+        "natsproto/jetstream/message.py",
+        "counts=lambda msg: not msg.payload",
+        "counts=lambda msg: True",
+        "the confirmation of an acknowledgement is empty",
+        "unit/natsproto/jetstream/test_message.py::test_what_confirms_nothing",
+    ),
+    Mutant(
         "publishes-for-others",
         "natsproto/jetstream/ordered.py",
         "if not is_flow_control(reply, self.stream, incarnation.name):",
@@ -79,7 +87,7 @@ MUTANTS = (
     Mutant(
         "another-type-answers-the-api",
         "natsproto/aio/client.py",
-        "bytes(msg.payload[: len(self._begins)]) == self._begins",
+        "bytes(msg.payload[: len(begins)]) == begins",
         "True",
         "an answer of the API begins with its type: an acknowledgement, say, has none",
         "unit/natsproto/jetstream/test_requests.py::test_whoever_stores_an_answer_does_not_answer",
@@ -87,8 +95,8 @@ MUTANTS = (
     Mutant(
         "any-message-answers-the-api",
         "natsproto/aio/client.py",
-        "if is_bare(msg) and (",
-        "if (",
+        "not (is_bare(msg) and",
+        "not (",
         "an answer of the API has neither headers nor a reply subject",
         "unit/natsproto/aio/test_client.py::test_only_a_bare_answer_counts_for_a_bare_request",
     ),

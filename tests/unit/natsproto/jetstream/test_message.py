@@ -102,6 +102,33 @@ async def test_a_confirmed_acknowledgement(server: FakeServer) -> None:
         await msg.ack_sync()
 
 
+@pytest.mark.parametrize(
+    ("payload", "header", "reply"),
+    [
+        (b"x", None, None),
+        (b'{"stream":"OWN","seq":7}', None, None),
+        (b"", b"NATS/1.0\r\nNats-Stream: OWN\r\nNats-Subject: own.x\r\nNats-Sequence: 1\r\n\r\n", None),
+        (b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", None),
+        (b"", None, b"$JS.ACK.OWN.c.1.1.1.1700000000000000000.0"),
+    ],
+    ids=["data", "an acknowledgement of a stream", "a stored message", "a status", "a delivery"],
+)
+async def test_what_confirms_nothing(
+    server: FakeServer, payload: bytes, header: bytes | None, reply: bytes | None
+) -> None:
+    """A peer that sees the acknowledgement can have the server send such messages in its place."""
+    msg = message(server)
+    acking = asyncio.ensure_future(msg.ack_sync(timeout=5))
+    await turns()
+    (pub,) = server.pubs
+    assert pub.reply is not None
+    server.reply_to(pub.reply, payload, header, reply)
+    await turns()
+    assert not acking.done()
+    server.reply(pub)
+    await acking
+
+
 async def test_a_network_that_is_full_is_waited_for(server: FakeServer) -> None:
     msg = message(server)
     waited = []
