@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
 from ..aio.client import HeadersLike, as_payload
-from ..errors import ConfigError, NoRespondersError
+from ..errors import ConfigError, NoRespondersError, RequestTimeoutError
 from ..subjects import check_publish_subject
-from .api.acks import ANY_DOMAIN, AckCheck, parse_pub_ack
+from .api.acks import ANY_DOMAIN, AckCheck, OwnAnswer, parse_pub_ack
 from .api.errors import check_name
 from .api.models import PubAck
 from .api.publish_headers import NEEDS_2_11, PublishOptions, publish_header
@@ -51,6 +52,10 @@ class Publishing(ApiRequests):
         After "no responders" (no stream there, or no leader at the moment) it is tried again (ADR-22);
         nothing else is retried, because the first attempt may have been stored.
 
+        Without ``stream`` nothing tells whose answer it is: a fellow client of the account that sees the
+        message, and may publish to a stream of its own, can have that one acknowledge or refuse it. So give
+        ``stream`` where others may publish: only its answer counts.
+
         Args:
             subject: no wildcards, no white space.
             payload: any bytes-like object.
@@ -67,11 +72,12 @@ class Publishing(ApiRequests):
             WrongLastSequenceError, StorageFullError, StreamSealedError, APIError: refused.
             NoRespondersError: no stream is bound to the subject, or it has no leader.
             RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
+            RemoteProtocolError: what answers is no stream; or, with ``stream``, it does not say which.
             UnsupportedFeatureError: the server is too old for an option; nothing was sent. To find out, a
                 server older than 2.12, or a context with ``domain`` or ``prefix``, is asked for
                 :meth:`account_info` once.
-            WrongStreamError: another domain than the context's, or another stream than ``stream``, has stored
-                it; whether the right one has stored it, too, is unknown.
+            WrongStreamError: another domain than the context's has stored it; or, with ``stream``, only
+                another one has answered in time. Whether the right one has stored it, too, is unknown.
         """
         self.client.connection.check_open()
         block = publish_header(headers, **options) if headers or options else b""
@@ -79,12 +85,19 @@ class Publishing(ApiRequests):
         _check_retries(retry_attempts, retry_wait)
         if not NEEDS_2_11.isdisjoint(options):
             await self._check_options(options)
-        answer = (await self.publish_frame(checked, data, block, timeout, retry_attempts, retry_wait)).payload
-        ack = parse_pub_ack(answer)
-        stream = options.get("stream")
-        if stream is not None or self.domain is not None:
-            AckCheck(stream or ack.stream, self.domain or ANY_DOMAIN).parse(answer)
-        return ack
+        retries, stream = (timeout, retry_attempts, retry_wait), options.get("stream")
+        if stream is None:
+            answer = (await self.publish_frame(checked, data, block, *retries)).payload
+            ack = parse_pub_ack(answer)
+            if self.domain is not None:
+                AckCheck(ack.stream, self.domain).parse(answer)
+            return ack
+        own = OwnAnswer(AckCheck(stream, self.domain or ANY_DOMAIN))
+        try:
+            await self.publish_frame(checked, data, block, *retries, counts=own)
+        except RequestTimeoutError as exc:
+            raise own.other or exc from None
+        return own.result()
 
     async def _check_options(self, options: PublishOptions) -> None:
         """Make sure that the server does not ignore one of them."""
@@ -100,16 +113,21 @@ class Publishing(ApiRequests):
         timeout: float | None = None,
         retry_attempts: int = PUBLISH_RETRIES,
         retry_wait: float = PUBLISH_RETRY_WAIT,
+        *,
+        counts: Callable[[WireMsg], bool] | None = None,
     ) -> WireMsg:
-        """:meth:`publish` for layers above: checked subject, encoded header, unparsed answer."""
+        """:meth:`publish` for layers above: checked subject, encoded header, unparsed answer.
+
+        ``counts``: as for :meth:`natsproto.Client.request_frame`.
+        """
         client = self.client
         client.connection.check_size(len(header), len(payload))
         limit = self.timeout if timeout is None else timeout
         if retry_attempts < 0:
-            return await self._retrying(subject, payload, header, limit, retry_wait)
+            return await self._retrying(subject, payload, header, limit, retry_wait, counts)
         while True:
             try:
-                return await client.request_frame(subject, payload, header, limit, begins=b"")
+                return await client.request_frame(subject, payload, header, limit, begins=b"", counts=counts)
             except NoRespondersError:
                 if not retry_attempts:
                     raise
@@ -117,7 +135,13 @@ class Publishing(ApiRequests):
             await asyncio.sleep(retry_wait)
 
     async def _retrying(
-        self, subject: bytes, payload: Buffer, header: bytes, limit: float, retry_wait: float
+        self,
+        subject: bytes,
+        payload: Buffer,
+        header: bytes,
+        limit: float,
+        retry_wait: float,
+        counts: Callable[[WireMsg], bool] | None,
     ) -> WireMsg:
         """:meth:`publish_frame` with as many attempts as ``limit`` seconds allow."""
         loop = asyncio.get_running_loop()
@@ -125,7 +149,9 @@ class Publishing(ApiRequests):
         while True:
             try:
                 left = end - loop.time()
-                return await self.client.request_frame(subject, payload, header, left, begins=b"")
+                return await self.client.request_frame(
+                    subject, payload, header, left, begins=b"", counts=counts
+                )
             except NoRespondersError:
                 if loop.time() + retry_wait >= end:
                     raise

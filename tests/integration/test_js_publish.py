@@ -18,6 +18,7 @@ from natsproto.errors import (
     RequestTimeoutError,
     StaleConnectionError,
     UnsupportedFeatureError,
+    WrongStreamError,
 )
 from natsproto.jetstream.api.errors import MessageTooLargeError, StorageFullError, WrongLastSequenceError
 from natsproto.jetstream.api.models import StreamConfig
@@ -64,8 +65,9 @@ async def test_compare_and_set(js: JetStreamContext, name: str) -> None:
         with pytest.raises(WrongLastSequenceError) as caught:
             await js.publish(f"{name}.a", b"4", **options)  # type: ignore[arg-type]
         assert caught.value.last == last
-    with pytest.raises(natsproto.NatsError):
-        await js.publish(f"{name}.a", b"4", stream="other")
+    with pytest.raises(WrongStreamError, match="refused by"):
+        await js.publish(f"{name}.a", b"4", stream="other", timeout=0.5)
+    assert (await js.stream_info(name)).last_seq == 3
 
 
 async def test_expected_ids(js: JetStreamContext, name: str) -> None:

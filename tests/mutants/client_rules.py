@@ -34,6 +34,14 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_direct_get.py::test_messages_of_another_subject",
     ),
     Mutant(
+        "other-streams-answer-publishes",
+        "natsproto/jetstream/api/acks.py",
+        "                self.other = exc\n            return False",
+        "                self.other = exc\n            return True",
+        "with a stream's name, only its answer to a publish counts",
+        "unit/natsproto/jetstream/test_publishing.py::test_others_do_not_answer_for_the_stream",
+    ),
+    Mutant(
         "anything-confirms",
         "natsproto/jetstream/message.py",
         "counts=lambda msg: not msg.payload",

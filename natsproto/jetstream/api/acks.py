@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..._values import brief
 from ...errors import (
     APIError,
+    NatsError,
     RemoteProtocolError,
     WrongStreamError,
 )
@@ -163,6 +164,43 @@ class AckCheck:
             expected_stream=self.stream,
             expected_domain=wanted,
         )
+
+
+class OwnAnswer:
+    """Waits for a stream's own answer to a publish: ``counts=`` of a request.
+
+    Attributes:
+        other: why the answers so far do not count; ``None`` = there were none.
+    """
+
+    __slots__ = ("_ack", "_acks", "_refusal", "other")
+
+    def __init__(self, acks: AckCheck) -> None:
+        self._acks = acks
+        self._ack: PubAck | None = None
+        self._refusal: APIError | None = None
+        self.other: NatsError | None = None
+
+    def __call__(self, msg: Msg) -> bool:
+        try:
+            self._ack = self._acks.parse(msg.payload)
+        except APIError as exc:
+            self._refusal = exc
+        except (WrongStreamError, RemoteProtocolError) as exc:
+            if not isinstance(self.other, WrongStreamError):
+                self.other = exc
+            return False
+        return True
+
+    def result(self) -> PubAck:
+        """Return the acknowledgement that counted.
+
+        Raises:
+            APIError: the message was refused.
+        """
+        if self._ack is None:
+            raise self._refusal or AssertionError("no answer")
+        return self._ack
 
 
 def _described(stream: str, domain: str | None) -> str:

@@ -21,7 +21,8 @@ class PublishOptions(TypedDict, total=False):
     """What to check, and more; for :meth:`JetStreamContext.publish` and each message of a fast-ingest batch.
 
     Attributes:
-        stream: the server refuses the message if another stream is bound to the subject.
+        stream: the server refuses the message if another stream is bound to the subject. Only this stream's
+            answer counts.
         msg_id: the stream does not store a second message with this id within its duplicate window.
         expected_last_seq: the sequence of the stream's newest message; 0 = it never had any.
         expected_last_subject_seq: the same of the subject; 0 = it has no message.

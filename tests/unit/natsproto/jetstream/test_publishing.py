@@ -11,14 +11,18 @@ from natsproto.errors import (
     BadSubjectError,
     ConfigError,
     NoRespondersError,
+    RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
+    WrongStreamError,
 )
 from natsproto.jetstream.api.errors import (
     StorageFullError,
+    WrongLastSequenceError,
 )
 from natsproto.jetstream.api.publish_headers import PublishOptions
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.wire import Pub
 from support.api_answers import NOBODY, answering
 from support.fake_session import FakeServer, until
 
@@ -166,3 +170,64 @@ async def test_publish_does_not_retry_anything_else(server: FakeServer) -> None:
     assert len(server.pubs) == 2
     await until(lambda: server.connection._liveness._probe_timer is None)
     assert len(server.connection.mux) == 0
+
+
+# -- other streams' answers --------------------------------------------------------------------------
+
+REFUSED = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 5"}}
+OTHERS: list[dict[str, Any]] = [
+    {"stream": "OWN", "seq": 7},
+    {**REFUSED, "stream": "OWN", "seq": 0},
+    REFUSED,
+    {"total": 5},
+]
+
+
+@pytest.mark.parametrize("attempts", [0, -1])
+async def test_others_do_not_answer_for_the_stream(
+    server: FakeServer, js: JetStreamContext, attempts: int
+) -> None:
+    """A peer that sees the message has its own stream answer it."""
+    own: list[dict[str, Any]] = [{"stream": "S", "seq": 5}, {**REFUSED, "stream": "S", "seq": 0}]
+
+    def on_pub(pub: Pub) -> None:
+        for each in (*OTHERS, own[0], *OTHERS):
+            server.reply(pub, each)
+
+    server.session.on_pub = on_pub
+    ack = await js.publish("s.a", b"x", stream="S", retry_attempts=attempts)
+    assert (ack.stream, ack.seq) == ("S", 5)
+    del own[0]
+    with pytest.raises(WrongLastSequenceError):
+        await js.publish("s.a", b"x", stream="S", retry_attempts=attempts)
+    assert len(server.pubs) == 2
+
+
+@pytest.mark.parametrize("other", [0, 1])
+async def test_only_others_answer(server: FakeServer, js: JetStreamContext, other: int) -> None:
+    """Whether the stream has stored the message is unknown, whatever the other one says."""
+
+    def on_pub(pub: Pub) -> None:
+        if len(server.pubs) == 1:
+            server.reply(pub, b"", NOBODY)
+            return
+        for each in (REFUSED, OTHERS[other], {"total": 5}):
+            server.reply(pub, each)
+
+    server.session.on_pub = on_pub
+    with pytest.raises(WrongStreamError, match="'OWN'; expected stream 'S'"):
+        await js.publish("s.a", b"x", stream="S", timeout=0.02, retry_wait=0)
+    assert len(server.pubs) == 2
+    server.session.on_pub = lambda pub: server.reply(pub, REFUSED)
+    with pytest.raises(RemoteProtocolError, match="names no stream"):
+        await js.publish("s.a", b"x", stream="S", timeout=0.02)
+    server.session.on_pub = None
+    with pytest.raises(RequestTimeoutError):
+        await js.publish("s.a", b"x", stream="S", timeout=0.02)
+
+
+async def test_without_a_stream_the_first_answer_counts(server: FakeServer, js: JetStreamContext) -> None:
+    answering(server, OTHERS[0], OTHERS[1])
+    assert (await js.publish("s.a", b"x")).stream == "OWN"
+    with pytest.raises(WrongLastSequenceError):
+        await js.publish("s.a", b"x")

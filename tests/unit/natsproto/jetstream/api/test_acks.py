@@ -132,7 +132,7 @@ async def test_publish_in_a_domain(server: FakeServer) -> None:
     server.session.on_pub = lambda pub: server.reply(pub, OTHER)
     assert (await server.client.jetstream().publish("s.a", b"x")).stream == "T"
     with pytest.raises(WrongStreamError):
-        await server.client.jetstream().publish("s.a", b"x", stream="S")
+        await server.client.jetstream(timeout=0.02).publish("s.a", b"x", stream="S")
 
 
 # -- a window ---------------------------------------------------------------------------------------------
