@@ -14,6 +14,7 @@ from natsproto.errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
+from natsproto.jetstream.api.acks import OwnAnswer
 from natsproto.jetstream.api.models import StoredMessage
 
 from ..bucket.bucket import Bucket
@@ -48,7 +49,7 @@ async def fence(
     It sends a message that the stream must refuse, on the same connection: the refusal shows that everything
     before it has been handled. Without it a late chunk would seem to be missing, and would be stored twice. A
     replicated stream refuses a message before it has stored earlier ones, but stores in order: there the
-    message is an empty chunk, which is removed again.
+    message is an empty chunk, which is removed again. Only the bucket's own stream answers.
 
     Args:
         bucket: the bucket of the chunks.
@@ -57,14 +58,19 @@ async def fence(
         client: the client of the connection; default: the bucket's.
 
     Raises:
-        NatsError: no response. (A refusal is a success: the fence has arrived.)
+        NatsError: no response. (A refusal is a success without replicas: the fence has arrived.)
     """
     header = empty_chunk_header if bucket.replicated else FENCE
     client = client or bucket.client
-    msg = await client.request_frame(subject.encode(), b"", header, bucket.js.timeout, begins=b"")
+    own = OwnAnswer(bucket.acks)
+    try:
+        await client.request_frame(subject.encode(), b"", header, bucket.js.timeout, begins=b"", counts=own)
+    except RequestTimeoutError as exc:
+        raise own.other or exc from None
     if bucket.replicated:
-        ack = bucket.own_ack(msg)
-        await delete_own(bucket, ack.seq, lambda stored: stored.subject == subject and not stored.data)
+        await delete_own(
+            bucket, own.result().seq, lambda stored: stored.subject == subject and not stored.data
+        )
 
 
 async def fence_behind(

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from natsproto.aio.client import Client
-from natsproto.errors import NatsError, NoRespondersError, PermissionsViolationError, RequestTimeoutError
+from natsproto.errors import (
+    NatsError,
+    NoRespondersError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    WrongStreamError,
+)
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.budget import Budget
 from objstore.write import doubt
@@ -31,11 +37,16 @@ async def test_a_fence_is_stored_by_no_stream(server: MemoryServer) -> None:
 
     def refuse(subject: str, header: bytes, payload: bytes) -> Any:
         seen.append(header)
-        return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
+        error = {"code": 400, "err_code": 10071, "description": "wrong last sequence"}
+        return {"error": error, "stream": stream, "seq": 0}
 
+    stream = "OBJ_b"
     server.on_publish = refuse
     await fence(bucket, SUBJECT)
     assert seen == [FENCE]
+    stream, bucket.js.timeout = "OBJ_own", 0.05  # whoever sees the fence can have that stream refuse it
+    with pytest.raises(WrongStreamError):
+        await fence(bucket, SUBJECT)
 
 
 async def test_where_there_are_replicas_it_is_a_chunk_that_goes_again(server: MemoryServer) -> None:
