@@ -124,6 +124,8 @@ def subject_matches(pattern: str, subject: str) -> bool:
 
     ``*`` matches one token, a last ``>`` one or more. Neither argument is checked.
     """
+    if pattern.endswith(".>") and "*" not in pattern:
+        return subject.startswith(pattern[:-1])
     wanted = pattern.split(".")
     tokens = subject.split(".")
     if wanted[-1] == ">":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypedDict
 
 from .._values import cut
 from ..aio.handlers import ReplySlot
 from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
 from ..headers import status_of
+from ..subjects import subject_matches
 from ..wire import Msg as WireMsg
 from ..wire import Target
 from .api.codec import parse_time
@@ -18,6 +20,7 @@ from .api.models import StoredMessage
 
 END_OF_BATCH = 204  # status
 
+STREAM = b"Nats-Stream: "
 SUBJECT = b"\r\nNats-Subject: "
 
 HEADER_ROOM = 8192
@@ -36,13 +39,26 @@ def header_bytes(block: bytes, key: bytes) -> bytes | None:
 def answering_stream(block: bytes) -> bytes | None:
     """Return the stream that answered, as its server says; ``None`` when that cannot be known.
 
-    The server writes it directly before the subject's line, after all headers of the stored message.
+    A mirror that answers for its origin (``mirror_direct``) says its own name. The server's line is the one
+    directly before the subject's line, after all headers of the stored message. It need not begin there: of a
+    stored header that lacks its end the server cuts off two bytes, and goes on.
     """
-    begin = b"\r\nNats-Stream: "
-    at, end = block.rfind(begin), block.rfind(b"\r\nNats-Subject: ")
-    stream = block[at + len(begin) : end]
-    # No stream name has a blank. Text with one is the end of a stored header and a server line after it.
-    return None if at < 0 or end < at or b"\r\n" in stream or b" " in stream else stream
+    end = block.rfind(SUBJECT)
+    at = block.rfind(STREAM, 0, end)
+    if at < 0 or end < 0:
+        return None
+    stream = block[at + len(STREAM) : end]
+    return None if b"\r\n" in stream or b" " in stream else stream  # no name of a stream has them
+
+
+def said_by(stream: bytes) -> bytes:
+    """Return the line with which a stream answers, for :func:`has_said`."""
+    return STREAM + stream
+
+
+def has_said(line: bytes, block: bytes) -> bool:
+    """Whether :func:`answering_stream` is that of the line; faster."""
+    return block.endswith(line, 0, block.rfind(SUBJECT))
 
 
 def header_int(block: bytes, key: bytes) -> int | None:
@@ -188,12 +204,16 @@ class BatchSlot(ReplySlot):
             if seq <= self._newest:
                 return
             self._newest = seq
+        if self._has_room(msg):
+            self._on_message(msg, seq)
+
+    def _has_room(self, msg: WireMsg) -> bool:
         if self._most <= 0 or self._max_bytes < 0:
             self._finish(RemoteProtocolError("a batch has more messages or bytes than were asked for"))
-            return
+            return False
         self._most -= 1
-        self._max_bytes -= len(msg.payload) + max(0, len(block or b"") - HEADER_ROOM)
-        self._on_message(msg, seq)
+        self._max_bytes -= len(msg.payload) + max(0, len(msg.header or b"") - HEADER_ROOM)
+        return True
 
     def place(self, rest: bytes, msg: WireMsg, size: int) -> Target:
         return None if self._placer is None or self._done else self._placer(msg, size)
@@ -205,3 +225,133 @@ class BatchSlot(ReplySlot):
         if not self._done:
             self._done = True
             self._on_done(exc)
+
+
+class CheckedBatch(BatchSlot):
+    """A batch of which only what answers its question counts: its stream, subjects and sequences.
+
+    Whoever sees the request can have other streams, or others' requests, answered to this inbox. That is
+    ignored: the genuine messages follow. A batch comes from one stream, and each message names the one before
+    it, so a message that was lost on the way ends it by the time-out.
+
+    Args:
+        stream: the stream that was asked.
+        document: the request.
+        may_answer: whether another stream may answer for it; ``None`` = not known yet.
+
+    Attributes:
+        unknown: the stream of the first message that came, if that was not known: the batch is over.
+        gap: whether something was ignored that does not follow the previous message.
+    """
+
+    __slots__ = ("_document", "_may_answer", "_on_stored", "_patterns", "_said", "gap", "unknown")
+
+    def __init__(
+        self,
+        subject: bytes,
+        on_message: Callable[[StoredMessage], None],
+        on_done: Callable[[NatsError | None], None],
+        stream: str,
+        document: BatchRequest,
+        may_answer: Callable[[bytes], bool | None],
+        *,
+        most: int,
+        max_bytes: int | None,
+    ) -> None:
+        super().__init__(subject, lambda msg, seq: None, on_done, most=most, max_bytes=max_bytes)
+        self._on_stored = on_message
+        self._said = said_by(stream.encode())
+        self._document = document
+        self._may_answer = may_answer
+        self._patterns = Patterns(document.get("multi_last") or [document.get("next_by_subj", ">")])
+        self.gap = False
+        self.unknown: bytes | None = None
+
+    def on_reply(self, rest: bytes, msg: WireMsg) -> None:
+        block = msg.header
+        if self._done or block is None or msg.reply is not None:
+            return
+        status = reply_status(msg)
+        if status is None:
+            self._take(msg)
+        elif self._status_counts(block, status):
+            super().on_reply(rest, msg)
+
+    def _status_counts(self, block: bytes, status: int) -> bool:
+        multi = "multi_last" in self._document
+        if status != END_OF_BATCH:
+            return multi or not self._newest  # a multi-get ends so if a message is removed meanwhile
+        up_to, wanted = header_int(block, b"Nats-UpTo-Sequence"), self._document.get("up_to_seq")
+        if up_to is not None and (not multi or up_to < self._newest or up_to != (wanted or up_to)):
+            return False
+        return self._follows(block)
+
+    def _take(self, msg: WireMsg) -> None:
+        block = msg.header
+        assert block is not None
+        try:
+            message = stored_message(msg)
+        except RemoteProtocolError:
+            return
+        if self._fits(message) and self._is_own(block) and self._follows(block) and self._has_room(msg):
+            self._newest = message.seq
+            self._on_stored(message)
+
+    def _fits(self, message: StoredMessage) -> bool:
+        seq, newest, document = message.seq, self._newest, self._document
+        if newest:
+            if seq <= newest or message.num_pending is None:
+                return False
+        elif seq < document.get("seq", 0):
+            return False
+        return seq <= (document.get("up_to_seq") or seq) and self._patterns.match(message.subject)
+
+    def _is_own(self, block: bytes) -> bool:
+        if has_said(self._said, block):
+            return True
+        stream = answering_stream(block)
+        if self._newest or stream is None:
+            return False
+        known = self._may_answer(stream)
+        if known is None:
+            self.unknown = stream
+            self._finish(None)
+        elif known:
+            self._said = said_by(stream)
+        return known is True
+
+    def _follows(self, block: bytes) -> bool:
+        if header_int(block, b"Nats-Last-Sequence") in (None, self._newest):
+            return True
+        self.gap = True
+        return False
+
+
+class BatchRequest(TypedDict, total=False):
+    """What a batch is asked for: ``next_by_subj``, or ``multi_last``."""
+
+    seq: int
+    start_time: str
+    next_by_subj: str
+    multi_last: list[str]
+    up_to_seq: int
+    up_to_time: str
+    batch: int
+    max_bytes: int
+
+
+class Patterns:
+    """Subjects, which may have wildcards; :meth:`match` tells whether a message's is one of them."""
+
+    __slots__ = ("_any", "_literal", "_wild")
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._any = ">" in patterns
+        self._literal = frozenset(patterns)
+        self._wild = [pattern for pattern in patterns if not {"*", ">"}.isdisjoint(pattern.split("."))]
+
+    def match(self, subject: str) -> bool:
+        """Whether one of them has this subject."""
+        if self._any or subject in self._literal:
+            return True
+        return any(subject_matches(pattern, subject) for pattern in self._wild)

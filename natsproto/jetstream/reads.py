@@ -6,28 +6,42 @@ import asyncio
 import base64
 import binascii
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypedDict
 
 from .._values import seconds
 from ..aio.options import check_integer
 from ..errors import (
     APIError,
     ConfigError,
+    InvalidNameError,
     NatsError,
+    NoRespondersError,
     PermissionsViolationError,
     RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from ..subjects import check_subscribe_subject
+from ..subjects import check_subscribe_subject, subject_matches
 from .api.codec import MAX_DOCUMENT, dumps, is_number, parse_time
-from .api.errors import MessageNotFoundError, check_name
+from .api.errors import JetStreamNotEnabledError, MessageNotFoundError, StreamNotFoundError, check_name
 from .api.models import StoredMessage
-from .direct_get import BatchSlot, header_int, reply_status, status_error, stored_message
-from .requests import ApiRequests
+from .direct_get import (
+    END_OF_BATCH,
+    BatchRequest,
+    BatchSlot,
+    CheckedBatch,
+    answering_stream,
+    has_said,
+    reply_status,
+    said_by,
+    status_error,
+    stored_message,
+)
+from .requests import ASKED_AGAIN, ApiRequests
 
 if TYPE_CHECKING:
     from ..wire import Msg as WireMsg
@@ -37,6 +51,9 @@ BATCH_BYTES = 4 * 1024 * 1024
 
 MOST_SUBJECTS = 1024
 """Subjects that a multi-get may match."""
+
+COPY_KNOWN = 60.0
+"""Seconds for which it is remembered whether another stream that answers direct gets is a mirror."""
 
 
 class MessageReads(ApiRequests):
@@ -68,11 +85,7 @@ class MessageReads(ApiRequests):
         document = _selector(seq, last_by_subject, next_by_subject, start_time)
         suffix = f"STREAM.MSG.GET.{check_name('stream', stream)}"
         message = leader_message(await self.request(suffix, document, limit=MAX_DOCUMENT))
-        literal = last_by_subject is not None and not {"*", ">"} & {*last_by_subject.split(".")}
-        other = literal and message.subject != last_by_subject
-        if seq is not None and next_by_subject is None:
-            other = message.seq != seq
-        if other:  # somebody has had the answer to another question sent
+        if not _fits(document, message):  # somebody has had the answer to another question sent
             raise RemoteProtocolError(f"another message was asked for than {message.seq} of {stream!r}")
         return _since(start_time, message)
 
@@ -91,6 +104,9 @@ class MessageReads(ApiRequests):
         to the API subject, so that a user may have the right to read some subjects only; who has no such
         right asks without it.
 
+        A mirror of the stream may answer. Messages of other streams, and what was not asked for, are ignored;
+        but "not found" does not say what, and somebody may have that sent.
+
         Raises:
             MessageNotFoundError: there is no such message.
             NoRespondersError: no such stream, or direct get is not allowed.
@@ -103,19 +119,82 @@ class MessageReads(ApiRequests):
             appended = self._appended(suffix, last_by_subject)
             if appended is not None:
                 try:
-                    return await self._direct(appended, b"")
+                    return await self._direct(stream, appended, b"", document)
                 except PermissionsViolationError:
-                    found = await self._direct(self.subject(suffix), dumps(document))
+                    found = await self._direct(stream, self.subject(suffix), dumps(document), document)
                     self._whole_streams.add(stream)
                     return found
-        return _since(start_time, await self._direct(self.subject(suffix), dumps(document)))
+        message = await self._direct(stream, self.subject(suffix), dumps(document), document)
+        return _since(start_time, message)
 
-    async def _direct(self, subject: bytes, request: bytes) -> StoredMessage:
+    async def _direct(self, stream: str, subject: bytes, request: bytes, document: Selector) -> StoredMessage:
+        """Return the answer to ``document`` that the stream gives, or a mirror of it."""
         self.client.connection.check_headers("direct get")
-        msg = await self.client.request_frame(subject, request, b"", self.timeout)
-        if msg.header is not None and reply_status(msg) is not None:
-            raise status_error(msg.header, subject.decode())
-        return stored_message(msg)
+        own = said_by(stream.encode())
+        found: StoredMessage | None = None
+        other: bytes | None = None
+
+        def counts(msg: WireMsg) -> bool:
+            nonlocal found, other
+            block = msg.header
+            if block is None or msg.reply is not None:
+                return False
+            status = reply_status(msg)
+            if status is not None:
+                return status != END_OF_BATCH
+            try:
+                message = stored_message(msg)
+            except RemoteProtocolError:
+                return False
+            if not _fits(document, message):
+                return False
+            said = None
+            if not has_said(own, block):
+                said = answering_stream(block)
+                if said is None or self._may_answer(stream, said) is False:
+                    return False
+            found, other = message, said
+            return True
+
+        for _ in range(ASKED_AGAIN):
+            msg = await self.client.request_frame(subject, request, b"", self.timeout, counts=counts)
+            if found is None:
+                assert msg.header is not None
+                raise status_error(msg.header, subject.decode())
+            if other is None or await self._is_copy(stream, other):
+                return found
+            found = other = None
+        raise RemoteProtocolError(f"only other streams answer a direct get of {stream!r}")
+
+    def _may_answer(self, stream: str, other: bytes) -> bool | None:
+        """Whether the answer of ``other`` counts for ``stream``, as that of a mirror.
+
+        ``None``: that is not known, so :meth:`_is_copy` has to find out.
+        """
+        copy, until = self._copies.get((stream, other), (False, 0.0))
+        return copy if until > self.client.connection.loop.time() else None
+
+    async def _is_copy(self, stream: str, other: bytes) -> bool:
+        """Find out whether ``other`` is a mirror of ``stream``; it is one if this user cannot find out."""
+        copy = self._may_answer(stream, other)
+        if copy is not None:
+            return copy
+        try:
+            name = check_name("stream", other.decode("utf-8", "replace"))
+            config = (await self.request(f"STREAM.INFO.{name}"))["config"]
+            mirror = config.get("mirror") if isinstance(config, dict) else None
+            copy = isinstance(mirror, dict) and mirror.get("name") == stream
+        except (StreamNotFoundError, InvalidNameError):
+            copy = False
+        except (
+            PermissionsViolationError,
+            NoRespondersError,
+            JetStreamNotEnabledError,
+            RequestTimeoutError,
+        ):
+            copy = True
+        self._copies[stream, other] = copy, self.client.connection.loop.time() + COPY_KNOWN
+        return copy
 
     def get_batch(
         self,
@@ -149,14 +228,13 @@ class MessageReads(ApiRequests):
         check_integer("max_bytes", max_bytes, 0)
         check_subscribe_subject(subject)
         if start_time is None:
-            document: dict[str, object] = {"seq": 1 if seq is None else _sequence("seq", seq)}
+            document: BatchRequest = {"seq": 1 if seq is None else _sequence("seq", seq)}
         elif seq is None:
             document = {"start_time": _time("start_time", start_time)}
         else:
             raise ConfigError("a batch begins at seq or at start_time, not at both")
         document |= {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes}
-        only = None if {"*", ">"}.intersection(subject.split(".")) else subject
-        return self._batch(stream, document, batch, max_bytes, only, since=start_time)
+        return self._batch(stream, document, batch, max_bytes, since=start_time)
 
     def get_last_messages(
         self,
@@ -198,7 +276,7 @@ class MessageReads(ApiRequests):
         wanted = [check_subscribe_subject(subject).decode() for subject in subjects]
         if not wanted:
             raise ConfigError("give at least one subject")
-        document: dict[str, object] = {"multi_last": wanted, "max_bytes": max_bytes}
+        document: BatchRequest = {"multi_last": wanted, "max_bytes": max_bytes}
         if up_to_seq is not None and up_to_time is not None:
             raise ConfigError("give up_to_seq or up_to_time, not both")
         if up_to_seq is not None:
@@ -212,14 +290,14 @@ class MessageReads(ApiRequests):
     async def _last_messages(
         self,
         stream: str,
-        document: dict[str, object],
+        document: BatchRequest,
         most: int,
         max_bytes: int,
         before: datetime | None,
     ) -> AsyncGenerator[StoredMessage, None]:
         last: StoredMessage | None = None
         while True:
-            request = {**document, "batch": most}
+            request: BatchRequest = {**document, "batch": most}
             ends: list[BatchSlot] = []
             new = 0
             try:
@@ -253,31 +331,25 @@ class MessageReads(ApiRequests):
     async def _batch(
         self,
         stream: str,
-        document: Mapping[str, object],
+        document: BatchRequest,
         most: int,
         max_bytes: int | None = None,
-        only: str | None = None,
         *,
         since: datetime | None = None,
         ends: list[BatchSlot] | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
         """Yield the messages of one batch, and leave the slot in ``ends`` if it was complete."""
         loop = asyncio.get_running_loop()
-        queue: deque[WireMsg] = deque()
+        queue: deque[StoredMessage] = deque()
         ended: list[NatsError | None] = []
         waiter: asyncio.Future[None] = loop.create_future()
-        before = 0  # sequence of the previous message: each message names it, so a lost one is noticed
-
-        def check(last: int | None) -> None:
-            if last is not None and last != before:
-                raise RequestTimeoutError(f"a message of a batch of {stream!r} was lost on the way")
 
         def wake() -> None:
             if not waiter.done():
                 waiter.set_result(None)
 
-        def on_message(msg: WireMsg, seq: int | None) -> None:
-            queue.append(msg)
+        def on_message(message: StoredMessage) -> None:
+            queue.append(message)
             wake()
 
         def on_done(exc: NatsError | None) -> None:
@@ -288,19 +360,21 @@ class MessageReads(ApiRequests):
         connection = self.client.connection
         connection.check_open()
         connection.check_headers("direct get")
-        slot = BatchSlot(subject, on_message, on_done, most=most, max_bytes=max_bytes, only=only)
-        mux = connection.mux
-        mux.open(slot)
-        try:
+        mux, may_answer = connection.mux, partial(self._may_answer, stream)
+
+        def ask() -> CheckedBatch:
+            slot = CheckedBatch(
+                subject, on_message, on_done, stream, document, may_answer, most=most, max_bytes=max_bytes
+            )
+            mux.open(slot)
             connection.publish(subject, dumps(document), slot.inbox)
+            return slot
+
+        slot = ask()
+        try:
             while True:
                 while queue:
-                    message = stored_message(queue.popleft())
-                    if message.seq == before:
-                        continue  # a duplicate
-                    assert message.header is not None
-                    check(header_int(message.header, b"Nats-Last-Sequence"))
-                    before = message.seq
+                    message = queue.popleft()
                     if message.num_pending is None:
                         _since(since, message)
                     yield message
@@ -309,18 +383,24 @@ class MessageReads(ApiRequests):
                 if ended:
                     if ended[0] is not None:
                         raise ended[0]
-                    check(slot.last)
-                    if ends is not None:
-                        ends.append(slot)
-                    return
+                    if slot.unknown is None:
+                        if ends is not None:
+                            ends.append(slot)
+                        return
+                    mux.close(slot)
+                    await self._is_copy(stream, slot.unknown)
+                    ended.clear()
+                    slot = ask()
+                    continue
                 waiter = loop.create_future()
                 try:
                     async with asyncio.timeout(self.timeout):
                         await waiter
                 except TimeoutError:
                     connection.probe()
+                    what = "a message was lost on the way" if slot.gap else "nothing came"
                     raise RequestTimeoutError(
-                        f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s"
+                        f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s: {what}"
                     ) from None
         finally:
             mux.close(slot)
@@ -331,11 +411,20 @@ class MessageReads(ApiRequests):
         await self.request(f"STREAM.MSG.DELETE.{check_name('stream', stream)}", document)
 
 
+class Selector(TypedDict, total=False):
+    """The body of a request for a message."""
+
+    seq: int
+    last_by_subj: str
+    start_time: str
+    next_by_subj: str
+
+
 def _selector(
     seq: int | None, last: str | None, following: str | None, start_time: datetime | None
-) -> dict[str, object]:
+) -> Selector:
     """Return the body of a request for a message."""
-    document: dict[str, object] = {}
+    document: Selector = {}
     if seq is not None:
         document["seq"] = _sequence("seq", seq)
     if last is not None:
@@ -350,6 +439,16 @@ def _selector(
             "choose one message: seq, last_by_subject, start_time, or next_by_subject (and seq or start_time)"
         )
     return document
+
+
+def _fits(document: Selector, message: StoredMessage) -> bool:
+    """Whether a message may answer the request, by its subject and sequence."""
+    following = document.get("next_by_subj")
+    pattern = following or document.get("last_by_subj")
+    if pattern is not None and pattern != message.subject and not subject_matches(pattern, message.subject):
+        return False
+    seq = document.get("seq")
+    return seq is None or message.seq == seq or (following is not None and message.seq > seq)
 
 
 def _sequence(name: str, seq: int) -> int:

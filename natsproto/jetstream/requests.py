@@ -50,6 +50,7 @@ class ApiRequests:
         client.api_prefixes.add(f"{self.prefix}.")
         self.timeout = timeout
         self._whole_streams: set[str] = set()  # streams that may be read as a whole, but not by subject
+        self._copies: dict[tuple[str, bytes], tuple[bool, float]] = {}  # see MessageReads._may_answer()
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
 
     def subject(self, suffix: str) -> bytes:

@@ -555,9 +555,7 @@ class Bucket:
         """Whether a mirror has responded to a direct get, and not the stream itself.
 
         Any mirror may respond, and on a single server nothing else reveals it. From then on the bucket counts
-        as replicated. True also when the header does not tell: the server appends its lines to those of the
-        message, and if a writer's header lacks its end, the server's first line becomes part of the last one.
-        Then the line of that name is the writer's, and the bucket's state does not change.
+        as replicated. True also when the header does not tell; then the bucket's state does not change.
         """
         if header is None:
             return False

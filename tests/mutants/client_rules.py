@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 ACKS = "unit/natsproto/jetstream/api/test_acks.py::"
+READS = "unit/natsproto/jetstream/test_reads_others.py::"
 ORDERED = "unit/natsproto/jetstream/test_ordered_over.py::"
 
 
@@ -32,6 +33,46 @@ MUTANTS = (
         "self._only in block",
         "a stored message may have a header that says another subject",
         "unit/natsproto/jetstream/test_direct_get.py::test_messages_of_another_subject",
+    ),
+    Mutant(
+        "other-streams-answer-direct-gets",
+        "natsproto/jetstream/reads.py",
+        "if other is None or await self._is_copy(stream, other):",
+        "if True:",
+        "the answer to a direct get names the stream, or a mirror of it",
+        READS + "test_messages_of_other_streams",
+    ),
+    Mutant(
+        "any-message-answers-a-direct-get",
+        "natsproto/jetstream/reads.py",
+        "if not _fits(document, message):\n                return",
+        "if False:\n                return",
+        "the answer to a direct get has the subject and the sequence that were asked for",
+        READS + "test_what_does_not_answer_a_direct_get",
+    ),
+    Mutant(
+        "mirrors-are-others",
+        "natsproto/jetstream/reads.py",
+        "copy = True",
+        "copy = False",
+        "a mirror answers for its origin, also where the user may not ask what it is",
+        READS + "test_mirrors_answer_for_their_origin",
+    ),
+    Mutant(
+        "batches-of-several-streams",
+        "natsproto/jetstream/direct_get.py",
+        "if self._newest or stream is None:",
+        "if stream is None:",
+        "a batch comes from one stream",
+        READS + "test_what_does_not_belong_to_a_batch",
+    ),
+    Mutant(
+        "any-end-ends-a-batch",
+        "natsproto/jetstream/direct_get.py",
+        "            return False\n        return self._follows(block)",
+        "            return False\n        return True",
+        "the end of a batch names its last message",
+        READS + "test_what_does_not_belong_to_a_batch",
     ),
     Mutant(
         "other-streams-answer-publishes",

@@ -22,12 +22,13 @@ OWN = b"Nats-Stream: S\r\nNats-Subject: a.b\r\nNats-Sequence: 7\r\nNats-Time-Sta
         (b"NATS/1.0\r\n", b"S"),
         (b"NATS/1.0\r\nNats-Stream: X\r\n", b"S"),
         (b"NATS/1.0\r\nNats-Stream: X\r\nNats-Subject: c\r\n", b"S"),
-        (b"NATS/1.0\r\nX: ", None),  # the server has cut off the end, and its first line is the rest of X
-        (b"NATS/1.0\r\nNats-Stream: X\r\nX: ", None),
-        (b"NATS/1.0\r\nNats-Stream: X\r\nNats-Subject: c\r\nX: ", None),
-        (b"NATS/1.0\r\nNats-Subject: c\r\nX: ", None),
-        (b"NATS/1.0\r\nNats-Stream: X", None),
-        (b"NATS/1.0\r\nNats-Stream: ", None),
+        (b"NATS/1.0\r\nX: ", b"S"),  # the server has cut off the end, and its first line is the rest of X
+        (b"NATS/1.0\r\nNats-Stream: X\r\nX: ", b"S"),
+        (b"NATS/1.0\r\nNats-Stream: X\r\nNats-Subject: c\r\nX: ", b"S"),
+        (b"NATS/1.0\r\nNats-Subject: c\r\nX: ", b"S"),
+        (b"NATS/1.0\r\nNats-Stream: X", b"S"),
+        (b"NATS/1.0\r\nNats-Stream: ", b"S"),
+        (b"NATS/1", b"S"),
     ],
 )
 def test_which_stream_has_answered(stored: bytes, stream: bytes | None) -> None:
@@ -37,6 +38,8 @@ def test_which_stream_has_answered(stored: bytes, stream: bytes | None) -> None:
 def test_without_the_lines_of_a_server() -> None:
     assert answering_stream(b"NATS/1.0\r\n\r\n") is None
     assert answering_stream(b"NATS/1.0\r\nNats-Stream: X\r\n\r\n") is None
+    assert answering_stream(b"NATS/1.0\r\nNats-Stream: X\r\nY: 1\r\nNats-Subject: c\r\n\r\n") is None
+    assert answering_stream(b"NATS/1.0\r\nNats-Subject: c\r\nNats-Stream: X\r\n\r\n") is None
 
 
 def test_the_last_line_counts() -> None:

@@ -26,7 +26,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.reads import BATCH_BYTES
 from natsproto.wire import Pub
-from support.api_answers import NOBODY, answering, body, stored
+from support.api_answers import NOBODY, answering, body, eob, pages, stored
 from support.fake_session import FakeServer
 
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
@@ -52,7 +52,7 @@ def js(server: FakeServer) -> JetStreamContext:
 async def test_choosing_a_message(server: FakeServer, js: JetStreamContext) -> None:
     found = {
         "message": {
-            "subject": "a",
+            "subject": "a.b",
             "seq": 5,
             "data": base64.b64encode(b"data").decode(),
             "hdrs": base64.b64encode(b"NATS/1.0\r\nA: b\r\n\r\n").decode(),
@@ -64,7 +64,7 @@ async def test_choosing_a_message(server: FakeServer, js: JetStreamContext) -> N
         {"seq": 5},
         {"last_by_subject": "a.*"},
         {"next_by_subject": "a.>"},
-        {"next_by_subject": "a", "seq": 3},
+        {"next_by_subject": "a.b", "seq": 3},
     ):
         message = await js.get_message("S", **choice)  # type: ignore[arg-type]
         assert (message.seq, message.data, message.header) == (5, b"data", b"NATS/1.0\r\nA: b\r\n\r\n")
@@ -72,7 +72,7 @@ async def test_choosing_a_message(server: FakeServer, js: JetStreamContext) -> N
         {"seq": 5},
         {"last_by_subj": "a.*"},
         {"next_by_subj": "a.>"},
-        {"seq": 3, "next_by_subj": "a"},
+        {"seq": 3, "next_by_subj": "a.b"},
     ]
     for choice in (
         {},
@@ -134,9 +134,22 @@ async def test_forged_facts_do_not_count(server: FakeServer, js: JetStreamContex
 async def test_a_direct_answer_that_is_none(
     server: FakeServer, js: JetStreamContext, header: bytes | None
 ) -> None:
-    server.session.on_pub = lambda pub: server.reply(pub, b"data", header)
-    with pytest.raises(RemoteProtocolError):
+    """It is ignored: anybody may have such messages sent here."""
+    answers = [header, stored(1)]
+
+    def on_pub(pub: Pub) -> None:
+        for each in answers:
+            server.reply(pub, b"data", each)
+
+    server.session.on_pub = on_pub
+    assert (await js.direct_get("S", seq=1)).seq == 1
+    assert [m.seq async for m in js.get_batch("S")] == [1]
+    answers.pop()
+    js.timeout = 0.02
+    with pytest.raises(RequestTimeoutError):
         await js.direct_get("S", seq=1)
+    with pytest.raises(RequestTimeoutError, match="nothing came"):
+        await anext(js.get_batch("S"))
 
 
 @pytest.mark.parametrize(
@@ -283,27 +296,12 @@ async def test_a_batch_from_a_time_on(server: FakeServer, js: JetStreamContext) 
 # -- the newest message of each subject, page by page -----------------------------------------------
 
 
-def eob(left: int, last: int, up_to: int | None = 99) -> bytes:
-    end = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (left, last)
-    return end + (b"" if up_to is None else b"Nats-UpTo-Sequence: %d\r\n" % up_to) + b"\r\n"
-
-
-def pages(server: FakeServer, *answers: list[bytes]) -> None:
-    left = list(answers)
-
-    def on_pub(pub: Pub) -> None:
-        for header in left.pop(0):
-            server.reply(pub, b"", header)
-
-    server.session.on_pub = on_pub
-
-
 async def test_pages_of_newest_messages(server: FakeServer, js: JetStreamContext) -> None:
     """The second page is as of the same moment as the first one; 2.11 counts one too few at the end."""
     pages(server, [stored(3, 2), stored(5, 1), eob(0, 5)], [stored(8, 0), eob(0, 8)])
-    found = js.get_last_messages("S", ["a", "b.>"], up_to_time=NEW_YEAR + timedelta(days=1), max_bytes=7)
+    found = js.get_last_messages("S", ["s.a", "s.*.b"], up_to_time=NEW_YEAR + timedelta(days=1), max_bytes=7)
     assert [m.seq async for m in found] == [3, 5, 8]
-    asked = {"multi_last": ["a", "b.>"], "max_bytes": 7}
+    asked = {"multi_last": ["s.a", "s.*.b"], "max_bytes": 7}
     assert [body(pub) for pub in server.pubs] == [
         {**asked, "batch": 1024, "up_to_time": "2024-01-02T00:00:00+00:00"},
         {**asked, "batch": 1022, "seq": 6, "up_to_seq": 99},
@@ -312,21 +310,21 @@ async def test_pages_of_newest_messages(server: FakeServer, js: JetStreamContext
 
 async def test_at_most_as_many_as_were_asked_for(server: FakeServer, js: JetStreamContext) -> None:
     pages(server, [stored(3, 9), eob(9, 3)], [stored(5, 8), eob(8, 5)])
-    assert [m.seq async for m in js.get_last_messages("S", ["a"], seq=2, batch=2)] == [3, 5]
+    assert [m.seq async for m in js.get_last_messages("S", ["s.a"], seq=2, batch=2)] == [3, 5]
     assert [body(pub)["batch"] for pub in server.pubs] == [2, 1]
     assert [body(pub)["seq"] for pub in server.pubs] == [2, 4]
 
 
 async def test_as_many_as_the_server_allows(server: FakeServer, js: JetStreamContext) -> None:
     pages(server, [stored(3, 1), eob(1, 3)], [stored(5, 0), eob(0, 5)])
-    assert [m.seq async for m in js.get_last_messages("S", ["a"], batch=0, max_bytes=0)] == [3, 5]
+    assert [m.seq async for m in js.get_last_messages("S", ["s.a"], batch=0, max_bytes=0)] == [3, 5]
     assert [(body(pub)["batch"], body(pub)["max_bytes"]) for pub in server.pubs] == [(1024, 0), (1023, 0)]
 
 
 @pytest.mark.parametrize("last", [[eob(5, 0)], [b"NATS/1.0 404 No Results\r\n\r\n"]])
 async def test_pages_that_do_not_go_on(server: FakeServer, js: JetStreamContext, last: list[bytes]) -> None:
     pages(server, [stored(3, 9), eob(9, 3, up_to=None)], last)
-    assert [m.seq async for m in js.get_last_messages("S", ["a"])] == [3]
+    assert [m.seq async for m in js.get_last_messages("S", ["s.a"])] == [3]
     assert "up_to_seq" not in body(server.pubs[1])
     assert len(server.pubs) == 2
 
@@ -335,7 +333,7 @@ async def test_a_time_before_the_first_message(server: FakeServer, js: JetStream
     """nats-server 2.11.0 takes it for no limit."""
     pages(server, [stored(3, 0), eob(0, 3)])
     with pytest.raises(MessageNotFoundError):
-        await anext(js.get_last_messages("S", ["a"], up_to_time=NEW_YEAR))
+        await anext(js.get_last_messages("S", ["s.a"], up_to_time=NEW_YEAR))
     assert len(server.connection.mux) == 0
 
 
@@ -344,11 +342,11 @@ async def test_servers_without_multi_get(server: FakeServer, js: JetStreamContex
     empty = b"NATS/1.0 408 Empty Request\r\n\r\n"
     pages(server, [stored(3)], [empty], [empty])
     with pytest.raises(UnsupportedFeatureError):
-        await anext(js.get_last_messages("S", ["a"], seq=3))
+        await anext(js.get_last_messages("S", ["s.a"], seq=3))
     with pytest.raises(UnsupportedFeatureError):
-        await anext(js.get_last_messages("S", ["a"], up_to_time=NEW_YEAR))
+        await anext(js.get_last_messages("S", ["s.a"], up_to_time=NEW_YEAR))
     with pytest.raises(APIError, match="408"):
-        await anext(js.get_last_messages("S", ["a"]))
+        await anext(js.get_last_messages("S", ["s.a"]))
 
 
 @pytest.mark.parametrize(
@@ -377,7 +375,7 @@ async def test_multi_gets_that_make_no_sense(
 
 async def test_pages_that_are_not_read_to_their_end(server: FakeServer, js: JetStreamContext) -> None:
     pages(server, [stored(3, 9)])
-    found = js.get_last_messages("S", ["a"])
+    found = js.get_last_messages("S", ["s.a"])
     await anext(found)
     await found.aclose()
     assert len(server.connection.mux) == 0
@@ -388,8 +386,8 @@ async def test_pages_that_are_not_read_to_their_end(server: FakeServer, js: JetS
 
 async def test_the_subject_is_appended(server: FakeServer, js: JetStreamContext) -> None:
     """Not where it has wildcards, or is too long."""
-    answering_direct(server, *[stored(3)] * 4)
     long = "s." + "x" * 4000
+    answering_direct(server, *[stored(3)] * 3, stored(3, subject=long))
     for subject in ("s.a", "s.*", "s.>", long):
         await js.direct_get("S", last_by_subject=subject)
     assert [(pub.subject, bytes(pub.payload)) for pub in server.pubs] == [
