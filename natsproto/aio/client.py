@@ -332,9 +332,10 @@ class Client:
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back.
 
-        ``begins``, ``counts``: which answers count, see ``CheckedRequest``.
+        ``begins``, ``counts``: which answers count, see :class:`PendingRequest`.
         """
-        pending = self._pending(subject, payload, header, timeout, begins, counts, now=True)
+        limit = self._limit(timeout)
+        pending = PendingRequest(self.connection, subject, payload, header, limit, begins, counts, now=True)
         try:
             return await pending.future
         finally:
@@ -354,25 +355,8 @@ class Client:
 
         The result must be waited for or closed. ``begins``, ``counts``: as for :meth:`request_frame`.
         """
-        return self._pending(subject, payload, header, timeout, begins, counts)
-
-    def _pending(
-        self,
-        subject: bytes,
-        payload: Buffer,
-        header: bytes,
-        timeout: float | None,
-        begins: bytes | None,
-        counts: Callable[[WireMsg], bool] | None,
-        *,
-        now: bool = False,
-    ) -> PendingRequest:
         limit = self._limit(timeout)
-        if begins is None and counts is None:
-            return PendingRequest(self.connection, subject, payload, header, limit, now=now)
-        return CheckedRequest(
-            self.connection, subject, payload, header, limit, begins=begins, counts=counts, now=now
-        )
+        return PendingRequest(self.connection, subject, payload, header, limit, begins, counts)
 
     def _limit(self, timeout: float | None) -> float:
         return self._options.request_timeout if timeout is None else timeout
@@ -567,9 +551,19 @@ class Client:
 
 
 class PendingRequest(RequestSlot):
-    """A request under way: a slot of the reply inbox with a future."""
+    """A request under way: a slot of the reply inbox with a future.
 
-    __slots__ = ("_connection", "_limit", "_mux")
+    Every client that sees a request can have the server send other messages to its inbox. Where the server
+    itself answers, what does not count is ignored: the genuine answer follows.
+
+    Args:
+        limit: seconds to wait for the answer.
+        begins: only a bare answer counts, see :func:`is_bare`, and one that begins so; ``None``: any.
+        counts: tells whether an answer does; called at once, by the reading side: it must not raise.
+        now: write it at once, if no other request is under way.
+    """
+
+    __slots__ = ("_begins", "_connection", "_counts", "_limit", "_mux")
 
     def __init__(
         self,
@@ -578,6 +572,8 @@ class PendingRequest(RequestSlot):
         payload: Buffer,
         header: bytes,
         limit: float,
+        begins: bytes | None = None,
+        counts: Callable[[WireMsg], bool] | None = None,
         *,
         now: bool = False,
     ) -> None:
@@ -586,6 +582,8 @@ class PendingRequest(RequestSlot):
         super().__init__(subject, connection.loop.create_future())
         self._connection = connection
         self._limit = limit
+        self._begins = begins
+        self._counts = counts
         self._mux = mux = connection.mux
         mux.open(self)
         try:
@@ -613,44 +611,6 @@ class PendingRequest(RequestSlot):
         if self._mux.close(self) and not replied and not self.answered:
             self._connection.stopped_waiting(self.subject)
 
-    def on_timeout(self) -> None:
-        if not self.future.done():
-            name = self.subject.decode("utf-8", "replace")
-            self.future.set_exception(
-                RequestTimeoutError(f"no answer from {brief(name)} within {seconds(self._limit)} s")
-            )
-            self._connection.probe()
-
-
-class CheckedRequest(PendingRequest):
-    """A request that the server itself answers: to a JetStream API subject, a stream or a consumer.
-
-    Every client that sees the request can have the server send other messages to its inbox. What does not
-    count is ignored: the genuine answer follows.
-
-    Args:
-        begins: only a bare answer counts, see :func:`is_bare`, and one that begins so; ``None``: any.
-        counts: tells whether an answer does; called at once, by the reading side: it must not raise.
-    """
-
-    __slots__ = ("_begins", "_counts")
-
-    def __init__(
-        self,
-        connection: Connection,
-        subject: bytes,
-        payload: Buffer,
-        header: bytes,
-        limit: float,
-        *,
-        begins: bytes | None,
-        counts: Callable[[WireMsg], bool] | None,
-        now: bool = False,
-    ) -> None:
-        self._begins = begins
-        self._counts = counts
-        super().__init__(connection, subject, payload, header, limit, now=now)
-
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
         future = self.future
         if future.done():
@@ -663,3 +623,11 @@ class CheckedRequest(PendingRequest):
             return
         if counts is None or counts(msg):
             future.set_result(msg)
+
+    def on_timeout(self) -> None:
+        if not self.future.done():
+            name = self.subject.decode("utf-8", "replace")
+            self.future.set_exception(
+                RequestTimeoutError(f"no answer from {brief(name)} within {seconds(self._limit)} s")
+            )
+            self._connection.probe()
