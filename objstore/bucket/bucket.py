@@ -131,6 +131,7 @@ class Bucket:
         "_config_trusted_until",
         "_info_subject",
         "_refused",
+        "_refused_once",
         "_remembered",
         "acks",
         "atomic",
@@ -179,6 +180,7 @@ class Bucket:
         # what a writer calls so.
         self.batches: bool = not self._older_than(2, 11)
         self._refused: dict[str, tuple[int, float]] = {}  # way to read: (epoch of the connection, expiry)
+        self._refused_once: dict[str, tuple[int, float]] = {}  # likewise
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
         self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
@@ -530,11 +532,20 @@ class Bucket:
         return True
 
     def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
-        """Remember a refused way for a while; false when the error refuses something else."""
+        """Remember a refused way for a while; false when the error refuses something else.
+
+        An ``APIError`` is remembered when it has come twice: a peer can have that of its own consumer sent to
+        us.
+        """
         way = way_refused(self, exc)
         if way is not None:
             connection = self.connection
-            self._refused[way] = connection.epoch, connection.loop.time() + REFUSED_FOR
+            until = connection.epoch, connection.loop.time() + REFUSED_FOR
+            once = self._refused_once.get(way)
+            self._refused_once[way] = until
+            again = once is not None and once[0] == until[0] and connection.loop.time() < once[1]
+            if again or not isinstance(exc, APIError):
+                self._refused[way] = until
         return way is not None
 
     def forget_refusals(self) -> None:

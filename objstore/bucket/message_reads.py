@@ -20,9 +20,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.answers import MSG_GET
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads, time_from_ns
 from natsproto.jetstream.api.errors import (
-    ConsumerNotFoundError,
     MessageNotFoundError,
-    StreamNotFoundError,
     api_error,
     retryable,
 )
@@ -74,6 +72,11 @@ REFUSED_FOR = 30.0
 """Seconds after which a refused way is tried again: permissions may be granted without a reconnect."""
 
 
+NO_CONSUMER = frozenset((10002, 10023, 10026, 10028, 10047, 10098, 10099, 10100, 10101))
+"""Codes of lasting errors at the creation of a consumer: there are too many, the account has no memory for
+one, or the stream is a work queue, which has one consumer per subject, and only such that acknowledge."""
+
+
 def last_of(subject: str) -> bytes:
     """Return the request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
@@ -86,9 +89,8 @@ def way_refused(bucket: Bucket, exc: PermissionsViolationError | APIError) -> st
     work queue), or not one more.
     """
     if isinstance(exc, APIError):
-        gone = isinstance(exc, StreamNotFoundError | ConsumerNotFoundError)
         other = bucket.allowed(LEADER) or bucket.allowed(DIRECT)
-        return CONSUMER if other and not gone and not retryable(exc) else None
+        return CONSUMER if other and exc.err_code in NO_CONSUMER and not retryable(exc) else None
     if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
         return None
     rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")

@@ -96,7 +96,7 @@ async def _compare(bucket: Bucket, start: int, end: int, count: int, needed: boo
 async def _count(bucket: Bucket, positions: list[int], needed: bool) -> list[int]:
     """Count the metas after each of these sequences; zeros when this is neither allowed nor needed."""
     subject = all_meta_subject(bucket.name)
-    if bucket.allowed(CONSUMER):
+    while bucket.allowed(CONSUMER):
         try:
             return await asyncio.gather(*(count_from(bucket, subject, at + 1) for at in positions))
         except (PermissionsViolationError, APIError) as exc:

@@ -185,7 +185,8 @@ async def _paged(
                     proof.close()
             for _ in range(MOST_SINGLE_READS):
                 if message is None:
-                    rounds = 0
+                    # But a peer can have that answer sent to us, too.
+                    rounds = rounds - 1 if not await leader_end.reached(pages.cursor) else 0
                     break
                 pages.cursor = message.seq
                 latest = await bucket.leader_message(message.subject, ANY_WAY)
@@ -297,10 +298,14 @@ class _Pages:
                 if page:
                     # Use half of the bytes: the next metas may be larger.
                     self._batch = max(1, min(PAGE, PAGE_BYTES // 2 // max(map(_size, page))))
-                if taken or not page:
+                if taken:
                     return taken
                 if loop.time() > deadline:
                     raise StaleConnectionError("the pages of metas hold only what was read before")
+                if not page:
+                    # What was pending has been removed; or a peer has had its own consumer say so.
+                    await bucket.pause(backoff.seconds, deadline)
+                    backoff.grow()
             except NatsError as exc:
                 if isinstance(exc, APIError) and exc.code == 409 and self._batch > 1:
                     self.give_up()  # as above: the first meta alone was too large

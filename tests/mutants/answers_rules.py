@@ -6,6 +6,22 @@ from .mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "one-error-refuses-all-consumers",
+        "objstore/bucket/bucket.py",
+        "if again or not isinstance(exc, APIError):",
+        "if True:",
+        "the error of a peer's own consumer does not say that this user may create none",
+        "unit/objstore/bucket/test_bucket.py::test_an_error_of_another_consumer_refuses_nothing",
+    ),
+    Mutant(
+        "pages-end-by-one-answer",
+        "objstore/listing/pages.py",
+        "rounds = rounds - 1 if not await leader_end.reached(pages.cursor) else 0",
+        "rounds = 0",
+        "that no meta follows may be the answer to a peer's request, while a page is short",
+        "unit/objstore/listing/test_pages.py::test_short_pages_and_no_more_at_the_leader",
+    ),
+    Mutant(
         "the-leader-is-told-to-have-no-more",
         "objstore/listing/metas.py",
         "return seq >= self._newest and not await self._more(seq)",

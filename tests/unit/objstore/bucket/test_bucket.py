@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
-from natsproto.jetstream.api.errors import StreamNotFoundError
+from natsproto.jetstream.api.errors import MaxConsumersError, StreamNotFoundError
 from natsproto.wire import Msg
 from objstore import (
     BadBucketError,
@@ -20,6 +20,7 @@ from objstore import (
     ObjectMeta,
 )
 from objstore.bucket.bucket import CONFIG_AGE, Bucket, bind, told_in_clear
+from objstore.bucket.message_reads import CONSUMER
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
 from support.clock import Clock
@@ -382,3 +383,15 @@ async def test_names_are_checked_with_the_length_of_their_line(server: MemorySer
         with pytest.raises(ValueError, match="name"):
             bucket.check_name(name)
     assert ObjectMeta("a").name == bucket.check_name("a")
+
+
+async def test_an_error_of_another_consumer_refuses_nothing(bucket: Bucket) -> None:
+    """A peer can have that sent to us once; the right to create consumers is a matter of days."""
+    too_many = MaxConsumersError(400, 10026, "maximum consumers limit reached")
+    assert bucket.note_refusal(too_many)
+    assert bucket.allowed(CONSUMER)
+    assert bucket.note_refusal(too_many)
+    assert not bucket.allowed(CONSUMER)
+    bucket.forget_refusals()
+    assert not bucket.note_refusal(APIError(400, 10003, "bad request")), "it is no answer to the creation"
+    assert bucket.allowed(CONSUMER)

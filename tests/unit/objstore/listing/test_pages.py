@@ -14,7 +14,7 @@ from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.listing.pages import FIRST_PAGE, iterate, list_dirs, names
-from support.memory_server import ROLL_UP, MemoryServer, error
+from support.memory_server import NO_MESSAGE, ROLL_UP, MemoryServer, error
 
 COUNT = 3 * FIRST_PAGE
 
@@ -56,6 +56,38 @@ async def test_an_iteration(server: MemoryServer, bucket: Bucket) -> None:
     assert [info.name for info in await told(bucket, "n001")] == ["n001"]
     assert server.stream().consumers == {}
     assert server.verbs().count("CONSUMER.MSG.NEXT") > 3
+
+
+async def test_short_pages_and_no_more_at_the_leader(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names do not fit into one message, a replica is behind, and a peer has the leader say "no more"."""
+
+    async def none(bucket: Bucket) -> None:
+        return None
+
+    monkeypatch.setattr("objstore.listing.pages.meta_subjects", none)
+    server.stream().config["num_replicas"] = 3
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    consume, every = stream.consume, stream.of
+
+    def behind(name: str, config: dict[str, Any]) -> Any:
+        stream.consume = consume  # type: ignore[method-assign]
+        stream.of = lambda pattern: every(pattern)[:10]  # type: ignore[method-assign]
+        try:
+            return consume(name, config)
+        finally:
+            stream.of = every  # type: ignore[method-assign]
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb != "STREAM.MSG.GET" or "next_by_subj" not in body:
+            return None
+        server.hook = None
+        return NO_MESSAGE
+
+    stream.consume, server.hook = behind, hook  # type: ignore[method-assign]
+    assert sorted(info.name for info in await told(bucket)) == [f"n{n:03}" for n in range(COUNT)]
 
 
 async def test_left_early_it_leaves_nothing(server: MemoryServer, bucket: Bucket) -> None:
