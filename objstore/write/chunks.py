@@ -440,8 +440,7 @@ class ChunkSender:
         if not right:
             self._guard.explain(stored, self._chunks)
         if not right and not (
-            copies >= 0
-            and (await self._remove_copies(copies, hints) if copies else await self._remove(set()))
+            copies >= 0 and (await self._remove_copies(copies, hints) if copies else await self._in_order())
         ):
             raise Unrepairable(
                 IntegrityError(
@@ -453,6 +452,16 @@ class ChunkSender:
                 )
             )
         self._doubts.clear()
+
+    async def _in_order(self) -> bool:
+        """Whether the chunks, whose number is right, are those that were sent, as the leader shows them.
+
+        They are read again if not: a peer can have answers to its own requests sent to us.
+        """
+        for _ in range(REMOVALS):
+            if await self._remove(set()):
+                return True
+        return False
 
     async def _remove_copies(self, count: int, hints: set[int]) -> bool:
         """Delete what is stored beside our chunks, if it can be told apart; more may be arriving.

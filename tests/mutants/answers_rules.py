@@ -6,6 +6,14 @@ from .mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "chunks-in-doubt-are-read-once",
+        "objstore/write/chunks.py",
+        "for _ in range(REMOVALS):\n            if await self._remove(set()):",
+        "for _ in range(1):\n            if await self._remove(set()):",
+        "that chunks are missing may be the answer to a peer's request: their number is right",
+        "unit/objstore/write/test_chunks.py::test_answers_to_others_requests_about_chunks_in_doubt",
+    ),
+    Mutant(
         "one-error-refuses-all-consumers",
         "objstore/bucket/bucket.py",
         "if again or not isinstance(exc, APIError):",

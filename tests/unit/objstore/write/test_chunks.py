@@ -17,7 +17,7 @@ from objstore import (
     StoreFullError,
 )
 from objstore.format.naming import meta_subject
-from support.memory_server import SILENCE, MemoryServer, error
+from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error
 
 DATA = bytes(range(256)) * 10
 CHUNK = 100
@@ -83,6 +83,34 @@ async def test_lost(server: MemoryServer, store: ObjectStore, n: int, restartabl
     assert await store.get("a") == DATA
     assert server.chunks()[info.nuid] == info.chunks
     assert len(server.chunks()) == 1
+
+
+async def test_answers_to_others_requests_about_chunks_in_doubt(
+    server: MemoryServer, store: ObjectStore
+) -> None:
+    """Whoever had a second answer to a chunk sent to us may have "no message" sent, too: three times, say."""
+
+    def twice(subject: str, header: bytes, payload: bytes) -> Any:
+        pub = server.session.pubs[-1]
+        server.answer(pub, server.stream().publish(subject, header, payload))
+        server.answer(pub, {"stream": "OBJ_b", "seq": 999})
+        return SILENCE
+
+    Nth(server, 3, twice)
+    left = 3
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal left
+        asked = body.get("last_by_subj", body.get("next_by_subj", ""))
+        if verb != "STREAM.MSG.GET" or not is_chunk(asked) or not left:
+            return None
+        left -= 1
+        return NO_MESSAGE
+
+    server.hook = hook
+    await store.put("a", once(DATA), chunk_size=CHUNK)
+    assert left == 0
+    assert await store.get("a") == DATA
 
 
 @pytest.mark.parametrize("restartable", [True, False])
