@@ -337,7 +337,9 @@ class StoreReads:
     @operation
     async def exists(self, name: str) -> bool:
         """Whether a live object (or link) has that name."""
-        info = await self._bucket.read_meta(self._bucket.check_name(name))
+        from .read.lookup import find_info
+
+        info = await find_info(self._bucket, self._bucket.check_name(name))
         return info is not None and not info.deleted
 
     # -- listing ----------------------------------------------------------------------------------

@@ -328,9 +328,12 @@ class PublishWindow(ReplySlot):
         seq = 0
         try:
             ack = self._acks.parse(msg.payload)
-        except NatsError as exc:
+        except (WrongStreamError, RemoteProtocolError) as exc:
             if self._in_another_domain(exc):
                 self._fail(exc)
+            return  # else it answers another message, somebody's to another stream
+        except NatsError:
+            pass
         else:
             back = self._next_ack - index  # 1 = the newest of the acknowledged prefix
             if 0 < back <= len(self._recent):

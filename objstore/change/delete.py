@@ -25,14 +25,12 @@ from ..format.models import ObjectInfo
 from ..read.lookup import deleted, not_found
 
 
-async def current_info(
-    bucket: Bucket, name: str, lookup: Lookup, if_revision: int | None = None
-) -> ObjectInfo:
+async def current_info(bucket: Bucket, name: str, lookup: Lookup) -> ObjectInfo:
     """Return the live object as the leader knows it.
 
     Clients with another encoding may have stored it under another subject: it is changed there.
     """
-    message = (await lookup.wait(expected=bool(if_revision)))[1]
+    message = (await lookup.wait(expected=True))[1]
     if message is None:
         raise not_found(bucket.name, name)
     info = bucket.decode(message)
@@ -55,7 +53,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
     while True:
         lookup = bucket.start_locating(name)
         try:
-            info = await current_info(bucket, name, lookup, if_revision)
+            info = await current_info(bucket, name, lookup)
         except MetaDecodeError as exc:
             if if_revision is not None and if_revision != exc.revision:
                 raise lost_race(bucket, name, if_revision, Conflict(exc.revision, None)) from None

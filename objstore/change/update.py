@@ -32,7 +32,7 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     patience = ConflictBackoff(bucket)
     while True:
         lookup = bucket.start_locating(name)
-        info = await current_info(bucket, name, lookup, if_revision)
+        info = await current_info(bucket, name, lookup)
         await check_living(bucket, info)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..bucket.bucket import Bucket
+from ..bucket.locate import LOOKS
 from ..bucket.message_reads import ANY_WAY
 from ..errors import (
     ObjectDeletedError,
@@ -32,9 +33,21 @@ async def newest_info(bucket: Bucket, name: str) -> ObjectInfo:
     Raises:
         ObjectNotFoundError: there is none.
     """
-    info = await bucket.read_meta(name)
+    info = await find_info(bucket, name)
     if info is None:
         raise not_found(bucket.name, name)
+    return info
+
+
+async def find_info(bucket: Bucket, name: str, *, leader: bool = False) -> ObjectInfo | None:
+    """Return the newest meta of a name; ``None`` when there is none.
+
+    A peer can have that answer sent to us where several servers hold the bucket: it is asked for again.
+    """
+    for _ in range(LOOKS if bucket.replicated else 1):
+        info = await (bucket.leader_meta(name, ANY_WAY) if leader else bucket.read_meta(name))
+        if info is not None:
+            break
     return info
 
 
@@ -44,7 +57,7 @@ async def live_info(bucket: Bucket, name: str, *, leader: bool = False) -> Objec
     Raises:
         ObjectNotFoundError, ObjectDeletedError: there is no live object.
     """
-    info = await (bucket.leader_meta(name, ANY_WAY) if leader else bucket.read_meta(name))
+    info = await find_info(bucket, name, leader=leader)
     if info is None:
         raise not_found(bucket.name, name)
     if info.deleted:

@@ -6,6 +6,14 @@ from .mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "not-found-at-once",
+        "objstore/read/lookup.py",
+        "for _ in range(LOOKS if bucket.replicated else 1):",
+        "for _ in range(1):",
+        "that there is no such object may be the answer to a peer's request",
+        "unit/objstore/read/test_lookup.py::test_no_such_object_as_the_answer_to_anothers_request",
+    ),
+    Mutant(
         "chunks-in-doubt-are-read-once",
         "objstore/write/chunks.py",
         "for _ in range(REMOVALS):\n            if await self._remove(set()):",
