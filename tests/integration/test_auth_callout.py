@@ -22,7 +22,7 @@ accounts {{
   SYS: {{}}
 }}
 system_account: SYS
-authorization {{ auth_callout {{ issuer: {ISSUER.public}, account: AUTH, auth_users: [ auth ] }} }}
+authorization {{ timeout: 10, auth_callout {{ issuer: {ISSUER.public}, account: AUTH, auth_users: [ auth ] }} }}
 """
 
 
@@ -33,6 +33,7 @@ async def deciding(server: LocalServer, asked: list[dict[str, Any]]) -> AsyncIte
         natsproto.connect(server.url, user="auth", password="auth") as nc,
         await nc.subscribe("$SYS.REQ.USER.AUTH") as questions,
     ):
+        await nc.flush()  # a client that comes before this has been heard would be refused
 
         async def decide() -> None:
             async for msg in questions:

@@ -51,7 +51,7 @@ async def test_no_such_object_as_the_answer_to_anothers_request(server: MemorySe
         return NO_MESSAGE
 
     server.hook = hook
-    arguments = [ObjectMeta(description="d")] if call == "update_meta" else []
+    arguments = [ObjectMeta(name="a", description="d")] if call == "update_meta" else []
     assert await getattr(store, call)("a", *arguments) is not False
     assert left == 0
 
