@@ -332,7 +332,7 @@ class Client:
     ) -> WireMsg:
         """:meth:`request` for layers above: checked subject, encoded header, wire message back.
 
-        ``begins``, ``counts``: which answers count, see :class:`PendingRequest`.
+        ``begins``, ``counts``: which answers count, see ``PendingRequest``.
         """
         limit = self._limit(timeout)
         pending = PendingRequest(self.connection, subject, payload, header, limit, begins, counts, now=True)
@@ -558,7 +558,7 @@ class PendingRequest(RequestSlot):
 
     Args:
         limit: seconds to wait for the answer.
-        begins: only a bare answer counts, see :func:`is_bare`, and one that begins so; ``None``: any.
+        begins: only a bare answer counts, see ``is_bare``, and one that begins so; ``None``: any.
         counts: tells whether an answer does; called at once, by the reading side: it must not raise.
         now: write it at once, if no other request is under way.
     """

@@ -78,7 +78,7 @@ class FastPublisher:
         """The sequence in the batch up to which all messages are stored, as the server has said last.
 
         A hint until :meth:`commit` or :meth:`close` has returned, or the batch was ended by its stream
-        (:class:`BatchIncompleteError`, a refused message). Until then these answers name no stream: who sees
+        (``BatchIncompleteError``, a refused message). Until then these answers name no stream: who sees
         the messages, and may publish to another stream, can have that one send some.
 
         With ``continue_on_gap``: up to which they are, except for :attr:`lost` and :attr:`refused` ones.

@@ -433,7 +433,7 @@ async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -
         if listed >= most:
             return used
     # There are few; or names come and go all the time; or the bucket copies other subjects, too.
-    every = await subjects_at_once(bucket, ">")
+    every = await subjects_at_once(bucket, ">", look=bucket.num_subjects > SMALL)
     if every is None:
         return None
     bucket.num_subjects = len(every)

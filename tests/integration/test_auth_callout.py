@@ -22,7 +22,8 @@ accounts {{
   SYS: {{}}
 }}
 system_account: SYS
-authorization {{ timeout: 10, auth_callout {{ issuer: {ISSUER.public}, account: AUTH, auth_users: [ auth ] }} }}
+authorization {{ timeout: 10
+  auth_callout {{ issuer: {ISSUER.public}, account: AUTH, auth_users: [ auth ] }} }}
 """
 
 
