@@ -120,7 +120,7 @@ class Bucket:
         direct_meta: whether direct get of a meta is never stale.
         index_broken: the server may not find the newest message of a subject; see :data:`USED_UP`.
         ledger: the free room, where the stream evicts its oldest messages.
-        num_subjects: about how many subjects have messages, as far as is known.
+        num_subjects: how many subjects had messages at ``subjects_counted``, by the loop's clock.
         replicated: more than one server, or another stream, may answer reads.
         max_age, msg_ttl, atomic, mirror_of, limits: from the stream's configuration; see :meth:`learn`.
     """
@@ -155,6 +155,7 @@ class Bucket:
         "replicated",
         "retry_budget",
         "stream",
+        "subjects_counted",
     )
 
     connection: Connection
@@ -356,7 +357,7 @@ class Bucket:
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
         config = info.config
-        self.num_subjects: int = info.num_subjects
+        self.count_subjects(info.num_subjects)
         self.direct: bool = config.allow_direct is True
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
@@ -376,6 +377,11 @@ class Bucket:
         evicts = limits.max_bytes and self._older_than(2, 10)
         self.limits: Limits = limits._replace(evicts_oldest=True) if evicts else limits
         self._config_trusted_until = self.connection.loop.time() + CONFIG_AGE
+
+    def count_subjects(self, count: int) -> None:
+        """Note how many subjects have messages now."""
+        self.num_subjects: int = count
+        self.subjects_counted: float = self.connection.loop.time()
 
     def request_config(self, size: int | None) -> PendingRequest | None:
         """Request the stream's configuration beside an object's chunks, if the known one may be outdated.

@@ -67,6 +67,9 @@ LONG_FOR = 60.0
 SMALL = 1000
 """Subjects of a bucket up to which all of them are listed at once."""
 
+RECENT = 0.1
+"""Seconds for which a small number of subjects is believed: more than fit take longer to be stored."""
+
 LISTS = 2
 """Lists of the metas' subjects that are requested in a larger one, before one of all subjects."""
 
@@ -415,7 +418,9 @@ async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -
     """
     begin = all_meta_subject(bucket.name)[:-1]
     most: int | None = None
-    for _ in range(LISTS if bucket.num_subjects > SMALL else 0):
+    recent = bucket.connection.loop.time() < bucket.subjects_counted + RECENT
+    few = recent and bucket.num_subjects <= SMALL
+    for _ in range(0 if few else LISTS):
         proof = asyncio.create_task(most_metas(bucket), name="objstore-most-metas")
         try:
             subjects = await subjects_at_once(bucket, f"{begin}>")  # sent before the proof's request
@@ -433,10 +438,10 @@ async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -
         if listed >= most:
             return used
     # There are few; or names come and go all the time; or the bucket copies other subjects, too.
-    every = await subjects_at_once(bucket, ">", look=bucket.num_subjects > SMALL)
+    every = await subjects_at_once(bucket, ">", look=not few)
     if every is None:
         return None
-    bucket.num_subjects = len(every)
+    bucket.count_subjects(len(every))
     return use({subject: count for subject, count in every.items() if subject.startswith(begin)})
 
 
@@ -468,7 +473,8 @@ async def most_metas(bucket: Bucket) -> int:
         if not isinstance(state, dict):
             raise RemoteProtocolError("an API answer about a stream lacks its state")
         there, total = number(state, "num_subjects"), number(answer, "total")
-        bucket.num_subjects, chunks.about = there, total
+        bucket.count_subjects(there)
+        chunks.about = total
         last = state.get("subjects")
         if isinstance(last, dict) and last and number(answer, "offset") + len(last) == total:
             if _all_begin(last, subject[:-1]):
