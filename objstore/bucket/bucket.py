@@ -557,6 +557,7 @@ class Bucket:
     def forget_refusals(self) -> None:
         """Try every way again."""
         self._refused.clear()
+        self._refused_once.clear()
 
     @property
     def can_batch(self) -> bool:

@@ -106,6 +106,20 @@ async def count_from(bucket: Bucket, subject: str, seq: int) -> int:
     return info.num_pending
 
 
+async def counts_from(bucket: Bucket, subject: str, *seqs: int) -> list[int]:
+    """Return :func:`count_from` for each of these sequences, asked at once in this order.
+
+    When one fails, or the caller is cancelled, the others end, too.
+    """
+    tasks = [asyncio.create_task(count_from(bucket, subject, seq), name="objstore-count") for seq in seqs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _count(info: dict[str, object], subject: str) -> int:
     state = info.get("state")
     subjects = state.get("subjects") if isinstance(state, dict) else None

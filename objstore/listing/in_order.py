@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from natsproto.errors import APIError, NatsError, PermissionsViolationError
 
-from ..bucket.counts import count_from
+from ..bucket.counts import counts_from
 from ..bucket.message_reads import ANY_WAY, AT_LEADER, CONSUMER, no_way
 from ..errors import ObjectChangedError
 from ..format.naming import all_meta_subject
@@ -98,7 +97,7 @@ async def _count(bucket: Bucket, positions: list[int], needed: bool) -> list[int
     subject = all_meta_subject(bucket.name)
     while bucket.allowed(CONSUMER):
         try:
-            return await asyncio.gather(*(count_from(bucket, subject, at + 1) for at in positions))
+            return await counts_from(bucket, subject, *(at + 1 for at in positions))
         except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise bucket.translate(exc) from None

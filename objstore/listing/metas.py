@@ -28,7 +28,7 @@ from natsproto.jetstream.api.models import StreamInfo
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
-from ..bucket.counts import count_from
+from ..bucket.counts import counts_from
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, REFUSED_FOR, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
@@ -166,10 +166,7 @@ class LeaderEnd:
         bucket = self._bucket
         if not bucket.allowed(CONSUMER):
             return False
-        beyond, there = await asyncio.gather(
-            count_from(bucket, self._subject, (self._last or 0) + 1),
-            count_from(bucket, self._subject, seq + 1),
-        )
+        beyond, there = await counts_from(bucket, self._subject, (self._last or 0) + 1, seq + 1)
         return there > beyond
 
     async def _ask(self) -> int:

@@ -26,7 +26,7 @@ from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
 
-from ..bucket.counts import count_from
+from ..bucket.counts import counts_from
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
@@ -199,9 +199,7 @@ class _Proof:
         if not bucket.allowed(CONSUMER):
             return False
         try:
-            there, beyond = await asyncio.gather(
-                count_from(bucket, self._subject, first), count_from(bucket, self._subject, last + 1)
-            )
+            there, beyond = await counts_from(bucket, self._subject, first, last + 1)
         except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise

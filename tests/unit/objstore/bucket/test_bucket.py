@@ -393,5 +393,8 @@ async def test_an_error_of_another_consumer_refuses_nothing(bucket: Bucket) -> N
     assert bucket.note_refusal(too_many)
     assert not bucket.allowed(CONSUMER)
     bucket.forget_refusals()
+    assert bucket.note_refusal(too_many)
+    assert bucket.allowed(CONSUMER), "and not what came before"
+    bucket.forget_refusals()
     assert not bucket.note_refusal(APIError(400, 10003, "bad request")), "it is no answer to the creation"
     assert bucket.allowed(CONSUMER)

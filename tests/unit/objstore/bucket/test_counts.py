@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 import pytest
 
 from natsproto.errors import RemoteProtocolError, RequestTimeoutError
+from natsproto.jetstream.api.errors import MaxConsumersError
 from objstore.bucket import counts as _counts
 from objstore.bucket.bucket import bind
-from objstore.bucket.counts import count_messages, leads
-from support.memory_server import MemoryServer
+from objstore.bucket.counts import count_messages, counts_from, leads
+from support.fake_session import turns
+from support.memory_server import SILENCE, MemoryServer, error
 
 T = TypeVar("T")
 
@@ -145,3 +148,32 @@ async def test_a_count_that_is_withheld(server: MemoryServer, monkeypatch: pytes
     server.hook = lambda verb, body: nothing if "subjects_filter" in body else None
     with pytest.raises(RequestTimeoutError, match="does not count"):
         await bucket.stored_chunks(info.nuid)
+
+
+async def test_two_counts_at_once_leave_nothing(server: MemoryServer) -> None:
+    """When one is refused, or the caller gives up, no task waits for the other."""
+    store = await server.bucket(replicas=3)
+    for name in ("a", "b", "c"):
+        await store.put(name, b"")
+    bucket = await bind(server.js, "b")
+    assert await counts_from(bucket, "$O.b.M.>", 2, 1, 9) == [2, 3, 0]
+    assert server.stream().consumers == {}
+    others = asyncio.all_tasks()
+    bucket.retry_budget = 0.1
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb != "CONSUMER.CREATE":
+            return None
+        return SILENCE if body["config"]["opt_start_seq"] == 1 else error(400, 10026, "maximum consumers")
+
+    server.hook = hook
+    with pytest.raises(MaxConsumersError):
+        await counts_from(bucket, "$O.b.M.>", 1, 2)
+    assert asyncio.all_tasks() == others
+    given_up = asyncio.create_task(counts_from(bucket, "$O.b.M.>", 1, 1))
+    await turns()
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert asyncio.all_tasks() == others
+    assert len(server.connection.mux) == 0
