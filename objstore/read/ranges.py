@@ -354,8 +354,8 @@ async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """Learn the sequence of each chunk from the leader, for a read from a replica.
 
     Counts do not help there: a replica that is behind has fewer messages, so that each chunk is mistaken for
-    a later one. For a contiguous object three facts of the leader are enough; otherwise the headers of all
-    chunks are read in order.
+    a later one. For a contiguous object three facts of the leader are enough, which a consumer confirms;
+    otherwise the headers of all chunks are read in order.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
