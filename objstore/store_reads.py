@@ -383,7 +383,7 @@ class StoreReads:
 
     @operation
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:
-        """Return every name, sorted: one round trip per 100 000 names and one more, without reading metas.
+        """Return every name, sorted: one round trip per 100 000 names, without reading metas.
 
         Args:
             prefix: only names with this prefix.

@@ -120,7 +120,7 @@ class Bucket:
         direct_meta: whether direct get of a meta is never stale.
         index_broken: the server may not find the newest message of a subject; see :data:`USED_UP`.
         ledger: the free room, where the stream evicts its oldest messages.
-        num_subjects: how many subjects had messages at ``subjects_counted``, by the loop's clock.
+        num_subjects: how many subjects had messages when this client had sent ``sent_by_then`` messages.
         replicated: more than one server, or another stream, may answer reads.
         max_age, msg_ttl, atomic, mirror_of, limits: from the stream's configuration; see :meth:`learn`.
     """
@@ -154,8 +154,8 @@ class Bucket:
         "num_subjects",
         "replicated",
         "retry_budget",
+        "sent_by_then",
         "stream",
-        "subjects_counted",
     )
 
     connection: Connection
@@ -381,7 +381,7 @@ class Bucket:
     def count_subjects(self, count: int) -> None:
         """Note how many subjects have messages now."""
         self.num_subjects: int = count
-        self.subjects_counted: float = self.connection.loop.time()
+        self.sent_by_then: int = self.connection.stats.out_msgs
 
     def request_config(self, size: int | None) -> PendingRequest | None:
         """Request the stream's configuration beside an object's chunks, if the known one may be outdated.

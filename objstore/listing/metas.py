@@ -67,8 +67,9 @@ LONG_FOR = 60.0
 SMALL = 1000
 """Subjects of a bucket up to which all of them are listed at once."""
 
-RECENT = 0.1
-"""Seconds for which a small number of subjects is believed: more than fit take longer to be stored."""
+FILLS_A_PAGE = MAX_DOCUMENT // LONGEST // 4
+"""Messages that this client sends before a small number of subjects is no longer believed: it may have stored
+so many that a page of them does not fit. What others store meanwhile may cost a reconnect, once."""
 
 LISTS = 2
 """Lists of the metas' subjects that are requested in a larger one, before one of all subjects."""
@@ -415,8 +416,8 @@ async def of_meta_subjects(bucket: Bucket, use: Callable[[dict[str, int]], T]) -
     """
     begin = all_meta_subject(bucket.name)[:-1]
     most: int | None = None
-    recent = bucket.connection.loop.time() < bucket.subjects_counted + RECENT
-    few = recent and bucket.num_subjects <= SMALL
+    sent = bucket.connection.stats.out_msgs - bucket.sent_by_then
+    few = bucket.num_subjects <= SMALL and sent < FILLS_A_PAGE
     for _ in range(0 if few else LISTS):
         proof = asyncio.create_task(most_metas(bucket), name="objstore-most-metas")
         try:
