@@ -176,6 +176,7 @@ class Bucket:
         self._answered_by = self.stream.encode()
         self.ledger: Ledger = Ledger()
         self.index_broken: bool = False
+        self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self.learn(info)
         # Assumed until an answer lacks Nats-Num-Pending. The version decides about old servers: they pass on
         # what a writer calls so.
@@ -184,7 +185,6 @@ class Bucket:
         self._refused_once: dict[str, tuple[int, float]] = {}  # likewise
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
-        self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self._checked_domain = self._domain_connected_to()
         self.leader_subject: bytes = js.subject(f"STREAM.MSG.GET.{self.stream}")
         """The API subject for one message from the leader."""
@@ -350,10 +350,14 @@ class Bucket:
         """Return the name as plain text; refuse one that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name, reply_length=self.client.reply_length)
 
+    def is_about(self, info: StreamInfo) -> bool:
+        """Whether this is the info of the bucket's stream: another domain may have one of the same name."""
+        return info.config.name == self.stream and domain_of(info) == self.acks.domain
+
     def learn(self, info: StreamInfo) -> None:
         """Update from the stream's current configuration, which may change at any time."""
-        if info.config.name != self.stream:
-            return  # of another stream: somebody has had that sent
+        if not self.is_about(info):
+            return  # somebody has had that sent
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
         config = info.config

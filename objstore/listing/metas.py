@@ -28,7 +28,7 @@ from natsproto.jetstream.api.models import StreamInfo
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
-from ..bucket.counts import counts_from
+from ..bucket.counts import count_from
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, REFUSED_FOR, MessageRead
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
@@ -167,15 +167,16 @@ class LeaderEnd:
         bucket = self._bucket
         if not bucket.allowed(CONSUMER):
             return False
-        beyond, there = await counts_from(bucket, self._subject, (self._last or 0) + 1, seq + 1)
-        return there > beyond
+        # One after the other: a meta that is replaced in between must not count as one of those beyond only.
+        beyond = await count_from(bucket, self._subject, (self._last or 0) + 1)
+        return await count_from(bucket, self._subject, seq + 1) > beyond
 
     async def _ask(self) -> int:
         bucket, pending = self._bucket, self._pending
         if pending is not None:
             try:
                 info = StreamInfo.from_json(loads((await pending.wait()).payload))
-                if info.config.name == bucket.stream:
+                if bucket.is_about(info):
                     return info.last_seq
             except NatsError:
                 pass  # the next request shows what may help

@@ -10,6 +10,7 @@ import pytest
 
 from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
 from natsproto.jetstream.api.errors import MaxConsumersError, StreamNotFoundError
+from natsproto.jetstream.api.models import StreamInfo
 from natsproto.wire import Msg
 from objstore import (
     BadBucketError,
@@ -192,6 +193,19 @@ async def test_it_is_learnt_again(server: MemoryServer, config: dict[str, Any]) 
     else:
         bucket.check_writable()
     assert bucket.replicated == ("mirror" in config)
+
+
+@pytest.mark.parametrize("other", [{"domain": "leaf"}, {"config": {"name": "OBJ_c", "sealed": True}}])
+async def test_nothing_is_learnt_from_another_stream(server: MemoryServer, other: dict[str, Any]) -> None:
+    """Another domain may have a bucket of the same name, and somebody its answer sent to our inbox."""
+    bucket = await bound(server)
+    server.stream().config["sealed"] = True
+    answer = (await server.js.stream_info("OBJ_b")).raw
+    bucket.learn(StreamInfo.from_json({**answer, **other}))
+    bucket.check_writable()
+    bucket.learn(StreamInfo.from_json(answer))
+    with pytest.raises(BucketSealedError):
+        bucket.check_writable()
 
 
 async def test_limits_of_chunks_and_messages(server: MemoryServer) -> None:

@@ -27,6 +27,7 @@ from objstore.listing.metas import (
 from objstore.listing.metas import (
     meta_subjects as subjects_of,
 )
+from support.fake_session import turns
 from support.memory_server import NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, error
 
 
@@ -188,6 +189,23 @@ async def test_a_goal(server: MemoryServer, store: ObjectStore, bucket: Bucket) 
     leader_end.close()
     LeaderEnd(replicated).close()
     assert len(server.connection.mux) == 0
+
+
+async def test_a_goal_that_is_gone(server: MemoryServer, store: ObjectStore) -> None:
+    """The last meta at the start was replaced: the leader counts what lies beyond it, and then what lacks."""
+    infos = await fill(store, 3)
+    server.stream().config["num_replicas"] = 3
+    leader_end = LeaderEnd(await bind(server.js, "b"))
+    await turns()  # it is answered
+    server.put_raw(meta_subject("b", infos[2].name), b"{}", ROLL_UP)
+    oldest = server.stream().messages[infos[0].revision]
+    # An answer to another question: the end seems to be reached.
+    server.hook = lambda verb, body: server.leader_message(oldest) if verb == "STREAM.MSG.GET" else None
+    server.verbs()
+    assert not await leader_end.reached(infos[0].revision), "n01 lacks"
+    create = "CONSUMER.CREATE"
+    # Asked at once, a meta that is replaced in between would count as one of those beyond alone.
+    assert [verb for verb in server.verbs() if verb.startswith("CONSUMER")] == [create, "CONSUMER.DELETE"] * 2
 
 
 async def test_subjects(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
