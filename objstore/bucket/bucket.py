@@ -20,6 +20,7 @@ from natsproto.errors import (
     APIError,
     NatsError,
     PermissionsViolationError,
+    RequestTimeoutError,
     WrongStreamError,
 )
 from natsproto.jetstream.api.acks import AckCheck, check_ack
@@ -57,6 +58,7 @@ from .message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, REFUSED_FOR, M
 from .refusals import missing, sealed, translated
 from .retry import pause, retrying
 from .ttl import expiry
+from .unheard import UnheardBatches
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
@@ -565,8 +567,8 @@ class Bucket:
 
     @property
     def can_batch(self) -> bool:
-        """Whether batches can be requested: the server supports them, and the user may."""
-        return self.batches and self.allowed(DIRECT)
+        """Whether batches can be requested: the server supports them, the user may, and all of them comes."""
+        return self.batches and self.allowed(DIRECT) and not self.remembered(UnheardBatches).now
 
     @property
     def proofs(self) -> tuple[str, ...]:
@@ -678,7 +680,7 @@ class Bucket:
         cursor, size = after, batch
         try:
             while self.direct_meta and self.can_batch and not leader:
-                left, doubtful = 0, False
+                left, came, doubtful = 0, 0, False
                 request = self.js.get_batch(self.stream, subject=subject, seq=cursor + 1, batch=size)
                 size = min(2 * size, batch)
                 try:
@@ -689,7 +691,7 @@ class Bucket:
                                 break
                             if doubtful := self.is_copy(message.header):
                                 break
-                            cursor, left = message.seq, message.num_pending
+                            cursor, left, came = message.seq, message.num_pending, came + 1
                             yield message
                 except MessageNotFoundError:
                     break  # the leader decides: this may be a mirror's response
@@ -699,6 +701,8 @@ class Bucket:
                 except NatsError as exc:
                     if not retryable(exc):
                         raise
+                    if isinstance(exc, RequestTimeoutError):
+                        self.remembered(UnheardBatches).note_came(came)
                     doubtful = True
                 if doubtful:
                     size = 1  # the server always sends the whole batch; the next may be from a mirror, too

@@ -29,7 +29,8 @@ from natsproto.jetstream.api.models import StreamInfo
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, REFUSED_FOR, MessageRead
+from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, MessageRead
+from ..bucket.unheard import UnheardConsumers
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
@@ -188,13 +189,6 @@ class LeaderEnd:
             self._pending.close()
 
 
-class _Silent:
-    """Until when nothing of a consumer is known to come."""
-
-    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
-        self.until: float = 0.0
-
-
 class _Found:
     """The newest metas read so far."""
 
@@ -270,10 +264,10 @@ async def newest_metas(
         NatsError: the metas could not be read to the end within the retry budget.
     """
     found = _Found(bucket)
-    silent, now = bucket.remembered(_Silent), bucket.connection.loop.time()
+    silent = bucket.remembered(UnheardConsumers)
     try:
         try:
-            if not consumer or not bucket.allowed(CONSUMER) or now < silent.until:
+            if not consumer or not bucket.allowed(CONSUMER) or silent.now:
                 await _complete(bucket, found, set(), leader=not consumer)  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)
@@ -284,7 +278,7 @@ async def newest_metas(
                 raise
             await _complete(bucket, found, set())
         except SilentConsumer:
-            silent.until = now + REFUSED_FOR
+            silent.note()
             await _complete(bucket, found, set())
     except NatsError as exc:
         error = bucket.translate(exc)

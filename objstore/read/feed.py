@@ -27,7 +27,9 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
+from ..bucket.collect import SILENT, SilentConsumer
 from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, MessageRead
+from ..bucket.unheard import UnheardBatches, UnheardConsumers
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
@@ -106,7 +108,7 @@ class ChunkFeed:
         self._failure: BaseException | None = None
         self.current: _Window | None = None
         self.ahead: _Window | None = None
-        self._singly = False  # others change our consumers
+        self._singly = False  # others change our consumers, or nothing of them comes
         self._straight = True  # the last window was complete and without a gap
 
     async def run(self) -> None:
@@ -223,6 +225,10 @@ class ChunkFeed:
                 if window.taken:
                     budget.progress(ago=window.waited)
                     backoff.reset()
+                if isinstance(exc, RequestTimeoutError) and window.batch > 1:
+                    bucket.remembered(UnheardBatches).note_came(window.seen)
+                    if not bucket.can_batch:
+                        return
                 if isinstance(exc, PermissionsViolationError) and bucket.note_refusal(exc):
                     return
                 if isinstance(exc, APIError) and not retryable(exc):
@@ -315,15 +321,19 @@ class ChunkFeed:
         it does not deliver may still exist. The next consumer may run on another server.
         """
         deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
+        silent, batches = self.bucket.remembered(UnheardConsumers), self.bucket.remembered(UnheardBatches)
         while True:
             before = self._messages
-            singly = self._singly or not self.bucket.allowed(CONSUMER)
+            singly = self._singly or silent.now or batches.now or not self.bucket.allowed(CONSUMER)
             try:
                 await (self._read_singly() if singly else self._read_consumer())
                 return
             except (PermissionsViolationError, APIError) as exc:
                 if singly or not self.bucket.note_refusal(exc):
                     raise
+                continue
+            except SilentConsumer:
+                silent.note()
                 continue
             except Missing:
                 if not await self._stored():
@@ -407,6 +417,11 @@ class ChunkFeed:
                 consumer.pause()
                 turn.set()
 
+        def on_restart() -> None:
+            self.sink.forget_places()
+            if consumer.silent == SILENT and (bucket.allowed(LEADER) or bucket.allowed(DIRECT)):
+                finish(SilentConsumer(f"consumers of stream {bucket.stream!r} are silent"))
+
         def on_idle() -> None:
             # Nothing is due although chunks are missing: they were purged during the read.
             if not self.sink.congested and self._messages == seen[0]:
@@ -421,7 +436,7 @@ class ChunkFeed:
             on_message=on_message,
             on_failure=finish,
             on_idle=on_idle,
-            on_restart=self.sink.forget_places,
+            on_restart=on_restart,
             placer=lambda msg, size: self.sink.place(size),
             deliver_policy="by_start_sequence" if self.cursor else "all",
             start_seq=self.cursor + 1 if self.cursor else None,

@@ -503,8 +503,12 @@ async def test_other_calls_on_the_connection(nc: Client, store: ObjectStore) -> 
 
 
 @pytest.mark.parametrize("version", ["new", "old"])
-async def test_an_account_that_imports_the_api_alone(request: pytest.FixtureRequest, version: str) -> None:
-    """Nothing of a consumer comes there. A list reads name by name then, within the retry budget."""
+async def test_an_account_that_imports_the_api_alone(
+    request: pytest.FixtureRequest, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a consumer comes there, one message of a batch: names and chunks are read one by one."""
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.1)
     binary = request.getfixturevalue(f"{version}_server").binary.path
     config = """
     accounts {
@@ -525,3 +529,9 @@ async def test_an_account_that_imports_the_api_alone(request: pytest.FixtureRequ
                 assert {info.name for info in await store.list()} == names
             async with asyncio.timeout(5):  # it is known for a while
                 assert len(await store.names(live=True)) == 20
+            data = pattern(10 * CHUNK)
+            await there.put("chunks", data, chunk_size=CHUNK)
+            async with asyncio.timeout(20):
+                assert await store.get("chunks") == data
+            async with asyncio.timeout(5):
+                assert await store.get("chunks") == data

@@ -236,6 +236,8 @@ class MemoryStream:
         if "deliver_subject" not in consumer.config:
             consumer.waiting += found
             return
+        if self.server.importing:
+            return
         inbox = consumer.config["deliver_subject"].encode()
         for left, each in zip(range(len(found) - 1, -1, -1), found, strict=True):
             self.deliver(consumer, each, left, inbox)
@@ -274,7 +276,8 @@ class MemoryStream:
             if self.consumers.get(consumer.name) is consumer:
                 lines = b"Nats-Last-Consumer: %d\r\nNats-Last-Stream: %d\r\n" % (consumer.seq, self.seq)
                 header = b"NATS/1.0 100 Idle Heartbeat\r\n" + lines + b"\r\n"
-                self.server.send(consumer.config["deliver_subject"].encode(), header=header)
+                if not self.server.importing:
+                    self.server.send(consumer.config["deliver_subject"].encode(), header=header)
                 self.server.loop.call_later(interval, beat)
 
         if interval:
@@ -312,6 +315,7 @@ class MemoryServer(FakeServer):
         on_publish: likewise for messages to a stream: subject, header, payload.
         refused: API verbs the user has no right to.
         ahead: by how much the server's clock is put forward.
+        importing: as in an account that imports the API: only the first message of an answer comes.
     """
 
     def __init__(self, version: str = "2.12.0") -> None:
@@ -323,6 +327,8 @@ class MemoryServer(FakeServer):
         self.on_publish: Callable[[str, bytes, bytes], Any] | None = None
         self.refused: set[str] = set()
         self.ahead = timedelta(0)
+        self.importing = False
+        self._answered: set[bytes] = set()
         super().__init__()
         self.js = self.client.jetstream(timeout=2.0)
 
@@ -385,7 +391,10 @@ class MemoryServer(FakeServer):
         session = self.session
 
         def go() -> None:
-            if self.connection.session is session and pub.reply is not None:
+            if self.connection.session is not session or pub.reply is None:
+                return
+            if not self.importing or pub.reply not in self._answered:
+                self._answered.add(pub.reply)
                 self.reply(pub, payload, header)
 
         self.loop.call_soon(go)

@@ -166,6 +166,24 @@ async def test_a_connection_that_is_lost_on_the_way(
     assert await fed(bucket, info, window=1000) == DATA
 
 
+async def test_in_an_account_that_imports_the_api(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message of a batch comes there, and none of a consumer: this is learnt, and known from then on."""
+    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.05)
+    monkeypatch.setattr("objstore.read.feed.SILENCE", 0.05)
+    monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.02)
+    bucket.retry_budget = 1.0
+    server.importing = True
+    assert await fed(bucket, info) == DATA
+    several = ("CONSUMER.CREATE", "DIRECT.GET")
+    assert len([verb for verb in server.verbs() if verb in several]) >= 2
+    assert await fed(bucket, info) == DATA
+    assert [verb for verb in server.verbs() if verb in several] == []
+    assert server.stream().consumers == {}
+    assert len(server.connection.mux) == 0
+
+
 async def test_a_part(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
     first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
     wanted = replace(info, size=500, chunks=5, digest="")
