@@ -67,6 +67,14 @@ def header_int(block: bytes, key: bytes) -> int | None:
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
+def batch_int(block: bytes, key: bytes) -> int | None:
+    """Return :func:`header_int` of a line that a server adds to the messages of a batch.
+
+    Other messages have none, but what is stored may: the server's lines follow that with the subject.
+    """
+    return header_int(block[max(0, block.rfind(SUBJECT)) :], key)
+
+
 def reply_status(msg: WireMsg) -> int | None:
     """Return the status of a status reply; ``None`` for a message.
 
@@ -108,7 +116,7 @@ def stored_message(msg: WireMsg) -> StoredMessage:
         payload if type(payload) is bytes else bytes(payload),
         block,
         message_time(block),
-        header_int(block, b"Nats-Num-Pending"),
+        batch_int(block, b"Nats-Num-Pending"),
     )
 
 
@@ -321,7 +329,7 @@ class CheckedBatch(BatchSlot):
         return known is True
 
     def _follows(self, block: bytes) -> bool:
-        if header_int(block, b"Nats-Last-Sequence") in (None, self._newest):
+        if batch_int(block, b"Nats-Last-Sequence") in (None, self._newest):
             return True
         self.gap = True
         return False

@@ -26,7 +26,7 @@ from ..errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
-from ..headers import header_value, status_of
+from ..headers import status_of
 from .api.acks import parse_ack_subject
 from .api.codec import dumps
 from .api.errors import ConsumerNotFoundError, retryable
@@ -556,7 +556,10 @@ async def bind(
 
 
 def _pin_id(header: bytes) -> str | None:
-    value = header_value(header, b"Nats-Pin-Id")
-    if value is None or not 0 < len(value) <= MAX_PIN_ID or not value.isalnum():
-        return None
-    return value.decode()
+    """Return the id that the server has added: behind all headers of the stored message.
+
+    It need not begin a line: of a stored header that lacks its end the server cuts off two bytes.
+    """
+    _, found, rest = header.rpartition(b"Nats-Pin-Id: ")
+    value = rest.partition(b"\r\n")[0]
+    return value.decode() if found and 0 < len(value) <= MAX_PIN_ID and value.isalnum() else None

@@ -7,9 +7,11 @@ import pytest
 from natsproto.jetstream.direct_get import (
     BatchSlot,
     answering_stream,
+    batch_int,
     header_bytes,
     header_int,
     status_error,
+    stored_message,
 )
 from natsproto.wire import Msg
 
@@ -49,6 +51,17 @@ def test_the_last_line_counts() -> None:
     assert header_int(b"NATS/1.0\r\nN: 1x\r\n\r\n", b"N") is None
     assert header_int(b"NATS/1.0\r\nN: 12345678901234567890\r\n\r\n", b"N") is None
     assert header_bytes(b"NATS/1.0\r\n\r\n", b"N") is None
+
+
+def test_a_number_that_the_writer_stored_is_not_the_servers() -> None:
+    stored = b"NATS/1.0\r\nNats-Num-Pending: 7\r\nNats-Last-Sequence: 3\r\n"
+    block = stored + OWN.replace(b": t", b": 2026-01-01T00:00:00Z")
+    assert stored_message(Msg(b"r", b"1", None, block, b"x")).num_pending is None
+    assert batch_int(block, b"Nats-Last-Sequence") is None
+    block = block[:-2] + b"Nats-Num-Pending: 5\r\nNats-Last-Sequence: 6\r\n\r\n"
+    assert stored_message(Msg(b"r", b"1", None, block, b"x")).num_pending == 5
+    assert batch_int(block, b"Nats-Last-Sequence") == 6
+    assert batch_int(b"NATS/1.0 204 EOB\r\nNats-Last-Sequence: 6\r\n\r\n", b"Nats-Last-Sequence") == 6
 
 
 def test_a_refusal_of_megabytes_is_not_repeated() -> None:

@@ -396,6 +396,15 @@ async def test_a_pinned_client_says_its_id(group: Pulled) -> None:
     assert {request["group"] for request in group.requests} == {"g"}
 
 
+@pytest.mark.parametrize("stored", [b"Nats-Pin-Id: EVIL\r\n", b"Nats-Pin-Id: EVIL\r\nX"])
+async def test_a_pin_that_the_writer_stored(group: Pulled, stored: bytes) -> None:
+    """The server adds its own behind it; of a header that lacks its end it cuts off two bytes."""
+    header = b"NATS/1.0\r\n%bNats-Pin-Id: own\r\n\r\n" % stored
+    group.answers = [lambda pub: group.message(pub, header)]
+    await group.consumer.fetch(1, group="g")
+    assert group.consumer.pin_id == "own"
+
+
 async def test_a_pin_that_is_gained_and_lost(group: Pulled) -> None:
     """By the same pull; a late refusal of an older one does not lose a newer pin."""
     header = b"NATS/1.0\r\nNats-Pin-Id: %b\r\n\r\n"
