@@ -41,9 +41,12 @@ async def pin(store: ObjectStore, name: str, path: str) -> Pinned:
 
     Raises:
         ObjectNotFoundError, LinkError: there is none.
+        IntegrityError, NatsError: it has no bytes, which no read would verify, and is damaged.
     """
     with store.client.connection.operation():
         bucket, info = await resolve(store.bound_bucket, name)
+        if not info.size:
+            await get_part(bucket, info, 0, 0)
     entry = file_entry(path, shown(info), shown(info))
     if (bucket.name, info.name) != (store.bucket, name):
         entry.update(islink=True, destination=f"{bucket.name}/{info.name}")

@@ -203,17 +203,22 @@ async def get_part(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> by
     try:
         if end - start < info.size:
             return await read_range(bucket, info, start, end) if start < end else b""
-        sink = WholeSink(info, verify=True, progress=None)
-        try:
-            if info.size or info.chunks:
-                await ChunkFeed(bucket, info, sink).run()
-            return sink.finish()
-        finally:
-            sink.release()
+        return await _whole(bucket, info)
     except (Missing, IntegrityError) as exc:
         raise changed(await again(bucket, info, exc)) from None
     except (MemoryError, OverflowError) as exc:
         raise no_room(info, end - start, 0) from exc
+
+
+async def _whole(bucket: Bucket, info: ObjectInfo) -> bytes:
+    """Return the bytes of an object, verified."""
+    sink = WholeSink(info, verify=True, progress=None)
+    try:
+        if info.size or info.chunks:
+            await ChunkFeed(bucket, info, sink).run()
+        return sink.finish()
+    finally:
+        sink.release()
 
 
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
@@ -258,6 +263,8 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
         if start > info.size:
             raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
         stop = min(end, info.size)
+        if not info.size:
+            return await _whole(bucket, info)  # the range is all of it
         if start == stop:
             return b""
         try:

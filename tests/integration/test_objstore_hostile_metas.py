@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
+import objstore.sync
 from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
 from objstore import BadBucketError, IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore
 from objstore.cli.main import main
 from objstore.commit.commit import unknown_outcome
+from objstore.filesystem import NatsObjectFileSystem
 from objstore.read import files as _files
 from objstore.read.feed import DEFAULT_WINDOW
 from objstore.read.reader import ObjectReader
 from support.fake_session import turns
+from support.filesystems import close_all
 from support.objects import CHUNK, chunk_counts, chunk_subject, forge, part_file, pattern, stream, wire_digest
 from support.skips import left_out
 
@@ -32,6 +36,12 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is putting anything in order here."""
     for module in ("read.get", "maintenance.verify"):
         monkeypatch.setattr(f"objstore.{module}.RECHECK_DELAYS", (0.0, 0.01))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_connection_is_left() -> Iterator[None]:
+    yield
+    close_all()
 
 
 async def get(store: ObjectStore, path: Path, size: int) -> Any:
@@ -106,9 +116,43 @@ async def command_verify(store: ObjectStore, path: Path, size: int) -> Any:
     await command(store, "verify", store.bucket, "--deep")
 
 
+async def in_a_thread(call: Callable[[], Any]) -> Any:
+    try:
+        return await asyncio.to_thread(call)
+    except OSError as exc:
+        if exc.errno not in (errno.EIO, errno.ENOMEM, errno.EFBIG):
+            raise
+        raise IntegrityError(str(exc)) from None
+
+
+async def blocking_get(store: ObjectStore, path: Path, size: int) -> Any:
+    def call() -> bytes:
+        with objstore.sync.connect(store.client.connected_url or "") as client:
+            return client.object_store(store.bucket).get("a", max_size=1 << 63)
+
+    return await in_a_thread(call)
+
+
+async def opened_file(store: ObjectStore, path: Path, size: int) -> Any:
+    def call() -> bytes:
+        with file_system(store).open(f"{store.bucket}/a", "rb") as file:
+            data: bytes = file.read()
+            return data
+
+    return await in_a_thread(call)
+
+
+async def file_system_cat(store: ObjectStore, path: Path, size: int) -> Any:
+    return await in_a_thread(lambda: file_system(store).cat_file(f"{store.bucket}/a"))
+
+
+def file_system(store: ObjectStore) -> NatsObjectFileSystem:
+    return NatsObjectFileSystem(servers=store.client.connected_url)
+
+
 Way = Callable[[ObjectStore, Path, int], Awaitable[Any]]
 WAYS: list[Way] = [get, get_file, resumed, read, read_whole, iterated, filled, copied, verified]
-WAYS += [command_get, command_output, command_verify]
+WAYS += [command_get, command_output, command_verify, blocking_get, opened_file, file_system_cat]
 
 LIES: dict[str, tuple[bytes, dict[str, Any]]] = {
     "nothing, and another digest": (b"", {"digest": wire_digest(b"x")}),
@@ -141,6 +185,21 @@ async def test_no_way_of_reading_succeeds(store: ObjectStore, tmp_path: Path, li
             await way(store, tmp_path, size)
     assert not isinstance(caught.value, LookupError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lie", [lie for lie in LIES if "nothing, " in lie and "huge" not in lie])
+async def test_a_range_of_nothing(store: ObjectStore, tmp_path: Path, lie: str) -> None:
+    """It is the whole object, so it can be verified."""
+    data, changes = LIES[lie]
+    await store.put("a", data)
+    await forge(store, "a", **changes)
+    for end in (0, 10):
+        with pytest.raises(IntegrityError):
+            await ranged(store, tmp_path, end)
+    with pytest.raises(IntegrityError):
+        await in_a_thread(
+            lambda: file_system(store).cat_ranges([f"{store.bucket}/a"], [0], [10], on_error="raise")
+        )
 
 
 @pytest.mark.parametrize("lie", [lie for lie in LIES if "huge" in lie])
