@@ -30,6 +30,7 @@ from ..format.naming import chunk_subject, is_safe_nuid
 from ..listing.metas import each_newest
 from ..read.late_copies import late_copies
 from .reports import GcReport, Orphan
+from .sourced import arrived_until, is_sourced
 from .stored_chunks import chunk_counts, chunk_nuids
 
 if TYPE_CHECKING:
@@ -66,6 +67,32 @@ class _Counts(References):
             self.chunks[nuid] = max(info.chunks, self.chunks.get(nuid, 0))
 
 
+class AgeLimits:
+    """Until when chunks must have been stored to be old enough.
+
+    Args:
+        now: the time.
+        arrived: until when all that the bucket's sources had stored has arrived; ``None`` = not known.
+        older_than: the age that was asked for.
+
+    Attributes:
+        before: the limit for chunks of a put.
+    """
+
+    def __init__(self, now: datetime, arrived: datetime | None, older_than: timedelta) -> None:
+        self.before: datetime = now - older_than
+        self._sourced = None if arrived is None else arrived - older_than
+        # A sender that resumes an upload relies on its stored chunks.
+        self._uploads = self.before if older_than <= timedelta(0) else min(self.before, now - GONE)
+
+    def of(self, message: StoredMessage) -> datetime | None:
+        """Return the limit for the chunks that end with this one; ``None``: they are never old enough now."""
+        limit = self._uploads if numbered(message) else self.before
+        if not is_sourced(message):
+            return limit
+        return None if self._sourced is None else min(limit, self._sourced)
+
+
 async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcReport:
     """See :meth:`ObjectStore.gc`."""
     stream = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
@@ -74,10 +101,10 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
     counts = await chunk_counts(bucket)
     nuids = await chunk_nuids(bucket) if counts is None else counts
     references = _Counts()
-    await references.read_on(bucket)
-    before = server_time(stream) - older_than
-    # A sender that resumes an upload relies on its stored chunks.
-    uploads = before if older_than <= timedelta(0) else min(before, server_time(stream) - GONE)
+    now = server_time(stream)
+    arrived = await arrived_until(bucket, stream) if stream.config.sources else now
+    await references.read_on(bucket)  # later: the metas of what was complete by then are among them
+    limits = AgeLimits(now, arrived, older_than)
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
     nameless = [nuid for nuid in sorted(nuids) if is_safe_nuid(nuid) and not references.named(nuid)]
     last = {}
@@ -87,8 +114,8 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             if message is not None:  # else gone meanwhile
                 last[subjects[subject]] = message
     for nuid, message in last.items():
-        limit = uploads if numbered(message) else before
-        if message.time > limit:
+        limit = limits.of(message)
+        if limit is None or message.time > limit:
             report.recent.append(nuid)
             continue
         removed = False
@@ -107,7 +134,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
         if stored <= references.chunks.get(nuid, stored):
             continue
         try:
-            found = await _late_copies(bucket, references, nuid, stored, (before, uploads), dry_run)
+            found = await _late_copies(bucket, references, nuid, stored, limits, dry_run)
         except NatsError as exc:
             if isinstance(exc, WHOLE_BUCKET):
                 raise
@@ -120,7 +147,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
             info = await bucket.leader_meta(name, ANY_WAY)
         except MetaDecodeError:
             continue
-        if info is None or info.mtime > before:
+        if info is None or info.mtime > limits.before:
             continue
         try:
             new_name = await complete(bucket, info, dry_run=dry_run)
@@ -164,16 +191,17 @@ async def _late_copies(
     references: _Counts,
     nuid: str,
     stored: int,
-    limits: tuple[datetime, datetime],
+    limits: AgeLimits,
     dry_run: bool,
 ) -> tuple[str, int] | None:
     """Remove the late copies behind an object, if there are some, and all are old enough.
 
     Args:
-        limits: for chunks of puts, and of uploads: a sender may still be storing more.
+        limits: a sender may still be storing more.
     """
     last = await _last_stored(bucket, nuid)
-    if last is None or last.time > limits[numbered(last)]:
+    limit = None if last is None else limits.of(last)
+    if last is None or limit is None or last.time > limit:
         return None
     if await count_from(bucket, last.subject, last.seq + 1):
         return None

@@ -88,6 +88,7 @@ class MemoryStream:
         self.seq = 0
         self.ids: dict[str, int] = {}
         self.batches: dict[str, list[tuple[str, bytes, bytes]]] = {}
+        self.sources: list[Answer] | None = None  # what is told of them
         self.consumers: dict[str, Consumer] = {}
 
     @property
@@ -302,6 +303,7 @@ class MemoryStream:
             "total": len(subjects),
             "offset": body.get("offset", 0),
             "limit": 100_000,
+            **({} if self.sources is None else {"sources": self.sources}),
             "ts": self.server.now().isoformat().replace("+00:00", "Z"),
         }
 

@@ -303,6 +303,26 @@ async def test_one_that_cannot_be_removed_does_not_end_it(
     assert "orphan chunks 'FIRST'" in caplog.text
 
 
+@pytest.mark.parametrize(("lag", "kept"), [(0, False), (3, True)])
+async def test_chunks_that_a_source_has_sent(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, lag: int, kept: bool
+) -> None:
+    """Their meta is under way, perhaps: so it must be certain that the source has sent all that it had."""
+    monkeypatch.setattr("objstore.maintenance.sourced.PAUSE", 0.0)
+    server.stream().config["sources"] = [{"name": "OBJ_media"}]
+    server.stream().sources = [{"name": "OBJ_media", "lag": lag, "active": 2_000_000_000}]
+    server.put_raw("$O.b.C.SENT", b"x", b"NATS/1.0\r\nNats-Stream-Source: OBJ_media 1\r\n\r\n")
+    server.put_raw("$O.b.C.OWN", b"x")
+    server.ahead += timedelta(seconds=1)
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert report.recent == ["SENT"], "it was heard of two seconds ago"
+    assert [each.nuid for each in report.orphans] == ["OWN"]
+    server.ahead += timedelta(seconds=5)
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert (report.recent == ["SENT"]) == kept
+    assert set(server.chunks()) == ({"SENT"} if kept else set())
+
+
 async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> None:
     server.streams.clear()
     with pytest.raises(BucketNotFoundError):
