@@ -53,7 +53,7 @@ class StoreReads:
     @property
     def js(self) -> JetStreamContext:
         """The JetStream context the bucket was opened with."""
-        return self._bucket.js
+        return self._bucket.opened_with
 
     @property
     def client(self) -> Client:

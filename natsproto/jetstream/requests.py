@@ -21,7 +21,7 @@ from ..subjects import check_names, check_publish_subject, check_subscribe_subje
 from .api.account import AccountInfo
 from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
-from .api.errors import JetStreamNotEnabledError, api_error, check_name
+from .api.errors import JetStreamNotEnabledError, StreamNotFoundError, api_error, check_name
 from .api.paging import MAX_SECONDS, Paging, memory_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class ApiRequests:
         self._whole_streams: set[str] = set()  # streams that may be read as a whole, but not by subject
         self._copies: dict[tuple[str, bytes], tuple[bool, float]] = {}  # see MessageReads._may_answer()
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
+        self.known_streams: dict[str, object] = {}
+        """When streams were created: no other one of that name counts. Another domain may have one, and
+        another account whose API is imported. An info about such a one is ignored; if no other comes, the
+        stream was deleted and created again."""
 
     def subject(self, suffix: str) -> bytes:
         """Return the API subject for ``suffix``, checked."""
@@ -107,17 +111,33 @@ class ApiRequests:
             answer = loads(msg.payload, limit)
             if "error" in answer:
                 raise api_error(answer["error"])
-            if _answers(question, answer, self._domain()):
+            fits = _answers(question, answer, self._asked_domain or self._own_domain(answer))
+            if fits and self._is_same(question, answer):
                 return answer
+        if fits:
+            raise StreamNotFoundError(404, 10059, f"stream {question[2]!r} was deleted and created again")
         raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
 
-    def _domain(self) -> str | None:
-        """Return the domain of the API that is asked; ``None`` when it has none, or it is not known."""
-        if self.domain is not None or self.prefix != "$JS.API":
+    def _is_same(self, question: list[str], answer: dict[str, object]) -> bool:
+        """Whether an answer about a stream is about the one that is known."""
+        if not self.known_streams or question[0] != "STREAM" or question[1] not in ("INFO", "UPDATE"):
+            return True
+        return self.known_streams.get(question[2]) in (None, answer.get("created"))
+
+    @property
+    def _asked_domain(self) -> str | None:
+        """The domain that the API prefix names."""
+        if self.domain is not None:
             return self.domain
+        tokens = self.prefix.split(".")
+        return tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" and tokens[2] == "API" else None
+
+    def _own_domain(self, answer: dict[str, object]) -> str | None:
+        """Return the current server's domain, if it must be that of this answer; ``None`` if any may be."""
         info = self.client.connection.info
-        domain = info.get("domain") if info.get("jetstream") is True else None
-        return domain if isinstance(domain, str) else None
+        own = self.prefix == "$JS.API" and info.get("jetstream") is True and "domain" in answer
+        domain = info.get("domain")
+        return domain if own and isinstance(domain, str) else None
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
         """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.
@@ -201,13 +221,14 @@ def _answers(question: list[str], answer: dict[str, object], domain: str | None)
     """Whether an answer about a stream or consumer names the one that was asked for.
 
     Whoever may ask for another one can have the answer sent to our inbox. Another domain may have a stream of
-    the same name.
+    the same name. A server names its domain, if it has one, but not in the answer to a creation.
     """
     if len(question) < 3 or question[1] not in ("INFO", "CREATE", "UPDATE"):
         return True
     if question[0] == "STREAM":
         config = answer.get("config")
-        here = domain is None or answer.get("domain", domain) == domain
+        told = answer.get("domain", domain if question[1] == "CREATE" else None)
+        here = domain is None or told == domain
         return here and isinstance(config, dict) and config.get("name") == question[2]
     return question[0] != "CONSUMER" or (
         answer.get("stream_name") == question[2] and (len(question) < 4 or answer.get("name") == question[3])

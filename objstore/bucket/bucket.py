@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -154,6 +155,7 @@ class Bucket:
         "msg_ttl",
         "name",
         "num_subjects",
+        "opened_with",
         "replicated",
         "retry_budget",
         "sent_by_then",
@@ -167,7 +169,9 @@ class Bucket:
     """Seconds without progress after which an operation gives up: the client's option, or a handle's own."""
 
     def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
-        self.js: JetStreamContext = js
+        self.opened_with: JetStreamContext = js
+        self.js: JetStreamContext = copy(js)
+        self.js.known_streams = {info.config.name: info.raw.get("created")}
         self.client: Client = js.client
         self.connection: Connection = js.client.connection
         name = _values.text(name)
@@ -288,7 +292,7 @@ class Bucket:
             BucketNotFoundError: there is none, or it was recreated: its sequences have started again.
         """
         near = self._domain_connected_to()
-        self.learn(info := await self.js.stream_info(self.stream))
+        self.learn(info := await self.opened_with.stream_info(self.stream))
         domain = domain_of(info)
         if domain != self.acks.domain:
             raise ForeignBucketError(
@@ -353,8 +357,12 @@ class Bucket:
         return check_object_name(name, self.name, reply_length=self.client.reply_length)
 
     def is_about(self, info: StreamInfo) -> bool:
-        """Whether this is the info of the bucket's stream: another domain may have one of the same name."""
-        return info.config.name == self.stream and domain_of(info) == self.acks.domain
+        """Whether this is the info of the bucket's stream: another domain may have one of the same name.
+
+        So may have another account whose API is imported; and the bucket may have been created again.
+        """
+        same = info.config.name == self.stream and domain_of(info) == self.acks.domain
+        return same and info.created == self.created
 
     def learn(self, info: StreamInfo) -> None:
         """Update from the stream's current configuration, which may change at any time."""

@@ -18,6 +18,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.errors import (
     JetStreamNotEnabledError,
+    StreamNotFoundError,
 )
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.wire import Pub
@@ -113,15 +114,49 @@ async def test_a_stream_of_the_same_name_in_another_domain(server: FakeServer) -
     def info(**more: Any) -> dict[str, Any]:
         return {"config": {"name": "S"}, **more}
 
-    for context in (server.client.jetstream(domain="leaf"), server.client.jetstream()):
+    client = server.client
+    asked, own = (
+        [client.jetstream(domain="leaf"), client.jetstream(prefix="$JS.leaf.API")],
+        client.jetstream(),
+    )
+    server.session.info["domain"] = "leaf"
+    for context in (*asked, own):
         answering(server, info(domain="hub"), info(domain="leaf", ts="ours"))
         assert (await context.request("STREAM.INFO.S"))["ts"] == "ours"
-        answering(server, info(ts="old"))
-        assert (await context.request("STREAM.INFO.S"))["ts"] == "old", "it does not say"
-        server.session.info["domain"] = "leaf"  # from now on the server tells
+    answering(server, info(ts="old"))
+    assert (await own.request("STREAM.INFO.S"))["ts"] == "old", "it does not say"
+    for context in asked:
+        answering(server, info(ts="of a hub without a domain"), info(domain="leaf", ts="ours"))
+        assert (await context.request("STREAM.INFO.S"))["ts"] == "ours"
+        answering(server, info(ts="of a hub without a domain"))
+        with pytest.raises(RemoteProtocolError, match="about another stream"):
+            await context.request("STREAM.UPDATE.S", {})
+        answering(server, info(ts="ours"))
+        assert await context.request("STREAM.CREATE.S", {}), "it never says"
     del server.session.info["domain"]
     answering(server, info(domain="any"))
-    assert (await server.client.jetstream().request("STREAM.INFO.S"))["domain"] == "any"
+    assert (await own.request("STREAM.INFO.S"))["domain"] == "any"
+
+
+async def test_a_stream_of_the_same_name_that_was_created_at_another_time(server: FakeServer) -> None:
+    """Of another account, whose API is imported, too; or the stream was deleted and created again."""
+    js = server.client.jetstream()
+    js.known_streams = {"S": "2026-01-01T00:00:00Z"}
+
+    def info(created: str, name: str = "S") -> dict[str, Any]:
+        return {"config": {"name": name}, "created": created}
+
+    answering(server, info("2025-01-01T00:00:00Z"), info("2026-01-01T00:00:00Z"))
+    assert (await js.request("STREAM.INFO.S"))["created"] == "2026-01-01T00:00:00Z"
+    answering(server, info("2025-01-01T00:00:00Z", "T"))
+    assert await js.request("STREAM.INFO.T"), "another one"
+    answering(server, info("2027-01-01T00:00:00Z"))
+    assert await js.request("STREAM.CREATE.S", {}), "it is created now"
+    for suffix in ("STREAM.INFO.S", "STREAM.UPDATE.S"):
+        answering(server, *[info("2027-01-01T00:00:00Z")] * 10)
+        with pytest.raises(StreamNotFoundError, match="deleted and created again"):
+            await js.request(suffix, {})
+        server.session.on_pub = None
 
 
 @pytest.mark.parametrize("options", [{"seq": 5}, {"last_by_subject": "s.a"}])
