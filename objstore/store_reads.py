@@ -52,8 +52,8 @@ class StoreReads:
 
     @property
     def js(self) -> JetStreamContext:
-        """The JetStream context the bucket was opened with."""
-        return self._bucket.opened_with
+        """The JetStream context of the bucket: as the one it was opened with; only this bucket has its name."""
+        return self._bucket.js
 
     @property
     def client(self) -> Client:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING
 
 from .._values import seconds
@@ -38,7 +39,7 @@ from ..errors import (
 from ..headers import header_value, status_of
 from ..subjects import secret_name, subject_matches
 from .api.acks import Delivery, is_flow_control, parse_ack_subject
-from .api.errors import StreamNotFoundError, check_name, retryable
+from .api.errors import ConsumerNotFoundError, StreamNotFoundError, check_name, retryable
 from .api.models import ConsumerInfo
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ PONG_TIMEOUT = 2.0
 
 MISSED_HEARTBEATS = 2.5
 """Heartbeat intervals without any message or heartbeat before the consumer is recreated."""
+
+PROOF_INTERVAL = 30.0
+"""Seconds without a delivery after which the server is asked whether the consumer is still there. Whoever
+sees the deliver subject can have heartbeats sent there, by a pull of their own with that reply subject."""
 
 LAST_ATTEMPT = 1.0
 """Seconds that the last attempt may go beyond the retry budget."""
@@ -84,14 +89,15 @@ class _Incarnation(Handler):
         owner = self.owner
         if self is not owner.current or owner.stopped:
             return
-        owner.active = owner.loop.time()
         if msg.header is not None and not msg.payload and msg.subject == self.subject:
             if status_of(msg.header) == 100:
+                owner.active = owner.loop.time()
                 owner.control(self, msg)
             return
         delivery = parse_ack_subject(msg.reply)
         if delivery is None or delivery.consumer != self.name or delivery.stream != owner.stream:
             return  # not a delivery of this consumer: anybody may publish to our inbox
+        owner.active = owner.proven = owner.loop.time()
         subject = msg.subject
         if subject != owner.expected and not subject.startswith(owner.prefix) and not owner.wants(subject):
             owner.restart()  # whoever may create consumers can change this one, and so its filter
@@ -184,6 +190,7 @@ class OrderedConsumer:
         loop: the event loop that it belongs to.
         current: the consumer on the server whose messages count, if any.
         active: when that consumer was last heard from, by the loop's clock.
+        proven: when it was last certain that it is there: heartbeats may be those of another one.
         stopped: nothing more is passed on.
     """
 
@@ -220,6 +227,7 @@ class OrderedConsumer:
         "loop",
         "on_message",
         "prefix",
+        "proven",
         "restarts",
         "silent",
         "stopped",
@@ -278,6 +286,7 @@ class OrderedConsumer:
         self._held: bytes | None = None  # reply subject of a flow control request to be answered later
         self._answering: asyncio.Task[None] | None = None
         self.active: float = 0.0
+        self.proven: float = 0.0
         self._seen = 0  # stream_seq at the last check
         self._quiet = 0  # checks since then
         self._timer: asyncio.TimerHandle | None = None
@@ -326,7 +335,7 @@ class OrderedConsumer:
         incarnation = _Incarnation(self, self._js.client.new_inbox().encode())
         connection.subscribe(incarnation)
         self.current = incarnation
-        self.active = incarnation.since = self.loop.time()
+        self.active = self.proven = incarnation.since = self.loop.time()
         self._quiet = 0
         info = await self._js.create_consumer(self.stream, self._config(incarnation), timeout=self._patience)
         incarnation.created = True
@@ -521,9 +530,12 @@ class OrderedConsumer:
         self._timer = self.loop.call_later(self._heartbeat, self._check)
 
     def _check(self) -> None:
-        if self.loop.time() - self.active > self._heartbeat * MISSED_HEARTBEATS:
+        now = self.loop.time()
+        if now - self.active > self._heartbeat * MISSED_HEARTBEATS:
             before = self.active  # read now: a message may come before the task runs
             self._spawn(lambda: self._verify_silence(before))
+        elif now - self.proven > PROOF_INTERVAL:
+            self._spawn(self._prove)
         if self.limit is not None and self._stalled(self.limit):
             self.fail(
                 RequestTimeoutError(f"stream {self.stream!r} sent neither a message nor an end of them")
@@ -573,6 +585,26 @@ class OrderedConsumer:
             self._call(self._on_restart)
         if self.current is None:
             await self._recreate()
+
+    async def _prove(self) -> None:
+        """Ask whether the consumer is still there, if anybody may be the one who sends its heartbeats."""
+        incarnation = self.current
+        if incarnation is None:
+            return await self._recreate()
+        try:
+            await self._js.consumer_info(self.stream, incarnation.name)
+        except (ConsumerNotFoundError, StreamNotFoundError):
+            self._drop()
+            self._call(self._on_restart)
+        except PermissionsViolationError:
+            self.proven = inf  # who may not ask believes the heartbeats
+        except NatsError:
+            pass  # no leader, or no connection: the next check asks again
+        else:
+            self.proven = self.loop.time()
+        if self.current is None:
+            await self._recreate()
+        return None
 
     def _reads(self) -> int:
         session = self._connection.session

@@ -84,6 +84,12 @@ class _Deliveries(Subscription):
     def on_reconnect(self) -> None:
         self.owner.on_reconnect()
 
+    def on_refused(self, subject: bytes, exc: BaseException) -> int:
+        if not is_flow_control(subject, self.owner.stream, self.owner.name):
+            return super().on_refused(subject, exc)
+        self.owner.fail(exc)  # without an answer the server silently stops sending
+        return 1
+
     def on_end(self, exc: BaseException | None) -> None:
         super().on_end(exc)
         self.owner.on_end()
@@ -129,7 +135,7 @@ class PushConsumer:
         self._temporary = temporary  # nobody else knows it: it goes with this object
         # The members of a queue group share the heartbeats, too: each of them misses some.
         self._heartbeat = 0.0 if heartbeat is None or group else heartbeat.total_seconds()
-        self._active = self._loop.time()
+        self._active = self._proven = self._loop.time()
         self._missing = False  # missed heartbeats were reported, and nothing has come since
         self._held: bytes | None = None  # a flow control request to be answered
         self._ahead = 0  # after so many messages were read
@@ -242,7 +248,12 @@ class PushConsumer:
     # -- the reading side -------------------------------------------------------------------------
 
     def on_delivery(self) -> None:
-        """A message has come."""
+        """A message has come, so the consumer is there."""
+        self._proven = self._loop.time()
+        self._on_sign()
+
+    def _on_sign(self) -> None:
+        """Note a sign of life. A heartbeat proves nothing: it may be that of somebody's pull."""
         self._active = self._loop.time()
         self._missing = False
 
@@ -252,7 +263,7 @@ class PushConsumer:
         if status != 100:
             self._check_soon()
             return
-        self.on_delivery()
+        self._on_sign()
         reply = msg.reply or header_value(msg.header, b"Nats-Consumer-Stalled")
         if reply is None or not is_flow_control(reply, self.stream, self.name):
             return  # a heartbeat; or somebody wants us to publish there
@@ -274,7 +285,7 @@ class PushConsumer:
     def on_reconnect(self) -> None:
         """Connected again: the subscription is restored; the consumer may be gone, or its server."""
         self._held = None
-        self.on_delivery()
+        self._on_sign()
         self._check_soon()
 
     def on_end(self) -> None:
@@ -297,8 +308,10 @@ class PushConsumer:
             self._timer = self._loop.call_later(self._heartbeat or CHECK_INTERVAL, self._tick)
 
     def _tick(self) -> None:
-        silent = self._loop.time() - self._active > self._heartbeat * MISSED_HEARTBEATS
-        if silent and self._connection.session is not None:
+        now = self._loop.time()
+        silent = now - self._active > self._heartbeat * MISSED_HEARTBEATS
+        doubtful = self._may_ask and now - self._proven > CHECK_INTERVAL
+        if (silent or doubtful) and self._connection.session is not None:
             self._check_soon()
         self._arm()
 
@@ -309,12 +322,16 @@ class PushConsumer:
             self._task = self._loop.create_task(self._check(), name="natsproto-push")
             self._task.add_done_callback(self._check_done)
 
+    def fail(self, exc: BaseException) -> None:
+        """End the subscription with an error."""
+        self._deliveries.on_end(exc)  # first: the reason
+        self._connection.unsubscribe(self._deliveries)
+
     def _check_done(self, task: asyncio.Task[None]) -> None:
         self._task = None
         exc = None if task.cancelled() else task.exception()
         if exc is not None:
-            self._deliveries.on_end(exc)  # first: the reason
-            self._connection.unsubscribe(self._deliveries)
+            self.fail(exc)
         elif self._again:
             self._check_soon()
 
@@ -357,6 +374,7 @@ class PushConsumer:
         except NatsError:
             pass  # no leader or no connection at the moment
         else:
+            self._proven = self._loop.time()
             if info.config.deliver_subject != self._deliveries.subject.decode():
                 raise ConsumerInUseError(f"consumer {brief(self.name)} delivers to another subject now")
 

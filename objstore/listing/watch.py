@@ -11,7 +11,9 @@ from natsproto.errors import ConnectionClosedError, NatsError
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket, log
+from ..bucket.counts import PAUSE, STEPS_DOWN, count_from, leads
 from ..bucket.message_reads import ANY_WAY
+from ..errors import BucketNotFoundError
 from ..format.marks import shown
 from ..format.naming import all_meta_subject
 from .metas import LeaderEnd, OnInvalid, meta_reader
@@ -105,14 +107,38 @@ class Watch:
 
     async def _begin(self) -> None:
         bucket = self._bucket
-        # `_arrived` is also called on idle: when pending metas have vanished, no delivery says "0 pending".
-        consumer = self._consume(self._arrived, self._policy(), self._from_revision)
+        await self._check_revision()
+        # When pending metas have vanished, no delivery says "0 pending", but the consumer is idle.
+        consumer = self._consume(self._idle, self._policy(), self._from_revision)
         self._leader_end = LeaderEnd(bucket)
         info = await bucket.retrying(consumer.start)
         if self._updates_only:
             self._set_caught_up()
         elif info.num_pending == 0:
             self._arrived()
+
+    async def _check_revision(self) -> None:
+        """Refuse to continue from a revision that the bucket has not reached: its changes would not be seen.
+
+        Raises:
+            BucketNotFoundError: this is not the bucket that had it, or it has lost its newest messages.
+        """
+        bucket, revision = self._bucket, self._from_revision
+        if revision is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(STEPS_DOWN, bucket.retry_budget)
+        while True:
+            info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+            if revision <= info.last_seq + 1:
+                return
+            if leads(info.raw) or loop.time() > deadline:
+                raise BucketNotFoundError(
+                    f"bucket {bucket.name!r} ends at revision {info.last_seq}, so it cannot continue from "
+                    f"{revision}: it was deleted and created again, or restored: watch it from the beginning",
+                    bucket=bucket.name,
+                )
+            await asyncio.sleep(PAUSE)
 
     def _policy(self) -> str:
         if self._from_revision is not None:
@@ -169,11 +195,14 @@ class Watch:
 
     def _arrived(self) -> None:
         """Handle the end of the consumer's backlog; in a cluster its server may lack newer metas."""
-        if self._caught_up or self._stopped:
-            return
-        if not self._bucket.replicated:
+        if self._bucket.replicated:
+            self._idle()
+        elif not self._stopped:
             self._set_caught_up()
-        elif self._proving is None:
+
+    def _idle(self) -> None:
+        """Handle what seems to be the end: the heartbeat may be that of somebody's pull."""
+        if not (self._caught_up or self._stopped) and self._proving is None:
             self._proving = self._bucket.connection.spawn(self._prove(), "objstore-watch-prove")
 
     async def _prove(self) -> None:
@@ -182,16 +211,21 @@ class Watch:
         assert consumer is not None
         assert leader_end is not None
         try:
-            if not await leader_end.reached(consumer.stream_seq):
-                subject = all_meta_subject(bucket.name)
-                if await bucket.first_after(subject, consumer.stream_seq, ANY_WAY) is not None:
-                    return  # it is on its way, or the next heartbeat checks again
+            seq = consumer.stream_seq
+            reached = bucket.replicated and await leader_end.reached(seq)
+            if reached or not await self._follows(seq):
+                self._set_caught_up()  # else it is on its way, or the next heartbeat checks again
         except NatsError as exc:
             log.debug("it is not known yet whether a watch of bucket %r has caught up: %s", bucket.name, exc)
-            return
         finally:
             self._proving = None
-        self._set_caught_up()
+
+    async def _follows(self, seq: int) -> bool:
+        """Whether a meta lies after this sequence: one that the leader has, or that a consumer counts."""
+        bucket, subject = self._bucket, all_meta_subject(self._bucket.name)
+        if bucket.replicated and await bucket.first_after(subject, seq, ANY_WAY) is not None:
+            return True
+        return await count_from(bucket, subject, seq + 1) > 0
 
     def _offer(self, info: ObjectInfo) -> None:
         if info.name.startswith(self._prefix):

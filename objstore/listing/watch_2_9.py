@@ -41,6 +41,7 @@ class ReadingWatch(watch.Watch):
 
     async def _begin(self) -> None:
         bucket = self._bucket
+        await self._check_revision()
         consumer = self._consume(self._read_on, "new", heartbeat=min(watch.WATCH_HEARTBEAT, LOOK_AGAIN))
         self._read_pending = True  # blocks `_read_on` until the state at the start has been read
         await bucket.retrying(consumer.start)

@@ -12,7 +12,7 @@ from natsproto import Client, JetStreamContext
 from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
-from objstore import InvalidMeta, ObjectInfo, ObjectStore
+from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.message_reads import CONSUMER
 from objstore.format.naming import meta_subject
@@ -283,9 +283,13 @@ async def test_watch_from_a_revision(store: ObjectStore) -> None:
     async with store.watch(from_revision=last.revision + 1) as watcher:
         info = await next_of(watcher)
         assert (info.name, info.deleted) == ("a", True)
-    async with store.watch(from_revision=10**6) as watcher:
-        async with asyncio.timeout(30):
+    async with asyncio.timeout(30):
+        end = (await store.get_info("a", show_deleted=True)).revision
+        async with store.watch(from_revision=end + 1) as watcher:
             await watcher.caught_up
+        with pytest.raises(BucketNotFoundError, match=f"ends at revision {end}"):  # of another bucket, it seems
+            async with store.watch(from_revision=10**6) as watcher:
+                await watcher.caught_up
     for bad in ({"from_revision": 0}, {"from_revision": 5, "updates_only": True}):
         with pytest.raises(ValueError, match="from_revision"):
             store.watch(**bad)

@@ -396,6 +396,44 @@ async def test_a_consumer_that_is_gone(
         await consumer.next_msg()
 
 
+async def test_heartbeats_of_somebody_elses_pull(pushed: Pushed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not prove that the consumer is there; its deliveries do."""
+    monkeypatch.setattr("natsproto.jetstream.push.CHECK_INTERVAL", 0.05)
+    consumer = await bound(pushed, idle_heartbeat=10_000_000)
+    pushed.asked.clear()
+    loop = asyncio.get_running_loop()
+    end, seq = loop.time() + 0.2, 0
+    while loop.time() < end:
+        seq += 1
+        pushed.deliver(consumer, seq)
+        await turns(1)
+    assert pushed.asked == []
+    while len(pushed.asked) < 2:
+        pushed.status(consumer, HEARTBEAT)
+        await turns(1)
+    pushed.config = None
+    while pushed.server.subscribed(b"to.me"):
+        pushed.status(consumer, HEARTBEAT)
+        await turns(1)
+    assert pushed.reported == []
+    with pytest.raises(ConsumerDeletedError):
+        while True:
+            await consumer.next_msg()
+
+
+async def test_without_the_right_to_flow_control(pushed: Pushed) -> None:
+    """The server waits for the answer, and sends no more."""
+    consumer = await bound(pushed, **SLOW)
+    pushed.deliver(consumer, 1)
+    pushed.server.refuse("a.b")
+    assert await consumer.next_msg()
+    pushed.status(consumer, FC, reply=b"$JS.FC.S.c.xyz")
+    pushed.server.refuse("$JS.FC.S.c.xyz")
+    with pytest.raises(PermissionsViolationError, match=r"\$JS\.FC\.S\.c"):
+        await consumer.next_msg()
+    assert not pushed.server.subscribed(b"to.me")
+
+
 async def test_a_consumer_that_delivers_elsewhere_now(pushed: Pushed) -> None:
     consumer = await bound(pushed, idle_heartbeat=10_000_000)
     pushed.config = {**PUSH, "deliver_subject": "to.others"}

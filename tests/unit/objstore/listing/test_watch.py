@@ -109,6 +109,58 @@ async def test_a_replica_that_has_nothing_more_is_no_proof(server: MemoryServer)
     assert len(server.connection.mux) == 0
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_a_heartbeat_of_somebody_elses_pull_is_no_proof(
+    server: MemoryServer, store: ObjectStore, replicas: int
+) -> None:
+    """It may say that nothing is due while the server waits for an answer to flow control."""
+    server.stream().config["num_replicas"] = replicas
+    due = server.stream().due
+
+    def some(consumer: Any, found: list[Any]) -> None:
+        if "deliver_subject" in consumer.config:
+            for left, each in enumerate(reversed(found)):
+                if each.seq < last:
+                    server.stream().deliver(consumer, each, left, consumer.config["deliver_subject"].encode())
+        else:
+            due(consumer, found)
+
+    await store.put("a", b"1")
+    last = (await store.put("b", b"2")).revision
+    server.stream().due = some  # type: ignore[method-assign]
+    one = await watch(server)
+    await one.start()
+    assert names(await take(one, 1)) == ["a"]
+    (consumer,) = server.stream().consumers.values()
+    inbox = consumer.config["deliver_subject"].encode()
+    heartbeat = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 9\r\n\r\n"
+    for _ in range(3):
+        server.send(inbox, header=heartbeat)
+        await turns(50)
+        assert not one._caught_up
+    server.stream().deliver(consumer, server.stream().messages[last], 0, inbox)
+    await one.wait_caught_up()
+    await one.stop()
+
+
+@pytest.mark.parametrize("version", ["2.9.10", "2.15.1"])
+async def test_a_revision_that_the_bucket_has_not_reached(
+    server: MemoryServer, store: ObjectStore, version: str
+) -> None:
+    """It was deleted and created again, or restored: nothing would be seen for long."""
+    server.version = server.session.info["version"] = version
+    newest = (await store.put("a", b"1")).revision
+    one = await watch(server, from_revision=newest + 2)
+    with pytest.raises(BucketNotFoundError, match=f"ends at revision {newest}"):
+        await one.wait_caught_up()
+    one = await watch(server, from_revision=newest + 1)
+    await one.wait_caught_up()
+    await store.put("b", b"2")
+    assert names(await take(one, 1)) == ["b"]
+    await one.stop()
+    assert server.stream().consumers == {}
+
+
 async def test_metas_that_cannot_be_read(server: MemoryServer, store: ObjectStore) -> None:
     told: list[Any] = []
     one = await watch(server, on_invalid=told.append)

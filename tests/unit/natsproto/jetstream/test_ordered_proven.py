@@ -1,0 +1,106 @@
+"""Whether an ordered consumer is there: a heartbeat is no proof, as it may be that of somebody's pull."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from natsproto.wire import Pub
+from support.fake_session import turns, until
+from support.fake_stream import Reader, Stream, finish
+
+
+@pytest.fixture
+async def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    monkeypatch.setattr("natsproto.jetstream.ordered.PROOF_INTERVAL", 0.05)
+    return Stream()
+
+
+def asked(stream: Stream, answer: Any) -> list[str]:
+    """Answer the questions for the consumer; returns the names that were asked for."""
+    names: list[str] = []
+
+    def info(verb: str, pub: Pub) -> bool:
+        if verb != "CONSUMER.INFO":
+            return False
+        names.append(pub.subject.decode().rpartition(".")[2])
+        answer(pub, names[-1])
+        return True
+
+    stream.answer = info
+    return names
+
+
+async def test_it_is_gone_while_heartbeats_come(stream: Stream) -> None:
+    reader = Reader(stream, heartbeat=0.01)
+    await reader.consumer.start()
+    stream.deliver(7, 1)
+    names = asked(stream, lambda pub, name: stream.error(pub, 10014))
+    while len(stream.configs) == 1:
+        stream.heartbeat(1)
+        await turns(1)
+    assert names[0] == stream.configs[0]["name"]
+    await until(lambda: reader.consumer.current is not None)
+    assert (stream.configs[1]["opt_start_seq"], reader.restarts) == (8, 1)
+    stream.answer = lambda verb, pub: False
+    await finish(stream, reader)
+
+
+async def test_it_is_there(stream: Stream) -> None:
+    reader = Reader(stream, heartbeat=0.01)
+    await reader.consumer.start()
+    names = asked(
+        stream, lambda pub, name: stream.reply(pub, {"stream_name": "S", "name": name, "config": {}})
+    )
+    while len(names) < 3:
+        stream.heartbeat(0)
+        await turns(1)
+    assert (len(stream.configs), reader.restarts, reader.failures) == (1, 0, [])
+    await finish(stream, reader)
+
+
+async def test_a_delivery_is_proof(stream: Stream) -> None:
+    reader = Reader(stream, heartbeat=0.01)
+    await reader.consumer.start()
+    names = asked(stream, lambda pub, name: None)
+    loop = reader.consumer.loop
+    end, seq = loop.time() + 0.2, 0
+    while loop.time() < end:
+        seq += 1
+        stream.deliver(seq, seq)
+        await turns(1)
+    assert names == []
+    await finish(stream, reader)
+
+
+async def test_a_user_who_may_not_ask(stream: Stream) -> None:
+    """The heartbeats are all that is known then."""
+    reader = Reader(stream, heartbeat=0.01)
+    await reader.consumer.start()
+    names = asked(stream, lambda pub, name: stream.server.refuse(pub.subject.decode()))
+    loop = reader.consumer.loop
+    while not names:
+        stream.heartbeat(0)
+        await turns(1)
+    end = loop.time() + 0.2
+    while loop.time() < end:
+        stream.heartbeat(0)
+        await turns(1)
+    assert len(names) == 1
+    assert (len(stream.configs), reader.restarts, reader.failures) == (1, 0, [])
+    await finish(stream, reader)
+
+
+async def test_messages_of_others_are_no_sign_of_life(stream: Stream) -> None:
+    """Whoever sees the deliver subject can have answers and other streams' messages sent there."""
+    reader = Reader(stream, heartbeat=0.01)
+    await reader.consumer.start()
+    while len(stream.configs) == 1:
+        stream.server.send(stream.inbox(0), b"{}")
+        stream.server.send(stream.inbox(0), b"x", reply=b"$JS.ACK.OWN.c.1.1.1.1700000000000000000.0")
+        stream.server.send(stream.inbox(0), header=b"NATS/1.0 404 No Messages\r\n\r\n")
+        await turns(1)
+    assert reader.consumer.silent == 1
+    await until(lambda: reader.consumer.current is not None)
+    await finish(stream, reader)
