@@ -27,9 +27,12 @@ from ._common import (
     wait_for_pong,
 )
 
+INBOXES = (b"_CEILING.", b"_INBOX.")
+"""Beginnings of the reply subjects of those that are measured; whoever else asks gets no answer."""
+
 
 def answer(options: argparse.Namespace) -> NoReturn:
-    """Send back what arrives; prints a line when it is listening."""
+    """Answer with the payload that everybody sends; prints a line when it is listening."""
     data = payload(options.size)
     with connect(options.url) as sock:
         sock.sendall(b"SUB %b 7\r\nPING\r\n" % options.answer.encode())
@@ -43,7 +46,8 @@ def answer(options: argparse.Namespace) -> NoReturn:
                 if not end or len(rest) < len(data) + 2:
                     break
                 reply = line.split(b" ")[3]
-                sock.sendall(b"PUB %b %d\r\n%b" % (reply, len(data), rest[: len(data) + 2]))
+                if reply.startswith(INBOXES):
+                    sock.sendall(b"PUB %b %d\r\n%b\r\n" % (reply, len(data), data))
                 held = answered(sock, rest[len(data) + 2 :])
 
 

@@ -137,6 +137,10 @@ class RequestMux(Handler):
         del self._slots[slot.inbox]
         return True
 
+    def expects(self, reply: str) -> bool:
+        """Whether a request of this connection waits for an answer on exactly this subject."""
+        return reply.encode("utf-8", "surrogateescape") in self._slots
+
     def wanted(self, reply: bytes | None) -> bool:
         """Whether to send a message with this reply subject: not a request, or one that is waited for."""
         if reply is None or not reply.startswith(self._prefix):

@@ -131,7 +131,11 @@ class Subscribe(Messages):
 
 
 class Request(Messages):
-    """Requests to a responder that sends back what it receives."""
+    """Requests to a responder that sends back what it receives.
+
+    The sender of a request chooses its reply subject, which may be one of the server's own: so only requests
+    that this connection has under way are answered, whoever else sends some.
+    """
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Start the responder."""
@@ -147,9 +151,10 @@ class Request(Messages):
 
     async def _respond(self, requests: Subscription) -> None:
         async for request in requests:
-            if request.reply is not None:
+            reply = request.reply
+            if reply is not None and self.client.connection.mux.expects(reply):
                 try:
-                    await self.client.publish(request.reply, request.data)
+                    await self.client.publish(reply, request.data)
                 except NatsError:
                     pass  # the request runs into its time limit, which is counted
 

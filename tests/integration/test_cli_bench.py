@@ -10,12 +10,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 import natsproto
 from natsproto.server import LocalServer
+from objstore.bench.messages import Request
+from objstore.bench.payloads import Payloads
+from objstore.bench.settings import Settings
+from objstore.bench.sizes import Part, Sizes
 from objstore.cli.main import main
 from support.imports import ROOT
 from support.waits import eventually_here
@@ -197,3 +202,21 @@ def test_a_live_line_on_a_terminal(server: LocalServer) -> None:
     assert "get 10KiB  measuring 0 s  " in shown
     assert shown.endswith("\r\x1b[K")
     assert "errors      none" in out
+
+
+async def test_the_responder_does_not_act_for_others(server: LocalServer) -> None:
+    """A fellow client sees the requests, and sends one of its own: the answer would delete a stream."""
+    settings = Settings("request", Sizes([Part(16, 16, 1)], "16"))
+    async with (
+        natsproto.connect(server.url) as nc,
+        natsproto.connect(server.url) as fellow,
+        AsyncExitStack() as stack,
+    ):
+        js = nc.jetstream()
+        await js.create_stream({"name": "bench-victim", "subjects": ["bench.victim"], "storage": "memory"})
+        work = Request(nc, settings, Payloads(1, 16), "bench.request")
+        await work.open(stack)
+        await fellow.publish("bench.request.echo", b"{}", reply="$JS.API.STREAM.DELETE.bench-victim")
+        await fellow.flush()
+        await work.next(0)[1]()  # it answers its own, after that one
+        assert await js.delete_stream("bench-victim") is None

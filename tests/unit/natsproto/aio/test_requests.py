@@ -62,6 +62,18 @@ async def test_the_length_of_reply_subjects() -> None:
     assert len(server.client.new_inbox()) < server.client.reply_length
 
 
+async def test_what_is_expected() -> None:
+    mux = FakeServer().connection.mux
+    slot = Slot()
+    mux.open(slot)
+    inbox = slot.inbox.decode()
+    assert mux.expects(inbox)
+    for other in ("", "$JS.API.STREAM.DELETE.S", inbox + ".1", inbox[:-1], inbox + "\udcff"):
+        assert not mux.expects(other)
+    mux.close(slot)
+    assert not mux.expects(inbox)
+
+
 async def test_s18_the_inbox_cannot_be_guessed() -> None:
     """Neither from another inbox nor from the nuids of objects, which everybody sees."""
     server = FakeServer()

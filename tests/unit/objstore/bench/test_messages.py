@@ -51,6 +51,7 @@ class Echo:
         self.published = self.flushes = 0
         self.spoil = False
         self.fail: Exception | None = None
+        self.connection = SimpleNamespace(mux=SimpleNamespace(expects="answer".__eq__))
 
     async def subscribe(self, subject: str, **limits: int) -> Subscription:
         self.subscriptions[subject] = Subscription(self, subject)
@@ -147,6 +148,17 @@ async def test_a_responder_that_cannot_answer_goes_on() -> None:
         await eventually(requests.empty)
         client.fail = None
         assert (await client.request("bench.x.echo", b"3")).data == b"3"
+
+
+async def test_only_its_own_requests_are_answered() -> None:
+    """Whoever sees the subject could else have anything published, such as the deletion of a stream."""
+    client = Echo()
+    async with AsyncExitStack() as stack:
+        await made(client, "request").open(stack)
+        for reply in ("$JS.API.STREAM.DELETE.S", "answer.1", "_INBOX.others", "victim"):
+            await client.publish("bench.x.echo", b"{}", reply)
+        assert (await client.request("bench.x.echo", b"3")).data == b"3"
+        assert client.published == 4 + 2
 
 
 async def test_nothing_is_stored() -> None:
