@@ -6,8 +6,9 @@ for a while does not mistake its own pause for the server's. A consumer that is 
 that is only silent is reported to ``error_cb``.
 
 Anybody may publish to the deliver subject. Only deliveries of this consumer of this stream are passed on, and
-a flow control request is answered only on a subject of the form that servers use for this consumer. What such
-a message claims about the consumer's end is never believed: the server is asked.
+a flow control request is answered only if the consumer has flow control, and on a subject of the form that
+servers use for this consumer. What such a message claims about the consumer's end is never believed: the
+server is asked.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ class PushConsumer:
         self._temporary = temporary  # nobody else knows it: it goes with this object
         # The members of a queue group share the heartbeats, too: each of them misses some.
         self._heartbeat = 0.0 if heartbeat is None or group else heartbeat.total_seconds()
+        self._flow_control = bool(config.get("flow_control"))
         self._active = self._proven = self._loop.time()
         self._missing = False  # missed heartbeats were reported, and nothing has come since
         self._held: bytes | None = None  # a flow control request to be answered
@@ -267,6 +269,9 @@ class PushConsumer:
         reply = msg.reply or header_value(msg.header, b"Nats-Consumer-Stalled")
         if reply is None or not is_flow_control(reply, self.stream, self.name):
             return  # a heartbeat; or somebody wants us to publish there
+        if not self._flow_control:
+            self._check_soon()  # not asked for; or the consumer is another one now
+            return
         if reply != self._held:
             self._held, self._ahead = reply, self._deliveries.pending_msgs
         self._answer()
@@ -377,6 +382,7 @@ class PushConsumer:
             self._proven = self._loop.time()
             if info.config.deliver_subject != self._deliveries.subject.decode():
                 raise ConsumerInUseError(f"consumer {brief(self.name)} delivers to another subject now")
+            self._flow_control = bool(info.config.flow_control)
 
     def __repr__(self) -> str:
         return f"<PushConsumer {self.stream}/{self.name} pending_msgs={self.pending_msgs}>"

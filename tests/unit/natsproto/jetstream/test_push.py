@@ -325,6 +325,23 @@ async def test_flow_control_of_others_is_not_answered(pushed: Pushed) -> None:
     assert pushed.asked == [b"INFO"]
 
 
+async def test_flow_control_that_the_consumer_does_not_have_is_not_answered(pushed: Pushed) -> None:
+    """Nor what repeats it in a heartbeat. The server is asked: the consumer may be another one now."""
+    stalled = HEARTBEAT[:-2] + b"Nats-Consumer-Stalled: $JS.FC.S.c.two\r\n\r\n"
+    consumer = await bound(pushed)
+    pushed.status(consumer, FC, b"$JS.FC.S.c.one")
+    await until(lambda: len(pushed.asked) == 2)
+    await turns()
+    assert pushed.config is not None
+    pushed.config.update(SLOW)
+    pushed.status(consumer, stalled)
+    assert pushed.answers == []
+    await until(lambda: len(pushed.asked) == 3)
+    await turns()
+    pushed.status(consumer, stalled)
+    assert pushed.answers == [b"$JS.FC.S.c.two"]
+
+
 async def test_flow_control_while_the_connection_takes_no_more(pushed: Pushed) -> None:
     """Nothing is queued: the server repeats it."""
     consumer = await bound(pushed, **SLOW)
