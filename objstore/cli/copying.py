@@ -205,10 +205,11 @@ async def _one(
         to = stores[target.bucket]
         if moving:
             return await move(store, source.name, to, target.name, show, force=args.force)
-        return await store.copy(source.name, target.name, to=to, progress=show)
+        follow = args.follow_links
+        return await store.copy(source.name, target.name, to=to, progress=show, follow_links=follow)
     if step.directory is None and (target == "-" or is_stream(target)):
-        return await to_stream(store, source.name, target, show)
-    return await _download(store, source.name, step, show, moving=moving, force=args.force)
+        return await to_stream(store, source.name, target, show, follow=args.follow_links)
+    return await _download(store, source.name, step, show, args, moving=moving)
 
 
 async def _upload(
@@ -238,16 +239,16 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 
 
 async def _download(
-    store: ObjectStore, name: str, step: Step, show: Progress | None, *, moving: bool, force: bool
+    store: ObjectStore, name: str, step: Step, show: Progress | None, args: Namespace, *, moving: bool
 ) -> ObjectInfo:
     target = str(step.target)
     if step.directory is not None:
         output_path(name, step.path, hidden=True)
     revision = (await store.get_info(name)).revision if moving else None
-    check_target(target, force=force)
+    check_target(target, force=args.force)
     if step.directory is not None:
         make_parents(step.directory, target)
-    info = await to_file(store, name, target, show, force=force)
+    info = await to_file(store, name, target, show, follow=args.follow_links, force=args.force)
     if revision is not None:
         await store.delete(name, if_revision=revision)
     return info
@@ -280,7 +281,8 @@ async def move(
     else:
         # What was found is what may be replaced: an object stored there meanwhile stays.
         there = (await to.get_info(new)).revision if taken else 0
-        copied = await store.copy(name, new, to=to, if_revision=there, progress=show)
+        # It was no link: if it is one now, its target is not what is moved.
+        copied = await store.copy(name, new, to=to, if_revision=there, progress=show, follow_links="none")
         found = await to.get_info(new)
         if (copied.size, copied.digest) != (info.size, info.digest) or found.revision != copied.revision:
             raise CommandError(f"mv: {name!r} or its copy was changed meanwhile: it is not deleted", 4)

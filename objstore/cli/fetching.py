@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ from .trees import make_parents
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
+    from objstore.read.links import FollowLinks
     from objstore.store import ObjectStore
+
+    Progress = Callable[[int, int | None], None]
 
 PIECE = 1024 * 1024
 """Bytes of a range that are read at a time."""
@@ -76,14 +80,21 @@ async def _get_one(store: ObjectStore, name: str, args: Namespace, out: Output) 
     target, stream = _target(name, args)
     show = out.progress(name)
     if stream:
-        info = await to_stream(store, name, target, show)
+        info = await to_stream(store, name, target, show, follow=args.follow_links)
     else:
         check_target(target, force=args.force)
-        info = await to_file(store, name, target, show, force=args.force, resume=args.resume)
+        info = await _to_file(store, name, target, show, args)
     if target != "-":
         _tell(info, target, out, several=False)
     else:
         out.end_progress()
+
+
+async def _to_file(
+    store: ObjectStore, name: str, target: str, show: Progress | None, args: Namespace
+) -> ObjectInfo:
+    follow, force, resume = args.follow_links, args.force, args.resume
+    return await to_file(store, name, target, show, follow=follow, force=force, resume=resume)
 
 
 async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
@@ -103,7 +114,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
         check_target(target, force=args.force)
         make_parents(directory, target)
         show = None if progress is None else progress.part()
-        info = await to_file(store, one.name, target, show, force=args.force, resume=args.resume)
+        info = await _to_file(store, one.name, target, show, args)
         _tell(info, target, out, several=True)
 
     await each(chosen, fetch, out, command="get", label=lambda one: one.name)
@@ -174,17 +185,19 @@ async def cat(args: Namespace, out: Output) -> None:
                 stores[target.bucket] = await link.open(target.bucket, *args.targets[1:])
         for target in targets:
             for one in await choose(stores[target.bucket], patterns_of([target.name], recursive=False), out):
-                await _cat(stores[target.bucket], one.name, args.range)
+                await _cat(stores[target.bucket], one.name, args.range, args.follow_links)
 
 
-async def _cat(store: ObjectStore, name: str, wanted: tuple[int | None, int | None] | None) -> None:
+async def _cat(
+    store: ObjectStore, name: str, wanted: tuple[int | None, int | None] | None, follow: FollowLinks
+) -> None:
     from objstore.bucket.threads import in_daemon
 
     try:
         if wanted is None:
-            await to_stream(store, name, "-", None)
+            await to_stream(store, name, "-", None, follow=follow)
             return
-        async with store.open_reader(name) as reader:
+        async with store.open_reader(name, follow_links=follow) as reader:
             at, end = bounds(wanted, reader.info.size)
             await reader.seek(at)
             with standard_output() as file:

@@ -242,7 +242,7 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
     elif step.action == "get":
         output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
         await in_thread(make_parents, sides.directory, step.file)
-        await to_file(store, step.name, step.file, show, force=True)
+        await to_file(store, step.name, step.file, show, follow="none", force=True)
     elif step.name:
         await store.delete(step.name, if_revision=step.revision)
     else:

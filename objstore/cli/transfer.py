@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from objstore.format.memory import Payload
     from objstore.format.models import ObjectInfo
+    from objstore.read.links import FollowLinks
     from objstore.store import ObjectStore
 
 STDIN_BLOCK = 256 * 1024
@@ -105,12 +106,14 @@ async def to_file(
     path: str,
     show: Callable[[int, int | None], None] | None,
     *,
+    follow: FollowLinks,
     force: bool = False,
     resume: bool = False,
 ) -> ObjectInfo:
     """Read an object into a file that appears whole and verified, or not at all.
 
     Args:
+        follow: the links that may be read through.
         force: replace an existing file.
         resume: keep what was read if it fails, and continue with it the next time.
 
@@ -122,8 +125,8 @@ async def to_file(
 
     try:
         if force:
-            return await store.get_file(name, path, progress=show, resume=resume)
-        return await _to_new_file(store, name, path, show, resume=resume)
+            return await store.get_file(name, path, progress=show, resume=resume, follow_links=follow)
+        return await _to_new_file(store, name, path, show, resume=resume, follow=follow)
     except NatsError:
         raise
     except OSError as exc:
@@ -139,6 +142,7 @@ async def _to_new_file(
     path: str,
     show: Callable[[int, int | None], None] | None,
     *,
+    follow: FollowLinks,
     resume: bool = False,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, but replace nothing, even if the file was created meanwhile."""
@@ -147,7 +151,7 @@ async def _to_new_file(
     mark = _mark(store.bucket, name, path) if resume else secrets.token_hex(8)
     part = os.path.join(os.path.dirname(path), f".objstore-{mark}")
     try:
-        info = await store.get_file(name, part, progress=show, resume=resume)
+        info = await store.get_file(name, part, progress=show, resume=resume, follow_links=follow)
         await in_thread(_name_new, part, path)
     finally:
         # Also after a cancellation: get_file() may finish its last step, and then the file exists.
@@ -174,7 +178,12 @@ def _name_new(part: str, path: str) -> None:
 
 
 async def to_stream(
-    store: ObjectStore, name: str, target: str, show: Callable[[int, int | None], None] | None
+    store: ObjectStore,
+    name: str,
+    target: str,
+    show: Callable[[int, int | None], None] | None,
+    *,
+    follow: FollowLinks,
 ) -> ObjectInfo:
     """Write block by block; a mismatch found at the end cannot undo what was written.
 
@@ -189,7 +198,7 @@ async def to_stream(
 
     bucket = store.bound_bucket
     bucket.check_name(name)
-    bucket, info = await links.resolve(bucket, name)
+    bucket, info = await links.resolve(bucket, name, follow)
     file = standard_output() if target == "-" else _open_stream(target)
     done = 0
     try:

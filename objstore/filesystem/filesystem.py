@@ -48,6 +48,8 @@ class NatsObjectFileSystem(FileSystemReads):
         asynchronous: for use with ``await``, in the loop that runs then; see :meth:`aclose`.
         loop: fsspec's loop, by default.
         batch_size: objects that are transferred at the same time (16).
+        follow_links: ``"same-bucket"`` refuses to read through links into other buckets, ``"none"`` through
+            any; default: ``"all"``.
         **options: all other options of :func:`natsproto.connect`, and of ``fsspec.AbstractFileSystem``.
 
     Raises:
@@ -187,7 +189,7 @@ class NatsObjectFileSystem(FileSystemReads):
         with os_errors(path1):
             source, name = await self._at(path1)
             target, new_name = await self._at(path2)
-            await source.copy(name, new_name, to=target)
+            await source.copy(name, new_name, to=target, follow_links=self._follow)
 
     async def _mv_file(self, path1: str, path2: str) -> None:
         with os_errors(path1):
@@ -202,7 +204,7 @@ class NatsObjectFileSystem(FileSystemReads):
                 except ObjectAlreadyExists:
                     pass  # replace it, as mv does
             info = await source.get_info(name)
-            copied = await source.copy(name, new_name, to=target)
+            copied = await source.copy(name, new_name, to=target, follow_links=self._follow)
             if (await target.get_info(new_name)).nuid != copied.nuid:
                 raise ObjectChangedError(
                     f"the copy of {name!r} was replaced meanwhile: the original stays",

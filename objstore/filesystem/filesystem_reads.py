@@ -19,6 +19,7 @@ from fsspec.utils import isfilelike, stringify_path
 from natsproto.errors import InvalidNameError
 
 from ..errors import BadBucketError, LinkError, ObjectNotFoundError
+from ..read.links import check_follow_links
 from . import reading
 from .at_once import kept, run_all
 from .connections import Connections, missing
@@ -30,6 +31,7 @@ from .tree import Entry, Tree, directory_entry, file_entry
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo
+    from ..read.links import FollowLinks
     from ..store import ObjectStore
     from .reading import Pinned, Range
 
@@ -64,8 +66,10 @@ class FileSystemReads(AsyncFileSystem):
         asynchronous: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
         batch_size: int | None = None,
+        follow_links: FollowLinks = "all",
         **options: object,
     ) -> None:
+        self._follow = check_follow_links(follow_links)
         connecting = connection(servers or url, (tlsca, tlscert, tlskey), options, os.environ)
         super().__init__(asynchronous=asynchronous, loop=loop, batch_size=batch_size or AT_ONCE)
         self._connections = Connections(connecting, domain, prefix)
@@ -146,11 +150,11 @@ class FileSystemReads(AsyncFileSystem):
             return file_entry(path, info, await self._target(store, info))
 
     async def _target(self, store: ObjectStore, info: ObjectInfo) -> ObjectInfo | None:
-        """Return the object that is read at that name; ``None`` for a link that leads to none."""
+        """Return the object that is read at that name; ``None`` for a link that cannot be read."""
         if not info.is_link:
             return info
         try:
-            return (await reading.pin(store, info.name, "")).info
+            return (await reading.pin(store, info.name, "", self._follow)).info
         except (LinkError, ObjectNotFoundError):
             return None
 
@@ -375,7 +379,7 @@ class FileSystemReads(AsyncFileSystem):
         """Return the object of a path as it is now. For the file objects."""
         with os_errors(path):
             store, name = await self._at(path)
-            return await reading.pin(store, name, path)
+            return await reading.pin(store, name, path, self._follow)
 
     async def read_pinned(self, pinned: Pinned, start: int, end: int) -> bytes:
         """Return bytes of an object as it was when it was pinned. For the file objects."""
@@ -388,8 +392,8 @@ class FileSystemReads(AsyncFileSystem):
         with os_errors(path):
             store, name = await self._at(path)
             if start is None and end is None:
-                return await store.get(name, max_size=sys.maxsize)
-            return (await reading.parts(store, name, path, [(start, end)]))[0]
+                return await store.get(name, max_size=sys.maxsize, follow_links=self._follow)
+            return (await reading.parts(store, name, path, [(start, end)], self._follow))[0]
 
     async def _cat(
         self,
@@ -435,7 +439,7 @@ class FileSystemReads(AsyncFileSystem):
         async def read(path: str, ranges: list[Range]) -> list[bytes]:
             with os_errors(path):
                 store, name = await self._at(path)
-                return await reading.parts(store, name, path, ranges, max_gap)
+                return await reading.parts(store, name, path, ranges, self._follow, max_gap)
 
         reads = (kept(read(path, [(firsts[at], lasts[at]) for at in ats])) for path, ats in places.items())
         found = await run_all(reads, batch_size or self.batch_size)
@@ -455,14 +459,15 @@ class FileSystemReads(AsyncFileSystem):
         with os_errors(rpath):
             store, name = await self._at(rpath)
             if isfilelike(lpath):
-                async with store.open_reader(name) as reader:
+                async with store.open_reader(name, follow_links=self._follow) as reader:
                     callback.set_size(reader.info.size)
                     async for piece in reader:
                         cast("IO[bytes]", lpath).write(piece)
                         callback.relative_update(len(piece))
                 return
             try:
-                await store.get_file(name, cast(str, lpath), progress=progress_of(callback))
+                progress = progress_of(callback)
+                await store.get_file(name, cast(str, lpath), progress=progress, follow_links=self._follow)
             except ObjectNotFoundError:
                 if not await self._isdir(rpath):
                     raise

@@ -9,7 +9,7 @@ from ..errors import ObjectChangedError
 from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
 from ..read.get import get_part
-from ..read.links import resolve
+from ..read.links import FollowLinks, resolve
 from .at_once import run_all
 from .paths import limits, merged
 from .tree import Entry, file_entry
@@ -36,15 +36,15 @@ class Pinned(NamedTuple):
     entry: Entry
 
 
-async def pin(store: ObjectStore, name: str, path: str) -> Pinned:
+async def pin(store: ObjectStore, name: str, path: str, follow: FollowLinks) -> Pinned:
     """Find the object of a name, or of the link with that name.
 
     Raises:
-        ObjectNotFoundError, LinkError: there is none.
+        ObjectNotFoundError, LinkError: there is none, or ``follow`` forbids the link.
         IntegrityError, NatsError: it has no bytes, which no read would verify, and is damaged.
     """
     with store.client.connection.operation():
-        bucket, info = await resolve(store.bound_bucket, name)
+        bucket, info = await resolve(store.bound_bucket, name, follow)
         if not info.size:
             await get_part(bucket, info, 0, 0)
     entry = file_entry(path, shown(info), shown(info))
@@ -66,7 +66,12 @@ async def part(pinned: Pinned, start: int, end: int) -> bytes:
 
 
 async def parts(
-    store: ObjectStore, name: str, path: str, ranges: Sequence[Range], gap: int | None = None
+    store: ObjectStore,
+    name: str,
+    path: str,
+    ranges: Sequence[Range],
+    follow: FollowLinks,
+    gap: int | None = None,
 ) -> list[bytes]:
     """Return several ranges of one revision; if it is replaced meanwhile, of the new one.
 
@@ -76,9 +81,9 @@ async def parts(
         gap: bytes that may lie between two such ranges; default: a chunk's, since chunks are read whole.
     """
     try:
-        return await _parts(await pin(store, name, path), ranges, gap)
+        return await _parts(await pin(store, name, path, follow), ranges, gap)
     except ObjectChangedError:
-        return await _parts(await pin(store, name, path), ranges, gap)
+        return await _parts(await pin(store, name, path, follow), ranges, gap)
 
 
 async def _parts(pinned: Pinned, ranges: Sequence[Range], gap: int | None) -> list[bytes]:

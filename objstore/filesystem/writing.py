@@ -101,7 +101,7 @@ class Writing:
 
     async def _copy(self, old: ObjectInfo, writer: ObjectWriter) -> None:
         """Write the bytes to be continued; the reader verifies them."""
-        async with self._store.open_reader(self._name) as reader:
+        async with self._store.open_reader(self._name, follow_links="none") as reader:
             if reader.info.revision != old.revision:
                 raise RevisionConflictError(
                     f"object {self._name!r} was replaced since it was opened for appending",

@@ -51,7 +51,7 @@ function _shtab_objstore_using
 end
 
 set -g _shtab_objstore_commands bucket 'bucket add' 'bucket ls' 'bucket info' 'bucket edit' 'bucket seal' 'bucket rm' bench 'bench put' 'bench get' 'bench range' 'bench list' 'bench mixed' 'bench core' 'bench compare' put get cat ls list info show stat find du rm del delete mv rename cp copy ln link meta sync mirror watch mb add edit seal rb verify gc purge-deleted server doctor completion demo help
-set -g _shtab_objstore_opts_with_value --batch --chunk-size --clients --cluster --concurrency --context --count --creds --csv --depth --description --duration --exec --from-revision --header --if-revision --inbox-prefix --js-api-prefix --js-domain --jwt --larger --local --max-bucket-size --max-bytes --metadata --mirror --mix --msgs --name --newer --nkey --no-header --no-metadata --noise --objects --older --older-than --output --password --password-file --port --prefix --processes --random-seed --range --range-size --rate --replicas --seed --server --since --size --smaller --sort --source --storage --tag --timeout --tlsca --tlscert --tlskey --token --ttl --unset-metadata --user --warmup -H -O -d -s
+set -g _shtab_objstore_opts_with_value --batch --chunk-size --clients --cluster --concurrency --context --count --creds --csv --depth --description --duration --exec --follow-links --from-revision --header --if-revision --inbox-prefix --js-api-prefix --js-domain --jwt --larger --local --max-bucket-size --max-bytes --metadata --mirror --mix --msgs --name --newer --nkey --no-header --no-metadata --noise --objects --older --older-than --output --password --password-file --port --prefix --processes --random-seed --range --range-size --rate --replicas --seed --server --since --size --smaller --sort --source --storage --tag --timeout --tlsca --tlscert --tlskey --token --ttl --unset-metadata --user --warmup -H -O -d -s
 
 complete -c objstore -e
 complete -c objstore -f
@@ -639,6 +639,7 @@ complete -c objstore -n '_shtab_objstore_using get' -s O -l output -xka "(__fish
 complete -c objstore -n '_shtab_objstore_using get' -s r -l recursive -d 'NAME and everything below it, as a directory; without NAME: the whole bucket'
 complete -c objstore -n '_shtab_objstore_using get' -s f -l force -d 'replace an existing file'
 complete -c objstore -n '_shtab_objstore_using get' -l resume -d 'keep what is read if it fails, and continue with it'
+complete -c objstore -n '_shtab_objstore_using get' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using get; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a cat -d 'write objects to standard output'
 complete -c objstore -n '_shtab_objstore_using cat' -s h -l help -d 'show this help message and exit'
@@ -666,6 +667,7 @@ complete -c objstore -n '_shtab_objstore_using cat' -s q -l quiet -d 'only error
 complete -c objstore -n '_shtab_objstore_using cat' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using cat' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using cat' -l range -x -d 'bytes: 0-99, 100-, or =-100 (the last 100)'
+complete -c objstore -n '_shtab_objstore_using cat' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using cat; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a ls -d 'list buckets, or the objects of one'
 complete -c objstore -n '_shtab_objstore_using ls' -s h -l help -d 'show this help message and exit'
@@ -984,6 +986,7 @@ complete -c objstore -n '_shtab_objstore_using mv' -l no-progress -d 'no progres
 complete -c objstore -n '_shtab_objstore_using mv' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using mv' -s r -l recursive -d 'directories, with everything below them'
 complete -c objstore -n '_shtab_objstore_using mv' -s f -l force -d 'replace an existing file or object'
+complete -c objstore -n '_shtab_objstore_using mv' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using mv; and test $_shtab_objstore_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files and addresses natsobj://BUCKET/NAME, the target last; or BUCKET NAME NEW'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a rename -d 'move or rename objects and files'
 complete -c objstore -n '_shtab_objstore_using rename' -s h -l help -d 'show this help message and exit'
@@ -1012,6 +1015,7 @@ complete -c objstore -n '_shtab_objstore_using rename' -l no-progress -d 'no pro
 complete -c objstore -n '_shtab_objstore_using rename' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using rename' -s r -l recursive -d 'directories, with everything below them'
 complete -c objstore -n '_shtab_objstore_using rename' -s f -l force -d 'replace an existing file or object'
+complete -c objstore -n '_shtab_objstore_using rename' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using rename; and test $_shtab_objstore_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files and addresses natsobj://BUCKET/NAME, the target last; or BUCKET NAME NEW'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a cp -d 'copy objects and files'
 complete -c objstore -n '_shtab_objstore_using cp' -s h -l help -d 'show this help message and exit'
@@ -1040,6 +1044,7 @@ complete -c objstore -n '_shtab_objstore_using cp' -l no-progress -d 'no progres
 complete -c objstore -n '_shtab_objstore_using cp' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using cp' -s r -l recursive -d 'directories, with everything below them'
 complete -c objstore -n '_shtab_objstore_using cp' -s f -l force -d 'replace an existing file'
+complete -c objstore -n '_shtab_objstore_using cp' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using cp; and test $_shtab_objstore_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files and addresses natsobj://BUCKET/NAME, the target last; or BUCKET NAME NEW'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a copy -d 'copy objects and files'
 complete -c objstore -n '_shtab_objstore_using copy' -s h -l help -d 'show this help message and exit'
@@ -1068,6 +1073,7 @@ complete -c objstore -n '_shtab_objstore_using copy' -l no-progress -d 'no progr
 complete -c objstore -n '_shtab_objstore_using copy' -l trace -d 'show the traceback of an error'
 complete -c objstore -n '_shtab_objstore_using copy' -s r -l recursive -d 'directories, with everything below them'
 complete -c objstore -n '_shtab_objstore_using copy' -s f -l force -d 'replace an existing file'
+complete -c objstore -n '_shtab_objstore_using copy' -l follow-links -xka "all same-bucket none" -d 'which links may be read through; others are errors (all). Writers of a bucket choose where its links lead'
 complete -c objstore -n '_shtab_objstore_using copy; and test $_shtab_objstore_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files and addresses natsobj://BUCKET/NAME, the target last; or BUCKET NAME NEW'
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a ln -d 'link to an object or a bucket'
 complete -c objstore -n '_shtab_objstore_using ln' -s h -l help -d 'show this help message and exit'

@@ -746,6 +746,7 @@ _shtab_objstore_cat_options=(
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
   "--range[bytes\: 0-99, 100-, or \=-100 (the last 100)]:A-B:"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   ":BUCKET:_objstore_buckets"
   "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
@@ -811,6 +812,7 @@ _shtab_objstore_copy_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -844,6 +846,7 @@ _shtab_objstore_cp_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -1160,6 +1163,7 @@ _shtab_objstore_get_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory\; without NAME\: the whole bucket]"
   {-f,--force}"[replace an existing file]"
   "--resume[keep what is read if it fails, and continue with it]"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   ":BUCKET:_objstore_buckets"
   "*:name, or a glob in quotes\: \'photos\/\*.jpg\':"
 )
@@ -1494,6 +1498,7 @@ _shtab_objstore_mv_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -1636,6 +1641,7 @@ _shtab_objstore_rename_options=(
   "--trace[show the traceback of an error]"
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
+  "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 

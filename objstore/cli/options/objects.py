@@ -77,6 +77,16 @@ def put(parser: ArgumentParser) -> None:
     )
 
 
+def _follow_links(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--follow-links",
+        choices=("all", "same-bucket", "none"),
+        default="all",
+        help="which links may be read through; others are errors (all). Writers of a bucket choose where"
+        " its links lead",
+    )
+
+
 def get(parser: ArgumentParser) -> None:
     """Add the arguments of ``get``."""
     _bucket(parser)
@@ -93,6 +103,7 @@ def get(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="keep what is read if it fails, and continue with it"
     )
+    _follow_links(parser)
 
 
 def cat(parser: ArgumentParser) -> None:
@@ -101,6 +112,7 @@ def cat(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--range", metavar="A-B", type=arguments.byte_range, help="bytes: 0-99, 100-, or =-100 (the last 100)"
     )
+    _follow_links(parser)
 
 
 def ls(parser: ArgumentParser) -> None:
@@ -165,6 +177,7 @@ def cp(parser: ArgumentParser) -> None:
     )
     _recursive(parser, "directories, with everything below them")
     _force(parser, "replace an existing file")
+    _follow_links(parser)
 
 
 def mv(parser: ArgumentParser) -> None:
@@ -177,6 +190,7 @@ def mv(parser: ArgumentParser) -> None:
     )
     _recursive(parser, "directories, with everything below them")
     _force(parser, "replace an existing file or object")
+    _follow_links(parser)
 
 
 def ln(parser: ArgumentParser) -> None:

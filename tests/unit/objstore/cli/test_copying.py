@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectNotFoundError, ObjectStore, RevisionConflictError
+from objstore import LinkError, ObjectNotFoundError, ObjectStore, RevisionConflictError
 from objstore.cli import copying
 from objstore.cli.copying import check_cp
 from objstore.cli.output import CommandError
@@ -138,6 +138,24 @@ async def test_mv_between_buckets(store: ObjectStore, other: ObjectStore, comman
     assert (await other.get_info("link")).links == ["b/dir/b"]
     assert (await other.get_info("all")).links == ["other"]
     assert await names(store) == ["dir/b", "dir/c/d"]
+
+
+async def test_mv_reads_no_link_that_came_meanwhile(
+    store: ObjectStore, other: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = await store.put("secret", b"secret")
+    exists = ObjectStore.exists
+
+    async def replaced(self: ObjectStore, name: str) -> bool:
+        await store.delete("a")
+        await store.add_link("a", secret)
+        return await exists(self, name)
+
+    monkeypatch.setattr(ObjectStore, "exists", replaced)
+    with pytest.raises(LinkError):
+        await command("mv", "natsobj://b/a", "natsobj://other/a")
+    assert await names(other) == []
+    assert (await store.get_info("a")).is_link
 
 
 async def test_what_changes_meanwhile_is_kept(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectNotFoundError, ObjectStore
+from objstore import LinkError, ObjectNotFoundError, ObjectStore
 from objstore.cli import fetching, transfer
 from objstore.cli.fetching import bounds, check_cat, check_get
 from objstore.cli.output import CommandError
@@ -169,6 +169,45 @@ async def test_cat(store: ObjectStore, command: Any, tmp_path: Path, monkeypatch
         await command("cat", "b", "a", "--range", "99999-")
     with pytest.raises(ObjectNotFoundError):
         await command("cat", "b", "none")
+
+
+async def test_links(
+    server: MemoryServer, store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader may say how far others, who write to the bucket, can lead it."""
+    for module in (fetching, transfer):
+        monkeypatch.setattr(module, "standard_output", lambda: open(tmp_path / "out", "ab", 0))  # noqa: SIM115
+    other = await server.bucket("other")
+    await store.add_link("near", await store.get_info("a"))
+    await store.add_link("far", await other.put("secret", b"secret"))
+    ways = (
+        ["cat", "b", "NAME"],
+        ["cat", "b", "NAME", "--range", "0-3"],
+        ["get", "b", "NAME", "-O", "-"],
+        ["get", "b", "NAME", "-O", "file", "-f"],
+        ["get", "b", "NAME", "-O", "new"],
+        ["get", "b", "NAME", "a", "-O", "several/"],
+        ["cp", "natsobj://b/NAME", "-"],
+        ["cp", "natsobj://b/NAME", "file", "-f"],
+        ["cp", "b", "NAME", "copy"],
+        ["mv", "natsobj://b/NAME", "file", "-f"],
+    )
+    forbidden = (("far", "same-bucket"), ("far", "none"), ("near", "none"))
+    (tmp_path / "file").write_bytes(b"old")
+    for way in ways:
+        for name, follow in forbidden:
+            words = [name if word == "NAME" else word.replace("NAME", name) for word in way]
+            with pytest.raises((LinkError, CommandError)) as told:
+                await command(*words, "--follow-links", follow)
+            assert "several/" in way or isinstance(told.value, LinkError)
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert files(tmp_path) == ["file", "several/a"]
+    assert await store.names("copy") == []
+    for name, follow, data in (("near", "same-bucket", DATA), ("far", "all", b"secret")):
+        await command("get", "b", name, "-O", "file", "-f", "--follow-links", follow)
+        assert (tmp_path / "file").read_bytes() == data
+        await command("cp", "b", name, "copy", "--follow-links", follow)
+        assert await store.get("copy") == data
 
 
 def test_what_cat_refuses() -> None:

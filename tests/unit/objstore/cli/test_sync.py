@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectStore
+from objstore import LinkError, ObjectStore
 from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
-from objstore.cli.sync import check_sync
+from objstore.cli.sync import Sides, Step, _take, check_sync
 from support.memory_server import MemoryServer
 
 FILES = {"a": b"a" * 3000, "dir/b": b"b", "dir/deep/c": b"", ".hidden": b"h"}
@@ -130,6 +130,14 @@ async def test_links_are_left_alone(store: ObjectStore, command: Any, tmp_path: 
     _, err = await command("sync", "natsobj://b/p", "there")
     assert err.splitlines()[0] == "1 link is left alone"
     assert not (tmp_path / "there").exists()
+
+
+async def test_a_link_that_came_since_is_not_read(store: ObjectStore, tmp_path: Path) -> None:
+    await store.add_link("p/link", await store.put("x", b"x"))
+    sides = Sides(str(tmp_path / "there"), "p/", {}, {}, local_complete=True, remote_complete=True)
+    with pytest.raises(LinkError):
+        await _take(Step("get", "p/link", str(tmp_path / "there" / "link")), sides, store, None)
+    assert content(tmp_path / "there") == {}
 
 
 @pytest.mark.parametrize(

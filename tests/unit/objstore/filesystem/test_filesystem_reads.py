@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from natsproto.errors import NoServersError
 from objstore import ObjectLink, ObjectStore
 from objstore.filesystem import NatsObjectFileSystem
 from objstore.filesystem.filesystem_reads import LOOKS
+from objstore.read.links import FollowLinks
 from support.memory_server import MemoryServer
 
 NAMES = ["a", "a//b", "a/b", "d/e/f", "/tmp/x", "d/../g", "100%.txt", "sp ace/é", "q?*[1]"]
@@ -144,6 +146,54 @@ def test_held(full: NatsObjectFileSystem) -> None:
         assert full.info(f"b/{name}")["type"] == "other"
         with pytest.raises(OSError, match="link"):
             full.cat_file(f"b/{name}")
+
+
+def reads(fs: NatsObjectFileSystem, path: str, target: Path) -> list[Callable[[], object]]:
+    return [
+        lambda: fs.cat_file(path),
+        lambda: fs.cat_file(path, 1, 2),
+        lambda: fs.cat_ranges([path], 1, 2, on_error="raise"),
+        lambda: fs.get_file(path, str(target)),
+        lambda: fs.get_file(path, io.BytesIO()),
+        lambda: fs.copy(path, "b/copy", on_error="raise"),
+        lambda: fs.open(path, "rb").read(1),
+        lambda: fs.mv(path, "other/moved"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("follow", "name", "allowed"),
+    [
+        ("all", "far", True),
+        ("same-bucket", "far", False),
+        ("same-bucket", "near", True),
+        ("none", "near", False),
+    ],
+)
+def test_links_that_the_reader_follows(
+    full: NatsObjectFileSystem, tmp_path: Path, follow: FollowLinks, name: str, allowed: bool
+) -> None:
+    full.mkdir("other")
+    full.pipe_file("other/secret", b"secret")
+    do(full, "add_link", "near", ObjectLink("b", "d/e/f"))
+    do(full, "add_link", "far", ObjectLink("other", "secret"))
+    fs = NatsObjectFileSystem(skip_instance_cache=True, follow_links=follow)
+    fs._connections = full._connections
+    path, target = f"b/{name}", tmp_path / "target"
+    kind = "file" if allowed else "other"
+    assert fs.info(path)["type"] == fs.find("b", detail=True)[path]["type"] == kind
+    for read in reads(fs, path, target):
+        if allowed:
+            read()
+        else:
+            with pytest.raises(OSError, match="follow_links"):
+                read()
+    assert target.exists() == allowed
+
+
+def test_links_are_followed_in_one_of_three_ways() -> None:
+    with pytest.raises(ValueError, match="follow_links is one of"):
+        NatsObjectFileSystem(skip_instance_cache=True, follow_links="some")  # type: ignore[arg-type]
 
 
 def test_facts(full: NatsObjectFileSystem) -> None:

@@ -15,9 +15,9 @@ DATA = pattern(10_000)
 async def test_parts(store: ObjectStore) -> None:
     await store.put("a", DATA, chunk_size=1000)
     ranges = [(None, None), (5, 10), (-5, None), (2500, 7500), (9_990, 20_000), (30_000, 40_000), (7, 3)]
-    found = await reading.parts(store, "a", "b/a", ranges)
+    found = await reading.parts(store, "a", "b/a", ranges, "all")
     assert found == [DATA[start:end] for start, end in ranges]
-    assert await reading.parts(store, "a", "b/a", []) == []
+    assert await reading.parts(store, "a", "b/a", [], "all") == []
 
 
 async def test_close_ranges_are_one_request(server: MemoryServer, store: ObjectStore) -> None:
@@ -32,17 +32,19 @@ async def test_close_ranges_are_one_request(server: MemoryServer, store: ObjectS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "get_part", counting)
         ranges = [(0, 10), (900, 910), (20, 30), (5000, 5010)]
-        assert await reading.parts(store, "a", "b/a", ranges) == [DATA[low:high] for low, high in ranges]
+        assert await reading.parts(store, "a", "b/a", ranges, "all") == [
+            DATA[low:high] for low, high in ranges
+        ]
         assert sorted(read) == [(0, 910), (5000, 5010)]
         read.clear()
-        await reading.parts(store, "a", "b/a", ranges, gap=0)
+        await reading.parts(store, "a", "b/a", ranges, "all", gap=0)
         assert len(read) == 4
 
 
 async def test_pinned(store: ObjectStore) -> None:
     await store.put("a", DATA, chunk_size=1000)
     await store.add_link("l", await store.get_info("a"))
-    pinned = await reading.pin(store, "l", "b/l")
+    pinned = await reading.pin(store, "l", "b/l", "all")
     assert (pinned.entry["name"], pinned.entry["destination"], pinned.entry["size"]) == ("b/l", "b/a", 10_000)
     assert await reading.part(pinned, 0, 20_000) == DATA
     assert await reading.part(pinned, 1500, 2500) == DATA[1500:2500]
@@ -52,7 +54,7 @@ async def test_pinned(store: ObjectStore) -> None:
         with pytest.raises(ObjectChangedError):
             await reading.part(pinned, *limits)
     with pytest.raises(ObjectNotFoundError):
-        await reading.pin(store, "none", "b/none")
+        await reading.pin(store, "none", "b/none", "all")
 
 
 async def test_replaced_while_it_is_read(store: ObjectStore) -> None:
@@ -70,5 +72,5 @@ async def test_replaced_while_it_is_read(store: ObjectStore) -> None:
     replacing = [False, True]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "pin", replaced)
-        found = await reading.parts(store, "a", "b/a", [(0, 10), (5000, 5010)])
+        found = await reading.parts(store, "a", "b/a", [(0, 10), (5000, 5010)], "all")
     assert found == [DATA[::-1][:10], DATA[::-1][5000:5010]]

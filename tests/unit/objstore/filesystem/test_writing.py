@@ -91,3 +91,18 @@ async def test_links_are_not_continued(store: ObjectStore) -> None:
     await store.add_link("a", await store.put("target", b"x"))
     with pytest.raises(LinkError, match="append to its target"):
         await writing(store, "ab").begin()
+
+
+async def test_a_link_that_came_meanwhile_is_not_appended_to(
+    server: MemoryServer, store: ObjectStore
+) -> None:
+    """Its target's bytes would be stored here, where others may read them."""
+    await store.put("a", b"old")
+    one = writing(store, "ab")
+    assert await one.begin() == 3
+    await store.delete("a")
+    await store.add_link("a", await (await server.bucket("other")).put("secret", b"secret"))
+    with pytest.raises(LinkError):
+        await one.write(b"new")
+    await one.abort()
+    assert server.chunks() == {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
 from objstore.cli.parser import UsageError, parse
+from objstore.read.links import FollowLinks
 
 
 def test_put() -> None:
@@ -59,6 +61,16 @@ def test_changes() -> None:
     assert (args.no_headers, args.no_metadata, args.if_revision) == (["A"], ["k"], 3)
     args = parse(["sync", "dir", "natsobj://b/", "--delete", "--dry-run"])
     assert (args.source, args.target, args.delete, args.dry_run) == ("dir", "natsobj://b/", True, True)
+
+
+def test_links() -> None:
+    """The words and the default of the API."""
+    for words in (["get", "b", "n"], ["cat", "b", "n"], ["cp", "b", "n", "m"], ["mv", "b", "n", "m"]):
+        assert parse(words).follow_links == "all"
+        for follow in get_args(FollowLinks):
+            assert parse([*words, "--follow-links", follow]).follow_links == follow
+        with pytest.raises(UsageError, match="invalid choice: 'some'"):
+            parse([*words, "--follow-links", "some"])
 
 
 def test_watch() -> None:
