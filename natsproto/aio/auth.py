@@ -80,15 +80,43 @@ def _ed25519(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
 
 
 _SECRET = re.compile(r"-----BEGIN |\n|\bS[AUOCNX][A-Z2-7]{40}|\beyJ[\w-]{16}")
+_RUN = re.compile(r"(?<![A-Z\d])S[AUOCNX][A-Z\d]{22,}", re.ASCII | re.IGNORECASE)
+_GROUPS = re.compile(r"(?<![A-Z\d])S[AUOCNX][A-Z\d]*(?:[ \t-][A-Z\d]+){2,}", re.ASCII | re.IGNORECASE)
 
 
 def looks_secret(path: str | bytes | os.PathLike[str]) -> bool:
     """Whether a ``path`` is really a seed, a JWT, or the content of a key or credentials file.
 
-    No message may show such a text: anybody who reads it has the key.
+    A damaged seed counts, too, unless there is a file of that name: in lower case, in groups, with a typo, or
+    cut off, as long as a half of it could be enough to find the rest. No message may show such a text:
+    anybody who reads it has the key.
     """
-    text = os.fspath(path)
-    return _SECRET.search(text if isinstance(text, str) else text.decode("utf-8", "replace")) is not None
+    given = os.fspath(path)
+    text = given if isinstance(given, str) else given.decode("utf-8", "replace")
+    if _SECRET.search(text):
+        return True
+    runs = _RUN.findall(text) + [_joined(groups) for groups in _GROUPS.findall(text)]
+    return any(map(_like_a_seed, runs)) and not os.path.lexists(given)
+
+
+def _joined(text: str) -> str:
+    """Return groups of equal length as one text; ``""`` for words. The last one may be shorter."""
+    groups = re.split("[ \t-]", text)
+    size = len(groups[0])
+    equal = all(len(group) == size for group in groups[:-1]) and len(groups[-1]) <= size
+    return "".join(groups) if equal else ""
+
+
+def _like_a_seed(run: str) -> bool:
+    """Whether random base32 looks like that: of one case but for a typo or two, with digits all over it.
+
+    Names made of words have their digits together; dates have 0, 1, 8 and 9, too, which base32 lacks.
+    """
+    lower = sum(map(str.islower, run))
+    upper = sum(map(str.isupper, run))
+    typos = min(lower, upper) + sum(map(run.count, "0189"))
+    scattered = len(re.findall("[A-Za-z][0-9]", run))
+    return len(run) >= 24 and typos <= 2 and (scattered >= 2 or len(run) >= 40)
 
 
 def read_credentials(path: str | os.PathLike[str]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
@@ -27,6 +28,9 @@ MAX_ANNOUNCED = 4 * MAX_POOL
 
 _GIVEN = ("scheme", "host", "port", "user", "password", "token", "path")
 """What a URL says about a server."""
+
+_SEED = re.compile("s[auocnx][a-z2-7]{40,}")
+"""An NKey's seed as a host: it would go to a name server, and into messages."""
 
 LONGEST_ADDRESS = 300
 """Characters of the longest announced address; a DNS name has up to 253."""
@@ -114,6 +118,8 @@ def parse_url(text: str) -> Server:
         raise ConfigError(f"unknown scheme{shown} in a server URL: use one of {known}")
     if not host or port == 0:
         raise ConfigError("a server URL needs a host and a port above 0 (write nats://host:port)")
+    if _SEED.fullmatch(host):
+        raise ConfigError("a server URL with a seed as its host (nkey_seed= takes a seed, creds= a path)")
     websocket = parts.scheme in ("ws", "wss")
     if ("@" in parts.path if websocket else parts.path not in ("", "/")) or "?" in raw or "#" in raw:
         raise ConfigError(

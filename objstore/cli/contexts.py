@@ -75,9 +75,17 @@ def load_context(name: str, environ: Mapping[str, str]) -> dict[str, str]:
         CommandError: the name is not valid, the context does not exist, its file cannot be read, or it has a
             field that cannot be honoured; exit code 2.
     """
+    from natsproto.aio.auth import looks_secret
+
+    path = context_path(name, environ)
+    if looks_secret(path):
+        raise CommandError(
+            "the name of the context looks like a seed or credentials: --context and NATS_CONTEXT take the "
+            "name of a context (and if others could see it here, replace the key)",
+            2,
+        )
     if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
         raise CommandError(f"{name!r} is not a valid context name", 2)
-    path = context_path(name, environ)
     document = _read(name, path)
 
     def unusable(why: str) -> CommandError:

@@ -26,16 +26,29 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-@pytest.mark.parametrize(
-    "secret", [KEY.seed, CREDS, CREDS.encode().hex() + "\n" + KEY.seed], ids=["seed", "creds", "both"]
-)
-@pytest.mark.parametrize("place", ["--nkey", "--creds", "--tlskey", "NATS_NKEY", "NATS_CREDS", "NATS_KEY"])
+SECRETS = {
+    "seed": KEY.seed,
+    "creds": CREDS,
+    "both": CREDS.encode().hex() + "\n" + KEY.seed,
+    "lower": KEY.seed.lower(),
+    "typo": KEY.seed[:20] + "0" + KEY.seed[21:],
+    "groups": " ".join(KEY.seed[at : at + 4] for at in range(0, 58, 4)),
+    "cut": KEY.seed[:40],
+}
+OPTIONS = ["--nkey", "--creds", "--tlskey", "--tlsca", "--password-file"]
+VARIABLES = ["NATS_NKEY", "NATS_CREDS", "NATS_KEY", "NATS_CERT", "NATS_CA"]
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("place", [*OPTIONS, *VARIABLES])
 def test_a_secret_for_a_path(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str, secret: str
 ) -> None:
     words = []
     if place == "--tlskey":
         words = ["--tlscert", "cert.pem"]
+    if place == "--password-file":
+        words = ["--user", "u"]
     if place.startswith("--"):
         words += [place, secret]
     else:
@@ -44,7 +57,22 @@ def test_a_secret_for_a_path(
     out, err = capfd.readouterr()
     assert "looks like its content" in err
     assert err.count("\n") == 1
-    for line in (word for word in secret.split() if len(word) > 12):
+    for line in [secret, *(word for word in secret.split() if len(word) > 12)]:
+        assert line not in out + err
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("place", ["--context", "NATS_CONTEXT"])
+def test_a_secret_for_the_name_of_a_context(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str, secret: str
+) -> None:
+    words = [place, secret] if place == "--context" else []
+    if not words:
+        monkeypatch.setenv(place, secret)
+    assert main([*words, "ls"]) == 2
+    out, err = capfd.readouterr()
+    assert "looks like a seed or credentials" in err
+    for line in [secret, *(word for word in secret.split() if len(word) > 12)]:
         assert line not in out + err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import time
 import traceback
@@ -112,6 +113,40 @@ def test_a_secret_where_a_path_belongs(secret: str) -> None:
             natsproto.connect(creds=given)
         text = "".join(traceback.format_exception(info.value))
         assert not any(line in text for line in secret.split() if len(line) > 12)
+
+
+HALF = SEED[:29]
+DAMAGED = {
+    "lower case": SEED.lower(),
+    "groups": " ".join(SEED[at : at + 4] for at in range(0, 58, 4)),
+    "lower groups": "-".join(SEED[at : at + 5] for at in range(0, 58, 5)).lower(),
+    "typos": SEED.replace("3", "8", 1).replace("O", "0"),
+    "small typo": f"{SEED[:20]}k{SEED[21:]}",
+    "cut": SEED[:40],
+    "half": HALF,
+    "half, lower": HALF.lower(),
+    "half, typo": HALF.replace("L", "1", 1),
+    "quoted": f"'{SEED[:41]}'",
+    "below": f"/home/me/{SEED.lower()}.nk",
+}
+
+
+@pytest.mark.parametrize("secret", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_seed_where_a_path_belongs(secret: str) -> None:
+    for given in (secret, Path(secret), f" {secret} "):
+        with pytest.raises(ConfigError, match="path of a credentials file") as info:
+            natsproto.connect(creds=given)
+        assert secret not in "".join(traceback.format_exception(info.value))
+    with pytest.raises(ConfigError) as info:
+        natsproto.connect(nkey=secret, signature_cb=lambda nonce: b"sig")
+    assert secret not in "".join(traceback.format_exception(info.value))
+
+
+def test_a_file_of_such_a_name_is_a_file(tmp_path: Path) -> None:
+    assert looks_secret(tmp_path / HALF)
+    (tmp_path / HALF).touch()
+    assert not looks_secret(tmp_path / HALF)
+    assert not looks_secret(os.fsencode(tmp_path / HALF))
 
 
 def test_paths_are_no_secrets(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from natsproto.aio import server_pool
 from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, parse_url, parse_urls
 from natsproto.errors import ConfigError
+from support.nkeys import USER, Key
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,17 @@ def test_a_bad_url_is_never_quoted(text: str) -> None:
     assert "CANARY" not in "".join(traceback.format_exception(info.value, chain=True)).replace(text, "")
     assert info.value.__cause__ is None
     assert info.value.__context__ is None, "what is hidden only is shown by error trackers"
+
+
+def test_a_seed_is_no_host() -> None:
+    """It would be asked of a name server."""
+    seed = Key(USER, b"k" * 32).seed
+    for text in (seed, f"nats://{seed}", f"tls://{seed.lower()}:4222"):
+        with pytest.raises(ConfigError, match="a seed as its host") as info:
+            parse_url(text)
+        assert seed.lower() not in str(info.value).lower()
+    assert parse_url("nats://sandbox-2a3b4c5d6e7f.svc.cluster.local").host.startswith("sandbox")
+    assert parse_url(f"nats://{seed}@h").token == seed
 
 
 @pytest.mark.parametrize(

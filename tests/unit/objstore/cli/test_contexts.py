@@ -36,6 +36,16 @@ def test_selection(environ: dict[str, str]) -> None:
     assert selected_context(environ) is None
 
 
+def test_a_seed_for_a_name(environ: dict[str, str]) -> None:
+    """It is not quoted, unless a context has that name."""
+    name = "suagw23lnnvww23lnnvww23lnnvww23lnnvww23l"
+    with pytest.raises(CommandError, match="looks like a seed") as told:
+        load_context(name, environ)
+    assert name not in str(told.value)
+    save(environ, name, {"url": "nats://h"})
+    assert load_context(name, environ) == {"url": "nats://h"}
+
+
 def test_home_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".config/nats/context").mkdir(parents=True)
