@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from natsproto.aio.auth import looks_secret
 from natsproto.aio.connect import connect
 from natsproto.aio.options import DEFAULT_SERVER
 from natsproto.errors import ConfigError
@@ -88,19 +89,37 @@ def _credentials(environ: Mapping[str, str]) -> ConnectOptions:
     if environ.get("NATS_CREDS"):
         return {"creds": environ["NATS_CREDS"]}
     if environ.get("NATS_NKEY"):
-        try:
-            with open(environ["NATS_NKEY"], encoding="ascii", errors="replace") as file:
-                return {"nkey_seed": file.read(1 << 16).strip()}
-        except OSError as exc:
-            raise ConfigError(f"the file named by NATS_NKEY cannot be read: {exc.strerror}") from None
+        return {"nkey_seed": _seed_in(environ["NATS_NKEY"])}
     if environ.get("NATS_USER"):
         return {"user": environ["NATS_USER"], "password": environ.get("NATS_PASSWORD", "")}
     return {"token": environ["NATS_TOKEN"]} if environ.get("NATS_TOKEN") else {}
 
 
+def _check_path(what: str, path: str) -> None:
+    if looks_secret(path):
+        raise ConfigError(
+            f"{what} takes the path of a file, but the value looks like its content: write the content to a "
+            "file that only you can read"
+        )
+
+
+def _seed_in(path: str) -> str:
+    _check_path("NATS_NKEY", path)
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(1 << 16).strip()
+    except OSError as exc:
+        why = exc.strerror
+    # Out here: that error has the path, which may be a secret that does not look like one.
+    raise ConfigError(f"the file named by NATS_NKEY cannot be read: {why}")
+
+
 def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
     if (cert is None) != (key is None):
         raise ConfigError("tlscert and tlskey (or NATS_CERT and NATS_KEY) go together")
+    for what, path in (("tlsca", ca), ("tlscert", cert), ("tlskey", key)):
+        if path:
+            _check_path(f"{what} (or NATS_{what[3:].upper()})", path)
     import ssl
 
     try:

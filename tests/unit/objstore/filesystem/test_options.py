@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,27 @@ def test_credentials_of_the_environment(tmp_path: Path) -> None:
     assert connection(None, NO_FILES, {}, {"NATS_CREDS": str(tmp_path / "c")}).creds == str(tmp_path / "c")
     with pytest.raises(ConfigError, match="NATS_NKEY"):
         connection(None, NO_FILES, {}, {"NATS_NKEY": str(tmp_path / "none")})
+
+
+def chain(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+@pytest.mark.parametrize("damage", [str, str.lower, lambda seed: seed[:40], lambda seed: seed[:10]])
+@pytest.mark.parametrize("name", ["NATS_NKEY", "NATS_CREDS", "NATS_CA", "NATS_CERT", "NATS_KEY"])
+def test_a_seed_where_a_path_belongs(name: str, damage: Callable[[str], str]) -> None:
+    """Neither the error nor what is hidden behind it has the text, even if it was not recognised."""
+    seed = damage(Key(USER, b"u" * 32).seed)
+    environ = {"NATS_CERT": "c", "NATS_KEY": "k"} if name in ("NATS_CERT", "NATS_KEY") else {}
+    if len(seed) == 10 and name == "NATS_CREDS":
+        return  # that is a path, and opened at each connect
+    with pytest.raises(ConfigError) as info:
+        connection(None, NO_FILES, {}, {**environ, name: seed})
+    assert "looks like its content" in str(info.value) or len(seed) == 10
+    for exc in chain(info.value):
+        assert seed not in f"{exc} {exc!r} {exc.args} {vars(exc)} {getattr(exc, 'filename', None)}"
 
 
 def test_given_credentials_are_not_mixed_with_others() -> None:
