@@ -315,9 +315,9 @@ def _tls_context(ca: str | None, cert: str | None, key: str | None, out: Output)
 
     for path in filter(None, (ca, cert)):
         _check_path(path, "certificate file")
-    if key:
-        check_private(key, "private key", out)
-
+    for path in dict.fromkeys(filter(None, (key, cert, ca))):
+        if path == key or _holds_key(path):
+            check_private(path, "private key", out)
     try:
         context = ssl.create_default_context(cafile=ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -329,6 +329,17 @@ def _tls_context(ca: str | None, cert: str | None, key: str | None, out: Output)
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         raise CommandError(f"TLS files {files}: {reason}", 2) from None
     return context
+
+
+def _holds_key(path: str) -> bool:
+    """Whether a certificate's file has a private key in it, too. A pipe is not read for that."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return b"PRIVATE KEY-----" in file.read(1 << 20)
+    except OSError:
+        return False  # loading it tells why
 
 
 class Session:

@@ -84,12 +84,16 @@ def test_what_others_can_read(
         return capfd.readouterr().err
 
     seed, creds, key = tmp_path / "seed", tmp_path / "creds", tmp_path / "key"
+    both = tmp_path / "both"  # a certificate and its key, given as a certificate
+    both.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
     seed.write_text(KEY.seed)
     creds.write_text(CREDS)
     key.write_text("no key")
     contexts = tmp_path / "config" / "nats" / "context"
     contexts.mkdir(parents=True)
     (contexts / "c.json").write_text(json.dumps({"url": server.url, "token": "t"}))
+    (contexts / "tls.json").write_text(json.dumps({"url": server.url, "cert": str(both)}))
+    (contexts / "ca.json").write_text(json.dumps({"url": server.url, "ca": str(both)}))
     (contexts / "plain.json").write_text(json.dumps({"url": server.url}))
     here = ("--server", server.url)
     cases: list[tuple[Path, tuple[str, ...]]] = [
@@ -97,6 +101,8 @@ def test_what_others_can_read(
         (creds, (*here, "--creds", str(creds))),
         (key, (*here, "--tlscert", str(key), "--tlskey", str(key))),
         (contexts / "c.json", ("--context", "c")),
+        (both, ("--context", "tls")),
+        (both, ("--context", "ca")),
     ]
     for path, words in cases:
         path.chmod(0o644)

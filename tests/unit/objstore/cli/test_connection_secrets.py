@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from natsproto.errors import StaleConnectionError
 from objstore.cli import connection
 from objstore.cli.output import CommandError, Output
+from support.certs import make_certs
 
 
 class Terminal(io.StringIO):
@@ -53,6 +55,20 @@ def test_a_secret_that_is_no_text(tmp_path: Path, out: Output) -> None:
     with pytest.raises(CommandError, match="not text") as caught:
         connection._secret(str(path), "NKey file", out)
     assert caught.value.code == 2
+
+
+def test_where_a_private_key_is(tmp_path: Path, capfd: pytest.CaptureFixture[str], out: Output) -> None:
+    """In a file for certificates, too; told once if it is given for both."""
+    certs = make_certs(tmp_path)
+    cert, both, pipe = certs.client_cert_file, str(tmp_path / "both"), str(tmp_path / "pipe")
+    Path(both).write_bytes(Path(cert).read_bytes() + Path(certs.client_key_file).read_bytes())
+    os.mkfifo(pipe)
+    assert [connection._holds_key(path) for path in (both, cert, pipe, "none")] == [True, False, False, False]
+    for mode, count in ((0o644, 1), (0o600, 0)):
+        os.chmod(both, mode)
+        for files in ((None, both, None), (None, both, both)):
+            assert connection._tls_context(*files, out) is not None
+            assert capfd.readouterr().err.count("can be read by others") == count
 
 
 class Step:
