@@ -99,6 +99,23 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_ordered_flow_control.py::test_nothing_is_published_for_others",
     ),
     Mutant(
+        "flow-control-unasked",
+        "natsproto/jetstream/push.py",
+        "if not self._flow_control:",
+        "if False:",
+        "flow control is answered only for a consumer that has it",
+        "unit/natsproto/jetstream/test_push.py::"
+        "test_flow_control_that_the_consumer_does_not_have_is_not_answered",
+    ),
+    Mutant(
+        "bench-for-others",
+        "objstore/bench/messages.py",
+        "if reply is not None and self.client.connection.mux.expects(reply):",
+        "if reply is not None:",
+        "the responder of a measurement answers its own requests only",
+        "unit/objstore/bench/test_messages.py::test_only_its_own_requests_are_answered",
+    ),
+    Mutant(
         "any-domain",
         "natsproto/jetstream/api/acks.py",
         "if ack.stream != self.stream or (ack.domain != self.domain and self.domain != ANY_DOMAIN):",
