@@ -19,7 +19,7 @@ from .paths import output_path
 from .select import choose, is_glob, patterns_of
 from .several import each
 from .transfer import check_target, is_stream, standard_input, to_file, to_stream
-from .trees import Tree, make_parents
+from .trees import State, Tree, make_parents
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
@@ -224,7 +224,7 @@ async def _upload(
     info = await store.put_file(name, file, progress=show, if_revision=0 if must_be_free else None)
     if moving:
         after = os.stat(file)
-        if _state(before) != _state(after) or after.st_size != info.size:
+        if not State.of(before).same(State.of(after)) or after.st_size != info.size:
             raise CommandError(f"mv: {file!r} was changed while it was stored: it is not deleted", 1)
         os.unlink(file)
     return info
@@ -232,10 +232,6 @@ async def _upload(
 
 def _exists(store: ObjectStore, name: str) -> CommandError:
     return CommandError(f"mv: {str(Address(store.bucket, name))!r} exists: pass --force to replace it", 4)
-
-
-def _state(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def _download(

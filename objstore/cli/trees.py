@@ -7,11 +7,40 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .output import CommandError, Output
 
 _OURS = re.compile(r"\.objstore-[0-9a-f]{16}|\..+\.[0-9a-f]{12,16}\.part")
 """Files that a transfer has not finished."""
+
+
+class State(NamedTuple):
+    """What tells a file that was changed or replaced from one that was not."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+    status_changed_ns: int
+    names: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> State:
+        """Return the state of a file."""
+        return cls(
+            found.st_dev,
+            found.st_ino,
+            found.st_size,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            found.st_nlink,
+        )
+
+    def same(self, other: State) -> bool:
+        """Whether this is also a later state; a file of several names may have lost or got one."""
+        # Its ctime has changed with that, perhaps by our own hand: both names may be in the directory.
+        return self[:4] == other[:4] and (self.names > 1 or self.status_changed_ns == other.status_changed_ns)
 
 
 @dataclass(frozen=True, slots=True)
