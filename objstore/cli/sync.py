@@ -1,8 +1,9 @@
 """``sync``: make a directory of objects equal to a directory of files, or the other way round.
 
 What has the same size and SHA-256 on both sides is left alone. ``--delete`` removes what only the target has:
-never outside of the directory, never what changed since it was listed, and nothing at all unless the source
-was listed completely. Links are left alone on both sides.
+never outside of the directory, never what changed since it was listed, nothing of the name of what was left
+out of the source, nor below it, and nothing at all unless the source was listed completely. Links are left
+alone on both sides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import os
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from .output import CommandError, Output, human_size
 from .paths import output_path
 from .several import each
 from .transfer import to_file
-from .trees import Tree, make_parents, remove_file
+from .trees import State, Tree, at_or_above, make_parents, remove_file
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -57,20 +59,36 @@ class Sides:
     """What both sides have.
 
     Attributes:
+        up: whether the directory is the source.
         directory: the local directory.
         prefix: what the names of the objects begin with: "" or a directory with its ``/``.
-        files: sizes of the local files, by their paths below the directory.
+        files: the local files, by their paths below the directory.
         objects: by their names below the prefix.
-        local_complete: whether all files could be listed.
-        remote_complete: whether all objects could be.
+        left_out: paths of what the source has, but neither what it is nor what is below it is transferred.
+        complete: whether the source could be listed completely.
+        links: paths of what is left alone: links of the bucket, and those of a directory that is the target.
+        local_links: paths of all links of the directory.
     """
 
+    up: bool
     directory: str
     prefix: str
-    files: dict[str, int]
+    files: dict[str, State]
     objects: dict[str, ObjectInfo]
-    local_complete: bool
-    remote_complete: bool
+    left_out: set[str]
+    complete: bool
+    links: set[str]
+    local_links: set[str]
+
+    @property
+    def source(self) -> Mapping[str, object]:
+        """What the target is to have."""
+        return self.files if self.up else self.objects
+
+    @property
+    def target(self) -> Mapping[str, object]:
+        """What the target has."""
+        return self.objects if self.up else self.files
 
     def file(self, path: str) -> str:
         """Return where a path below the directory is."""
@@ -111,10 +129,16 @@ async def sync(args: Namespace, out: Output) -> None:
     directory, address, up = sides_of(args)
     async with session(args, out) as link:
         store = await link.open(address.bucket)
-        sides = await _look(store, directory, address.name, out)
-        steps, same = await (_upwards if up else _downwards)(sides, out)
-        if args.delete:
-            steps += _deletions(sides, out, up=up)
+        sides = await _look(store, directory, address.name, out, up=up)
+        alike = await _alike(sides)
+        wanted = [path for path in sides.source if path not in alike]
+        unwanted = _unwanted(sides, address.bucket, out) if args.delete else []
+        links = len(sides.links.intersection(wanted + unwanted))
+        if links:
+            out.note(f"{links} link{'s are' if links != 1 else ' is'} left alone")
+        transfers = [_transfer(path, sides) for path in wanted if path not in sides.links]
+        deletions = [_deletion(path, sides) for path in unwanted if path not in sides.links]
+        steps = transfers + deletions
         if args.dry_run:
             for step in steps:
                 _would(step, address.bucket, out)
@@ -126,22 +150,19 @@ async def sync(args: Namespace, out: Output) -> None:
             await _take(step, sides, store, None if progress is None else progress.part())
             _did(step, address.bucket, out)
 
-        transfers = [step for step in steps if step.action != "delete"]
-        deletions = [step for step in steps if step.action == "delete"]
         await each(transfers, take, out, command="sync", label=_label)
         await each(deletions, take, out, command="sync", label=_label)
-    done = {action: sum(step.action == action for step in steps) for action in ("put", "get", "delete")}
     out.note(
-        f"{'stored' if up else 'wrote'} {done['put'] + done['get']} files ({human_size(size)}), "
-        f"deleted {done['delete']}, {same} were the same"
+        f"{'stored' if up else 'wrote'} {len(transfers)} files ({human_size(size)}), "
+        f"deleted {len(deletions)}, {len(alike)} were the same"
     )
-    if not (sides.local_complete if up else sides.remote_complete):
+    if not sides.complete:
         deleted = ", so nothing was deleted" if args.delete else ""
         raise CommandError(f"sync: not everything could be read, see the warnings{deleted}", 1)
 
 
-async def _look(store: ObjectStore, directory: str, prefix: str, out: Output) -> Sides:
-    """List both sides."""
+async def _look(store: ObjectStore, directory: str, prefix: str, out: Output, *, up: bool) -> Sides:
+    """List both sides, the target first: what comes to both meanwhile is then no surplus of the target."""
     from objstore.read.get import in_thread
 
     complete = True
@@ -151,42 +172,35 @@ async def _look(store: ObjectStore, directory: str, prefix: str, out: Output) ->
         complete = False
         out.warn(f"the meta message at revision {meta.revision} is skipped: {meta.error}")
 
+    tree = None
+    if not up:
+        tree = await in_thread(_target_tree, directory, out)
     infos = await store.list(prefix=prefix, on_invalid=invalid)
     objects = {info.name[len(prefix) :]: info for info in sorted(infos, key=lambda info: info.name)}
-    files, local_complete = await in_thread(_files, directory, out)
-    return Sides(directory, prefix, files, objects, local_complete, complete)
+    links = {path for path, info in objects.items() if info.links}
+    if up:
+        tree = await in_thread(Tree, directory, out)
+        left_out, complete = tree.left_out, tree.complete
+    else:
+        left_out = links
+    return Sides(
+        up=up,
+        directory=directory,
+        prefix=prefix,
+        files={file.path: file.state for file in tree or ()},
+        objects=objects,
+        left_out=left_out,
+        complete=complete,
+        links=links if up or tree is None else links | tree.links,
+        local_links=set() if tree is None else tree.links,
+    )
 
 
-def _files(directory: str, out: Output) -> tuple[dict[str, int], bool]:
-    if not os.path.isdir(directory):
-        return {}, True
-    tree = Tree(directory, out)
-    return {each.path: each.size for each in tree}, tree.complete
+def _target_tree(directory: str, out: Output) -> Tree | None:
+    return Tree(directory, out) if os.path.isdir(directory) else None
 
 
-async def _upwards(sides: Sides, out: Output) -> tuple[list[Step], int]:
-    alike = await _alike(sides, list(sides.files))
-    steps = [
-        Step("put", sides.prefix + path, sides.file(path), size)
-        for path, size in sides.files.items()
-        if path not in alike
-    ]
-    return steps, len(alike)
-
-
-async def _downwards(sides: Sides, out: Output) -> tuple[list[Step], int]:
-    alike = await _alike(sides, list(sides.objects))
-    others = {path: info for path, info in sides.objects.items() if path not in alike}
-    links = sum(bool(info.links) for info in others.values())
-    if links:
-        out.note(f"{links} link{'s are' if links != 1 else ' is'} left alone")
-    steps = [
-        Step("get", info.name, sides.file(path), info.size) for path, info in others.items() if not info.links
-    ]
-    return steps, len(alike)
-
-
-async def _alike(sides: Sides, paths: Sequence[str]) -> set[str]:
+async def _alike(sides: Sides) -> set[str]:
     """Return the paths whose file and object have the same bytes."""
     from objstore.read.get import in_thread
 
@@ -194,9 +208,9 @@ async def _alike(sides: Sides, paths: Sequence[str]) -> set[str]:
 
     def compare() -> set[str]:
         found = set()
-        for path in paths:
-            info = sides.objects.get(path)
-            if info is None or info.links or sides.files.get(path) != info.size:
+        for path in sides.source:
+            info, file = sides.objects.get(path), sides.files.get(path)
+            if info is None or info.links or file is None or file.size != info.size:
                 continue
             try:
                 if digest_of(sides.file(path), stop) == info.digest:
@@ -219,19 +233,41 @@ def digest_of(file: str, stop: threading.Event) -> str:
     return f"SHA-256={digest.hexdigest()}"
 
 
-def _deletions(sides: Sides, out: Output, *, up: bool) -> list[Step]:
-    """Return what only the target has; nothing if the source is not known completely."""
-    if up:
-        if not sides.local_complete:
-            return []
-        return [
-            Step("delete", info.name, "", revision=info.revision)
-            for path, info in sides.objects.items()
-            if path not in sides.files and not info.links
-        ]
-    if not sides.remote_complete:
+def _unwanted(sides: Sides, bucket: str, out: Output) -> list[str]:
+    """Return the paths that only the target has; what was left out of the source is not taken for absent."""
+    if not sides.complete:
         return []
-    return [Step("delete", "", sides.file(path)) for path in sides.files if path not in sides.objects]
+    found: list[str] = []
+    kept: Counter[str] = Counter()
+    for path in sides.target:
+        if path not in sides.source:
+            above = at_or_above(path, sides.left_out)
+            if above is None:
+                found.append(path)
+            else:
+                kept[above] += 1
+    for path, number in kept.items():
+        if sides.up:
+            why = f"{sides.file(path)!r} is left out"
+        else:
+            why = f"{str(Address(bucket, sides.prefix + path))!r} is a link"
+        things = f"{'object' if sides.up else 'file'}{'s' if number != 1 else ''}"
+        out.warn(f"{why}, so what has its name or is below it is not deleted: {number} {things}")
+    return found
+
+
+def _transfer(path: str, sides: Sides) -> Step:
+    name, file, listed = sides.prefix + path, sides.file(path), sides.files.get(path)
+    if sides.up:
+        assert listed is not None
+        return Step("put", name, file, listed.size)
+    return Step("get", name, file, sides.objects[path].size)
+
+
+def _deletion(path: str, sides: Sides) -> Step:
+    if sides.up:
+        return Step("delete", sides.prefix + path, "", revision=sides.objects[path].revision)
+    return Step("delete", "", sides.file(path))
 
 
 async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | None) -> None:
@@ -240,7 +276,9 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
     if step.action == "put":
         await store.put_file(step.name, step.file, progress=show)
     elif step.action == "get":
-        output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
+        path = output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
+        if at_or_above(os.path.dirname(path), sides.local_links):
+            raise CommandError(f"{step.file!r} is behind a link: nothing is written", 2)
         await in_thread(make_parents, sides.directory, step.file)
         await to_file(store, step.name, step.file, show, follow="none", force=True)
     elif step.name:

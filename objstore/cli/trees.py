@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,12 +50,17 @@ class LocalFile:
     Attributes:
         file: its path.
         path: its path below the directory, with ``/``.
-        size: its bytes.
+        state: what it was when it was listed; for a link, that of the file that it leads to.
     """
 
     file: str
     path: str
-    size: int
+    state: State
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.state.size
 
 
 class Tree:
@@ -64,12 +69,16 @@ class Tree:
     Attributes:
         files: what was found.
         complete: whether everything could be looked at.
+        left_out: paths below the directory of what is there, but neither among the files nor looked into.
+        links: paths below the directory of all links.
     """
 
     def __init__(self, directory: str, out: Output) -> None:
         self.directory = directory
         self.files: list[LocalFile] = []
         self.complete: bool = True
+        self.left_out: set[str] = set()
+        self.links: set[str] = set()
         self._out = out
         with os.scandir(directory) as entries:  # a directory that cannot be read at all is an error
             found = list(entries)
@@ -78,29 +87,41 @@ class Tree:
     def _add(self, entries: list[os.DirEntry[str]], above: str) -> None:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = above + entry.name
+            if entry.is_symlink():
+                self.links.add(path)
             try:
                 if entry.is_dir(follow_symlinks=False):
                     with os.scandir(entry.path) as inner:
                         found = list(inner)
                     self._add(found, path + "/")
                     continue
-                mode = entry.stat()
+                status = os.stat(entry.path)
             except OSError as exc:
-                self._leave_out(entry.path, (exc.strerror or str(exc)).lower())
+                self.complete = False
+                self._leave_out(entry, path, (exc.strerror or str(exc)).lower())
                 continue
-            if stat.S_ISREG(mode.st_mode):
-                if not _OURS.fullmatch(entry.name):
-                    self.files.append(LocalFile(entry.path, path, mode.st_size))
+            if stat.S_ISDIR(status.st_mode):
+                self._leave_out(entry, path, "it is a link to a directory")
+            elif not stat.S_ISREG(status.st_mode):
+                self._leave_out(entry, path, "it is neither file nor directory")
+            elif _OURS.fullmatch(entry.name):
+                self._leave_out(entry, path, "its name is that of an unfinished transfer")
             else:
-                kind = "a link to a directory" if stat.S_ISDIR(mode.st_mode) else "neither file nor directory"
-                self._out.warn(f"{entry.path!r} is left out: it is {kind}")
+                self.files.append(LocalFile(entry.path, path, State.of(status)))
 
-    def _leave_out(self, path: str, why: str) -> None:
-        self.complete = False
-        self._out.warn(f"{path!r} is left out: {why}")
+    def _leave_out(self, entry: os.DirEntry[str], path: str, why: str) -> None:
+        self.left_out.add(path)
+        self._out.warn(f"{entry.path!r} is left out: {why}")
 
     def __iter__(self) -> Iterator[LocalFile]:
         return iter(self.files)
+
+
+def at_or_above(path: str, among: Container[str]) -> str | None:
+    """Return which of some paths is this one, or a directory above it."""
+    while path and path not in among:
+        path = path.rpartition("/")[0]
+    return path or None
 
 
 def make_parents(directory: str, path: str) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -130,6 +131,26 @@ def test_sync_there_and_back(command: Command, bucket: str, photos: dict[str, by
     command("rm", "-f", bucket, "p/2025/a.jpg")
     command("sync", f"natsobj://{bucket}/p/", "back", "--delete")
     assert content("back") == {"2025/raw/b.dng": DATA}
+
+
+def test_sync_deletes_nothing_that_was_left_out(
+    command: Command, bucket: str, photos: dict[str, bytes]
+) -> None:
+    """A deployment moves a directory away and puts a link in its place; a file becomes a socket."""
+    command("sync", "photos", f"natsobj://{bucket}/p/")
+    before = command("ls", bucket, "-rn")
+    os.rename("photos/2025", "elsewhere")
+    os.symlink("../elsewhere", "photos/2025")
+    os.unlink("photos/index.html")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("photos/index.html")
+    command("sync", "photos", f"natsobj://{bucket}/p/", "--delete")
+    assert (
+        "'photos/2025' is left out, so what has its name or is below it is not deleted: 2 obj" in command.err
+    )
+    assert command("ls", bucket, "-rn") == before
+    command("sync", f"natsobj://{bucket}/p/", "back")
+    assert content("back") == photos
 
 
 def test_cp_mv_ln_meta(command: Command, bucket: str, bucket_name: str) -> None:

@@ -140,6 +140,117 @@ async def test_a_link_that_came_since_is_not_read(store: ObjectStore, tmp_path: 
     assert content(tmp_path / "there") == {}
 
 
+async def test_links_are_not_replaced(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """A link keeps its place on both sides, whatever the other side has under its name."""
+    await store.add_link("p/a", await store.put("x", b"x"))
+    _, err = await command("sync", "here", "natsobj://b/p")
+    assert err.splitlines()[0] == "1 link is left alone"
+    assert (await store.get_info("p/a")).is_link
+    here = tmp_path / "here"
+    (tmp_path / "elsewhere").write_bytes(b"mine")
+    for name in ("file", "only-here"):
+        (here / name).symlink_to("../elsewhere")
+    (here / "dangling").symlink_to("nowhere")
+    (here / "dir" / "b").write_bytes(b"b")
+    await store.put("p/file", b"theirs")
+    await store.put("p/dangling", b"theirs")
+    _, err = await command("sync", "natsobj://b/p", "here", "--delete")
+    assert "4 links are left alone" in err.splitlines()
+    assert content(here) == {**FILES, "file": b"mine", "only-here": b"mine"}
+    assert (tmp_path / "elsewhere").read_bytes() == b"mine"
+    assert os.readlink(here / "dangling") == "nowhere"
+
+
+async def test_nothing_is_written_behind_a_link(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "here" / "link").symlink_to("dir")
+    await store.put("p/link/b", b"theirs")
+    with pytest.raises(CommandError, match="'here/link/b' is behind a link: nothing is written") as told:
+        await command("sync", "natsobj://b/p", "here", "--delete")
+    assert told.value.code == 2
+    assert content(tmp_path / "here").items() >= FILES.items()
+
+
+async def test_what_was_left_out_is_not_absent(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """What a deployment has replaced by a link, what became a pipe, and what looks unfinished, is there."""
+    here, unfinished = tmp_path / "here", f".objstore-{'0a' * 8}"
+    for name in (*FILES, unfinished, f"dir/{unfinished}", "dirt", "gone"):
+        await store.put(f"p/{name}", FILES.get(name, b""))
+    before = await objects(store, "p/")
+    os.rename(here / "dir", tmp_path / "moved")
+    (here / "dir").symlink_to("../moved")
+    (here / "a").unlink()
+    os.mkfifo(here / "a")
+    (here / unfinished).write_bytes(b"half")
+    (here / "dirt").write_bytes(b"")
+    out, _ = await command("sync", "here", "natsobj://b/p", "--delete", "--dry-run")
+    assert out == "delete natsobj://b/p/gone\n"
+    out, err = await command("sync", "here", "natsobj://b/p", "--delete", "--json")
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["p/gone"]
+    assert await objects(store, "p/") == {name: data for name, data in before.items() if name != "gone"}
+    told = [json.loads(line).get("warning", "") for line in err.splitlines()]
+    kept = "is left out, so what has its name or is below it is not deleted"
+    for name, what in (("a", "1 object"), ("dir", "3 objects"), (unfinished, "1 object")):
+        assert f"'here/{name}' {kept}: {what}" in told
+
+
+async def test_a_file_whose_name_no_object_can_have(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    os.rename(tmp_path / "here" / "a", os.fsencode(tmp_path / "here") + b"/a\xff")
+    await store.put("p/a", b"")
+    with pytest.raises(CommandError, match="sync: 1 of 4 failed") as told:
+        await command("sync", "here", "natsobj://b/p", "--delete")
+    assert told.value.code == 2
+    assert await store.exists("p/a")
+
+
+async def test_below_a_link_between_objects(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """As a link to a directory: nobody has said that what it leads to is empty."""
+    await store.put("p/a", FILES["a"])
+    await store.add_bucket_link("p/dir", "other")
+    _, err = await command("sync", "natsobj://b/p", "here", "--delete")
+    assert (
+        "objstore: warning: 'natsobj://b/p/dir' is a link, so what has its name or is below it is not " in err
+    )
+    assert "deleted: 2 files\n" in err
+    assert content(tmp_path / "here") == {name: FILES[name] for name in ("a", "dir/b", "dir/deep/c")}
+
+
+async def test_what_comes_to_both_sides_meanwhile(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target is listed first: what another sync wrote after that is no surplus."""
+    plain = ObjectStore.list
+
+    async def before_and_after(self: ObjectStore, *args: Any, **options: Any) -> Any:
+        infos = await plain(self, *args, **options)
+        await self.put("p/new", b"new")
+        (tmp_path / "here" / "new").write_bytes(b"new")
+        return infos
+
+    for name, data in FILES.items():
+        await store.put(f"p/{name}", data)
+    monkeypatch.setattr(ObjectStore, "list", before_and_after)
+    await command("sync", "natsobj://b/p", "here", "--delete")
+    assert (tmp_path / "here" / "new").read_bytes() == b"new"
+
+
+async def test_a_source_that_goes_away(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is gone when it is listed is not an empty one."""
+    plain = ObjectStore.list
+
+    async def then_moved(self: ObjectStore, *args: Any, **options: Any) -> Any:
+        infos = await plain(self, *args, **options)
+        os.rename(tmp_path / "here", tmp_path / "moved")
+        return infos
+
+    await store.put("p/x", b"x")
+    monkeypatch.setattr(ObjectStore, "list", then_moved)
+    with pytest.raises(FileNotFoundError):
+        await command("sync", "here", "natsobj://b/p", "--delete")
+    assert await store.exists("p/x")
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from objstore.cli.output import CommandError, Output
-from objstore.cli.trees import Tree, make_parents, remove_file
+from objstore.cli.trees import Tree, at_or_above, make_parents, remove_file
 from support.skips import left_out
 
 
@@ -32,9 +32,13 @@ def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
         ("link", 2),
     ]
     assert not tree.complete  # the dangling link: nobody knows what should be there
+    ours = {f".objstore-{'0a' * 8}", f".b.{'0a' * 6}.part"}
+    assert tree.left_out == {"dangling", "elsewhere", "pipe", *ours}
+    assert tree.links == {"dangling", "elsewhere", "link"}
     err = capsys.readouterr().err
     for what in ("elsewhere' is left out: it is a link to a directory", "pipe' is left out: it is neither"):
         assert what in err
+    assert err.count("is left out: its name is that of an unfinished transfer") == 2
     with pytest.raises(NotADirectoryError):
         Tree(str(tmp_path / "b"), Output())
 
@@ -56,7 +60,8 @@ def test_a_directory_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert not Tree(str(tmp_path), Output()).complete
+    tree = Tree(str(tmp_path), Output())
+    assert (tree.complete, tree.left_out) == (False, {"closed"})
 
 
 def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
@@ -92,3 +97,19 @@ def test_directories_that_become_empty_are_removed(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="behind a link"):
         remove_file(str(target), str(target / "out" / "precious"))
     assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("a", None),
+        ("a/b", "a/b"),
+        ("a/b/c/d", "a/b"),
+        ("a/bc", None),
+        ("a/b//d", "a/b"),
+        ("", None),
+        ("/a/b", None),
+    ],
+)
+def test_at_or_above(path: str, found: str | None) -> None:
+    assert at_or_above(path, {"a/b"}) == found
