@@ -52,7 +52,7 @@ class StoreReads:
 
     @property
     def js(self) -> JetStreamContext:
-        """The JetStream context of the bucket: as the one it was opened with; only this bucket has its name."""
+        """The JetStream context: that the bucket was opened with, for which no other one has its name."""
         return self._bucket.js
 
     @property

@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .addresses import SCHEME, Address, is_address, parse_address, parse_place
@@ -23,7 +24,7 @@ from .output import CommandError, Output, human_size
 from .paths import output_path
 from .several import each
 from .transfer import to_file
-from .trees import State, Tree, at_or_above, make_parents, remove_file
+from .trees import State, Tree, at_or_above, check_unchanged, make_parents, remove_file
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -45,6 +46,7 @@ class Step:
         file: the file; "" for an object that is deleted.
         size: bytes to transfer.
         revision: that of an object that is deleted; 0 for a file.
+        listed: the file that is deleted or replaced; ``None``: there was none.
     """
 
     action: str
@@ -52,6 +54,7 @@ class Step:
     file: str
     size: int = 0
     revision: int = 0
+    listed: State | None = None
 
 
 @dataclass
@@ -261,13 +264,13 @@ def _transfer(path: str, sides: Sides) -> Step:
     if sides.up:
         assert listed is not None
         return Step("put", name, file, listed.size)
-    return Step("get", name, file, sides.objects[path].size)
+    return Step("get", name, file, sides.objects[path].size, listed=listed)
 
 
 def _deletion(path: str, sides: Sides) -> Step:
     if sides.up:
         return Step("delete", sides.prefix + path, "", revision=sides.objects[path].revision)
-    return Step("delete", "", sides.file(path))
+    return Step("delete", "", sides.file(path), listed=sides.files[path])
 
 
 async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | None) -> None:
@@ -280,11 +283,13 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
         if at_or_above(os.path.dirname(path), sides.local_links):
             raise CommandError(f"{step.file!r} is behind a link: nothing is written", 2)
         await in_thread(make_parents, sides.directory, step.file)
-        await to_file(store, step.name, step.file, show, follow="none", force=True)
+        unchanged = partial(check_unchanged, step.file, step.listed)
+        await to_file(store, step.name, step.file, show, follow="none", may_replace=unchanged)
     elif step.name:
         await store.delete(step.name, if_revision=step.revision)
     else:
-        await in_thread(remove_file, sides.directory, step.file)
+        assert step.listed is not None
+        await in_thread(remove_file, sides.directory, step.file, step.listed)
 
 
 def _label(step: Step) -> str:

@@ -109,6 +109,7 @@ async def to_file(
     follow: FollowLinks,
     force: bool = False,
     resume: bool = False,
+    may_replace: Callable[[], None] | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears whole and verified, or not at all.
 
@@ -116,14 +117,28 @@ async def to_file(
         follow: the links that may be read through.
         force: replace an existing file.
         resume: keep what was read if it fails, and continue with it the next time.
+        may_replace: replace an existing file unless this raises, immediately before.
 
     Raises:
         CommandError: the file exists (exit code 4), or it cannot be written; the error names it, not the
             hidden file that is filled first.
     """
     from natsproto.errors import NatsError
+    from objstore.read import files
 
     try:
+        if may_replace is not None:
+            bucket = store.bound_bucket
+            with store.client.connection.operation():
+                return await files.get_file(
+                    bucket,
+                    bucket.check_name(name),
+                    path,
+                    verify=True,
+                    progress=show,
+                    follow=follow,
+                    may_replace=may_replace,
+                )
         if force:
             return await store.get_file(name, path, progress=show, resume=resume, follow_links=follow)
         return await _to_new_file(store, name, path, show, resume=resume, follow=follow)

@@ -124,6 +124,23 @@ def at_or_above(path: str, among: Container[str]) -> str | None:
     return path or None
 
 
+def check_unchanged(path: str, listed: State | None) -> None:
+    """Refuse a file that is not as it was listed: it must be neither deleted nor replaced.
+
+    Args:
+        listed: ``None`` if there was none.
+
+    Raises:
+        CommandError: exit code 4.
+    """
+    try:
+        there = State.of(os.lstat(path))
+    except FileNotFoundError:
+        return
+    if listed is None or not listed.same(there):
+        raise CommandError(f"{path!r} is not as it was listed: it is kept. Run the command again", 4)
+
+
 def make_parents(directory: str, path: str) -> None:
     """Create the directories of a file below a target directory.
 
@@ -141,11 +158,16 @@ def make_parents(directory: str, path: str) -> None:
         raise CommandError(f"{path!r} needs a directory where a file is: move the file away", 4) from None
 
 
-def remove_file(directory: str, path: str) -> None:
-    """Delete a file below a target directory, and the directories that become empty; never behind a link."""
+def remove_file(directory: str, path: str, listed: State) -> None:
+    """Delete a file below a target directory, and the directories that become empty; never behind a link.
+
+    Raises:
+        CommandError: it is behind a link (exit code 2), or not as it was listed (4).
+    """
     from .paths import check_inside
 
     check_inside(directory, path)
+    check_unchanged(path, listed)
     os.unlink(path)
     parent = os.path.dirname(path)
     while len(parent) > len(directory.rstrip("/")):

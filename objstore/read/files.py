@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -54,8 +55,13 @@ async def get_file(
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
     show_deleted: bool = False,
+    may_replace: Callable[[], None] | None = None,
 ) -> ObjectInfo:
-    """Read an object into a file that appears, complete and verified, or not at all."""
+    """Read an object into a file that appears, complete and verified, or not at all.
+
+    Args:
+        may_replace: called in a thread, immediately before the file gets its name; to prevent it, it raises.
+    """
     mode = await in_thread(_target_mode, path)
     bucket, info = await resolve(bucket, name, follow, show_deleted=show_deleted)
     resume = resume and not info.deleted  # there is nothing to keep
@@ -72,7 +78,7 @@ async def get_file(
                 await copy_blocks(
                     bucket, info, file.writelines, verify=verify, progress=progress, window=window
                 )
-            await in_thread(_finish, file, temporary, path, mode)
+            await in_thread(_finish, file, temporary, path, mode, may_replace)
         finally:
             for file in opened:
                 file.close()
@@ -264,12 +270,20 @@ def _new_mode(temporary: str) -> int:
         _remove(probe)
 
 
-def _finish(file: BinaryIO, temporary: str, path: str, mode: int | None) -> None:
+def _finish(
+    file: BinaryIO,
+    temporary: str,
+    path: str,
+    mode: int | None,
+    may_replace: Callable[[], None] | None = None,
+) -> None:
     """Flush the file to disk, rename it, then flush the directory."""
     file.flush()
     if hasattr(os, "fchmod"):
         os.fchmod(file.fileno(), _new_mode(temporary) if mode is None else mode)
     os.fsync(file.fileno())
+    if may_replace is not None:
+        may_replace()
     os.replace(temporary, path)
     try:
         directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)

@@ -153,6 +153,36 @@ def test_sync_deletes_nothing_that_was_left_out(
     assert content("back") == photos
 
 
+async def test_sync_keeps_files_that_change_meanwhile(
+    command: Command, bucket: str, server: LocalServer, tmp_path: Path
+) -> None:
+    there = tmp_path / "work" / "there"
+    there.mkdir()
+    (there / "notes").write_bytes(b"old")
+    (there / "page").write_bytes(b"old")
+    async with natsproto.connect(server.url) as client:
+        store = await client.jetstream().object_store(bucket)
+        await store.put("page", BIG)
+
+    async def change(name: str) -> bytes:
+        """Write a file while the object comes; return what the command says."""
+        async with FaultProxy(server.url) as proxy:
+            proxy.rate = 8e6
+            process = command.process("sync", f"natsobj://{bucket}/", "there", "--delete", url=proxy.url)
+            await proxy.wait_until(lambda: proxy.bytes_to_client > 1_000_000, timeout=WAIT)
+            (there / name).write_bytes(b"mine")
+            proxy.rate = None
+            out, err = await asyncio.to_thread(process.communicate, timeout=WAIT)
+        assert (process.returncode, out) == (4, b"")
+        return err
+
+    kept = b"objstore: 'there/page' is not as it was listed: it is kept. Run the command again\n"
+    assert await change("page") == kept
+    assert content(str(there)) == {"notes": b"old", "page": b"mine"}
+    assert kept.replace(b"page", b"notes") in await change("notes")
+    assert content(str(there)) == {"notes": b"mine", "page": BIG}
+
+
 def test_cp_mv_ln_meta(command: Command, bucket: str, bucket_name: str) -> None:
     other = f"{bucket_name}-other"
     command("bucket", "add", other, "--storage", "memory")

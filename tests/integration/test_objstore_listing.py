@@ -287,7 +287,7 @@ async def test_watch_from_a_revision(store: ObjectStore) -> None:
         end = (await store.get_info("a", show_deleted=True)).revision
         async with store.watch(from_revision=end + 1) as watcher:
             await watcher.caught_up
-        with pytest.raises(BucketNotFoundError, match=f"ends at revision {end}"):  # of another bucket, it seems
+        with pytest.raises(BucketNotFoundError, match=f"ends at revision {end}"):
             async with store.watch(from_revision=10**6) as watcher:
                 await watcher.caught_up
     for bad in ({"from_revision": 0}, {"from_revision": 5, "updates_only": True}):

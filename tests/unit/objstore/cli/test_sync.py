@@ -134,7 +134,7 @@ async def test_links_are_left_alone(store: ObjectStore, command: Any, tmp_path: 
 
 async def test_a_link_that_came_since_is_not_read(store: ObjectStore, tmp_path: Path) -> None:
     await store.add_link("p/link", await store.put("x", b"x"))
-    sides = Sides(str(tmp_path / "there"), "p/", {}, {}, local_complete=True, remote_complete=True)
+    sides = Sides(False, str(tmp_path / "there"), "p/", {}, {}, set(), True, set(), set())
     with pytest.raises(LinkError):
         await _take(Step("get", "p/link", str(tmp_path / "there" / "link")), sides, store, None)
     assert content(tmp_path / "there") == {}
@@ -212,6 +212,37 @@ async def test_below_a_link_between_objects(store: ObjectStore, command: Any, tm
     )
     assert "deleted: 2 files\n" in err
     assert content(tmp_path / "here") == {name: FILES[name] for name in ("a", "dir/b", "dir/deep/c")}
+
+
+async def test_files_that_change_meanwhile(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is deleted or replaced is what was listed, or nothing."""
+    here, plain = tmp_path / "here", ObjectStore.list
+    await store.put("p/a", b"theirs")
+
+    async def then_changed(self: ObjectStore, *args: Any, **options: Any) -> Any:
+        infos = await plain(self, *args, **options)
+        for name in changing:
+            (here / name).write_bytes(b"mine")
+        return infos
+
+    monkeypatch.setattr(ObjectStore, "list", then_changed)
+    changing = ["a"]
+    with pytest.raises(CommandError, match="'here/a' is not as it was listed: it is kept") as told:
+        await command("sync", "natsobj://b/p", "here", "--delete")
+    assert told.value.code == 4
+    assert content(here) == FILES | {"a": b"mine"}
+    changing = ["dir/b"]
+    with pytest.raises(CommandError, match="sync: 1 of 3 failed") as told:
+        await command("sync", "natsobj://b/p", "here", "--delete")
+    assert told.value.code == 4
+    assert content(here) == {"a": b"theirs", "dir/b": b"mine"}
+    await store.put("p/new", b"theirs")
+    changing = ["new"]
+    with pytest.raises(CommandError, match="'here/new' is not as it was listed: it is kept"):
+        await command("sync", "natsobj://b/p", "here")
+    assert (here / "new").read_bytes() == b"mine"
 
 
 async def test_what_comes_to_both_sides_meanwhile(

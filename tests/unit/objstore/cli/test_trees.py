@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from objstore.cli.output import CommandError, Output
-from objstore.cli.trees import Tree, at_or_above, make_parents, remove_file
+from objstore.cli.trees import State, Tree, at_or_above, check_unchanged, make_parents, remove_file
 from support.skips import left_out
+
+
+def state(path: Path) -> State:
+    return State.of(os.stat(path))
 
 
 def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
@@ -88,15 +92,59 @@ def test_directories_that_become_empty_are_removed(tmp_path: Path) -> None:
     (target / "a" / "b").mkdir(parents=True)
     (target / "a" / "b" / "f").write_bytes(b"")
     (target / "a" / "g").write_bytes(b"")
-    remove_file(str(target), str(target / "a" / "b" / "f"))
+    remove_file(str(target), str(target / "a" / "b" / "f"), state(target / "a" / "b" / "f"))
     assert sorted(os.listdir(target / "a")) == ["g"]
-    remove_file(str(target) + "/", str(target / "a" / "g"))
+    remove_file(str(target) + "/", str(target / "a" / "g"), state(target / "a" / "g"))
     assert os.listdir(target) == []
     (target / "out").symlink_to(tmp_path)
     (tmp_path / "precious").write_bytes(b"")
     with pytest.raises(CommandError, match="behind a link"):
-        remove_file(str(target), str(target / "out" / "precious"))
+        remove_file(str(target), str(target / "out" / "precious"), state(tmp_path / "precious"))
     assert (tmp_path / "precious").exists()
+
+
+def rewritten(path: Path) -> None:
+    """Other bytes of the same size under the same time: the clock of files may be coarse."""
+    before = os.stat(path)
+    while os.stat(path).st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(b"9")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(b"9")
+    os.replace(path.with_name("new"), path)
+
+
+def linked(path: Path) -> None:
+    path.with_name("moved").write_bytes(b"1")
+    path.unlink()
+    path.symlink_to("moved")
+
+
+@pytest.mark.parametrize("change", [rewritten, replaced, linked, lambda path: path.write_bytes(b"longer")])
+def test_what_changed_since_it_was_listed_is_kept(tmp_path: Path, change: Any) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"1")
+    (listed,) = Tree(str(tmp_path), Output())
+    check_unchanged(str(file), listed.state)
+    change(file)
+    with pytest.raises(CommandError, match="f' is not as it was listed: it is kept") as told:
+        remove_file(str(tmp_path), str(file), listed.state)
+    assert told.value.code == 4
+    assert file.exists()
+    with pytest.raises(CommandError, match="is not as it was listed"):
+        check_unchanged(str(file), None)
+    check_unchanged(str(tmp_path / "none"), None)
+
+
+def test_files_of_several_names(tmp_path: Path) -> None:
+    """To delete one changes the ctime of the other."""
+    (tmp_path / "a").write_bytes(b"1")
+    os.link(tmp_path / "a", tmp_path / "b")
+    for file in list(Tree(str(tmp_path), Output())):
+        remove_file(str(tmp_path), file.file, file.state)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
