@@ -203,11 +203,14 @@ async def update_bucket(
     Raises:
         BucketNotFoundError: no such bucket.
         BadBucketError: the server refuses the change (storage cannot change, for example).
+        BucketSealedError: it is sealed.
         UnsupportedFeatureError: the server dropped a requested feature.
     """
     config, params = name_first(config, params or {})
     name = check_bucket(config.bucket if isinstance(config, ObjectStoreConfig) else params.get("bucket", ""))
     current = (await bind_info(js, name)).config.to_json()
+    if current.get("sealed") is True:  # the server would change it, as far as the objects stay
+        raise BucketSealedError(f"bucket {name!r} is sealed (read-only)", bucket=name)
     wanted = build_config(bucket_config(current) if config is None else config, params)
     document = stream_config(wanted)
     merged = merge_config(current, document)

@@ -209,6 +209,7 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
         Raises:
             BucketNotFoundError: no such bucket.
             BadBucketError: the server refuses the change; the storage, for example, cannot change.
+            BucketSealedError: the bucket is sealed.
             UnsupportedFeatureError: the server is too old for a requested feature.
         """
         from . import object_stores

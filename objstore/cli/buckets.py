@@ -167,20 +167,13 @@ def check_edit(args: Namespace) -> None:
 
 
 async def edit(args: Namespace, out: Output) -> None:
-    """``bucket edit BUCKET``: what is not named stays.
-
-    Raises:
-        BucketSealedError: the bucket is sealed. The server would give another reason.
-    """
-    from objstore.errors import BucketSealedError
+    """``bucket edit BUCKET``: what is not named stays."""
     from objstore.format.buckets import bucket_config
 
     changes = _fields(args)
     async with session(args, out) as link:
         store = await link.open(args.bucket)
         config = (await link.steady(lambda: link.js.stream_info(store.bound_bucket.stream))).config
-        if config.sealed:
-            raise BucketSealedError(f"bucket {args.bucket!r} is sealed (read-only)", bucket=args.bucket)
         if args.metadata or args.unset_metadata:
             kept = dict(bucket_config(config.to_json()).metadata or {})
             for key in args.unset_metadata:

@@ -133,6 +133,20 @@ async def test_changes(server: MemoryServer) -> None:
     assert "OBJ_new" in server.streams
 
 
+async def test_a_sealed_bucket_does_not_change(server: MemoryServer) -> None:
+    await create_bucket(server.js, "b")
+    server.stream().config["sealed"] = True
+    server.verbs()
+    for call in (
+        update_bucket(server.js, "b", {"description": "d"}),
+        update_bucket(server.js, "b"),
+        update_bucket(server.js, ObjectStoreConfig("b")),
+    ):
+        with pytest.raises(BucketSealedError, match="'b' is sealed"):
+            await call
+    assert set(server.verbs()) == {"STREAM.INFO"}
+
+
 async def test_enumerated(server: MemoryServer) -> None:
     for name in ("b", "a"):
         await create_bucket(server.js, None, {"bucket": name})
