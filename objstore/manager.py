@@ -47,7 +47,7 @@ from .errors import (
 )
 from .format.buckets import (
     FIELD_MINIMUM_VERSION,
-    bucket_config,
+    changes_of,
     config_matches,
     merge_config,
     store_status,
@@ -198,7 +198,9 @@ async def update_bucket(
     """Change a bucket's configuration.
 
     With ``config`` the bucket gets that configuration; with ``bucket=…`` and other keywords only those fields
-    change. Fields of the stream's configuration that this library does not know stay unchanged.
+    change. With the name alone the stream gets what it lacks to keep objects. The rest of the stream's
+    configuration goes back as it came. So does what is asked for and there already: a mirror or source may be
+    in another account, or filtered, which a ``BucketSource`` cannot say.
 
     Raises:
         BucketNotFoundError: no such bucket.
@@ -211,11 +213,12 @@ async def update_bucket(
     current = (await bind_info(js, name)).config.to_json()
     if current.get("sealed") is True:  # the server would change it, as far as the objects stay
         raise BucketSealedError(f"bucket {name!r} is sealed (read-only)", bucket=name)
-    wanted = build_config(bucket_config(current) if config is None else config, params)
-    document = stream_config(wanted)
-    merged = merge_config(current, document)
+    wanted = stream_config(build_config(config, params))
+    changes = changes_of(current, wanted, params.keys() - {"bucket"} if config is None else None)
+    merged = merge_config(current, changes)
     info = await _apply(js, name, lambda: js.update_stream(merged), "changed")
-    dropped = config_matches(info.config.to_json(), document)
+    changes.pop("mirror_direct", None)  # servers set it as the origin has it, if they know that one
+    dropped = config_matches(info.config.to_json(), changes)
     if dropped:
         raise _unsupported(js, name, dropped)
     return await _opened(js, name, info)

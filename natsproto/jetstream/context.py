@@ -199,8 +199,9 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
     ) -> ObjectStore:
         """Change an object store's configuration.
 
-        A configuration replaces the current one; with a name and keywords only those fields change.
-        Fields of the stream's configuration that this library does not know stay as they are.
+        A configuration replaces the current one; with a name and keywords only those fields change. With the
+        name alone the stream gets what it lacks to keep objects. The rest of the stream's configuration stays
+        as it is, and so does a mirror or source that is there already.
 
         Args:
             config: complete configuration, or the name of the bucket.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 
 from natsproto.errors import RemoteProtocolError
@@ -24,23 +24,23 @@ FIELD_MINIMUM_VERSION = {
 """First nats-server version that keeps a field of the stream configuration; older ones drop it silently."""
 
 _BUCKET = re.compile(VALID_BUCKET_RE)
-_COVERED = (
-    "description",
-    "subjects",
-    "max_age",
-    "max_bytes",
-    "storage",
-    "num_replicas",
-    "placement",
-    "metadata",
-    "compression",
-    "allow_direct",
-    "allow_atomic",
-    "allow_msg_ttl",
-    "mirror",
-    "mirror_direct",
-    "sources",
-)
+_STREAM_FIELDS = {
+    "description": "description",
+    "ttl": "max_age",
+    "max_bytes": "max_bytes",
+    "storage": "storage",
+    "replicas": "num_replicas",
+    "placement": "placement",
+    "metadata": "metadata",
+    "compression": "compression",
+    "allow_direct": "allow_direct",
+    "allow_atomic": "allow_atomic",
+    "allow_msg_ttl": "allow_msg_ttl",
+    "mirror": "mirror",
+    "sources": "sources",
+}
+"""The field of the stream's configuration for each field of a bucket's."""
+
 _MIN_TTL = timedelta(milliseconds=100)  # the server refuses a smaller max_age
 
 
@@ -226,6 +226,7 @@ def bucket_config(config: Mapping[str, object]) -> ObjectStoreConfig:
     """
     name = _text(config, "name") or ""
     placement = _as_dict(config.get("placement"))
+    cluster = _text(placement, "cluster")
     tags = _list(placement, "tags")
     texts = tuple(tag for tag in tags if isinstance(tag, str))
     if len(texts) != len(tags):
@@ -238,7 +239,7 @@ def bucket_config(config: Mapping[str, object]) -> ObjectStoreConfig:
         _number(config, "max_bytes") or -1,
         _text(config, "storage") or "file",
         _number(config, "num_replicas") or 1,
-        Placement(_text(placement, "cluster"), texts) if placement else None,
+        Placement(cluster, texts) if cluster or texts else None,
         metadata or None,
         compression=(_text(config, "compression") or "none") != "none",
         allow_direct=bool(config.get("allow_direct")),
@@ -304,19 +305,64 @@ def store_status(stream_info: Mapping[str, object], count: int) -> ObjectStoreSt
     )
 
 
-def merge_config(current: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
-    """Return ``current`` with every field that a bucket's configuration covers taken from ``wanted``.
+def changes_of(
+    current: Mapping[str, object], wanted: Mapping[str, object], given: Collection[str] | None = None
+) -> dict[str, object]:
+    """Return the fields of a stream's configuration that an update of its bucket changes, ``None`` to remove.
 
-    Fields that this library does not know, and the server's own metadata, stay unchanged.
+    A field that reads the same in both stays as it is in ``current``: the server may know more of it than a
+    bucket's configuration can say, such as the account that a source is in.
+
+    Args:
+        current: the configuration that the server reports.
+        wanted: see :func:`stream_config`.
+        given: the fields of the bucket's configuration to change, ``None`` for all. With all, and with an
+            empty set, the stream also gets what it lacks to keep objects.
     """
-    merged = dict(current)
-    for key in _COVERED:
-        merged.pop(key, None)
-    merged.update(wanted)
-    own = {key: item for key, item in _as_dict(current.get("metadata")).items() if key.startswith("_nats.")}
-    if own:
-        merged["metadata"] = {**own, **_as_dict(wanted.get("metadata"))}
-    return merged
+    before, after = bucket_config(current), bucket_config(wanted)
+    changes = {
+        key: wanted.get(key)
+        for field, key in _STREAM_FIELDS.items()
+        if (given is None or field in given) and getattr(before, field) != getattr(after, field)
+    }
+    if "sources" in changes:
+        changes["sources"] = _merge_sources(_list(current, "sources"), _list(wanted, "sources")) or None
+    mirror = _as_dict(changes.get("mirror", current.get("mirror")))
+    if not given or "mirror" in changes:
+        changes["retention"], changes["discard"] = wanted["retention"], wanted["discard"]
+        changes["subjects"] = None if mirror else wanted["subjects"]
+        if not mirror:
+            changes["allow_rollup_hdrs"] = wanted["allow_rollup_hdrs"]
+    if "mirror" in changes or (mirror and "allow_direct" in changes):
+        direct = changes.get("allow_direct", current.get("allow_direct"))
+        whole = mirror and not mirror.get("subject_transforms") and not mirror.get("filter_subject")
+        changes["mirror_direct"] = True if direct and whole else None
+    return changes
+
+
+def _merge_sources(current: Sequence[object], wanted: Sequence[object]) -> list[object]:
+    """Return the wanted sources; one that is there already stays as it is.
+
+    A bucket may be there several times, with parts of its messages, or from several accounts. They read the
+    same, so all of them stay if one does.
+    """
+    left = [(_decode_source(source), source) for source in current]
+    names = [_decode_source(source) for source in wanted]
+    merged = []
+    for name, source in zip(names, wanted, strict=True):
+        at = next((at for at, (there, _) in enumerate(left) if there == name), None)
+        merged.append(source if at is None else left.pop(at)[1])
+    return merged + [source for there, source in left if there in names]
+
+
+def merge_config(current: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return ``current`` with the changes of :func:`changes_of`; the server's own metadata stays."""
+    merged = {**current, **changes}
+    if "metadata" in changes:
+        there = _as_dict(current.get("metadata"))
+        own = {key: item for key, item in there.items() if key.startswith("_nats.")}
+        merged["metadata"] = {**own, **_as_dict(changes["metadata"])} or None
+    return {key: value for key, value in merged.items() if value is not None or key not in changes}
 
 
 def config_matches(echoed: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -326,10 +372,10 @@ def config_matches(echoed: Mapping[str, object], wanted: Mapping[str, object]) -
 
     Args:
         echoed: the ``config`` in the server's response.
-        wanted: the configuration that was sent, see :func:`stream_config`; :data:`FIELD_MINIMUM_VERSION` says
-            which server version first keeps a field.
+        wanted: what was asked for, see :func:`stream_config` and :func:`changes_of`;
+            :data:`FIELD_MINIMUM_VERSION` says which server version first keeps a field.
     """
-    return [key for key, value in wanted.items() if not _kept(echoed.get(key), value)]
+    return [key for key, value in wanted.items() if value is not None and not _kept(echoed.get(key), value)]
 
 
 def _kept(echo: object, value: object) -> bool:

@@ -13,7 +13,9 @@ from objstore import (
     BucketAlreadyExistsError,
     BucketNotFoundError,
     BucketSealedError,
+    BucketSource,
     ObjectStoreConfig,
+    Placement,
     StoreFullError,
 )
 from objstore import manager as module
@@ -131,6 +133,34 @@ async def test_changes(server: MemoryServer) -> None:
     assert server.stream().config["description"] == "e"
     await create_or_update_bucket(server.js, None, {"bucket": "new"})
     assert "OBJ_new" in server.streams
+
+
+async def test_changes_leave_the_rest_as_it_came(server: MemoryServer) -> None:
+    """Also what a bucket's configuration reads, and could write only in part."""
+    await create_bucket(server.js, "b")
+    current = server.stream().config
+    current |= {
+        "discard": "old",
+        "max_age": 3_600_000_000_001,
+        "placement": {"cluster": "c", "preferred": "n1"},
+        "sources": [
+            {"name": "OBJ_media", "external": {"api": "hub.API", "deliver": "d"}, "opt_start_seq": 5}
+        ],
+    }
+    before = dict(current)
+    await update_bucket(server.js, "b", {"description": "d"})
+    assert server.stream().config == {**before, "description": "d"}
+    sources = (BucketSource("media"),)
+    config = ObjectStoreConfig("b", "e", timedelta(hours=1), placement=Placement("c"), sources=sources)
+    await create_or_update_bucket(server.js, config)
+    assert server.stream().config == {**before, "description": "e", "discard": "new"}
+    await update_bucket(server.js, "b", {"sources": ["media", "more"]})
+    media, more = server.stream().config["sources"]
+    assert media == before["sources"][0]
+    assert more["name"] == "OBJ_more"
+    with pytest.raises(UnsupportedFeatureError, match="sources"):
+        server.hook = lambda verb, body: server.stream().info({}) if verb == "STREAM.UPDATE" else None
+        await update_bucket(server.js, "b", {"sources": ["another"]})
 
 
 async def test_a_sealed_bucket_does_not_change(server: MemoryServer) -> None:

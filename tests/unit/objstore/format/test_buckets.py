@@ -4,6 +4,8 @@ import json
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natsproto.errors import RemoteProtocolError
 from objstore.cli.output import human_size
@@ -175,6 +177,171 @@ def test_numbers_of_the_api():
         assert human_size(number)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+SUBJECT = st.sampled_from(["$O.media.>", "$O.b.>", "$O.media.M.>", "other.>"])
+TRANSFORMS = st.lists(st.fixed_dictionaries({"src": SUBJECT, "dest": SUBJECT}), max_size=2)
+EXTERNAL = st.fixed_dictionaries(
+    {"api": st.sampled_from(["$JS.hub.API", "hub.API", "$JS.API", "", "$JS.a b.API", "a.$JS.hub.API"])},
+    optional={"deliver": st.sampled_from(["hub.deliver", ""]), "unheard": JSON},
+)
+SOURCE = st.fixed_dictionaries(
+    {"name": st.sampled_from(["OBJ_media", "OBJ_other", "OBJ_b", "media", "EVENTS", "not+one"])},
+    optional={
+        "opt_start_seq": st.integers(0, 2**64 - 1),
+        "opt_start_time": st.just("2026-01-01T00:00:00Z"),
+        "filter_subject": SUBJECT,
+        "subject_transforms": TRANSFORMS | st.none(),
+        "external": EXTERNAL,
+        "domain": st.just("hub"),
+        "unheard": JSON,
+    },
+)
+STREAM = st.fixed_dictionaries(
+    {"name": st.just("OBJ_b"), "storage": st.sampled_from(["file", "memory"])},
+    optional={
+        "description": st.text(max_size=5),
+        "subjects": st.just(["$O.b.>", "more.>"]),
+        "retention": st.sampled_from(["limits", "interest"]),
+        "discard": st.sampled_from(["old", "new"]),
+        "max_age": st.just(0) | st.integers(10**8, 10**15),
+        "max_bytes": st.integers(-1, 10**12),
+        "max_msgs": st.integers(-1, 9),
+        "num_replicas": st.integers(0, 7),
+        "placement": st.fixed_dictionaries(
+            {}, optional={"cluster": st.text(max_size=3), "tags": st.just(["t"]), "preferred": st.just("n1")}
+        ),
+        "compression": st.sampled_from(["none", "s2", "zstd"]),
+        "metadata": st.dictionaries(st.sampled_from(["k", "_nats.ver", "l"]), st.text(max_size=3)),
+        "allow_rollup_hdrs": st.booleans(),
+        "allow_direct": st.booleans(),
+        "mirror_direct": st.booleans(),
+        "mirror": SOURCE,
+        "sources": st.lists(SOURCE, max_size=3),
+        "unheard": JSON,
+    },
+)
+VALUES = {
+    "description": "a new description",
+    "ttl": timedelta(days=400),
+    "max_bytes": 2 * 10**12,
+    "replicas": 4,
+    "placement": Placement("a cluster"),
+    "metadata": {"new": "pair"},
+    "compression": True,
+    "allow_direct": True,
+    "allow_atomic": True,
+    "allow_msg_ttl": True,
+    "mirror": BucketSource("new"),
+    "sources": (BucketSource("new"),),
+}
+KEYS = {"ttl": "max_age", "replicas": "num_replicas"}
+
+
+def updated(current, **fields):
+    """Return the configuration that an update with those keywords sends back."""
+    wanted = buckets.stream_config(ObjectStoreConfig("b", **fields))
+    return buckets.merge_config(current, buckets.changes_of(current, wanted, fields.keys()))
+
+
+def without(document, *keys):
+    return {key: value for key, value in document.items() if key not in keys}
+
+
+class TestUpdate:
+    @given(STREAM, st.sampled_from(sorted(VALUES.keys() - {"mirror", "allow_direct"})))
+    def test_a_keyword_changes_its_field_only(self, current, name):
+        sent = updated(current, **{name: VALUES[name]})
+        key = KEYS.get(name, name)
+        assert without(sent, key) == without(current, key)
+        there, wanted = buckets.bucket_config(sent), VALUES[name]
+        assert getattr(there, name) == wanted
+
+    @given(STREAM)
+    def test_a_mirror_follows_direct_reads(self, current):
+        sent = updated(current, allow_direct=not current.get("allow_direct"))
+        assert bool(sent["allow_direct"]) != bool(current.get("allow_direct"))
+        assert without(sent, "allow_direct", "mirror_direct") == without(
+            current, "allow_direct", "mirror_direct"
+        )
+        mirror = current.get("mirror")
+        if mirror is None:
+            assert sent.get("mirror_direct") == current.get("mirror_direct")
+        else:
+            partly = mirror.get("subject_transforms") or mirror.get("filter_subject")
+            assert sent.get("mirror_direct") == (True if sent["allow_direct"] and not partly else None)
+
+    @given(STREAM)
+    def test_what_reads_the_same_stays(self, current):
+        """Whatever is asked for as it is read: keywords, or a whole configuration."""
+        there = buckets.bucket_config(current)
+        for name in VALUES:
+            try:
+                assert updated(current, **{name: getattr(there, name)}) == current
+            except BadBucketError:  # it reads as what no bucket may have, such as itself as a source
+                assert name in ("mirror", "sources", "replicas")
+        try:
+            wanted = buckets.stream_config(there)
+        except BadBucketError:
+            return
+        sent = buckets.merge_config(current, buckets.changes_of(current, wanted))
+        needed = ("retention", "discard", "subjects", "allow_rollup_hdrs")
+        assert without(sent, *needed) == without(current, *needed)
+
+    @given(STREAM)
+    def test_the_name_alone_mends(self, current):
+        sent = updated(current)
+        needed = ("retention", "discard", "subjects", "allow_rollup_hdrs")
+        assert without(sent, *needed) == without(current, *needed)
+        assert (sent["retention"], sent["discard"]) == ("limits", "new")
+        if "mirror" in current:
+            assert "subjects" not in sent
+            assert sent.get("allow_rollup_hdrs") == current.get("allow_rollup_hdrs")
+        else:
+            assert sent["subjects"] == ["$O.b.C.>", "$O.b.M.>"]
+            assert sent["allow_rollup_hdrs"] is True
+
+    @given(st.lists(SOURCE, max_size=4), st.lists(st.sampled_from(["media", "other", "new"]), unique=True))
+    def test_no_source_is_pointed_elsewhere(self, sources, names):
+        """Those that stay are as they were; those that come are as a new bucket's."""
+        current = {"name": "OBJ_b", "sources": sources}
+        before = buckets.bucket_config(current).sources
+        sent = updated(current, sources=[BucketSource(name) for name in names]).get("sources", [])
+        new = buckets.stream_config(ObjectStoreConfig("b", sources=names)).get("sources", [])
+        kept = [
+            source
+            for there, source in zip(before, sources, strict=True)
+            if there.domain is None and there.bucket in names
+        ]
+        come = [source for name, source in zip(names, new, strict=True) if BucketSource(name) not in before]
+
+        def order(source):
+            return json.dumps(source, sort_keys=True)
+
+        assert sorted(sent, key=order) == sorted(kept + come, key=order)
+
+    def test_a_mirror_becomes_a_bucket(self):
+        current = {"name": "OBJ_b", "mirror": {"name": "OBJ_a"}, "mirror_direct": True, "max_msgs": 5}
+        sent = updated(current, mirror=None)
+        assert sent == {
+            "name": "OBJ_b",
+            "max_msgs": 5,
+            "retention": "limits",
+            "discard": "new",
+            "subjects": ["$O.b.C.>", "$O.b.M.>"],
+            "allow_rollup_hdrs": True,
+        }
+
+    def test_metadata_of_the_server_stays(self):
+        current = {"name": "OBJ_b", "metadata": {"_nats.ver": "2.15.1", "k": "v"}}
+        assert updated(current, metadata={"l": "w"})["metadata"] == {"_nats.ver": "2.15.1", "l": "w"}
+        assert updated(current, metadata=None)["metadata"] == {"_nats.ver": "2.15.1"}
+        assert "metadata" not in updated({"name": "OBJ_b", "metadata": {"k": "v"}}, metadata=None)
+
+
 class TestEcho:
     @pytest.mark.parametrize("echo", [5, "t", {"t": 1}, [5], [{}], [["t"]], ["t", 5]], ids=repr)
     def test_a_field_of_another_type(self, echo):
@@ -191,6 +358,9 @@ class TestEcho:
             compression=True,
         )
     )
+
+    def test_what_is_removed_is_not_expected(self):
+        assert buckets.config_matches({"metadata": {"_nats.ver": "2.15.1"}}, {"metadata": None}) == []
 
     def test_everything_kept(self):
         echo = json.loads(json.dumps(self.WANTED)) | {"duplicate_window": 120, "sealed": False}
