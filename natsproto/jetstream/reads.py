@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -26,8 +24,9 @@ from ..errors import (
     UnsupportedFeatureError,
 )
 from ..subjects import check_subscribe_subject, subject_matches
-from .api.codec import MAX_DOCUMENT, dumps, is_number, parse_time
+from .api.codec import MAX_DOCUMENT, dumps, is_number
 from .api.errors import JetStreamNotEnabledError, MessageNotFoundError, StreamNotFoundError, check_name
+from .api.messages import leader_message
 from .api.models import StoredMessage
 from .direct_get import (
     END_OF_BATCH,
@@ -468,23 +467,3 @@ def _since(start_time: datetime | None, message: StoredMessage) -> StoredMessage
     if start_time is not None and message.time < start_time:
         raise UnsupportedFeatureError("start_time", "2.11.0")
     return message
-
-
-def leader_message(answer: dict[str, object]) -> StoredMessage:
-    """Return the message in an answer to ``STREAM.MSG.GET``.
-
-    Raises:
-        RemoteProtocolError: it has none, or cannot be parsed.
-    """
-    message = answer.get("message")
-    if not isinstance(message, dict):
-        raise RemoteProtocolError("an answer to STREAM.MSG.GET has no message")
-    subject, seq = message.get("subject"), message.get("seq")
-    if not isinstance(subject, str) or not is_number(seq):
-        raise RemoteProtocolError("an answer to STREAM.MSG.GET lacks its subject or sequence")
-    try:
-        data = base64.b64decode(message.get("data") or "")
-        header = base64.b64decode(message.get("hdrs") or "")
-    except (binascii.Error, ValueError, TypeError):
-        raise RemoteProtocolError("an answer to STREAM.MSG.GET is not base64") from None
-    return StoredMessage(subject, seq, data, header or None, parse_time(message.get("time")))

@@ -24,9 +24,9 @@ from natsproto.jetstream.api.errors import (
     api_error,
     retryable,
 )
+from natsproto.jetstream.api.messages import leader_message
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.jetstream.direct_get import reply_status, status_error, stored_message
-from natsproto.jetstream.reads import leader_message
 from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
