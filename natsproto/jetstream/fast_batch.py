@@ -10,12 +10,18 @@ message, and then ends the batch, or goes on, as the gap mode says.
 Who sees the messages can publish to another stream with their reply subjects, and so have it answer here.
 Only the answer that ends a batch, and a refusal of all of it, say which stream has sent them: those of others
 are ignored. What the other answers say sets the pace, and explains an end, but it ends nothing.
+
+Who may publish to the same stream can also send a message of its own as the next one of the batch. The answer
+that ends the batch counts it, and names the newest message of the batch that is stored: :meth:`Batch.newest`
+says which ones that may be.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .._values import seconds
@@ -39,7 +45,6 @@ from .api.models import PubAck
 
 if TYPE_CHECKING:
     from ..aio.client import Client
-    from ..transport import Buffer
     from ..wire import Msg as WireMsg
 
 MINIMUM = "2.14.0"
@@ -64,12 +69,20 @@ UNKNOWN_BATCH = 10208
 
 START, APPEND, COMMIT, COMMIT_EOB, PING = range(5)  # operations
 
+MSG_ID = b"\r\nNats-Msg-Id:"
+
+Sent = tuple[bytes, bytes, bytes | None]
+"""A message of a batch: its subject, payload and header; ``None`` for a header: it was lost or refused."""
+
 
 class BatchIncompleteError(NatsError):
     """A fast-ingest batch has ended early: messages were lost on the way, or its leader changed.
 
+    Or another publisher of the stream has sent a message of its own as one of the batch. The text says so,
+    and ``stored`` is 0: the first messages of the batch are stored, but nothing says how many.
+
     Attributes:
-        stored: how many messages of the batch are stored: the first ones.
+        stored: how many messages of the batch are certainly stored: the first ones.
         ack: the acknowledgement that ended it.
     """
 
@@ -83,23 +96,32 @@ class Batch(Handler):
     """What is known of a batch: its end of the conversation with the server.
 
     Its answers come to an inbox of its own: after an error the server has nobody to send the others to.
+
+    Args:
+        outstanding: how many acknowledgements of ``flow`` messages may be due.
     """
 
     __slots__ = (
-        "_acks", "_client", "_flow", "_gap_ok", "_inbox", "_since", "_timeout", "_timer", "_waiter",
-        "acknowledged", "committing", "every", "failure", "final", "foreign", "gap", "lost", "refusal",
-        "refused", "sent", "started", "target",
+        "_acks", "_client", "_flow", "_gap_ok", "_inbox", "_kept", "_replies", "_since", "_timeout", "_timer",
+        "_waiter", "acknowledged", "committing", "every", "failure", "final", "foreign", "gap", "lost",
+        "refusal", "refused", "sent", "started", "taken", "target",
     )  # fmt: skip
 
-    def __init__(self, client: Client, acks: AckCheck, flow: int, gap_ok: bool, timeout: float) -> None:
+    def __init__(
+        self, client: Client, acks: AckCheck, flow: int, outstanding: int, gap_ok: bool, timeout: float
+    ) -> None:
         inbox = client.new_inbox()
         super().__init__(f"{inbox}.>".encode())
         self._inbox: bytes = inbox.encode()  # its last token names the batch
         self._client = client
         self._acks = acks
+        self._replies = b"%b.%d.%b" % (self._inbox, flow, b"ok" if gap_ok else b"fail")  # all begin so
         self._flow = flow
         self._gap_ok = gap_ok
         self._timeout = timeout
+        # All that may be in flight, and the one before. They are not removed when they are acknowledged:
+        # another stream may say that.
+        self._kept: deque[Sent] = deque(maxlen=flow * outstanding + 1)
         self._since: float | None = None  # since when an answer is waited for
         self._waiter: asyncio.Future[None] | None = None
         self.target: bytes = b""  # the subject of the newest message
@@ -114,6 +136,7 @@ class Batch(Handler):
         self.refusal: tuple[int, APIError] | None = None  # the message that was refused, as said last
         self.foreign: NatsError | None = None  # what the first answer was that is none of this stream's
         self.final: PubAck | None = None
+        self.taken: bool | None = None  # whether another publisher's message was counted; None: not known yet
         self.failure: NatsError | None = None
         connection = client.connection
         connection.subscribe(self)
@@ -123,24 +146,25 @@ class Batch(Handler):
     def _interval(self) -> float:
         return min(KEEP_ALIVE, self._timeout / PINGS)
 
-    def publish(self, subject: bytes, payload: Buffer, header: bytes, operation: int) -> None:
+    def publish(self, subject: bytes, payload: bytes, header: bytes, operation: int) -> None:
         """Send the next message, or with ``COMMIT_EOB`` the end."""
-        before = self.target, self.sent
-        seq = self.sent + 1
+        target, sent = self.target, self.sent
+        seq = sent + 1
         self.target = subject
-        self.committing = operation in (COMMIT, COMMIT_EOB)
+        self.committing = operation >= COMMIT
         if operation != COMMIT_EOB:  # that is no message
             self.sent = seq
         try:
             self._client.connection.publish(subject, payload, self._reply(seq, operation), header)
         except BaseException:
-            self.target, self.sent = before
+            self.target, self.sent = target, sent
             self.committing = False
             raise
+        if operation != COMMIT_EOB:
+            self._kept.append((subject, payload, header))
 
     def _reply(self, seq: int, operation: int) -> bytes:
-        mode = b"ok" if self._gap_ok else b"fail"
-        return b"%b.%d.%b.%d.%d.$FI" % (self._inbox, self._flow, mode, seq, operation)
+        return b"%b.%d.%d.$FI" % (self._replies, seq, operation)
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait for an answer that changes something; at most ``timeout`` seconds without any progress.
@@ -214,6 +238,7 @@ class Batch(Handler):
         first = self._number(document, "last_seq", seq)
         if self._gap_ok:
             self.lost += seq - first
+            self._not_stored(first, seq)
         else:
             self.gap = first
 
@@ -222,8 +247,16 @@ class Batch(Handler):
         error = api_error(document.get("error"))
         if not self._gap_ok:
             self.refusal = seq, error
-        elif len(self.refused) < MAX_REFUSED:
+            return
+        self._not_stored(seq, seq + 1)
+        if len(self.refused) < MAX_REFUSED:
             self.refused.append((seq, error))
+
+    def _not_stored(self, first: int, end: int) -> None:
+        kept, sent = self._kept, self.sent
+        for number in range(max(first, sent + 1 - len(kept)), min(end, sent + 1)):
+            subject, payload, _ = kept[number - sent - 1]
+            kept[number - sent - 1] = subject, payload, None
 
     def _take_final(self, ack: PubAck) -> None:
         if ack.batch is None:
@@ -237,8 +270,31 @@ class Batch(Handler):
         self.final = ack
         self.close()
 
+    def newest(self) -> tuple[list[Sent], bool]:
+        """Return the messages of which one is the newest that is stored, if the stream has counted right.
+
+        The last of those that it has counted; and the one before, if that one was lost or refused, or may
+        have been a duplicate; and so on.
+
+        Returns:
+            The messages, the newest first, and whether it may be that none is stored.
+        """
+        count = 0 if self.final is None else self.final.count or 0
+        found: list[Sent] = []
+        for message in islice(reversed(self._kept), self.sent - count, None):
+            found.append(message)
+            if message[2] is not None and MSG_ID not in message[2]:
+                return found, False
+        return found, True
+
     def early_end(self) -> NatsError:
-        """Return the error for a batch that has ended before its commit."""
+        """Return the error for a batch that has ended early, or has other messages than its own."""
+        if self.taken:
+            return BatchIncompleteError(
+                "a message of another publisher has taken the place of one of the batch's: how many of its "
+                f"{self.sent} messages are stored is not known",
+                ack=self.final,
+            )
         stored = self.acknowledged
         if self.refusal is not None and self.refusal[0] > stored:
             return self.refusal[1]

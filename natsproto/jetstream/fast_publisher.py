@@ -11,9 +11,11 @@ from ..aio.options import check_seconds
 from ..errors import APIError, ConfigError, NatsError, StaleConnectionError
 from ..subjects import check_publish_subject
 from .api.acks import AckCheck
-from .api.models import PubAck
+from .api.codec import MAX_DOCUMENT
+from .api.messages import leader_message
+from .api.models import PubAck, StoredMessage
 from .api.publish_headers import PublishOptions, publish_header
-from .fast_batch import APPEND, COMMIT, COMMIT_EOB, MAX_FLOW, START, Batch, BatchIncompleteError
+from .fast_batch import APPEND, COMMIT, COMMIT_EOB, MAX_FLOW, START, Batch, BatchIncompleteError, Sent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,12 +37,20 @@ OUTSTANDING_ACKS = 2
 
 MAX_OUTSTANDING_ACKS = 3
 
+READS = 3
+"""Times that the newest message is read: another one may be another stream's, which somebody has had sent."""
+
+COUNTER = b"\r\nNats-Incr:"
+"""The header of messages whose payload the server writes (ADR-49)."""
+
 
 class FastPublisher:
     """One fast-ingest batch, from :meth:`JetStreamContext.fast_publisher`; use it with ``async with``.
 
     The end of the block commits it. An exception, a lost connection or a program that ends leave the messages
     that were stored: a batch is not atomic. An instance belongs to one task.
+
+    Its end costs a read of one message from the stream's leader, see :meth:`commit`.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class FastPublisher:
         client: Client,
         acks: AckCheck,
         check_server: Callable[[], Awaitable[None]],
+        request: Callable[..., Awaitable[dict[str, object]]],
         *,
         flow: int | None,
         max_outstanding_acks: int,
@@ -61,6 +72,7 @@ class FastPublisher:
         self._client = client
         self._acks = acks
         self._check_server = check_server
+        self._request = request
         self._flow = flow
         self._outstanding = max_outstanding_acks
         self._gap_ok = continue_on_gap
@@ -80,6 +92,8 @@ class FastPublisher:
         A hint until :meth:`commit` or :meth:`close` has returned, or the batch was ended by its stream
         (``BatchIncompleteError``, a refused message). Until then these answers name no stream: who sees
         the messages, and may publish to another stream, can have that one send some.
+
+        0 after an end that another publisher's message has caused: then it is not known.
 
         With ``continue_on_gap``: up to which they are, except for :attr:`lost` and :attr:`refused` ones.
         """
@@ -133,7 +147,7 @@ class FastPublisher:
         if seq == 1:
             await batch.until(lambda: batch.started)
             if batch.final is not None:
-                raise batch.early_end()
+                raise await self._early_end(batch)
         return seq
 
     async def commit(
@@ -146,11 +160,21 @@ class FastPublisher:
     ) -> PubAck:
         """Send the last message, and wait until all are stored.
 
+        Another publisher of the stream, who sees the messages, can send one of its own as the next one of the
+        batch: the server stores that, and not the batch's. So the newest message is read from the leader, and
+        compared with the one that was sent. That needs the right to ask for it
+        (``$JS.API.STREAM.MSG.GET.<stream>``); without it, or if the message is not there any more, as in a
+        stream that removes what was consumed, the server's number of messages is believed.
+
+        It is believed, too, if the other message is a duplicate, which is not stored, and the batch's own has
+        a ``msg_id``, or is the same as the one before it.
+
         Returns:
             The acknowledgement of the last message; its ``count`` is the number of messages.
 
         Raises:
             NatsError: as :meth:`add`.
+            BatchIncompleteError: messages were lost, or another publisher's was stored instead of one.
             WrongStreamError: another stream has stored it, and its own has not answered in time.
         """
         return await self._end(await self._send(subject, payload, headers, options, COMMIT))
@@ -179,9 +203,67 @@ class FastPublisher:
         finally:
             batch.close()
         ack = batch.final
-        if ack is None or ack.count != batch.sent:
-            raise batch.early_end()
-        return ack
+        if ack is not None and ack.count == batch.sent and not await self._is_taken(batch):
+            return ack
+        raise await self._early_end(batch)
+
+    async def _early_end(self, batch: Batch) -> NatsError:
+        await self._is_taken(batch)
+        return batch.early_end()
+
+    async def _is_taken(self, batch: Batch) -> bool:
+        """Find out, once, whether a message that the stream has counted was another publisher's."""
+        if batch.taken is None:
+            batch.taken = await self._look(batch)
+            if batch.taken:
+                batch.acknowledged = 0
+        return batch.taken
+
+    async def _look(self, batch: Batch) -> bool:
+        """Return :meth:`_is_taken`; ``False`` if that cannot be found out."""
+        ack = batch.final
+        assert ack is not None
+        if not ack.count:
+            return False
+        sent, none_stored = batch.newest()
+        if ack.duplicate or not ack.seq:  # none was stored
+            return not none_stored
+        try:
+            for _ in range(READS):
+                message = await self._stored({"seq": ack.seq})
+                if message.seq == ack.seq and any(_is_stored_as(each, message) for each in sent):
+                    return False
+            if message.seq != ack.seq or not await self._has_answered(ack):
+                return False
+            return await self._keeps_subject(ack, message, sent)
+        except NatsError:
+            return False
+
+    async def _has_answered(self, ack: PubAck) -> bool:
+        """Whether the stream that is read is the one that has answered, not one of another domain."""
+        try:
+            info = await self._request(f"STREAM.INFO.{self._acks.stream}", timeout=self._timeout)
+        except NatsError:
+            return True
+        return info.get("domain") == ack.domain
+
+    async def _keeps_subject(self, ack: PubAck, message: StoredMessage, sent: list[Sent]) -> bool:
+        """Whether the stored message has another subject than what was sent because it is another one.
+
+        The stream, or the account, may map subjects. Then none of those that were sent is stored.
+        """
+        for subject, payload, header in sent:
+            if _has_payload(message, payload, header):
+                since = max(1, ack.seq + 1 - (ack.count or 0))  # in the time of the batch
+                selector = {"seq": since, "next_by_subj": subject.decode()}
+                return (await self._stored(selector)).subject == selector["next_by_subj"]
+        return True
+
+    async def _stored(self, selector: dict[str, object]) -> StoredMessage:
+        suffix = f"STREAM.MSG.GET.{self._acks.stream}"
+        return leader_message(
+            await self._request(suffix, selector, timeout=self._timeout, limit=MAX_DOCUMENT)
+        )
 
     async def _send(
         self,
@@ -207,7 +289,7 @@ class FastPublisher:
             await self._check_server()
             size = len(header) + len(data)
             flow = self._flow or max(1, min(FLOW, FLOW_BYTES // max(1, size)))
-            batch = Batch(self._client, self._acks, flow, self._gap_ok, self._timeout)
+            batch = Batch(self._client, self._acks, flow, self._outstanding, self._gap_ok, self._timeout)
             operation = operation if operation == COMMIT else START
         else:
             await self._ready(batch)
@@ -238,7 +320,7 @@ class FastPublisher:
         if batch.failure is not None:
             raise batch.failure
         if batch.final is not None:
-            raise batch.early_end()
+            raise await self._early_end(batch)
 
     async def __aenter__(self) -> FastPublisher:
         return self
@@ -255,3 +337,12 @@ class FastPublisher:
     def __repr__(self) -> str:
         state = "committed" if self._closed else "open"
         return f"<FastPublisher {self._acks.stream!r} {state} {self.acknowledged}/{self.sent}>"
+
+
+def _is_stored_as(sent: Sent, message: StoredMessage) -> bool:
+    subject, payload, header = sent
+    return message.subject == subject.decode() and _has_payload(message, payload, header)
+
+
+def _has_payload(message: StoredMessage, payload: bytes, header: bytes | None) -> bool:
+    return message.data == payload or (header is not None and COUNTER in header)

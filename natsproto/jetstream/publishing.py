@@ -211,6 +211,7 @@ class Publishing(ApiRequests):
             self.client,
             AckCheck(check_name("stream", stream), self.domain or ANY_DOMAIN),
             partial(self._require_level, LEVEL, "fast-ingest publishing", MINIMUM),
+            self.request,
             flow=flow,
             max_outstanding_acks=max_outstanding_acks,
             continue_on_gap=continue_on_gap,

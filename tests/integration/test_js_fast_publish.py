@@ -133,6 +133,38 @@ async def test_duplicates(js: JetStreamContext, name: str) -> None:
 
 
 @pytest.mark.parametrize("continue_on_gap", [False, True])
+async def test_duplicates_at_the_end(js: JetStreamContext, name: str, continue_on_gap: bool) -> None:
+    """They count, too, and so does a message that is refused where that is allowed."""
+    async with js.fast_publisher(name, continue_on_gap=continue_on_gap) as batch:
+        for n in (1, 2, 1, 2):
+            await batch.add(f"{name}.a", b"%d" % n, msg_id=str(n))
+        if continue_on_gap:
+            await batch.add(f"{name}.a", b"x", expected_last_seq=7)
+    assert batch.acknowledged == 4 + continue_on_gap
+    assert await contents(js, name) == [b"1", b"2"]
+
+
+async def test_a_stream_that_changes_messages(js: JetStreamContext) -> None:
+    """Its subjects are other ones than those that were published; counters have other payloads."""
+    name = "t-" + uuid.uuid4().hex[:12]
+    config = {"name": name, "subjects": [f"{name}.>"], "storage": "memory", "allow_batched": True}
+    for extra in (
+        {"subject_transform": {"src": f"{name}.*", "dest": f"{name}.moved.{{{{wildcard(1)}}}}"}},
+        {"allow_msg_counter": True},
+        {"retention": "interest"},
+        {"max_msgs_per_subject": 1},
+    ):
+        await js.create_stream({**config, **extra})
+        counter = "allow_msg_counter" in extra
+        async with js.fast_publisher(name) as batch:
+            for n in range(5):
+                payload, headers = (b"", {"Nats-Incr": "1"}) if counter else (b"%d" % n, None)
+                await batch.add(f"{name}.a", payload, headers=headers)
+        assert batch.acknowledged == 5
+        await js.delete_stream(name)
+
+
+@pytest.mark.parametrize("continue_on_gap", [False, True])
 async def test_a_message_that_is_lost(
     new_server: LocalServer, js: JetStreamContext, name: str, continue_on_gap: bool
 ) -> None:

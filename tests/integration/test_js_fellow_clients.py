@@ -1,6 +1,7 @@
 """A fellow client of the account that sees others' requests, and may use a stream of its own only.
 
-It sends its own requests with their reply subjects: the server's answers come to the others' inboxes.
+It sends its own requests with their reply subjects: the server's answers come to the others' inboxes. To a
+stream of the others it may publish one subject.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import pytest
 import natsproto
 from natsproto.aio.client import Client
 from natsproto.aio.subscription import Subscription
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, RequestTimeoutError
 from natsproto.jetstream.api.statuses import ConsumerDeletedError
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.jetstream.fast_batch import APPEND, COMMIT
+from natsproto.jetstream.fast_publisher import BatchIncompleteError
 from natsproto.jetstream.pull import PullConsumer
 from natsproto.server import LocalServer
 from support.fake_session import until
@@ -27,10 +30,11 @@ LIMIT = 30.0
 
 NEXT = "$JS.API.CONSUMER.MSG.NEXT"
 
-CONFIG = f"""accounts {{ A {{ jetstream: enabled, users: [
+CONFIG = f"""accounts {{ A {{ jetstream: enabled, mappings: {{ "ev.before": "ev.mapped" }}, users: [
   {{ user: owner, password: p }}
   {{ user: fellow, password: p, permissions: {{
-    publish: ["{NEXT}.OWN.*", "own.>"], subscribe: ["{NEXT}.ORD.>", "ev.>", "_INBOX.>"] }} }}
+    publish: ["{NEXT}.OWN.*", "own.>", "ev.fellow"], subscribe: ["{NEXT}.ORD.>", "ev.>", "_INBOX.>"] }} }}
+  {{ user: writer, password: p, permissions: {{ publish: {{ deny: "$JS.API.STREAM.MSG.GET.>" }} }} }}
 ] }} }}"""
 
 REQUESTS = {
@@ -176,3 +180,72 @@ async def test_batches_of_another_stream(newest: LocalServer, how: str, continue
             await asyncio.gather(publishing, return_exceptions=True)
             await js.delete_stream("EV")
             await js.delete_stream("OWN")
+
+
+@asynccontextmanager
+async def events(js: JetStreamContext) -> AsyncIterator[None]:
+    config = {"name": "EV", "subjects": ["ev.>"], "storage": "memory", "allow_batched": True}
+    await js.create_stream(config)
+    try:
+        yield
+    finally:
+        await js.delete_stream("EV")
+
+
+@pytest.mark.parametrize("continue_on_gap", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("payload", [b"forged", b"5"])
+@pytest.mark.parametrize("operation", [APPEND, COMMIT])
+async def test_a_message_in_the_place_of_one_of_a_batch(
+    newest: LocalServer, operation: int, payload: bytes, last: bool, continue_on_gap: bool
+) -> None:
+    """The server counts it; the batch's own one of that number is not stored, and so it is told."""
+    async with connected(newest) as (owner, fellow), events(owner.jetstream()):
+        js = owner.jetstream()
+        seen = await fellow.subscribe("ev.>")
+        await fellow.flush()
+        batch = js.fast_publisher("EV", continue_on_gap=continue_on_gap)
+        for n in range(1, 5):
+            await batch.add("ev.a", b"%d" % n)
+        while True:
+            reply = ((await anext(seen)).reply or "").split(".")
+            if reply[-3] == "4":
+                reply[-3:-1] = "5", str(operation)
+                await fellow.publish("ev.fellow", payload, reply=".".join(reply))
+                await fellow.flush()
+                break
+        error = BatchIncompleteError if operation == APPEND else RequestTimeoutError
+        with pytest.raises(error) as caught:
+            await (batch.commit("ev.a", b"5") if last else batch.add("ev.a", b"5"))
+            await batch.close()
+        if isinstance(caught.value, BatchIncompleteError):
+            assert (caught.value.stored, batch.acknowledged) == (0, 0)
+        newest_message = await js.get_message("EV", seq=5)
+        assert (newest_message.subject, newest_message.data) == ("ev.fellow", payload)
+        assert (await js.stream_info("EV")).last_seq == 5
+
+
+async def test_a_batch_whose_messages_may_not_be_read(newest: LocalServer) -> None:
+    reported: list[NatsError] = []
+    async with (
+        connected(newest) as (owner, _),
+        events(owner.jetstream()),
+        natsproto.connect(newest.url, user="writer", password="p") as writer,
+    ):
+        writer.connection.report = reported.append  # type: ignore[method-assign]
+        batch = writer.jetstream().fast_publisher("EV")
+        await batch.add("ev.a", b"1")
+        async with asyncio.timeout(2):  # less than an unanswered read takes
+            assert (await batch.commit("ev.a", b"2")).count == 2
+        assert reported == []
+
+
+async def test_a_batch_whose_subjects_the_account_maps(newest: LocalServer) -> None:
+    async with connected(newest) as (owner, _), events(owner.jetstream()):
+        js = owner.jetstream()
+        for count in (1, 5):
+            async with js.fast_publisher("EV") as batch:
+                for _ in range(count):
+                    await batch.add("ev.before", b"same")
+            assert batch.acknowledged == count
+        assert await js.stream_subjects("EV") == {"ev.mapped": 6}

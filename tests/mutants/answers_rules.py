@@ -6,6 +6,30 @@ from .mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "a-batch-has-what-was-counted",
+        "natsproto/jetstream/fast_publisher.py",
+        "batch.taken = await self._look(batch)",
+        "batch.taken = False",
+        "another publisher's message may have been counted as one of a batch, which was not stored then",
+        "unit/natsproto/jetstream/test_fast_publisher.py::test_another_message_was_counted",
+    ),
+    Mutant(
+        "the-newest-of-a-batch-is-read-once",
+        "natsproto/jetstream/fast_publisher.py",
+        "for _ in range(READS):",
+        "for _ in range(1):",
+        "a message that is not the batch's may be the answer to a peer's request",
+        "unit/natsproto/jetstream/test_fast_publisher.py::test_answers_to_others_reads",
+    ),
+    Mutant(
+        "the-payload-of-a-batch-is-enough",
+        "natsproto/jetstream/fast_publisher.py",
+        "return message.subject == subject.decode() and _has_payload(message, payload, header)",
+        "return _has_payload(message, payload, header)",
+        "another publisher may guess the payload, but may not publish to the subject",
+        "unit/natsproto/jetstream/test_fast_publisher.py::test_another_message_was_counted",
+    ),
+    Mutant(
         "not-found-at-once",
         "objstore/read/lookup.py",
         "for _ in range(LOOKS if bucket.replicated else 1):",

@@ -21,7 +21,10 @@ LIMIT = 20.0
 
 
 class FakeSession:
-    """Records frames, parsed as a server would; ``on_pub`` may answer each publish at once."""
+    """Records frames, parsed as a server would; ``on_pub`` may answer each publish at once.
+
+    What ``aside`` returns true for is neither recorded nor passed on: it has answered.
+    """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -38,13 +41,14 @@ class FakeSession:
         self.lost: BaseException | None = None
         self.pubs: list[Pub] = []
         self.on_pub: Callable[[Pub], None] | None = None
+        self.aside: Callable[[Pub], bool] | None = None
         self.pongs = True
         self._pings: list[asyncio.Future[None]] = []
         self._parser = Parser("server")
 
     def write(self, data: bytes) -> None:
         for event in self._parser.feed(data):
-            if isinstance(event, Pub):
+            if isinstance(event, Pub) and not (self.aside is not None and self.aside(event)):
                 self.pubs.append(event)
                 if self.on_pub is not None:
                     self.on_pub(event)

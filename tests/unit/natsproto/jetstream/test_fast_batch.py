@@ -25,13 +25,14 @@ from natsproto.jetstream.fast_batch import MAX_REFUSED, BatchIncompleteError
 from natsproto.wire import Pub
 from support.api_answers import NOBODY
 from support.fake_session import FakeServer, turns, until
-from support.fast_batches import Leader, answer, batches, error, final, flow, parts, refusal
+from support.fast_batches import Leader, Stream, answer, batches, error, final, flow, parts, refusal
 
 
 @pytest.fixture
 async def server() -> FakeServer:
     server = FakeServer()
     server.session.info["api_lvl"] = 4
+    Stream(server)
     return server
 
 

@@ -18,6 +18,8 @@ def accept_batches(nc: Client, server: MemoryServer) -> list[bytes]:
 
     def on_pub(pub: Pub) -> None:
         assert pub.reply is not None
+        if not pub.reply.endswith(b".$FI"):
+            return server.on_pub(pub)  # reads: there is no such stream
         batch, _, _, seq, operation, _ = pub.reply.split(b".")[-6:]
         if operation == b"3":
             count = int(seq) - 1
@@ -30,6 +32,7 @@ def accept_batches(nc: Client, server: MemoryServer) -> list[bytes]:
         if operation != b"1":
             inbox = pub.reply.rsplit(b".", 5)[0] + b".>"
             server.send(inbox, json.dumps(answer).encode(), subject=pub.reply)
+        return None
 
     async def install() -> None:
         server.session.info["api_lvl"] = 4
