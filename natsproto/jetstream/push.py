@@ -88,7 +88,7 @@ class _Deliveries(Subscription):
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
         if not is_flow_control(subject, self.owner.stream, self.owner.name):
             return super().on_refused(subject, exc)
-        self.owner.fail(exc)  # without an answer the server silently stops sending
+        self.owner.on_failure(exc)  # without an answer the server silently stops sending
         return 1
 
     def on_end(self, exc: BaseException | None) -> None:
@@ -327,7 +327,7 @@ class PushConsumer:
             self._task = self._loop.create_task(self._check(), name="natsproto-push")
             self._task.add_done_callback(self._check_done)
 
-    def fail(self, exc: BaseException) -> None:
+    def on_failure(self, exc: BaseException) -> None:
         """End the subscription with an error."""
         self._deliveries.on_end(exc)  # first: the reason
         self._connection.unsubscribe(self._deliveries)
@@ -336,7 +336,7 @@ class PushConsumer:
         self._task = None
         exc = None if task.cancelled() else task.exception()
         if exc is not None:
-            self.fail(exc)
+            self.on_failure(exc)
         elif self._again:
             self._check_soon()
 

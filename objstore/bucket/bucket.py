@@ -187,7 +187,8 @@ class Bucket:
         # Assumed until an answer lacks Nats-Num-Pending. The version decides about old servers: they pass on
         # what a writer calls so.
         self.batches: bool = not self._older_than(2, 11)
-        self._refused: dict[str, tuple[int, float]] = {}  # way to read: (epoch of the connection, expiry)
+        # A way to read: the epoch of the connection, the expiry, and whether it is the right that lacks.
+        self._refused: dict[str, tuple[int, float, bool]] = {}
         self._refused_once: dict[str, tuple[int, float]] = {}  # likewise
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
@@ -541,21 +542,33 @@ class Bucket:
 
     def allowed(self, way: str) -> bool:
         """Whether the user may read that way, as far as is known; see ``bucket/message_reads.py``."""
-        refused = self._refused.get(way) if self._refused else None
+        return not self._refused or self._refusal(way) is None
+
+    def has_right(self, way: str) -> bool:
+        """Whether the user has the right to read that way, as far as is known.
+
+        So it also has one that an ``APIError`` has refused. Nothing that is proven that way may be left
+        unproven because of such an error: it does not say what it answers, and a peer may have had it sent.
+        """
+        return self._refusal(way) is not True
+
+    def _refusal(self, way: str) -> bool | None:
+        """Return whether it is the right that lacks; ``None``: the way is allowed."""
+        refused = self._refused.get(way)
         if refused is None:
-            return True
-        epoch, until = refused
+            return None
+        epoch, until, right = refused
         connection = self.connection
         if epoch == connection.epoch and connection.loop.time() < until:
-            return False
+            return right
         self._refused.pop(way, None)
-        return True
+        return None
 
     def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
         """Remember a refused way for a while; false when the error refuses something else.
 
         An ``APIError`` is remembered when it has come twice: a peer can have that of its own consumer sent to
-        us.
+        us. See also :meth:`has_right`.
         """
         way = way_refused(self, exc)
         if way is not None:
@@ -564,8 +577,9 @@ class Bucket:
             once = self._refused_once.get(way)
             self._refused_once[way] = until
             again = once is not None and once[0] == until[0] and connection.loop.time() < once[1]
-            if again or not isinstance(exc, APIError):
-                self._refused[way] = until
+            right = not isinstance(exc, APIError)
+            if again or right:
+                self._refused[way] = (*until, right)
         return way is not None
 
     def forget_refusals(self) -> None:

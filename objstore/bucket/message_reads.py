@@ -304,7 +304,12 @@ class MessageRead:
                 first = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
                 reading.finish()
 
-        async with Collector(bucket, self._subject, on_message, "last", after=after) as reading:
-            if (await reading.start_once()).num_pending:
+        for _ in range(MISLED):
+            async with Collector(bucket, self._subject, on_message, "last", after=after) as reading:
+                if not (await reading.start_once()).num_pending:
+                    return None
                 await reading.ended
-        return first
+            if first is not None:
+                return first
+            # It was removed meanwhile; or the heartbeat of somebody's pull has ended this.
+        raise RequestTimeoutError(f"a consumer of bucket {bucket.name!r} does not deliver what it counts")

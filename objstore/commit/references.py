@@ -136,12 +136,17 @@ class References:
         await self._read_to_the_end(bucket)
         for _ in range(READINGS):
             most = await most_metas(bucket)
-            if self.full or len(self._standing) + len(self._unreadable) >= most:
+            if self.full or self._count_read() >= most:
                 return
             await self._read_to_the_end(bucket)  # names may have been stored meanwhile
-            if self.full or len(self._standing) + len(self._unreadable) >= most:
+            if self.full or self._count_read() >= most:
                 return
+            self.cursor = 0  # what lies before it may have been left out, or was not read at all
         raise _incomplete(bucket)
+
+    def _count_read(self) -> int:
+        """Return how many names have been read."""
+        return len(self._standing) + len(self._unreadable)
 
     async def _read_to_the_end(self, bucket: Bucket) -> None:
         stretch = 0

@@ -95,12 +95,14 @@ async def _compare(bucket: Bucket, start: int, end: int, count: int, needed: boo
 async def _count(bucket: Bucket, positions: list[int], needed: bool) -> list[int]:
     """Count the metas after each of these sequences; zeros when this is neither allowed nor needed."""
     subject = all_meta_subject(bucket.name)
-    while bucket.allowed(CONSUMER):
+    while bucket.has_right(CONSUMER):
         try:
             return await counts_from(bucket, subject, *(at + 1 for at in positions))
-        except (PermissionsViolationError, APIError) as exc:
+        except APIError as exc:
+            raise bucket.translate(exc) from None
+        except PermissionsViolationError as exc:
             if not bucket.note_refusal(exc):
-                raise bucket.translate(exc) from None
+                raise
     if needed:
         raise no_way(bucket, (CONSUMER,))
     return [0] * len(positions)

@@ -166,7 +166,7 @@ class LeaderEnd:
 
     async def _more(self, seq: int) -> bool:
         bucket = self._bucket
-        if not bucket.allowed(CONSUMER):
+        if not bucket.has_right(CONSUMER):
             return False
         # One after the other: a meta that is replaced in between must not count as one of those beyond only.
         beyond = await count_from(bucket, self._subject, (self._last or 0) + 1)
@@ -276,7 +276,7 @@ async def newest_metas(
         except (PermissionsViolationError, APIError) as exc:
             if not bucket.note_refusal(exc):
                 raise
-            await _complete(bucket, found, set())
+            await _complete(bucket, found, set(), leader=not consumer)
         except SilentConsumer:
             silent.note()
             await _complete(bucket, found, set())

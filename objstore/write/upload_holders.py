@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import Collection
 from contextlib import aclosing
 from datetime import timedelta
@@ -192,7 +193,7 @@ class Holders:
 
 
 class ReferencesTo(References):
-    """The references to one nuid: nothing is kept of other metas, however many there are.
+    """The references to one nuid: of other metas eight bytes are kept, to count their names.
 
     Args:
         nuid: the nuid.
@@ -201,6 +202,7 @@ class ReferencesTo(References):
     def __init__(self, nuid: str) -> None:
         super().__init__()
         self._wanted = nuid
+        self._others = array("q")  # hashes of the other names, perhaps several times
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         if info.nuid == self._wanted:
@@ -211,7 +213,13 @@ class ReferencesTo(References):
     def unread(self, invalid: InvalidMeta, data: bytes) -> None:
         self._forget(invalid.subject)
 
+    def _count_read(self) -> int:
+        others = set(self._others)
+        self._others = array("q", others)
+        return len(others.union(map(hash, self._standing)))
+
     def _forget(self, subject: str) -> None:
+        self._others.append(hash(subject))
         self._nuids = None
         for held in (self._standing, self._marked, self._moved):
             held.pop(subject, None)

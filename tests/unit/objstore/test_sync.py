@@ -43,7 +43,7 @@ LEFT_OUT = {
     },
     objstore.ObjectStore: {"bound_bucket"},
     JetStreamMsg: {"frame"},
-    PushConsumer: {"on_delivery", "on_end", "on_reconnect", "on_status", "start"},
+    PushConsumer: {"on_delivery", "on_failure", "on_end", "on_reconnect", "on_status", "start"},
 }  # fmt: skip
 """Methods for the layers of the library, and settings that cannot be changed across threads."""
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    PermissionsViolationError,
+    RemoteProtocolError,
+    WrongStreamError,
+)
 from natsproto.jetstream.api.errors import MaxConsumersError, StreamNotFoundError
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.wire import Msg
@@ -21,7 +27,7 @@ from objstore import (
     ObjectMeta,
 )
 from objstore.bucket.bucket import CONFIG_AGE, Bucket, bind, told_in_clear
-from objstore.bucket.message_reads import CONSUMER
+from objstore.bucket.message_reads import CONSUMER, REFUSED_FOR
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
 from support.clock import Clock
@@ -406,9 +412,17 @@ async def test_an_error_of_another_consumer_refuses_nothing(bucket: Bucket) -> N
     assert bucket.allowed(CONSUMER)
     assert bucket.note_refusal(too_many)
     assert not bucket.allowed(CONSUMER)
+    assert bucket.has_right(CONSUMER), "no proof is left out because of it"
     bucket.forget_refusals()
     assert bucket.note_refusal(too_many)
     assert bucket.allowed(CONSUMER), "and not what came before"
     bucket.forget_refusals()
     assert not bucket.note_refusal(APIError(400, 10003, "bad request")), "it is no answer to the creation"
+    assert bucket.allowed(CONSUMER)
+    lacks = PermissionsViolationError("no", subject="$JS.API.CONSUMER.CREATE.OBJ_b.x", operation="publish")
+    assert bucket.note_refusal(lacks)
+    assert not bucket.allowed(CONSUMER)
+    assert not bucket.has_right(CONSUMER)
+    Clock().forward(REFUSED_FOR + 1)
+    assert bucket.has_right(CONSUMER)
     assert bucket.allowed(CONSUMER)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import PermissionsViolationError, RemoteProtocolError
+from natsproto.errors import PermissionsViolationError, RemoteProtocolError, RequestTimeoutError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.message_reads import (
     ANY_WAY,
@@ -191,3 +191,30 @@ async def test_it_is_asked_for_again_some_times(server: MemoryServer, times: int
         with pytest.raises(RemoteProtocolError, match=f"at {first}, got .* at {second}"):
             await reading
     assert len(server.connection.mux) == 0
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_an_idle_heartbeat_instead_of_the_message(server: MemoryServer, comes: bool) -> None:
+    """It may be that of somebody's pull: the consumer counts a message, so there is one."""
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    due, tries = server.stream().due, 0
+
+    def late(consumer: Any, found: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if comes and tries == 3:
+            due(consumer, found)
+        else:
+            inbox = consumer.config["deliver_subject"].encode()
+            server.send(inbox, header=b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 0\r\n\r\n")
+
+    server.stream().due = late  # type: ignore[method-assign]
+    if comes:
+        message = await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
+        assert message is not None
+        assert message.data == b"second"
+    else:
+        with pytest.raises(RequestTimeoutError, match="does not deliver what it counts"):
+            await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
+    assert server.stream().consumers == {}

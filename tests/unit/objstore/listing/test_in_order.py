@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from natsproto.errors import PermissionsViolationError
+from natsproto.jetstream.api.errors import MaxConsumersError
 from objstore import ObjectChangedError
 from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.message_reads import CONSUMER
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from objstore.listing import in_order
@@ -105,6 +107,25 @@ async def test_without_the_right_to_create_consumers(server: MemoryServer) -> No
     assert await read(bucket) == seqs
     with pytest.raises(PermissionsViolationError, match=r"CONSUMER\.CREATE"):
         await read(bucket, leader=True)
+
+
+@pytest.mark.parametrize("leader", [True, False])
+async def test_an_error_of_another_consumer_leaves_nothing_unproven(
+    server: MemoryServer, leader: bool
+) -> None:
+    """Whoever has a consumer too many of their own can have that said to us, as often as they like."""
+    bucket, seqs = await filled(server, replicas=3)
+    too_many = error(400, 10026, "maximum consumers limit reached")
+    leaves_out = skips(server, seqs)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        return too_many if verb == "CONSUMER.CREATE" else leaves_out(verb, body)
+
+    server.hook = hook
+    for _ in range(4):
+        with pytest.raises(MaxConsumersError):
+            await read(bucket, leader=leader)
+    assert bucket.has_right(CONSUMER)
 
 
 async def test_what_is_replaced_beyond_the_end(server: MemoryServer) -> None:

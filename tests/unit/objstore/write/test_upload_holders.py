@@ -11,13 +11,16 @@ from typing import Any, cast
 import pytest
 
 from natsproto.errors import PermissionsViolationError
+from natsproto.jetstream.api.errors import MaxConsumersError
+from objstore import ObjectMeta
 from objstore.bucket.bucket import Bucket, bind
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject
+from objstore.listing import metas
 from objstore.write import upload_holders
 from objstore.write.upload_holders import MARKED, Holders, ReferencesTo, clocks, passed
-from support.memory_server import MemoryServer
+from support.memory_server import MemoryServer, error
 
 
 def looked(revision: int) -> Holders:
@@ -134,6 +137,49 @@ async def test_without_the_leader_no_consumer_decides() -> None:
     with pytest.raises(PermissionsViolationError):
         await Holders(bucket, "a", info.nuid).look()
     await server.client.close()
+
+
+async def test_where_names_do_not_fit_nothing_is_unproven(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found decides about a purge. Without a consumer one answer could end the list."""
+
+    async def too_many_subjects(*_: object) -> None:
+        raise metas._TooMany
+
+    monkeypatch.setattr(metas, "_subjects", too_many_subjects)
+    store = await server.bucket()
+    for number in range(20):
+        await store.put(f"n{number}", b"x")
+    info = await store.put("a", b"x")
+    await store.rename("a", "new")
+    bucket = await bind(server.js, "b")
+    renamed = await Holders(bucket, "a", info.nuid).look()
+    assert renamed is not None
+    assert renamed.name == "new"
+    behind = Holders(bucket, "a", info.nuid)
+    behind._read_up_to = server.stream().seq  # as after an earlier look; the object was updated since
+    await store.update_meta("new", ObjectMeta("new", description="d"))
+    found = await behind.look()
+    assert found is not None
+    assert found.description == "d"
+    too_many = error(400, 10026, "maximum consumers limit reached")
+    none = error(404, 10037, "no message found")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb == "CONSUMER.CREATE":
+            return too_many
+        return none if verb == "STREAM.MSG.GET" and "next_by_subj" in body else None
+
+    server.hook = hook
+    for _ in range(3):
+        with pytest.raises(MaxConsumersError):
+            await Holders(bucket, "a", info.nuid).look()
+    server.hook = None
+    server.refused = {"CONSUMER.CREATE"}  # an uploader needs no consumer elsewhere
+    server.hook = lambda verb, body: none if verb == "STREAM.MSG.GET" and "next_by_subj" in body else None
+    with pytest.raises(PermissionsViolationError):
+        await Holders(bucket, "a", info.nuid).look()
 
 
 def named(name: str, nuid: str) -> ObjectInfo:
