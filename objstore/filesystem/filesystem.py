@@ -6,7 +6,7 @@ import asyncio
 import errno
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, Unpack, cast
@@ -16,13 +16,14 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
+from fsspec.utils import other_paths
 
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
 from .at_once import run_all, without
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile
 from .filesystem_reads import FileSystemReads, progress_of
-from .moving import Move, plan
+from .moving import Move, check_files, check_targets, plan
 from .oserrors import os_errors
 from .paths import check_local, is_within, split, strip
 from .writing import Mode, Writing
@@ -247,12 +248,14 @@ class NatsObjectFileSystem(FileSystemReads):
         else:
             pairs = zip(map(strip, path1), map(strip, path2), strict=True)
             moves = [Move(source, target, False) for source, target in pairs]
+        files = [move for move in moves if not move.directory]
+        check_files(files)
         for bucket in {split(move.target)[0] for move in moves}:
             with os_errors(bucket):
                 await self._store(
                     bucket, anew=True
                 )  # else a copy of a tree would look as if its source had gone
-        return [move for move in moves if not move.directory]
+        return files
 
     async def _copy(
         self,
@@ -296,6 +299,44 @@ class NatsObjectFileSystem(FileSystemReads):
         """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced."""
         sync(self.loop, self._mv, path1, path2, recursive, maxdepth, batch_size)
 
+    async def _pipe(
+        self,
+        path: str | Mapping[str, bytes],
+        value: bytes | None = None,
+        batch_size: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        if not isinstance(path, str):
+            check_targets((each, strip(each)) for each in path)
+        await super()._pipe(path, value, batch_size=batch_size, **kwargs)
+
+    async def _put(
+        self,
+        lpath: str | Path | Sequence[str],
+        rpath: str | Sequence[str],
+        recursive: bool = False,
+        callback: Callback = DEFAULT_CALLBACK,
+        batch_size: int | None = None,
+        maxdepth: int | None = None,
+        **kwargs: object,
+    ) -> None:
+        if not isinstance(lpath, str) and isinstance(rpath, str):
+            lpath = LocalFileSystem().expand_path(lpath, recursive=recursive, maxdepth=maxdepth)
+            rpath = other_paths(lpath, strip(rpath), flatten=True)
+        if not isinstance(lpath, str | os.PathLike):
+            local = LocalFileSystem()
+            pairs = zip(map(str, lpath), map(strip, rpath), strict=False)
+            check_targets(pair for pair in pairs if not local.isdir(pair[0]))
+        await super()._put(
+            lpath,
+            rpath,
+            recursive=recursive,
+            callback=callback,
+            batch_size=batch_size,
+            maxdepth=maxdepth,
+            **kwargs,
+        )
+
     async def _get(
         self,
         rpath: str | Sequence[str],
@@ -308,6 +349,7 @@ class NatsObjectFileSystem(FileSystemReads):
     ) -> None:
         if not isinstance(rpath, str) and not isinstance(lpath, str | os.PathLike):
             moves = [Move(*pair, False) for pair in zip(map(strip, rpath), map(str, lpath), strict=True)]
+            check_targets(zip(rpath, map(os.path.abspath, map(str, lpath)), strict=True))
         else:
             base = make_path_posix(lpath)
             into = trailing_sep(base) or LocalFileSystem().isdir(base)

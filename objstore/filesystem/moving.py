@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import has_magic
 from typing import NamedTuple
 
@@ -53,3 +53,31 @@ def plan(
         Move(source, each, entries[source]["type"] == "directory")
         for source, each in zip(sources, targets, strict=True)
     ]
+
+
+def check_targets(pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse a plan, given as sources and their targets, in which one source would replace another one.
+
+    Raises:
+        ValueError: two have the same target.
+    """
+    taken: dict[str, str] = {}
+    for source, target in pairs:
+        other = taken.setdefault(target, source)
+        if other != source:
+            raise ValueError(f"{other!r} and {source!r} would both be {target!r}: take them one by one")
+
+
+def check_files(moves: Sequence[Move]) -> None:
+    """Refuse to copy or move files to each other's paths: they go at the same time, in no certain order.
+
+    Raises:
+        ValueError: two have the same target, or one has that of another one's source.
+    """
+    check_targets((move.source, move.target) for move in moves)
+    sources = {move.source for move in moves}
+    for move in moves:
+        if move.target != move.source and move.target in sources:
+            raise ValueError(
+                f"{move.source!r} would replace {move.target!r}, which goes elsewhere: take them one by one"
+            )

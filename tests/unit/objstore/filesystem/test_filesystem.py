@@ -6,6 +6,7 @@ import errno
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,62 @@ def test_move(fs: NatsObjectFileSystem, memory: MemoryServer) -> None:
     with pytest.raises(FileNotFoundError):
         fs.mv("c/old", "missing/old")
     assert fs.exists("c/old")
+
+
+MANY_TO_ONE: dict[str, Callable[[NatsObjectFileSystem, str], object]] = {
+    "several into a directory": lambda fs, do: getattr(fs, do)(["b/p/x", "b/q/x"], "b/to/"),
+    "patterns": lambda fs, do: getattr(fs, do)(["b/p/*", "b/q/?"], "b/to"),
+    "directories": lambda fs, do: getattr(fs, do)(["b/p", "b/q"], "b/to", recursive=True),
+    "of two buckets": lambda fs, do: getattr(fs, do)(["b/p/x", "c/x"], "b/to"),
+    "one target written in two ways": lambda fs, do: getattr(fs, do)(
+        ["b/p/x", "b/q/x"], ["b/to", "natsobj://b/to/"]
+    ),
+    "in a ring": lambda fs, do: getattr(fs, do)(["b/p/x", "b/q/x"], ["b/q/x", "b/p/x"]),
+    "in a row": lambda fs, do: getattr(fs, do)(["b/p/x", "b/q/x"], ["b/q/x", "b/r"]),
+    "over one that stays": lambda fs, do: getattr(fs, do)(["b/p/x", "b/q/x"], "b/q/"),
+    "a directory into itself": lambda fs, do: getattr(fs, do)("b/in/", "b/in/in", recursive=True),
+}
+
+
+@pytest.mark.parametrize("plan", MANY_TO_ONE)
+@pytest.mark.parametrize("do", ["mv", "move", "rename", "copy", "cp"])
+def test_no_file_replaces_another_one_of_the_same_call(fs: NatsObjectFileSystem, do: str, plan: str) -> None:
+    """They go at the same time: whichever came last would be left."""
+    fs.mkdir("c")
+    files = {"b/p/x": b"1", "b/q/x": b"2", "b/in/x": b"3", "b/in/in/x": b"4", "c/x": b"5"}
+    fs.pipe(files)
+    with pytest.raises(ValueError, match=r"both be|would replace"):
+        MANY_TO_ONE[plan](fs, do)
+    assert fs.cat(fs.find("")) == files
+
+
+def test_what_stays_where_it_is(fs: NatsObjectFileSystem) -> None:
+    fs.pipe({"b/p/x": b"1", "b/q/y": b"2"})
+    fs.mv(["b/p/x", "b/q/y"], "b/q/")
+    assert fs.cat(fs.find("b")) == {"b/q/x": b"1", "b/q/y": b"2"}
+    fs.mv("b/q", "b/q/deep", recursive=True)
+    assert fs.find("b") == ["b/q/deep/x", "b/q/deep/y"]
+
+
+def test_no_local_file_replaces_another_one(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    for name in ("p", "q"):
+        (tmp_path / name / "d").mkdir(parents=True)
+        (tmp_path / name / "x").write_bytes(name.encode())
+    one, other = (str(tmp_path / name / "x") for name in ("p", "q"))
+    for target in ("b/to/", ["b/to", "natsobj://b/to/"]):
+        with pytest.raises(ValueError, match="both be"):
+            fs.put([one, other], target)
+    with pytest.raises(ValueError, match="both be"):
+        fs.put([str(tmp_path / "p"), str(tmp_path / "q")], "b/to", recursive=True)
+    with pytest.raises(ValueError, match="both be"):
+        fs.pipe({"b/to": b"1", "natsobj://b/to": b"2"})
+    assert fs.find("b") == []
+    fs.put([one, str(tmp_path / "p" / "d"), str(tmp_path / "q" / "d")], "b/to")
+    fs.put([one, other], ["b/1", "b/2"])
+    assert fs.cat(fs.find("b")) == {"b/1": b"p", "b/2": b"q", "b/to/x": b"p"}
+    with pytest.raises(ValueError, match="both be"):
+        fs.get(["b/1", "b/2"], [str(tmp_path / "got"), f"{tmp_path}/./got"])
+    assert not (tmp_path / "got").exists()
 
 
 def test_a_move_loses_nothing(fs: NatsObjectFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from objstore.filesystem.moving import Move, plan
+import pytest
+
+from objstore.filesystem.moving import Move, check_files, check_targets, plan
 from objstore.filesystem.tree import Entry, directory_entry
 
 FILE: Entry = {"name": "b/a/x", "size": 1, "type": "file"}
@@ -26,3 +28,14 @@ def test_a_tree() -> None:
     assert plan("b/a", TREE, "to", into=True, only_files=False) == inside
     assert plan("b/a/", TREE, "to", into=True, only_files=False)[1] == Move("b/a/x", "to/x", False)
     assert plan("b/a", {"b/a": TREE["b/a"]}, "to", into=True, only_files=True) == []
+
+
+def test_no_source_replaces_another_one() -> None:
+    for pairs in ([("a", "x"), ("b", "x")], [("a", "b"), ("b", "c")], [("a", "b"), ("b", "a")]):
+        with pytest.raises(ValueError, match=r"both be|would replace"):
+            check_files([Move(source, target, False) for source, target in pairs])
+    for pairs in ([("a", "x"), ("a", "x")], [("a", "a"), ("b", "c")], [("a", "x"), ("a", "y")]):
+        check_files([Move(source, target, False) for source, target in pairs])
+    check_targets([("a", "b"), ("b", "a")])
+    with pytest.raises(ValueError, match="'a' and 'b' would both be 'x'"):
+        check_targets([("a", "x"), ("b", "x")])
