@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from ..bucket.ttl import check_living, remaining
 from ..errors import LinkError, ObjectAlreadyExists, ObjectNotFoundError, RevisionConflictError
+from ..format.marks import RESERVED
+from ..format.naming import MAX_CHUNK_SIZE
+from ..read.get import chunk_size_of
+from ..write.put import put
+from ..write.writer import ObjectWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from ..format.models import ObjectInfo
     from ..store import ObjectStore
-    from ..write.writer import ObjectWriter
+
+    Headers = Mapping[str, str | Sequence[str]]
+
+HEADERS = 256
+"""Bytes of a message for the headers of a time to live, or of a batch."""
 
 Mode = Literal["wb", "xb", "ab"]
 
@@ -21,7 +31,7 @@ class WriteOptions(TypedDict, total=False):
     """What may be said about an object that is written; as :meth:`objstore.ObjectStore.put`."""
 
     description: str | None
-    headers: Mapping[str, str | Sequence[str]] | None
+    headers: Headers | None
     metadata: Mapping[str, str] | None
     chunk_size: int | None
     ttl: timedelta | None
@@ -81,23 +91,67 @@ class Writing:
 
     async def _open(self) -> ObjectWriter:
         if self._writer is None:
-            old, options = self._old, self._options
-            if old is not None:
-                known: WriteOptions = {
-                    "description": old.description,
-                    "headers": old.headers,
-                    "metadata": {
-                        key: value for key, value in old.metadata.items() if not key.startswith("natsproto.")
-                    },
-                }
-                options = {**known, **options}
-            revision = {"wb": None, "xb": 0, "ab": 0 if old is None else old.revision}[self._mode]
-            self._writer = self._store.open_writer(self._name, **options, if_revision=revision)
-            if old is not None:
-                await self._copy(old, self._writer)
-            elif self._first:
-                await self._writer.write(self._first)
+            if self._old is not None:
+                self._writer = await self._continuing(self._old)
+                await self._copy(self._old, self._writer)
+            else:
+                revision = None if self._mode == "wb" else 0
+                self._writer = self._store.open_writer(self._name, **self._options, if_revision=revision)
+                if self._first:
+                    await self._writer.write(self._first)
         return self._writer
+
+    async def _continuing(self, old: ObjectInfo) -> ObjectWriter:
+        """Return what stores an object anew, with what is known of it, its end included."""
+        bucket = self._store.bound_bucket
+        await check_living(bucket, old)
+        end = old.expires if bucket.msg_ttl and "ttl" not in self._options else None
+        known: WriteOptions = {
+            "description": old.description,
+            "headers": old.headers,
+            "metadata": {key: value for key, value in old.metadata.items() if not key.startswith(RESERVED)},
+            "ttl": await remaining(bucket, end),
+        }
+        options: WriteOptions = {**known, **self._options}
+        if "chunk_size" not in options:
+            room = HEADERS if options["ttl"] is not None or options.get("atomic") else 0
+            options["chunk_size"] = await chunk_size_of(
+                bucket, old, min(bucket.max_message - room, MAX_CHUNK_SIZE)
+            )
+        return ObjectWriter(
+            lambda data: self._renew(data, old.revision, end, **options),
+            bucket.connection,
+        )
+
+    async def _renew(
+        self,
+        data: AsyncIterator[bytes | bytearray | memoryview],
+        revision: int,
+        end: datetime | None,
+        *,
+        description: str | None = None,
+        headers: Headers | None = None,
+        metadata: Mapping[str, str] | None = None,
+        chunk_size: int | None = None,
+        ttl: timedelta | None = None,
+        atomic: bool = False,
+    ) -> ObjectInfo:
+        bucket = self._store.bound_bucket
+        with bucket.connection.operation():
+            return await put(
+                bucket,
+                self._name,
+                data,
+                (description, None, headers, metadata),
+                options=None,
+                chunk_size=chunk_size,
+                if_revision=revision,
+                window=None,
+                progress=None,
+                ttl=ttl,
+                end=end,
+                atomic=atomic,
+            )
 
     async def _copy(self, old: ObjectInfo, writer: ObjectWriter) -> None:
         """Write the bytes to be continued; the reader verifies them."""

@@ -21,7 +21,7 @@ from ..bucket.budget import HURRY, PURGE, SPENT, Budget
 from ..bucket.capacity import Guard
 from ..bucket.locate import Lookup
 from ..bucket.operation import Progress, check_callback
-from ..bucket.ttl import chunk_header
+from ..bucket.ttl import chunk_header, end_line
 from ..commit.commit import (
     Commit,
     Conflict,
@@ -105,8 +105,7 @@ class Put(ChunkSender):
         window: unacknowledged bytes.
         progress: called with ``(bytes sent, total or None)``.
         ttl: how long the object lives; ``None`` = for ever.
-        end: the earlier expiry, to be kept when ``change/renew.py`` stores the object anew; ``None`` = now +
-            ``ttl``.
+        end: the earlier expiry, to be kept when the same object is stored anew; ``None`` = now + ``ttl``.
     """
 
     counts_afterwards = False
@@ -483,12 +482,14 @@ def put(
     window: int | None,
     progress: Progress | None,
     ttl: timedelta | None = None,
+    end: datetime | None = None,
     atomic: bool = False,
     size: int | None = None,
     must_not_exist: bool = False,
 ) -> Coroutine[object, None, ObjectInfo]:
-    """Prepare one put and return its coroutine; see :meth:`ObjectStore.put` and :func:`prepare`."""
-    template, bytes_each = prepare(bucket, name, about, options, chunk_size, ttl, BATCH_ROOM if atomic else 0)
+    """Prepare one put, return its coroutine; see :meth:`ObjectStore.put`, :func:`prepare`, :class:`Put`."""
+    room = (BATCH_ROOM if atomic else 0) + len(end_line(end))
+    template, bytes_each = prepare(bucket, name, about, options, chunk_size, ttl, room)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
         raise BadObjectMetaError("size must be a number of bytes", bucket=bucket.name, name=name)
     source = open_source(data)
@@ -504,5 +505,6 @@ def put(
         window=DEFAULT_WINDOW if window is None else window,
         progress=progress,
         ttl=ttl,
+        end=end,
     )
     return work.run_atomic() if atomic else work.run()

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
@@ -140,6 +141,29 @@ async def test_a_program_its_child_and_their_end(server: LocalServer, bucket_nam
         left = await js.stream_subjects(f"OBJ_{bucket_name}", f"$O.{bucket_name}.C.>")
         assert len(left) == 2
         await js.delete_object_store(bucket_name)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_what_is_continued_keeps_its_end(new_server: LocalServer, bucket_name: str, large: bool) -> None:
+    fs = NatsObjectFileSystem(new_server.url, skip_instance_cache=True)
+    fs.mkdir(bucket_name, allow_msg_ttl=True)
+    path = f"{bucket_name}/a"
+    data = DATA if large else b"1"
+    options = {"description": "d", "headers": {"H": "1"}, "metadata": {"k": "v"}}
+    with fs.open(path, "wb", ttl=timedelta(seconds=30), chunk_size=50_000, **options) as file:
+        file.write(data)
+    before = fs.info(path)
+    for _ in range(3):
+        with fs.open(path, "ab", block_size=MIB) as file:
+            file.write(data)
+    after = fs.info(path)
+    assert fs.cat_file(path) == 4 * data
+    assert {**before, "size": 4 * len(data)} == {
+        **after,
+        **{key: before[key] for key in ("created", "mtime", "digest", "revision")},
+    }
+    fs.rm(bucket_name, recursive=True)
+    fs.close()
 
 
 def test_rights() -> None:

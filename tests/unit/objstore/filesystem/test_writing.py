@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from objstore import LinkError, ObjectAlreadyExists, ObjectMeta, ObjectStore, RevisionConflictError
+from objstore import (
+    LinkError,
+    ObjectAlreadyExists,
+    ObjectMeta,
+    ObjectNotFoundError,
+    ObjectStore,
+    RevisionConflictError,
+)
 from objstore.filesystem.writing import Mode, Writing
+from objstore.format.naming import MAX_CHUNK_SIZE
 from support.memory_server import MemoryServer
 
 
@@ -68,6 +78,55 @@ async def test_appending(store: ObjectStore) -> None:
     assert await store.get("a") == b"onetwo"
     info = await store.get_info("a")
     assert (info.description, info.metadata) == ("d", {"k": "v"})
+
+
+async def test_appending_keeps_what_was_said_of_it(store: ObjectStore) -> None:
+    await store.put("a", b"x" * 25, "d", "f", {"H": "1"}, metadata={"k": "v"}, chunk_size=10)
+    old = await store.get_info("a")
+    one = writing(store, "ab")
+    await one.begin()
+    await one.write(b"y" * 20)
+    await one.commit()
+    new = await store.get_info("a")
+    assert (new.description, new.headers, new.metadata) == (old.description, old.headers, old.metadata)
+    assert (new.options, new.chunks, new.size) == (old.options, 5, 45)
+    one = Writing(store, "a", "ab", {"description": None, "metadata": {}, "chunk_size": None})
+    await one.begin()
+    await one.commit()
+    new = await store.get_info("a")
+    assert (new.description, new.headers, new.metadata, new.chunks) == (None, old.headers, {}, 1)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_appending_keeps_the_end(server: MemoryServer, atomic: bool) -> None:
+    """To the microsecond: else an object that is appended to each second would never expire."""
+    store = await server.bucket("t", allow_msg_ttl=True, allow_atomic=atomic)
+    await store.put("a", b"x" * MAX_CHUNK_SIZE, chunk_size=MAX_CHUNK_SIZE - 100, ttl=timedelta(seconds=60.2))
+    first = await store.get_info("a")
+    assert first.expires is not None
+    for size in range(1, 4):
+        one = Writing(store, "a", "ab", {"atomic": atomic} if atomic else {})
+        await one.begin()
+        await one.write(b"y")
+        await one.commit()
+        info = await store.get_info("a")
+        assert info.size == MAX_CHUNK_SIZE + size
+        assert info.expires is not None
+        assert abs(info.expires - first.expires) < timedelta(seconds=size if atomic else 0.000001)
+    one = Writing(store, "a", "ab", {"ttl": None})
+    await one.begin()
+    await one.commit()
+    assert (await store.get_info("a")).expires is None
+
+
+async def test_what_has_expired_is_not_continued(server: MemoryServer) -> None:
+    store = await server.bucket("t", allow_msg_ttl=True)
+    await store.put("a", b"x", ttl=timedelta(seconds=60))
+    one = writing(store, "ab")
+    await one.begin()
+    server.ahead = timedelta(seconds=61)
+    with pytest.raises(ObjectNotFoundError, match="expired"):
+        await one.commit()
 
 
 @pytest.mark.parametrize("early", [True, False])
