@@ -10,6 +10,7 @@ import warnings
 from typing import IO, TYPE_CHECKING, Protocol
 
 from fsspec.asyn import AbstractAsyncStreamedFile, sync
+from fsspec.caching import MMapCache
 from fsspec.core import OpenFile
 from fsspec.spec import AbstractBufferedFile
 
@@ -76,7 +77,13 @@ class ObjectFile(AbstractBufferedFile):
         self.loc: int = position
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        data: bytes = sync(self.fs.loop, self.fs.read_pinned, self._pinned, start, end)
+        try:
+            data: bytes = sync(self.fs.loop, self.fs.read_pinned, self._pinned, start, end)
+        except BaseException:
+            cache = getattr(self, "cache", None)
+            if isinstance(cache, MMapCache):
+                cache.blocks.clear()  # it has counted the blocks already, and would return zeros for them
+            raise
         return data
 
     def _upload_chunk(self, final: bool = False) -> bool:

@@ -7,14 +7,16 @@ import gzip
 import io
 import pickle
 from collections.abc import Callable
+from typing import IO
 
 import fsspec
 import pytest
 from fsspec.core import OpenFile
 
 from objstore import StoreFullError
-from objstore.filesystem import NatsObjectFileSystem
+from objstore.filesystem import NatsObjectFileSystem, reading
 from objstore.filesystem.files import ObjectFile, PackedFile
+from objstore.filesystem.reading import Pinned
 from objstore.filesystem.writing import Writing
 from support.memory_server import MemoryServer
 from support.objects import pattern
@@ -55,6 +57,39 @@ def test_a_file_stays_what_it_was(fs: NatsObjectFileSystem) -> None:
         with pytest.raises(OSError, match="replaced") as caught:
             file.seek(200_000) and file.read(10)
         assert caught.value.errno == errno.ESTALE
+
+
+MMAP_LEAVES_A_FILE = pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+"""fsspec's cache of that name does."""
+
+
+def pieces(file: IO[bytes]) -> bytes:
+    return b"".join(iter(lambda: file.read(70_001), b""))
+
+
+@MMAP_LEAVES_A_FILE
+def test_a_fetch_that_fails_is_done_again(fs: NatsObjectFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec's mmap cache takes blocks for there before they are, and would return zeros."""
+    fs.pipe_file("b/a", DATA)
+    part = reading.part
+    fail: list[int] = []
+
+    async def failing(pinned: Pinned, start: int, end: int) -> bytes:
+        if fail and start >= fail.pop():
+            raise StoreFullError("of the test")
+        return await part(pinned, start, end)
+
+    monkeypatch.setattr(reading, "part", failing)
+    for cache in ("mmap", "readahead", "blockcache", "bytes", "none", "first"):
+        with fs.open("b/a", "rb", block_size=50_000, cache_type=cache) as file:
+            assert file.read(60_000) == DATA[:60_000]
+            fail.append(0)
+            with pytest.raises(OSError, match="of the test"):
+                file.seek(100_000) and file.read(100_000)
+            file.seek(0)
+            assert pieces(file) == DATA
 
 
 def test_a_file_can_be_pickled(fs: NatsObjectFileSystem) -> None:
