@@ -14,7 +14,10 @@ from fsspec.caching import MMapCache
 from fsspec.core import OpenFile
 from fsspec.spec import AbstractBufferedFile
 
+from ..errors import IntegrityError
+from ..read.get import in_thread
 from .oserrors import os_errors
+from .reading import RunningDigest
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,12 +31,16 @@ if TYPE_CHECKING:
 BLOCK = 4 * 1024 * 1024
 """Bytes that are read ahead, and collected before they are sent, unless ``block_size`` says otherwise."""
 
+AT_ONCE = 1024 * 1024
+"""Bytes that are hashed in the event loop; more would keep it for too long."""
+
 
 class ObjectFile(AbstractBufferedFile):
     """A file of :meth:`NatsObjectFileSystem.open`.
 
     A file that is read stays the object that it was at the beginning: if that is replaced, reads that are not
-    answered by the cache raise ``OSError`` (``ESTALE``).
+    answered by the cache raise ``OSError`` (``ESTALE``). If it is fetched from its beginning to its end, the
+    last fetch verifies it (``EIO``).
 
     A file that is written becomes visible by ``close()``, in a transaction by its end. It is discarded when
     an exception leaves its ``with`` block, that of ``fsspec.open()`` included, and when it is dropped
@@ -41,6 +48,7 @@ class ObjectFile(AbstractBufferedFile):
     """
 
     DEFAULT_BLOCK_SIZE = BLOCK
+    fetches_in_order = True
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class ObjectFile(AbstractBufferedFile):
         if mode == "rb":
             self._pinned = sync(fs.loop, fs.pin, path)
             self._details = self._pinned.entry
+            self._digest = RunningDigest(self._pinned.info)
             size = None  # of another revision, perhaps
         elif mode in ("wb", "xb", "ab"):
             self._writing, position = sync(fs.loop, fs.begin_writing, path, mode, options)
@@ -79,12 +88,20 @@ class ObjectFile(AbstractBufferedFile):
     def _fetch_range(self, start: int, end: int) -> bytes:
         try:
             data: bytes = sync(self.fs.loop, self.fs.read_pinned, self._pinned, start, end)
+            if self.fetches_in_order and len(data) < self.size:  # else it was verified at once
+                self._verify(start, data)
         except BaseException:
             cache = getattr(self, "cache", None)
             if isinstance(cache, MMapCache):
                 cache.blocks.clear()  # it has counted the blocks already, and would return zeros for them
             raise
         return data
+
+    def _verify(self, start: int, data: bytes) -> None:
+        try:
+            self._digest.take(start, data)
+        except IntegrityError as exc:
+            sync(self.fs.loop, self.fs.refuse, self._pinned, exc)
 
     def _upload_chunk(self, final: bool = False) -> bool:
         self._run("write", self.buffer.getvalue())
@@ -149,6 +166,23 @@ class ObjectFile(AbstractBufferedFile):
             stacklevel=2,
             source=self,
         )
+
+
+class UnorderedFile(ObjectFile):
+    """The same with a cache that fetches several pieces at a time: it is verified as it is read."""
+
+    fetches_in_order = False
+
+    def read(self, length: int = -1) -> bytes:
+        """Return bytes from the current position on, fewer only at the end; -1 returns the rest."""
+        start = self.loc
+        data: bytes = super().read(length)
+        try:
+            self._verify(start, data)
+        except BaseException:
+            self.loc = start
+            raise
+        return data
 
 
 class Discardable(Protocol):
@@ -256,12 +290,22 @@ class AsyncObjectFile(AbstractAsyncStreamedFile):
         self._writing = writing
         if pinned is not None:
             self._details = pinned.entry
+            self._digest = RunningDigest(pinned.info)
         super().__init__(fs, path, mode.replace("x", "w"), block_size, cache_type="none")
         self.loc = position
 
     async def _fetch_range(self, start: int, end: int) -> bytes:
         assert self._pinned is not None
         data: bytes = await self.fs.read_pinned(self._pinned, start, end)
+        if len(data) == self.size:  # it was verified at once
+            return data
+        try:
+            if len(data) > AT_ONCE and self._digest.wants(start, len(data)):
+                await in_thread(self._digest.take, start, data)
+            else:
+                self._digest.take(start, data)
+        except IntegrityError as exc:
+            await self.fs.refuse(self._pinned, exc)
         return data
 
     async def _upload_chunk(self, final: bool = False) -> bool:

@@ -21,7 +21,7 @@ from fsspec.utils import other_paths
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
 from .at_once import run_all, without
-from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile
+from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedFile
 from .filesystem_reads import FileSystemReads, progress_of
 from .moving import Move, check_files, check_targets, plan
 from .oserrors import os_errors
@@ -71,7 +71,8 @@ class NatsObjectFileSystem(FileSystemReads):
         size: int | None = None,
         **options: object,
     ) -> ObjectFile:
-        return ObjectFile(
+        kind = UnorderedFile if cache_type == "adaptive" else ObjectFile
+        return kind(
             self,
             path,
             mode,

@@ -30,6 +30,7 @@ from .tree import Entry, Tree, directory_entry, file_entry
 
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
+    from ..errors import IntegrityError
     from ..format.models import ObjectInfo
     from ..read.links import FollowLinks
     from ..store import ObjectStore
@@ -385,6 +386,11 @@ class FileSystemReads(AsyncFileSystem):
         """Return bytes of an object as it was when it was pinned. For the file objects."""
         with os_errors(str(pinned.entry["name"])):
             return await reading.part(pinned, start, end)
+
+    async def refuse(self, pinned: Pinned, exc: IntegrityError) -> NoReturn:
+        """Raise what is wrong with the bytes of an object. For the file objects."""
+        with os_errors(str(pinned.entry["name"])):
+            await reading.refuse(pinned, exc)
 
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: object

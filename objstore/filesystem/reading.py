@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..errors import ObjectChangedError
+from ..format.assembly import check_digest, expected_digest
+from ..format.digest import new_hasher
 from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
-from ..read.get import get_part
+from ..read.get import again, changed, get_part
 from ..read.links import FollowLinks, resolve
 from .at_once import run_all
 from .paths import limits, merged
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..bucket.bucket import Bucket
+    from ..errors import IntegrityError
     from ..format.models import ObjectInfo
     from ..store import ObjectStore
 
@@ -63,6 +67,52 @@ async def part(pinned: Pinned, start: int, end: int) -> bytes:
     low, high = limits(start, end, pinned.info.size)
     with pinned.bucket.connection.operation():
         return await get_part(pinned.bucket, pinned.info, low, high)
+
+
+class RunningDigest:
+    """The SHA-256 of what is read of an open file in pieces, as far as they go on from its beginning.
+
+    Other pieces change nothing. Any thread may use it.
+    """
+
+    def __init__(self, info: ObjectInfo) -> None:
+        self._info = info
+        self._hasher = new_hasher()
+        self._hashed = 0
+        self._lock = threading.Lock()
+
+    def wants(self, start: int, size: int) -> bool:
+        """Whether that many bytes from ``start`` on go on from where the digest stands."""
+        return start <= self._hashed < start + size
+
+    def take(self, start: int, data: bytes) -> None:
+        """Hash the bytes from ``start`` on, as far as they go on from where the digest stands.
+
+        Raises:
+            IntegrityError: it was the rest of the object, whose bytes are wrong. So it will be the next time.
+        """
+        if not self.wants(start, len(data)):
+            return
+        with self._lock:
+            if not self.wants(start, len(data)):
+                return
+            hasher = self._hasher.copy()
+            hasher.update(memoryview(data)[self._hashed - start :])
+            end = start + len(data)
+            if end == self._info.size:
+                check_digest(self._info, expected_digest(self._info), hasher.digest())
+            self._hasher, self._hashed = hasher, end
+
+
+async def refuse(pinned: Pinned, exc: IntegrityError) -> NoReturn:
+    """Raise the error of wrong bytes, or that which explains them.
+
+    Raises:
+        ObjectChangedError: it was replaced.
+        IntegrityError, NatsError: as for :func:`part`.
+    """
+    with pinned.bucket.connection.operation():
+        raise changed(await again(pinned.bucket, pinned.info, exc)) from None
 
 
 async def parts(

@@ -17,6 +17,39 @@ class Unfit(Exception):
     """A chunk is not the expected one; the reader then tries another way."""
 
 
+def expected_digest(info: ObjectInfo) -> bytes:
+    """Return the 32 bytes of the recorded digest.
+
+    Raises:
+        DigestMismatchError: the meta message has no digest of a known algorithm.
+    """
+    try:
+        return parse_digest(info.digest)
+    except ValueError as exc:
+        raise DigestMismatchError(
+            f"object {info.name!r} cannot be verified: {exc}; verify=False reads it unverified",
+            bucket=info.bucket,
+            name=info.name,
+            expected=info.digest,
+        ) from exc
+
+
+def check_digest(info: ObjectInfo, expected: bytes, actual: bytes) -> None:
+    """Compare the digest of the whole object with the recorded one.
+
+    Raises:
+        DigestMismatchError: the bytes differ from those of the put.
+    """
+    if not hmac.compare_digest(actual, expected):
+        raise DigestMismatchError(
+            f"object {info.name!r} does not have the recorded digest",
+            bucket=info.bucket,
+            name=info.name,
+            expected=info.digest,
+            actual=hex_digest(actual),
+        )
+
+
 class Assembly:
     """Take the chunks of one object in order, count and hash them, and check the result.
 
@@ -47,15 +80,7 @@ class Assembly:
         self._hasher = None
         self._expected = b""
         if verify:
-            try:
-                self._expected = parse_digest(info.digest)
-            except ValueError as exc:
-                raise DigestMismatchError(
-                    f"object {info.name!r} cannot be verified: {exc}; verify=False reads it unverified",
-                    bucket=info.bucket,
-                    name=info.name,
-                    expected=info.digest,
-                ) from exc
+            self._expected = expected_digest(info)
             self._hasher = new_hasher()
 
     def accept(self, payload: bytes | bytearray | memoryview) -> None:
@@ -122,17 +147,8 @@ class Assembly:
         # Some writers count empty messages, others do not.
         if not self.chunks <= info.chunks <= self.chunks + self.empty_chunks:
             raise self._error(f"{self.chunks} chunks are stored where the meta message counts {info.chunks}")
-        if self._hasher is None:
-            return
-        actual = self._hasher.digest()
-        if not hmac.compare_digest(actual, self._expected):
-            raise DigestMismatchError(
-                f"object {info.name!r} does not have the recorded digest",
-                bucket=info.bucket,
-                name=info.name,
-                expected=info.digest,
-                actual=hex_digest(actual),
-            )
+        if self._hasher is not None:
+            check_digest(info, self._expected, self._hasher.digest())
 
     def _error(self, what: str) -> IntegrityError:
         info = self.info

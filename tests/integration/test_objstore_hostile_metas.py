@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -116,13 +119,19 @@ async def command_verify(store: ObjectStore, path: Path, size: int) -> Any:
     await command(store, "verify", store.bucket, "--deep")
 
 
-async def in_a_thread(call: Callable[[], Any]) -> Any:
+@contextmanager
+def told_as_os_error() -> Iterator[None]:
     try:
-        return await asyncio.to_thread(call)
+        yield
     except OSError as exc:
         if exc.errno not in (errno.EIO, errno.ENOMEM, errno.EFBIG):
             raise
         raise IntegrityError(str(exc)) from None
+
+
+async def in_a_thread(call: Callable[[], Any]) -> Any:
+    with told_as_os_error():
+        return await asyncio.to_thread(call)
 
 
 async def blocking_get(store: ObjectStore, path: Path, size: int) -> Any:
@@ -142,6 +151,33 @@ async def opened_file(store: ObjectStore, path: Path, size: int) -> Any:
     return await in_a_thread(call)
 
 
+async def opened_in_pieces(store: ObjectStore, path: Path, size: int) -> Any:
+    def call() -> None:
+        with file_system(store).open(f"{store.bucket}/a", "rb", block_size=100_000) as file:
+            shutil.copyfileobj(file, io.BytesIO())
+
+    return await in_a_thread(call)
+
+
+async def opened_as_text(store: ObjectStore, path: Path, size: int) -> Any:
+    def call() -> None:
+        with file_system(store).open(f"{store.bucket}/a", "r", 100_000, encoding="latin-1") as file:
+            shutil.copyfileobj(file, io.StringIO())
+
+    return await in_a_thread(call)
+
+
+async def opened_in_the_loop(store: ObjectStore, path: Path, size: int) -> Any:
+    fs = NatsObjectFileSystem(store.client.connected_url, asynchronous=True, skip_instance_cache=True)
+    try:
+        with told_as_os_error():
+            async with await fs.open_async(f"{store.bucket}/a") as file:
+                while await file.read(100_000):
+                    pass
+    finally:
+        await fs.aclose()
+
+
 async def file_system_cat(store: ObjectStore, path: Path, size: int) -> Any:
     return await in_a_thread(lambda: file_system(store).cat_file(f"{store.bucket}/a"))
 
@@ -153,6 +189,7 @@ def file_system(store: ObjectStore) -> NatsObjectFileSystem:
 Way = Callable[[ObjectStore, Path, int], Awaitable[Any]]
 WAYS: list[Way] = [get, get_file, resumed, read, read_whole, iterated, filled, copied, verified]
 WAYS += [command_get, command_output, command_verify, blocking_get, opened_file, file_system_cat]
+WAYS += [opened_in_pieces, opened_as_text, opened_in_the_loop]
 
 LIES: dict[str, tuple[bytes, dict[str, Any]]] = {
     "nothing, and another digest": (b"", {"digest": wire_digest(b"x")}),

@@ -6,23 +6,33 @@ import errno
 import gzip
 import io
 import pickle
+import shutil
 from collections.abc import Callable
 from typing import IO
 
 import fsspec
 import pytest
+from fsspec.asyn import sync
+from fsspec.caching import caches
 from fsspec.core import OpenFile
 
-from objstore import StoreFullError
+from objstore import DigestMismatchError, StoreFullError
 from objstore.filesystem import NatsObjectFileSystem, reading
 from objstore.filesystem.files import ObjectFile, PackedFile
-from objstore.filesystem.reading import Pinned
+from objstore.filesystem.reading import Pinned, RunningDigest
 from objstore.filesystem.writing import Writing
 from support.memory_server import MemoryServer
-from support.objects import pattern
+from support.objects import forge, pattern, wire_digest
 
 DATA = pattern(300_000)
 LARGE = b"x" * (5 << 20)
+
+
+def forge_digest(fs: NatsObjectFileSystem, name: str) -> None:
+    async def forge_it() -> None:
+        await forge(await fs._store("b"), name, digest=wire_digest(b"x"))
+
+    sync(fs.loop, forge_it)
 
 
 def test_reading(fs: NatsObjectFileSystem) -> None:
@@ -67,6 +77,118 @@ MMAP_LEAVES_A_FILE = pytest.mark.filterwarnings(
 
 def pieces(file: IO[bytes]) -> bytes:
     return b"".join(iter(lambda: file.read(70_001), b""))
+
+
+def copied(file: IO[bytes]) -> bytes:
+    target = io.BytesIO()
+    shutil.copyfileobj(file, target)
+    return target.getvalue()
+
+
+def exactly(file: IO[bytes]) -> bytes:
+    """Without the read that would return nothing."""
+    return b"".join(file.read(30_000) for _ in range(10))
+
+
+def into(file: IO[bytes]) -> bytes:
+    found, buffer = b"", bytearray(123_456)
+    while size := file.readinto(buffer):  # type: ignore[attr-defined]
+        found += buffer[:size]
+    return found
+
+
+def overlapping(file: IO[bytes]) -> bytes:
+    found = b""
+    while data := file.read(100_000):
+        found += data
+        found = found[: file.seek(max(file.tell() - 10, 0 if len(found) < len(DATA) else len(DATA)))]
+    return found
+
+
+CACHES = sorted(name for name in caches if name not in (None, "parts"))
+
+
+@MMAP_LEAVES_A_FILE
+@pytest.mark.parametrize("read", [pieces, copied, exactly, into, overlapping])
+@pytest.mark.parametrize("cache", CACHES)
+def test_read_to_its_end(
+    fs: NatsObjectFileSystem,
+    caplog: pytest.LogCaptureFixture,
+    cache: str,
+    read: Callable[[IO[bytes]], bytes],
+) -> None:
+    """A file is verified, whichever cache fetches its pieces; and again when it is read again."""
+    fs.pipe({"b/a": DATA, "b/bad": DATA})
+    forge_digest(fs, "bad")
+    for size in (50_000, 200_000):
+        with fs.open("b/a", "rb", block_size=size, cache_type=cache) as file:
+            for _ in range(2):
+                file.seek(0)
+                assert read(file) == DATA
+        with pytest.raises(OSError, match="digest") as caught:  # noqa: SIM117
+            with fs.open("b/bad", "rb", block_size=size, cache_type=cache) as file:
+                with pytest.raises(OSError, match="digest") as first:
+                    read(file)
+                assert first.value.errno == errno.EIO
+                file.seek(0)
+                read(file)
+        assert caught.value.errno == errno.EIO
+        assert isinstance(caught.value.__cause__, DigestMismatchError)
+
+
+def test_read_to_its_end_as_text(fs: NatsObjectFileSystem) -> None:
+    for name, data in (("text", DATA.hex().encode()), ("packed", gzip.compress(DATA.hex().encode(), 0))):
+        fs.pipe_file(f"b/{name}", data)
+        forge_digest(fs, name)
+        compression = "gzip" if name == "packed" else None
+        with (
+            pytest.raises(OSError, match="digest"),
+            fs.open(f"b/{name}", "r", block_size=100_000, compression=compression) as file,
+        ):
+            while file.read(1000):
+                pass
+
+
+@MMAP_LEAVES_A_FILE
+@pytest.mark.parametrize("cache", [None, *CACHES])
+def test_what_is_read_with_seeks_is_a_range(fs: NatsObjectFileSystem, cache: str | None) -> None:
+    fs.pipe_file("b/a", DATA)
+    forge_digest(fs, "a")
+    if cache == "all":
+        with pytest.raises(OSError, match="digest"):
+            fs.open("b/a", "rb", cache_type=cache)
+        return
+    with fs.open("b/a", "rb", block_size=1000, cache_type=cache) as file:
+        for start in (299_000, 150_000, 5, 290_000):
+            file.seek(start)
+            assert file.read(7000) == DATA[start : start + 7000]
+
+
+def test_known_parts_are_the_callers(fs: NatsObjectFileSystem) -> None:
+    fs.pipe_file("b/a", DATA)
+    forge_digest(fs, "a")
+    known = {(0, 100): DATA[:100], (299_900, 300_000): DATA[-100:]}
+    with fs.open("b/a", "rb", cache_type="parts", cache_options={"data": known}) as file:
+        assert file.read(100) == DATA[:100]
+        file.seek(299_900)
+        assert file.read(100) == DATA[-100:]
+
+
+def test_replaced_before_its_end_is_read(fs: NatsObjectFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are wrong since the object is another one are told as such."""
+    fs.pipe_file("b/a", DATA)
+    forge_digest(fs, "a")
+    take = RunningDigest.take
+
+    def replaced(self: RunningDigest, start: int, data: bytes) -> None:
+        if start + len(data) == len(DATA):
+            fs.pipe_file("b/a", b"another")
+        take(self, start, data)
+
+    monkeypatch.setattr(RunningDigest, "take", replaced)
+    with fs.open("b/a", "rb", block_size=100_000) as file, pytest.raises(OSError, match="replaced") as caught:
+        pieces(file)
+    assert caught.value.errno == errno.ESTALE
 
 
 @MMAP_LEAVES_A_FILE
@@ -308,6 +430,20 @@ async def test_asynchronous(memory: MemoryServer) -> None:
     async with await fs.open_async("b/wb", "ab", block_size=10) as file:
         await file.write(b"more than one block")
     assert (await fs._cat_file("b/wb", -5)) == b"block"
+    store = await fs._store("b")
+    await store.put("bad", LARGE)
+    await forge(store, "bad", digest=wire_digest(b"x"))
+    for size in (1000_000, 3 << 20):
+        async with await fs.open_async("b/bad") as file:
+            with pytest.raises(OSError, match="digest") as caught:
+                while await file.read(size):
+                    pass
+            assert caught.value.errno == errno.EIO
+            with pytest.raises(OSError, match="digest"):
+                await file.read()
+        async with await fs.open_async("b/bad") as file:
+            file.seek(1)
+            assert await file.read() == LARGE[1:]
     with pytest.raises(FileExistsError):
         await fs.open_async("b/wb", "xb")
     with pytest.raises(ValueError, match="mode"):

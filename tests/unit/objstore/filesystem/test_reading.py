@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from objstore import ObjectChangedError, ObjectNotFoundError, ObjectStore
+from objstore import DigestMismatchError, ObjectChangedError, ObjectInfo, ObjectNotFoundError, ObjectStore
 from objstore.filesystem import reading
+from objstore.filesystem.reading import RunningDigest
+from objstore.format.digest import hex_digest, new_hasher
 from support.memory_server import MemoryServer
 from support.objects import pattern
 
@@ -74,3 +78,51 @@ async def test_replaced_while_it_is_read(store: ObjectStore) -> None:
         patch.setattr(reading, "pin", replaced)
         found = await reading.parts(store, "a", "b/a", [(0, 10), (5000, 5010)], "all")
     assert found == [DATA[::-1][:10], DATA[::-1][5000:5010]]
+
+
+def digest_of(data: bytes = DATA, digest: str | None = None) -> RunningDigest:
+    told = hex_digest(new_hasher(data).digest()) if digest is None else digest
+    info = ObjectInfo("a", None, None, len(DATA), 1, told, False, datetime.now(UTC), "nuid", "b")
+    return RunningDigest(info)
+
+
+def take(digest: RunningDigest, start: int, end: int) -> None:
+    digest.take(start, DATA[start:end])
+
+
+BLOCKS = [
+    [(0, 10_000)],
+    [(0, 4000), (4000, 10_000)],
+    [(0, 4000), (3000, 6000), (0, 4000), (1, 10_000)],
+    [(9000, 10_000), (5000, 6000), (0, 4000), (4000, 10_000)],
+    [(0, 4000), (0, 0), (4000, 4000), (4000, 10_000)],
+]
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_what_goes_on_is_hashed(blocks: list[tuple[int, int]]) -> None:
+    good, bad = digest_of(), digest_of(b"other")
+    for each in blocks:
+        take(good, *each)
+        if each != blocks[-1]:
+            take(bad, *each)
+    for _ in range(2):
+        with pytest.raises(DigestMismatchError):
+            take(bad, *blocks[-1])
+    take(good, 0, 5000)
+    take(good, 5000, 10_000)
+
+
+@pytest.mark.parametrize("blocks", [[(4000, 10_000), (0, 3000)], [(0, 9999), (1, 5)], [(1, 10_000)]])
+def test_what_does_not_is_not(blocks: list[tuple[int, int]]) -> None:
+    bad = digest_of(b"other")
+    for each in blocks:
+        take(bad, *each)
+
+
+@pytest.mark.parametrize("told", ["", "MD5=AAAA"])
+def test_what_nobody_can_check(told: str) -> None:
+    bad = digest_of(digest=told)
+    take(bad, 0, 5000)
+    with pytest.raises(DigestMismatchError, match="cannot be verified"):
+        take(bad, 5000, 10_000)
