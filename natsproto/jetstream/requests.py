@@ -111,7 +111,7 @@ class ApiRequests:
             answer = loads(msg.payload, limit)
             if "error" in answer:
                 raise api_error(answer["error"])
-            fits = _answers(question, answer, self._asked_domain or self._own_domain(answer))
+            fits = _answers(question, answer, self._expected_domain)
             if fits and self._is_same(question, answer):
                 return answer
         if fits:
@@ -125,19 +125,24 @@ class ApiRequests:
         return self.known_streams.get(question[2]) in (None, answer.get("created"))
 
     @property
-    def _asked_domain(self) -> str | None:
-        """The domain that the API prefix names."""
+    def _expected_domain(self) -> str | None:
+        """The domain of the API that is asked; "" = it has none, ``None`` = it is not known."""
         if self.domain is not None:
             return self.domain
+        if self.prefix == "$JS.API":  # a server with JetStream answers this itself
+            info = self.client.connection.info
+            return str(info.get("domain", "")) if info.get("jetstream") is True else None
         tokens = self.prefix.split(".")
         return tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" and tokens[2] == "API" else None
 
-    def _own_domain(self, answer: dict[str, object]) -> str | None:
-        """Return the current server's domain, if it must be that of this answer; ``None`` if any may be."""
-        info = self.client.connection.info
-        own = self.prefix == "$JS.API" and info.get("jetstream") is True and "domain" in answer
-        domain = info.get("domain")
-        return domain if own and isinstance(domain, str) else None
+    @property
+    def answers_are_known(self) -> bool:
+        """Whether an info about a stream tells that it comes from the API that was asked.
+
+        Not where another account's API is imported, or the server has no JetStream itself: another stream of
+        the same name may be told instead.
+        """
+        return self._expected_domain is not None
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
         """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.
@@ -221,13 +226,13 @@ def _answers(question: list[str], answer: dict[str, object], domain: str | None)
     """Whether an answer about a stream or consumer names the one that was asked for.
 
     Whoever may ask for another one can have the answer sent to our inbox. Another domain may have a stream of
-    the same name. A server names its domain, if it has one, but not in the answer to a creation.
+    the same name. Every info has the domain, if there is one; few answers to creations and updates have it.
     """
     if len(question) < 3 or question[1] not in ("INFO", "CREATE", "UPDATE"):
         return True
     if question[0] == "STREAM":
         config = answer.get("config")
-        told = answer.get("domain", domain if question[1] == "CREATE" else None)
+        told = answer.get("domain", "" if question[1] == "INFO" else domain)
         here = domain is None or told == domain
         return here and isinstance(config, dict) and config.get("name") == question[2]
     return question[0] != "CONSUMER" or (

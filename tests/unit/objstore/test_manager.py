@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from natsproto.errors import StaleConnectionError, UnsupportedFeatureError
+from natsproto.wire import Pub
 from objstore import (
     BadBucketError,
     BucketAlreadyExistsError,
     BucketNotFoundError,
     BucketSealedError,
     BucketSource,
+    ForeignBucketError,
     ObjectStoreConfig,
     Placement,
     StoreFullError,
@@ -89,6 +91,32 @@ async def test_the_name_alone(server: MemoryServer) -> None:
     for call in (create_bucket, update_bucket, create_or_update_bucket):
         with pytest.raises(TypeError, match="given twice"):
             await call(server.js, "b", {"bucket": "b"})
+
+
+async def test_the_configuration_of_another_bucket_does_not_come_back(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same name, behind another API: whoever sees the request can have that one answer it, too."""
+    monkeypatch.setattr(module, "ALONE", 0.01)
+    await create_bucket(server.js, ObjectStoreConfig("b"))
+    info = server.stream().info({})
+    other = {**info, "created": "2020-01-01T00:00:00Z", "config": {**info["config"], "max_age": 2 * 10**9}}
+    asked = server.on_pub
+
+    def both(pub: Pub) -> None:
+        if pub.subject.startswith(b"$JS.API.STREAM.INFO."):
+            server.answer(pub, other)
+        asked(pub)
+
+    server.session.on_pub = both
+    del server.session.info["jetstream"]  # else only the server's own domain counts
+    with pytest.raises(ForeignBucketError, match="nothing was changed"):
+        await update_bucket(server.js, "b", {"description": "d"})
+    assert "STREAM.UPDATE" not in server.verbs()
+    server.session.on_pub = asked
+    store = await update_bucket(server.js, "b", {"description": "d"})
+    assert (await store.status()).description == "d"
+    assert server.stream().config.get("max_age", 0) == 0
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", "ä", 7])

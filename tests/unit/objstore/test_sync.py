@@ -35,7 +35,7 @@ TWINS: dict[type, type] = {
 
 LEFT_OUT = {
     natsproto.Client: {"request_frame", "reply_length", "start_request"},
-    natsproto.JetStreamContext: {"publish_frame", "publish_window", "subject"},
+    natsproto.JetStreamContext: {"answers_are_known", "publish_frame", "publish_window", "subject"},
     natsproto.Subscription: {
         "deliver", "on_disconnect", "on_end", "on_reconnect", "on_refused", "place",
         "base", "delivered", "max_msgs", "queue", "sid", "subject",

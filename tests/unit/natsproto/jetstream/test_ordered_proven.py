@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -37,9 +38,10 @@ async def test_it_is_gone_while_heartbeats_come(stream: Stream) -> None:
     await reader.consumer.start()
     stream.deliver(7, 1)
     names = asked(stream, lambda pub, name: stream.error(pub, 10014))
-    while len(stream.configs) == 1:
-        stream.heartbeat(1)
-        await turns(1)
+    async with asyncio.timeout(5):
+        while len(stream.configs) == 1:
+            stream.heartbeat(1)
+            await turns(1)
     assert names[0] == stream.configs[0]["name"]
     await until(lambda: reader.consumer.current is not None)
     assert (stream.configs[1]["opt_start_seq"], reader.restarts) == (8, 1)
@@ -53,9 +55,10 @@ async def test_it_is_there(stream: Stream) -> None:
     names = asked(
         stream, lambda pub, name: stream.reply(pub, {"stream_name": "S", "name": name, "config": {}})
     )
-    while len(names) < 3:
-        stream.heartbeat(0)
-        await turns(1)
+    async with asyncio.timeout(5):
+        while len(names) < 3:
+            stream.heartbeat(0)
+            await turns(1)
     assert (len(stream.configs), reader.restarts, reader.failures) == (1, 0, [])
     await finish(stream, reader)
 
@@ -80,9 +83,10 @@ async def test_a_user_who_may_not_ask(stream: Stream) -> None:
     await reader.consumer.start()
     names = asked(stream, lambda pub, name: stream.server.refuse(pub.subject.decode()))
     loop = reader.consumer.loop
-    while not names:
-        stream.heartbeat(0)
-        await turns(1)
+    async with asyncio.timeout(5):
+        while not names:
+            stream.heartbeat(0)
+            await turns(1)
     end = loop.time() + 0.2
     while loop.time() < end:
         stream.heartbeat(0)
@@ -96,11 +100,12 @@ async def test_messages_of_others_are_no_sign_of_life(stream: Stream) -> None:
     """Whoever sees the deliver subject can have answers and other streams' messages sent there."""
     reader = Reader(stream, heartbeat=0.01)
     await reader.consumer.start()
-    while len(stream.configs) == 1:
-        stream.server.send(stream.inbox(0), b"{}")
-        stream.server.send(stream.inbox(0), b"x", reply=b"$JS.ACK.OWN.c.1.1.1.1700000000000000000.0")
-        stream.server.send(stream.inbox(0), header=b"NATS/1.0 404 No Messages\r\n\r\n")
-        await turns(1)
+    async with asyncio.timeout(5):
+        while len(stream.configs) == 1:
+            stream.server.send(stream.inbox(0), b"{}")
+            stream.server.send(stream.inbox(0), b"x", reply=b"$JS.ACK.OWN.c.1.1.1.1700000000000000000.0")
+            stream.server.send(stream.inbox(0), header=b"NATS/1.0 404 No Messages\r\n\r\n")
+            await turns(1)
     assert reader.consumer.silent == 1
     await until(lambda: reader.consumer.current is not None)
     await finish(stream, reader)

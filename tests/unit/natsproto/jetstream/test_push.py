@@ -425,13 +425,14 @@ async def test_heartbeats_of_somebody_elses_pull(pushed: Pushed, monkeypatch: py
         pushed.deliver(consumer, seq)
         await turns(1)
     assert pushed.asked == []
-    while len(pushed.asked) < 2:
-        pushed.status(consumer, HEARTBEAT)
-        await turns(1)
-    pushed.config = None
-    while pushed.server.subscribed(b"to.me"):
-        pushed.status(consumer, HEARTBEAT)
-        await turns(1)
+    async with asyncio.timeout(5):
+        while len(pushed.asked) < 2:
+            pushed.status(consumer, HEARTBEAT)
+            await turns(1)
+        pushed.config = None
+        while pushed.server.subscribed(b"to.me"):
+            pushed.status(consumer, HEARTBEAT)
+            await turns(1)
     assert pushed.reported == []
     with pytest.raises(ConsumerDeletedError):
         while True:

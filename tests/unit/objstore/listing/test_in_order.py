@@ -110,9 +110,7 @@ async def test_without_the_right_to_create_consumers(server: MemoryServer) -> No
 
 
 @pytest.mark.parametrize("leader", [True, False])
-async def test_an_error_of_another_consumer_leaves_nothing_unproven(
-    server: MemoryServer, leader: bool
-) -> None:
+async def test_an_error_of_another_consumer_decides_nothing(server: MemoryServer, leader: bool) -> None:
     """Whoever has a consumer too many of their own can have that said to us, as often as they like."""
     bucket, seqs = await filled(server, replicas=3)
     too_many = error(400, 10026, "maximum consumers limit reached")
