@@ -339,11 +339,12 @@ async def test_subjects_too_long_that_do_not_look_it(
 async def test_chunks_that_are_not_told_at_once_without_consumers(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_metas, "_fit", lambda info: False)
     """They are read in order, and nothing shows that none was left out: nothing is removed."""
+    monkeypatch.setattr(_metas, "_fit", lambda info: False)
     orphan = await healthy_but_for(store)
     with monkeypatch.context() as patched:
-        patched.setattr(Bucket, "allowed", lambda self, way: way != CONSUMER)
+        for known in ("allowed", "has_right"):
+            patched.setattr(Bucket, known, lambda self, way: way != CONSUMER)
         with pytest.raises(PermissionsViolationError, match=r"CONSUMER\.CREATE"):
             await store.gc(older_than=NOW)
     await check_both(store, orphan)
