@@ -78,6 +78,11 @@ class Server:
         """Whether it is reached through WebSocket."""
         return self.scheme in ("ws", "wss")
 
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the URL contains some. Such a server gets no others."""
+        return self.user is not None or self.token is not None
+
     def given_as(self, other: Server) -> bool:
         """Whether both are the same URL, with the same credentials."""
         return all(getattr(self, field) == getattr(other, field) for field in _GIVEN)

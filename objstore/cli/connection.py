@@ -116,12 +116,16 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     Options take precedence over the environment, and that over the selected context. A context that
     ``--context`` names takes precedence over the environment.
 
+    Credentials in every URL leave no use for those of the environment and of a context.
+
     A context's credentials belong to its server: they are not sent to a server named by ``--server`` or
     ``NATS_URL``, unless ``--context`` named the context.
 
     Raises:
         CommandError: a file or context cannot be used; exit code 2.
     """
+    from natsproto.aio.server_pool import parse_urls
+
     from .contexts import context_path, load_context, selected_context
 
     if environ.get("NATS_SOCKS_PROXY"):
@@ -140,7 +144,9 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     found = [_from_environment(environ), _from_context(context)]
     if args.context:
         found.reverse()
-    options.update(_credentials(args, environ, found, out))
+    url = url or context.get("url") or DEFAULT_URL
+    in_urls = "@" in url and all(server.has_credentials for server in parse_urls(url))
+    options.update(_credentials(args, environ, [] if in_urls else found, out))
     tls = _tls_context(*_tls_files([_from_options(args), *found]), out)
     if tls is not None:
         options["tls"] = tls
@@ -162,7 +168,7 @@ def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settin
     if at:
         what = "password" if ":" in user.rpartition("//")[2] else "token"
         out.warn(f"everyone on this machine can read a {what} on the command line: use NATS_URL")
-    return Settings(url or context.get("url") or DEFAULT_URL, options, jetstream)
+    return Settings(url, options, jetstream)
 
 
 Given = dict[str, str | None]

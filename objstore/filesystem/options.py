@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from natsproto.aio.auth import looks_secret
+from natsproto.aio.auth import Credentials, looks_secret
 from natsproto.aio.connect import connect
 from natsproto.aio.options import DEFAULT_SERVER
+from natsproto.aio.server_pool import parse_urls
 from natsproto.errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl
 
-IDENTITY = ("user", "password", "token", "creds", "nkey_seed", "jwt", "signature_cb")
+IDENTITY = tuple(field.name for field in fields(Credentials))
 """Options that say who connects. With one of them the environment's credentials are not used."""
 
 FSSPEC = ("use_listings_cache", "listings_expiry_time", "max_paths", "skip_instance_cache")
@@ -67,22 +69,24 @@ def connection(
         servers: as :func:`natsproto.connect`; default: ``NATS_URL``, then the server on this machine.
         tls_files: certificates of authorities, certificate and key of the client; default: ``NATS_CA``,
             ``NATS_CERT`` and ``NATS_KEY``.
-        options: others of :func:`natsproto.connect`. Without credentials among them those of ``NATS_CREDS``,
-            ``NATS_NKEY`` (a file with a seed), ``NATS_USER`` and ``NATS_PASSWORD``, or ``NATS_TOKEN`` are
-            used.
+        options: others of :func:`natsproto.connect`. Without credentials among them or in each URL, those of
+            ``NATS_CREDS``, ``NATS_NKEY`` (a file with a seed), ``NATS_USER`` and ``NATS_PASSWORD``, or
+            ``NATS_TOKEN`` are used.
 
     Raises:
         ConfigError, TypeError: options that cannot work, or do not exist.
     """
     given: ConnectOptions = {"name": "objstore.filesystem"}
-    if not any(options.get(key) for key in IDENTITY):
+    urls = servers or environ.get("NATS_URL") or DEFAULT_SERVER
+    in_urls = all(server.has_credentials for server in parse_urls(urls))
+    if not in_urls and not any(options.get(key) for key in IDENTITY):
         given.update(_credentials(environ))
     names = ("NATS_CA", "NATS_CERT", "NATS_KEY")
     files = [path or environ.get(name) for path, name in zip(tls_files, names, strict=True)]
     if any(files) and options.get("tls") is None:
         given["tls"] = _tls_context(*files)
     given.update(cast(ConnectOptions, {key: value for key, value in options.items() if key not in FSSPEC}))
-    return connect(servers or environ.get("NATS_URL") or DEFAULT_SERVER, **given)
+    return connect(urls, **given)
 
 
 def _credentials(environ: Mapping[str, str]) -> ConnectOptions:

@@ -147,6 +147,18 @@ def test_environment(environ: dict[str, str], tmp_path: Path, context: Callable[
     assert found(both, "--user", "u").options == {"user": "u", "password": "p"}
 
 
+def test_credentials_in_the_url_are_enough(environ: dict[str, str], context: Callable[..., None]) -> None:
+    for other in ({"NATS_USER": "u"}, {"NATS_TOKEN": "t"}, {"NATS_CREDS": "gone"}, {"NATS_NKEY": "gone"}):
+        loud = {**environ, **other}
+        assert found(loud, "-s", "nats://mine@h,nats://me:mine@i").options == {}
+        assert found({**loud, "NATS_URL": "nats://mine@h"}).options == {}
+    context("c", url="nats://mine@h", creds="gone")
+    assert found(environ, "--context", "c").options == {}
+    some = ("-s", "nats://mine@h,nats://i")
+    assert found({**environ, "NATS_TOKEN": "t"}, *some).options == {"token": "t"}
+    assert found(environ, "-s", "nats://mine@h", "--token", "t").options == {"token": "t"}
+
+
 def test_creds_file_others_can_read(
     environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from natsproto.errors import ConfigError
-from objstore.filesystem.options import connection
+from objstore.filesystem.options import IDENTITY, connection
 from support.certs import make_certs
-from support.nkeys import USER, Key
+from support.nkeys import ACCOUNT, USER, Key, creds_text
 
 NO_FILES = (None, None, None)
 
@@ -61,6 +62,48 @@ def test_a_seed_where_a_path_belongs(name: str, damage: Callable[[str], str]) ->
 def test_given_credentials_are_not_mixed_with_others() -> None:
     found = connection(None, NO_FILES, {"token": "mine"}, {"NATS_USER": "me", "NATS_PASSWORD": "secret"})
     assert (found.token, found.user, found.password) == ("mine", None, None)
+
+
+KEY = Key(USER, b"u" * 32)
+JWT = Key(ACCOUNT, b"a" * 32).jwt(KEY, "user")
+IDENTITIES: list[dict[str, Any]] = [
+    {"user": "me"},
+    {"user": "me", "password": "mine"},
+    {"token": "mine"},
+    {"token": lambda: "mine"},
+    {"creds": "mine.creds"},
+    {"creds_content": creds_text(JWT, KEY.seed)},
+    {"nkey_seed": KEY.seed},
+    {"nkey": KEY.public, "signature_cb": KEY.sign},
+    {"jwt": JWT, "nkey_seed": KEY.seed},
+]
+ENVIRONMENTS = [
+    {"NATS_CREDS": "other.creds"},
+    {"NATS_NKEY": "missing"},
+    {"NATS_USER": "other", "NATS_PASSWORD": "secret"},
+    {"NATS_TOKEN": "other"},
+]
+
+
+def test_identities_are_all_that_connect_takes() -> None:
+    assert {name for given in IDENTITIES for name in given} == set(IDENTITY)
+
+
+@pytest.mark.parametrize("environ", ENVIRONMENTS, ids=lambda environ: next(iter(environ)))
+@pytest.mark.parametrize("given", IDENTITIES, ids=" ".join)
+def test_any_identity_excludes_those_of_the_environment(
+    given: dict[str, Any], environ: dict[str, str]
+) -> None:
+    found = connection(None, NO_FILES, given, environ)
+    assert {name: getattr(found, name) for name in IDENTITY} == {**dict.fromkeys(IDENTITY), **given}
+
+
+@pytest.mark.parametrize("environ", ENVIRONMENTS, ids=lambda environ: next(iter(environ)))
+def test_credentials_in_the_url_exclude_those_of_the_environment(environ: dict[str, str]) -> None:
+    for urls in ("nats://mine@a", ["nats://me:mine@a", "nats://mine@b"]):
+        found = connection(urls, NO_FILES, {}, environ)
+        assert [getattr(found, name) for name in IDENTITY] == [None] * len(IDENTITY)
+    assert connection(["nats://mine@a", "nats://b"], NO_FILES, {}, {"NATS_TOKEN": "t"}).token == "t"
 
 
 def test_other_options() -> None:
