@@ -125,6 +125,8 @@ def parse_url(text: str) -> Server:
         raise ConfigError("a server URL needs a host and a port above 0 (write nats://host:port)")
     if _SEED.fullmatch(host):
         raise ConfigError("a server URL with a seed as its host (nkey_seed= takes a seed, creds= a path)")
+    if not host.isprintable():  # it is shown, and a terminal would act on what is not printable
+        raise ConfigError("a server URL must not have control characters or direction marks in its host")
     websocket = parts.scheme in ("ws", "wss")
     if ("@" in parts.path if websocket else parts.path not in ("", "/")) or "?" in raw or "#" in raw:
         raise ConfigError(

@@ -316,6 +316,18 @@ def test_hostile_announcements() -> None:
     assert len(pool) <= MAX_POOL + 1
 
 
+@pytest.mark.parametrize("char", ["\x1b", "\x7f", "\x9b", "\u200b", "\u202e", "\u2028", "\ue000"])
+def test_what_a_terminal_would_act_on_is_no_host(char: str) -> None:
+    pool = pool_of("a")
+    for host in (f"h{char}x:1", f"[::1%{char}]:1", f"{char}:1"):
+        assert pool.discover([host], via=pool.servers[0]) == []
+        for scheme in ("nats", "tls", "ws", "wss"):
+            with pytest.raises(ConfigError) as info:
+                parse_url(f"{scheme}://{host}")
+            assert char not in info.value.args[0]
+    assert repr(parse_url("ws://u:\u202e@h/\u202e")).isprintable()
+
+
 def test_long_addresses_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing a thousand of a thousand characters takes 0.1 s, and INFO may come again and again."""
     pool = pool_of("a")
