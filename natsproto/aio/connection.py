@@ -185,7 +185,7 @@ class Connection:
         self.epoch += 1
         self.state = State.CONNECTED
         self._connected_at = self.loop.time()
-        self.pool.connected(session.server, secure=session.secure)
+        self.pool.connected(session.server, secure=session.secure, peer=session.peer)
         self._liveness = Liveness(
             session, interval=self.options.ping_interval, misses=self.options.max_outstanding_pings
         )

@@ -104,6 +104,7 @@ class Lifeline:
             )
         )
         other.connection.options.check_peer = options.check_peer
+        other.connection.pool.share(client.connection.pool)
         other.connection.pool.servers = [replace(self._server)]  # its failures are not the client's own
         await other.connection.open()
         try:

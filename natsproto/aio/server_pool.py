@@ -26,6 +26,9 @@ _SECURE = {"nats": "tls", "ws": "wss"}
 MAX_ANNOUNCED = 4 * MAX_POOL
 """Announced addresses that are parsed; parsing tens of thousands would block the event loop."""
 
+Peer = tuple[str, int] | tuple[str, int, int, int]
+"""The other end of a connection, as :meth:`socket.socket.getpeername` returns it."""
+
 _GIVEN = ("scheme", "host", "port", "user", "password", "token", "path")
 """What a URL says about a server."""
 
@@ -205,7 +208,7 @@ class ServerPool:
         if randomize:
             self.rng.shuffle(self.servers)
         self.current: Server | None = None
-        self._secured: set[tuple[str, int]] = set()  # includes servers that were dropped since
+        self._secured: set[tuple[str, int]] = set()  # as _spelt; includes servers that were dropped since
 
     def __len__(self) -> int:
         return len(self.servers)
@@ -215,12 +218,16 @@ class ServerPool:
         at = 0 if self.current not in self.servers else self.servers.index(self.current) + 1
         return sorted(self.servers[at:] + self.servers[:at], key=lambda server: server.doubtful)
 
-    def connected(self, server: Server, *, secure: bool = False) -> None:
-        """``server`` works (with TLS: ``secure``): forget its failures."""
+    def connected(self, server: Server, *, secure: bool = False, peer: Peer | None = None) -> None:
+        """``server`` works (with TLS: ``secure``): forget its failures.
+
+        Args:
+            peer: the IP address and port at which it was reached.
+        """
         self.current = server
         server.secured |= secure
         if secure:
-            self._secure([server.address])
+            self._secure([server.address] if peer is None else [server.address, peer[:2]])
         server.doubtful = False
         server.failures = 0
         server.auth_failures = 0
@@ -228,7 +235,22 @@ class ServerPool:
     def _secure(self, addresses: Iterable[tuple[str, int]]) -> None:
         for address in addresses:
             if len(self._secured) < MAX_SECURED:
-                self._secured.add(address)
+                self._secured.add(_spelt(*address))
+
+    def _is_secured(self, address: tuple[str, int]) -> bool:
+        return bool(self._secured) and _spelt(*address) in self._secured
+
+    def reached(self, server: Server, peer: Peer | None) -> None:
+        """``server`` was reached at ``peer``, an IP address and port. TLS sticks to these, too."""
+        if peer is None:
+            return
+        if server.secured:
+            self._secure([peer[:2]])
+        server.secured |= self._is_secured(peer[:2])
+
+    def share(self, other: ServerPool) -> None:
+        """Know what ``other`` knows, and learns, about the use of TLS."""
+        self._secured = other._secured
 
     def failed(self, server: Server, *, auth: bool = False, limit: int = -1) -> None:
         """Count a failed attempt; drop the server after two refused credentials or ``limit`` failures."""
@@ -260,7 +282,7 @@ class ServerPool:
             old = known.get(server.address)
             if old is not None and not old.discovered and old.given_as(server):
                 server = old
-            server.secured |= server.address in self._secured or (old is not None and old.secured)
+            server.secured |= self._is_secured(server.address) or (old is not None and old.secured)
             if self.current is not None and self.current.address == server.address:
                 self.current = server
             pool.append(server)
@@ -301,7 +323,7 @@ class ServerPool:
                 parsed = parse_url(f"{scheme}://{text}")
             except ConfigError:
                 continue
-            sticky = secure or parsed.address in self._secured
+            sticky = secure or self._is_secured(parsed.address)
             pinned = not trusted or (_is_address(parsed.host) and not _is_address(asked_for))
             announced[parsed.address] = Server(
                 _SECURE.get(scheme, scheme) if sticky else scheme,
@@ -324,6 +346,7 @@ class ServerPool:
             if not known.discovered or known is self.current or known.address in announced
         ]
         for known in self.servers:
+            known.secured |= self._is_secured(known.address)
             if known.address in announced:
                 known.secured |= secure
                 if known.discovered:
@@ -336,6 +359,20 @@ class ServerPool:
         new = new[: max(0, MAX_POOL - len(self.servers))]
         self.servers.extend(new)
         return new
+
+
+def _spelt(host: str, port: int) -> tuple[str, int]:
+    """Return an address in the one way in which it is compared: others write theirs as they like."""
+    if _is_address(host):
+        from ipaddress import IPv6Address, ip_address  # loaded on first use, like urllib
+
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return host, port
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return str(mapped or address), port
+    return host.removesuffix("."), port
 
 
 def _is_address(host: str) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..wire import Event, Target
     from .connection import Connection
     from .lifeline import Lifeline
-    from .server_pool import Server
+    from .server_pool import Peer, Server
 
 LIMITS = Limits(header_block=64 * 1024 * 1024)
 """Only its message limits a header block: any peer may publish one above JetStream's 64 KiB."""
@@ -389,6 +389,7 @@ class Session:
                 headers=headers_of(options.ws_connection_headers),
                 ssl_context=context,
                 server_hostname=hostname,
+                connected=self._websocket_connected,
             )
         else:
             self.transport = await open_transport(
@@ -410,6 +411,7 @@ class Session:
         if options.check_peer is not None:
             options.check_peer(self.transport)
         if not self.secure:
+            self.connection.pool.reached(server, self.peer)
             await self._secure(hostname)
         fields = options.connect_fields(server, self._text("nonce"))
         document = connect_document(
@@ -430,6 +432,19 @@ class Session:
         if self.lost is not None:
             raise self.lost  # PONG and the end came in one piece
         self._established = True
+
+    @property
+    def peer(self) -> Peer | None:
+        """The server's IP address and port."""
+        return None if self.transport is None else self.transport.get_extra_info("peername")
+
+    def _websocket_connected(self, transport: Transport) -> None:
+        """Send no handshake in clear, with headers that may be secret, to where TLS was used before."""
+        self.connection.pool.reached(self.server, transport.get_extra_info("peername"))
+        if self.server.secured and transport.get_extra_info("sslcontext") is None:
+            raise SecureConnectionRequiredError(
+                f"TLS was used before at the address of {self.server.url}, and is required; nothing was sent"
+            )
 
     async def _secure(self, hostname: str) -> None:
         options = self.connection.options

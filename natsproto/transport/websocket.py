@@ -8,7 +8,7 @@ each other: either side may split and merge them as it likes (nats-server, ADR-4
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError, RemoteProtocolError, StaleConnectionError
@@ -199,6 +199,7 @@ async def open_websocket(
     headers: Sequence[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None,
     server_hostname: str | None,
+    connected: Callable[[Transport], None],
 ) -> Transport:
     """Connect to ``ws://`` or ``wss://`` and return a transport that drives ``receiver``.
 
@@ -210,6 +211,8 @@ async def open_websocket(
         headers: further ones for the opening handshake, names and values (checked).
         ssl_context: TLS; ``None`` connects in clear.
         server_hostname: the name to verify; only with ``ssl_context``.
+        connected: called with the transport below before the opening handshake, which it prevents by an
+            exception.
 
     Raises:
         MissingExtraError: the ``websockets`` library is not installed.
@@ -234,6 +237,7 @@ async def open_websocket(
         read_size=READ_SIZE,
     )
     try:
+        connected(inner)
         transport.start(inner, headers)
         await transport.opened
     except BaseException:

@@ -16,6 +16,7 @@ from natsproto.errors import NatsError, NoServersError, SecureConnectionRequired
 from natsproto.server import LocalServer
 from natsproto.testing import FaultProxy, ScriptedServer
 from natsproto.testing.scripted import ScriptedConnection
+from natsproto.transport import TransportKind
 from natsproto.wire import Connect, Ping, Sub
 from support.calls import Calls
 from support.certs import Certs, make_certs
@@ -310,8 +311,10 @@ async def test_encryption_that_was_there_is_not_given_up(
         await nc.flush()
 
 
+@pytest.mark.parametrize("transport", ["buffered", "streams"])
+@pytest.mark.parametrize("announced", ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"])
 async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_clear(
-    certs: Certs, monkeypatch: pytest.MonkeyPatch
+    certs: Certs, monkeypatch: pytest.MonkeyPatch, announced: str, transport: TransportKind
 ) -> None:
     """Both are given as nats://, and only the first server's demand brings TLS about."""
     monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
@@ -330,7 +333,7 @@ async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_c
             await conn.expect(Connect)
             await conn.expect(Ping)
             await conn.pong()
-            await conn.info(tls_required=True, connect_urls=[f"localhost:{other.port}"])
+            await conn.info(tls_required=True, connect_urls=[f"{announced}:{other.port}"])
             await conn.expect("go")
 
         async with ScriptedServer(first, impostor) as server:
@@ -340,6 +343,7 @@ async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_c
                 user="u",
                 password="CANARY",
                 randomize=False,
+                transport=transport,
                 disconnected_cb=lost,
                 reconnect_wait=0.02,
                 reconnect_wait_max=0.05,
@@ -352,6 +356,43 @@ async def test_a_given_server_that_was_announced_through_tls_is_not_reached_in_c
                 assert not nc.is_connected
             assert other.connections
             await other.finished()
+
+
+@pytest.mark.parametrize("names", [("localhost", "127.0.0.1"), ("127.0.0.1", "localhost")])
+async def test_a_server_that_was_reached_through_tls_is_known_by_its_other_name(
+    certs: Certs, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", certs.ca_file)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certs.cert_file, certs.key_file)
+
+    async def first(conn: ScriptedConnection) -> None:
+        await conn.info(tls_required=True)
+        await conn.start_tls(tls)
+        await conn.expect(Connect)
+        await conn.expect(Ping)
+        await conn.pong()
+        await conn.expect("go")
+
+    async def impostor(conn: ScriptedConnection) -> None:
+        await conn.info()
+        await conn.expect_eof()
+
+    async with ScriptedServer(first, impostor) as server:
+        failures = Calls()
+        async with natsproto.connect(
+            [f"nats://{name}:{server.port}" for name in names],
+            user="u",
+            password="CANARY",
+            randomize=False,
+            reconnect_error_cb=failures,
+            reconnect_wait=0.02,
+            reconnect_wait_max=0.05,
+        ) as nc:
+            await nc.publish("go")
+            await failures.until(3)
+        assert {type(error) for error in failures.items} == {SecureConnectionRequiredError}
+        await server.finished()
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

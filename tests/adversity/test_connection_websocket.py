@@ -15,8 +15,10 @@ import pytest
 import natsproto
 from natsproto.aio.connection import Connection
 from natsproto.aio.options import Options
+from natsproto.aio.server_pool import parse_url
 from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
 from natsproto.server import LocalServer
+from natsproto.transport import TransportKind
 from support.calls import Calls
 from support.certs import make_certs
 from support.sockets import reserved_port
@@ -348,6 +350,32 @@ async def test_a_websocket_once_announced_through_tls_is_encrypted_from_its_firs
         with pytest.raises(NatsError):
             await connection.open()
         assert await first == b"\x16", "a TLS record"
+
+
+@pytest.mark.parametrize("transport", ["buffered", "streams"])
+async def test_a_websocket_sends_nothing_in_clear_to_an_address_announced_through_tls(
+    transport: TransportKind,
+) -> None:
+    """Not even the opening handshake: its headers may be secret."""
+    received: list[bytes] = []
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(1))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(record, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        secret = {"Authorization": "Bearer CANARY"}
+        options = Options(f"ws://localhost:{port}", ws_connection_headers=secret, transport=transport)
+        connection = Connection(options)
+        pool = connection.pool
+        pool.discover([f"127.0.0.1:{port}"], via=parse_url("wss://there"), secure=True)
+        pool.servers = pool.servers[:1]
+        with pytest.raises(SecureConnectionRequiredError, match="nothing was sent"):
+            await connection.open()
+        with pytest.raises(NatsError):
+            await connection.open()
+        assert received == [b"", b"\x16"], "nothing, and then a TLS record"
 
 
 async def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

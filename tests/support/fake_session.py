@@ -37,7 +37,7 @@ class FakeSession:
         self.congested = False
         self.lifeline: Lifeline | None = None
         self.reads = 0
-        self.transport = None
+        self.transport = self.peer = None
         self.lost: BaseException | None = None
         self.pubs: list[Pub] = []
         self.on_pub: Callable[[Pub], None] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from natsproto.aio import server_pool
-from natsproto.aio.server_pool import MAX_POOL, Server, ServerPool, parse_url, parse_urls
+from natsproto.aio.server_pool import MAX_POOL, Peer, Server, ServerPool, parse_url, parse_urls
 from natsproto.errors import ConfigError
 from support.nkeys import USER, Key
 
@@ -314,6 +314,48 @@ def test_hostile_announcements() -> None:
     assert len(pool) <= MAX_POOL + 1
     pool.discover([f"g{n}:1" for n in range(100_000)], via=via)
     assert len(pool) <= MAX_POOL + 1
+
+
+@pytest.mark.parametrize(
+    ("announced", "peer"),
+    [
+        ("10.0.0.1:1", ("10.0.0.1", 1)),
+        ("10.0.0.1:1", ("::ffff:10.0.0.1", 1, 0, 0)),
+        ("[::ffff:10.0.0.1]:1", ("10.0.0.1", 1)),
+        ("[0:0::1]:1", ("::1", 1, 0, 0)),
+        ("[FE80::1%eth0]:1", ("fe80::1", 1, 0, 2)),
+    ],
+)
+def test_encryption_sticks_to_addresses_in_any_spelling(announced: str, peer: Peer) -> None:
+    pool = pool_of("a:1", "b:1", "b:2")
+    a, b, z = pool.servers
+    pool.connected(a, secure=True)
+    pool.discover([announced], via=a, secure=True)
+    assert not b.secured
+    pool.reached(b, peer)
+    pool.reached(z, (peer[0], 2))
+    assert (b.secured, z.secured) == (True, False)
+    pool.reached(z, None)
+    pool.replace(parse_urls([announced.replace("[F", "[f")]))
+    assert pool.servers[0].secured
+
+
+def test_encryption_sticks_to_where_a_server_was_reached() -> None:
+    pool = pool_of("a:1", "b:1", "c:1", "d.:1")
+    a, b, c, d = pool.servers
+    pool.connected(a, secure=True, peer=("10.0.0.1", 1))
+    pool.reached(b, ("10.0.0.1", 1))
+    assert b.secured
+    pool.reached(b, ("10.0.0.2", 1))  # it has a second address
+    pool.reached(c, ("10.0.0.2", 1))
+    assert c.secured
+    pool.connected(a, secure=True)
+    pool.discover(["d:1"], via=a, secure=True)
+    assert d.secured
+    other = pool_of("e:1")
+    other.share(pool)
+    other.reached(other.servers[0], ("10.0.0.2", 1))
+    assert other.servers[0].secured
 
 
 @pytest.mark.parametrize("char", ["\x1b", "\x7f", "\x9b", "\u200b", "\u202e", "\u2028", "\ue000"])

@@ -53,6 +53,9 @@ class Wire:
     def write_parts(self, parts: Sequence[Any]) -> None:
         self.write(b"".join(parts))
 
+    def get_extra_info(self, name: str) -> Any:
+        return {"peername": ("10.0.0.1", 4222)}.get(name)
+
     def close(self) -> None:
         self.ended.append("closed")
 
@@ -102,6 +105,17 @@ async def link(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Link]:
 
 
 # -- the handshake ---------------------------------------------------------------------------------
+
+
+async def test_nothing_is_said_in_clear_at_an_address_where_tls_was_used(link: Link) -> None:
+    link.session.connection.pool.discover(["10.0.0.1:4222"], via=parse_url("tls://h"), secure=True)
+    establishing = asyncio.ensure_future(link.session.establish())
+    await turns()
+    link.says(info())
+    await turns()
+    assert link.wire.written == b""
+    with pytest.raises(SecureConnectionRequiredError, match="nothing was sent"):
+        await establishing
 
 
 async def test_nothing_is_said_before_info_and_nothing_is_done_before_pong(link: Link) -> None:
