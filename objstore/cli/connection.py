@@ -402,7 +402,7 @@ async def session(args: Namespace, out: Output) -> AsyncIterator[Session]:
             options["name"] = NAME
             async with LocalDirectory(args.local) as directory:
                 if directory.exposed:
-                    out.warn(f"{directory.directory!r} {directory.exposed}")
+                    out.warn(directory.exposed)
                 async with directory.connect(**options) as client:
                     timeout = options.get("request_timeout", REQUEST_TIMEOUT)
                     yield Session(client, client.jetstream(timeout=timeout), patient=True)

@@ -189,13 +189,17 @@ class LocalDirectory:
 
     @property
     def exposed(self) -> str:
-        """Why others can read or replace the directory's content; ``""`` when they cannot."""
-        found = os.stat(self.directory)
-        if found.st_uid != os.geteuid():
-            return "belongs to another user, who can read and replace its content"
-        others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid != os.getegid() else 0)
-        if found.st_mode & others:
-            return "is writable for other users, who can replace its content (chmod go-w)"
+        """Which directory others can read, or replace its content, and why; ``""`` when they cannot."""
+        for path in (self.directory, os.path.join(self.directory, "jetstream")):
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                continue
+            if found.st_uid != os.geteuid():
+                return f"{path!r} belongs to another user, who can read and replace its content"
+            others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid != os.getegid() else 0)
+            if found.st_mode & others:
+                return f"{path!r} is writable for other users, who can replace its content (chmod go-w)"
         return ""
 
     @asynccontextmanager

@@ -42,7 +42,7 @@ async def server(args: Namespace, out: Output) -> None:
     try:
         async with LocalDirectory(args.directory, args.port) as directory:
             if directory.exposed:
-                out.warn(f"{directory.directory!r} {directory.exposed}")
+                out.warn(directory.exposed)
             if not await directory.try_start():
                 holder = directory.lock.read().get("starter", "unknown")
                 raise CommandError(

@@ -118,9 +118,11 @@ def test_what_others_can_read(
         monkeypatch.delenv("NATS_URL")
 
 
+@pytest.mark.parametrize("which", ["d", "d/jetstream"])
 def test_a_directory_of_somebody_else(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, which: str
 ) -> None:
+    theirs = tmp_path / which
     directory = tmp_path / "d"
     assert main(["--local", str(directory), "ls"]) == 0
     assert "warning" not in capfd.readouterr().err
@@ -128,17 +130,17 @@ def test_a_directory_of_somebody_else(
 
     def somebody(path: Any, **options: Any) -> Any:
         found = real(path, **options)
-        if path != str(directory):
+        if path != str(theirs):
             return found
         return SimpleNamespace(st_uid=found.st_uid + 1, st_gid=found.st_gid, st_mode=found.st_mode)
 
     monkeypatch.setattr(local.os, "stat", somebody)
     main(["--local", str(directory), "ls"])
-    assert "belongs to another user" in capfd.readouterr().err
+    assert f"{str(theirs)!r} belongs to another user" in capfd.readouterr().err
     monkeypatch.undo()
-    directory.chmod(0o777)
+    theirs.chmod(0o777)
     main(["--local", str(directory), "ls"])
-    assert "is writable for other users" in capfd.readouterr().err
+    assert f"{str(theirs)!r} is writable for other users" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="left out: only root can make another user's links")
