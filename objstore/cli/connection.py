@@ -110,6 +110,7 @@ def check_connection(args: Namespace) -> None:
         raise CommandError("give --js-domain or --js-api-prefix, not both: a domain is a prefix", 2)
 
 
+@interruptible()  # a file it reads may be a pipe in which nobody writes
 def settings(args: Namespace, environ: Mapping[str, str], out: Output) -> Settings:
     """Combine options, environment and context.
 
@@ -237,8 +238,7 @@ def _credentials(
     if password is not None:
         raise CommandError("a password needs --user or NATS_USER", 2)
     if given["creds"]:
-        check_private(given["creds"], "credentials file", out)
-        return {"creds": given["creds"]}
+        return _from_creds(given["creds"], out)
     if given["nkey"]:
         return {"nkey_seed": _secret(given["nkey"], "NKey file", out)}
     jwt, seed = given["jwt"], given["seed"]
@@ -247,6 +247,16 @@ def _credentials(
             raise CommandError("a JWT and its seed go together: give both", 2)
         return {"jwt": _text_or_file(jwt, "JWT", out), "nkey_seed": _text_or_file(seed, "seed", out)}
     return {"token": given["token"]} if given["token"] else {}
+
+
+def _from_creds(path: str, out: Output) -> ConnectOptions:
+    check_private(path, "credentials file", out)
+    if os.path.isfile(path):
+        return {"creds": path}  # the library reads it at each attempt to connect, on the event loop
+    from natsproto.aio.auth import read_credentials
+
+    jwt, seed = read_credentials(path)  # a pipe has them only once
+    return {"jwt": jwt, "nkey_seed": seed}
 
 
 def _warn_of_visible(given: Given, out: Output) -> None:
@@ -271,8 +281,7 @@ def _ask_password(user: str) -> str:
         raise CommandError(f"no password for user {user!r}: pass --password-file or set NATS_PASSWORD", 2)
     from getpass import getpass
 
-    with interruptible():
-        return getpass(f"Password of {user!r}: ", stream=sys.stderr)
+    return getpass(f"Password of {user!r}: ", stream=sys.stderr)
 
 
 def _check_path(path: str, what: str) -> None:
@@ -325,11 +334,12 @@ def _tls_context(ca: str | None, cert: str | None, key: str | None, out: Output)
         if path == key or _holds_key(path):
             check_private(path, "private key", out)
     try:
-        context = ssl.create_default_context(cafile=ca)
+        with interruptible(in_python=False):
+            context = ssl.create_default_context(cafile=ca)
+            if cert:
+                context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails instead of prompting
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.hostname_checks_common_name = False
-        if cert:
-            context.load_cert_chain(cert, key, lambda: "")  # an encrypted key fails instead of prompting
     except (OSError, ValueError) as exc:
         files = ", ".join(path for path in (ca, cert, key) if path)
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc

@@ -331,10 +331,14 @@ def _write_now(stream: TextIO, text: str) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, in_python: bool = True) -> Iterator[None]:
     """Let one interrupt end a block that waits for a person or a pipe.
 
     The handler of a running event loop only cancels the task, and the system call would continue to wait.
+
+    Args:
+        in_python: ``False`` where a C library waits, which goes on after any handler: the interrupt ends the
+            process, so there must be nothing to put in order.
     """
     import signal
     import threading
@@ -343,7 +347,7 @@ def interruptible() -> Iterator[None]:
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield  # the parent process has it ignored, or we may not handle it
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler if in_python else signal.SIG_DFL)
     try:
         yield
     finally:

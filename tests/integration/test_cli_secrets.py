@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +120,54 @@ def test_what_others_can_read(
         monkeypatch.setenv("NATS_URL", server.url.replace("//", f"//{url}"))
         assert "command line" not in warned()
         monkeypatch.delenv("NATS_URL")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("pipe", ("--user", "u", "--password-file", "PIPE")),
+        ("pipe", ("--creds", "PIPE")),
+        ("pipe", ("--nkey", "PIPE")),
+        ("pipe", ("--jwt", "PIPE", "--seed", "SU")),
+        ("pipe", ("--tlsca", "PIPE")),
+        ("pipe", ("--tlscert", "PIPE", "--tlskey", "PIPE")),
+        ("config/nats/context/c.json", ("--context", "c")),
+        ("config/nats/context.txt", ()),
+    ],
+    ids=str,
+)
+def test_one_interrupt_ends_a_command_that_waits_for_a_pipe(
+    tmp_path: Path, words: tuple[str, ...], place: str
+) -> None:
+    pipe = tmp_path / place
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(pipe)
+    words = tuple(str(pipe) if word == "PIPE" else word for word in words)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
+    command = [sys.executable, "-m", "objstore", *words, "ls"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        writer = opened_by_a_reader(pipe, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        os.close(writer)
+    finally:
+        process.kill()
+    if any(word.startswith("--tls") for word in words):  # OpenSSL reads these
+        assert (process.returncode, out, err) == (-signal.SIGINT, b"", b"")
+    else:
+        assert (process.returncode, out, err) == (130, b"", b"objstore: interrupted\n")
+
+
+def opened_by_a_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until the process reads the pipe, and return its other end."""
+    while process.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:  # nobody reads it yet
+                raise
+    raise AssertionError(process.communicate())
 
 
 @pytest.mark.parametrize("which", ["d", "d/jetstream"])

@@ -9,14 +9,17 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from natsproto.errors import ConfigError
 from objstore.cli.connection import Settings, _logging_to, settings
 from objstore.cli.output import CommandError, Output
 from objstore.cli.parser import parse as parse_words
+from support.nkeys import ACCOUNT, USER, Key, creds_text
 from support.skips import left_out
 
 
@@ -167,6 +170,24 @@ def test_creds_file_others_can_read(
     path.chmod(0o640)
     assert found(environ, "--creds", str(path)).options == {"creds": str(path)}
     assert "mode 0640" in capsys.readouterr().err
+
+
+def test_a_pipe_is_read_once(environ: dict[str, str], tmp_path: Path) -> None:
+    """As by ``--creds <(pass show x)``: nothing would come at the second attempt to connect."""
+    key = Key(USER, b"u" * 32)
+    jwt = Key(ACCOUNT, b"a" * 32).jwt(key, "user")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def options(text: str, *words: str) -> Any:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(pipe.write_text, text)
+            return found(environ, *words).options
+
+    assert options(creds_text(jwt, key.seed), "--creds", str(pipe)) == {"jwt": jwt, "nkey_seed": key.seed}
+    assert options(key.seed, "--nkey", str(pipe)) == {"nkey_seed": key.seed}
+    with pytest.raises(ConfigError, match="is not a credentials file"):
+        options("", "--creds", str(pipe))
 
 
 def test_timeouts(environ: dict[str, str]) -> None:
