@@ -50,7 +50,7 @@ class Place(NamedTuple):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MY_TOKEN", raising=False)
-    certs = make_certs(tmp_path / "certs")
+    certs = make_certs(tmp_path / "certs", hosts=("localhost",))
     for name, path in (
         ("ca.pem", certs.ca_file),
         ("server.pem", certs.cert_file),
@@ -91,7 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def test_there_are_ways() -> None:
-    assert len(WAYS) == len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 16
+    assert len(WAYS) == len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 21
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.title)
@@ -118,3 +118,8 @@ async def test_it_connects(server: LocalServer, place: Place, way: Way) -> None:
         if "websocket" not in way.config:  # nobody gets in without
             with pytest.raises(NatsError):
                 await natsproto.connect(plain, tls=False)
+        elif "verify" in way.config:
+            with pytest.raises(NatsError):
+                await natsproto.connect(
+                    f"wss://localhost:{scope['web_port']}", tls=ssl.create_default_context(cafile="ca.pem")
+                )
