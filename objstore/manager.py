@@ -15,8 +15,6 @@ from natsproto.errors import (
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from natsproto.jetstream.api.answers import STREAM_INFO
-from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.errors import (
     NO_SUITABLE_PEERS,
     StorageFullError,
@@ -28,6 +26,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
+from .bucket.alone import check_alone
 from .bucket.bucket import (
     HEADERS_WANTED,
     Bucket,
@@ -45,7 +44,6 @@ from .errors import (
     BucketAlreadyExistsError,
     BucketNotFoundError,
     BucketSealedError,
-    ForeignBucketError,
     StoreFullError,
 )
 from .format.buckets import (
@@ -63,9 +61,6 @@ from .store import ObjectStore
 
 LOOKS_AT_ONCE = 16
 """Streams whose info is requested at once."""
-
-ALONE = 0.25
-"""Seconds without another answer after which only one bucket of the name has answered."""
 
 CREATE_BUDGET = 10.0
 """Seconds to retry a creation: repeating it with the same configuration succeeds, so this is safe."""
@@ -217,7 +212,7 @@ async def update_bucket(
     config, params = name_first(config, params or {})
     name = check_bucket(config.bucket if isinstance(config, ObjectStoreConfig) else params.get("bucket", ""))
     found = await bind_info(js, name)
-    await _check_alone(js, name, found)
+    await check_alone(js, name, found)
     current = found.config.to_json()
     if current.get("sealed") is True:  # the server would change it, as far as the objects stay
         raise BucketSealedError(f"bucket {name!r} is sealed (read-only)", bucket=name)
@@ -230,36 +225,6 @@ async def update_bucket(
     if dropped:
         raise _unsupported(js, name, dropped)
     return await _opened(js, name, info)
-
-
-async def _check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> None:
-    """Make sure that the configuration that goes back is not that of another bucket of the same name.
-
-    Whoever sees the request can have another API answer it, too. What its answers say may not tell the two
-    apart; but both come.
-
-    Raises:
-        ForeignBucketError: two streams have answered.
-    """
-    if js.answers_are_known:
-        return
-    stream = stream_name(bucket)
-    subject = js.subject(f"STREAM.INFO.{stream}").decode()
-    async with js.client.request_many(subject, timeout=js.timeout, stall=ALONE) as answers:
-        async for answer in answers:
-            if not answer.data.startswith(STREAM_INFO):
-                continue
-            info = StreamInfo.from_json(loads(answer.data))
-            if info.config.name == stream and info.created != found.created:
-                raise ForeignBucketError(
-                    f"two buckets {bucket!r} have answered: nothing was changed; open this one with "
-                    "jetstream(domain=…), or give them different names",
-                    bucket=bucket,
-                    stream=stream,
-                    domain=domain_of(info),
-                    expected_stream=stream,
-                    expected_domain=domain_of(found),
-                )
 
 
 async def create_or_update_bucket(

@@ -464,12 +464,18 @@ class ObjectStore(StoreReads):
 
         Returns:
             ``True``.
+
+        Raises:
+            ForeignBucketError: another bucket of that name answers, too: nothing was changed.
         """
         bucket = self._bucket
         info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
         if info.config.sealed is not True:
             from dataclasses import replace
 
+            from .bucket.alone import check_alone
+
+            await check_alone(bucket.js, bucket.name, info)
             sealed = replace(info.config, sealed=True)
             await bucket.retrying(lambda: bucket.js.update_stream(sealed))
         return True

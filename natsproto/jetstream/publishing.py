@@ -54,7 +54,8 @@ class Publishing(ApiRequests):
 
         Without ``stream`` nothing tells whose answer it is: a fellow client of the account that sees the
         message, and may publish to a stream of its own, can have that one acknowledge or refuse it. So give
-        ``stream`` where others may publish: only its answer counts.
+        ``stream`` where others may publish: only its answer counts. Who may publish to the same stream, too,
+        can still have its answer to a message of theirs taken for the one to ours.
 
         Args:
             subject: no wildcards, no white space.
@@ -92,7 +93,7 @@ class Publishing(ApiRequests):
             if self.domain is not None:
                 AckCheck(ack.stream, self.domain).parse(answer)
             return ack
-        own = OwnAnswer(AckCheck(stream, self.domain or ANY_DOMAIN))
+        own = OwnAnswer(AckCheck(stream, self.domain or ANY_DOMAIN), block)
         try:
             await self.publish_frame(checked, data, block, *retries, counts=own)
         except RequestTimeoutError as exc:

@@ -52,6 +52,9 @@ class ApiRequests:
         self._whole_streams: set[str] = set()  # streams that may be read as a whole, but not by subject
         self._copies: dict[tuple[str, bytes], tuple[bool, float]] = {}  # see MessageReads._may_answer()
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
+        self._own_domain: tuple[int, str] | None = (
+            None  # how often reconnected; the account's domain told then
+        )
         self.known_streams: dict[str, object] = {}
         """When streams were created: no other one of that name counts. Another domain may have one, and
         another account whose API is imported. An info about such a one is ignored; if no other comes, the
@@ -116,6 +119,8 @@ class ApiRequests:
                 return answer
         if fits:
             raise StreamNotFoundError(404, 10059, f"stream {question[2]!r} was deleted and created again")
+        if await self._learn_domain(question, answer):
+            return await self._ask(subject, document, timeout, limit)
         raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
 
     def _is_same(self, question: list[str], answer: dict[str, object]) -> bool:
@@ -129,11 +134,28 @@ class ApiRequests:
         """The domain of the API that is asked; "" = it has none, ``None`` = it is not known."""
         if self.domain is not None:
             return self.domain
-        if self.prefix == "$JS.API":  # a server with JetStream answers this itself
-            info = self.client.connection.info
+        if self.prefix == "$JS.API":
+            connection = self.client.connection
+            info, own = connection.info, self._own_domain
+            if own is not None and own[0] == connection.stats.reconnects:
+                return own[1]
+            # A server with JetStream answers this itself, unless `default_js_domain` says otherwise.
             return str(info.get("domain", "")) if info.get("jetstream") is True else None
         tokens = self.prefix.split(".")
         return tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" and tokens[2] == "API" else None
+
+    async def _learn_domain(self, question: list[str], answer: dict[str, object]) -> bool:
+        """Whether the account's domain is that of an info, and not that of the server.
+
+        Where a leaf node has ``default_js_domain`` for the account, another domain's API answers there.
+        """
+        told = answer.get("domain")
+        if self.prefix != "$JS.API" or question[:2] != ["STREAM", "INFO"] or not isinstance(told, str):
+            return False
+        if told == self._expected_domain or (await self.account_info()).domain != told:
+            return False
+        self._own_domain = (self.client.connection.stats.reconnects, told)
+        return True
 
     @property
     def answers_are_known(self) -> bool:

@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant(
         "a-configuration-of-anybody-goes-back",
         "objstore/manager.py",
-        "await _check_alone(js, name, found)",
+        "await check_alone(js, name, found)",
         "pass",
         "behind another API there may be a bucket of the same name, with a ttl, for example",
         "unit/objstore/test_manager.py::test_the_configuration_of_another_bucket_does_not_come_back",

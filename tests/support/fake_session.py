@@ -153,9 +153,11 @@ class FakeServer:
         header: bytes | None = None,
         reply: bytes | None = None,
     ) -> None:
-        """Send a message to the reply inbox of the client."""
+        """Send a message to the reply inbox of the client, or to one that it has subscribed to."""
         mux = self.connection.mux
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        if self.subscribed(subject):
+            self.send(subject, data, header=header, reply=reply)
         mux.deliver(Msg(subject, mux.sid, reply, header, data))
 
     def send(

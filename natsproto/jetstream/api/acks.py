@@ -166,31 +166,59 @@ class AckCheck:
         )
 
 
+_LAST_SEQUENCE = (b"Nats-Expected-Last-Sequence", b"Nats-Expected-Last-Subject-Sequence")
+
+CAUSES: dict[int, tuple[bytes, ...]] = {
+    10060: (),  # another stream was expected: only that of other messages
+    10070: (b"Nats-Expected-Last-Msg-Id",),
+    10071: _LAST_SEQUENCE,
+    10164: _LAST_SEQUENCE,
+}
+"""Codes of refusals that a message without these headers cannot have caused."""
+
+
 class OwnAnswer:
     """Waits for a stream's own answer to a publish: ``counts=`` of a request.
+
+    Whoever may publish to the same stream can have its answer to a message of theirs sent to our inbox. What
+    cannot be the answer to our message does not count.
+
+    Args:
+        acks: which stream it is.
+        header: the message's header block.
 
     Attributes:
         other: why the answers so far do not count; ``None`` = there were none.
     """
 
-    __slots__ = ("_ack", "_acks", "_refusal", "other")
+    __slots__ = ("_ack", "_acks", "_header", "_refusal", "other")
 
-    def __init__(self, acks: AckCheck) -> None:
+    def __init__(self, acks: AckCheck, header: bytes = b"") -> None:
         self._acks = acks
+        self._header = header
         self._ack: PubAck | None = None
         self._refusal: APIError | None = None
         self.other: NatsError | None = None
 
     def __call__(self, msg: Msg) -> bool:
         try:
-            self._ack = self._acks.parse(msg.payload)
+            ack = self._acks.parse(msg.payload)
+            if ack.duplicate and not self._has(b"Nats-Msg-Id"):
+                raise RemoteProtocolError("a message without an id was acknowledged as a duplicate")
+            self._ack = ack
         except APIError as exc:
+            causes = CAUSES.get(exc.err_code)
+            if causes is not None and not any(map(self._has, causes)):
+                return False
             self._refusal = exc
         except (WrongStreamError, RemoteProtocolError) as exc:
             if not isinstance(self.other, WrongStreamError):
                 self.other = exc
             return False
         return True
+
+    def _has(self, name: bytes) -> bool:
+        return self._header.find(b"\r\n%b:" % name) >= 0
 
     def result(self) -> PubAck:
         """Return the acknowledgement that counted.

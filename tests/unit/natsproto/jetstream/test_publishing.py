@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from natsproto.errors import (
+    APIError,
     BadSubjectError,
     ConfigError,
     NoRespondersError,
@@ -199,8 +200,39 @@ async def test_others_do_not_answer_for_the_stream(
     assert (ack.stream, ack.seq) == ("S", 5)
     del own[0]
     with pytest.raises(WrongLastSequenceError):
-        await js.publish("s.a", b"x", stream="S", retry_attempts=attempts)
+        await js.publish("s.a", b"x", stream="S", expected_last_seq=4, retry_attempts=attempts)
     assert len(server.pubs) == 2
+
+
+@pytest.mark.parametrize(
+    ("err_code", "option"),
+    [
+        (10060, {}),
+        (10070, {"expected_last_msg_id": "x"}),
+        (10071, {"expected_last_seq": 4}),
+        (10071, {"expected_last_subject_seq": 4}),
+        (10164, {"expected_last_subject_seq": 4}),
+    ],
+)
+async def test_what_cannot_be_the_answer_to_this_message(
+    server: FakeServer, js: JetStreamContext, err_code: int, option: dict[str, Any]
+) -> None:
+    """A peer that may publish to the same stream has it answer a message of its own."""
+    refusal = {"error": {"code": 400, "err_code": err_code, "description": "no"}, "stream": "S", "seq": 0}
+
+    def on_pub(pub: Pub) -> None:
+        for each in ({"stream": "S", "seq": 2, "duplicate": True}, refusal, {"stream": "S", "seq": 5}):
+            server.reply(pub, each)
+
+    server.session.on_pub = on_pub
+    assert (await js.publish("s.a", b"x", stream="S")).seq == 5
+    if option:
+        with pytest.raises(APIError):
+            await js.publish("s.a", b"x", stream="S", **option)
+    assert (await js.publish("s.a", b"x", stream="S", msg_id="m")).duplicate
+    server.session.on_pub = lambda pub: server.reply(pub, refusal)
+    with pytest.raises(RequestTimeoutError):
+        await js.publish("s.a", b"x", stream="S", timeout=0.01)
 
 
 @pytest.mark.parametrize("other", [0, 1])

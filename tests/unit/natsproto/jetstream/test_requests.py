@@ -143,6 +143,21 @@ async def test_a_stream_of_the_same_name_in_another_domain(server: FakeServer) -
         assert not context.answers_are_known
 
 
+async def test_an_account_whose_domain_is_not_the_servers(server: FakeServer) -> None:
+    """nats-server's ``default_js_domain``: ``$JS.API`` of the account leads to the hub."""
+    js = server.client.jetstream()
+    server.session.info["domain"] = "leaf"
+    info = {"config": {"name": "S"}, "domain": "hub"}
+    answering(server, *[info] * 10, {"domain": "hub"}, info)
+    assert (await js.request("STREAM.INFO.S"))["domain"] == "hub"
+    assert js.answers_are_known
+    answering(server, {**info, "domain": "leaf"}, info)
+    assert (await js.request("STREAM.INFO.S"))["domain"] == "hub", "it is known now"
+    answering(server, *[{**info, "domain": "leaf"}] * 10, {"domain": "hub"})
+    with pytest.raises(RemoteProtocolError, match="about another stream"):
+        await js.request("STREAM.INFO.S")
+
+
 async def test_a_stream_of_the_same_name_that_was_created_at_another_time(server: FakeServer) -> None:
     """Of another account, whose API is imported, too; or the stream was deleted and created again."""
     js = server.client.jetstream()

@@ -1,0 +1,66 @@
+"""Where nothing tells two APIs apart, a configuration goes back only if one bucket of the name answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from natsproto.wire import Pub
+from objstore import BucketNotFoundError, ForeignBucketError, ObjectStore
+from objstore.bucket.alone import check_alone
+from objstore.bucket.bucket import bind_info
+from support.memory_server import MemoryServer, error
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objstore.bucket.alone.ALONE", 0.05)
+
+
+def also(server: MemoryServer, *answers: Any, first: bool = True) -> None:
+    """Have others answer, too. The server has no JetStream itself, so any domain's may be right."""
+    asked = server.on_pub
+    server.session.info["jetstream"] = False
+
+    def on_pub(pub: Pub) -> None:
+        if not first:
+            asked(pub)
+        if pub.subject.startswith(b"$JS.API.STREAM.INFO."):
+            for payload, header in answers:
+                server.answer(pub, payload, header)
+        if first:
+            asked(pub)
+
+    server.session.on_pub = on_pub
+
+
+STATUS = (b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")
+REST = [(b"", None), (b"{}", None), (b"x", None), (error(404, 10059, "stream not found"), None), STATUS]
+
+
+def other(server: MemoryServer) -> dict[str, Any]:
+    return {**server.stream().info({}), "created": "2020-01-01T00:00:00Z"}
+
+
+async def test_two_buckets(server: MemoryServer, store: ObjectStore) -> None:
+    """Whatever else comes, and whichever is first."""
+    found = await bind_info(server.js, "b")
+    await check_alone(server.js, "b", found)
+    also(server, *REST)
+    await check_alone(server.js, "b", found)
+    also(server, *REST, (other(server), None))
+    with pytest.raises(ForeignBucketError, match="two buckets 'b' have answered"):
+        await check_alone(server.js, "b", found)
+    server.session.info["jetstream"] = True  # then its own domain alone counts
+    await check_alone(server.js, "b", found)
+    assert [each for each in server.connection.handlers.values() if each is not server.connection._mux] == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_sealing_changes_nothing_then(server: MemoryServer, store: ObjectStore, first: bool) -> None:
+    also(server, STATUS, (other(server), None), first=first)
+    with pytest.raises(BucketNotFoundError if first else ForeignBucketError):
+        await store.seal()
+    assert "STREAM.UPDATE" not in server.verbs()
+    assert server.stream().config.get("sealed") is not True
