@@ -56,21 +56,25 @@ async def get_file(
     follow: FollowLinks = "all",
     show_deleted: bool = False,
     may_replace: Callable[[], None] | None = None,
+    dir_fd: int | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all.
 
     Args:
         may_replace: called in a thread, immediately before the file gets its name; to prevent it, it raises.
+        dir_fd: the descriptor of a directory, in which ``path`` is a name. Nothing is done in any other one,
+            whatever is renamed meanwhile.
     """
-    mode = await in_thread(_target_mode, path)
+    mode = await in_thread(_target_mode, path, dir_fd)
     bucket, info = await resolve(bucket, name, follow, show_deleted=show_deleted)
     resume = resume and not info.deleted  # there is nothing to keep
     mark = mark_of(info) if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
-    temporary = await in_thread(_temporary, path, mark)
+    temporary = await in_thread(_temporary, path, mark, dir_fd)
     opened: list[BinaryIO] = []
     try:
         try:
-            await in_thread(lambda: opened.append(_reopen(temporary) if resume else _create(temporary)))
+            create = _reopen if resume else _create
+            await in_thread(lambda: opened.append(create(temporary, dir_fd)))
             (file,) = opened
             if resume:
                 await _continue(bucket, info, file, verify=verify, progress=progress, window=window)
@@ -78,14 +82,14 @@ async def get_file(
                 await copy_blocks(
                     bucket, info, file.writelines, verify=verify, progress=progress, window=window
                 )
-            await in_thread(_finish, file, temporary, path, mode, may_replace)
+            await in_thread(_finish, file, temporary, path, mode, may_replace, dir_fd)
         finally:
             for file in opened:
                 file.close()
     except BaseException as exc:
         # Keep it to be resumed, unless its bytes are wrong.
         if opened and (not resume or isinstance(exc, IntegrityError | ObjectChangedError)):
-            _remove(temporary)
+            _remove(temporary, dir_fd)
         raise
     return shown(info)
 
@@ -155,7 +159,7 @@ def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threadi
     file.seek(0, os.SEEK_END)
 
 
-def _reopen(path: str) -> BinaryIO:
+def _reopen(path: str, dir_fd: int | None = None) -> BinaryIO:
     """Open or create a partial file; never follow a link; one process at a time.
 
     Raises:
@@ -164,7 +168,7 @@ def _reopen(path: str) -> BinaryIO:
             it, to read what we write into it.
     """
     flags = os.O_RDWR | os.O_CREAT | SAFE | getattr(os, "O_NONBLOCK", 0)  # do not block on a pipe
-    descriptor = os.open(path, flags, PRIVATE)
+    descriptor = os.open(path, flags, PRIVATE, dir_fd=dir_fd)
     try:
         found = os.fstat(descriptor)
         ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
@@ -198,7 +202,7 @@ def _digits(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:DIGITS]
 
 
-def _temporary(path: str, mark: str) -> str:
+def _temporary(path: str, mark: str, dir_fd: int | None = None) -> str:
     """Return the name of the hidden partial file beside ``path``, a different one for each target.
 
     The file system limits a name in bytes. If the target's name leaves no room for the additions, a digest of
@@ -206,7 +210,7 @@ def _temporary(path: str, mark: str) -> str:
     """
     directory, base = os.path.split(os.fsencode(path))
     try:
-        room = os.pathconf(directory or b".", "PC_NAME_MAX")
+        room = os.pathconf((directory or b".") if dir_fd is None else dir_fd, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
         room = NAME_MAX
     tail = f".{mark}.part".encode()
@@ -220,12 +224,13 @@ def _temporary(path: str, mark: str) -> str:
     return os.fsdecode(os.path.join(directory, b"." + base + tail))
 
 
-def _create(path: str) -> BinaryIO:
+def _create(path: str, dir_fd: int | None = None) -> BinaryIO:
     """Create a file; never follow a link or reuse an existing file."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, PRIVATE), "wb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE
+    return os.fdopen(os.open(path, flags, PRIVATE, dir_fd=dir_fd), "wb")
 
 
-def _target_mode(path: str) -> int | None:
+def _target_mode(path: str, dir_fd: int | None = None) -> int | None:
     """Return the permissions of the file to replace; ``None`` when this user has no such file.
 
     Without set-user-ID, set-group-ID and sticky: they were given to the old content, not to an object. A link
@@ -234,10 +239,10 @@ def _target_mode(path: str) -> int | None:
     Raises:
         OSError: something other than a file has that name, or no file can be created there.
     """
-    if not os.path.isdir(os.path.dirname(path) or "."):
+    if dir_fd is None and not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(path))
     try:
-        found, itself = os.stat(path), os.lstat(path)
+        found, itself = os.stat(path, dir_fd=dir_fd), os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(found.st_mode):
@@ -249,7 +254,7 @@ def _target_mode(path: str) -> int | None:
     return stat.S_IMODE(found.st_mode) & 0o777
 
 
-def _new_mode(temporary: str) -> int:
+def _new_mode(temporary: str, dir_fd: int | None = None) -> int:
     """Return the permissions that the user's umask gives to new files.
 
     ``os.umask()`` would change it for a moment, for all threads: so read it from /proc, or create a file.
@@ -262,12 +267,12 @@ def _new_mode(temporary: str) -> int:
     except (OSError, ValueError, IndexError):
         pass
     probe = f"{temporary[:-1]}~"
-    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o666)
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o666, dir_fd=dir_fd)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
-        _remove(probe)
+        _remove(probe, dir_fd)
 
 
 def _finish(
@@ -276,17 +281,18 @@ def _finish(
     path: str,
     mode: int | None,
     may_replace: Callable[[], None] | None = None,
+    dir_fd: int | None = None,
 ) -> None:
     """Flush the file to disk, rename it, then flush the directory."""
     file.flush()
     if hasattr(os, "fchmod"):
-        os.fchmod(file.fileno(), _new_mode(temporary) if mode is None else mode)
+        os.fchmod(file.fileno(), _new_mode(temporary, dir_fd) if mode is None else mode)
     os.fsync(file.fileno())
     if may_replace is not None:
         may_replace()
-    os.replace(temporary, path)
+    os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     try:
-        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY, dir_fd=dir_fd)
     except OSError:
         return  # a platform that does not open directories
     try:
@@ -297,8 +303,8 @@ def _finish(
         os.close(directory)
 
 
-def _remove(path: str) -> None:
+def _remove(path: str, dir_fd: int | None = None) -> None:
     try:
-        os.unlink(path)
+        os.unlink(path, dir_fd=dir_fd)
     except OSError:
         pass

@@ -169,3 +169,36 @@ async def test_long_names(bucket: Bucket, info: ObjectInfo, tmp_path: Path) -> N
         await fetch(bucket, tmp_path / name)
         await fetch(bucket, tmp_path / name, resume=True)
     assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["out", "n" * 255])
+async def test_in_an_open_directory(
+    server: MemoryServer,
+    bucket: Bucket,
+    info: ObjectInfo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    resume: bool,
+) -> None:
+    """By its descriptor, not by its path: another directory may have that meanwhile."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / name).write_text("old")
+    (inside / name).chmod(0o640)
+    monkeypatch.chdir(outside)
+    directory = os.open(inside, os.O_RDONLY)
+    try:
+        os.rename(inside, tmp_path / "renamed")
+        await fetch(bucket, Path(name), resume=resume, dir_fd=directory)
+        server.stream().of(f"$O.b.C.{info.nuid}")[5].payload = b"x" * CHUNK
+        with pytest.raises(DigestMismatchError):
+            await fetch(bucket, Path("wrong"), resume=resume, dir_fd=directory)
+    finally:
+        os.close(directory)
+    assert (tmp_path / "renamed" / name).read_bytes() == DATA
+    assert stat.S_IMODE((tmp_path / "renamed" / name).stat().st_mode) == 0o640
+    assert os.listdir(tmp_path / "renamed") == [name]
+    assert os.listdir(outside) == []

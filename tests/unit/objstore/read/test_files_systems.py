@@ -55,10 +55,10 @@ def test_a_directory_that_cannot_be_written_to_disk(
     part = tmp_path / "part"
     done = getattr(os, step)
 
-    def but_for_directories(what: Any, *args: Any) -> Any:
+    def but_for_directories(what: Any, *args: Any, **kwargs: Any) -> Any:
         if stat.S_ISDIR((os.fstat if isinstance(what, int) else os.stat)(what).st_mode):
             refuse()
-        return done(what, *args)
+        return done(what, *args, **kwargs)
 
     with part.open("wb") as file:
         file.write(b"content")
