@@ -9,9 +9,11 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .addresses import SCHEME, Address, is_address, parse_place, parse_targets
+from .beneath import name_at, parent_of
 from .change import open_all
 from .connection import session
 from .output import CommandError, Output, human_size, object_document
@@ -19,7 +21,7 @@ from .paths import output_path
 from .select import choose, is_glob, patterns_of
 from .several import each
 from .transfer import check_target, is_stream, standard_input, to_file, to_stream
-from .trees import State, Tree, make_parents
+from .trees import State, Tree
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
@@ -37,7 +39,7 @@ class Step:
     Attributes:
         source: where it is.
         target: where it goes.
-        directory: the local directory that a file must not leave; ``None``: the user has named the file.
+        directory: the local directory below which a file is; ``None``: the user has named the file.
         path: the part of the object's name that becomes the path below the directory.
     """
 
@@ -132,7 +134,7 @@ async def steps_of(args: Namespace, stores: dict[str, ObjectStore], out: Output)
             tree = Tree(source, out)
             incomplete |= not tree.complete
             for file in tree:
-                _add(steps, Step(file.file, _inside(target, file.path)), args.command)
+                _add(steps, Step(file.file, _inside(target, file.path), source), args.command)
         else:
             if into and source == "-":
                 raise CommandError(
@@ -195,9 +197,8 @@ async def _one(
     source, target = step.source, step.target
     if isinstance(source, str):
         assert isinstance(target, Address)
-        return await _upload(
-            source, stores[target.bucket], target.name, show, moving=moving, force=args.force
-        )
+        store = stores[target.bucket]
+        return await _upload(step, source, store, target.name, show, moving=moving, force=args.force)
     store = stores[source.bucket]
     if isinstance(target, Address):
         if source == target:
@@ -213,7 +214,14 @@ async def _one(
 
 
 async def _upload(
-    file: str, store: ObjectStore, name: str, show: Progress | None, *, moving: bool, force: bool
+    step: Step,
+    file: str,
+    store: ObjectStore,
+    name: str,
+    show: Progress | None,
+    *,
+    moving: bool,
+    force: bool,
 ) -> ObjectInfo:
     if file == "-":
         return await store.put(name, standard_input(), progress=show)
@@ -223,10 +231,12 @@ async def _upload(
         raise _exists(store, name)
     info = await store.put_file(name, file, progress=show, if_revision=0 if must_be_free else None)
     if moving:
-        after = os.stat(file)
-        if not State.of(before).same(State.of(after)) or after.st_size != info.size:
-            raise CommandError(f"mv: {file!r} was changed while it was stored: it is not deleted", 1)
-        os.unlink(file)
+        with parent_of(step.directory or os.path.dirname(file) or ".", file) as dir_fd:
+            there = name_at(file, dir_fd)
+            after = os.stat(there, dir_fd=dir_fd)
+            if not State.of(before).same(State.of(after)) or after.st_size != info.size:
+                raise CommandError(f"mv: {file!r} was changed while it was stored: it is not deleted", 1)
+            os.unlink(there, dir_fd=dir_fd)
     return info
 
 
@@ -242,9 +252,12 @@ async def _download(
         output_path(name, step.path, hidden=True)
     revision = (await store.get_info(name)).revision if moving else None
     check_target(target, force=args.force)
-    if step.directory is not None:
-        make_parents(step.directory, target)
-    info = await to_file(store, name, target, show, follow=args.follow_links, force=args.force)
+    read = partial(to_file, store, name, target, show, follow=args.follow_links, force=args.force)
+    if step.directory is None:
+        info = await read()
+    else:
+        with parent_of(step.directory, target, create=True, inner_links=True) as dir_fd:
+            info = await read(dir_fd=dir_fd)
     if revision is not None:
         await store.delete(name, if_revision=revision)
     return info

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .addresses import check_bucket_first, parse_targets
+from .beneath import parent_of
 from .connection import session
 from .output import CommandError, Output, ReaderStopped, human_size, object_document
 from .paths import output_name, output_path
 from .select import Chosen, choose, is_glob, literal, patterns_of
 from .several import each
 from .transfer import UnverifiedError, check_target, is_stream, standard_output, to_file, to_stream, write_all
-from .trees import make_parents
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
@@ -91,10 +91,15 @@ async def _get_one(store: ObjectStore, name: str, args: Namespace, out: Output) 
 
 
 async def _to_file(
-    store: ObjectStore, name: str, target: str, show: Progress | None, args: Namespace
+    store: ObjectStore,
+    name: str,
+    target: str,
+    show: Progress | None,
+    args: Namespace,
+    dir_fd: int | None = None,
 ) -> ObjectInfo:
     follow, force, resume = args.follow_links, args.force, args.resume
-    return await to_file(store, name, target, show, follow=follow, force=force, resume=resume)
+    return await to_file(store, name, target, show, follow=follow, force=force, resume=resume, dir_fd=dir_fd)
 
 
 async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
@@ -112,9 +117,9 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
     async def fetch(one: Chosen) -> None:
         target = below(directory, one, hidden=args.output is not None)
         check_target(target, force=args.force)
-        make_parents(directory, target)
         show = None if progress is None else progress.part()
-        info = await _to_file(store, one.name, target, show, args)
+        with parent_of(directory, target, create=True, inner_links=True) as dir_fd:
+            info = await _to_file(store, one.name, target, show, args, dir_fd)
         _tell(info, target, out, several=True)
 
     await each(chosen, fetch, out, command="get", label=lambda one: one.name)

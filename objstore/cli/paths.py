@@ -58,8 +58,11 @@ def output_path(name: str, path: str, *, hidden: bool, windows: bool = os.name =
     return path
 
 
-def check_inside(directory: str, path: str) -> None:
+def check_inside(directory: str, path: str) -> str:
     """Refuse a file that a link among its directories leads out of the target directory.
+
+    Returns:
+        Where the file's directory is below the target directory, without links; ``.`` for that itself.
 
     Raises:
         CommandError: exit code 2.
@@ -69,6 +72,7 @@ def check_inside(directory: str, path: str) -> None:
         raise CommandError(
             f"{path!r} is behind a link that leads out of {directory!r}: nothing is written", 2
         )
+    return os.path.relpath(parent, root)
 
 
 def _refused(name: str, why: str) -> CommandError:

@@ -19,12 +19,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .addresses import SCHEME, Address, is_address, parse_address, parse_place
+from .beneath import parent_of
 from .connection import session
 from .output import CommandError, Output, human_size
 from .paths import output_path
 from .several import each
 from .transfer import to_file
-from .trees import State, Tree, at_or_above, check_unchanged, make_parents, remove_file
+from .trees import State, Tree, at_or_above, check_unchanged, remove_file
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -282,9 +283,11 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
         path = output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
         if at_or_above(os.path.dirname(path), sides.local_links):
             raise CommandError(f"{step.file!r} is behind a link: nothing is written", 2)
-        await in_thread(make_parents, sides.directory, step.file)
-        unchanged = partial(check_unchanged, step.file, step.listed)
-        await to_file(store, step.name, step.file, show, follow="none", may_replace=unchanged)
+        with parent_of(sides.directory, step.file, create=True) as dir_fd:
+            unchanged = partial(check_unchanged, step.file, step.listed, dir_fd)
+            await to_file(
+                store, step.name, step.file, show, follow="none", may_replace=unchanged, dir_fd=dir_fd
+            )
     elif step.name:
         await store.delete(step.name, if_revision=step.revision)
     else:

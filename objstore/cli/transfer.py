@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from .beneath import name_at
 from .output import CommandError
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ async def to_file(
     force: bool = False,
     resume: bool = False,
     may_replace: Callable[[], None] | None = None,
+    dir_fd: int | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears whole and verified, or not at all.
 
@@ -118,30 +120,21 @@ async def to_file(
         force: replace an existing file.
         resume: keep what was read if it fails, and continue with it the next time.
         may_replace: replace an existing file unless this raises, immediately before.
+        dir_fd: the directory in which the file is written, see :func:`objstore.cli.beneath.parent_of`.
 
     Raises:
         CommandError: the file exists (exit code 4), or it cannot be written; the error names it, not the
             hidden file that is filled first.
     """
     from natsproto.errors import NatsError
-    from objstore.read import files
 
+    at = name_at(path, dir_fd)
     try:
-        if may_replace is not None:
-            bucket = store.bound_bucket
-            with store.client.connection.operation():
-                return await files.get_file(
-                    bucket,
-                    bucket.check_name(name),
-                    path,
-                    verify=True,
-                    progress=show,
-                    follow=follow,
-                    may_replace=may_replace,
-                )
-        if force:
-            return await store.get_file(name, path, progress=show, resume=resume, follow_links=follow)
-        return await _to_new_file(store, name, path, show, resume=resume, follow=follow)
+        if force or may_replace is not None:
+            return await _read(
+                store, name, at, show, resume=resume, follow=follow, may_replace=may_replace, dir_fd=dir_fd
+            )
+        return await _to_new_file(store, name, path, show, resume=resume, follow=follow, dir_fd=dir_fd)
     except NatsError:
         raise
     except OSError as exc:
@@ -149,6 +142,35 @@ async def to_file(
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "Free some space, or choose" if full else "Choose"
         raise CommandError(f"{path!r} cannot be written: {what}. {remedy} another place", 1) from exc
+
+
+async def _read(
+    store: ObjectStore,
+    name: str,
+    path: str,
+    show: Callable[[int, int | None], None] | None,
+    *,
+    resume: bool,
+    follow: FollowLinks,
+    dir_fd: int | None,
+    may_replace: Callable[[], None] | None = None,
+) -> ObjectInfo:
+    """Read as ``store.get_file`` does, which knows no ``dir_fd``."""
+    from objstore.read import files
+
+    bucket = store.bound_bucket
+    with store.client.connection.operation():
+        return await files.get_file(
+            bucket,
+            bucket.check_name(name),
+            path,
+            verify=True,
+            progress=show,
+            resume=resume,
+            follow=follow,
+            may_replace=may_replace,
+            dir_fd=dir_fd,
+        )
 
 
 async def _to_new_file(
@@ -159,19 +181,20 @@ async def _to_new_file(
     *,
     follow: FollowLinks,
     resume: bool = False,
+    dir_fd: int | None = None,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, but replace nothing, even if the file was created meanwhile."""
     from objstore.read.get import in_thread
 
     mark = _mark(store.bucket, name, path) if resume else secrets.token_hex(8)
-    part = os.path.join(os.path.dirname(path), f".objstore-{mark}")
+    part = name_at(os.path.join(os.path.dirname(path), f".objstore-{mark}"), dir_fd)
     try:
-        info = await store.get_file(name, part, progress=show, resume=resume, follow_links=follow)
-        await in_thread(_name_new, part, path)
+        info = await _read(store, name, part, show, resume=resume, follow=follow, dir_fd=dir_fd)
+        await in_thread(_name_new, part, path, dir_fd)
     finally:
         # Also after a cancellation: get_file() may finish its last step, and then the file exists.
         with suppress(OSError):
-            os.unlink(part)
+            os.unlink(part, dir_fd=dir_fd)
     return info
 
 
@@ -180,16 +203,18 @@ def _mark(*what: str) -> str:
     return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _name_new(part: str, path: str) -> None:
+def _name_new(part: str, path: str, dir_fd: int | None = None) -> None:
     """Give ``part`` the name ``path`` if it is free; the old name may stay."""
+    name = name_at(path, dir_fd)
     try:
-        os.link(part, path, follow_symlinks=False)
+        os.link(part, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
     except FileExistsError:
         raise _exists(path) from None
     except OSError:  # a file system without hard links: check first, then rename
-        if os.path.lexists(path):
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             raise _exists(path) from None
-        os.replace(part, path)
+        os.replace(part, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
 async def to_stream(

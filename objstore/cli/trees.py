@@ -1,4 +1,4 @@
-"""Directories of this machine: what is in them, and writing below them only."""
+"""Directories of this machine: what is in them, and deleting what has not changed since."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .beneath import name_at, parent_of
 from .output import CommandError, Output
 
 _OURS = re.compile(r"\.objstore-[0-9a-f]{16}|\..+\.[0-9a-f]{12,16}\.part")
@@ -124,38 +125,22 @@ def at_or_above(path: str, among: Container[str]) -> str | None:
     return path or None
 
 
-def check_unchanged(path: str, listed: State | None) -> None:
+def check_unchanged(path: str, listed: State | None, dir_fd: int | None = None) -> None:
     """Refuse a file that is not as it was listed: it must be neither deleted nor replaced.
 
     Args:
         listed: ``None`` if there was none.
+        dir_fd: the directory in which it is looked up, see :func:`objstore.cli.beneath.parent_of`.
 
     Raises:
         CommandError: exit code 4.
     """
     try:
-        there = State.of(os.lstat(path))
+        there = State.of(os.stat(name_at(path, dir_fd), dir_fd=dir_fd, follow_symlinks=False))
     except FileNotFoundError:
         return
     if listed is None or not listed.same(there):
         raise CommandError(f"{path!r} is not as it was listed: it is kept. Run the command again", 4)
-
-
-def make_parents(directory: str, path: str) -> None:
-    """Create the directories of a file below a target directory.
-
-    Raises:
-        CommandError: a link would lead out of the target directory; exit code 2.
-        OSError: they cannot be created.
-    """
-    from .paths import check_inside
-
-    parent = os.path.dirname(path)
-    check_inside(directory, path)
-    try:
-        os.makedirs(parent or ".", exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise CommandError(f"{path!r} needs a directory where a file is: move the file away", 4) from None
 
 
 def remove_file(directory: str, path: str, listed: State) -> None:
@@ -164,15 +149,14 @@ def remove_file(directory: str, path: str, listed: State) -> None:
     Raises:
         CommandError: it is behind a link (exit code 2), or not as it was listed (4).
     """
-    from .paths import check_inside
-
-    check_inside(directory, path)
-    check_unchanged(path, listed)
-    os.unlink(path)
-    parent = os.path.dirname(path)
-    while len(parent) > len(directory.rstrip("/")):
+    with parent_of(directory, path) as dir_fd:
+        check_unchanged(path, listed, dir_fd)
+        os.unlink(name_at(path, dir_fd), dir_fd=dir_fd)
+    path = os.path.dirname(path)
+    while len(path) > len(directory.rstrip("/")):
         try:
-            os.rmdir(parent)
-        except OSError:
+            with parent_of(directory, path) as dir_fd:
+                os.rmdir(name_at(path, dir_fd), dir_fd=dir_fd)
+        except (CommandError, OSError):
             return
-        parent = os.path.dirname(parent)
+        path = os.path.dirname(path)

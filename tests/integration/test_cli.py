@@ -400,7 +400,7 @@ async def test_an_interrupt_in_the_last_steps_leaves_no_hidden_file(
         return real(*arguments, **options)
 
     monkeypatch.setattr(os, step, slow)
-    getting = asyncio.create_task(transfer._to_new_file(store, "f", "out", None))
+    getting = asyncio.create_task(transfer._to_new_file(store, "f", "out", None, follow="all"))
     async with asyncio.timeout(WAIT + 5):
         await begun.wait()
         getting.cancel()

@@ -17,6 +17,7 @@ from natsproto.server import LocalServer
 from objstore import ObjectStore
 from objstore.cli import connection
 from objstore.cli.main import main
+from objstore.read import files
 from support.skips import missing
 
 DATA = bytes(range(256)) * 4000
@@ -141,8 +142,8 @@ def test_a_server_that_goes_away_in_the_middle(
             assert main([*first, "put", "b", "f"]) == 0
         with monkeypatch.context() as patch:
             patch.setattr(connection, "settings", impatient)
-            for method in ("get_file", "put_file"):
-                patch.setattr(ObjectStore, method, killing(getattr(ObjectStore, method)))
+            patch.setattr(files, "get_file", killing(files.get_file))
+            patch.setattr(ObjectStore, "put_file", killing(ObjectStore.put_file))
             said = failing(
                 *first, *(["get", "b", "f", "-O", "out/f"] if verb == "get" else ["put", "b", "f"]), code=5
             )

@@ -24,6 +24,7 @@ from natsproto.testing import FaultProxy
 from objstore import ObjectStore
 from objstore.cli import connection
 from objstore.cli.main import main
+from objstore.read import files
 from support.objects import chunk_counts
 
 WAIT = 60.0
@@ -335,18 +336,18 @@ async def test_an_interrupt_leaves_nothing(
 
 def test_a_server_that_goes_away(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for all that failed with it; what was written before is whole, and nothing else is there."""
-    plain_settings, plain_get, got = connection.settings, ObjectStore.get_file, []
+    plain_settings, plain_get, got = connection.settings, files.get_file, []
 
     def impatient(*args: Any) -> connection.Settings:
         found = plain_settings(*args)
         found.options["retry_budget"] = 0.3  # type: ignore[typeddict-unknown-key]
         return found
 
-    async def get(self: ObjectStore, *args: Any, **options: Any) -> Any:
+    async def get(*args: Any, **options: Any) -> Any:
         got.append(args)
         if len(got) == 20:
             own.kill()
-        return await plain_get(self, *args, **options)
+        return await plain_get(*args, **options)
 
     async def fill(store: ObjectStore) -> None:
         await asyncio.gather(*(store.put(f"{number}", DATA) for number in range(30)))
@@ -356,7 +357,7 @@ def test_a_server_that_goes_away(command: Command, monkeypatch: pytest.MonkeyPat
         command("bucket", "add", "b", "--storage", "memory")
         command.with_store("b", fill)
         monkeypatch.setattr(connection, "settings", impatient)
-        monkeypatch.setattr(ObjectStore, "get_file", get)
+        monkeypatch.setattr(files, "get_file", get)
         command("-q", "get", "-r", "b", "-O", "out", code=5)
     failed, summary = command.err.splitlines()
     assert "--resume" in failed or "Try again" in failed

@@ -16,6 +16,7 @@ from objstore.cli.fetching import check_get
 from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
 from objstore.cli.storing import check_put, name_of
+from objstore.read import files
 from support.memory_server import MemoryServer
 
 DATA = bytes(range(256)) * 40
@@ -175,7 +176,7 @@ async def test_the_error_names_the_target(
     async def fail(*args: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(ObjectStore, "get_file", fail)
+    monkeypatch.setattr(files, "get_file", fail)
     with pytest.raises(CommandError, match=f"^'x/a' cannot be written: {why}") as told:
         await command("get", "b", "a", "-O", "x/a", *(["-f"] if force else []))
     assert told.value.code == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from objstore.cli.output import CommandError, Output
-from objstore.cli.trees import State, Tree, at_or_above, check_unchanged, make_parents, remove_file
+from objstore.cli.trees import State, Tree, at_or_above, check_unchanged, remove_file
 from support.skips import left_out
 
 
@@ -66,25 +66,6 @@ def test_a_directory_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "scandir", refuse)
     tree = Tree(str(tmp_path), Output())
     assert (tree.complete, tree.left_out) == (False, {"closed"})
-
-
-def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    (target / "inner").mkdir(parents=True)
-    (target / "out").symlink_to(tmp_path)
-    (target / "in").symlink_to("inner")
-    make_parents(str(target), str(target / "new" / "dir" / "f"))
-    assert (target / "new" / "dir").is_dir()
-    make_parents(str(target), str(target / "in" / "f"))
-    with pytest.raises(CommandError, match="behind a link") as told:
-        make_parents(str(target), str(target / "out" / "new" / "f"))
-    assert told.value.code == 2
-    assert not (tmp_path / "new").exists()
-    (target / "file").write_bytes(b"")
-    with pytest.raises(CommandError, match="where a file is"):
-        make_parents(str(target), str(target / "file" / "f"))
-    with pytest.raises(CommandError, match="where a file is"):
-        make_parents(str(target), str(target / "file" / "deeper" / "f"))
 
 
 def test_directories_that_become_empty_are_removed(tmp_path: Path) -> None:
