@@ -69,7 +69,28 @@ async def _run(command: str, info: ObjectInfo, out: Output) -> None:
     import json
     import subprocess
 
-    environment = {
+    what = f"revision {info.revision}, {info.name!r}"
+    try:
+        process = await asyncio.create_subprocess_shell(
+            command, stdin=subprocess.PIPE, env={**os.environ, **_variables(info)}
+        )
+    except (OSError, ValueError) as exc:
+        out.warn(f"--exec: the command cannot be run for {what}: {exc}")
+        return
+    try:
+        await process.communicate(json.dumps(object_document(info)).encode() + b"\n")
+    finally:
+        if process.returncode is None:  # we are interrupted
+            await _end(process)
+    if process.returncode:
+        out.warn(f"--exec: exit code {process.returncode} for {what}")
+
+
+def _variables(info: ObjectInfo) -> dict[str, str]:
+    """Return what a command finds in its environment: only what fits in there, and has a bounded size."""
+    from objstore.format.digest import parse_digest
+
+    variables = {
         "OBJSTORE_EVENT": "delete" if info.deleted else "put",
         "OBJSTORE_BUCKET": info.bucket,
         "OBJSTORE_NAME": info.name,
@@ -77,18 +98,17 @@ async def _run(command: str, info: ObjectInfo, out: Output) -> None:
         "OBJSTORE_SIZE": str(info.size),
         "OBJSTORE_DIGEST": info.digest,
     }
-    if "\0" in info.name:
-        del environment["OBJSTORE_NAME"]  # it does not fit in there
-    process = await asyncio.create_subprocess_shell(
-        command, stdin=subprocess.PIPE, env={**os.environ, **environment}
-    )
     try:
-        await process.communicate(json.dumps(object_document(info)).encode() + b"\n")
-    finally:
-        if process.returncode is None:  # we are interrupted
-            await _end(process)
-    if process.returncode:
-        out.warn(f"--exec: exit code {process.returncode} for revision {info.revision}, {info.name!r}")
+        fits = b"\0" not in os.fsencode(info.name)
+    except UnicodeEncodeError:  # the encoding of this system does not have one of its characters
+        fits = False
+    if not fits:
+        del variables["OBJSTORE_NAME"]
+    try:
+        parse_digest(info.digest)
+    except ValueError:  # a writer of the bucket has put any text there
+        variables["OBJSTORE_DIGEST"] = ""  # as for a link and a deletion, which have none
+    return variables
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -88,6 +88,54 @@ async def test_a_command_that_fails_is_a_warning(store: ObjectStore, command: An
     assert err == ""
 
 
+@pytest.mark.parametrize(
+    "digest",
+    ["SHA-256=\0abc", "SHA-256=" + "A" * 300_000, "\ud800", "SHA-256=\n"],
+    ids=["nul", "long", "no text", "two lines"],
+)
+async def test_what_a_writer_calls_a_digest(
+    server: MemoryServer, store: ObjectStore, command: Any, tmp_path: Path, digest: str
+) -> None:
+    """The watch goes on, here and when it is started again; the document on standard input has it."""
+    now = await store.put("good", b"1")
+    forged = {"name": "evil", "bucket": "b", "nuid": "N" * 22, "size": 0, "chunks": 0, "digest": digest}
+    server.put_raw(store.bound_bucket.meta_subject("evil"), json.dumps(forged).encode())
+    script = 'cat >> documents; echo "$OBJSTORE_NAME $OBJSTORE_DIGEST" >> seen'
+    words = ["--from-revision", str(now.revision), "--count", "2"]
+    for _ in range(2):
+        assert await command("watch", "b", *words, "--exec", script) == ("", "")
+    assert (tmp_path / "seen").read_text() == 2 * f"good {now.digest}\nevil \n"
+    assert json.loads((tmp_path / "documents").read_text().splitlines()[1])["digest"] == digest
+
+
+async def test_a_name_that_the_systems_encoding_does_not_have(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = os.fsencode
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii") if "ü" in text else plain(text))
+    await store.put("ü", b"")
+    script = 'cat >> documents; echo "$OBJSTORE_EVENT ${OBJSTORE_NAME-none}" >> seen'
+    _, err = await command("watch", "b", "--from-revision", "5", "--count", "1", "--exec", script)
+    assert err == ""
+    assert (tmp_path / "seen").read_text() == "put none\n"
+    assert json.loads((tmp_path / "documents").read_text())["name"] == "ü"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(7, "Argument list too long"), ValueError("embedded null byte")], ids=type
+)
+async def test_a_command_that_cannot_be_run_is_a_warning(
+    store: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncio, "create_subprocess_shell", fail)
+    _, err = await command("watch", "b", "--all", "--count", "2", "--exec", "true")
+    assert err.count(f"--exec: the command cannot be run for revision 2, 'a/1': {error}") == 1
+    assert len(err.splitlines()) == 2
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_an_interrupt_ends_the_command(
     store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
