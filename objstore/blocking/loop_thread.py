@@ -54,6 +54,7 @@ class LoopThread:
         self._sources: dict[AsyncGenerator[object, None], Client] = {}
         self._calls: set[Call] = set()
         self._thread = threading.Thread(target=self._main, name="objstore-sync", daemon=True)
+        _all.add(self)
         self._thread.start()
 
     @property
@@ -165,6 +166,8 @@ class LoopThread:
         meets ``/dev/null`` instead, and nothing is logged.
         """
         self.inherited = True
+        if self._loop.is_closed():
+            return
         self._loop.set_exception_handler(lambda loop, context: None)
         own = getattr(self._selector, "fileno", None)  # select() and poll() have none
         shared = [key.fd for key in self._selector.get_map().values()]
@@ -262,6 +265,9 @@ _guard = threading.Lock()
 
 _current: LoopThread | None = None
 
+_all: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+"""Every thread that somebody still refers to, those that are just ending, too."""
+
 
 def _enter(link: Link) -> LoopThread:
     """Return the thread of this process, for a new connection."""
@@ -290,9 +296,10 @@ def _after_fork() -> None:
     """In the child; the guard may have been held by a thread that is not there."""
     global _current, _guard
     _guard = threading.Lock()
-    if _current is not None:
-        _current.disown()
-        _current = None
+    _current = None
+    for thread in list(_all):
+        thread.disown()
+    _all.clear()
 
 
 def _at_exit() -> None:

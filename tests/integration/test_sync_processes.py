@@ -271,6 +271,39 @@ class TestFork:
         )
         assert output(source).splitlines() == ["ended", "the child lives: True"]
 
+    def test_a_child_forked_while_the_last_connection_ends(self) -> None:
+        """The thread runs no connection any more, but has not ended: a call must not wait for it."""
+        source = (
+            "import os, sys, signal, threading; sys.path.insert(0, 'tests')\n"
+            "from support.blocking import memory_client\n"
+            "from objstore.blocking.loop_thread import LoopThread\n"
+            "from objstore.errors import ConnectionClosedError\n"
+            "leaving, forked, stop = threading.Event(), threading.Event(), LoopThread.stop\n"
+            "def late(thread, timeout=None):\n"
+            "    leaving.set(); forked.wait(); stop(thread, timeout)\n"
+            "LoopThread.stop = late\n"
+            "client, server = memory_client()\n"
+            "store = client.object_store('b', create=True)\n"
+            "closing = threading.Thread(target=client.close)\n"
+            "closing.start()\n"
+            "leaving.wait()\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    signal.alarm(10)\n"
+            "    try:\n"
+            "        store.get('a')\n"
+            "    except ConnectionClosedError as exc:\n"
+            "        print('child:', exc, flush=True)\n"
+            "    os._exit(3)\n"
+            "print('parent:', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "forked.set()\n"
+            "closing.join()\n"
+        )
+        assert output(source).splitlines() == [
+            "child: the connection was made before this process was forked: connect again in the child",
+            "parent: 3",
+        ]
+
     async def test_multiprocessing(self, store: ObjectStore) -> None:
         source = BEGIN + (
             "import multiprocessing\n"

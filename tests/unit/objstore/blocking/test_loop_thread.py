@@ -170,9 +170,9 @@ def test_disowned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a forked child has of its parent's connection; here, without a fork."""
     client, server = memory_client()
     store = client.object_store("b", create=True)
-    client._link.thread.stop()
-    monkeypatch.setattr(module, "_current", client._link.thread)
     thread = client._link.thread
+    monkeypatch.setattr(module, "_current", thread)
+    monkeypatch.setattr(module, "_all", {thread})
     monkeypatch.setattr(thread, "_selector", Selector())
     module._after_fork()
     assert module._current is None
@@ -181,7 +181,18 @@ def test_disowned(monkeypatch: pytest.MonkeyPatch) -> None:
         store.get("a")
     client.close()
     assert not thread.later(lambda: asyncio.sleep(0))
+    thread.stop()
     assert server.client.is_closed
+
+
+def test_disowned_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = memory_client()
+    client.close()
+    thread = client._link.thread
+    monkeypatch.setattr(module, "_all", {thread})
+    module._after_fork()
+    with pytest.raises(ConnectionClosedError, match="before this process was forked"):
+        client.jetstream().account_info()
 
 
 class Selector:
