@@ -141,6 +141,7 @@ class Bucket:
         "batches",
         "client",
         "connection",
+        "copied",
         "created",
         "direct",
         "direct_meta",
@@ -376,15 +377,13 @@ class Bucket:
         self.direct: bool = config.allow_direct is True
         mirror = config.mirror
         self.mirror_of: str | None = None if mirror is None else str(mirror.get("name"))
+        self.copied: bool = mirror is not None or bool(config.sources)
         self.max_age: timedelta | None = config.max_age or None
         self.msg_ttl: bool = config.allow_msg_ttl is True
         self.atomic: bool = config.allow_atomic is True
         # Never reset: the stream's info may not list a mirror that has responded.
         self.replicated = self.replicated or (
-            (config.num_replicas or 1) > 1
-            or mirror is not None
-            or bool(config.sources)
-            or bool(info.raw.get("alternates"))
+            (config.num_replicas or 1) > 1 or self.copied or bool(info.raw.get("alternates"))
         )
         # Direct get may be stale as soon as more than one server holds the stream.
         self.direct_meta: bool = self.direct and not self.replicated

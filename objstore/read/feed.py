@@ -34,6 +34,7 @@ from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+from .doubled import doubled_chunks
 from .late_copies import late_copies
 from .parts import Missing, Part, Sink, WrongPlace, damaged
 
@@ -62,6 +63,10 @@ HEARTBEAT = 0.75
 
 MAX_BATCH = 4096
 """Messages of one batch request."""
+
+
+class _TooMany(Unfit):
+    """More chunks are stored than recorded. Nothing went to the sink yet."""
 
 
 class ChunkFeed:
@@ -108,6 +113,8 @@ class ChunkFeed:
         self._failure: BaseException | None = None
         self.current: _Window | None = None
         self.ahead: _Window | None = None
+        self._copies = frozenset[int]() if part is None else part.copies  # left out
+        self._unsure = bucket.copied and part is None  # whether there are any
         self._singly = False  # others change our consumers, or nothing of them comes
         self._straight = True  # the last window was complete and without a gap
 
@@ -121,7 +128,14 @@ class ChunkFeed:
             NatsError: the read could not be resumed within its budget.
         """
         try:
-            await self._read()
+            try:
+                await self._read()
+            except _TooMany:
+                self._failure = None
+                doubled = await doubled_chunks(self.bucket, self._info, ANY_WAY)
+                if doubled is not None:
+                    self._copies = doubled.copies
+                await self._read()
         except Missing:
             if self._part is None and self._messages >= self._info.chunks:
                 raise damaged(self._info, f"its chunks have fewer than {self._info.size} bytes") from None
@@ -159,6 +173,13 @@ class ChunkFeed:
         """Pass one payload to the sink; false when the read must not continue."""
         part = self._part
         try:
+            if self._unsure:
+                self._unsure = False
+                if after >= self._info.chunks:
+                    raise _TooMany
+            if seq in self._copies:
+                self.cursor, self.after = seq, after
+                return True
             if part is None:
                 pass  # checked as a whole
             elif 0 < self._info.revision < seq:
@@ -178,6 +199,10 @@ class ChunkFeed:
         self.after = after
         self._messages += 1
         return True
+
+    def place(self, size: int) -> Target:
+        """Return the destination of the next large payload; a copy gets none, nor what might be one."""
+        return None if self._copies else self.sink.place(size)
 
     def _nothing(self) -> Exception:
         """Return why there is no message at the cursor: the guess of a part's sequence may be wrong."""
@@ -352,6 +377,9 @@ class ChunkFeed:
         """Read chunk by chunk from the leader, one round trip each: no consumer can be had, or relied on."""
         if self._part is not None and self._part.seq_of is None:
             raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
+        if self._unsure:
+            self._unsure = False
+            raise _TooMany  # perhaps: the messages do not tell
         while not self.done:
             await self.sink.drained()
             message = await self._next()
@@ -437,7 +465,7 @@ class ChunkFeed:
             on_failure=finish,
             on_idle=on_idle,
             on_restart=on_restart,
-            placer=lambda msg, size: self.sink.place(size),
+            placer=lambda msg, size: self.place(size),
             deliver_policy="by_start_sequence" if self.cursor else "all",
             start_seq=self.cursor + 1 if self.cursor else None,
             heartbeat=HEARTBEAT,
@@ -644,7 +672,7 @@ class _Window:
             self.apart |= ahead is not None and ahead.announced > 0 and not ahead.apart
         else:
             self.apart |= current is None or current.announced < current.batch
-        return None if self.apart else feed.sink.place(size)
+        return None if self.apart else feed.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:
         feed = self._feed

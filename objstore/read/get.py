@@ -23,6 +23,7 @@ from ..format.assembly import Assembly
 from ..format.digest import new_hasher, parse_digest
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
+from .doubled import doubled_chunks
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .late_copies import late_copies
 from .links import FollowLinks, resolve
@@ -291,7 +292,8 @@ async def chunk_size_of(bucket: Bucket, info: ObjectInfo, limit: int) -> int | N
     if info.chunks > FEW_CHUNKS and size < DEFAULT_CHUNK_SIZE:
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         more = stored > info.chunks + 1  # some writers end objects with an empty chunk
-        if stored < info.chunks or (more and await late_copies(bucket, info, ANY_WAY) is None):
+        odd = more and await doubled_chunks(bucket, info, ANY_WAY) is None
+        if stored < info.chunks or (odd and await late_copies(bucket, info, ANY_WAY) is None):
             exc: Missing | IntegrityError = Missing()
             if more:
                 exc = damaged(info, f"{stored} chunks are stored, {info.chunks} recorded")

@@ -67,18 +67,26 @@ class Part:
         first, last: indexes, inclusive.
         total: messages of the object in the stream.
         seq_of: returns the sequence of a chunk by its index, when the sequences are known and required.
+        copies: sequences of messages that are to be left out.
     """
 
-    __slots__ = ("first", "last", "seq", "seq_of", "total")
+    __slots__ = ("copies", "first", "last", "seq", "seq_of", "total")
 
     def __init__(
-        self, seq: int, first: int, last: int, total: int, seq_of: Callable[[int], int] | None = None
+        self,
+        seq: int,
+        first: int,
+        last: int,
+        total: int,
+        seq_of: Callable[[int], int] | None = None,
+        copies: frozenset[int] = frozenset(),
     ) -> None:
         self.seq: int = seq
         self.first: int = first
         self.last: int = last
         self.total: int = total
         self.seq_of: Callable[[int], int] | None = seq_of
+        self.copies: frozenset[int] = copies
 
 
 def damaged(info: ObjectInfo, what: str) -> IntegrityError:

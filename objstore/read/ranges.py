@@ -33,6 +33,7 @@ from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, note_measured, read_by_sequence
+from .doubled import doubled_chunks
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
 from .parts import Missing, Part, WrongPlace, damaged
@@ -58,6 +59,7 @@ class Layout:
         total: messages in the stream, including an empty one at the end.
         strict: parts are read by known sequences only; see :func:`place`.
         searched: a sequence was searched for by counts; see :func:`find_part`.
+        copies: sequences of copies among the chunks.
     """
 
     __slots__ = (
@@ -66,6 +68,7 @@ class Layout:
         "_info",
         "_offsets",
         "_seqs",
+        "copies",
         "proven",
         "searched",
         "strict",
@@ -79,6 +82,7 @@ class Layout:
         self.total: int = info.chunks
         self.strict: bool = False
         self.searched: bool = False
+        self.copies: frozenset[int] = frozenset()
         self.locate(0)
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
@@ -158,7 +162,7 @@ class Layout:
         """Return the chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
         first, last = self.index_of(start), self.index_of(end - 1)
         known = self.seq_of if self.strict and self.placed else None
-        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known)
+        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known, self.copies)
 
     def proven_by(self, start: int, end: int) -> bool:
         """Whether reading these bytes proves that the object is regular.
@@ -432,7 +436,10 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
             )
         await bucket.pause(backoff.seconds, deadline)
         backoff.grow()
-    if _exceeded(info, offsets) and (late := await late_copies(bucket, info, ANY_WAY)) is not None:
+    if _exceeded(info, offsets) and (doubled := await doubled_chunks(bucket, info, ANY_WAY)) is not None:
+        seqs, offsets, layout.copies = doubled.seqs, doubled.offsets, doubled.copies
+        layout.strict = True
+    elif _exceeded(info, offsets) and (late := await late_copies(bucket, info, ANY_WAY)) is not None:
         known = bisect_right(seqs, late.end)
         del seqs[known:], offsets[known + 1 :]
         layout.strict = True  # the number of messages that follow a chunk does not identify it

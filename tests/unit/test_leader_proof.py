@@ -16,6 +16,7 @@ from objstore import ObjectInfo
 from objstore.listing.metas import LeaderEnd
 from objstore.read import ranges as _ranges
 from objstore.read.feed import ChunkFeed
+from objstore.read.parts import Part
 from objstore.write.doubt import fence
 from support.simulation import STREAM, Link, Stream
 
@@ -102,7 +103,7 @@ async def test_chunks_that_a_replica_lacks(stream: Stream, link: Link) -> None:
 @pytest.mark.parametrize(("seq", "stored"), [(3, True), (2, False), (4, False)])
 async def test_a_chunk_whose_sequence_is_known(link: Link, seq: int, stored: bool) -> None:
     """Another chunk after the cursor is not the one that was removed."""
-    feed = feed_of(link, part=SimpleNamespace(seq=3, first=1, seq_of=lambda index: seq))
+    feed = feed_of(link, part=Part(3, 1, 2, 3, lambda index: seq))
     assert await feed._stored() is stored
 
 
