@@ -75,6 +75,9 @@ LONGEST_PAUSE = 1.0
 CONFIRM = 2.0
 """Seconds to wait for what the server says of the consumer, when a status claims a lasting reason."""
 
+UNHEARD = 1.0
+"""Seconds for which a fetch that nobody has heard is sent again: servers learn of consumers one by one."""
+
 EARLY = 0.9
 """Part of a request's time before which no server lets it expire."""
 
@@ -308,6 +311,10 @@ class PullConsumer:
         once. If it contradicts, the fetch goes on, and raises that when the time is over without any sign
         that the server has the request.
 
+        In a cluster, the server of this client may not have heard yet of a consumer that was created just
+        now, and says that nobody listens. If the consumer is there, and no request waits for it, the fetch is
+        sent again, for up to a second.
+
         Args:
             batch: the most messages to fetch.
             timeout: seconds to wait for them, and before that for a lost connection to come back.
@@ -327,23 +334,34 @@ class PullConsumer:
                 client is pinned.
             ConfigError: the options do not fit together, or the consumer; nothing was sent.
             MissedHeartbeatError: the server answers, but sends neither messages nor heartbeats.
-            NoRespondersError: the consumer has no leader at the moment.
+            NoRespondersError: the consumer has no leader at the moment, or its server is not reached.
             RemoteProtocolError: more than ``max_bytes`` came.
             StaleConnectionError: the connection was lost before any message came.
             RequestTimeoutError: the server did not answer at all.
         """
-        pull = self._new_pull(batch, timeout, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
-        async with self._sent(pull, timeout):
-            await pull.wait()
-            while (claim := pull.claim) is not None:
-                await self._check(claim, pull)
+        clock = asyncio.get_running_loop().time
+        ends, left, pause = 0.0, timeout, FIRST_PAUSE
+        while True:
+            pull = self._new_pull(batch, left, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
+            async with self._sent(pull, left):
                 await pull.wait()
-        failure = pull.failure
-        if isinstance(failure, RemoteProtocolError):
-            raise failure
-        if failure is not None and not pull.msgs and not isinstance(failure, _PLAIN_ENDS):
-            raise await self._reason(failure)
-        return list(pull.msgs)
+                while (claim := pull.claim) is not None:
+                    await self._check(claim, pull)
+                    await pull.wait()
+            failure = pull.failure
+            if isinstance(failure, RemoteProtocolError):
+                raise failure
+            if failure is None or pull.msgs or isinstance(failure, _PLAIN_ENDS):
+                return list(pull.msgs)
+            reason, info = await self._reason(failure)
+            ends = ends or pull.limit - GRACE
+            left = ends - clock() - pause
+            unheard = isinstance(failure, NoRespondersError) and info is not None and info.num_waiting == 0
+            if not unheard or left <= max(timeout - UNHEARD, 0):
+                raise reason
+            await asyncio.sleep(pause)
+            pause *= 2
+            idle_heartbeat = min(pull.heartbeat, left / 2)
 
     def _new_pull(
         self,
@@ -441,15 +459,18 @@ class PullConsumer:
             return True
         return info.created != self.info.created or explains(info, claim, asked)
 
-    async def _reason(self, failure: NatsError) -> NatsError:
-        """Return the error for a pull that got no message: its own, unless the consumer does not exist."""
+    async def _reason(self, failure: NatsError) -> tuple[NatsError, ConsumerInfo | None]:
+        """Return the error for a pull that got no message: its own, unless the consumer does not exist.
+
+        And what the server says of the consumer, if it was asked.
+        """
         if isinstance(failure, NoRespondersError | RequestTimeoutError):
             # If the consumer does not exist, servers before 2.10 send no answer, later ones 503.
             try:
-                await self._js.consumer_info(self.info.stream, self.name)
+                return failure, await self._js.consumer_info(self.info.stream, self.name)
             except NatsError as exc:
-                return exc
-        return failure
+                return exc, None
+        return failure, None
 
     async def messages(
         self,
@@ -527,7 +548,7 @@ class PullConsumer:
             return None
         if got and not isinstance(failure, RemoteProtocolError | ConsumerNotFoundError | PinIdMismatchError):
             return None
-        reason = await self._reason(failure)
+        reason, _ = await self._reason(failure)
         if not doubted and not isinstance(reason, PassingPullError) and not retryable(reason):
             raise reason
         return reason

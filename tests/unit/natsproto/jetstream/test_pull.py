@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -163,6 +165,48 @@ async def test_a_fetch_that_is_refused(
 
     pulled.on_next = one
     assert len(await pulled.consumer.fetch(5, max_bytes=100)) == 1
+
+
+class TestUnheard:
+    """In a cluster the server of the client may not know yet that somebody listens."""
+
+    @pytest.fixture
+    def pulled(self, pulled: Pulled) -> Pulled:
+        pulled.on_next = lambda pub: (
+            pulled.status(pub, b"503") if len(pulled.requests) < 3 else pulled.message(pub, 1)
+        )
+        return pulled
+
+    async def test_it_is_sent_again(self, pulled: Pulled) -> None:
+        assert len(await pulled.consumer.fetch(1, idle_heartbeat=2.5)) == 1
+        assert len({pub.reply for pub in pulled.requests}) == 3
+        for before, after in pairwise(map(body, pulled.requests)):
+            assert 3e9 < after["expires"] < before["expires"]  # all of them end when the first one would
+            assert after["idle_heartbeat"] <= after["expires"] / 2
+        assert pulled.consumer.last_end is None
+
+    async def test_one_that_does_not_wait(self, pulled: Pulled) -> None:
+        assert len(await pulled.consumer.fetch(1, no_wait=True)) == 1
+        assert [body(pub) for pub in pulled.requests] == 3 * [{"batch": 1, "no_wait": True}]
+
+    async def test_one_waits_after_all(self, pulled: Pulled) -> None:
+        """Then it may be this one: whoever has sent the status, messages may come for it."""
+        pulled.info = {**pulled.info, "num_waiting": 1}
+        with pytest.raises(NoRespondersError):
+            await pulled.consumer.fetch(1)
+        assert len(pulled.requests) == 1
+
+    @pytest.mark.parametrize("unheard", [0.05, 1.0])
+    async def test_for_how_long(
+        self, pulled: Pulled, unheard: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("natsproto.jetstream.pull.UNHEARD", unheard)
+        pulled.on_next = lambda pub: pulled.status(pub, b"503")
+        began = time.monotonic()
+        with pytest.raises(NoRespondersError):
+            await pulled.consumer.fetch(1, timeout=0.05 / unheard)
+        assert time.monotonic() - began < 0.5
+        assert 1 < len(pulled.requests) < 5
 
 
 async def test_a_refusal_of_megabytes_is_not_repeated(
