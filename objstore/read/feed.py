@@ -159,6 +159,7 @@ class ChunkFeed:
         except Missing:
             if not await self._stored():
                 raise  # else this replica is behind, or a response was lost
+            self._failure = None
         if self._info.chunks == 1 and not self._messages and self._part is None:
             await self._read_single()
         if not self.done:
@@ -199,6 +200,14 @@ class ChunkFeed:
         self.after = after
         self._messages += 1
         return True
+
+    def doubts(self, block: bytes, after: int) -> bool:
+        """Whether a mirror has responded that has too many chunks: what was removed stays there."""
+        more = self._part is None and self._messages + after >= self._info.chunks
+        if more and self.bucket.is_copy(block):
+            self._failure = Missing()
+            return True
+        return False
 
     def place(self, size: int) -> Target:
         """Return the destination of the next large payload; a copy gets none, nor what might be one."""
@@ -654,6 +663,9 @@ class _Window:
             return
         if seq <= feed.cursor:
             return  # taken with the previous window
+        if feed.doubts(block, pending):
+            self._on_done(None)
+            return
         self.first = self.first or seq
         self.taken += 1
         if not feed.accept(msg.payload, seq, pending) or feed.done:

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+import natsproto
 from natsproto.jetstream.context import JetStreamContext
+from natsproto.testing import DUPLICATE, Action, FaultProxy
+from natsproto.wire import Pub
 from objstore import (
     BucketAlreadyExistsError,
     BucketSource,
@@ -97,6 +101,56 @@ async def test_a_look_at_other_metas(mirrored: ObjectStore) -> None:
         assert await store.get("c") == DATA
         await store.delete("c")
         await store.delete("a")
+
+
+def double(event: Any, raw: bytes) -> Action | None:
+    """Have each chunk stored twice: the put removes the copies, which mirrors keep."""
+    return DUPLICATE if isinstance(event, Pub) and b".C." in event.subject else None
+
+
+async def assert_read(store: ObjectStore, name: str, times: int) -> None:
+    for _ in range(times):
+        assert await store.get(name) == DATA
+        assert await store.get_range(name, 5, CHUNK + 5) == DATA[5 : CHUNK + 5]
+        async with store.open_reader(name) as reader:
+            assert await reader.read() == DATA
+
+
+async def test_a_mirror_answers_that_has_more_chunks(mirrored: ObjectStore) -> None:
+    assert mirrored.client.connected_url is not None
+    async with FaultProxy(mirrored.client.connected_url) as proxy, natsproto.connect(proxy.url) as nc:
+        proxy.to_server = double
+        store = await nc.jetstream().object_store(mirrored.bucket)
+        for number in range(TIMES // 4):
+            await store.put(f"o{number}", DATA, chunk_size=CHUNK)
+    for number in range(TIMES // 4):
+        await assert_read(await mirrored.client.jetstream().object_store(mirrored.bucket), f"o{number}", 4)
+
+
+@pytest.mark.parametrize("kind", ["mirror", "source"])
+async def test_a_copy_with_more_chunks(store: ObjectStore, js: JetStreamContext, kind: str) -> None:
+    if js.client.server_info["version"].startswith("2.9."):
+        left_out("nats-server 2.9 has no subject transforms")
+    name = f"{store.bucket}-copy"
+    copies: dict[str, Any] = {"mirror": store.bucket} if kind == "mirror" else {"sources": [store.bucket]}
+    copy = await js.create_object_store(name, **copies)
+    try:
+        assert js.client.connected_url is not None
+        async with FaultProxy(js.client.connected_url) as proxy, natsproto.connect(proxy.url) as nc:
+            proxy.to_server = double
+            origin = await nc.jetstream().object_store(store.bucket)
+            for number in range(10):
+                await origin.put(f"o{number}", DATA, chunk_size=CHUNK)
+        async with asyncio.timeout(60), copy.watch() as changes:
+            async for info in changes:  # until the server has copied it
+                if info.name == "o9":
+                    break
+        stored = await js.stream_subjects(f"OBJ_{name}", f"$O.{name}.C.*")
+        assert max(stored.values()) > info.chunks  # some were copied before the put had removed them
+        for number in range(10):
+            await assert_read(copy, f"o{number}", 1)
+    finally:
+        await js.delete_object_store(name)
 
 
 async def test_a_mirror_made_by_an_earlier_version_is_the_same_bucket(
