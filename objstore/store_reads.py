@@ -227,7 +227,8 @@ class StoreReads:
         The cost depends neither on the position of the range nor on the size of the object: one or two round
         trips, or O(log n) when chunks of other objects lie between this object's. The object is first
         measured (headers only) if its writer stored short chunks, or if other chunks lie between its own in a
-        bucket with replicas. Lengths are checked; the digest covers the whole object and cannot be checked.
+        bucket with replicas. Lengths are checked. The digest covers the whole object, and is compared if the
+        range does, too.
 
         Args:
             follow_links: as for :meth:`get`.

@@ -206,7 +206,7 @@ async def _cat(
             at, end = bounds(wanted, reader.info.size)
             await reader.seek(at)
             with standard_output() as file:
-                while at < end and (piece := await reader.read(min(PIECE, end - at))):
+                while piece := await reader.read(min(PIECE, end - at)):  # an empty object is verified, too
                     at += len(piece)
                     await in_daemon(partial(write_all, file, [piece]))
     except (BrokenPipeError, UnverifiedError):

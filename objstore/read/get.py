@@ -172,12 +172,11 @@ def get_bytes(
                 size=info.size,
                 max_size=max_size,
             )
-        if verify and info.chunks == 1 and 0 < info.size <= SMALL and bucket.direct:
-            data = await only_chunk(bucket, info)
-            if data is not None:
-                if progress is not None:
-                    progress(info.size, info.size)
-                return info, data
+        data = await only_chunk(bucket, info) if verify else None
+        if data is not None:
+            if progress is not None:
+                progress(info.size, info.size)
+            return info, data
         sink = WholeSink(info, verify=verify, progress=progress)
         try:
             if info.size or info.chunks:
@@ -213,6 +212,9 @@ async def get_part(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> by
 
 async def _whole(bucket: Bucket, info: ObjectInfo) -> bytes:
     """Return the bytes of an object, verified."""
+    data = await only_chunk(bucket, info)
+    if data is not None:
+        return data
     sink = WholeSink(info, verify=True, progress=None)
     try:
         if info.size or info.chunks:
@@ -223,10 +225,13 @@ async def _whole(bucket: Bucket, info: ObjectInfo) -> bytes:
 
 
 async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
-    """Read an object of one chunk by one plain direct get, proven by its digest.
+    """Read a small object of one chunk by one plain direct get, proven by its digest.
 
-    Return ``None`` after an error or wrong bytes: :class:`ChunkFeed` then handles the case.
+    Return ``None`` for other objects, and after an error or wrong bytes: :class:`ChunkFeed` then handles the
+    case.
     """
+    if info.chunks != 1 or not 0 < info.size <= SMALL or not bucket.direct:
+        return None
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         expected = parse_digest(info.digest)
@@ -264,12 +269,10 @@ async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: Fol
         if start > info.size:
             raise ValueError(f"the range begins at {start}, the object {info.name!r} has {info.size} bytes")
         stop = min(end, info.size)
-        if not info.size:
-            return await _whole(bucket, info)  # the range is all of it
-        if start == stop:
-            return b""
         try:
-            return await read_range(bucket, info, start, stop)
+            if stop - start == info.size:
+                return await _whole(bucket, info)
+            return await read_range(bucket, info, start, stop) if start < stop else b""
         except (MemoryError, OverflowError) as exc:
             raise no_room(info, stop - start, 0) from exc
 

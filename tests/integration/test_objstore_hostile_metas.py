@@ -18,7 +18,14 @@ import pytest
 import objstore.sync
 from natsproto.errors import NatsError
 from natsproto.jetstream.context import JetStreamContext
-from objstore import BadBucketError, IntegrityError, ObjectMeta, ObjectNotFoundError, ObjectStore
+from objstore import (
+    BadBucketError,
+    DigestMismatchError,
+    IntegrityError,
+    ObjectMeta,
+    ObjectNotFoundError,
+    ObjectStore,
+)
 from objstore.cli.main import main
 from objstore.commit.commit import unknown_outcome
 from objstore.filesystem import NatsObjectFileSystem
@@ -115,6 +122,18 @@ async def command_output(store: ObjectStore, path: Path, size: int) -> Any:
     await command(store, "get", store.bucket, "a", "-O", "-")
 
 
+async def command_cat(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "cat", store.bucket, "a")
+
+
+async def command_cat_range(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "cat", store.bucket, "a", "--range", "0-")
+
+
+async def command_copy(store: ObjectStore, path: Path, size: int) -> Any:
+    await command(store, "cp", f"natsobj://{store.bucket}/a", str(path / "out"))
+
+
 async def command_verify(store: ObjectStore, path: Path, size: int) -> Any:
     await command(store, "verify", store.bucket, "--deep")
 
@@ -187,8 +206,9 @@ def file_system(store: ObjectStore) -> NatsObjectFileSystem:
 
 
 Way = Callable[[ObjectStore, Path, int], Awaitable[Any]]
-WAYS: list[Way] = [get, get_file, resumed, read, read_whole, iterated, filled, copied, verified]
-WAYS += [command_get, command_output, command_verify, blocking_get, opened_file, file_system_cat]
+WAYS: list[Way] = [get, get_file, resumed, read, read_whole, iterated, filled, copied, verified, ranged]
+WAYS += [command_get, command_output, command_cat, command_cat_range, command_copy, command_verify]
+WAYS += [blocking_get, opened_file, file_system_cat]
 WAYS += [opened_in_pieces, opened_as_text, opened_in_the_loop]
 
 LIES: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -252,11 +272,23 @@ async def test_a_range_of_what_no_memory_holds(store: ObjectStore, tmp_path: Pat
 async def test_what_does_not_lie(store: ObjectStore, tmp_path: Path) -> None:
     for data in (b"", DATA):
         info = await store.put("a", data)
-        for way in (*WAYS, ranged):
+        for way in WAYS:
             await way(store, tmp_path, info.size)
             if way is copied:
                 await store.delete("b")
             (tmp_path / "out").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("size", [5, len(DATA)])
+async def test_a_range_that_is_the_whole_object(store: ObjectStore, size: int) -> None:
+    """It can be verified; one that is less cannot."""
+    await store.put("a", DATA[:size])
+    assert await store.get_range("a", 0, size) == await store.get_range("a", 0, HUGE) == DATA[:size]
+    await forge(store, "a", digest=wire_digest(b"x"))
+    for end in (size, size + 1, HUGE):
+        with pytest.raises(DigestMismatchError):
+            await store.get_range("a", 0, end)
+    assert await store.get_range("a", 1, size) == DATA[1:size]
 
 
 # -- chunks of a byte each, says the meta -----------------------------------------------------------------
