@@ -72,9 +72,10 @@ REFUSED_FOR = 30.0
 """Seconds after which a refused way is tried again: permissions may be granted without a reconnect."""
 
 
-NO_CONSUMER = frozenset((10002, 10023, 10026, 10028, 10047, 10098, 10099, 10100, 10101))
+NO_CONSUMER = frozenset((10002, 10023, 10026, 10028, 10047, 10082, 10098, 10099, 10100, 10101, 10121, 10153))
 """Codes of lasting errors at the creation of a consumer: there are too many, the account has no memory for
-one, or the stream is a work queue, which has one consumer per subject, and only such that acknowledge."""
+one, the stream's ``consumer_limits`` (nats-server 2.10) allow none like ours, or the stream is a work queue,
+which has one consumer per subject, and only such that acknowledge."""
 
 
 def last_of(subject: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import natsproto
 from natsproto.errors import APIError, NatsError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalServer
@@ -545,3 +546,32 @@ async def test_an_open_handle_learns_of_changes(js: JetStreamContext, name: str)
     assert (await store.update_meta("a", ObjectMeta("a", "new"))).nuid != info.nuid
     assert not store._bucket.direct
     await assert_kept(store, {"a": b"1"})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_ack_pending": 5},
+        {"inactive_threshold": 1_000_000_000},
+        {"max_ack_pending": 5, "inactive_threshold": 1_000_000_000},
+    ],
+    ids=str,
+)
+async def test_limits_of_consumers_that_ours_exceed(
+    new_server: LocalServer, bucket_name: str, limits: dict[str, int]
+) -> None:
+    """There are other ways to read; a watch has none, and says why. (2.9 has no such limits.)"""
+    async with natsproto.connect(new_server.url) as client:
+        store = await make(client.jetstream(), bucket_name, consumer_limits=limits, allow_direct=False)
+        data = pattern(3 * CHUNK)
+        for name in "abc":
+            await store.put(name, data)
+        for _ in range(2):
+            assert [info.name for info in await store.list()] == ["a", "b", "c"]
+            assert [info.name async for info in store.iter()] == ["a", "b", "c"]
+            assert (await store.verify(deep=True)).ok
+            assert await store.get("a") == data
+            assert await store.get_range("a", 5, CHUNK + 5) == data[5 : CHUNK + 5]
+        with pytest.raises(APIError, match=r"inactive threshold|max ack pending"):
+            async with store.watch() as watcher:
+                await anext(watcher)
