@@ -55,7 +55,18 @@ from ..format.naming import (
 from .capacity import Ledger
 from .counts import count_messages
 from .locate import Lookup
-from .message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, REFUSED_FOR, MessageRead, way_refused
+from .message_reads import (
+    ANY_WAY,
+    CONSUMER,
+    DELIVERIES,
+    DIRECT,
+    DIRECT_FIRST,
+    PROOFS,
+    REFUSED_FOR,
+    UNASKED,
+    MessageRead,
+    way_refused,
+)
 from .refusals import missing, sealed, translated
 from .retry import pause, retrying
 from .ttl import expiry
@@ -562,6 +573,10 @@ class Bucket:
             return right
         self._refused.pop(way, None)
         return None
+
+    def can_deliver(self, size: int = UNASKED + 1) -> bool:
+        """Whether a consumer can be had, and delivers so many bytes; default: any number."""
+        return self.allowed(CONSUMER) and (size <= UNASKED or self.allowed(DELIVERIES))
 
     def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
         """Remember a refused way for a while; false when the error refuses something else.

@@ -68,6 +68,13 @@ have it, only :data:`LEADER` is safe. A consumer proves nothing: it may skip mes
 AT_LEADER = (LEADER,)
 """For reads where an absent message causes a removal: a mirror may report it absent, too."""
 
+DELIVERIES = "deliveries"
+"""Not a way to request: what a consumer delivers beyond :data:`UNASKED`, which needs the right to answer flow
+control."""
+
+UNASKED = 512 * 1024
+"""Bytes that a consumer delivers before its server asks for flow control: it does after 1 MiB."""
+
 REFUSED_FOR = 30.0
 """Seconds after which a refused way is tried again: permissions may be granted without a reconnect."""
 
@@ -92,6 +99,8 @@ def way_refused(bucket: Bucket, exc: PermissionsViolationError | APIError) -> st
     if isinstance(exc, APIError):
         other = bucket.allowed(LEADER) or bucket.allowed(DIRECT)
         return CONSUMER if other and exc.err_code in NO_CONSUMER and not retryable(exc) else None
+    if exc.operation == "publish" and exc.subject.startswith("$JS.FC."):
+        return DELIVERIES
     if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
         return None
     rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")

@@ -267,7 +267,7 @@ async def newest_metas(
     silent = bucket.remembered(UnheardConsumers)
     try:
         try:
-            if not consumer or not bucket.allowed(CONSUMER) or silent.now:
+            if not consumer or not bucket.can_deliver() or silent.now:
                 await _complete(bucket, found, set(), leader=not consumer)  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)

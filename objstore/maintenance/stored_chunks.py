@@ -14,7 +14,7 @@ from natsproto.errors import (
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
-from ..bucket.message_reads import ANY_WAY, CONSUMER
+from ..bucket.message_reads import ANY_WAY
 from ..format.naming import all_chunks_subject, is_safe_nuid
 from ..listing.metas import all_subjects
 
@@ -43,7 +43,7 @@ async def chunk_nuids(bucket: Bucket) -> set[str]:
         if is_safe_nuid(nuid):  # others are never used, and may be long
             nuids.add(nuid)
 
-    if bucket.allowed(CONSUMER):
+    if bucket.can_deliver():
         try:
             await _read_headers(bucket, subject, add)
             return nuids

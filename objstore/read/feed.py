@@ -28,7 +28,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
 from ..bucket.collect import SILENT, SilentConsumer
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, MessageRead
+from ..bucket.message_reads import ANY_WAY, DELIVERIES, DIRECT, LEADER, MessageRead, way_refused
 from ..bucket.unheard import UnheardBatches, UnheardConsumers
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
@@ -60,6 +60,9 @@ whose stream was deleted meanwhile is silent."""
 
 HEARTBEAT = 0.75
 """Seconds between the idle heartbeats of the reading consumer: how soon vanished chunks are noticed."""
+
+AT_SEQUENCE = (LEADER, DIRECT)
+"""The ways to request a chunk by its sequence."""
 
 MAX_BATCH = 4096
 """Messages of one batch request."""
@@ -164,6 +167,11 @@ class ChunkFeed:
             await self._read_single()
         if not self.done:
             await self._read_proven()
+
+    @property
+    def _end(self) -> int:
+        """The index after the last chunk to read."""
+        return self._info.chunks if self._part is None else self._part.last + 1
 
     @property
     def done(self) -> bool:
@@ -293,7 +301,7 @@ class ChunkFeed:
 
     def _batch_size(self, messages: int) -> int:
         """Return how many messages to request after these: the rest, and one to see that none follows."""
-        end = self._info.chunks + 1 if self._part is None else self._part.last + 1
+        end = self._end + 1 if self._part is None else self._end
         left = max(1, end - messages)
         return min(left, MAX_BATCH, self.window // self._chunk)
 
@@ -313,7 +321,7 @@ class ChunkFeed:
             and missing <= window.batch * AHEAD
             and self._straight
             and self.cursor - window.first + 1 == window.taken
-            and messages < (self._info.chunks if self._part is None else self._part.last + 1)
+            and messages < self._end
             and not self.sink.congested
         ):
             self.ahead = _Window(self, self.cursor + missing + 1, self._batch_size(messages))
@@ -356,13 +364,21 @@ class ChunkFeed:
         """
         deadline, backoff = self.loop.time() + self.bucket.retry_budget, Backoff()
         silent, batches = self.bucket.remembered(UnheardConsumers), self.bucket.remembered(UnheardBatches)
+        refusal: PermissionsViolationError | None = None  # of flow control
         while True:
             before = self._messages
-            singly = self._singly or silent.now or batches.now or not self.bucket.allowed(CONSUMER)
+            left = (self._end - before) * self._chunk
+            singly = self._singly or silent.now or batches.now or not self.bucket.can_deliver(left)
             try:
                 await (self._read_singly() if singly else self._read_consumer())
                 return
-            except (PermissionsViolationError, APIError) as exc:
+            except PermissionsViolationError as exc:
+                if singly or not self.bucket.note_refusal(exc):
+                    raise refusal or exc from None
+                if way_refused(self.bucket, exc) == DELIVERIES:
+                    self._singly, refusal = True, exc
+                continue
+            except APIError as exc:
                 if singly or not self.bucket.note_refusal(exc):
                     raise
                 continue
@@ -384,7 +400,8 @@ class ChunkFeed:
 
     async def _read_singly(self) -> None:
         """Read chunk by chunk from the leader, one round trip each: no consumer can be had, or relied on."""
-        if self._part is not None and self._part.seq_of is None:
+        part = self._part
+        if part is not None and part.seq_of is None and self._messages == part.first:
             raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
         if self._unsure:
             self._unsure = False
@@ -394,7 +411,7 @@ class ChunkFeed:
             message = await self._next()
             if message is not None:
                 # Only the next request tells whether another message follows.
-                self.accept(message.data, message.seq, 1 if self._part is None else -1)
+                self.accept(message.data, message.seq, 1 if part is None else -1)
                 self._check()
             elif self.sink.complete:
                 self.after = 0
@@ -515,7 +532,9 @@ async def next_chunk(bucket: Bucket, subject: str, cursor: int) -> StoredMessage
     Somebody may have a later one sent to our inbox. Most chunks follow each other. Where one does not, the
     sequences after the cursor and before that chunk must have none: a whole run between them is not noticed.
     """
-    message = await bucket.first_after(subject, cursor, ANY_WAY)
+    # A consumer for each chunk would be sent much more than that, if it can be held back only by silence.
+    ways = ANY_WAY if bucket.allowed(DELIVERIES) else AT_SEQUENCE
+    message = await bucket.first_after(subject, cursor, ways)
     if message is not None and cursor and message.seq > cursor + 2:
         following = await chunk_at(bucket, subject, cursor + 1)
         if following is not None:
@@ -532,8 +551,7 @@ async def chunk_at(bucket: Bucket, subject: str, seq: int) -> StoredMessage | No
     """Return the message at a sequence, from the leader; ``None`` if its subject is another, or unknown."""
     if not (bucket.allowed(LEADER) or (bucket.direct and bucket.allowed(DIRECT))):
         return None
-    ways = (LEADER, DIRECT)
-    return await bucket.retrying(lambda: MessageRead(bucket, subject, at=seq, ways=ways).wait())
+    return await bucket.retrying(lambda: MessageRead(bucket, subject, at=seq, ways=AT_SEQUENCE).wait())
 
 
 class _Window:

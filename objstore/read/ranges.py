@@ -28,7 +28,7 @@ from natsproto.jetstream.direct_get import header_bytes
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, DIRECT_FIRST, MessageRead
+from ..bucket.message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, MessageRead
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
 
 Payload = bytes | bytearray | memoryview
+
+HEADERS = 256
+"""Bytes of a chunk that is delivered without its payload, about."""
 
 
 class Irregular(Unfit):
@@ -457,9 +460,11 @@ def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
     return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
 
 
-async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> None:
+async def _measure(
+    bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int], *, singly: bool = False
+) -> None:
     """Continue with the chunks on one consumer's server, or with chunks read one by one."""
-    if not bucket.allowed(CONSUMER):
+    if singly or not bucket.can_deliver(info.chunks * HEADERS):
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         while len(seqs) < stored:
@@ -499,6 +504,6 @@ async def _measure(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: 
     except (PermissionsViolationError, APIError) as exc:
         if not bucket.note_refusal(exc):
             raise bucket.translate(exc, info.name) from None
-        await _measure(bucket, info, offsets, seqs)
+        await _measure(bucket, info, offsets, seqs, singly=isinstance(exc, PermissionsViolationError))
     except NatsError as exc:
         raise bucket.translate(exc, info.name) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,61 +21,10 @@ from objstore.bucket.message_reads import LEADER, REFUSED_FOR
 from support.clock import Clock
 from support.objects import MIB, pattern
 
-DATA = pattern(40 * MIB)
-"""More than a server sends without an answer to its flow control."""
-
 
 @pytest.fixture(params=["new", "old"])
 def any_binary(request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue(f"{request.param}_server").binary.path)
-
-
-@pytest.fixture
-def rights(any_binary: Path) -> LocalServer:
-    """A server whose user ``few`` may publish anything but flow control."""
-    users = """users: [ { user: all, password: p }
-        { user: few, password: p, permissions: { publish: { deny: ["$JS.FC.>"] } } } ]"""
-    return LocalServer(binary=any_binary, config=f"accounts {{ A {{ jetstream: enabled, {users} }} }}")
-
-
-@pytest.fixture
-async def few(rights: LocalServer) -> AsyncIterator[ObjectStore]:
-    async with rights as server, natsproto.connect(server.url, user="all", password="p") as owner:
-        store = await owner.jetstream().create_object_store(bucket="b", allow_direct=False)
-        await store.put("a", DATA)
-        async with natsproto.connect(server.url, user="few", password="p") as client:
-            yield await client.jetstream().object_store("b")
-
-
-async def got(store: ObjectStore, path: Path) -> Any:
-    await store.get("a")
-
-
-async def filed(store: ObjectStore, path: Path) -> Any:
-    await store.get_file("a", path / "out")
-
-
-async def read(store: ObjectStore, path: Path) -> Any:
-    async with store.open_reader("a") as reader:
-        async for _ in reader:
-            pass
-
-
-async def ranged(store: ObjectStore, path: Path) -> Any:
-    await store.get_range("a", 1, len(DATA))
-
-
-@pytest.mark.parametrize("way", [got, filed, read, ranged], ids=lambda way: way.__name__)
-async def test_without_the_right_to_flow_control(
-    few: ObjectStore, tmp_path: Path, way: Callable[[ObjectStore, Path], Awaitable[Any]]
-) -> None:
-    """The server waits for an answer that never comes, and says nothing: the refusal ends the read."""
-    async with asyncio.timeout(14):  # and not 15 s without a byte
-        with pytest.raises(PermissionsViolationError, match=r"\$JS\.FC\.OBJ_b\.") as caught:
-            await way(few, tmp_path)
-    assert caught.value.operation == "publish"
-    assert not (tmp_path / "out").exists()
-    assert await few.js.consumer_names("OBJ_b") == []
 
 
 # -- the page -----------------------------------------------------------------------------------------------
