@@ -94,6 +94,9 @@ HEADERS_WANTED = "the object store"
 CONFIG_AGE = 1.0
 """Seconds for which small puts trust the known configuration of the stream."""
 
+ALONE_AGE = 10.0
+"""Seconds for which reads trust that one server has the stream: it may get replicas at any time."""
+
 CONFIG_TIMEOUT = 1.0
 """Seconds a put waits for the configuration; it is requested beside the chunks."""
 
@@ -140,8 +143,10 @@ class Bucket:
     """
 
     __slots__ = (
+        "_alone_until",
         "_answered_by",
         "_checked_domain",
+        "_checking",
         "_config_trusted_until",
         "_info_subject",
         "_refused",
@@ -194,6 +199,7 @@ class Bucket:
         self._answered_by = self.stream.encode()
         self.ledger: Ledger = Ledger()
         self.index_broken: bool = False
+        self._checking: asyncio.Task[None] | None = None
         self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self.learn(info)
         # Assumed until an answer lacks Nats-Num-Pending. The version decides about old servers: they pass on
@@ -401,7 +407,9 @@ class Bucket:
         # 2.9 ignores a message's overhead when it checks max_bytes, stores it, and removes the oldest one.
         evicts = limits.max_bytes and self._older_than(2, 10)
         self.limits: Limits = limits._replace(evicts_oldest=True) if evicts else limits
-        self._config_trusted_until = self.connection.loop.time() + CONFIG_AGE
+        now = self.connection.loop.time()
+        self._config_trusted_until = now + CONFIG_AGE
+        self._alone_until = now + ALONE_AGE
 
     def count_subjects(self, count: int) -> None:
         """Note how many subjects have messages now."""
@@ -435,6 +443,26 @@ class Bucket:
             self.learn(StreamInfo.from_json(answer))
         except NatsError:
             return  # the put itself finds out whether the bucket and its leader exist
+
+    async def refresh(self) -> None:
+        """Make sure that what is known about replicas is no older than :data:`ALONE_AGE`.
+
+        Raises:
+            NatsError: the stream's info does not come within the retry budget.
+        """
+        if not self.replicated and self.connection.loop.time() >= self._alone_until:
+            self.learn(await self.retrying(lambda: self.js.stream_info(self.stream)))
+
+    def _check_alone(self) -> asyncio.Task[None]:
+        """Request the stream's info beside a direct get; one request for all that need it meanwhile.
+
+        Raises:
+            NatsError: there is no connection to send it on.
+        """
+        if self._checking is None or self._checking.done():
+            pending = self.request_info(min(self.js.timeout, DIRECT_TIMEOUT))
+            self._checking = self.connection.spawn(self.take_config(pending), "objstore-check-alone")
+        return self._checking
 
     @property
     def max_message(self) -> int:
@@ -683,13 +711,20 @@ class Bucket:
         if not self.direct_meta or self.domain_changed:
             return await self.leader_message(subject, ANY_WAY)
         timeout = min(self.js.timeout, DIRECT_TIMEOUT)
+        checking: asyncio.Task[None] | None = None
         try:
+            if self.connection.loop.time() >= self._alone_until:
+                checking = self._check_alone()
             message = await MessageRead(self, subject, ways=DIRECT_FIRST, timeout=timeout).wait()
         except NatsError as exc:
             # 503: the bucket is gone, has no leader, or has direct get switched off. The leader tells.
             if not retryable(exc) and not isinstance(exc, APIError):
                 raise
             return await self.leader_message(subject, ANY_WAY)
+        if checking is not None:
+            await asyncio.wait([checking])
+            if not self.direct_meta or self.connection.loop.time() >= self._alone_until:
+                return await self.leader_message(subject, ANY_WAY)
         if message is None and self.index_broken:
             return await self.leader_message(subject, ANY_WAY)
         return message

@@ -266,6 +266,7 @@ async def newest_metas(
     found = _Found(bucket)
     silent = bucket.remembered(UnheardConsumers)
     try:
+        await bucket.refresh()
         try:
             if not consumer or not bucket.can_deliver() or silent.now:
                 await _complete(bucket, found, set(), leader=not consumer)  # name by name

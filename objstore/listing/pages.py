@@ -114,6 +114,7 @@ async def iterate(
     def wanted(info: ObjectInfo | None) -> bool:
         return info is not None and info.name.startswith(prefix) and (include_deleted or not info.deleted)
 
+    await bucket.refresh()
     subjects = await meta_subjects(bucket)
     # Consumers of old servers skip messages when a meta is replaced meanwhile. A consumer whose server is
     # behind delivers metas that were replaced before the call. In both cases read all metas first.

@@ -107,6 +107,7 @@ class Watch:
 
     async def _begin(self) -> None:
         bucket = self._bucket
+        await bucket.refresh()
         await self._check_revision()
         # When pending metas have vanished, no delivery says "0 pending", but the consumer is idle.
         consumer = self._consume(self._idle, self._policy(), self._from_revision)
