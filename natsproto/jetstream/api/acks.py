@@ -185,7 +185,7 @@ class OwnAnswer:
 
     Args:
         acks: which stream it is.
-        header: the message's header block.
+        header: the message's header block; ``None``: any answer of the stream counts.
 
     Attributes:
         other: why the answers so far do not count; ``None`` = there were none.
@@ -193,7 +193,7 @@ class OwnAnswer:
 
     __slots__ = ("_ack", "_acks", "_header", "_refusal", "other")
 
-    def __init__(self, acks: AckCheck, header: bytes = b"") -> None:
+    def __init__(self, acks: AckCheck, header: bytes | None = None) -> None:
         self._acks = acks
         self._header = header
         self._ack: PubAck | None = None
@@ -207,7 +207,7 @@ class OwnAnswer:
                 raise RemoteProtocolError("a message without an id was acknowledged as a duplicate")
             self._ack = ack
         except APIError as exc:
-            causes = CAUSES.get(exc.err_code)
+            causes = CAUSES.get(exc.err_code) if self._header is not None else None
             if causes is not None and not any(map(self._has, causes)):
                 return False
             self._refusal = exc
@@ -218,7 +218,7 @@ class OwnAnswer:
         return True
 
     def _has(self, name: bytes) -> bool:
-        return self._header.find(b"\r\n%b:" % name) >= 0
+        return self._header is None or self._header.find(b"\r\n%b:" % name) >= 0
 
     def result(self) -> PubAck:
         """Return the acknowledgement that counted.
