@@ -132,27 +132,27 @@ class ApiRequests:
     @property
     def _expected_domain(self) -> str | None:
         """The domain of the API that is asked; "" = it has none, ``None`` = it is not known."""
+        connection, own = self.client.connection, self._own_domain
+        if own is not None and own[0] == connection.stats.reconnects:
+            return own[1]
         if self.domain is not None:
             return self.domain
-        if self.prefix == "$JS.API":
-            connection = self.client.connection
-            info, own = connection.info, self._own_domain
-            if own is not None and own[0] == connection.stats.reconnects:
-                return own[1]
-            # A server with JetStream answers this itself, unless `default_js_domain` says otherwise.
+        if self.prefix == "$JS.API":  # a server with JetStream answers this itself
+            info = connection.info
             return str(info.get("domain", "")) if info.get("jetstream") is True else None
         tokens = self.prefix.split(".")
         return tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" and tokens[2] == "API" else None
 
     async def _learn_domain(self, question: list[str], answer: dict[str, object]) -> bool:
-        """Whether the account's domain is that of an info, and not that of the server.
+        """Whether the API that is asked has another domain than expected, the one that an info has.
 
-        Where a leaf node has ``default_js_domain`` for the account, another domain's API answers there.
+        A leaf node may have ``default_js_domain`` for the account: then ``$JS.API`` is another domain's. And
+        ``$JS.x.API`` may be the imported API of another account.
         """
-        told = answer.get("domain")
-        if self.prefix != "$JS.API" or question[:2] != ["STREAM", "INFO"] or not isinstance(told, str):
+        told = answer.get("domain", "")
+        if question[:2] != ["STREAM", "INFO"] or not isinstance(told, str) or told == self._expected_domain:
             return False
-        if told == self._expected_domain or (await self.account_info()).domain != told:
+        if ((await self.account_info()).domain or "") != told:
             return False
         self._own_domain = (self.client.connection.stats.reconnects, told)
         return True

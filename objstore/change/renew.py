@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from natsproto.errors import NatsError
+
 from ..bucket.bucket import CANCEL_WAIT
 from ..bucket.ttl import remaining
 from ..commit.commit import Conflict, unknown_outcome
-from ..errors import RevisionConflictError
+from ..errors import OutcomeUnknownError, RevisionConflictError
 from ..format.chunking import resolve_chunk_size
 from ..read.get import buffers, chunk_size_of
 from ..write.put import Put
@@ -48,6 +50,7 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
     Raises:
         ObjectAlreadyExists: a live object has the new name.
         Conflict: another client changed the old object meanwhile; nothing was renamed.
+        OutcomeUnknownError: the copy is stored; the old name may be there, too.
     """
     new = await _copy(bucket, old, changed, 0, must_not_exist=True)
 
@@ -62,8 +65,22 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
             raise Conflict(getattr(exc, "current", 0), None) from exc
         return new
 
+    async def finish_for_certain() -> ObjectInfo:
+        try:
+            return await finish()
+        except OutcomeUnknownError:
+            raise
+        except NatsError as exc:  # of a request after the copy: it does not tell what there is now
+            raise OutcomeUnknownError(
+                f"{old.name!r} in bucket {bucket.name!r} was copied to {new.name!r}; "
+                f"whether the old name is gone is not known: {exc}",
+                bucket=bucket.name,
+                name=old.name,
+                nuid=new.nuid,
+            ) from exc
+
     # A cancellation must not leave two names behind.
-    return await bucket.run_to_end(finish(), wait_if_cancelled=CANCEL_WAIT)
+    return await bucket.run_to_end(finish_for_certain(), wait_if_cancelled=CANCEL_WAIT)
 
 
 async def _copy(

@@ -158,6 +158,16 @@ async def test_an_account_whose_domain_is_not_the_servers(server: FakeServer) ->
         await js.request("STREAM.INFO.S")
 
 
+async def test_an_imported_api_that_looks_like_a_domains(server: FakeServer) -> None:
+    """``$JS.acme.API``: nats-server lets it be imported so."""
+    for context in (server.client.jetstream(prefix="$JS.acme.API"), server.client.jetstream(domain="acme")):
+        info = {"config": {"name": "S"}}
+        answering(server, *[info] * 10, {}, info)
+        assert await context.request("STREAM.INFO.S")
+        answering(server, info)
+        assert await context.request("STREAM.INFO.S")
+
+
 async def test_a_stream_of_the_same_name_that_was_created_at_another_time(server: FakeServer) -> None:
     """Of another account, whose API is imported, too; or the stream was deleted and created again."""
     js = server.client.jetstream()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from objstore import ObjectAlreadyExists, ObjectInfo, ObjectMeta, ObjectStore
+from objstore import ObjectAlreadyExists, ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.bucket import Bucket, bind
 from objstore.change.renew import ages, moved, renewed
 from objstore.commit.commit import Conflict
-from support.memory_server import MemoryServer
+from objstore.format.naming import meta_subject
+from support.memory_server import MemoryServer, error
 
 
 @pytest.fixture
@@ -64,6 +66,27 @@ async def test_moving_makes_a_copy_and_deletes_the_old_one(
     assert not await store.exists("a")
     assert await store.get("new") == b"content"
     assert server.chunks() == {new.nuid: 1}
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+async def test_an_error_after_the_copy_does_not_tell_what_there_is(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, looks: int
+) -> None:
+    """It may be that of a peer's own request, too."""
+    info = await store.put("a", b"content")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal looks
+        if verb != "STREAM.MSG.GET" or not server.stream().of(meta_subject("b", "new")):
+            return None
+        looks -= 1
+        return error(400, 10003, "bad request") if looks < 0 else None
+
+    server.hook = hook
+    with pytest.raises(OutcomeUnknownError, match="was copied to 'new'"):
+        await moved(bucket, info, replace(info, name="new"))
+    server.hook = None
+    assert await store.get("new") == await store.get("a") == b"content"
 
 
 async def test_the_old_one_was_changed_meanwhile(
