@@ -16,7 +16,7 @@ from .bucket import domain_of
 if TYPE_CHECKING:
     from natsproto.jetstream.context import JetStreamContext
 
-ALONE = 1.0
+ALONE = 2.0
 """Seconds for which answers of other buckets of the name are waited for."""
 
 MOST = 1000
