@@ -52,8 +52,8 @@ class StoreReads:
 
     @property
     def js(self) -> JetStreamContext:
-        """The JetStream context: that the bucket was opened with, for which no other one has its name."""
-        return self._bucket.js
+        """The JetStream context the bucket was opened with."""
+        return self._bucket.opened_with
 
     @property
     def client(self) -> Client:

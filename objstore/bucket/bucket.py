@@ -37,7 +37,7 @@ from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.direct_get import answering_stream
 
-from ..errors import BadBucketError, BucketNotFoundError, BucketSealedError, ForeignBucketError
+from ..errors import BadBucketError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
 from ..format.limits import Limits, holds_bucket, limits_of
 from ..format.marks import marks_in
@@ -67,7 +67,7 @@ from .message_reads import (
     MessageRead,
     way_refused,
 )
-from .refusals import missing, sealed, translated
+from .refusals import missing, recreated, sealed, translated
 from .retry import pause, retrying
 from .ttl import expiry
 from .unheard import UnheardBatches
@@ -325,14 +325,8 @@ class Bucket:
                 expected_domain=self.acks.domain,
             )
         if info.created != self.created:
-            raise self.recreated(name)
+            raise recreated(self.name, name)
         self._checked_domain = near
-
-    def recreated(self, name: str = "") -> BucketNotFoundError:
-        """Return the error for a bucket that was recreated since it was opened."""
-        return BucketNotFoundError(
-            f"bucket {self.name!r} was deleted and created again meanwhile", bucket=self.name, name=name
-        )
 
     async def delete_own(self, seq: int, ours: Callable[[StoredMessage], bool]) -> bool:
         """Delete one message by its sequence, after checking at the leader that it is ours.

@@ -69,6 +69,13 @@ async def certainly_refused(client: Client, exc: NatsError, timeout: float) -> b
     return exc.certain
 
 
+def recreated(bucket: str, name: str = "") -> BucketNotFoundError:
+    """Return the error for a bucket that is not the one that was opened."""
+    return BucketNotFoundError(
+        f"bucket {bucket!r} was deleted and created again meanwhile", bucket=bucket, name=name
+    )
+
+
 def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
     """Return the object store's error for a JetStream error; others are returned unchanged.
 
@@ -76,7 +83,7 @@ def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
     after it was checked.
     """
     if isinstance(exc, StreamNotFoundError):
-        return missing(bucket)
+        return recreated(bucket, name) if "created again" in exc.description else missing(bucket)
     if isinstance(exc, StreamSealedError):
         return sealed(bucket, name)
     if not isinstance(exc, APIError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,21 @@ from natsproto.errors import APIError, PermissionsViolationError, RequestTimeout
 from ..bucket.bucket import Bucket
 from ..bucket.counts import count_from
 from ..bucket.message_reads import AT_LEADER, CONSUMER
+from ..bucket.unheard import UnheardConsumers
 from ..format.codec import MetaDecodeError
 from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
-from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, most_metas
+from ..listing.metas import (
+    AT_ONCE,
+    PAGE,
+    all_subjects,
+    can_be_requested,
+    each_newest,
+    most_metas,
+    newest_sequences,
+)
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
@@ -79,6 +89,7 @@ class References:
         self._lacking: list[str] = []  # subjects still to request after an interruption
         self._several: dict[str, int] = {}  # how many metas a listed subject has, if more than one
         self._end = 0  # end of the stream when they were listed
+        self._seqs: dict[str, int] = {}  # of the newest meta read of each subject
 
     async def read_on(self, bucket: Bucket) -> None:
         """Read the metas after the cursor; after an interruption the next call continues.
@@ -87,15 +98,56 @@ class References:
 
         No single answer ends a read: whoever may ask the same API subject can have another answer sent to our
         inbox. The leader's list of all subjects proves itself, and an answer for one name has its subject.
-        What is read in order is counted, too.
+        What is read in order is counted, too. And a consumer shows that no meta is outdated.
 
         Raises:
             NatsError: the metas could not be read.
         """
-        if self.full or (self.cursor and not self._lacking and await self._continue(bucket)):
+        if self.full:
+            return
+        start = self.cursor
+        if start and not self._lacking and await self._continue(bucket):
+            if self.cursor > start and not self.full:
+                await self._compare(bucket, after=start)
             return
         if not await self._read_names(bucket) and not self.full:
             await self._read_in_order(bucket)  # the names do not fit into a message
+        if not self.full:
+            await self._compare(bucket)
+
+    async def _compare(self, bucket: Bucket, after: int = 0) -> None:
+        """Make sure that no meta is outdated: the leader's answers name no stream.
+
+        A mirror that somebody has made without a transform has the same subjects, and keeps metas that were
+        replaced; another domain may have a stream of the same name. What a consumer delivers names its stream
+        and itself. It may come from a replica that is behind: what was read is newer then.
+
+        Raises:
+            RequestTimeoutError: the leader keeps returning others.
+        """
+        if not bucket.has_right(CONSUMER) or bucket.remembered(UnheardConsumers).now:
+            return
+        for _ in range(READINGS):
+            newest = await newest_sequences(bucket, after)
+            if newest is None:
+                return
+            read = self._read_sequences()
+            older = {
+                subject: seq
+                for subject, seq in newest.items()
+                if read(subject) < seq <= self.cursor and can_be_requested(subject)
+            }
+            if not older:
+                return
+            async with aclosing(each_newest(bucket, list(older), AT_ONCE, AT_LEADER)) as answers:
+                async for subject, message in answers:
+                    if message is not None and message.seq >= older[subject]:
+                        self._take(bucket, message)
+        raise _incomplete(bucket)
+
+    def _read_sequences(self) -> Callable[[str], int]:
+        """Return a function that returns the sequence of the newest meta read of a subject; 0 = none."""
+        return lambda subject: self._seqs.get(subject, 0)
 
     async def _continue(self, bucket: Bucket) -> bool:
         """Read the few metas that were stored since the cursor; false when there may be more.
@@ -256,6 +308,7 @@ class References:
 
     def _take(self, bucket: Bucket, message: StoredMessage) -> None:
         subject = message.subject
+        self._note_sequence(subject, message.seq)
         if self._most is not None and subject not in self._standing and subject not in self._unreadable:
             self._names += 1 + len(subject) // LONG
             if self._names > self._most:
@@ -268,11 +321,14 @@ class References:
         else:
             self.read(info, subject)
 
+    def _note_sequence(self, subject: str, seq: int) -> None:
+        self._seqs[subject] = max(seq, self._seqs.get(subject, 0))
+
     def _fill(self) -> None:
         self.full, self._nuids, self._lacking = True, None, []
         for held in (self._standing, self._unreadable, self._moved, self._marked):
             held.clear()
-        self._words, self._kept, self._several = set(), set(), {}
+        self._words, self._kept, self._several, self._seqs = set(), set(), {}, {}
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Add the next meta of a subject."""

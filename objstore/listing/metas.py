@@ -20,6 +20,7 @@ from natsproto.errors import (
     NatsError,
     PermissionsViolationError,
     RemoteProtocolError,
+    RequestTimeoutError,
     StaleConnectionError,
 )
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number, time_from_ns
@@ -74,6 +75,9 @@ so many that a page of them does not fit. What others store meanwhile may cost a
 
 LISTS = 2
 """Lists of the metas' subjects that are requested in a larger one, before one of all subjects."""
+
+SHOWN = 10
+"""Consumers that show the newest metas, until one has delivered all that it had announced."""
 
 LAST_CHUNKS = 64
 """Subjects of chunks that are sent at least, as far as there are so many: some may go meanwhile."""
@@ -601,6 +605,61 @@ def can_be_requested(subject: str) -> bool:
     subject: old servers store what is published to one.
     """
     return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
+
+
+async def newest_sequences(bucket: Bucket, after: int = 0) -> dict[str, int] | None:
+    """Return the sequence of the newest meta of each subject, as a consumer shows them.
+
+    Args:
+        after: only those after this sequence.
+
+    Returns:
+        ``None``: this user may create no consumer, or nothing of one comes.
+
+    Raises:
+        RequestTimeoutError: consumers deliver less than they announce.
+        NatsError: no consumer can be had.
+    """
+    newest: dict[str, int] = {}
+    received = 0
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal received
+        if not reading.over:
+            received += 1
+            newest[msg.subject.decode("utf-8", "surrogateescape")] = delivery.stream_seq
+            if delivery.num_pending == 0:
+                reading.finish()
+
+    try:
+        for _ in range(SHOWN):
+            newest.clear()
+            received = 0
+            async with Collector(
+                bucket,
+                all_meta_subject(bucket.name),
+                on_message,
+                "last_per_subject",
+                after=after or None,
+                headers_only=True,
+                other_way=True,
+            ) as reading:
+                pending = (await reading.start()).num_pending
+                if pending:
+                    await reading.ended
+            if received >= pending:
+                return newest
+            # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
+    except SilentConsumer:
+        bucket.remembered(UnheardConsumers).note()
+        return None
+    except PermissionsViolationError as exc:
+        if not bucket.note_refusal(exc):
+            raise
+        return None
+    except APIError as exc:
+        raise bucket.translate(exc) from None
+    raise RequestTimeoutError(f"consumers of bucket {bucket.name!r} do not deliver what they count")
 
 
 async def each_newest(

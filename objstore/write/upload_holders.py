@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -193,7 +193,7 @@ class Holders:
 
 
 class ReferencesTo(References):
-    """The references to one nuid: of other metas eight bytes are kept, to count their names.
+    """The references to one nuid: of other metas 16 bytes are kept, to count and compare them.
 
     Args:
         nuid: the nuid.
@@ -202,7 +202,7 @@ class ReferencesTo(References):
     def __init__(self, nuid: str) -> None:
         super().__init__()
         self._wanted = nuid
-        self._others = array("q")  # hashes of the other names, perhaps several times
+        self._all = array("q")  # hashes of all subjects, each followed by a sequence; perhaps several times
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         if info.nuid == self._wanted:
@@ -213,13 +213,19 @@ class ReferencesTo(References):
     def unread(self, invalid: InvalidMeta, data: bytes) -> None:
         self._forget(invalid.subject)
 
+    def _note_sequence(self, subject: str, seq: int) -> None:
+        self._all.extend((hash(subject), seq))
+
     def _count_read(self) -> int:
-        others = set(self._others)
-        self._others = array("q", others)
-        return len(others.union(map(hash, self._standing)))
+        return len(set(self._all[::2]))
+
+    def _read_sequences(self) -> Callable[[str], int]:
+        found: dict[int, int] = {}
+        for subject, seq in zip(self._all[::2], self._all[1::2], strict=True):
+            found[subject] = max(seq, found.get(subject, 0))
+        return lambda subject: found.get(hash(subject), 0)
 
     def _forget(self, subject: str) -> None:
-        self._others.append(hash(subject))
         self._nuids = None
         for held in (self._standing, self._marked, self._moved):
             held.pop(subject, None)

@@ -103,5 +103,5 @@ async def test_bucket_recreated_before_the_meta(js: JetStreamContext, store: Obj
     async with asyncio.timeout(LIMIT):
         with pytest.raises(BucketNotFoundError):
             await store.put("a", source())
-    assert await store.list() == []
+    assert await (await js.object_store(store.bucket)).list() == []
     assert await chunk_counts(store) == {}

@@ -198,7 +198,7 @@ async def test_the_end_of_an_iteration_is_bounded(
 
     pages = _Pages(filled._bucket)
     pages._names = [f"c{number}" for number in range(40)]
-    monkeypatch.setattr(filled.js, "request", silent)
+    monkeypatch.setattr(filled.bound_bucket.js, "request", silent)
     monkeypatch.setattr(connection, "publish", lambda subject, payload, reply: sent.append(subject))
     async with asyncio.timeout(DELETE_TIMEOUT + 5):
         await pages.close()
@@ -219,7 +219,7 @@ async def test_an_iteration_is_closed_again_while_it_is_closed(
 
     pages = _Pages(filled._bucket)
     pages._names = [f"c{number}" for number in range(5)]
-    monkeypatch.setattr(filled.js, "request", slow)
+    monkeypatch.setattr(filled.bound_bucket.js, "request", slow)
     await asyncio.gather(pages.close(), pages.close(), pages.close())
     assert sorted(deleted) == [f"CONSUMER.DELETE.{stream(filled)}.c{number}" for number in range(5)]
 
@@ -323,7 +323,7 @@ async def test_names_without_a_leader(
     filled: ObjectStore, error: NatsError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a moment: they are asked for again."""
-    plain = filled.js.stream_subjects
+    plain = filled.bound_bucket.js.stream_subjects
     left = 3
 
     async def late(*args: str) -> dict[str, int]:
@@ -333,7 +333,7 @@ async def test_names_without_a_leader(
             raise error
         return await plain(*args)
 
-    monkeypatch.setattr(filled.js, "stream_subjects", late)
+    monkeypatch.setattr(filled.bound_bucket.js, "stream_subjects", late)
     async with asyncio.timeout(25):
         assert await filled.names() == sorted([*NAMES, "gone"])
     assert left == -1
@@ -348,7 +348,7 @@ async def test_more_names_than_one_answer_holds(filled: ObjectStore, monkeypatch
         asked += 1
         raise StaleConnectionError("a frame above the limit")
 
-    monkeypatch.setattr(filled.js, "stream_subjects", too_long)
+    monkeypatch.setattr(filled.bound_bucket.js, "stream_subjects", too_long)
     assert await filled.names() == sorted([*NAMES, "gone"])
     assert await filled.names(live=True) == NAMES
     assert asked <= 3

@@ -106,7 +106,7 @@ async def test_a7_what_is_under_way_goes_on(parted: Cut, monkeypatch: pytest.Mon
     far = await parted.other.jetstream().create_object_store(bucket="b")
     await far.put("a", OLD)
     store: ObjectStore = await parted.near.jetstream().object_store("b")
-    store.js.timeout = 1.0
+    store.bound_bucket.js.timeout = 1.0
     async with store.watch() as watcher, asyncio.timeout(30):
         assert (await anext(watcher)).name == "a"
         async with store.open_reader("a") as reader:

@@ -123,7 +123,7 @@ async def test_header_blocks_that_tell_nothing_cost_no_batches(
         asked.append(options["batch"])
         return real(*args, **options)
 
-    monkeypatch.setattr(store.js, "get_batch", counted)
+    monkeypatch.setattr(store.bound_bucket.js, "get_batch", counted)
     subjects = [message.subject async for message in store._bucket.messages(f"$O.{store.bucket}.M.>", 64)]
     assert len(subjects) == 100
     assert sum(asked) < 300, "64 once, one or two for each of the 30, and then more and more"

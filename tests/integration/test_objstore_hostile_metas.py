@@ -375,7 +375,7 @@ async def test_a_begun_file_is_not_hashed_byte_by_byte(
         reads += 1
 
     reopen = _files._reopen
-    monkeypatch.setattr(_files, "_reopen", lambda path: Watched(reopen(path), count))
+    monkeypatch.setattr(_files, "_reopen", lambda *path: Watched(reopen(*path), count))
     data = DATA[:2000]
     await store.put("a", data, chunk_size=CHUNK if claimed else 1)
     await begin(store, tmp_path, data[: len(data) - left])
@@ -419,7 +419,7 @@ async def test_hashing_a_begun_file_can_be_given_up(
 
     reopen = _files._reopen
     monkeypatch.setattr(_files, "HASHED", 1000)
-    monkeypatch.setattr(_files, "_reopen", lambda path: Watched(reopen(path), cancel))
+    monkeypatch.setattr(_files, "_reopen", lambda *path: Watched(reopen(*path), cancel))
     await store.put("a", DATA, chunk_size=1000)
     begun = await begin(store, tmp_path, DATA[:200_500])
     task = asyncio.create_task(store.get_file("a", tmp_path / "out", resume=True))

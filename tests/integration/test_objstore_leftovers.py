@@ -56,7 +56,7 @@ async def test_other_failures_are_told(store: ObjectStore) -> None:
     async def fails(stream: str, seq: int) -> None:
         raise MessageDeleteError(500, 10057, "disk trouble")
 
-    store.js.delete_message = fails  # type: ignore[assignment, method-assign]
+    store.bound_bucket.js.delete_message = fails  # type: ignore[assignment, method-assign]
     with pytest.raises(APIError, match="disk trouble"):
         await store._bucket.delete_own(seq, lambda message: True)
 

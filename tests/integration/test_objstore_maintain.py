@@ -329,7 +329,9 @@ async def test_subjects_too_long_that_do_not_look_it(
 ) -> None:
     """Content beside them hides it. The connection is lost once a call, not for as long as the budget is."""
     monkeypatch.setattr(_metas, "LONGEST", 1)
-    monkeypatch.setattr(crowded.js, "timeout", 60.0)  # a busy server needs more than 5 s, and is asked again
+    monkeypatch.setattr(
+        crowded.bound_bucket.js, "timeout", 60.0
+    )  # a busy server needs more than 5 s, and is asked again
     orphan = await healthy_but_for(crowded)
     epoch = crowded.client.connection.epoch
     await check_both(crowded, orphan)

@@ -170,7 +170,7 @@ async def test_the_end_of_a_batch_is_not_the_end_of_all(
         for message in answers[-shown:]:
             yield message
 
-    monkeypatch.setattr(store.js, "get_batch", only_the_last)
+    monkeypatch.setattr(store.bound_bucket.js, "get_batch", only_the_last)
     assert [each.nuid for each in (await store.gc(older_than=NOW)).orphans] == ["ORPHAN"]
     monkeypatch.undo()
     assert (await store.verify(deep=True)).ok

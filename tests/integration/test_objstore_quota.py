@@ -198,7 +198,7 @@ async def test_disk_full(server: LocalServer, disk: Path) -> None:
         async with natsproto.connect(own.url, reconnect_wait=0.05) as client:
             store = await client.jetstream().create_object_store(bucket="b")
             await store.put("a", old)
-            store.js.timeout = 0.5
+            store.bound_bucket.js.timeout = 0.5
             hurried = store.with_options(retry_budget=2)
             # nats-server 2.9 answers nothing any more from here on.
             for name in ("a", "b") if answers else ("a",):

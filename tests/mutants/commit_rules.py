@@ -128,7 +128,7 @@ MUTANTS = (
         "recreated-by-an-acknowledgement",
         "objstore/write/put.py",
         "            await self._bucket.check_same(self._template.name)\n        except BucketNotFoundError:",
-        "            raise self._bucket.recreated()\n        except BucketNotFoundError:",
+        "            raise recreated(self._bucket.name)\n        except BucketNotFoundError:",
         "the sequence of a chunk in an acknowledgement does not tell that the bucket is another one",
         "adversity/test_objstore_answers.py::test_forged_answer_long_before_the_own_one",
     ),

@@ -31,7 +31,7 @@ def pattern(size: int, seed: int = 0) -> bytes:
 async def impatient(client: Client, bucket: str, timeout: float) -> ObjectStore:
     """Open a bucket with the usual patience; from then on its requests have ``timeout`` seconds each."""
     store = await client.jetstream().object_store(bucket)
-    store.js.timeout = timeout
+    store.bound_bucket.js.timeout = timeout
     return store
 
 

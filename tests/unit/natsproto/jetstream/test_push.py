@@ -22,7 +22,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.errors import ConsumerNotFoundError
 from natsproto.jetstream.api.models import ConsumerConfig
 from natsproto.jetstream.api.statuses import ConsumerDeletedError, ConsumerInUseError, MissedHeartbeatError
-from natsproto.jetstream.push import PushConsumer
+from natsproto.jetstream.push import CHECK_INTERVAL, PushConsumer
 from natsproto.wire import Pub
 from support.fake_session import FakeServer, turns, until
 
@@ -413,30 +413,34 @@ async def test_a_consumer_that_is_gone(
         await consumer.next_msg()
 
 
+async def test_heartbeats_prove_nothing(pushed: Pushed) -> None:
+    """They may be those of somebody's pull. A delivery proves that the consumer is there."""
+    consumer = await bound(pushed, **SLOW)
+    pushed.asked.clear()
+    consumer._proven -= 2 * CHECK_INTERVAL
+    pushed.deliver(consumer, 1)
+    consumer._tick()
+    await turns()
+    assert pushed.asked == []
+    consumer._proven -= 2 * CHECK_INTERVAL
+    for _ in range(2):
+        pushed.status(consumer, HEARTBEAT)
+        consumer._tick()
+        await turns()
+        assert pushed.asked == [b"INFO"], "once: it is there"
+
+
 async def test_heartbeats_of_somebody_elses_pull(pushed: Pushed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They do not prove that the consumer is there; its deliveries do."""
     monkeypatch.setattr("natsproto.jetstream.push.CHECK_INTERVAL", 0.05)
     consumer = await bound(pushed, idle_heartbeat=10_000_000)
-    pushed.asked.clear()
-    loop = asyncio.get_running_loop()
-    end, seq = loop.time() + 0.2, 0
-    while loop.time() < end:
-        seq += 1
-        pushed.deliver(consumer, seq)
-        await turns(1)
-    assert pushed.asked == []
-    async with asyncio.timeout(5):
-        while len(pushed.asked) < 2:
-            pushed.status(consumer, HEARTBEAT)
-            await turns(1)
-        pushed.config = None
+    pushed.config = None
+    async with asyncio.timeout(10):
         while pushed.server.subscribed(b"to.me"):
             pushed.status(consumer, HEARTBEAT)
             await turns(1)
     assert pushed.reported == []
     with pytest.raises(ConsumerDeletedError):
-        while True:
-            await consumer.next_msg()
+        await consumer.next_msg()
 
 
 async def test_without_the_right_to_flow_control(pushed: Pushed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import NatsError, PermissionsViolationError
+from natsproto.errors import NatsError, PermissionsViolationError, RequestTimeoutError
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket, bind
 from objstore.bucket.numbered import GONE
@@ -301,6 +302,48 @@ async def test_one_that_cannot_be_removed_does_not_end_it(
     report = await gc(bucket, older_than=NOW, dry_run=False)
     assert {each.nuid: each.removed for each in report.orphans} == {"FIRST": False, "SECOND": True}
     assert "orphan chunks 'FIRST'" in caplog.text
+
+
+@pytest.mark.parametrize("consumers", ["all comes", "ended early", "not at all"])
+async def test_an_outdated_meta_of_another_stream_is_no_answer(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, consumers: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mirror by another tool has the same subjects, and keeps what was replaced: no answer names a stream."""
+    old = await store.put("a", b"old")
+    outdated = server.leader_message(server.stream().messages[old.revision])
+    new = await store.put("a", b"new")
+    await store.put("b", b"x")
+    bucket.batches = False  # they name their stream
+    bucket.retry_budget = 0.5
+    due = server.stream().due
+
+    def early(consumer: Any, found: Any) -> None:
+        if consumer.config.get("headers_only"):
+            inbox = consumer.config["deliver_subject"].encode()
+            server.send(inbox, header=b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 0\r\n\r\n")
+        else:
+            due(consumer, found)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        return (
+            outdated
+            if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == meta_subject("b", "a")
+            else None
+        )
+
+    server.hook = hook
+    if consumers == "ended early":
+        server.stream().due = early  # type: ignore[method-assign]
+    if consumers == "not at all":
+        server.refused = {"CONSUMER.CREATE"}
+    with pytest.raises(PermissionsViolationError if consumers == "not at all" else RequestTimeoutError):
+        await gc(bucket, older_than=NOW, dry_run=False)
+    assert new.nuid in server.chunks()
+    server.hook = None
+    if consumers == "all comes":
+        server.hook = lambda verb, body: outdated if random.random() < 0.3 and hook(verb, body) else None
+        assert (await gc(bucket, older_than=NOW, dry_run=False)).orphans == []
+    assert new.nuid in server.chunks()
 
 
 @pytest.mark.parametrize(("lag", "kept"), [(0, False), (3, True)])

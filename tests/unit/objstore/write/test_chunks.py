@@ -28,7 +28,7 @@ async def store(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> Object
     monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.05)
     monkeypatch.setattr("objstore.write.put.SETTLE", 0.05)
     store = await server.bucket()
-    store.js.timeout = 1.0
+    store.bound_bucket.js.timeout = 1.0
     return store.with_options(retry_budget=3.0)
 
 
@@ -239,7 +239,7 @@ async def test_a_source_that_fails(server: MemoryServer, store: ObjectStore) -> 
 async def test_nothing_that_lasts(server: MemoryServer, store: ObjectStore) -> None:
     """A server that answers nothing is given up, and what may be there is said to be left behind."""
     store = store.with_options(retry_budget=0.3)
-    store.js.timeout = 0.1
+    store.bound_bucket.js.timeout = 0.1
     server.on_publish = lambda subject, header, payload: SILENCE if is_chunk(subject) else None
     with pytest.raises(NatsError):
         await store.put("a", DATA, chunk_size=CHUNK)
