@@ -158,4 +158,12 @@ MUTANTS = (
         "a source whose link is down may still have the meta of chunks that grow old",
         "unit/objstore/maintenance/test_gc.py::test_chunks_that_a_source_has_sent",
     ),
+    Mutant(
+        "metas-of-any-stream",
+        "objstore/commit/references.py",
+        "if read(subject) < seq <= self.cursor and can_be_requested(subject)",
+        "if False",
+        "a mirror with the same subjects keeps metas that were replaced, and answers name no stream",
+        "unit/objstore/maintenance/test_gc.py::test_an_outdated_meta_of_another_stream_is_no_answer",
+    ),
 )
