@@ -155,7 +155,7 @@ class FileSystemReads(AsyncFileSystem):
         if not info.is_link:
             return info
         try:
-            return (await reading.pin(store, info.name, "", self._follow)).info
+            return (await reading.find(store, info.name, self._follow))[1]
         except (LinkError, ObjectNotFoundError):
             return None
 

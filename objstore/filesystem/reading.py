@@ -40,16 +40,26 @@ class Pinned(NamedTuple):
     entry: Entry
 
 
-async def pin(store: ObjectStore, name: str, path: str, follow: FollowLinks) -> Pinned:
-    """Find the object of a name, or of the link with that name.
+async def find(store: ObjectStore, name: str, follow: FollowLinks) -> tuple[Bucket, ObjectInfo]:
+    """Return the object of a name, or of the link with that name, and its bucket.
 
     Raises:
         ObjectNotFoundError, LinkError: there is none, or ``follow`` forbids the link.
-        IntegrityError, NatsError: it has no bytes, which no read would verify, and is damaged.
     """
     with store.client.connection.operation():
-        bucket, info = await resolve(store.bound_bucket, name, follow)
-        if not info.size:
+        return await resolve(store.bound_bucket, name, follow)
+
+
+async def pin(store: ObjectStore, name: str, path: str, follow: FollowLinks) -> Pinned:
+    """Return the object of a name, to read it.
+
+    Raises:
+        ObjectNotFoundError, LinkError: as for :func:`find`.
+        IntegrityError, NatsError: it has no bytes, which no read would verify, and is damaged.
+    """
+    bucket, info = await find(store, name, follow)
+    if not info.size:
+        with bucket.connection.operation():
             await get_part(bucket, info, 0, 0)
     entry = file_entry(path, shown(info), shown(info))
     if (bucket.name, info.name) != (store.bucket, name):

@@ -259,6 +259,17 @@ async def test_a_range_of_nothing(store: ObjectStore, tmp_path: Path, lie: str) 
         )
 
 
+async def test_a_link_to_nothing_that_lies_does_not_hide_the_rest(store: ObjectStore) -> None:
+    await store.put("a", b"")
+    await store.add_link("link", await store.get_info("a"))
+    await forge(store, "a", digest=wire_digest(b"x"))
+    fs = file_system(store)
+    found = await in_a_thread(lambda: fs.ls(store.bucket, detail=False, refresh=True))
+    assert found == [f"{store.bucket}/a", f"{store.bucket}/link"]
+    with pytest.raises(IntegrityError):
+        await in_a_thread(lambda: fs.open(f"{store.bucket}/link").read())
+
+
 @pytest.mark.parametrize("lie", [lie for lie in LIES if "huge" in lie])
 async def test_a_range_of_what_no_memory_holds(store: ObjectStore, tmp_path: Path, lie: str) -> None:
     data, changes = LIES[lie]
