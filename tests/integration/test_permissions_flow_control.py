@@ -129,13 +129,13 @@ async def test_a_refused_answer_is_remembered(any_binary: Path) -> None:
         await whole.put("a", DATA[: 4 * MIB])
         await few.get("a")
         asked: list[str] = []
-        create = few.js.create_consumer
+        create = few.bound_bucket.js.create_consumer
 
         async def counted(stream: str, config: Any, **options: Any) -> Any:
             asked.append(config.get("deliver_subject", "a count"))
             return await create(stream, config, **options)
 
-        few.js.create_consumer = counted  # type: ignore[method-assign]
+        few.bound_bucket.js.create_consumer = counted  # type: ignore[method-assign]
         assert await few.get("a") == DATA[: 4 * MIB]
         assert await few.get_range("a", MIB, 4 * MIB) == DATA[MIB : 4 * MIB]
         assert set(asked) == {"a count"}

@@ -248,11 +248,9 @@ class Stream:
             return {"success": True} if found else not_found()
         if verb.startswith("CONSUMER.CREATE."):
             config = body["config"]
-            there = [
-                each for each in self.of(config["filter_subject"]) if each.seq >= config["opt_start_seq"]
-            ]
-            counted = {"config": config, "num_pending": len(there), "created": CREATED}
-            return {"stream_name": STREAM, "name": config["name"], **counted}
+            counted = {"config": config, "num_pending": len(self.due(config)), "created": CREATED}
+            delivered = {"consumer_seq": 0, "stream_seq": config.get("opt_start_seq", 1) - 1}
+            return {"stream_name": STREAM, "name": config["name"], "delivered": delivered, **counted}
         if verb.startswith("CONSUMER.DELETE."):
             return {"success": True}
         subjects: dict[str, int] = {}
@@ -269,6 +267,15 @@ class Stream:
             "limit": 100_000,
             "ts": now.isoformat().replace("+00:00", "Z"),
         }
+
+    def due(self, config: dict[str, Any]) -> list[Stored]:
+        """What a consumer delivers, or counts."""
+        found = [
+            each for each in self.of(config["filter_subject"]) if each.seq >= config.get("opt_start_seq", 1)
+        ]
+        if config["deliver_policy"] == "last_per_subject":
+            found = [each for each in found if self.last(each.subject) is each]
+        return found
 
     def get(self, body: dict[str, Any]) -> dict[str, Any]:
         found: Stored | None
@@ -382,6 +389,21 @@ class Link:
         if self.stream.leaders_return and pub.subject.startswith(b"$O.b.C.") and self.chance.random() < 0.1:
             self.loop.call_soon(self.cut)  # while chunks are under way
 
+    def deliver(self, session: LivelySession, config: dict[str, Any]) -> None:
+        """What a consumer without payloads delivers, after the answer to its creation."""
+        assert config["headers_only"]
+        found = self.stream.due(config)
+        inbox, at = config["deliver_subject"].encode(), self.loop.time() + 0.051
+
+        def come(seq: int, each: Stored) -> None:
+            if session is self.session and not session.cut_off:
+                size = b"NATS/1.0\r\nNats-Msg-Size: %d\r\n\r\n" % len(each.payload)
+                token = f"$JS.ACK.{STREAM}.{config['name']}.1.{each.seq}.{seq}.1.{len(found) - seq}"
+                self.server.send(inbox, subject=each.subject.encode(), header=size, reply=token.encode())
+
+        for seq, each in enumerate(found, 1):
+            self.loop.call_at(at + seq * 1e-6, come, seq, each)
+
     def travels(self, session: LivelySession, happens: Callable[[], None]) -> None:
         """What is sent comes in order, after a while."""
         self.clear = max(self.clear, self.loop.time()) + self.chance.choice((0.0001, 0.0001, 0.001, 0.05))
@@ -410,7 +432,10 @@ class Link:
 
         if subject.startswith("$JS.API."):
             verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
-            answer(self.stream.request(verb, json.loads(bytes(pub.payload) or b"{}")))
+            body = json.loads(bytes(pub.payload) or b"{}")
+            answer(self.stream.request(verb, body))
+            if "deliver_subject" in body.get("config", ()):
+                self.deliver(session, body["config"])
         elif subject.startswith("_INBOX."):
             if not any(
                 each.lifeline is not None
