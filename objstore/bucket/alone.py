@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from natsproto.errors import RequestTimeoutError
 from natsproto.jetstream.api.answers import STREAM_INFO
 from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.models import StreamInfo
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 ALONE = 2.0
 """Seconds for which answers of other buckets of the name are waited for."""
 
-MOST = 1000
-"""Answers that are looked at."""
+MOST = 10_000
+"""Messages that may come meanwhile: with more, nothing is certain."""
 
 
 async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> None:
@@ -36,22 +37,28 @@ async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> N
 
     Raises:
         ForeignBucketError: two buckets have answered.
+        RequestTimeoutError: so much has come that this is not known.
     """
     if js.answers_are_known:
         return
     stream = stream_name(bucket)
     inbox = js.client.new_inbox()
-    async with await js.client.subscribe(inbox, max_msgs=MOST) as answers:
+    async with await js.client.subscribe(inbox, pending_msgs_limit=2 * MOST) as answers:
         await js.client.publish(js.subject(f"STREAM.INFO.{stream}").decode(), b"", reply=inbox)
         try:
             async with asyncio.timeout(ALONE):
-                async for answer in answers:
-                    if bytes(answer.data).startswith(STREAM_INFO):
-                        document = loads(answer.data)
+                for _ in range(MOST):
+                    answer = (await anext(answers)).data
+                    if bytes(answer).startswith(STREAM_INFO):
+                        document = loads(answer)
                         if "error" not in document:
                             _check(stream, StreamInfo.from_json(document), found, bucket)
         except TimeoutError:
-            pass
+            if not answers.dropped:
+                return
+    raise RequestTimeoutError(
+        f"whether another bucket {bucket!r} answers, too, is not known: nothing was changed"
+    )
 
 
 def _check(stream: str, info: StreamInfo, found: StreamInfo, bucket: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,18 +83,23 @@ class Tree:
         self._out = out
         with os.scandir(directory) as entries:  # a directory that cannot be read at all is an error
             found = list(entries)
-        self._add(found, "")
+        self._add(found)
 
-    def _add(self, entries: list[os.DirEntry[str]], above: str) -> None:
-        for entry in sorted(entries, key=lambda entry: entry.name):
+    def _add(self, entries: list[os.DirEntry[str]]) -> None:
+        levels = [(_sorted(entries), "")]  # a name may have more directories than Python calls functions
+        while levels:
+            left, above = levels[-1]
+            entry = next(left, None)
+            if entry is None:
+                levels.pop()
+                continue
             path = above + entry.name
             if entry.is_symlink():
                 self.links.add(path)
             try:
                 if entry.is_dir(follow_symlinks=False):
                     with os.scandir(entry.path) as inner:
-                        found = list(inner)
-                    self._add(found, path + "/")
+                        levels.append((_sorted(inner), path + "/"))
                     continue
                 status = os.stat(entry.path)
             except OSError as exc:
@@ -116,6 +121,10 @@ class Tree:
 
     def __iter__(self) -> Iterator[LocalFile]:
         return iter(self.files)
+
+
+def _sorted(entries: Iterable[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    return iter(sorted(entries, key=lambda entry: entry.name))
 
 
 def at_or_above(path: str, among: Container[str]) -> str | None:

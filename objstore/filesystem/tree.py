@@ -102,21 +102,34 @@ class Tree:
 
         A caller may remove directories from what is yielded top-down: those are left out.
         """
+        levels = [_Level(self, directory, maxdepth)]  # names may be deeper than Python calls functions
+        while levels:
+            level = levels[-1]
+            if level.left is None:  # it has just been entered
+                if topdown:
+                    yield level.listing
+                level.left = iter(list(level.directories) if level.depth is None or level.depth > 1 else ())
+            name = next(level.left, None)
+            if name is not None:
+                below = level.name + "/" + name if level.name else name
+                levels.append(_Level(self, below, level.depth and level.depth - 1))
+                continue
+            levels.pop()
+            if not topdown:
+                yield level.listing
+
+    def listed(self, directory: str) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        """Return the directories and the files in a directory, by the names they have there."""
         start = len(directory) + 1 if directory else 0
         directories = {
             name[start:]: directory_entry(join(self._bucket, name))
             for name in sorted(self._directories_in[directory])
         }
-        files = {name[start:]: self.files[name] for name in sorted(self._files_in[directory])}
-        this = join(self._bucket, directory), directories, files
-        if topdown:
-            yield this
-        if maxdepth is None or maxdepth > 1:
-            for name in directories:
-                below = directory + "/" + name if directory else name
-                yield from self.walk(below, maxdepth and maxdepth - 1, topdown=topdown)
-        if not topdown:
-            yield this
+        return directories, {name[start:]: self.files[name] for name in sorted(self._files_in[directory])}
+
+    def path(self, directory: str) -> str:
+        """Return the path of a directory."""
+        return join(self._bucket, directory)
 
     def find(
         self, directory: str, maxdepth: int | None, prefix: str, *, withdirs: bool
@@ -143,3 +156,14 @@ class Tree:
             path = join(self._bucket, name)
             found[path] = directory_entry(path) if entry is None else entry
         return {path: found[path] for path in sorted(found)}
+
+
+class _Level:
+    """A directory of :meth:`Tree.walk`, and those in it that are left."""
+
+    def __init__(self, tree: Tree, name: str, depth: int | None) -> None:
+        self.name = name
+        self.depth = depth
+        self.directories, files = tree.listed(name)
+        self.listing = tree.path(name), self.directories, files
+        self.left: Iterator[str] | None = None

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from ..format.models import ObjectInfo
 
+MOST_WAITING = 64 * 1024 * 1024
+"""Bytes of metas, about, that wait to be read, before a watch that has caught up holds the server back."""
+
 WATCH_HEARTBEAT = 5.0
 """Seconds between the heartbeats of an idle watch."""
 
@@ -51,7 +54,9 @@ class Watch:
         self._read_meta = meta_reader(bucket, on_invalid)
         self._loop: asyncio.AbstractEventLoop | None = None
         # Taking the first item of a dict is slow after many deletions; of an OrderedDict it is not.
-        self._pending: OrderedDict[str, ObjectInfo] = OrderedDict()
+        self._pending: OrderedDict[str, tuple[ObjectInfo, int]] = OrderedDict()  # with their sizes
+        self._waiting = 0  # bytes of them
+        self._paused = False
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -190,7 +195,7 @@ class Watch:
     def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
         info = self._read_meta(msg, delivery)
         if info is not None:
-            self._offer(info)
+            self._offer(info, len(msg.payload))
         if delivery.num_pending == 0:
             self._arrived()
 
@@ -228,12 +233,28 @@ class Watch:
             return True
         return await count_from(bucket, subject, seq + 1) > 0
 
-    def _offer(self, info: ObjectInfo) -> None:
+    def _offer(self, info: ObjectInfo, size: int) -> None:
         if info.name.startswith(self._prefix):
-            self._pending.pop(info.name, None)  # an older state of the name, not read yet
+            _, older = self._pending.pop(info.name, (None, 0))  # a state of the name that was not read yet
+            self._waiting -= older
             if not (info.deleted and self._ignore_deletes):
-                self._pending[info.name] = shown(info)
+                self._pending[info.name] = shown(info), size
+                self._waiting += size
                 self._wake()
+        self._hold_back()
+
+    @property
+    def _full(self) -> bool:
+        """Whether the reader is behind. Before it has caught up it may wait for that, and read nothing."""
+        return self._caught_up and self._waiting > MOST_WAITING
+
+    def _hold_back(self) -> None:
+        if self._full != self._paused and self._consumer is not None:
+            self._paused = self._full
+            if self._paused:
+                self._consumer.pause()
+            else:
+                self._consumer.resume()
 
     def _set_caught_up(self) -> None:
         if not self._caught_up:
@@ -279,4 +300,7 @@ class Watch:
             if self._failure is not None:
                 raise self._failure
             await self._wait()
-        return self._pending.popitem(last=False)[1]
+        info, size = self._pending.popitem(last=False)[1]
+        self._waiting -= size
+        self._hold_back()
+        return info

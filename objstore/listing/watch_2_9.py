@@ -53,7 +53,7 @@ class ReadingWatch(watch.Watch):
             # read from the cursor on, which keeps the order and skips none.
             for info in await newest_metas(bucket, lambda each: self._report(each, began)):
                 if info.revision <= began:
-                    self._offer(info)
+                    self._offer(info, 0)  # all names are read at once anyway
         if not self._updates_only:
             await self._read_all(asyncio.get_running_loop().time() + CATCH_UP)
         self._set_caught_up()
@@ -88,7 +88,7 @@ class ReadingWatch(watch.Watch):
 
     async def _read_all(self, deadline: float = math.inf) -> None:
         time = asyncio.get_running_loop().time
-        while not self._stopped and (message := await self._following()) is not None:
+        while not self._stopped and not self._full and (message := await self._following()) is not None:
             self._cursor = message.seq
             self._take(message)
             if time() > deadline:
@@ -101,7 +101,7 @@ class ReadingWatch(watch.Watch):
     def _take(self, message: StoredMessage) -> None:
         info = read_stored(self._bucket, message, self._on_invalid)
         if info is not None:
-            self._offer(info)
+            self._offer(info, len(message.data))
 
     def _report(self, invalid: InvalidMeta, began: int) -> None:
         if invalid.revision <= began:

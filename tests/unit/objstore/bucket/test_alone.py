@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import RequestTimeoutError
 from natsproto.wire import Pub
 from objstore import BucketNotFoundError, ForeignBucketError, ObjectStore
 from objstore.bucket.alone import check_alone
@@ -55,6 +56,17 @@ async def test_two_buckets(server: MemoryServer, store: ObjectStore) -> None:
     server.session.info["jetstream"] = True  # then its own domain alone counts
     await check_alone(server.js, "b", found)
     assert [each for each in server.connection.handlers.values() if each is not server.connection._mux] == []
+
+
+async def test_too_much_comes_to_tell(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not seen behind it may be another bucket's answer."""
+    monkeypatch.setattr("objstore.bucket.alone.MOST", 20)
+    found = await bind_info(server.js, "b")
+    also(server, *[(b"x", None)] * 21, first=False)
+    with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
+        await check_alone(server.js, "b", found)
 
 
 @pytest.mark.parametrize("first", [True, False])

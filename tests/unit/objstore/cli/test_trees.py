@@ -17,6 +17,23 @@ def state(path: Path) -> State:
     return State.of(os.stat(path))
 
 
+def test_more_directories_in_each_other_than_calls_can_be_nested(tmp_path: Path) -> None:
+    """An object may have such a name."""
+    made = []
+    try:
+        for depth in range(1, 1201):
+            made.append(os.path.join(tmp_path, *"d" * depth))
+            os.mkdir(made[-1])
+        Path(made[-1], "f").write_bytes(b"1")
+        tree = Tree(str(tmp_path), Output())
+        assert [each.path for each in tree] == ["d/" * 1200 + "f"]
+        assert tree.complete
+        os.unlink(made[-1] + "/f")
+    finally:
+        for directory in reversed(made):  # shutil.rmtree() calls itself for each
+            os.rmdir(directory)
+
+
 def test_what_is_in_a_directory(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "b").write_bytes(b"12")
     (tmp_path / "a" / "deep").mkdir(parents=True)

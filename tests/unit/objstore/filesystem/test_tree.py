@@ -55,6 +55,17 @@ def test_find(tree: Tree) -> None:
     assert dict(tree.find("none", None, "", withdirs=True)) == {}
 
 
+@pytest.mark.parametrize("topdown", [True, False])
+def test_a_name_with_more_directories_than_calls_can_be_nested(topdown: bool) -> None:
+    deep = Tree("b")
+    deep.add(info("d/" * 1400 + "f"), info("f"))
+    walked = [at for at, _, _ in deep.walk("", None, topdown=topdown)]
+    assert len(walked) == 1401
+    assert walked == sorted(walked, reverse=not topdown)
+    assert len(list(deep.walk("", 7, topdown=topdown))) == 7
+    assert list(deep.find("", None, "", withdirs=False)) == ["b/" + "d/" * 1400 + "f"]
+
+
 def test_walk(tree: Tree) -> None:
     walked = [(at, list(dirs), list(files)) for at, dirs, files in tree.walk("", None, topdown=True)]
     assert walked[0] == ("b", ["/tmp", "a", "d", "m"], ["a"])

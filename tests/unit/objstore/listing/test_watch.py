@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from natsproto.errors import ConnectionClosedError
+from natsproto.jetstream.ordered import OrderedConsumer
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import bind
 from objstore.format.naming import meta_subject
@@ -140,6 +141,30 @@ async def test_a_heartbeat_of_somebody_elses_pull_is_no_proof(
         assert not one._caught_up
     server.stream().deliver(consumer, server.stream().messages[last], 0, inbox)
     await one.wait_caught_up()
+    await one.stop()
+
+
+async def test_a_slow_reader_holds_the_server_back(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each name waits with its last state: new names would take any memory."""
+    monkeypatch.setattr("objstore.listing.watch.MOST_WAITING", 2000)
+    for number in range(10):
+        await store.put(f"before{number}", b"x", description="d" * 500)
+    held: list[bool] = []
+    monkeypatch.setattr(OrderedConsumer, "pause", lambda self: held.append(True))
+    monkeypatch.setattr(OrderedConsumer, "resume", lambda self: held.append(False))
+    one = await watch(server)
+    await one.wait_caught_up()
+    assert held == [], "who waits for that may read nothing before"
+    for number in range(10):
+        await store.put(f"n{number}", b"x", description="d" * 500)
+    await turns()
+    assert held == [True]
+    assert names(await take(one, 20)) == [
+        f"{word}{number}" for word in ("before", "n") for number in range(10)
+    ]
+    assert held == [True, False]
     await one.stop()
 
 
