@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from .addresses import Address, is_address, parse_address, parse_targets
 from .commands import object_facts
 from .connection import Session, session
+from .globs import is_glob
 from .output import CommandError, Output, confirm, object_document
-from .select import Chosen, choose, is_glob, patterns_of
+from .select import Chosen, choose, patterns_of
 from .several import each
 from .storing import headers_of
 

@@ -16,9 +16,10 @@ from .addresses import SCHEME, Address, is_address, parse_place, parse_targets
 from .beneath import name_at, parent_of
 from .change import open_all
 from .connection import session
+from .globs import is_glob
 from .output import CommandError, Output, human_size, object_document
 from .paths import output_path
-from .select import choose, is_glob, patterns_of
+from .select import choose, patterns_of
 from .several import each
 from .transfer import check_target, is_stream, standard_input, to_file, to_stream
 from .trees import State, Tree

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from .addresses import check_bucket_first, parse_targets
 from .beneath import parent_of
 from .connection import session
+from .globs import is_glob, literal
 from .output import CommandError, Output, ReaderStopped, human_size, object_document
 from .paths import output_name, output_path
-from .select import Chosen, choose, is_glob, literal, patterns_of
+from .select import Chosen, choose, patterns_of
 from .several import each
 from .transfer import UnverifiedError, check_target, is_stream, standard_output, to_file, to_stream, write_all
 

@@ -11,8 +11,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from .connection import session
+from .globs import glob_matcher, literal
 from .output import CommandError, Output, human_size, human_time, object_document
-from .select import Filter, Pattern, glob_matcher, listed, literal
+from .select import Filter, Pattern, listed
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo

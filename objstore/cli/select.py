@@ -1,7 +1,7 @@
 """Which objects the names on a command line mean: exact names, globs, directories.
 
-``*`` and ``?`` match within one level, ``**`` also across ``/``, ``[…]`` one character of a set. The server
-has no directories: one is all names that begin with its name and a ``/``.
+The server has no directories: one is all names that begin with its name and a ``/``. For globs see
+:mod:`.globs`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .globs import glob_matcher, literal
 from .output import CommandError, Output
 
 if TYPE_CHECKING:
@@ -22,62 +23,6 @@ if TYPE_CHECKING:
     from objstore.store import ObjectStore
 
 _WILD = re.compile(r"[*?\[]")
-_ESCAPES = ("[*]", "[?]", "[[]")
-_TOKEN = re.compile(r"(\*\*+/)|(\*\*+)|(\*)|(\?)|(\[[!^]?\]?[^\]]*\])|(.)", re.DOTALL)
-
-
-def literal(text: str) -> str | None:
-    """Return the only name that a text can mean, without its escapes ``[*]``, ``[?]``, ``[[]``; or None."""
-    chars: list[str] = []
-    for levels, everything, star, one, among, char in _TOKEN.findall(text):
-        if levels or everything or star or one or (among and among not in _ESCAPES):
-            return None
-        chars.append(among[1:-1] or char)
-    return "".join(chars)
-
-
-def is_glob(text: str) -> bool:
-    """Whether a text may mean several names."""
-    return literal(text) is None
-
-
-def glob_regex(pattern: str) -> str:
-    """Return the regular expression of a glob."""
-    parts: list[str] = []
-    for levels, everything, star, one, among, char in _TOKEN.findall(pattern):
-        if levels:
-            parts.append("(?:.*/)?")
-        elif everything:
-            parts.append(".*")
-        elif star:
-            parts.append("[^/]*")
-        elif one:
-            parts.append("[^/]")
-        elif among:
-            inverted = among[1] in "!^"
-            ends = re.findall(r"(.)(?:-(.))?", among[1 + inverted : -1], re.DOTALL)
-            inside = "".join(_literal(first) + (f"-{_literal(last)}" if last else "") for first, last in ends)
-            parts.append(f"(?!/)[{'^' if inverted else ''}{inside}]")
-        else:
-            parts.append(re.escape(char))
-    return "".join(parts)
-
-
-def _literal(char: str) -> str:
-    """Return a character as it is written in a set."""
-    return char if char.isalnum() else f"\\{char}"
-
-
-def glob_matcher(pattern: str) -> Callable[[str], object]:
-    """Return a function that says whether a whole name matches a glob.
-
-    Raises:
-        CommandError: a set such as ``[z-a]`` makes no sense; exit code 2.
-    """
-    try:
-        return re.compile(glob_regex(pattern), re.DOTALL).fullmatch
-    except re.error as exc:
-        raise CommandError(f"{pattern!r} is not a valid pattern: {exc}", 2) from None
 
 
 @dataclass(frozen=True)
