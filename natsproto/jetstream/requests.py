@@ -52,13 +52,11 @@ class ApiRequests:
         self._whole_streams: set[str] = set()  # streams that may be read as a whole, but not by subject
         self._copies: dict[tuple[str, bytes], tuple[bool, float]] = {}  # see MessageReads._may_answer()
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
-        self._own_domain: tuple[int, str] | None = (
-            None  # how often reconnected; the account's domain told then
-        )
+        self._own_domain: tuple[int, str] | None = None  # likewise; the account's domain
+        # The times of creation of streams: no other one of that name counts. Another domain may have one, and
+        # another account whose API is imported. An info about such a one is ignored; if no other comes, the
+        # stream was deleted and created again.
         self.known_streams: dict[str, object] = {}
-        """When streams were created: no other one of that name counts. Another domain may have one, and
-        another account whose API is imported. An info about such a one is ignored; if no other comes, the
-        stream was deleted and created again."""
 
     def subject(self, suffix: str) -> bytes:
         """Return the API subject for ``suffix``, checked."""

@@ -364,7 +364,7 @@ async def test_many_states_that_were_not_read(store: ObjectStore) -> None:
     async def cost(count: int) -> float:
         async with store.watch(updates_only=True) as watcher:
             for number in range(count):
-                watcher._watch._offer(replace(info, name=f"n{number}"))
+                watcher._watch._offer(replace(info, name=f"n{number}"), 100)
             began = time.process_time()
             for number in range(count):
                 assert (await anext(watcher)).name == f"n{number}"

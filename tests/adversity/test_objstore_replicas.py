@@ -166,7 +166,7 @@ async def copied(at: Setting, store: ObjectStore, tmp: Path) -> None:
 async def caught_up(at: Setting, store: ObjectStore, tmp: Path) -> None:
     async with store.watch(ignore_deletes=True) as watcher:
         await watcher.caught_up
-        seen = {info.name: info.revision for info in watcher._watch._pending.values()}
+        seen = {info.name: info.revision for info, _ in watcher._watch._pending.values()}
         assert seen == at.revisions
 
 
