@@ -91,6 +91,7 @@ async def test_standard_input_that_cannot_be_read(tmp_path: Path) -> None:
 def test_standard_input_that_comes_when_the_command_has_ended() -> None:
     """The thread that reads it has nobody to tell, and ends."""
     read, write = os.pipe()
+    before = threading.enumerate()  # another test's may be at its end
 
     async def body() -> None:
         waiting = asyncio.ensure_future(anext(transfer._pieces(read)))
@@ -99,7 +100,9 @@ def test_standard_input_that_comes_when_the_command_has_ended() -> None:
         await asyncio.wait([waiting])
 
     asyncio.run(body())
-    (reader,) = [thread for thread in threading.enumerate() if thread.name == "objstore-stdin"]
+    (reader,) = [
+        thread for thread in threading.enumerate() if thread.name == "objstore-stdin" and thread not in before
+    ]
     os.write(write, b"late")
     reader.join(10)
     assert not reader.is_alive()
