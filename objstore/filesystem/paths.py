@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 PROTOCOL = "natsobj"
 
@@ -33,12 +33,14 @@ def join(bucket: str, name: str) -> str:
     return f"{bucket}/{name}" if name else bucket
 
 
+def ends(name: str, start: int = 0) -> Iterator[int]:
+    """Yield where each part of a name ends, from ``start``; a slash at its very end belongs to none."""
+    return (part.end() for part in _PART.finditer(name, start, len(name.rstrip("/"))))
+
+
 def parents(name: str) -> list[str]:
     """Return the directories that a name lies in, outermost first; a marker of a directory lies in it."""
-    ends = [part.end() for part in _PART.finditer(name)]
-    if not name.endswith("/"):
-        ends.pop()
-    return [name[:end] for end in ends]
+    return [name[:end] for end in ends(name) if end < len(name)]
 
 
 def is_within(name: str, directory: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from .paths import is_within, join, parents
+from .paths import ends, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +60,9 @@ def file_entry(path: str, info: ObjectInfo, target: ObjectInfo | None) -> Entry:
 class Tree:
     """The directories and files of a bucket, or of a part of it.
 
+    Only the names are kept, sorted: those in a directory, and below, follow one another. The paths of all
+    directories of a name with very many would take memory by the square of its length.
+
     Attributes:
         files: the entry of each file by its name.
         markers: names that end in a slash: they mark directories.
@@ -67,33 +72,51 @@ class Tree:
         self.files: dict[str, Entry] = {}
         self.markers: list[ObjectInfo] = []
         self._bucket = bucket
-        self._files_in: dict[str, list[str]] = {"": []}
-        self._directories_in: dict[str, dict[str, None]] = {"": {}}
+        self._names: list[str] = []
+        self._sorted = True
 
     def add(self, info: ObjectInfo, target: ObjectInfo | None) -> None:
         """Add an object, as :func:`file_entry` takes it."""
-        above = ""
-        for directory in parents(info.name):
-            self._directories_in[above][directory] = None
-            if directory not in self._files_in:
-                self._files_in[directory] = []
-                self._directories_in[directory] = {}
-            above = directory
+        self._names.append(info.name)
+        self._sorted = False
         if info.name.endswith("/"):
             self.markers.append(info)
         else:
-            self._files_in[above].append(info.name)
             self.files[info.name] = file_entry(join(self._bucket, info.name), info, target)
 
     def is_directory(self, name: str) -> bool:
         """Whether anything lies in it; the whole bucket (``""``) is always one."""
-        return name in self._files_in
+        return not name or (not name.endswith("/") and bool(self._below(name)))
 
     def children(self, directory: str) -> list[Entry]:
         """Return the entries of a directory, sorted; of two with one path, the directory comes first."""
-        found = [directory_entry(join(self._bucket, name)) for name in self._directories_in[directory]]
-        found += [self.files[name] for name in self._files_in[directory]]
+        directories, files = self._inside(directory)
+        found = [directory_entry(join(self._bucket, name)) for name in directories]
+        found += [self.files[name] for name in files]
         return sorted(found, key=lambda entry: str(entry["name"]))
+
+    def _below(self, directory: str) -> list[str]:
+        """Return the names in a directory and below, sorted."""
+        if not self._sorted:
+            self._names.sort()
+            self._sorted = True
+        if not directory:
+            return self._names
+        first = bisect_left(self._names, directory + "/")
+        return self._names[first : bisect_left(self._names, directory + "0", first)]  # "0" comes after "/"
+
+    def _inside(self, directory: str) -> tuple[list[str], list[str]]:
+        """Return the names of the directories and of the files in a directory, each sorted."""
+        start = len(directory) + 1 if directory else 0
+        directories: dict[str, None] = {}
+        files = []
+        for name in self._below(directory):
+            end = next(ends(name, start), None)
+            if end == len(name):
+                files.append(name)
+            elif end is not None:  # else it marks this very directory
+                directories[name[:end]] = None
+        return sorted(directories), files
 
     def walk(
         self, directory: str, maxdepth: int | None, *, topdown: bool
@@ -121,11 +144,11 @@ class Tree:
     def listed(self, directory: str) -> tuple[dict[str, Entry], dict[str, Entry]]:
         """Return the directories and the files in a directory, by the names they have there."""
         start = len(directory) + 1 if directory else 0
-        directories = {
-            name[start:]: directory_entry(join(self._bucket, name))
-            for name in sorted(self._directories_in[directory])
-        }
-        return directories, {name[start:]: self.files[name] for name in sorted(self._files_in[directory])}
+        directories, files = self._inside(directory)
+        return (
+            {name[start:]: directory_entry(join(self._bucket, name)) for name in directories},
+            {name[start:]: self.files[name] for name in files},
+        )
 
     def path(self, directory: str) -> str:
         """Return the path of a directory."""
@@ -141,20 +164,21 @@ class Tree:
             prefix: of the names in the directory.
             withdirs: return directories, too, the directory itself included. A file of the same path wins.
         """
-        found: dict[str, Entry] = {}
-        depth = len(parents(directory + "/")) if directory else 0
+        start = len(directory) + 1 if directory else 0
         wanted = directory + "/" + prefix if directory else prefix
-        names = set(self.files)
-        if withdirs:
-            names.update(self._files_in)
-        for name in names:
-            level = len(parents(name)) + 1 if name else 0
-            inside = is_within(name, directory) and name.startswith(wanted)
-            if name != directory and (not inside or (maxdepth is not None and level - depth > maxdepth)):
+        names = set()
+        if directory in self.files or (withdirs and self.is_directory(directory)):
+            names.add(directory)
+        for name in self._below(directory):
+            if not name.startswith(wanted):
                 continue
-            entry = self.files.get(name)
+            for end in islice(ends(name, start), maxdepth):
+                if end == len(name) or (withdirs and end >= len(wanted)):
+                    names.add(name[:end])
+        found = {}
+        for name in names:
             path = join(self._bucket, name)
-            found[path] = directory_entry(path) if entry is None else entry
+            found[path] = self.files.get(name) or directory_entry(path)
         return {path: found[path] for path in sorted(found)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -64,6 +65,36 @@ def test_a_name_with_more_directories_than_calls_can_be_nested(topdown: bool) ->
     assert walked == sorted(walked, reverse=not topdown)
     assert len(list(deep.walk("", 7, topdown=topdown))) == 7
     assert list(deep.find("", None, "", withdirs=False)) == ["b/" + "d/" * 1400 + "f"]
+
+
+def test_characters_around_the_slash_in_their_order() -> None:
+    tree = Tree("b")
+    for name in ("a0", "a0/z", "a/y", "a", "a-/x", "a//y", "a/"):
+        tree.add(info(name), info(name))
+    assert names(tree) == ["b/a directory", "b/a file", "b/a- directory", "b/a0 directory", "b/a0 file"]
+    assert names(tree, "a") == ["b/a//y file", "b/a/y file"]
+    assert [list(each) for each in tree.listed("")] == [["a", "a-", "a0"], ["a", "a0"]]
+    assert list(tree.find("a", None, "", withdirs=True)) == ["b/a", "b/a//y", "b/a/y"]
+    assert not tree.is_directory("a/")
+
+
+def test_memory_is_in_proportion_to_the_names() -> None:
+    # The names: 56 kB; the paths of their directories: 40 MB.
+    deep = [info(f"{number}/" + "d/" * 1400 + "f") for number in range(20)]
+    tracemalloc.start()
+    try:
+        tree = Tree("b")
+        for each in deep:
+            tree.add(each, each)
+        assert len(tree.children("")) == 20
+        assert len(tree.children("7" + "/d" * 700)) == 1
+        assert len(tree.find("", None, "", withdirs=False)) == 20
+        assert len(tree.find("", 3, "", withdirs=True)) == 61
+        assert tree.is_directory("19" + "/d" * 1400)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_walk(tree: Tree) -> None:
