@@ -6,8 +6,10 @@ The server has no directories: one is shown where names have a ``/``.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Callable
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from .connection import session
@@ -196,27 +198,53 @@ async def find(args: Namespace, out: Output) -> None:
 async def du(args: Namespace, out: Output) -> None:
     """``du BUCKET [PREFIX]``: bytes and objects of every directory, with all below it, and of everything."""
     prefix = args.prefix or ""
-    sums: dict[str, list[int]] = {}
-    whole = [0, 0]
     async with session(args, out) as link:
         store = await link.open(args.bucket, *filter(None, [args.prefix]))
-        for info in await listed(store, out, prefix=prefix):
-            levels = info.name[len(prefix) :].split("/")[:-1]
-            for level in range(1, len(levels) + 1):
-                if args.depth is None or level <= args.depth:
-                    add_to(sums.setdefault(prefix + "/".join(levels[:level]) + "/", [0, 0]), info)
-            add_to(whole, info)
+        infos = await listed(store, out, prefix=prefix)
+    whole = sum(info.size for info in infos), len(infos)
     if out.json:
-        for name, (size, count) in sorted(sums.items()):
+        for number, (name, size, count) in enumerate(directories(infos, prefix, args.depth), 1):
             out.record({"directory": name, "size": size, "count": count})
+            if number % TOGETHER == 0:
+                await out.flow()
         out.record({"total": True, "prefix": prefix, "size": whole[0], "count": whole[1]})
         return
-    rows = [(human_size(size), str(count), name) for name, (size, count) in sorted(sums.items())]
-    rows.append((human_size(whole[0]), str(whole[1]), "total"))
-    out.table(("SIZE", "OBJECTS", "DIRECTORY"), rows, right=(0, 1))
+    head = ("SIZE", "OBJECTS", "DIRECTORY")
+    total = (human_size(whole[0]), str(whole[1]), "total")
+    widths = [max(map(len, column)) for column in zip(head, total, strict=True)]
+    for _, size, count in directories(infos, prefix, args.depth):
+        widths[:2] = max(widths[0], len(human_size(size))), max(widths[1], len(str(count)))
+    rows: list[tuple[str, ...]] = [head]
+    for name, size, count in directories(infos, prefix, args.depth):
+        rows.append((human_size(size), str(count), name))
+        if len(rows) >= TOGETHER:
+            out.table(None, rows, right=(0, 1), widths=widths)
+            rows = []
+            await out.flow()
+    out.table(None, [*rows, total], right=(0, 1), widths=widths)
 
 
-def add_to(total: list[int], info: ObjectInfo) -> None:
-    """Count an object; a link has no bytes of its own."""
-    total[0] += info.size
-    total[1] += 1
+def directories(
+    infos: Sequence[ObjectInfo], prefix: str, depth: int | None
+) -> Iterator[tuple[str, int, int]]:
+    """Yield each directory of objects that are sorted by name, with its bytes and objects, sorted.
+
+    Nothing is kept per directory: the paths of all directories of a name with very many would take memory
+    by the square of its length. A link has no bytes of its own.
+
+    Args:
+        prefix: of all names; a directory is longer than that.
+        depth: levels to go down; ``None`` = all.
+    """
+    names = [info.name for info in infos]
+    sums = list(accumulate((info.size for info in infos), initial=0))
+    before = ""
+    for first, name in enumerate(names):
+        levels, end, last = name.count("/", len(prefix)), len(prefix), len(names)
+        for _ in range(levels if depth is None else min(levels, depth)):
+            end = name.index("/", end) + 1
+            directory = name[:end]
+            if not before.startswith(directory):
+                last = bisect_left(names, directory[:-1] + "0", first, last)  # "0" comes after "/"
+                yield directory, sums[last] - sums[first], last - first
+        before = name

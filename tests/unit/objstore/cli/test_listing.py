@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -160,3 +163,51 @@ async def test_du(store: ObjectStore, command: Any) -> None:
         {"directory": "dir/b/", "size": 3000, "count": 1},
         {"total": True, "prefix": "dir/", "size": 9000, "count": 4},
     ]
+
+
+async def test_du_of_characters_around_the_slash(server: MemoryServer, command: Any) -> None:
+    store = await server.bucket()
+    for name in ("a0", "a0/z", "a/y", "a-/x", "a//y", "a/b/c"):
+        await store.put(name, b"x")
+    lines = [json.loads(line) for line in (await command("du", "b", "--json"))[0].splitlines()]
+    assert [(line.get("directory"), line["count"]) for line in lines] == [
+        ("a-/", 1),
+        ("a/", 3),
+        ("a//", 1),
+        ("a/b/", 1),
+        ("a0/", 1),
+        (None, 6),
+    ]
+
+
+class Sink(io.TextIOBase):
+    """Standard output that keeps the number of its lines, and the last one."""
+
+    lines = 0
+    last = ""
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        self.last = text.rstrip("\n").rpartition("\n")[2]
+        return len(text)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+async def test_memory_of_du_is_in_proportion_to_the_names(
+    server: MemoryServer, command: Any, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    store = await server.bucket()
+    for number in range(20):
+        await store.put(f"{number}/" + "d/" * 1400 + "f", b"x")  # 56 kB; their directories: 40 MB
+    sink = Sink()
+    tracemalloc.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", sink)
+            await command("du", "b", *more)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sink.lines == 20 * 1401 + 1 + (not more)
+    assert sink.last.split()[-1] == ("20}" if more else "total")
+    assert peak < 10_000_000
