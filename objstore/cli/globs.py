@@ -78,11 +78,11 @@ def glob_matcher(pattern: str) -> Callable[[str], object]:
     """
     tokens = _tokens(pattern)
     try:
+        in_one_pass = _OnePass(tokens)
         quick = re.compile("".join(token.regex for token in tokens), re.DOTALL).fullmatch
     except re.error as exc:
         raise CommandError(f"{pattern!r} is not a valid pattern: {exc}", 2) from None
     stars = sum(bool(token.star) for token in tokens)
-    in_one_pass = _OnePass(tokens)
     return lambda name: quick(name) if len(name) ** stars <= MOST_STEPS else in_one_pass(name)
 
 
