@@ -70,19 +70,22 @@ class Call:
         loop: runs in another thread.
         work: what to run there.
         on_done: called there with this call when it has ended.
+        over: returns whether the loop runs its last tasks: another one would not be waited for.
     """
 
-    __slots__ = ("_done", "_errand", "_error", "_lock", "_loop", "_on_done", "_task", "_work")
+    __slots__ = ("_done", "_errand", "_error", "_lock", "_loop", "_on_done", "_over", "_task", "_work")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         work: Callable[[], Coroutine[object, None, None]],
         on_done: Callable[[Call], None],
+        over: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._work = work
         self._on_done = on_done
+        self._over = over
         self._lock = allocate_lock()
         self._lock.acquire()
         self._task: asyncio.Task[None] | None = None
@@ -94,7 +97,11 @@ class Call:
 
     def begin(self) -> None:
         """Start the task; it inherits the current context, which is the caller's."""
-        if not self._done:
+        if self._done:
+            return
+        if self._over():
+            self.fail(closed())
+        else:
             _under_way.set(self)
             self._task = self._loop.create_task(self._run(self._work))
 

@@ -50,6 +50,7 @@ class LoopThread:
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._stopping = asyncio.Event()
+        self._over = False
         self._clients: set[Client] = set()
         self._sources: dict[AsyncGenerator[object, None], Client] = {}
         self._calls: set[Call] = set()
@@ -68,9 +69,13 @@ class LoopThread:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
+                self._over = True  # what begins while the runner ends the rest would be lost
         finally:
             for call in list(self._calls):  # they have not begun, and never will
                 call.fail(closed())
+
+    def _is_over(self) -> bool:
+        return self._over
 
     async def _serve(self) -> None:
         await self._stopping.wait()
@@ -132,7 +137,7 @@ class LoopThread:
         async def work() -> None:
             result.append(await function(*args, **kwargs))
 
-        call = Call(self._loop, work, self._calls.discard)
+        call = Call(self._loop, work, self._calls.discard, self._is_over)
         self._calls.add(call)
         call.wait()
         return result.pop()
@@ -141,7 +146,7 @@ class LoopThread:
         """Run a coroutine function without waiting, for finalizers; false if the loop has ended."""
         if self.inherited:
             return False
-        call = Call(self._loop, work, self._calls.discard)
+        call = Call(self._loop, work, self._calls.discard, self._is_over)
         self._calls.add(call)
         try:
             self._loop.call_soon_threadsafe(call.begin, context=Context())

@@ -128,7 +128,7 @@ class TestEnd:
         async def work() -> None:
             raise AssertionError("unreachable")
 
-        call = Call(thread._loop, work, thread._calls.discard)
+        call = Call(thread._loop, work, thread._calls.discard, thread._is_over)
         thread._calls.add(call)
         thread.stop()
         assert isinstance(call._error, ConnectionClosedError)
@@ -137,6 +137,28 @@ class TestEnd:
             thread.call(work)
         assert not thread.later(work)
         thread.stop()
+
+    def test_a_call_that_begins_while_the_rest_ends(self) -> None:
+        """Nobody would run its task any more, or end it."""
+        thread = LoopThread()
+        entered, calls = threading.Event(), []
+
+        async def work() -> None:
+            raise AssertionError("unreachable")
+
+        async def last() -> None:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:  # the runner cancels what is left, and runs the loop meanwhile
+                calls.append(Call(thread._loop, work, thread._calls.discard, thread._is_over))
+                thread._loop.call_soon(calls[0].begin)
+                await asyncio.sleep(0)
+
+        assert thread.later(last)
+        assert entered.wait(20)
+        thread.stop()
+        assert isinstance(calls[0]._error, ConnectionClosedError)
 
     def test_connections_left_open(self) -> None:
         """Also one that nobody got, because the caller was interrupted just when it was made."""
