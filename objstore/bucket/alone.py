@@ -37,12 +37,12 @@ async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> N
 
     Raises:
         ForeignBucketError: two buckets have answered.
-        RequestTimeoutError: so much has come that this is not known.
+        RequestTimeoutError: none has answered, or so much has come that this is not known.
     """
     if js.answers_are_known:
         return
     stream = stream_name(bucket)
-    inbox = js.client.new_inbox()
+    inbox, answered = js.client.new_inbox(), False
     async with await js.client.subscribe(inbox, pending_msgs_limit=2 * MOST) as answers:
         await js.client.publish(js.subject(f"STREAM.INFO.{stream}").decode(), b"", reply=inbox)
         try:
@@ -53,8 +53,9 @@ async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> N
                         document = loads(answer)
                         if "error" not in document:
                             _check(stream, StreamInfo.from_json(document), found, bucket)
+                            answered = True
         except TimeoutError:
-            if not answers.dropped:
+            if answered and not answers.dropped:
                 return
     raise RequestTimeoutError(
         f"whether another bucket {bucket!r} answers, too, is not known: nothing was changed"

@@ -11,7 +11,7 @@ from natsproto.wire import Pub
 from objstore import BucketNotFoundError, ForeignBucketError, ObjectStore
 from objstore.bucket.alone import check_alone
 from objstore.bucket.bucket import bind_info
-from support.memory_server import MemoryServer, error
+from support.memory_server import SILENCE, MemoryServer, error
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,15 @@ async def test_too_much_comes_to_tell(
     monkeypatch.setattr("objstore.bucket.alone.MOST", 20)
     found = await bind_info(server.js, "b")
     also(server, *[(b"x", None)] * 21, first=False)
+    with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
+        await check_alone(server.js, "b", found)
+
+
+async def test_nobody_answers(server: MemoryServer, store: ObjectStore) -> None:
+    """Nor does that show that there is no other one."""
+    found = await bind_info(server.js, "b")
+    server.session.info["jetstream"] = False
+    server.hook = lambda verb, body: SILENCE if verb == "STREAM.INFO" else None
     with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
         await check_alone(server.js, "b", found)
 
