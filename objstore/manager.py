@@ -27,18 +27,11 @@ from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
 from .bucket.alone import check_alone
-from .bucket.bucket import (
-    HEADERS_WANTED,
-    Bucket,
-    bind,
-    bind_info,
-    check_holds,
-    domain_of,
-    server_version,
-    told_in_clear,
-)
+from .bucket.binding import bind, bind_info, check_holds
+from .bucket.bucket import HEADERS_WANTED, Bucket
 from .bucket.refusals import missing
 from .bucket.retry import retrying
+from .bucket.server import domain_of, server_version, told_in_clear
 from .errors import (
     BadBucketError,
     BucketAlreadyExistsError,

@@ -12,7 +12,7 @@ from natsproto.jetstream.api.models import StreamInfo
 
 from ..errors import ForeignBucketError
 from ..format.naming import stream_name
-from .bucket import domain_of
+from .server import domain_of
 
 if TYPE_CHECKING:
     from natsproto.jetstream.context import JetStreamContext

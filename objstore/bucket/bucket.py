@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
@@ -30,7 +29,6 @@ from natsproto.jetstream.api.codec import loads
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     StorageFullError,
-    StreamNotFoundError,
     retryable,
 )
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
@@ -39,13 +37,10 @@ from natsproto.jetstream.direct_get import answering_stream
 
 from ..errors import BadBucketError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
-from ..format.limits import Limits, holds_bucket, limits_of
+from ..format.limits import Limits, limits_of
 from ..format.marks import marks_in
 from ..format.models import ObjectInfo, ObjectMetaOptions, plain_info
 from ..format.naming import (
-    all_chunks_subject,
-    all_meta_subject,
-    check_bucket,
     check_object_name,
     chunk_subject,
     meta_subject,
@@ -55,22 +50,13 @@ from ..format.naming import (
 from .capacity import Ledger
 from .counts import count_messages
 from .locate import Lookup
-from .message_reads import (
-    ANY_WAY,
-    CONSUMER,
-    DELIVERIES,
-    DIRECT,
-    DIRECT_FIRST,
-    PROOFS,
-    REFUSED_FOR,
-    UNASKED,
-    MessageRead,
-    way_refused,
-)
-from .refusals import missing, recreated, sealed, translated
+from .message_reads import MessageRead
+from .refusals import recreated, sealed, translated
 from .retry import pause, retrying
+from .server import domain_of, domain_text, server_version, told_in_clear
 from .ttl import expiry
 from .unheard import UnheardBatches
+from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, Ways
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
@@ -78,12 +64,6 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("objstore")
 T = TypeVar("T")
 
-
-BIND_BUDGET = 6.0
-"""Seconds to retry an open without a leader; much shorter than for a bucket known to exist."""
-
-BIND_TIMEOUT = 2.0
-"""Seconds one attempt of an open may take: while a stream changes its leader, no server responds."""
 
 DIRECT_TIMEOUT = 1.0
 """Seconds a direct read may take before the leader is asked (nats-server 2.9 is silent without a stream)."""
@@ -149,8 +129,6 @@ class Bucket:
         "_checking",
         "_config_trusted_until",
         "_info_subject",
-        "_refused",
-        "_refused_once",
         "_remembered",
         "acks",
         "atomic",
@@ -177,6 +155,7 @@ class Bucket:
         "retry_budget",
         "sent_by_then",
         "stream",
+        "ways",
     )
 
     connection: Connection
@@ -205,9 +184,7 @@ class Bucket:
         # Assumed until an answer lacks Nats-Num-Pending. The version decides about old servers: they pass on
         # what a writer calls so.
         self.batches: bool = not self._older_than(2, 11)
-        # A way to read: the epoch of the connection, the expiry, and whether it is the right that lacks.
-        self._refused: dict[str, tuple[int, float, bool]] = {}
-        self._refused_once: dict[str, tuple[int, float]] = {}  # likewise
+        self.ways: Ways = Ways(self.connection, js.prefix, self.stream)
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
         self._checked_domain = self._domain_connected_to()
@@ -217,12 +194,6 @@ class Bucket:
         """The API subject for messages from any server that holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
         lifeline(self.client)  # subscribed now: a put may rely on it once the server has confirmed it
-
-    async def bind_other(self, name: str) -> Bucket:
-        """:func:`bind` another bucket, for the same operation."""
-        found = await bind(self.js, name)
-        found.retry_budget = self.retry_budget
-        return found
 
     def remembered(self, make: Callable[[Bucket], T]) -> T:
         """Return what a part of the object store keeps for this handle; ``make`` creates it on first use."""
@@ -278,8 +249,8 @@ class Bucket:
         left = f"; chunks {nuid} may be left there for its gc()" if nuid else ""
         if exc.stream == self.stream:
             advice = (
-                f"messages to bucket {self.name!r} of {_domain(self.acks.domain)} also reach the bucket of "
-                f"{_domain(exc.domain)}: give them different names, or open the right one with "
+                f"messages to bucket {self.name!r} of {domain_text(self.acks.domain)} also reach the bucket "
+                f"of {domain_text(exc.domain)}: give them different names, or open the right one with "
                 "jetstream(domain=…)"
             )
         else:
@@ -315,8 +286,8 @@ class Bucket:
         domain = domain_of(info)
         if domain != self.acks.domain:
             raise ForeignBucketError(
-                f"bucket {self.name!r} was opened in {_domain(self.acks.domain)}, and the current server "
-                f"answers for {_domain(domain)}: open the bucket with jetstream(domain=…)",
+                f"bucket {self.name!r} was opened in {domain_text(self.acks.domain)}, and the current server "
+                f"answers for {domain_text(domain)}: open the bucket with jetstream(domain=…)",
                 bucket=self.name,
                 name=name,
                 stream=self.stream,
@@ -572,61 +543,10 @@ class Bucket:
             return info
         return replace(info, expires=expires, metadata={**info.metadata, **marks} if marks else info.metadata)
 
-    def allowed(self, way: str) -> bool:
-        """Whether the user may read that way, as far as is known; see ``bucket/message_reads.py``."""
-        return not self._refused or self._refusal(way) is None
-
-    def has_right(self, way: str) -> bool:
-        """Whether the user has the right to read that way, as far as is known.
-
-        So it also has one that an ``APIError`` has refused. Nothing that is proven that way may be left
-        unproven because of such an error: it does not say what it answers, and a peer may have had it sent.
-        """
-        return self._refusal(way) is not True
-
-    def _refusal(self, way: str) -> bool | None:
-        """Return whether it is the right that lacks; ``None``: the way is allowed."""
-        refused = self._refused.get(way)
-        if refused is None:
-            return None
-        epoch, until, right = refused
-        connection = self.connection
-        if epoch == connection.epoch and connection.loop.time() < until:
-            return right
-        self._refused.pop(way, None)
-        return None
-
-    def can_deliver(self, size: int = UNASKED + 1) -> bool:
-        """Whether a consumer can be had, and delivers so many bytes; default: any number."""
-        return self.allowed(CONSUMER) and (size <= UNASKED or self.allowed(DELIVERIES))
-
-    def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
-        """Remember a refused way for a while; false when the error refuses something else.
-
-        An ``APIError`` is remembered when it has come twice: a peer can have that of its own consumer sent to
-        us. See also :meth:`has_right`.
-        """
-        way = way_refused(self, exc)
-        if way is not None:
-            connection = self.connection
-            until = connection.epoch, connection.loop.time() + REFUSED_FOR
-            once = self._refused_once.get(way)
-            self._refused_once[way] = until
-            again = once is not None and once[0] == until[0] and connection.loop.time() < once[1]
-            right = not isinstance(exc, APIError)
-            if again or right:
-                self._refused[way] = (*until, right)
-        return way is not None
-
-    def forget_refusals(self) -> None:
-        """Try every way again."""
-        self._refused.clear()
-        self._refused_once.clear()
-
     @property
     def can_batch(self) -> bool:
         """Whether batches can be requested: the server supports them, the user may, and all of them comes."""
-        return self.batches and self.allowed(DIRECT) and not self.remembered(UnheardBatches).now
+        return self.batches and self.ways.allowed(DIRECT) and not self.remembered(UnheardBatches).now
 
     @property
     def proofs(self) -> tuple[str, ...]:
@@ -761,7 +681,7 @@ class Bucket:
                 except MessageNotFoundError:
                     break  # the leader decides: this may be a mirror's response
                 except PermissionsViolationError as exc:
-                    if not self.note_refusal(exc):
+                    if not self.ways.note_refusal(exc):
                         raise
                 except NatsError as exc:
                     if not retryable(exc):
@@ -876,76 +796,3 @@ class Bucket:
     async def pause(self, wait: float, deadline: float) -> None:
         """Wait before a retry, see :func:`pause`."""
         await pause(self.client, wait, deadline)
-
-
-def told_in_clear(client: Client) -> bool:
-    """Whether INFO came before TLS, so that an attacker may have written it."""
-    session = client.connection.session
-    return session is not None and session.info_in_clear
-
-
-_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9})(?!\d))?", re.ASCII)
-
-
-def server_version(client: Client) -> tuple[int, int, int] | None:
-    """Return the version of the current server; ``None`` when it reports no valid one."""
-    found = _VERSION.match(str(client.server_info.get("version", "")))
-    if found is None:
-        return None
-    major, minor, patch = found.groups("0")
-    return int(major), int(minor), int(patch)
-
-
-def domain_of(info: StreamInfo) -> str | None:
-    """Return the JetStream domain of a stream, as its leader reports it; ``None`` = none."""
-    domain = info.raw.get("domain")
-    return domain if isinstance(domain, str) and domain else None
-
-
-def _domain(domain: str | None) -> str:
-    return "no domain" if domain is None else f"domain {domain!r}"
-
-
-async def bind(js: JetStreamContext, bucket: str) -> Bucket:
-    """Look up a bucket's stream and return the bucket.
-
-    Raises:
-        BadBucketError: the name is not valid; or a stream of that name exists and is not a bucket.
-        BucketNotFoundError: the bucket does not exist.
-        UnsupportedFeatureError: the server takes no message headers, which the object store needs.
-    """
-    return Bucket(js, bucket, await bind_info(js, bucket))
-
-
-async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
-    """Return the stream info that :func:`bind` uses; raises the same errors."""
-    name = stream_name(check_bucket(bucket))
-    js.client.connection.check_headers(HEADERS_WANTED)
-    lifeline(js.client)  # its PONG comes before the answer
-    try:
-        budget = min(BIND_BUDGET, js.client.connection.options.retry_budget)
-        timeout = min(BIND_TIMEOUT, js.timeout)
-        info = await retrying(js.client, lambda: js.stream_info(name, timeout=timeout), budget)
-    except StreamNotFoundError:
-        raise missing(bucket) from None
-    check_holds(bucket, info)
-    return info
-
-
-def check_holds(bucket: str, info: StreamInfo) -> None:
-    """Refuse a stream that is called as a bucket's, and is none.
-
-    Raises:
-        BadBucketError: its subjects are not those of a bucket.
-    """
-    config = info.config.to_json()
-    if not holds_bucket(config):
-        subjects = config.get("subjects")
-        held = ", ".join(map(str, subjects)) if isinstance(subjects, list) else "nothing"
-        raise BadBucketError(
-            f"stream {stream_name(bucket)!r} is no bucket: it listens on {_values.brief(held)}, "
-            f"a bucket has {all_chunks_subject(bucket)} and {all_meta_subject(bucket)}",
-            bucket=bucket,
-            field="subjects",
-            value=subjects,
-        )

@@ -19,7 +19,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.codec import is_number
 from natsproto.subjects import secret_name
 
-from .message_reads import AT_LEADER, CONSUMER, LEADER
+from .ways import AT_LEADER, CONSUMER, LEADER
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import ConsumerInfo
@@ -58,12 +58,12 @@ async def _are_there(bucket: Bucket, subject: str) -> bool:
     A number comes with its subject. An answer without it may be that to another question, which somebody has
     had sent to our inbox; a consumer's count names its question. Who may create none asks in another way.
     """
-    if bucket.allowed(CONSUMER):
+    if bucket.ways.allowed(CONSUMER):
         try:
             return await count_from(bucket, subject, 1) > 0
         except (PermissionsViolationError, APIError) as exc:
-            bucket.note_refusal(exc)
-    if not bucket.allowed(LEADER):
+            bucket.ways.note_refusal(exc)
+    if not bucket.ways.allowed(LEADER):
         return False
     return await bucket.retrying(lambda: bucket.leader_read(subject, ways=AT_LEADER).wait()) is not None
 

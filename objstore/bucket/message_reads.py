@@ -1,7 +1,7 @@
 """Read one stored message in any way that the user's permissions allow.
 
 The permissions of a NATS user are permissions to publish to subjects, and each way to request a message has
-its own subject. The bucket remembers a refused way after its first refusal: see ``docs/permissions.md``.
+its own subject: see ``ways.py`` and ``docs/permissions.md``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from natsproto._values import brief
 from natsproto.errors import (
-    APIError,
     NoRespondersError,
     PermissionsViolationError,
     RemoteProtocolError,
@@ -22,7 +21,6 @@ from natsproto.jetstream.api.codec import MAX_DOCUMENT, dumps, dumps_str, loads,
 from natsproto.jetstream.api.errors import (
     MessageNotFoundError,
     api_error,
-    retryable,
 )
 from natsproto.jetstream.api.messages import leader_message
 from natsproto.jetstream.api.models import StoredMessage
@@ -30,6 +28,7 @@ from natsproto.jetstream.direct_get import reply_status, status_error, stored_me
 from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
+from .ways import BY_SUBJECT, CONSUMER, LEADER
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
@@ -49,67 +48,10 @@ for each request."""
 MISLED = 10
 """Answers to another question, before the read fails."""
 
-LEADER = "STREAM.MSG.GET.{}"
-DIRECT = "DIRECT.GET.{}"
-BY_SUBJECT = "DIRECT.GET.{}.>"
-CONSUMER = "CONSUMER.CREATE.{}.>"
-"""The ways to request a message: the API subjects of a stream to publish to."""
-
-ANY_WAY = (LEADER, DIRECT, BY_SUBJECT, CONSUMER)
-"""For reads of the leader's state; a user who may not ask the leader gets the next best."""
-
-DIRECT_FIRST = (DIRECT, BY_SUBJECT, LEADER, CONSUMER)
-"""For reads where a direct get is as good."""
-
-PROOFS = (LEADER, DIRECT, BY_SUBJECT)
-"""For reads whose response decides about a change or removal, where one server has the stream; where several
-have it, only :data:`LEADER` is safe. A consumer proves nothing: it may skip messages, as on 2.9."""
-
-AT_LEADER = (LEADER,)
-"""For reads where an absent message causes a removal: a mirror may report it absent, too."""
-
-DELIVERIES = "deliveries"
-"""Not a way to request: what a consumer delivers beyond :data:`UNASKED`, which needs the right to answer flow
-control."""
-
-UNASKED = 512 * 1024
-"""Bytes that a consumer delivers before its server asks for flow control: it does after 1 MiB."""
-
-REFUSED_FOR = 30.0
-"""Seconds after which a refused way is tried again: permissions may be granted without a reconnect."""
-
-
-NO_CONSUMER = frozenset((10002, 10023, 10026, 10028, 10047, 10082, 10098, 10099, 10100, 10101, 10121, 10153))
-"""Codes of lasting errors at the creation of a consumer: there are too many, the account has no memory for
-one, the stream's ``consumer_limits`` (nats-server 2.10) allow none like ours, or the stream is a work queue,
-which has one consumer per subject, and only such that acknowledge."""
-
 
 def last_of(subject: str) -> bytes:
     """Return the request for the newest message of a subject: ``{"last_by_subj": subject}``."""
     return b'{"last_by_subj":%b}' % dumps_str(subject)
-
-
-def way_refused(bucket: Bucket, exc: PermissionsViolationError | APIError) -> str | None:
-    """Return the way that this error refuses to the user; ``None`` when it refuses something else.
-
-    An ``APIError`` is that of the creation of a consumer: the stream or the account allows no such one (a
-    work queue), or not one more.
-    """
-    if isinstance(exc, APIError):
-        other = bucket.allowed(LEADER) or bucket.allowed(DIRECT)
-        return CONSUMER if other and exc.err_code in NO_CONSUMER and not retryable(exc) else None
-    if exc.operation == "publish" and exc.subject.startswith("$JS.FC."):
-        return DELIVERIES
-    if exc.operation != "publish" or not exc.subject.startswith(f"{bucket.js.prefix}."):
-        return None
-    rest = exc.subject.removeprefix(f"{bucket.js.prefix}.")
-    for way in (LEADER, DIRECT):
-        if rest == way.format(bucket.stream):
-            return way
-    if rest.startswith("CONSUMER."):
-        return CONSUMER
-    return BY_SUBJECT if rest.startswith(DIRECT.format(bucket.stream) + ".") else None
 
 
 def no_way(bucket: Bucket, ways: Iterable[str]) -> PermissionsViolationError:
@@ -189,7 +131,7 @@ class MessageRead:
                     return message
                 # Mirrors respond, too: with what they have, or that there is nothing.
                 doubtful = message is None or bucket.is_copy(message.header)
-                if doubtful and LEADER in self._ways and bucket.allowed(LEADER):
+                if doubtful and LEADER in self._ways and bucket.ways.allowed(LEADER):
                     self._ask(LEADER)
                 elif message is None and await self._counted():
                     misses += 1
@@ -201,9 +143,9 @@ class MessageRead:
                 else:
                     return message
             except PermissionsViolationError as exc:
-                if way_refused(bucket, exc) != self._way:
+                if bucket.ways.refused_by(exc) != self._way:
                     raise
-                bucket.note_refusal(exc)
+                bucket.ways.note_refusal(exc)
                 self._ask()
 
     async def _counted(self) -> bool:
@@ -238,9 +180,9 @@ class MessageRead:
     def _next_way(self) -> str:
         bucket = self._bucket
         for way in self._ways:
-            if self._can_tell(way) and bucket.allowed(way):
+            if self._can_tell(way) and bucket.ways.allowed(way):
                 return way
-        bucket.forget_refusals()  # the next read tries all of them again
+        bucket.ways.forget_refusals()  # the next read tries all of them again
         raise no_way(bucket, filter(self._can_tell, self._ways))
 
     def _can_tell(self, way: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .message_reads import REFUSED_FOR
+from .ways import REFUSED_FOR
 
 if TYPE_CHECKING:
     from .bucket import Bucket

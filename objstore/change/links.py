@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..bucket.bucket import Bucket, bind
+from ..bucket.binding import bind
+from ..bucket.bucket import Bucket
 from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
 from ..errors import LinkError, ObjectAlreadyExists

@@ -139,7 +139,7 @@ def _software() -> str:
 
 async def _server(link: Session, report: Report) -> None:
     """Reachability, version, features, round trip, size of messages."""
-    from objstore.bucket.bucket import server_version
+    from objstore.bucket.server import server_version
     from objstore.format.buckets import FIELD_MINIMUM_VERSION
     from objstore.format.naming import DEFAULT_CHUNK_SIZE
 

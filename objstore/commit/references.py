@@ -12,8 +12,8 @@ from natsproto.errors import APIError, PermissionsViolationError, RequestTimeout
 
 from ..bucket.bucket import Bucket
 from ..bucket.counts import count_from
-from ..bucket.message_reads import AT_LEADER, CONSUMER
 from ..bucket.unheard import UnheardConsumers
+from ..bucket.ways import AT_LEADER, CONSUMER
 from ..format.codec import MetaDecodeError
 from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
@@ -125,7 +125,7 @@ class References:
         Raises:
             RequestTimeoutError: the leader keeps returning others.
         """
-        if not bucket.has_right(CONSUMER) or bucket.remembered(UnheardConsumers).now:
+        if not bucket.ways.has_right(CONSUMER) or bucket.remembered(UnheardConsumers).now:
             return
         for _ in range(READINGS):
             newest = await newest_sequences(bucket, after)
@@ -160,12 +160,12 @@ class References:
             end = (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
             if end <= start:
                 return True
-            if not bucket.allowed(CONSUMER):
+            if not bucket.ways.allowed(CONSUMER):
                 return False
             try:
                 follow = await count_from(bucket, all_meta_subject(bucket.name), start + 1)
             except (PermissionsViolationError, APIError) as exc:
-                if not bucket.note_refusal(exc):
+                if not bucket.ways.note_refusal(exc):
                     raise
                 return False
             if follow > FEW:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from natsproto.errors import APIError, NatsError, PermissionsViolationError
 
 from ..bucket.counts import counts_from
-from ..bucket.message_reads import ANY_WAY, AT_LEADER, CONSUMER, no_way
+from ..bucket.message_reads import no_way
+from ..bucket.ways import ANY_WAY, AT_LEADER, CONSUMER
 from ..errors import ObjectChangedError
 from ..format.naming import all_meta_subject
 
@@ -95,13 +96,13 @@ async def _compare(bucket: Bucket, start: int, end: int, count: int, needed: boo
 async def _count(bucket: Bucket, positions: list[int], needed: bool) -> list[int]:
     """Count the metas after each of these sequences; zeros when this is neither allowed nor needed."""
     subject = all_meta_subject(bucket.name)
-    while bucket.has_right(CONSUMER):
+    while bucket.ways.has_right(CONSUMER):
         try:
             return await counts_from(bucket, subject, *(at + 1 for at in positions))
         except APIError as exc:
             raise bucket.translate(exc) from None
         except PermissionsViolationError as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise
     if needed:
         raise no_way(bucket, (CONSUMER,))

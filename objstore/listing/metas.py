@@ -30,8 +30,9 @@ from natsproto.jetstream.api.models import StreamInfo
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT, LEADER, MessageRead
+from ..bucket.message_reads import MessageRead
 from ..bucket.unheard import UnheardConsumers
+from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
@@ -170,7 +171,7 @@ class LeaderEnd:
 
     async def _more(self, seq: int) -> bool:
         bucket = self._bucket
-        if not bucket.has_right(CONSUMER):
+        if not bucket.ways.has_right(CONSUMER):
             return False
         # One after the other: a meta that is replaced in between must not count as one of those beyond only.
         beyond = await count_from(bucket, self._subject, (self._last or 0) + 1)
@@ -272,14 +273,14 @@ async def newest_metas(
     try:
         await bucket.refresh()
         try:
-            if not consumer or not bucket.can_deliver() or silent.now:
+            if not consumer or not bucket.ways.can_deliver() or silent.now:
                 await _complete(bucket, found, set(), leader=not consumer)  # name by name
             elif bucket.consumers_skip:
                 await _read_from_old_servers(bucket, found)
             else:
                 await _read_in_rounds(bucket, found)
         except (PermissionsViolationError, APIError) as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise
             await _complete(bucket, found, set(), leader=not consumer)
         except SilentConsumer:
@@ -366,7 +367,7 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
             on_message,
             policy,
             after=found.cursor or None,
-            other_way=bucket.allowed(LEADER) or bucket.allowed(DIRECT),
+            other_way=bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT),
         ) as reading:
             expected = (await reading.start()).num_pending
             if received >= expected:
@@ -654,7 +655,7 @@ async def newest_sequences(bucket: Bucket, after: int = 0) -> dict[str, int] | N
         bucket.remembered(UnheardConsumers).note()
         return None
     except PermissionsViolationError as exc:
-        if not bucket.note_refusal(exc):
+        if not bucket.ways.note_refusal(exc):
             raise
         return None
     except APIError as exc:

@@ -23,7 +23,7 @@ from natsproto.jetstream.pull import PullConsumer
 from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
-from ..bucket.message_reads import ANY_WAY
+from ..bucket.ways import ANY_WAY
 from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
 from ..format.records import Record
@@ -127,7 +127,7 @@ async def iterate(
                     yielded = True
                     yield shown(info)
         except (PermissionsViolationError, APIError) as exc:
-            if yielded or not bucket.note_refusal(exc):
+            if yielded or not bucket.ways.note_refusal(exc):
                 raise
             whole = True  # a list can do without a consumer
     if whole:

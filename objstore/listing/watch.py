@@ -12,7 +12,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.counts import PAUSE, STEPS_DOWN, count_from, leads
-from ..bucket.message_reads import ANY_WAY
+from ..bucket.ways import ANY_WAY
 from ..errors import BucketNotFoundError
 from ..format.marks import shown
 from ..format.naming import all_meta_subject

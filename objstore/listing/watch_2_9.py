@@ -11,7 +11,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
-from ..bucket.message_reads import ANY_WAY
+from ..bucket.ways import ANY_WAY
 from ..format.naming import all_meta_subject
 from . import watch
 from .metas import newest_metas, read_stored

@@ -16,8 +16,8 @@ from natsproto.errors import (
 from ..bucket.bucket import Bucket, log
 from ..bucket.clock import server_time
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY
 from ..bucket.numbered import GONE, numbered
+from ..bucket.ways import ANY_WAY
 from ..commit.references import References
 from ..commit.renames import complete
 from ..errors import (

@@ -14,7 +14,7 @@ from natsproto.errors import (
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
-from ..bucket.message_reads import ANY_WAY
+from ..bucket.ways import ANY_WAY
 from ..format.naming import all_chunks_subject, is_safe_nuid
 from ..listing.metas import all_subjects
 
@@ -43,12 +43,12 @@ async def chunk_nuids(bucket: Bucket) -> set[str]:
         if is_safe_nuid(nuid):  # others are never used, and may be long
             nuids.add(nuid)
 
-    if bucket.can_deliver():
+    if bucket.ways.can_deliver():
         try:
             await _read_headers(bucket, subject, add)
             return nuids
         except (PermissionsViolationError, APIError) as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise bucket.translate(exc) from exc
         except NatsError as exc:
             raise bucket.translate(exc) from exc

@@ -11,8 +11,8 @@ from natsproto.errors import (
 )
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
-from ..bucket.message_reads import ANY_WAY
 from ..bucket.ttl import expired
+from ..bucket.ways import ANY_WAY
 from ..errors import (
     IntegrityError,
     ObjectChangedError,

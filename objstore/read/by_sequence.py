@@ -27,7 +27,8 @@ from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
 
 from ..bucket.counts import counts_from
-from ..bucket.message_reads import ANY_WAY, CONSUMER, DIRECT_FIRST, MessageRead
+from ..bucket.message_reads import MessageRead
+from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
 from .feed import DEFAULT_WINDOW, PROGRESS
@@ -108,7 +109,7 @@ async def read_by_sequence(
                 data = await _ChunkReads(bucket, info, layout, start, end).read()
     except NatsError as exc:
         if isinstance(exc, PermissionsViolationError):
-            forget = not bucket.note_refusal(exc)  # this says nothing of the object
+            forget = not bucket.ways.note_refusal(exc)  # this says nothing of the object
         data = None  # the feed decides what to retry
     finally:
         if proof is not None:
@@ -196,12 +197,12 @@ class _Proof:
         Whoever may read chunks can have any chunk of the object sent to us as its first or last one.
         """
         bucket = self._bucket
-        if not bucket.allowed(CONSUMER):
+        if not bucket.ways.allowed(CONSUMER):
             return False
         try:
             there, beyond = await counts_from(bucket, self._subject, first, last + 1)
         except (PermissionsViolationError, APIError) as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise
             return False
         return there == total and not beyond

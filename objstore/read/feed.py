@@ -28,8 +28,9 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
 from ..bucket.collect import SILENT, SilentConsumer
-from ..bucket.message_reads import ANY_WAY, DELIVERIES, DIRECT, LEADER, MessageRead, way_refused
+from ..bucket.message_reads import MessageRead
 from ..bucket.unheard import UnheardBatches, UnheardConsumers
+from ..bucket.ways import ANY_WAY, DELIVERIES, DIRECT, LEADER
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
@@ -271,7 +272,7 @@ class ChunkFeed:
                     bucket.remembered(UnheardBatches).note_came(window.seen)
                     if not bucket.can_batch:
                         return
-                if isinstance(exc, PermissionsViolationError) and bucket.note_refusal(exc):
+                if isinstance(exc, PermissionsViolationError) and bucket.ways.note_refusal(exc):
                     return
                 if isinstance(exc, APIError) and not retryable(exc):
                     bucket.batches = False  # a request this server does not understand
@@ -368,18 +369,18 @@ class ChunkFeed:
         while True:
             before = self._messages
             left = (self._end - before) * self._chunk
-            singly = self._singly or silent.now or batches.now or not self.bucket.can_deliver(left)
+            singly = self._singly or silent.now or batches.now or not self.bucket.ways.can_deliver(left)
             try:
                 await (self._read_singly() if singly else self._read_consumer())
                 return
             except PermissionsViolationError as exc:
-                if singly or not self.bucket.note_refusal(exc):
+                if singly or not self.bucket.ways.note_refusal(exc):
                     raise refusal or exc from None
-                if way_refused(self.bucket, exc) == DELIVERIES:
+                if self.bucket.ways.refused_by(exc) == DELIVERIES:
                     self._singly, refusal = True, exc
                 continue
             except APIError as exc:
-                if singly or not self.bucket.note_refusal(exc):
+                if singly or not self.bucket.ways.note_refusal(exc):
                     raise
                 continue
             except SilentConsumer:
@@ -421,7 +422,7 @@ class ChunkFeed:
     async def _next(self) -> StoredMessage | None:
         """Return the next chunk."""
         bucket, part = self.bucket, self._part
-        if part is not None and part.seq_of is not None and bucket.allowed(LEADER):
+        if part is not None and part.seq_of is not None and bucket.ways.allowed(LEADER):
             return await chunk_at(bucket, self.subject, part.seq_of(self._messages))
         return await next_chunk(bucket, self.subject, self.cursor)
 
@@ -432,7 +433,7 @@ class ChunkFeed:
         sequence is known, it decides: no message ever gets the sequence of a removed one.
         """
         bucket, part, chunks = self.bucket, self._part, self._info.chunks
-        if bucket.allowed(LEADER):
+        if bucket.ways.allowed(LEADER):
             following = await next_chunk(bucket, self.subject, self.cursor)
             if part is not None and part.seq_of is not None:
                 return following is not None and following.seq == part.seq_of(self._messages)
@@ -473,7 +474,7 @@ class ChunkFeed:
 
         def on_restart() -> None:
             self.sink.forget_places()
-            if consumer.silent == SILENT and (bucket.allowed(LEADER) or bucket.allowed(DIRECT)):
+            if consumer.silent == SILENT and (bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT)):
                 finish(SilentConsumer(f"consumers of stream {bucket.stream!r} are silent"))
 
         def on_idle() -> None:
@@ -533,7 +534,7 @@ async def next_chunk(bucket: Bucket, subject: str, cursor: int) -> StoredMessage
     sequences after the cursor and before that chunk must have none: a whole run between them is not noticed.
     """
     # A consumer for each chunk would be sent much more than that, if it can be held back only by silence.
-    ways = ANY_WAY if bucket.allowed(DELIVERIES) else AT_SEQUENCE
+    ways = ANY_WAY if bucket.ways.allowed(DELIVERIES) else AT_SEQUENCE
     message = await bucket.first_after(subject, cursor, ways)
     if message is not None and cursor and message.seq > cursor + 2:
         following = await chunk_at(bucket, subject, cursor + 1)
@@ -549,7 +550,7 @@ async def next_chunk(bucket: Bucket, subject: str, cursor: int) -> StoredMessage
 
 async def chunk_at(bucket: Bucket, subject: str, seq: int) -> StoredMessage | None:
     """Return the message at a sequence, from the leader; ``None`` if its subject is another, or unknown."""
-    if not (bucket.allowed(LEADER) or (bucket.direct and bucket.allowed(DIRECT))):
+    if not (bucket.ways.allowed(LEADER) or (bucket.direct and bucket.ways.allowed(DIRECT))):
         return None
     return await bucket.retrying(lambda: MessageRead(bucket, subject, at=seq, ways=AT_SEQUENCE).wait())
 

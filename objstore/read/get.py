@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
-from ..bucket.message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, MessageRead, last_of
+from ..bucket.message_reads import MessageRead, last_of
 from ..bucket.ttl import expired
+from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST
 from ..errors import (
     DigestMismatchError,
     IntegrityError,
@@ -235,7 +236,7 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         expected = parse_digest(info.digest)
-        if bucket.allowed(DIRECT):  # only the payload counts: no need to parse the headers
+        if bucket.ways.allowed(DIRECT):  # only the payload counts: no need to parse the headers
             data = (
                 await bucket.client.request_frame(
                     bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
@@ -245,7 +246,7 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
             message = await MessageRead(bucket, subject, ways=DIRECT_FIRST).wait()
             data = b"" if message is None else message.data
     except PermissionsViolationError as exc:
-        bucket.note_refusal(exc)
+        bucket.ways.note_refusal(exc)
         return None
     except (NatsError, ValueError):
         return None

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from natsproto._values import brief
 
+from ..bucket.binding import bind_other
 from ..bucket.bucket import Bucket
 from ..errors import (
     LinkError,
@@ -84,7 +85,7 @@ async def resolve(
         seen.add((link.bucket, link.name))
         try:
             if link.bucket != bucket.name:
-                bucket = await bucket.bind_other(link.bucket)
+                bucket = await bind_other(bucket, link.bucket)
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:

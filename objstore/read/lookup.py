@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..bucket.bucket import Bucket
 from ..bucket.locate import LOOKS
-from ..bucket.message_reads import ANY_WAY
+from ..bucket.ways import ANY_WAY
 from ..errors import (
     ObjectDeletedError,
     ObjectNotFoundError,

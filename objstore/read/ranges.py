@@ -28,7 +28,8 @@ from natsproto.jetstream.direct_get import header_bytes
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.counts import count_from
-from ..bucket.message_reads import ANY_WAY, DIRECT, DIRECT_FIRST, MessageRead
+from ..bucket.message_reads import MessageRead
+from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -243,7 +244,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     layout = Layout(info)
     if (
         bucket.direct
-        and bucket.allowed(DIRECT)
+        and bucket.ways.allowed(DIRECT)
         and layout.plausible
         and (data := await read_by_sequence(bucket, info, layout, start, end)) is not None
     ):
@@ -305,7 +306,7 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
         except Missing:
             pass
         except (PermissionsViolationError, APIError) as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise
     await place(bucket, info, layout)
     return layout.part(start, end)
@@ -346,7 +347,7 @@ async def _left(bucket: Bucket, subject: str, seq: int) -> int:
         except MessageNotFoundError:
             return 0
         except PermissionsViolationError as exc:
-            if not bucket.note_refusal(exc):
+            if not bucket.ways.note_refusal(exc):
                 raise
         except NatsError as exc:
             if not retryable(exc):
@@ -464,7 +465,7 @@ async def _measure(
     bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int], *, singly: bool = False
 ) -> None:
     """Continue with the chunks on one consumer's server, or with chunks read one by one."""
-    if singly or not bucket.can_deliver(info.chunks * HEADERS):
+    if singly or not bucket.ways.can_deliver(info.chunks * HEADERS):
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         while len(seqs) < stored:
@@ -502,7 +503,7 @@ async def _measure(
                 reading.finish()
             await reading.ended  # the caller checks whether chunks are missing
     except (PermissionsViolationError, APIError) as exc:
-        if not bucket.note_refusal(exc):
+        if not bucket.ways.note_refusal(exc):
             raise bucket.translate(exc, info.name) from None
         await _measure(bucket, info, offsets, seqs, singly=isinstance(exc, PermissionsViolationError))
     except NatsError as exc:

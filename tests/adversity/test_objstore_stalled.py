@@ -18,7 +18,8 @@ from natsproto.testing import DROP, FaultProxy
 from natsproto.testing.proxy import HookResult
 from natsproto.wire import Event, Msg
 from objstore import ObjectStore
-from objstore.bucket.message_reads import CONSUMER, MessageRead
+from objstore.bucket.message_reads import MessageRead
+from objstore.bucket.ways import CONSUMER
 from objstore.format.naming import all_meta_subject
 from support.objects import pattern
 

@@ -28,6 +28,7 @@ from objstore import (
     RevisionConflictError,
 )
 from objstore.bucket.bucket import Bucket
+from objstore.bucket.ways import Ways
 from objstore.commit.references import References
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject
@@ -128,7 +129,7 @@ async def test_metas_without_a_list_of_names_end_as_well(
 
     monkeypatch.setattr(Bucket, "first_after", slower)
     monkeypatch.setattr(newest, "meta_subjects", too_many)
-    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != newest.CONSUMER)
+    monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != newest.CONSUMER)
     async with asyncio.timeout(60):
         with pytest.raises(ObjectChangedError, match="change faster than they can be read"):
             await newest.newest_metas(bucket)
@@ -269,7 +270,7 @@ async def test_chunks_that_are_stored_while_they_are_measured(
     monkeypatch.setattr("objstore.read.ranges.Collector", Endless)
     if way == "singly":
         monkeypatch.setattr(Bucket, "first_after", slower)
-        monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != newest.CONSUMER)
+        monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != newest.CONSUMER)
     async with asyncio.timeout(2 + 10):
         with pytest.raises(IntegrityError):
             await store.get_range("a", 0, 4)

@@ -13,8 +13,7 @@ from natsproto.errors import StaleConnectionError
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket
-from objstore.bucket.message_reads import CONSUMER
+from objstore.bucket.ways import CONSUMER, Ways
 from objstore.format.naming import meta_subject
 from objstore.listing.metas import each_newest
 from objstore.listing.pages import PAGE, _Pages
@@ -83,7 +82,7 @@ async def test_the_answer_to_another_list(
     for _ in range(3):
         assert await again.names() == expected
     assert await again.count() == 100
-    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != CONSUMER)
+    monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != CONSUMER)
     assert sorted(info.name for info in await again.list()) == expected
     assert await again.names(live=True) == expected
     assert misled

@@ -16,7 +16,7 @@ from natsproto.jetstream.api.models import StreamInfo
 from natsproto.subjects import secret_name
 from objstore import ObjectInfo, ObjectMeta, ObjectStore
 from objstore.bucket.bucket import Bucket
-from objstore.bucket.message_reads import CONSUMER
+from objstore.bucket.ways import CONSUMER
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING, RENAMING_AT
 from objstore.format.naming import meta_subject

@@ -11,8 +11,7 @@ import pytest
 from natsproto.aio.client import Client, PendingRequest
 from natsproto.jetstream.context import JetStreamContext
 from objstore import IntegrityError, ObjectMeta, ObjectStore
-from objstore.bucket.bucket import Bucket
-from objstore.bucket.message_reads import CONSUMER
+from objstore.bucket.ways import CONSUMER, Ways
 from support.objects import CHUNK, chunk_subject, pattern
 
 Question = dict[str, Any]
@@ -22,7 +21,7 @@ DATA = pattern(12 * CHUNK + 5)
 @pytest.fixture
 def singly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The user may create no consumer, and the bucket has no direct get."""
-    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != CONSUMER)
+    monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != CONSUMER)
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ async def test_that_no_chunks_are_there(
 
     monkeypatch.setattr(JetStreamContext, "request", misleading)
     if not consumers:
-        monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way != CONSUMER)
+        monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != CONSUMER)
     assert await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
     assert not left
     assert await bucket.stored_chunks("none") == 0

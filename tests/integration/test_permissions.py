@@ -17,7 +17,7 @@ from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore.bucket.message_reads import LEADER, REFUSED_FOR
+from objstore.bucket.ways import LEADER, REFUSED_FOR
 from support.clock import Clock
 from support.objects import MIB, pattern
 
@@ -475,7 +475,7 @@ async def test_rights_that_were_given_later(tmp_path: Path, new_server: LocalSer
         await (await owner.jetstream().create_object_store(bucket="b")).put("o", BYTES)
         store = await client.jetstream().object_store("b")
         assert (await store.list())[0].name == "o"
-        assert not store._bucket.allowed(LEADER)
+        assert not store._bucket.ways.allowed(LEADER)
         assert store._bucket.can_batch
         clock.forward(REFUSED_FOR)
-        assert store._bucket.allowed(LEADER)
+        assert store._bucket.ways.allowed(LEADER)

@@ -47,7 +47,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-error-refuses-all-consumers",
-        "objstore/bucket/bucket.py",
+        "objstore/bucket/ways.py",
         "if again or right:",
         "if True:",
         "the error of a peer's own consumer does not say that this user may create none",
@@ -103,7 +103,7 @@ MUTANTS = (
     ),
     Mutant(
         "an-error-of-anybody-lacks-the-right",
-        "objstore/bucket/bucket.py",
+        "objstore/bucket/ways.py",
         "return self._refusal(way) is not True",
         "return self._refusal(way) is None",
         "an error that names no stream leaves no proof out, however often it comes",

@@ -329,7 +329,7 @@ MUTANTS = (
     ),
     Mutant(
         "consumer-as-proof",
-        "objstore/bucket/message_reads.py",
+        "objstore/bucket/ways.py",
         "PROOFS = (LEADER, DIRECT, BY_SUBJECT)",
         "PROOFS = ANY_WAY",
         "nothing is changed or removed because of what a consumer delivers",

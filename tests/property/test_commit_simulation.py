@@ -281,7 +281,7 @@ async def history(
 
 async def unreadable(stream: Stream, link: Link) -> list[str]:
     """The objects that cannot be read, though their chunks are there."""
-    link.bucket.note_refusal(NO_CONSUMERS)
+    link.bucket.ways.note_refusal(NO_CONSUMERS)
     found = []
     for meta in stream.live():
         try:

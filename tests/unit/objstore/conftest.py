@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from objstore import ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from support.leaks import no_task_left
 from support.memory_server import MemoryServer
 

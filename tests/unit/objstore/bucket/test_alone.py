@@ -10,7 +10,7 @@ from natsproto.errors import RequestTimeoutError
 from natsproto.wire import Pub
 from objstore import BucketNotFoundError, ForeignBucketError, ObjectStore
 from objstore.bucket.alone import check_alone
-from objstore.bucket.bucket import bind_info
+from objstore.bucket.binding import bind_info
 from support.memory_server import SILENCE, MemoryServer, error
 
 

@@ -26,8 +26,10 @@ from objstore import (
     IntegrityError,
     ObjectMeta,
 )
-from objstore.bucket.bucket import CONFIG_AGE, Bucket, bind, told_in_clear
-from objstore.bucket.message_reads import CONSUMER, REFUSED_FOR
+from objstore.bucket.binding import bind, bind_other
+from objstore.bucket.bucket import CONFIG_AGE, Bucket
+from objstore.bucket.server import told_in_clear
+from objstore.bucket.ways import CONSUMER, REFUSED_FOR
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
 from support.clock import Clock
@@ -61,7 +63,7 @@ async def test_another_bucket_has_the_same_budget(server: MemoryServer) -> None:
     bucket = await bound(server)
     await server.bucket("other")
     bucket.retry_budget = 3.0
-    other = await bucket.bind_other("other")
+    other = await bind_other(bucket, "other")
     assert (other.name, other.retry_budget) == ("other", 3.0)
 
 
@@ -409,21 +411,23 @@ async def test_names_are_checked_with_the_length_of_their_line(server: MemorySer
 async def test_an_error_of_another_consumer_refuses_nothing(bucket: Bucket) -> None:
     """A peer can have that sent to us once; the right to create consumers is a matter of days."""
     too_many = MaxConsumersError(400, 10026, "maximum consumers limit reached")
-    assert bucket.note_refusal(too_many)
-    assert bucket.allowed(CONSUMER)
-    assert bucket.note_refusal(too_many)
-    assert not bucket.allowed(CONSUMER)
-    assert bucket.has_right(CONSUMER), "no proof is left out because of it"
-    bucket.forget_refusals()
-    assert bucket.note_refusal(too_many)
-    assert bucket.allowed(CONSUMER), "and not what came before"
-    bucket.forget_refusals()
-    assert not bucket.note_refusal(APIError(400, 10003, "bad request")), "it is no answer to the creation"
-    assert bucket.allowed(CONSUMER)
+    assert bucket.ways.note_refusal(too_many)
+    assert bucket.ways.allowed(CONSUMER)
+    assert bucket.ways.note_refusal(too_many)
+    assert not bucket.ways.allowed(CONSUMER)
+    assert bucket.ways.has_right(CONSUMER), "no proof is left out because of it"
+    bucket.ways.forget_refusals()
+    assert bucket.ways.note_refusal(too_many)
+    assert bucket.ways.allowed(CONSUMER), "and not what came before"
+    bucket.ways.forget_refusals()
+    assert not bucket.ways.note_refusal(APIError(400, 10003, "bad request")), (
+        "it is no answer to the creation"
+    )
+    assert bucket.ways.allowed(CONSUMER)
     lacks = PermissionsViolationError("no", subject="$JS.API.CONSUMER.CREATE.OBJ_b.x", operation="publish")
-    assert bucket.note_refusal(lacks)
-    assert not bucket.allowed(CONSUMER)
-    assert not bucket.has_right(CONSUMER)
+    assert bucket.ways.note_refusal(lacks)
+    assert not bucket.ways.allowed(CONSUMER)
+    assert not bucket.ways.has_right(CONSUMER)
     Clock().forward(REFUSED_FOR + 1)
-    assert bucket.has_right(CONSUMER)
-    assert bucket.allowed(CONSUMER)
+    assert bucket.ways.has_right(CONSUMER)
+    assert bucket.ways.allowed(CONSUMER)

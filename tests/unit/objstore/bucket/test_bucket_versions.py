@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from objstore.bucket.bucket import Bucket, server_version
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.server import server_version
 from objstore.format.buckets import FIELD_MINIMUM_VERSION
 from objstore.manager import _answers_itself, _unknown_to
 

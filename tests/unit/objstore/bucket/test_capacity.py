@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from objstore import BadBucketError, StoreFullError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.capacity import Guard, Ledger, check_meta_room
 from objstore.format.limits import RECORD
 from objstore.format.models import ObjectMetaOptions

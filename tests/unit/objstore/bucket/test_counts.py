@@ -12,7 +12,7 @@ import pytest
 from natsproto.errors import RemoteProtocolError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MaxConsumersError
 from objstore.bucket import counts as _counts
-from objstore.bucket.bucket import bind
+from objstore.bucket.binding import bind
 from objstore.bucket.counts import count_messages, counts_from, leads
 from support.fake_session import turns
 from support.memory_server import SILENCE, MemoryServer, error
@@ -62,14 +62,12 @@ class Asked:
         self.name, self.stream = "b", "OBJ_b"
         self.retry_budget = budget
         self.js = SimpleNamespace(request=self.request)
+        self.ways = SimpleNamespace(allowed=lambda way: False)
 
     async def request(self, suffix: str, document: dict[str, Any]) -> dict[str, Any]:
         assert (suffix, document["subjects_filter"]) == ("STREAM.INFO.OBJ_b", "s")
         self.asked += 1
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-    def allowed(self, way: str) -> bool:
-        return False
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()

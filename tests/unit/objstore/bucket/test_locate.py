@@ -8,7 +8,8 @@ import pytest
 
 from natsproto.errors import NatsError
 from objstore import ObjectMeta
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.locate import LOOKS
 from objstore.format.codec import encode_meta
 from objstore.format.models import ObjectMetaOptions

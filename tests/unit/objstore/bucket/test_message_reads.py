@@ -7,17 +7,10 @@ from typing import Any
 import pytest
 
 from natsproto.errors import PermissionsViolationError, RemoteProtocolError, RequestTimeoutError
-from objstore.bucket.bucket import Bucket, bind
-from objstore.bucket.message_reads import (
-    ANY_WAY,
-    AT_LEADER,
-    DIRECT_FIRST,
-    NO_MESSAGE,
-    PROOFS,
-    REFUSED_FOR,
-    MessageRead,
-    last_of,
-)
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.message_reads import NO_MESSAGE, MessageRead, last_of
+from objstore.bucket.ways import ANY_WAY, AT_LEADER, DIRECT_FIRST, PROOFS, REFUSED_FOR
 from support.clock import Clock
 from support.memory_server import NO_MESSAGE as NONE
 from support.memory_server import MemoryServer
@@ -64,9 +57,9 @@ async def test_a_right_that_is_given_later(server: MemoryServer) -> None:
     server.refused = {"STREAM.MSG.GET"}
     await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
     server.refused = set()
-    assert not bucket.allowed(AT_LEADER[0])
+    assert not bucket.ways.allowed(AT_LEADER[0])
     Clock().forward(REFUSED_FOR)
-    assert bucket.allowed(AT_LEADER[0])
+    assert bucket.ways.allowed(AT_LEADER[0])
     server.verbs()
     await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
     assert server.verbs() == ["STREAM.MSG.GET"]

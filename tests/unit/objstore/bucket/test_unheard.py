@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from objstore.bucket.bucket import bind
-from objstore.bucket.message_reads import REFUSED_FOR
+from objstore.bucket.binding import bind
 from objstore.bucket.unheard import LONE, LONGEST, UnheardBatches, UnheardConsumers
+from objstore.bucket.ways import REFUSED_FOR
 from support.clock import Clock
 from support.memory_server import MemoryServer
 

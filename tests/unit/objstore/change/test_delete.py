@@ -14,7 +14,8 @@ from objstore import (
     ObjectStore,
     RevisionConflictError,
 )
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.change.delete import current_info, delete
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta

@@ -15,7 +15,8 @@ from objstore import (
     ObjectNotFoundError,
     ObjectStore,
 )
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.change.links import add_link, check_target
 from objstore.format.naming import meta_subject
 from support.memory_server import MemoryServer

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from objstore import ObjectAlreadyExists, ObjectInfo, ObjectStore, OutcomeUnknownError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.change.rename import rename
 from objstore.commit.commit import Conflict
 from objstore.errors import StoreFullError

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from objstore import ObjectAlreadyExists, ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.change.renew import ages, moved, renewed
 from objstore.commit.commit import Conflict
 from objstore.format.naming import meta_subject

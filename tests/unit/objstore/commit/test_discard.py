@@ -10,7 +10,8 @@ import pytest
 
 from natsproto.errors import PermissionsViolationError
 from objstore import ObjectInfo, ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
 from objstore.commit.discard import COMMIT_TIME, discard, purge_metas, remove_older
 from objstore.commit.renames import commit_meta

@@ -10,8 +10,9 @@ import pytest
 from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.errors import MaxConsumersError
 from objstore import ObjectChangedError
-from objstore.bucket.bucket import Bucket, bind
-from objstore.bucket.message_reads import CONSUMER
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.ways import CONSUMER
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from objstore.listing import in_order
@@ -123,8 +124,8 @@ async def test_an_error_of_another_consumer_decides_nothing(server: MemoryServer
     for _ in range(3):
         with pytest.raises(MaxConsumersError) as told:
             await read(bucket, leader=leader)
-        bucket.note_refusal(told.value)  # as a list does, which reads name by name then
-    assert not bucket.allowed(CONSUMER)
+        bucket.ways.note_refusal(told.value)  # as a list does, which reads name by name then
+    assert not bucket.ways.allowed(CONSUMER)
 
 
 async def test_what_is_replaced_beyond_the_end(server: MemoryServer) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from natsproto.errors import RequestTimeoutError
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.collect import SILENT
-from objstore.bucket.message_reads import CONSUMER, DELIVERIES
+from objstore.bucket.ways import CONSUMER, DELIVERIES, Ways
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.in_order import metas_so_far
@@ -362,7 +363,7 @@ async def test_consumers_of_which_nothing_comes(
     assert server.verbs().count("CONSUMER.CREATE") == SILENT
     assert sorted(await listed(bucket)) == expected
     assert "CONSUMER.CREATE" not in server.verbs()
-    monkeypatch.setattr(Bucket, "allowed", lambda bucket, way: way in (CONSUMER, DELIVERIES))
+    monkeypatch.setattr(Ways, "allowed", lambda ways, way: way in (CONSUMER, DELIVERIES))
     bucket = await bind(server.js, "b")
     bucket.retry_budget = 0.2
     with pytest.raises(RequestTimeoutError, match="made no progress"):  # there is no other way

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject

@@ -11,7 +11,7 @@ import pytest
 from natsproto.errors import ConnectionClosedError
 from natsproto.jetstream.ordered import OrderedConsumer
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import bind
+from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
 from objstore.listing.metas import warn_invalid
 from objstore.listing.watch import Watch

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectInfo, ObjectStore
-from objstore.bucket.bucket import bind
+from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
 from objstore.listing.metas import warn_invalid
 from objstore.listing.watch_2_9 import ReadingWatch

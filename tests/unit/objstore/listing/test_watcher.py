@@ -8,7 +8,8 @@ import pytest
 
 from natsproto.errors import ConnectionClosedError
 from objstore import BucketNotFoundError, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.listing.watcher import Watcher
 from support.fake_session import turns
 from support.memory_server import SILENCE, MemoryServer

@@ -11,7 +11,8 @@ import pytest
 
 from natsproto.errors import NatsError, PermissionsViolationError, RequestTimeoutError
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta

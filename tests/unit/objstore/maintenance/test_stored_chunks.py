@@ -8,7 +8,8 @@ import pytest
 
 from natsproto.errors import PermissionsViolationError
 from objstore import BucketNotFoundError
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.maintenance.stored_chunks import chunk_counts, chunk_nuids
 from support.memory_server import MemoryServer, error
 

@@ -10,7 +10,8 @@ import pytest
 
 from objstore import ObjectInfo, ObjectStore, VerifyReport
 from objstore.bucket import bucket as _bucket
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from objstore import ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.read import by_sequence as module
 from objstore.read.by_sequence import MOST, Begins, begin_at_leader, read_by_sequence
 from objstore.read.ranges import Layout

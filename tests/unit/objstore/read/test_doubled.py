@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from objstore import IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
-from objstore.bucket.message_reads import ANY_WAY
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
+from objstore.bucket.ways import ANY_WAY
 from objstore.format.naming import meta_subject
 from objstore.read import doubled as _doubled
 from objstore.read import get as _get

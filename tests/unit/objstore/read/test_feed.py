@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from objstore import IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.read.feed import ChunkFeed, Missing, Part, WrongPlace
 from objstore.read.sinks import WholeSink
 from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error

@@ -19,7 +19,8 @@ from objstore import (
     ObjectStore,
     ObjectTooLargeError,
 )
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from objstore.read import get as module

@@ -11,7 +11,8 @@ import pytest
 
 from natsproto.errors import APIError
 from objstore import IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
 from objstore.read.late_copies import LateCopies, late_copies

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from objstore import LinkError, ObjectDeletedError, ObjectLink, ObjectNotFoundError, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import meta_subject

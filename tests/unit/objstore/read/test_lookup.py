@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from objstore import ObjectDeletedError, ObjectMeta, ObjectNotFoundError
-from objstore.bucket.bucket import bind
+from objstore.bucket.binding import bind
 from objstore.format.codec import MetaDecodeError
 from objstore.format.naming import meta_subject
 from objstore.read.lookup import deleted, live_info, not_found

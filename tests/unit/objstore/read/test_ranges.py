@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from objstore import IntegrityError, ObjectInfo, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.models import ObjectMetaOptions
 from objstore.read.feed import Missing
 from objstore.read.ranges import Layout, damaged, find_part, measure, place, prove, read_range

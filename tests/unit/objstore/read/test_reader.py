@@ -12,7 +12,8 @@ import pytest
 
 from natsproto.errors import ConnectionClosedError
 from objstore import DigestMismatchError, IntegrityError, ObjectChangedError, ObjectNotFoundError, ObjectStore
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.read import get as _get
 from objstore.read.reader import LITTLE, ObjectReader, OpenReader
 from support.fake_session import turns

@@ -15,7 +15,7 @@ from objstore import (
     RevisionConflictError,
     StoreFullError,
 )
-from objstore.bucket.bucket import bind
+from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
 from objstore.write.atomic import MAX_CHUNKS, check_atomic
 from support.memory_server import MemoryServer, error

@@ -9,7 +9,8 @@ import pytest
 
 from natsproto.errors import ConnectionClosedError, InvalidNameError, MaxPayloadError, UnsupportedFeatureError
 from objstore import BadBucketError, BadObjectMetaError, BucketSealedError, ObjectLink
-from objstore.bucket.bucket import NO_USER_META, Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import NO_USER_META, Bucket
 from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import DEFAULT_CHUNK_SIZE
 from objstore.write.checks import prepare

@@ -16,7 +16,8 @@ from natsproto.errors import (
     RequestTimeoutError,
     WrongStreamError,
 )
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.bucket.budget import Budget
 from objstore.write import doubt
 from objstore.write.doubt import FENCE, Unrepairable, budget_spent_error, delete_own, fence, late_chunks_error

@@ -16,7 +16,8 @@ from objstore import (
     OutcomeUnknownError,
     RevisionConflictError,
 )
-from objstore.bucket.bucket import NO_USER_META, Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import NO_USER_META, Bucket
 from objstore.format.naming import meta_subject
 from objstore.write.put import GUESS_AFTER, NewNames, put
 from support.memory_server import ROLL_UP, SILENCE, MemoryServer

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from objstore import ObjectStore
-from objstore.bucket.bucket import NO_USER_META, Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import NO_USER_META, Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.marks import MOVED, MOVED_TO
 from objstore.format.naming import meta_subject

@@ -13,7 +13,8 @@ import pytest
 from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.errors import MaxConsumersError
 from objstore import ObjectMeta
-from objstore.bucket.bucket import Bucket, bind
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject
