@@ -31,7 +31,8 @@ from ..bucket.message_reads import MessageRead
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
-from .feed import DEFAULT_WINDOW, PROGRESS
+from .feed import DEFAULT_WINDOW
+from .window import PROGRESS
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg

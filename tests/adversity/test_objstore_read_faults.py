@@ -56,7 +56,7 @@ async def faulty(
     proxy: FaultProxy, plain: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ObjectStore]:
     """The same bucket through the proxy, with short patience."""
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 0.5)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
     async with natsproto.connect(proxy.url, reconnect_wait=0.02) as client:
         yield await impatient(client, plain.bucket, 0.5)

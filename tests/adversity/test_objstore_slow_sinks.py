@@ -30,8 +30,8 @@ async def bucket(
 ) -> AsyncIterator[ObjectStore]:
     """Read in batches or through a consumer; heartbeats so often that a pause is many of them long."""
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.4)
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 1.2)
-    monkeypatch.setattr("objstore.read.feed.SILENCE", 1.0)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 1.2)
+    monkeypatch.setattr("objstore.read.window.SILENCE", 1.0)
     store = await js.create_object_store(bucket=bucket_name, allow_direct=request.param == "direct")
     yield store
     assert await js.consumer_names(stream(store)) == []
@@ -123,7 +123,7 @@ async def test_a_link_on_which_a_chunk_takes_longer_than_heartbeats_are_waited_f
 ) -> None:
     """A PONG waits behind the chunk. As long as its bytes come, no other consumer begins it anew."""
     monkeypatch.setattr("natsproto.jetstream.ordered.PONG_TIMEOUT", 0.5)
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 15.0)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 15.0)
     data = pattern(800_000)
     await bucket.put("a", data, chunk_size=400_000)
     async with FaultProxy(server.url) as proxy, natsproto.connect(proxy.url) as client:

@@ -17,7 +17,8 @@ from natsproto.server import LocalServer
 from natsproto.testing import CUT, DROP, DUPLICATE, HOLD, FaultProxy, cut_after
 from natsproto.wire import Event, Msg, Pub
 from objstore import IntegrityError, ObjectStore
-from objstore.read.feed import HEARTBEAT, PROGRESS
+from objstore.read.feed import HEARTBEAT
+from objstore.read.window import PROGRESS
 from support.objects import CHUNK, impatient, pattern
 from support.waits import eventually
 
@@ -71,7 +72,7 @@ async def faulty(
     """A bucket with ``a`` in it, through the proxy; short patience, small windows where none can be given."""
     from objstore.read.feed import ChunkFeed
 
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 0.5)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.2)
     monkeypatch.setattr("objstore.read.ranges.read_by_sequence", unpicked)
     monkeypatch.setitem(ChunkFeed.__init__.__kwdefaults__, "window", WINDOW)
@@ -85,7 +86,7 @@ async def faulty(
 @pytest.fixture
 def patient(faulty: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """The same with the usual patience: nothing is asked for again because a machine is busy."""
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", PROGRESS)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", PROGRESS)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", HEARTBEAT)
     faulty.js.timeout = 5.0
     return faulty

@@ -507,7 +507,7 @@ async def test_an_account_that_imports_the_api_alone(
     request: pytest.FixtureRequest, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of a consumer comes there, one message of a batch: names and chunks are read one by one."""
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.5)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 0.5)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.1)
     binary = request.getfixturevalue(f"{version}_server").binary.path
     config = """

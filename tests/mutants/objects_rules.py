@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "gap-in-a-batch",
-        "objstore/read/feed.py",
+        "objstore/read/window.py",
         'if header_int(block, b"Nats-Last-Sequence") not in (None, before):',
         "if False:",
         "a chunk that is lost in the middle of a batch is noticed",

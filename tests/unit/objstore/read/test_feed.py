@@ -171,8 +171,8 @@ async def test_in_an_account_that_imports_the_api(
     server: MemoryServer, bucket: Bucket, info: ObjectInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One message of a batch comes there, and none of a consumer: this is learnt, and known from then on."""
-    monkeypatch.setattr("objstore.read.feed.PROGRESS", 0.05)
-    monkeypatch.setattr("objstore.read.feed.SILENCE", 0.05)
+    monkeypatch.setattr("objstore.read.window.PROGRESS", 0.05)
+    monkeypatch.setattr("objstore.read.window.SILENCE", 0.05)
     monkeypatch.setattr("objstore.read.feed.HEARTBEAT", 0.02)
     bucket.retry_budget = 1.0
     server.importing = True

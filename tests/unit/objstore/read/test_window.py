@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from natsproto.errors import RequestTimeoutError
-from objstore.read import feed as _feed
-from objstore.read.feed import _Window
+from objstore.read import window as _window
+from objstore.read.window import Window
 
 
-async def window(*, idle: bool, scheme: str) -> tuple[_Window, Any, list[float]]:
+async def window(*, idle: bool, scheme: str) -> tuple[Window, Any, list[float]]:
     """One that waits, its session, and how long it waited each time."""
     session = SimpleNamespace(
         reads=7, parser=SimpleNamespace(idle=idle), server=SimpleNamespace(scheme=scheme)
@@ -26,8 +26,8 @@ async def window(*, idle: bool, scheme: str) -> tuple[_Window, Any, list[float]]
         call_later=lambda seconds, callback: waits.append(seconds),
     )
     feed: Any = SimpleNamespace(loop=loop, bucket=bucket)
-    found = _Window(feed, 1, 4)
-    found._watch(_feed.SILENCE)
+    found = Window(feed, 1, 4)
+    found._watch(_window.SILENCE)
     return found, session, waits
 
 
@@ -46,7 +46,7 @@ async def test_silence(idle: bool, scheme: str, bytes_came: bool, goes_on: bool)
     session.reads += bytes_came
     silent._check_progress()
     if goes_on:
-        assert waits == [_feed.SILENCE, _feed.PROGRESS - _feed.SILENCE]
+        assert waits == [_window.SILENCE, _window.PROGRESS - _window.SILENCE]
         session.reads += 1
         silent._check_progress()  # but not for ever
     assert isinstance(silent._ended.exception(), RequestTimeoutError)
@@ -64,4 +64,4 @@ async def test_messages_go_on() -> None:
     going.seen = 1
     going._check_progress()
     assert not going._ended.done()
-    assert waits == [_feed.SILENCE, _feed.SILENCE]
+    assert waits == [_window.SILENCE, _window.SILENCE]
