@@ -18,6 +18,7 @@ from ..errors import (
     UnsupportedFeatureError,
 )
 from ..subjects import check_names, check_publish_subject, check_subscribe_subject
+from .all_answers import all_answers
 from .api.account import AccountInfo
 from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
@@ -128,15 +129,21 @@ class ApiRequests:
         return self.known_streams.get(question[2]) in (None, answer.get("created"))
 
     @property
+    def _learnt_domain(self) -> str | None:
+        """What :meth:`_learn_domain` has found out, on this connection."""
+        own = self._own_domain
+        return own[1] if own is not None and own[0] == self.client.connection.stats.reconnects else None
+
+    @property
     def _expected_domain(self) -> str | None:
         """The domain of the API that is asked; "" = it has none, ``None`` = it is not known."""
-        connection, own = self.client.connection, self._own_domain
-        if own is not None and own[0] == connection.stats.reconnects:
-            return own[1]
+        learnt = self._learnt_domain
+        if learnt is not None:
+            return learnt
         if self.domain is not None:
             return self.domain
         if self.prefix == "$JS.API":  # a server with JetStream answers this itself
-            info = connection.info
+            info = self.client.connection.info
             return str(info.get("domain", "")) if info.get("jetstream") is True else None
         tokens = self.prefix.split(".")
         return tokens[1] if len(tokens) == 3 and tokens[0] == "$JS" and tokens[2] == "API" else None
@@ -145,12 +152,14 @@ class ApiRequests:
         """Whether the API that is asked has another domain than expected, the one that an info has.
 
         A leaf node may have ``default_js_domain`` for the account: then ``$JS.API`` is another domain's. And
-        ``$JS.x.API`` may be the imported API of another account.
+        ``$JS.x.API`` may be the imported API of another account. Somebody may have another API answer, too:
+        then not all answers have that domain.
         """
-        told = answer.get("domain", "")
+        told, domains = answer.get("domain", ""), set[object]()
         if question[:2] != ["STREAM", "INFO"] or not isinstance(told, str) or told == self._expected_domain:
             return False
-        if ((await self.account_info()).domain or "") != told:
+        complete = await all_answers(self, "INFO", lambda info: domains.add(str(info.get("domain", ""))))
+        if not complete or domains != {told}:
             return False
         self._own_domain = (self.client.connection.stats.reconnects, told)
         return True
@@ -159,10 +168,10 @@ class ApiRequests:
     def answers_are_known(self) -> bool:
         """Whether an info about a stream tells that it comes from the API that was asked.
 
-        Not where another account's API is imported, or the server has no JetStream itself: another stream of
-        the same name may be told instead.
+        Not where another account's API is imported, or the server has no JetStream itself, or the domain is
+        known from answers alone: another stream of the same name may be told instead.
         """
-        return self._expected_domain is not None
+        return self._expected_domain is not None and self._learnt_domain is None
 
     def _appended(self, suffix: str, subject: str) -> bytes | None:
         """Return the API subject for ``suffix`` with a stream's subject appended, for rights per subject.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from natsproto.errors import RequestTimeoutError
-from natsproto.jetstream.api.answers import STREAM_INFO
-from natsproto.jetstream.api.codec import loads
+from natsproto.jetstream.all_answers import all_answers
 from natsproto.jetstream.api.models import StreamInfo
 
 from ..errors import ForeignBucketError
@@ -16,12 +14,6 @@ from .server import domain_of
 
 if TYPE_CHECKING:
     from natsproto.jetstream.context import JetStreamContext
-
-ALONE = 2.0
-"""Seconds for which answers of other buckets of the name are waited for."""
-
-MOST = 10_000
-"""Messages that may come meanwhile: with more, nothing is certain."""
 
 
 async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> None:
@@ -42,24 +34,14 @@ async def check_alone(js: JetStreamContext, bucket: str, found: StreamInfo) -> N
     if js.answers_are_known:
         return
     stream = stream_name(bucket)
-    inbox, answered = js.client.new_inbox(), False
-    async with await js.client.subscribe(inbox, pending_msgs_limit=2 * MOST) as answers:
-        await js.client.publish(js.subject(f"STREAM.INFO.{stream}").decode(), b"", reply=inbox)
-        try:
-            async with asyncio.timeout(ALONE):
-                for _ in range(MOST):
-                    answer = (await anext(answers)).data
-                    if bytes(answer).startswith(STREAM_INFO):
-                        document = loads(answer)
-                        if "error" not in document:
-                            _check(stream, StreamInfo.from_json(document), found, bucket)
-                            answered = True
-        except TimeoutError:
-            if answered and not answers.dropped:
-                return
-    raise RequestTimeoutError(
-        f"whether another bucket {bucket!r} answers, too, is not known: nothing was changed"
-    )
+
+    def take(document: dict[str, object]) -> None:
+        _check(stream, StreamInfo.from_json(document), found, bucket)
+
+    if not await all_answers(js, f"STREAM.INFO.{stream}", take):
+        raise RequestTimeoutError(
+            f"whether another bucket {bucket!r} answers, too, is not known: nothing was changed"
+        )
 
 
 def _check(stream: str, info: StreamInfo, found: StreamInfo, bucket: str) -> None:

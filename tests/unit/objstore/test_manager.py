@@ -97,7 +97,7 @@ async def test_the_configuration_of_another_bucket_does_not_come_back(
     server: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the same name, behind another API: whoever sees the request can have that one answer it, too."""
-    monkeypatch.setattr("objstore.bucket.alone.ALONE", 0.05)
+    monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
     await create_bucket(server.js, ObjectStoreConfig("b"))
     info = server.stream().info({})
     other = {**info, "created": "2020-01-01T00:00:00Z", "config": {**info["config"], "max_age": 2 * 10**9}}

@@ -143,26 +143,63 @@ async def test_a_stream_of_the_same_name_in_another_domain(server: FakeServer) -
         assert not context.answers_are_known
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All answers to a request come within 0.05 s."""
+    monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
+
+
+def answered_by(server: FakeServer, info: dict[str, Any], *accounts: dict[str, Any]) -> None:
+    """Answer the info of a stream with ``info``, and that of the account with each of ``accounts``."""
+
+    def on_pub(pub: Pub) -> None:
+        for answer in accounts if pub.subject.endswith(b".API.INFO") else (info,):
+            server.reply(pub, answer)
+
+    server.session.on_pub = on_pub
+
+
+@pytest.mark.usefixtures("soon")
 async def test_an_account_whose_domain_is_not_the_servers(server: FakeServer) -> None:
     """nats-server's ``default_js_domain``: ``$JS.API`` of the account leads to the hub."""
     js = server.client.jetstream()
     server.session.info["domain"] = "leaf"
     info = {"config": {"name": "S"}, "domain": "hub"}
-    answering(server, *[info] * 10, {"domain": "hub"}, info)
+    answered_by(server, info, {"domain": "hub"})
     assert (await js.request("STREAM.INFO.S"))["domain"] == "hub"
-    assert js.answers_are_known
+    assert not js.answers_are_known, "nothing but answers tells it"
     answering(server, {**info, "domain": "leaf"}, info)
     assert (await js.request("STREAM.INFO.S"))["domain"] == "hub", "it is known now"
-    answering(server, *[{**info, "domain": "leaf"}] * 10, {"domain": "hub"})
+    answered_by(server, {**info, "domain": "leaf"}, {"domain": "hub"})
     with pytest.raises(RemoteProtocolError, match="about another stream"):
         await js.request("STREAM.INFO.S")
 
 
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("accounts", [("hub", "leaf"), ("leaf", "hub"), ("hub", ""), ()])
+@pytest.mark.parametrize("domain", ["leaf", None])
+async def test_no_domain_is_learnt_while_another_one_answers(
+    server: FakeServer, domain: str | None, accounts: tuple[str, ...]
+) -> None:
+    """Somebody who sees the requests has them answered by the hub; the leaf answers later."""
+    js = server.client.jetstream(domain=domain)
+    server.session.info["domain"] = "leaf"
+    info = {"config": {"name": "S"}, "domain": "hub"}
+    answered_by(server, info, *({"domain": each} if each else {} for each in accounts))
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="about another stream"):
+            await js.request("STREAM.INFO.S")
+    assert js.answers_are_known
+    answering(server, info, {**info, "domain": "leaf"})
+    assert (await js.request("STREAM.INFO.S"))["domain"] == "leaf"
+
+
+@pytest.mark.usefixtures("soon")
 async def test_an_imported_api_that_looks_like_a_domains(server: FakeServer) -> None:
     """``$JS.acme.API``: nats-server lets it be imported so."""
     for context in (server.client.jetstream(prefix="$JS.acme.API"), server.client.jetstream(domain="acme")):
         info = {"config": {"name": "S"}}
-        answering(server, *[info] * 10, {}, info)
+        answered_by(server, info, {})
         assert await context.request("STREAM.INFO.S")
         answering(server, info)
         assert await context.request("STREAM.INFO.S")

@@ -16,7 +16,7 @@ from support.memory_server import SILENCE, MemoryServer, error
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("objstore.bucket.alone.ALONE", 0.05)
+    monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
 
 
 def also(server: MemoryServer, *answers: Any, first: bool = True) -> None:
@@ -62,7 +62,7 @@ async def test_too_much_comes_to_tell(
     server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not seen behind it may be another bucket's answer."""
-    monkeypatch.setattr("objstore.bucket.alone.MOST", 20)
+    monkeypatch.setattr("natsproto.jetstream.all_answers.MOST", 20)
     found = await bind_info(server.js, "b")
     also(server, *[(b"x", None)] * 21, first=False)
     with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
