@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from natsproto.errors import APIError, PermissionsViolationError, RequestTimeoutError
 
 from ..bucket.bucket import Bucket
+from ..bucket.collect import SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import AT_LEADER, CONSUMER
 from ..format.codec import MetaDecodeError
 from ..format.marks import MOVED, RENAMING, was_moved
@@ -24,13 +23,15 @@ from ..listing.metas import (
     PAGE,
     all_subjects,
     can_be_requested,
+    check_shows,
     each_newest,
     most_metas,
-    newest_sequences,
+    show_metas,
 )
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage
+    from natsproto.wire import Msg as WireMsg
 
 MOST_WORDS = 1_000_000
 """Words of unreadable metas that are remembered; with more, all chunks count as referred to."""
@@ -43,6 +44,9 @@ READINGS = 5
 
 FEW = 32
 """Metas that are read one by one from the leader, instead of requesting all names at once."""
+
+CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds after each look at what a consumer shows, until it has the newest meta that was read."""
 
 LONG = 200
 """Characters of a subject that count as one more name."""
@@ -89,65 +93,91 @@ class References:
         self._lacking: list[str] = []  # subjects still to request after an interruption
         self._several: dict[str, int] = {}  # how many metas a listed subject has, if more than one
         self._end = 0  # end of the stream when they were listed
-        self._seqs: dict[str, int] = {}  # of the newest meta read of each subject
+        self._newest = 0  # the highest sequence of a meta read
+        self._replaced: dict[str, set[str]] = {}  # nuids by subject, until a consumer shows that they were
+        self._shown: dict[str, set[str]] = {}  # likewise, of metas that only a consumer shows
 
-    async def read_on(self, bucket: Bucket) -> None:
+    async def read_on(self, bucket: Bucket, *, proven: bool = True) -> None:
         """Read the metas after the cursor; after an interruption the next call continues.
 
         No chunk may be mistaken for an orphan. For later commits the age of their chunks decides.
 
         No single answer ends a read: whoever may ask the same API subject can have another answer sent to our
         inbox. The leader's list of all subjects proves itself, and an answer for one name has its subject.
-        What is read in order is counted, too. And a consumer shows that no meta is outdated.
+        What is read in order is counted, too. And what a consumer shows counts as well.
+
+        Args:
+            bucket: the bucket to read.
+            proven: removals depend on it: a consumer must show the metas, else it shows them where it can.
 
         Raises:
+            PermissionsViolationError: with ``proven``: this user may create no consumer.
+            SilentConsumer: with ``proven``: nothing of consumers comes.
             NatsError: the metas could not be read.
         """
         if self.full:
             return
+        if proven:
+            check_shows(bucket)
         start = self.cursor
-        if start and not self._lacking and await self._continue(bucket):
-            if self.cursor > start and not self.full:
-                await self._compare(bucket, after=start)
-            return
-        if not await self._read_names(bucket) and not self.full:
-            await self._read_in_order(bucket)  # the names do not fit into a message
-        if not self.full:
-            await self._compare(bucket)
+        if not start or self._lacking or not await self._continue(bucket):
+            start = 0
+            if not await self._read_names(bucket) and not self.full:
+                await self._read_in_order(bucket)  # the names do not fit into a message
+        if not self.full and (not start or self.cursor > start):
+            await self._show(bucket, start, proven)
 
-    async def _compare(self, bucket: Bucket, after: int = 0) -> None:
-        """Make sure that no meta is outdated: the leader's answers name no stream.
+    async def _show(self, bucket: Bucket, after: int, proven: bool) -> None:
+        """Add what a consumer shows: the leader's answers name no stream, and may be another one's.
 
         A mirror that somebody has made without a transform has the same subjects, and keeps metas that were
-        replaced; another domain may have a stream of the same name. What a consumer delivers names its stream
-        and itself. It may come from a replica that is behind: what was read is newer then.
-
-        Raises:
-            RequestTimeoutError: the leader keeps returning others.
+        replaced; another domain may have a bucket of the same name. What a consumer delivers names its stream
+        and itself. It may come from a replica that is behind: then it is asked again for a moment.
         """
-        if not bucket.ways.has_right(CONSUMER) or bucket.remembered(UnheardConsumers).now:
-            return
-        for _ in range(READINGS):
-            newest = await newest_sequences(bucket, after)
-            if newest is None:
-                return
-            read = self._read_sequences()
-            older = {
-                subject: seq
-                for subject, seq in newest.items()
-                if read(subject) < seq <= self.cursor and can_be_requested(subject)
-            }
-            if not older:
-                return
-            async with aclosing(each_newest(bucket, list(older), AT_ONCE, AT_LEADER)) as answers:
-                async for subject, message in answers:
-                    if message is not None and message.seq >= older[subject]:
-                        self._take(bucket, message)
-        raise _incomplete(bucket)
+        for pause in CATCH_UP:
+            shown: dict[str, set[str]] = {}
+            settled: set[str] = set()
 
-    def _read_sequences(self) -> Callable[[str], int]:
-        """Return a function that returns the sequence of the newest meta read of a subject; 0 = none."""
-        return lambda subject: self._seqs.get(subject, 0)
+            def take(
+                msg: WireMsg,
+                info: ObjectInfo | None,
+                shown: dict[str, set[str]] = shown,
+                settled: set[str] = settled,
+            ) -> None:
+                subject = msg.subject.decode("utf-8", "surrogateescape")
+                if info is None:
+                    self._add_words(bytes(msg.payload))
+                    return
+                nuid = self._nuid_shown(info)
+                if subject in self._replaced or subject in self._shown:
+                    settled.add(subject)
+                if nuid and nuid != self._standing.get(subject):
+                    shown[subject] = {nuid}
+                else:
+                    shown.pop(subject, None)
+
+            try:
+                highest = await show_metas(bucket, take, after)
+            except (PermissionsViolationError, SilentConsumer):
+                if proven:
+                    raise
+                self._replaced.clear()
+                return
+            self._nuids = None
+            if highest >= self._newest or after >= self._newest:
+                for subject in settled:
+                    self._replaced.pop(subject, None)
+                    self._shown.pop(subject, None)
+                self._shown.update(shown)
+                return
+            for subject, nuids in shown.items():
+                self._shown.setdefault(subject, set()).update(nuids)
+            await asyncio.sleep(pause)
+
+    def _nuid_shown(self, info: ObjectInfo) -> str:
+        """Return the nuid that a meta refers to; "" = none."""
+        # An invalid nuid refers to nothing, and a forged one may be a megabyte long.
+        return info.nuid if not info.deleted and is_safe_nuid(info.nuid) else ""
 
     async def _continue(self, bucket: Bucket) -> bool:
         """Read the few metas that were stored since the cursor; false when there may be more.
@@ -308,7 +338,7 @@ class References:
 
     def _take(self, bucket: Bucket, message: StoredMessage) -> None:
         subject = message.subject
-        self._note_sequence(subject, message.seq)
+        self._newest = max(message.seq, self._newest)
         if self._most is not None and subject not in self._standing and subject not in self._unreadable:
             self._names += 1 + len(subject) // LONG
             if self._names > self._most:
@@ -321,21 +351,23 @@ class References:
         else:
             self.read(info, subject)
 
-    def _note_sequence(self, subject: str, seq: int) -> None:
-        self._seqs[subject] = max(seq, self._seqs.get(subject, 0))
-
     def _fill(self) -> None:
         self.full, self._nuids, self._lacking = True, None, []
-        for held in (self._standing, self._unreadable, self._moved, self._marked):
+        for held in (
+            self._standing,
+            self._unreadable,
+            self._moved,
+            self._marked,
+            self._replaced,
+            self._shown,
+        ):
             held.clear()
-        self._words, self._kept, self._several, self._seqs = set(), set(), {}, {}
+        self._words, self._kept, self._several = set(), set(), {}
 
     def read(self, info: ObjectInfo, subject: str) -> None:
         """Add the next meta of a subject."""
-        self._nuids = None
-        # An invalid nuid refers to nothing, and a forged one may be a megabyte long.
-        names_chunks = not info.deleted and is_safe_nuid(info.nuid)
-        self._standing[subject] = info.nuid if names_chunks else ""
+        self._supersede(subject)
+        self._standing[subject] = self._nuid_shown(info)
         self._marked.pop(subject, None)
         self._moved.pop(subject, None)
         if not info.deleted and RENAMING in info.metadata:
@@ -351,16 +383,26 @@ class References:
         self._nuids = None
         self._unreadable.pop(invalid.subject, None)
         self._unreadable[invalid.subject] = invalid
-        if not self._too_many:
-            self._words.update(_NUID_LIKE.findall(data))
-            self._too_many = len(self._words) > MOST_WORDS
-            if self._too_many:
-                self._words.clear()
+        self._add_words(data)
         self._marked.pop(invalid.subject, None)
         self._moved.pop(invalid.subject, None)
         before = self._standing.pop(invalid.subject, "")
         if before:
             self._kept.add(before)
+
+    def _add_words(self, data: bytes) -> None:
+        if not self._too_many:
+            self._words.update(_NUID_LIKE.findall(data))
+            self._too_many = len(self._words) > MOST_WORDS
+            if self._too_many:
+                self._words.clear()
+
+    def _supersede(self, subject: str) -> None:
+        """Note that a newer meta of a subject was read."""
+        self._nuids = None
+        before = self._standing.pop(subject, "")
+        if before:
+            self._replaced.setdefault(subject, set()).add(before)
 
     @property
     def unreadable(self) -> list[InvalidMeta]:
@@ -375,7 +417,10 @@ class References:
         """Return the subjects of the metas that refer to these chunks."""
         if nuid not in self._named():
             return []
-        return [subject for subject, named in self._standing.items() if named == nuid]
+        found = {subject for subject, named in self._standing.items() if named == nuid}
+        for held in (self._replaced, self._shown):
+            found.update(subject for subject, nuids in held.items() if nuid in nuids)
+        return sorted(found)
 
     def may_name(self, nuid: str) -> bool:
         """Whether an unreadable meta, or one that it has superseded, may refer to these chunks."""
@@ -391,5 +436,5 @@ class References:
 
     def _named(self) -> set[str]:
         if self._nuids is None:
-            self._nuids = set(self._standing.values())
+            self._nuids = set(self._standing.values()).union(*self._replaced.values(), *self._shown.values())
         return self._nuids

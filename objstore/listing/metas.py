@@ -26,11 +26,12 @@ from natsproto.errors import (
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number, time_from_ns
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StreamInfo
+from natsproto.jetstream.direct_get import header_int
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import MessageRead
+from ..bucket.message_reads import MessageRead, no_way
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
 from ..format.codec import MetaDecodeError
@@ -608,56 +609,75 @@ def can_be_requested(subject: str) -> bool:
     return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
 
 
-async def newest_sequences(bucket: Bucket, after: int = 0) -> dict[str, int] | None:
-    """Return the sequence of the newest meta of each subject, as a consumer shows them.
+def check_shows(bucket: Bucket) -> None:
+    """Raise what :func:`show_metas` would, as far as it is known."""
+    if not bucket.ways.has_right(CONSUMER):
+        raise no_way(bucket, (CONSUMER,))
+    if bucket.remembered(UnheardConsumers).now:
+        raise SilentConsumer(
+            f"no consumer of stream {bucket.stream!r} delivers to this user, as where another account "
+            "imports the API: nothing is removed without one"
+        )
+
+
+async def show_metas(
+    bucket: Bucket, take: Callable[[WireMsg, ObjectInfo | None], None], after: int = 0
+) -> int:
+    """Pass the newest meta of each subject to a callback, as a consumer shows them; perhaps several times.
 
     Args:
-        after: only those after this sequence.
+        bucket: the bucket to read.
+        take: called with each message, and with its meta if that can be read.
+        after: all metas after this sequence instead, in stream order.
 
     Returns:
-        ``None``: this user may create no consumer, or nothing of one comes.
+        The highest sequence, 0 when there is none. A replica that is behind may have answered.
 
     Raises:
+        PermissionsViolationError: this user may create no consumer.
+        SilentConsumer: nothing of one comes.
         RequestTimeoutError: consumers deliver less than they announce.
         NatsError: no consumer can be had.
     """
-    newest: dict[str, int] = {}
-    received = 0
+    check_shows(bucket)
+    read = meta_reader(bucket, lambda invalid: None)
+    received = highest = 0
+    whole = True
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal received
+        nonlocal received, highest, whole
         if not reading.over:
             received += 1
-            newest[msg.subject.decode("utf-8", "surrogateescape")] = delivery.stream_seq
+            highest = max(highest, delivery.stream_seq)
+            if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
+                whole = False  # whoever may create consumers has changed this one
+            take(msg, read(msg, delivery))
             if delivery.num_pending == 0:
                 reading.finish()
 
     try:
         for _ in range(SHOWN):
-            newest.clear()
-            received = 0
+            received, whole = 0, True
             async with Collector(
                 bucket,
                 all_meta_subject(bucket.name),
                 on_message,
                 "last_per_subject",
                 after=after or None,
-                headers_only=True,
                 other_way=True,
             ) as reading:
                 pending = (await reading.start()).num_pending
                 if pending:
                     await reading.ended
-            if received >= pending:
-                return newest
+            if received >= pending and whole:
+                return highest
             # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
     except SilentConsumer:
         bucket.remembered(UnheardConsumers).note()
-        return None
+        raise
     except PermissionsViolationError as exc:
-        if not bucket.ways.note_refusal(exc):
-            raise
-        return None
+        bucket.ways.note_refusal(exc)
+        raise
     except APIError as exc:
         raise bucket.translate(exc) from None
     raise RequestTimeoutError(f"consumers of bucket {bucket.name!r} do not deliver what they count")

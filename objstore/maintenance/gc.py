@@ -61,10 +61,11 @@ class _Counts(References):
         super().__init__()
         self.chunks: dict[str, int] = {}
 
-    def read(self, info: ObjectInfo, subject: str) -> None:
-        super().read(info, subject)
-        if nuid := self._standing[subject]:
+    def _nuid_shown(self, info: ObjectInfo) -> str:
+        nuid = super()._nuid_shown(info)
+        if nuid:
             self.chunks[nuid] = max(info.chunks, self.chunks.get(nuid, 0))
+        return nuid
 
 
 class AgeLimits:
@@ -103,7 +104,8 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
     references = _Counts()
     now = server_time(stream)
     arrived = await arrived_until(bucket, stream) if stream.config.sources else now
-    await references.read_on(bucket)  # later: the metas of what was complete by then are among them
+    # Later: the metas of what was complete by then are among them.
+    await references.read_on(bucket, proven=not dry_run)
     limits = AgeLimits(now, arrived, older_than)
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
     nameless = [nuid for nuid in sorted(nuids) if is_safe_nuid(nuid) and not references.named(nuid)]

@@ -15,6 +15,7 @@ from natsproto.errors import PermissionsViolationError
 
 from ..bucket import numbered
 from ..bucket.bucket import Bucket, UserMeta, log
+from ..bucket.collect import SilentConsumer
 from ..bucket.counts import count_from
 from ..bucket.numbered import NUMBER_ROOM
 from ..bucket.operation import check_callback, operation
@@ -152,10 +153,12 @@ class Upload:
         Raises:
             OutcomeUnknownError: another object's meta refers to the chunks: a rename long ago, or a forged
                 meta. The chunks are kept.
+            PermissionsViolationError: this user may not create consumers, which show that no meta refers to
+                the chunks. They are kept for ``gc``.
         """
         bucket = self._bucket
         holders = Holders(bucket, self.name, self.nuid)
-        holder = await holders.look()
+        holder = await holders.look(proven=True)
         if holder is None:
             await bucket.purge_chunks(self.nuid)
         elif holder.name != self.name and not await holders.is_upload(holder):
@@ -172,17 +175,19 @@ class Upload:
         if last is None:
             return True
         old = await resumed.age(bucket, last.time)
-        if old <= numbered.GOES_ON or await holders.look() is not None:
+        if old <= numbered.GOES_ON:
             return True
         if old <= numbered.GONE:
-            return False
+            return await holders.look() is not None
         try:
+            if await holders.look(proven=True) is not None:
+                return True
             if await count_from(bucket, last.subject, last.seq + 1):
                 return False  # that was not the newest one: others can have any of them sent to us
             log.warning("the upload of %r starts over: its stored chunks are too old", self.name)
             await bucket.purge_chunks(self.nuid, before=last.seq + 1)
-        except PermissionsViolationError:
-            return False
+        except (PermissionsViolationError, SilentConsumer):
+            return await holders.look() is not None
         return True
 
     def _held(self, holder: ObjectInfo, so: str) -> OutcomeUnknownError:

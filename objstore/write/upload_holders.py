@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -103,31 +103,34 @@ class Holders:
         """Whether the last check that found no holder is at most so many seconds old."""
         return self._revision >= 0 and passed(self._checked_at) <= seconds
 
-    async def look(self) -> ObjectInfo | None:
+    async def look(self, *, proven: bool = False) -> ObjectInfo | None:
         """Return the object that has the chunks now, under any name, from the leader; ``None``: none has.
 
         During a rename both names have them, and the new one is returned.
+
+        Args:
+            proven: the chunks are removed if none has them; see :meth:`References.read_on`.
         """
-        found = await self.all()
+        found = await self.all(proven=proven)
         own = next((info for info in found if info.name == self._name), None)
         other = next((info for info in found if info.name != self._name), None)
         # A rename marks the old name with the new one: a second meta without that mark is forged.
         renamed = own is None or (other is not None and own.metadata.get(RENAMING) == other.name)
         return other if renamed else own
 
-    async def all(self) -> list[ObjectInfo]:
+    async def all(self, *, proven: bool = False) -> list[ObjectInfo]:
         """Return all live metas that refer to the chunks; or only the one at the upload's own name, if it is
-        not being renamed."""
+        not being renamed. ``proven``: as for :meth:`look`."""
         now = clocks()
         message = (await self.bucket.locate(self._name))[1]
         own = None if message is None else self._holder(message)
         if own is not None and RENAMING not in own.metadata:
             return [own]
         revision = _revision(message)
-        if own is None and self.certainly_uncommitted(revision):
+        if own is None and not proven and self.certainly_uncommitted(revision):
             self._checked_at = now
             return []
-        found = await self._read()
+        found = await self._read(proven)
         if not found:
             self._revision, self._checked_at = revision, now
         return found
@@ -161,15 +164,17 @@ class Holders:
             return False
         return info.deleted and (info.nuid == self.nuid or was_moved(info, self.nuid))
 
-    async def _read(self) -> list[ObjectInfo]:
+    async def _read(self, proven: bool) -> list[ObjectInfo]:
         """Read every meta stored since none referred to the chunks."""
         bucket = self.bucket
         for _ in range(READINGS):
             references = ReferencesTo(self.nuid)
             references.cursor = self._read_up_to
             try:
-                await references.read_on(bucket)
+                await references.read_on(bucket, proven=proven)
             except PermissionsViolationError:  # this user may not ask the leader
+                if proven:
+                    raise
                 unreadable: list[InvalidMeta] = []
                 metas = await newest_metas(bucket, unreadable.append, consumer=False)
                 if unreadable:
@@ -193,7 +198,7 @@ class Holders:
 
 
 class ReferencesTo(References):
-    """The references to one nuid: of other metas 16 bytes are kept, to count and compare them.
+    """The references to one nuid: of other metas 8 bytes are kept, to count them.
 
     Args:
         nuid: the nuid.
@@ -202,32 +207,31 @@ class ReferencesTo(References):
     def __init__(self, nuid: str) -> None:
         super().__init__()
         self._wanted = nuid
-        self._all = array("q")  # hashes of all subjects, each followed by a sequence; perhaps several times
+        self._all = array("q")  # hashes of all subjects; perhaps several times
 
     def read(self, info: ObjectInfo, subject: str) -> None:
+        self._all.append(hash(subject))
         if info.nuid == self._wanted:
             super().read(info, subject)
         else:
             self._forget(subject)
 
     def unread(self, invalid: InvalidMeta, data: bytes) -> None:
+        self._all.append(hash(invalid.subject))
         self._forget(invalid.subject)
 
-    def _note_sequence(self, subject: str, seq: int) -> None:
-        self._all.extend((hash(subject), seq))
+    def _nuid_shown(self, info: ObjectInfo) -> str:
+        return super()._nuid_shown(info) if info.nuid == self._wanted else ""
+
+    def _add_words(self, data: bytes) -> None:
+        """Of what cannot be read nothing is kept."""
 
     def _count_read(self) -> int:
-        return len(set(self._all[::2]))
-
-    def _read_sequences(self) -> Callable[[str], int]:
-        found: dict[int, int] = {}
-        for subject, seq in zip(self._all[::2], self._all[1::2], strict=True):
-            found[subject] = max(seq, found.get(subject, 0))
-        return lambda subject: found.get(hash(subject), 0)
+        return len(set(self._all))
 
     def _forget(self, subject: str) -> None:
-        self._nuids = None
-        for held in (self._standing, self._marked, self._moved):
+        self._supersede(subject)
+        for held in (self._marked, self._moved):
             held.pop(subject, None)
 
 

@@ -15,8 +15,7 @@ from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.subjects import secret_name
 from objstore import ObjectInfo, ObjectMeta, ObjectStore
-from objstore.bucket.bucket import Bucket
-from objstore.bucket.ways import CONSUMER
+from objstore.bucket.ways import CONSUMER, Ways
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING, RENAMING_AT
 from objstore.format.naming import meta_subject
@@ -346,7 +345,7 @@ async def test_chunks_that_are_not_told_at_once_without_consumers(
     orphan = await healthy_but_for(store)
     with monkeypatch.context() as patched:
         for known in ("allowed", "has_right"):
-            patched.setattr(Bucket, known, lambda self, way: way != CONSUMER)
+            patched.setattr(Ways, known, lambda ways, way: way != CONSUMER)
         with pytest.raises(PermissionsViolationError, match=r"CONSUMER\.CREATE"):
             await store.gc(older_than=NOW)
     await check_both(store, orphan)

@@ -288,6 +288,7 @@ async def unreadable(stream: Stream, link: Link) -> list[str]:
             await link.store.get(meta["name"])
         except NatsError as exc:
             found.append(f"{meta['name']} cannot be read: {exc}")
+    link.bucket.ways.forget_refusals()
     return found
 
 

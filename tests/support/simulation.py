@@ -390,16 +390,15 @@ class Link:
             self.loop.call_soon(self.cut)  # while chunks are under way
 
     def deliver(self, session: LivelySession, config: dict[str, Any]) -> None:
-        """What a consumer without payloads delivers, after the answer to its creation."""
-        assert config["headers_only"]
+        """What a consumer delivers, after the answer to its creation."""
         found = self.stream.due(config)
         inbox, at = config["deliver_subject"].encode(), self.loop.time() + 0.051
 
         def come(seq: int, each: Stored) -> None:
             if session is self.session and not session.cut_off:
-                size = b"NATS/1.0\r\nNats-Msg-Size: %d\r\n\r\n" % len(each.payload)
                 token = f"$JS.ACK.{STREAM}.{config['name']}.1.{each.seq}.{seq}.1.{len(found) - seq}"
-                self.server.send(inbox, subject=each.subject.encode(), header=size, reply=token.encode())
+                subject, header = each.subject.encode(), each.header or None
+                self.server.send(inbox, each.payload, subject=subject, header=header, reply=token.encode())
 
         for seq, each in enumerate(found, 1):
             self.loop.call_at(at + seq * 1e-6, come, seq, each)

@@ -14,11 +14,12 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
+from objstore.commit.references import References
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
 from objstore.format.digest import hex_digest, new_hasher
 from objstore.format.marks import RENAMING
-from objstore.format.naming import meta_subject
+from objstore.format.naming import all_meta_subject, meta_subject
 from objstore.maintenance.gc import DEFAULT_AGE, gc
 from support.memory_server import NO_MESSAGE, MemoryServer, error
 
@@ -304,25 +305,38 @@ async def test_one_that_cannot_be_removed_does_not_end_it(
     assert "orphan chunks 'FIRST'" in caplog.text
 
 
-@pytest.mark.parametrize("consumers", ["all comes", "ended early", "not at all"])
-async def test_an_outdated_meta_of_another_stream_is_no_answer(
-    server: MemoryServer, bucket: Bucket, store: ObjectStore, consumers: str
+@pytest.mark.parametrize(
+    "consumers", ["all comes", "ended early", "without payloads", "not at all", "silent"]
+)
+@pytest.mark.parametrize("seq", [None, 1000], ids=["older", "newer"])
+async def test_the_meta_of_another_stream_is_no_answer(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, consumers: str, seq: int | None
 ) -> None:
-    """A mirror by another tool has the same subjects, and keeps what was replaced: answers name no stream."""
+    """A mirror by another tool has the same subjects, and keeps what was replaced: answers name no stream.
+
+    Another domain may have a bucket of the same name, with higher sequences.
+    """
     old = await store.put("a", b"old")
-    outdated = server.leader_message(server.stream().messages[old.revision])
+    other = server.leader_message(server.stream().messages[old.revision])
+    if seq is not None:
+        other["message"]["seq"] = seq
     new = await store.put("a", b"new")
     await store.put("b", b"x")
     bucket.batches = False  # they name their stream
     bucket.retry_budget = 0.5
     due = server.stream().due
 
-    def early(consumer: Any, found: Any) -> None:
-        if consumer.config.get("headers_only"):
-            inbox = consumer.config["deliver_subject"].encode()
-            server.send(inbox, header=b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 0\r\n\r\n")
-        else:
-            due(consumer, found)
+    def changed(consumer: Any, found: Any) -> None:
+        config = consumer.config
+        if config["deliver_policy"] == "last_per_subject" and config["filter_subject"] == all_meta_subject(
+            "b"
+        ):
+            inbox = config["deliver_subject"].encode()
+            if consumers == "ended early":
+                server.send(inbox, header=b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 0\r\n\r\n")
+                return
+            config["headers_only"] = True
+        due(consumer, found)
 
     asked = 0
 
@@ -331,21 +345,47 @@ async def test_an_outdated_meta_of_another_stream_is_no_answer(
         if verb != "STREAM.MSG.GET" or body.get("last_by_subj") != meta_subject("b", "a"):
             return None
         asked += 1
-        return outdated if asked % genuine else None
+        return other
 
-    genuine = 1000
     server.hook = hook
-    if consumers == "ended early":
-        server.stream().due = early  # type: ignore[method-assign]
+    server.importing = consumers == "silent"
+    if consumers in ("ended early", "without payloads"):
+        server.stream().due = changed  # type: ignore[method-assign]
     if consumers == "not at all":
         server.refused = {"CONSUMER.CREATE"}
-    with pytest.raises(PermissionsViolationError if consumers == "not at all" else RequestTimeoutError):
-        await gc(bucket, older_than=NOW, dry_run=False)
-    assert new.nuid in server.chunks()
     if consumers == "all comes":
-        genuine = 3
-        assert (await gc(bucket, older_than=NOW, dry_run=False)).orphans == []
+        report = await gc(bucket, older_than=NOW, dry_run=False)
+        assert report.orphans == []
+        assert asked
+    else:
+        with pytest.raises(PermissionsViolationError if consumers == "not at all" else RequestTimeoutError):
+            await gc(bucket, older_than=NOW, dry_run=False)
     assert new.nuid in server.chunks()
+
+
+async def test_the_meta_of_another_stream_that_comes_later(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """What replaces a meta after all were read does not count, until a consumer shows it."""
+    old = await store.put("a", b"old")
+    other = server.leader_message(server.stream().messages[old.revision])
+    other["message"]["seq"] = 1000
+    info = await store.put("a", b"new")
+    references = References()
+    await references.read_on(bucket)
+    assert references.naming(info.nuid) == [meta_subject("b", "a")]
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        return other if verb == "STREAM.MSG.GET" and 1 < body.get("seq", 0) <= 1000 else None
+
+    server.hook = hook
+    await store.put("b", b"x")
+    await references.read_on(bucket)
+    assert references.named(info.nuid)
+    server.hook = None
+    await store.put("a", b"newer")
+    await references.read_on(bucket)
+    assert not references.named(info.nuid)
 
 
 @pytest.mark.parametrize(("lag", "kept"), [(0, False), (3, True)])

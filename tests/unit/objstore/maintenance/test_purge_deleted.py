@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.models import StreamInfo
 from objstore import ObjectStore
 from objstore.bucket.bucket import Bucket
+from objstore.bucket.collect import SilentConsumer
 from objstore.bucket.retry import RETRY_BUDGET
 from objstore.format.naming import meta_subject
 from objstore.maintenance.purge_deleted import SETTLED, purge_deleted, settled_after
@@ -53,6 +55,32 @@ async def test_one_that_is_written_to_meanwhile(
     server.hook = hook
     assert await purge_deleted(bucket, timedelta(0)) == 0
     assert len(server.stream().of(subject)) == 1
+
+
+@pytest.mark.parametrize("consumer", ["delivers", "refused", "silent"])
+async def test_the_marker_of_another_stream(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, consumer: str
+) -> None:
+    """Another domain's bucket of the same name may answer: what the leader answers names no stream."""
+    await store.put("a", b"x")
+    await store.delete("a")
+    marker = server.leader_message(server.stream().of(meta_subject("b", "a"))[0])
+    marker["message"]["seq"] = 1000
+    await store.put("a", b"alive")
+    server.ahead = timedelta(hours=1)
+    server.importing = consumer == "silent"
+    server.refused = {"CONSUMER.CREATE"} if consumer == "refused" else set()
+    bucket.batches, bucket.retry_budget = False, 0.5
+    server.hook = lambda verb, body: (
+        marker if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == meta_subject("b", "a") else None
+    )
+    if consumer == "delivers":
+        assert await purge_deleted(bucket, timedelta(0)) == 0
+    else:
+        with pytest.raises(PermissionsViolationError if consumer == "refused" else SilentConsumer):
+            await purge_deleted(bucket, timedelta(0))
+    server.hook, server.refused, server.importing = None, set(), False
+    assert await store.get("a") == b"alive"
 
 
 async def test_metas_that_cannot_be_read_are_nobodys_markers(
