@@ -479,8 +479,8 @@ MUTANTS = (
     Mutant(
         "whatever-is-called-a-nuid",
         "objstore/commit/references.py",
-        "names_chunks = not info.deleted and is_safe_nuid(info.nuid)",
-        "names_chunks = not info.deleted",
+        'return info.nuid if not info.deleted and is_safe_nuid(info.nuid) else ""',
+        'return info.nuid if not info.deleted else ""',
         "of the metas of others no more is kept than a nuid may have",
         "unit/objstore/commit/test_references.py::test_what_is_no_nuid_is_not_kept",
     ),

@@ -369,18 +369,19 @@ async def test_the_meta_of_another_stream_that_comes_later(
     """What replaces a meta after all were read does not count, until a consumer shows it."""
     old = await store.put("a", b"old")
     other = server.leader_message(server.stream().messages[old.revision])
-    other["message"]["seq"] = 1000
     info = await store.put("a", b"new")
     references = References()
     await references.read_on(bucket)
     assert references.naming(info.nuid) == [meta_subject("b", "a")]
 
     def hook(verb: str, body: dict[str, Any]) -> Any:
-        return other if verb == "STREAM.MSG.GET" and 1 < body.get("seq", 0) <= 1000 else None
+        return other if verb == "STREAM.MSG.GET" and references.cursor < body.get("seq", 0) <= end else None
 
-    server.hook = hook
     await store.put("b", b"x")
+    end = other["message"]["seq"] = server.stream().seq
+    server.hook = hook
     await references.read_on(bucket)
+    assert references.cursor == end
     assert references.named(info.nuid)
     server.hook = None
     await store.put("a", b"newer")

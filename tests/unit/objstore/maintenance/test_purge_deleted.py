@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from natsproto.errors import PermissionsViolationError
+from natsproto.jetstream.api.messages import leader_message
 from natsproto.jetstream.api.models import StreamInfo
-from objstore import ObjectStore
+from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.collect import SilentConsumer
 from objstore.bucket.retry import RETRY_BUDGET
@@ -59,7 +60,11 @@ async def test_one_that_is_written_to_meanwhile(
 
 @pytest.mark.parametrize("consumer", ["delivers", "refused", "silent"])
 async def test_the_marker_of_another_stream(
-    server: MemoryServer, store: ObjectStore, bucket: Bucket, consumer: str
+    server: MemoryServer,
+    store: ObjectStore,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    consumer: str,
 ) -> None:
     """Another domain's bucket of the same name may answer: what the leader answers names no stream."""
     await store.put("a", b"x")
@@ -75,6 +80,12 @@ async def test_the_marker_of_another_stream(
         marker if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == meta_subject("b", "a") else None
     )
     if consumer == "delivers":
+        found = leader_message(marker)
+
+        async def listed(*_: object) -> list[ObjectInfo]:
+            return [bucket.decode(found)]  # as where a list has had to ask the leader
+
+        monkeypatch.setattr("objstore.maintenance.purge_deleted.newest_metas", listed)
         assert await purge_deleted(bucket, timedelta(0)) == 0
     else:
         with pytest.raises(PermissionsViolationError if consumer == "refused" else SilentConsumer):
