@@ -33,6 +33,7 @@ class Lookup:
     Attributes:
         subjects: the subjects under which the name may be stored; this library's is the first.
         newest: after :meth:`wait`, the subject of the newest message.
+        revision: after :meth:`wait`, its sequence; 0 = there is none.
         others: after :meth:`wait`, the older messages of the name under other subjects, by subject.
     """
 
@@ -41,6 +42,7 @@ class Lookup:
         self._ways = ways
         self.subjects: list[str] = meta_subjects(bucket.name, name)
         self.newest: str = self.subjects[0]
+        self.revision: int = 0
         self.others: dict[str, StoredMessage] = {}
         self._pending: list[MessageRead] = []
         self._ask()
@@ -94,6 +96,7 @@ class Lookup:
             return self.subjects[0], None
         self.newest = max(there, key=lambda subject: there[subject].seq)
         message = there.pop(self.newest)
+        self.revision = message.seq
         self.others = there
         return self.newest, message
 

@@ -18,12 +18,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
-from natsproto.errors import APIError, NatsError, PermissionsViolationError
+from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket import numbered
-from ..bucket.bucket import CANCEL_WAIT, Bucket, log
+from ..bucket.bucket import CANCEL_WAIT, RECHECK_DELAYS, Bucket, log
+from ..bucket.counts import count_from
 from ..bucket.refusals import certainly_refused
+from ..bucket.ways import CONSUMER
 from ..errors import IntegrityError, OutcomeUnknownError
 from ..format.codec import MetaDecodeError
 from ..format.marks import RENAMING, was_moved
@@ -160,9 +162,37 @@ async def remove_older(bucket: Bucket, lookup: Lookup, newest: ObjectInfo | None
 
     Do this before changing the newest meta under its subject: readers ask this library's subject first, and
     would see a meta there that was replaced long ago. A cancelled call still finishes.
+
+    Raises:
+        RequestTimeoutError: a consumer does not count the newest one: the leader's answers name no stream.
     """
     if lookup.others:
+        await _check_newest(bucket, lookup)
         await bucket.run_to_end(_remove_each(bucket, lookup.others, newest), wait_if_cancelled=CANCEL_WAIT)
+
+
+async def _check_newest(bucket: Bucket, lookup: Lookup) -> None:
+    """Make sure that others were replaced: of two subjects the one with the newer message decides.
+
+    Who may create no consumer relies on the answers.
+    """
+    if not bucket.ways.has_right(CONSUMER):
+        return
+    try:
+        for delay in RECHECK_DELAYS:  # a replica may be behind
+            await asyncio.sleep(delay)
+            if await count_from(bucket, lookup.newest, lookup.revision):
+                return
+    except PermissionsViolationError as exc:
+        if bucket.ways.note_refusal(exc):
+            return
+        raise
+    except APIError as exc:
+        raise bucket.translate(exc) from None
+    raise RequestTimeoutError(
+        f"bucket {bucket.name!r} has no message {lookup.revision} on {lookup.newest!r}, which was answered: "
+        "nothing was changed, try again"
+    )
 
 
 async def _remove_each(
