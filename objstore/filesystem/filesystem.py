@@ -395,15 +395,16 @@ class NatsObjectFileSystem(FileSystemReads):
         if not bucket:
             raise PermissionError(errno.EPERM, "remove buckets by their names", "natsobj://")
         with os_errors(path):
-            store = await self._store(bucket)
             if not name:
+                store = await self._store(bucket)
                 await store.js.delete_object_store(bucket)
                 self._connections.forget(bucket)
                 return
-            names = [info.name for info in await store.list(prefix=name)]
-            names = [each for each in names if each == name or is_within(each, name)]
+            found = await self._read(bucket, lambda store: store.list(prefix=name))
+            names = [info.name for info in found if info.name == name or is_within(info.name, name)]
             if not names:
                 raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
+            store = await self._store(bucket)
             steps = (without(store.delete(each), ObjectNotFoundError) for each in names)
             await run_all(steps, batch_size or self.batch_size)
 

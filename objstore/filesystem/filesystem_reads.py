@@ -7,10 +7,10 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from glob import has_magic
-from typing import IO, TYPE_CHECKING, NoReturn, cast
+from typing import IO, TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
@@ -18,7 +18,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from natsproto.errors import InvalidNameError
 
-from ..errors import BadBucketError, LinkError, ObjectNotFoundError
+from ..errors import BadBucketError, BucketNotFoundError, LinkError, ObjectNotFoundError
 from ..read.links import check_follow_links
 from . import reading
 from .at_once import kept, run_all
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ..read.links import FollowLinks
     from ..store import ObjectStore
     from .reading import Pinned, Range
+
+T = TypeVar("T")
 
 log: logging.Logger = logging.getLogger("objstore.filesystem")
 
@@ -97,6 +99,14 @@ class FileSystemReads(AsyncFileSystem):
         except BadBucketError as exc:
             raise missing(bucket, exc) from exc
 
+    async def _read(self, bucket: str, read: Callable[[ObjectStore], Awaitable[T]]) -> T:
+        """Read a bucket: the one that is there now, if it was deleted and created again."""
+        store = await self._store(bucket)
+        try:
+            return await read(store)
+        except BucketNotFoundError:
+            return await read(await self._store(bucket, anew=True))
+
     async def _at(self, path: str) -> tuple[ObjectStore, str]:
         """Return the bucket and the name of a file.
 
@@ -145,7 +155,7 @@ class FileSystemReads(AsyncFileSystem):
             except InvalidNameError as exc:
                 raise ObjectNotFoundError(f"no object {name!r}: {exc}", bucket=bucket, name=name) from exc
             except ObjectNotFoundError:
-                if not await self._has_below(store, name):
+                if not await self._read(bucket, lambda store: self._has_below(store, name)):
                     raise
                 return directory_entry(path)
             return file_entry(path, info, await self._target(store, info))
@@ -182,15 +192,12 @@ class FileSystemReads(AsyncFileSystem):
         """Read all metas of a bucket; keep a directory, or a file, of that name."""
         tree = Tree(bucket)
         with os_errors(join(bucket, name)):
+            found = await self._read(bucket, lambda store: store.list(prefix=name))
+            infos = [info for info in found if info.name == name or is_within(info.name, name)]
             store = await self._store(bucket)
-            infos = [
-                info
-                for info in await store.list(prefix=name)
-                if info.name == name or is_within(info.name, name)
-            ]
             links = [info for info in infos if info.is_link]
-            found = await run_all((self._target(store, info) for info in links), self.batch_size)
-            targets = dict(zip([info.name for info in links], found, strict=True))
+            ends = await run_all((self._target(store, info) for info in links), self.batch_size)
+            targets = dict(zip([info.name for info in links], ends, strict=True))
             for info in infos:
                 tree.add(info, targets.get(info.name) if info.is_link else info)
         for marker in tree.markers:

@@ -15,6 +15,7 @@ from fsspec.callbacks import Callback
 
 from natsproto.errors import NoServersError
 from objstore import ObjectLink, ObjectStore
+from objstore.bucket import bucket
 from objstore.filesystem import NatsObjectFileSystem
 from objstore.filesystem.filesystem_reads import LOOKS
 from objstore.read.links import FollowLinks
@@ -295,6 +296,32 @@ def test_buckets_that_others_remove(fs: NatsObjectFileSystem, memory: MemoryServ
         fs.ls("b")
     fs.mkdir("b")
     assert fs.ls("b") == []
+
+
+def test_a_bucket_that_others_create_again(
+    full: NatsObjectFileSystem, memory: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "ALONE_AGE", 0.0)
+
+    def again() -> None:
+        """Somebody else does so; this file system still has the old one open."""
+        memory.streams.clear()
+        sync(full.loop, memory.bucket)
+
+        async def put() -> None:
+            await (await memory.js.object_store("b")).put("new/x", b"x")
+
+        sync(full.loop, put)
+
+    again()
+    assert full.isdir("b/new")
+    again()
+    assert full.ls("b/new", detail=False) == ["b/new/x"]
+    again()
+    assert full.find("b/new") == ["b/new/x"]
+    again()
+    full.rm("b/new", recursive=True)
+    assert full.find("b") == []
 
 
 def test_forgetting(fs: NatsObjectFileSystem) -> None:
