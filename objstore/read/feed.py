@@ -202,10 +202,11 @@ class ChunkFeed:
         return True
 
     def doubts(self, block: bytes, after: int) -> bool:
-        """Whether a mirror has responded that has too many chunks: what was removed stays there."""
-        more = self._part is None and self._messages + after >= self._info.chunks
+        """Whether a mirror has responded that may have too many chunks: what was removed stays there."""
+        part = self._part
+        more = self._messages + after >= self._info.chunks if part is None else part.seq_of is None
         if more and self.bucket.is_copy(block):
-            self._failure = Missing()
+            self._failure = Missing() if part is None else WrongPlace()  # how many follow identifies none
             return True
         return False
 

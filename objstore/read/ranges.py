@@ -293,13 +293,13 @@ async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, en
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
     """Return a part as :meth:`Layout.part` does, with the sequence found by O(log n) requests.
 
-    If the result was wrong, too, because responses were lost, the leader tells where the chunks lie: then the
-    part has their sequences, and reading it does not raise :class:`WrongPlace`.
+    If the result was wrong, too, because responses were lost, or a mirror responds, the leader tells where
+    the chunks lie: then the part has their sequences, and reading it does not raise :class:`WrongPlace`.
 
     Raises:
         Missing: there are fewer messages than there must be.
     """
-    if not layout.searched:
+    if not layout.searched and not bucket.replicated:
         layout.searched = True
         try:
             return await _search(bucket, info, layout, start, end)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from natsproto.wire import Pub
 from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
@@ -56,6 +58,30 @@ RANGES = [(0, 1), (0, 100), (99, 101), (250, 251), (150, 999), (2000, 2560), (25
 @pytest.mark.parametrize(("start", "end"), RANGES)
 async def test_a_regular_object(store: ObjectStore, bucket: Bucket, start: int, end: int) -> None:
     info = await store.put("a", DATA, chunk_size=100)
+    for _ in range(2):
+        assert await read_range(bucket, info, start, end) == DATA[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), RANGES)
+async def test_a_mirror_that_has_more_chunks(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, start: int, end: int
+) -> None:
+    """It answers batches, and keeps what was removed: how many follow a chunk tells nothing of it."""
+    old = await store.put("a", DATA, chunk_size=100)
+    stream, subject = server.stream(), "$O.b.C.DOUBLED"
+    for at in range(0, len(DATA), 100):
+        for _ in range(2):
+            last = server.put_raw(subject, DATA[at : at + 100])
+    mirror, direct = copy(stream), stream.direct
+    mirror.config = {**stream.config, "name": "OBJ_b-copy"}
+    mirror.messages = dict(stream.messages)
+    stream.remove([each.seq for each in stream.of(subject)[1::2]])
+
+    def answers(pub: Pub, body: dict[str, Any]) -> None:
+        (mirror.direct if "batch" in body else direct)(pub, body)
+
+    stream.direct = answers  # type: ignore[method-assign]
+    info = replace(old, nuid="DOUBLED", revision=last + 1)
     for _ in range(2):
         assert await read_range(bucket, info, start, end) == DATA[start:end]
 
