@@ -234,9 +234,9 @@ async def test_a_batch_whose_messages_may_not_be_read(newest: LocalServer) -> No
         natsproto.connect(newest.url, user="writer", password="p") as writer,
     ):
         writer.connection.report = reported.append  # type: ignore[method-assign]
-        batch = writer.jetstream().fast_publisher("EV")
+        batch = writer.jetstream().fast_publisher("EV", timeout=60)
         await batch.add("ev.a", b"1")
-        async with asyncio.timeout(2):  # less than an unanswered read takes
+        async with asyncio.timeout(LIMIT):  # less than an unanswered read takes
             assert (await batch.commit("ev.a", b"2")).count == 2
         assert reported == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,6 @@ from support.sockets import reserved_port
 from support.waits import held
 
 DATA = pattern(4 * CHUNK)
-AGE = timedelta(seconds=1)
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
@@ -38,13 +38,16 @@ async def test_half_an_object_stays(tmp_path: Path) -> None:
                     bucket="every", sources=[BucketSource("media", domain="spoke")]
                 )
                 async with media.open_writer("a", chunk_size=CHUNK) as writer:
+                    began = time.monotonic()
                     await writer.write(DATA[: 2 * CHUNK])
                     await until(lambda: chunk_counts(every))
                     spoke.pause()
+                    # The chunks grow older than this, but were not when the source was heard last.
+                    age = time.monotonic() - began + 1
                     try:
                         (nuid,) = await chunk_counts(every)
-                        await held(3 * AGE.total_seconds())
-                        report = await every.gc(older_than=AGE)
+                        await held(age + 1)
+                        report = await every.gc(older_than=timedelta(seconds=age))
                     finally:
                         spoke.resume()
                     assert (report.orphans, report.recent) == ([], [nuid])

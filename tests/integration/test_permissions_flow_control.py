@@ -19,6 +19,9 @@ from support.objects import MIB, pattern
 DATA = pattern(40 * MIB)
 """More than a server sends without an answer to its flow control."""
 
+PATIENCE = 60.0
+"""Seconds for which a read waits for a consumer that sends nothing."""
+
 
 @pytest.fixture(params=["new", "old"])
 def any_binary(request: pytest.FixtureRequest) -> Path:
@@ -45,7 +48,7 @@ async def unanswering(
     async with (
         LocalServer(binary=binary, config=config) as server,
         natsproto.connect(server.url, user="all", password="p") as owner,
-        natsproto.connect(server.url, user="few", password="p") as client,
+        natsproto.connect(server.url, user="few", password="p", retry_budget=PATIENCE) as client,
     ):
         whole = await owner.jetstream().create_object_store(bucket="b", allow_direct=direct)
         yield whole, await client.jetstream().object_store("b")
@@ -101,7 +104,7 @@ async def test_without_the_right_to_flow_control(
     async with unanswering(any_binary, ways, direct=ways != "leader") as (whole, few):
         await whole.put("a", DATA)
         for _ in range(2):
-            async with asyncio.timeout(14):  # and not 15 s without a byte
+            async with asyncio.timeout(PATIENCE - 5):  # and not that long without a byte
                 assert await way(few, tmp_path) == DATA
         assert await few.js.consumer_names("OBJ_b") == []
 
@@ -113,7 +116,7 @@ async def test_without_flow_control_and_another_way(any_binary: Path, tmp_path: 
         await whole.put("a", DATA)
         await whole.put("s", DATA[:300_000])
         for _ in range(2):
-            async with asyncio.timeout(14):
+            async with asyncio.timeout(PATIENCE - 5):
                 with pytest.raises(PermissionsViolationError, match=r"\$JS\.FC\.OBJ_b\.") as caught:
                     await way(few, tmp_path)
             assert caught.value.operation == "publish"
@@ -150,12 +153,12 @@ async def test_lists_of_many_names_without_flow_control(
         for name in names:
             await whole.put(name, b"", description="d" * (len(DATA) // 100))
         for _ in range(2):
-            async with asyncio.timeout(14):
+            async with asyncio.timeout(PATIENCE - 5):
                 assert sorted(info.name for info in await few.list()) == names
                 assert sorted([info.name async for info in few.iter()]) == names
                 assert (await few.verify()).ok
         if any_binary == Path(new_server.binary.path):  # a watch of 2.9 reads name by name anyway
             with pytest.raises(PermissionsViolationError, match=r"\$JS\.FC\.OBJ_b\."):
-                async with asyncio.timeout(14), few.watch() as watcher:
+                async with asyncio.timeout(PATIENCE - 5), few.watch() as watcher:
                     async for _ in watcher:
                         pass

@@ -24,6 +24,7 @@ from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.fast_batch import MAX_REFUSED, BatchIncompleteError
 from natsproto.wire import Pub
 from support.api_answers import NOBODY
+from support.clock import Clock
 from support.fake_session import FakeServer, turns, until
 from support.fast_batches import Leader, Stream, answer, batches, error, final, flow, parts, refusal
 
@@ -384,8 +385,8 @@ async def test_a_message_is_no_answer(server: FakeServer, js: JetStreamContext) 
 
 async def test_another_stream(server: FakeServer, js: JetStreamContext) -> None:
     """Its answer is the error when the batch's own stream sends none."""
-    leader = Leader(server)
-    batch = js.fast_publisher("S", timeout=0.05)
+    leader, clock = Leader(server), Clock()
+    batch = js.fast_publisher("S", timeout=60)
     await batch.add("s.a", b"x")
     server.session.on_pub = None
     ending = asyncio.ensure_future(batch.close())
@@ -393,6 +394,7 @@ async def test_another_stream(server: FakeServer, js: JetStreamContext) -> None:
     leader.say({**final(server.pubs[-1], 1), "stream": "T"})
     await turns()
     assert not ending.done()
+    clock.forward(61)
     with pytest.raises(WrongStreamError, match="stored as 101 in"):
         await ending
     named = server.client.jetstream(domain="hub").fast_publisher("S", timeout=0.05)

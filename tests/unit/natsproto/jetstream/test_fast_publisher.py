@@ -276,9 +276,9 @@ async def test_no_right_to_read(server: FakeServer, js: JetStreamContext) -> Non
         return b".MSG.GET." in pub.subject
 
     server.session.aside = refuse
-    batch = js.fast_publisher("S")
+    batch = js.fast_publisher("S", timeout=60)
     await batch.add("s.a", b"1")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         assert (await batch.commit("s.a", b"2")).count == 2
 
 

@@ -63,17 +63,20 @@ async def test_it_is_there(stream: Stream) -> None:
     await finish(stream, reader)
 
 
-async def test_a_delivery_is_proof(stream: Stream) -> None:
-    reader = Reader(stream, heartbeat=0.01)
+async def test_a_delivery_is_proof(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natsproto.jetstream.ordered.PROOF_INTERVAL", 30.0)
+    reader = Reader(stream, heartbeat=10)
     await reader.consumer.start()
     names = asked(stream, lambda pub, name: None)
-    loop = reader.consumer.loop
-    end, seq = loop.time() + 0.2, 0
-    while loop.time() < end:
-        seq += 1
+    for seq in range(1, 4):
+        reader.consumer.proven -= 31
         stream.deliver(seq, seq)
-        await turns(1)
-    assert names == []
+        reader.consumer._check()
+        await turns()
+        assert names == []
+    reader.consumer.proven -= 31
+    reader.consumer._check()
+    await until(lambda: names == [stream.configs[0]["name"]])
     await finish(stream, reader)
 
 

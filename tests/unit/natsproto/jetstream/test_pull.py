@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -28,6 +27,7 @@ from natsproto.jetstream.api.models import ConsumerInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.pull import PullConsumer
 from natsproto.wire import Pub
+from support.clock import Clock
 from support.fake_session import FakeServer, turns, until
 
 
@@ -196,17 +196,22 @@ class TestUnheard:
             await pulled.consumer.fetch(1)
         assert len(pulled.requests) == 1
 
-    @pytest.mark.parametrize("unheard", [0.05, 1.0])
+    @pytest.mark.parametrize(("unheard", "timeout"), [(50, 500), (500, 50)])
     async def test_for_how_long(
-        self, pulled: Pulled, unheard: float, monkeypatch: pytest.MonkeyPatch
+        self, pulled: Pulled, unheard: float, timeout: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """As long as either lasts, here 50 s."""
         monkeypatch.setattr("natsproto.jetstream.pull.UNHEARD", unheard)
-        pulled.on_next = lambda pub: pulled.status(pub, b"503")
-        began = time.monotonic()
+        clock = Clock()
+
+        def late(pub: Pub) -> None:
+            clock.forward(15)
+            pulled.status(pub, b"503")
+
+        pulled.on_next = late
         with pytest.raises(NoRespondersError):
-            await pulled.consumer.fetch(1, timeout=0.05 / unheard)
-        assert time.monotonic() - began < 0.5
-        assert 1 < len(pulled.requests) < 5
+            await pulled.consumer.fetch(1, timeout=timeout, idle_heartbeat=0)
+        assert len(pulled.requests) == 4
 
 
 async def test_a_refusal_of_megabytes_is_not_repeated(
