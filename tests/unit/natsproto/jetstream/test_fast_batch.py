@@ -210,11 +210,16 @@ async def test_an_acknowledgement_that_was_lost(server: FakeServer, js: JetStrea
 
 async def test_acknowledgements_that_do_not_come(server: FakeServer, js: JetStreamContext) -> None:
     Leader(server, msgs=1)
-    batch = js.fast_publisher("S", timeout=0.05)
+    clock = Clock()
+    batch = js.fast_publisher("S", timeout=10)
     for _ in range(2):
         await batch.add("s.a", b"x")
+    ending = asyncio.ensure_future(batch.add("s.a", b"x"))
+    while not ending.done():
+        clock.forward(3)
+        await turns()
     with pytest.raises(RequestTimeoutError):
-        await batch.add("s.a", b"x")
+        await ending
     assert {parts(pub)[3:] for pub in server.pubs[2:]} == {(2, fast_batch.PING)}
 
 
