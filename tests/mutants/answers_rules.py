@@ -51,7 +51,7 @@ MUTANTS = (
         "if again or right:",
         "if True:",
         "the error of a peer's own consumer does not say that this user may create none",
-        "unit/objstore/bucket/test_bucket.py::test_an_error_of_another_consumer_refuses_nothing",
+        "unit/objstore/bucket/test_ways.py::test_an_error_of_another_consumer_refuses_nothing",
     ),
     Mutant(
         "pages-end-by-one-answer",

@@ -11,11 +11,10 @@ import pytest
 from natsproto.errors import (
     APIError,
     NatsError,
-    PermissionsViolationError,
     RemoteProtocolError,
     WrongStreamError,
 )
-from natsproto.jetstream.api.errors import MaxConsumersError, StreamNotFoundError
+from natsproto.jetstream.api.errors import StreamNotFoundError
 from natsproto.jetstream.api.models import StreamInfo
 from natsproto.wire import Msg
 from objstore import (
@@ -26,10 +25,8 @@ from objstore import (
     IntegrityError,
     ObjectMeta,
 )
-from objstore.bucket.binding import bind, bind_other
+from objstore.bucket.binding import bind
 from objstore.bucket.bucket import CONFIG_AGE, Bucket
-from objstore.bucket.server import told_in_clear
-from objstore.bucket.ways import CONSUMER, REFUSED_FOR
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
 from support.clock import Clock
@@ -41,30 +38,6 @@ async def bound(server: MemoryServer, name: str = "b", **config: Any) -> Bucket:
     if f"OBJ_{name}" not in server.streams:
         await server.bucket(name, **config)
     return await bind(server.js, name)
-
-
-# -- binding ---------------------------------------------------------------------------------------
-
-
-async def test_binding(server: MemoryServer) -> None:
-    bucket = await bound(server)
-    assert (bucket.name, bucket.stream, bucket.client) == ("b", "OBJ_b", server.client)
-    assert bucket.created == server.stream().created
-    assert (bucket.direct, bucket.replicated, bucket.atomic, bucket.msg_ttl) == (True, False, False, False)
-    with pytest.raises(BucketNotFoundError) as told:
-        await bind(server.js, "nowhere")
-    assert told.value.bucket == "nowhere"
-    for name in ("", "a.b", "a b", "x" * 300):
-        with pytest.raises(BadBucketError):
-            await bind(server.js, name)
-
-
-async def test_another_bucket_has_the_same_budget(server: MemoryServer) -> None:
-    bucket = await bound(server)
-    await server.bucket("other")
-    bucket.retry_budget = 3.0
-    other = await bind_other(bucket, "other")
-    assert (other.name, other.retry_budget) == ("other", 3.0)
 
 
 async def test_what_is_remembered_is_made_once(server: MemoryServer) -> None:
@@ -98,12 +71,6 @@ async def test_what_servers_can(version: str, batches: bool, counts: bool, skips
         skips,
     )
     await server.client.close()
-
-
-async def test_a_version_that_was_told_in_clear_is_not_believed(server: MemoryServer) -> None:
-    server.session.info_in_clear = True
-    assert told_in_clear(server.client)
-    assert not (await bound(server)).can_batch
 
 
 # -- whose answers count ---------------------------------------------------------------------------
@@ -406,28 +373,3 @@ async def test_names_are_checked_with_the_length_of_their_line(server: MemorySer
         with pytest.raises(ValueError, match="name"):
             bucket.check_name(name)
     assert ObjectMeta("a").name == bucket.check_name("a")
-
-
-async def test_an_error_of_another_consumer_refuses_nothing(bucket: Bucket) -> None:
-    """A peer can have that sent to us once; the right to create consumers is a matter of days."""
-    too_many = MaxConsumersError(400, 10026, "maximum consumers limit reached")
-    assert bucket.ways.note_refusal(too_many)
-    assert bucket.ways.allowed(CONSUMER)
-    assert bucket.ways.note_refusal(too_many)
-    assert not bucket.ways.allowed(CONSUMER)
-    assert bucket.ways.has_right(CONSUMER), "no proof is left out because of it"
-    bucket.ways.forget_refusals()
-    assert bucket.ways.note_refusal(too_many)
-    assert bucket.ways.allowed(CONSUMER), "and not what came before"
-    bucket.ways.forget_refusals()
-    assert not bucket.ways.note_refusal(APIError(400, 10003, "bad request")), (
-        "it is no answer to the creation"
-    )
-    assert bucket.ways.allowed(CONSUMER)
-    lacks = PermissionsViolationError("no", subject="$JS.API.CONSUMER.CREATE.OBJ_b.x", operation="publish")
-    assert bucket.ways.note_refusal(lacks)
-    assert not bucket.ways.allowed(CONSUMER)
-    assert not bucket.ways.has_right(CONSUMER)
-    Clock().forward(REFUSED_FOR + 1)
-    assert bucket.ways.has_right(CONSUMER)
-    assert bucket.ways.allowed(CONSUMER)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
-from objstore.bucket.server import server_version
+from objstore.bucket.server import server_version, told_in_clear
 from objstore.format.buckets import FIELD_MINIMUM_VERSION
 from objstore.manager import _answers_itself, _unknown_to
+from support.memory_server import MemoryServer
 
 ODD = ["", "\u00b2.\u00b3.1", "9" * 5000 + ".1.2", "2." + "9" * 5000, "2", "x.y", "\u0662.\u0663.1", None, 5]
 
@@ -54,3 +56,10 @@ def test_what_came_in_clear_is_not_believed() -> None:
     assert not _answers_itself(near)
     near.client = client("2.9.0")
     assert _answers_itself(near)
+
+
+async def test_a_version_that_was_told_in_clear_is_not_believed(server: MemoryServer) -> None:
+    server.session.info_in_clear = True
+    assert told_in_clear(server.client)
+    await server.bucket()
+    assert not (await bind(server.js, "b")).can_batch
