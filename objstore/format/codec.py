@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NoReturn
 
 from natsproto import _values
@@ -193,7 +194,8 @@ def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
         digest: the 32 bytes of ``info.digest``, if the caller has them.
 
     Raises:
-        BadObjectMetaError: the message would exceed 1 MiB, or ``extra`` cannot be written as JSON.
+        BadObjectMetaError: the message would exceed 1 MiB or have more than :data:`MOST_VALUES` values, or
+            ``extra`` cannot be written as JSON.
     """
     plain = _encode_plain(info, digest)
     if plain is not None:
@@ -222,6 +224,12 @@ def encode_meta(info: ObjectInfo, digest: bytes | None = None) -> bytes:
     if len(payload) > MAX_META_BYTES:
         raise BadObjectMetaError(
             f"the metadata of {info.name!r} takes {len(payload)} bytes, the limit is {MAX_META_BYTES}",
+            bucket=info.bucket,
+            name=info.name,
+        )
+    if len(payload) > MOST_VALUES and _too_many(str(payload, "utf-8")):
+        raise BadObjectMetaError(
+            f"the metadata of {info.name!r} has more than {MOST_VALUES} values",
             bucket=info.bucket,
             name=info.name,
         )
@@ -334,9 +342,49 @@ DEEPEST = 200
 """Levels of nesting allowed in a meta message. Python's own limit depends on its version and on the depth of
 the caller's stack, so it would not be certain that a message can be read, or written again."""
 
+MOST_VALUES = 50_000
+"""Values allowed in a meta message: decoded, short ones take 24 times their bytes, and some 1 µs each."""
+
+KEPT_AS_TEXT = 1024
+"""Bytes of a meta message above which its unknown keys are kept as text, for the same reason."""
+
 GROWTH = 4
 """Factor by which a meta message grows at most when it is written again: ``1e15`` is written in full."""
 _SURELY_WRITABLE = MAX_META_BYTES // GROWTH  # bytes
+
+
+_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{,]')  # matches strings to skip what is within them
+
+
+class _AsText(Mapping[str, object]):
+    """Keys of a meta that this library does not know: few readers look at them."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._text = _ENCODE(values)
+
+    def _values(self) -> dict[str, object]:
+        found: dict[str, object] = _DECODER.decode(self._text)
+        return found
+
+    def __getitem__(self, key: str) -> object:
+        return self._values()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def items(self) -> ItemsView[str, object]:
+        return self._values().items()
+
+    def values(self) -> ValuesView[object]:
+        return self._values().values()
+
+    def __repr__(self) -> str:
+        return repr(self._values())
 
 
 class _Invalid(Exception):
@@ -367,8 +415,9 @@ def decode_meta(
 
     Raises:
         MetaDecodeError: the message is above 1 MiB, nested deeper than :data:`DEEPEST` levels, not JSON or
-            not an object; it has no name or another name than its subject; a value has the wrong type or is
-            out of range; or, written again without description, headers and metadata, it would exceed 1 MiB.
+            not an object, or has more than :data:`MOST_VALUES` values; it has no name or another name than
+            its subject; a value has the wrong type or is out of range; or, written again without description,
+            headers and metadata, it would exceed 1 MiB.
     """
     try:
         return _decode(payload, bucket, subject, revision, timestamp)
@@ -392,6 +441,8 @@ def _decode(
     if len(payload) > MAX_META_BYTES:
         raise _Invalid(f"{len(payload)} bytes are above the limit of {MAX_META_BYTES}")
     text = str(payload, "utf-8").strip(_WHITE)
+    if len(text) > MOST_VALUES and _too_many(text):
+        raise _Invalid(f"it has more than {MOST_VALUES} values")
     doc, end = _DECODER.raw_decode(text)
     if end != len(text):
         raise _Invalid("not JSON: something follows the object")
@@ -434,7 +485,7 @@ def _decode(
     draft.metadata = _decode_metadata(doc.get("metadata"))
     draft.revision = revision
     draft.expires = None
-    draft.extra = extra
+    draft.extra = _AsText(extra) if extra and len(payload) > KEPT_AS_TEXT else extra
     draft.__class__ = ObjectInfo
     info: ObjectInfo = draft
     if len(payload) > _SURELY_WRITABLE:
@@ -461,6 +512,14 @@ def _too_deep(text: str) -> bool:
         elif first in "}]":
             depth -= 1
     return False
+
+
+def _too_many(text: str) -> bool:
+    """Whether JSON has more values than :data:`MOST_VALUES`, as commas and brackets show."""
+    if text.count(",") + text.count("{") + text.count("[") <= MOST_VALUES:
+        return False
+    marks = (found for found in _MARKS.finditer(text) if found[0][0] != '"')
+    return next(islice(marks, MOST_VALUES, None), None) is not None
 
 
 def is_utf8(text: str) -> bool:

@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
     from ..format.models import ObjectInfo
 
+VALUE = 100
+"""Bytes of memory, about, that each value of a meta takes besides its text."""
+
 MOST_WAITING = 64 * 1024 * 1024
 """Bytes of metas, about, that wait to be read, before a watch that has caught up holds the server back."""
 
 WATCH_HEARTBEAT = 5.0
 """Seconds between the heartbeats of an idle watch."""
+
+
+def weight(payload: bytes) -> int:
+    """Return the bytes of memory, about, that a decoded meta takes."""
+    return len(payload) + VALUE * payload.count(b",")
 
 
 class Watch:
@@ -195,7 +203,7 @@ class Watch:
     def _on_message(self, msg: WireMsg, delivery: Delivery) -> None:
         info = self._read_meta(msg, delivery)
         if info is not None:
-            self._offer(info, len(msg.payload))
+            self._offer(info, weight(bytes(msg.payload)))
         if delivery.num_pending == 0:
             self._arrived()
 

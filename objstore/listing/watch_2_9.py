@@ -101,7 +101,7 @@ class ReadingWatch(watch.Watch):
     def _take(self, message: StoredMessage) -> None:
         info = read_stored(self._bucket, message, self._on_invalid)
         if info is not None:
-            self._offer(info, len(message.data))
+            self._offer(info, watch.weight(message.data))
 
     def _report(self, invalid: InvalidMeta, began: int) -> None:
         if invalid.revision <= began:

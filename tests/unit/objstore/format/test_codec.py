@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -97,6 +98,28 @@ class TestEncode:
         assert one.size == 3
         again = decode(codec.tombstone(one))
         assert (again.deleted, again.size, again.chunks, again.digest) == (True, 0, 0, "")
+
+    def test_unknown_keys_of_a_long_meta_are_kept_as_text(self):
+        doc = {"name": "n", "nuid": NUID, "new": [{}] * 10_000, "\ud800": 1.5, "options": {"o": [None]}}
+        one = decode(doc)
+        assert not isinstance(one.extra, dict)
+        assert one.extra == {"new": doc["new"], "\ud800": 1.5, "options": {"o": [None]}}
+        assert (len(one.extra), "new" in one.extra, "name" in one.extra) == (3, True, False)
+        assert list(one.extra) == ["new", "\ud800", "options"]
+        assert list(one.extra.values())[1:] == [1.5, {"o": [None]}]
+        assert repr(one.extra).startswith("{'new': [{}, ")
+        assert pickle.loads(pickle.dumps(one)).extra == one.extra
+        assert written(one)["new"] == doc["new"]
+
+    def test_commas_within_text_are_no_values(self):
+        one = decode({"name": "n", "nuid": NUID, "description": "a, {b}, [c]," * 10_000})
+        assert written(one)["description"] == one.description
+
+    def test_more_values_than_can_be_read_are_not_written(self):
+        metadata = {f"k{n}": "" for n in range(49_000)}
+        assert decode(encode_meta(info(metadata=metadata))).metadata == metadata
+        with pytest.raises(BadObjectMetaError, match="more than 50000 values"):
+            encode_meta(info(metadata={f"k{n}": "" for n in range(51_000)}))
 
     def test_unknown_keys_are_written_back_and_cannot_replace_known_ones(self):
         doc = {
@@ -401,13 +424,19 @@ class TestUndecodable:
             (b'{"name":5}', "no name"),
             (b'{"name":"\\ud800"}', "UTF-8"),
             (b"[" * 50_000 + b"]" * 50_000, "nested"),
-            (b'{"name":"n","x":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}", "nested"),
+            (b'{"name":"n","x":' + b'{"a":' * 40_000 + b"1" + b"}" * 40_000 + b"}", "nested"),
             (b'{"name":"n","size":' + b"9" * 5000 + b"}", "not JSON"),
             (b'{"name":"n","x":[1e999]}', "not JSON: 1e999 is out of range"),
             (b'{"name":"n","options":{"x":-1e999}}', "not JSON: -1e999 is out of range"),
             (b'{"name":"n","x":' + b"9" * 5000 + b".0}", f"not JSON: {'9' * 80} is out of range"),
             (b'{"name":"n","mtime":Infinity}', "not JSON"),
-            (b'{"name":"n","x":[' + b"1e15," * 200_000 + b"1]}", "written again"),
+            (
+                b'{"name":"n","y":"%b","x":[%b1]}' % (b"y" * 250_000, b"1e15," * 49_000),
+                "written again",
+            ),
+            (b'{"name":"n","x":[' + b"{}," * 60_000 + b"1]}", "more than 50000 values"),
+            (b'{"name":"n","x":[' + b'",{",' * 60_000 + b"1]}", "more than 50000 values"),
+            (b'{"name":"n","x":{' + b'"a":1,' * 60_000 + b'"b":1}}', "more than 50000 values"),
             (b'{"name":"n","x":"' + b"y" * (1 << 20) + b'"}', "limit"),
         ],
         ids=lambda value: repr(value[:24]),
