@@ -32,6 +32,9 @@ GATHER = 256 * 1024
 MOST = 256
 """Items that are handed to the caller at a time."""
 
+LONGEST = 0.01
+"""Seconds after which what there is so far is handed over: large items take longer, and must not pile up."""
+
 
 def by_caller(data: ObjectData) -> ObjectData:
     """Return data for a put in the loop; an iterable is iterated in the thread of the caller.
@@ -126,9 +129,13 @@ class Pulled(Generic[T]):
         """Take the next items. An error after the first of them is raised when they were returned."""
         thread, source = self._link.thread, self._source
         thread.hold(source, self._link.client)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             for _ in range(self._size):
                 self._ready.append(await anext(source))
+                if loop.time() - begun > LONGEST:
+                    break
         except BaseException as exc:
             self._ended = True
             thread.release(source)

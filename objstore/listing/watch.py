@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ class Watch:
         # Taking the first item of a dict is slow after many deletions; of an OrderedDict it is not.
         self._pending: OrderedDict[str, tuple[ObjectInfo, int]] = OrderedDict()  # with their sizes
         self._waiting = 0  # bytes of them
+        self._due = math.inf  # messages that there were at the beginning
+        self._delivered = 0
         self._paused = False
         self._consumer: OrderedConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -126,9 +129,10 @@ class Watch:
         consumer = self._consume(self._idle, self._policy(), self._from_revision)
         self._leader_end = LeaderEnd(bucket)
         info = await bucket.retrying(consumer.start)
+        self._due = info.num_pending
         if self._updates_only:
             self._set_caught_up()
-        elif info.num_pending == 0:
+        elif self._has_all(info.num_pending):
             self._arrived()
 
     async def _check_revision(self) -> None:
@@ -204,8 +208,16 @@ class Watch:
         info = self._read_meta(msg, delivery)
         if info is not None:
             self._offer(info, weight(bytes(msg.payload)))
-        if delivery.num_pending == 0:
+        self._delivered += 1
+        if self._has_all(delivery.num_pending):
             self._arrived()
+
+    def _has_all(self, num_pending: int) -> bool:
+        """Whether everything has come; or, once much waits to be read, as much as there was at the beginning.
+
+        Others may write faster than this reads.
+        """
+        return num_pending == 0 or (self._waiting > MOST_WAITING and self._delivered >= self._due)
 
     def _arrived(self) -> None:
         """Handle the end of the consumer's backlog; in a cluster its server may lack newer metas."""

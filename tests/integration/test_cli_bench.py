@@ -88,7 +88,7 @@ def test_several_processes(run: Run, server: LocalServer, tmp_path: Path) -> Non
 
 def test_two_results_are_compared(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "result.json"
-    words = ("--duration", "1100ms", "--warmup", "0", "--size", "1KiB", "--objects", "4")
+    words = ("--duration", "3s", "--warmup", "0", "--size", "1KiB", "--objects", "4")
     out, _ = run("get", *words, "--json")
     path.write_text(out)
     assert main(["bench", "compare", str(path), str(path)]) == 0

@@ -168,6 +168,30 @@ async def test_a_slow_reader_holds_the_server_back(
     await one.stop()
 
 
+@pytest.mark.parametrize(("most", "caught_up"), [(2000, True), (1 << 20, False)])
+async def test_others_write_faster_than_it_reads(
+    server: MemoryServer,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    caught_up: bool,
+) -> None:
+    """The server never tells that nothing is pending: what there was at the beginning is the end then."""
+    monkeypatch.setattr("objstore.listing.watch.MOST_WAITING", most)
+    for number in range(5):
+        await store.put(f"before{number}", b"x", description="d" * 500)
+    stream = server.stream()
+    deliver = stream.deliver
+    monkeypatch.setattr(
+        stream, "deliver", lambda consumer, each, left, inbox: deliver(consumer, each, 7, inbox)
+    )
+    one = await watch(server)
+    await one.start()
+    await turns(50)
+    assert one._caught_up is caught_up
+    await one.stop()
+
+
 @pytest.mark.parametrize("version", ["2.9.10", "2.15.1"])
 async def test_a_revision_that_the_bucket_has_not_reached(
     server: MemoryServer, store: ObjectStore, version: str
