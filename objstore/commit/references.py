@@ -70,6 +70,7 @@ class References:
 
     Args:
         most: names to remember, where a long one counts as several; ``None`` = all.
+        after: only metas after this sequence; what lies before it refers to nothing that matters.
 
     Attributes:
         cursor: everything up to this sequence of the stream has been read.
@@ -77,8 +78,9 @@ class References:
         unreadable: the newest unreadable meta of each subject, in stream order.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self.cursor: int = 0
+    def __init__(self, most: int | None = None, after: int = 0) -> None:
+        self.cursor: int = after
+        self._shown_to = after  # a consumer has shown the metas up to this sequence
         self.full: bool = False
         self._most = most
         self._names = 0
@@ -119,13 +121,12 @@ class References:
             return
         if proven:
             check_shows(bucket)
-        start = self.cursor
-        if not start or self._lacking or not await self._continue(bucket):
-            start = 0
+        if not self.cursor or self._lacking or not await self._continue(bucket):
+            self._shown_to = 0
             if not await self._read_names(bucket) and not self.full:
                 await self._read_in_order(bucket)  # the names do not fit into a message
-        if not self.full and (not start or self.cursor > start):
-            await self._show(bucket, start, proven)
+        if not self.full and (not self._shown_to or self.cursor > self._shown_to):
+            await self._show(bucket, self._shown_to, proven)
 
     async def _show(self, bucket: Bucket, after: int, proven: bool) -> None:
         """Add what a consumer shows: the leader's answers name no stream, and may be another one's.
@@ -169,10 +170,11 @@ class References:
                     self._replaced.pop(subject, None)
                     self._shown.pop(subject, None)
                 self._shown.update(shown)
-                return
+                break
             for subject, nuids in shown.items():
                 self._shown.setdefault(subject, set()).update(nuids)
             await asyncio.sleep(pause)
+        self._shown_to = self.cursor
 
     def _nuid_shown(self, info: ObjectInfo) -> str:
         """Return the nuid that a meta refers to; "" = none."""

@@ -209,7 +209,7 @@ async def _late_copies(
         return None
     if not last.data and stored == references.chunks[nuid] + 1:
         return None  # some writers end an object with an empty message that they do not count
-    await references.read_on(bucket)
+    await references.read_on(bucket, proven=not dry_run)
     if references.may_name(nuid):
         return None
     # Anybody may write a meta with a lower count: what follows those chunks is no copy, or the object's own.

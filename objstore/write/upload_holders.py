@@ -168,8 +168,7 @@ class Holders:
         """Read every meta stored since none referred to the chunks."""
         bucket = self.bucket
         for _ in range(READINGS):
-            references = ReferencesTo(self.nuid)
-            references.cursor = self._read_up_to
+            references = ReferencesTo(self.nuid, 0 if proven else self._read_up_to)
             try:
                 await references.read_on(bucket, proven=proven)
             except PermissionsViolationError:  # this user may not ask the leader
@@ -202,10 +201,11 @@ class ReferencesTo(References):
 
     Args:
         nuid: the nuid.
+        after: as for :class:`References`.
     """
 
-    def __init__(self, nuid: str) -> None:
-        super().__init__()
+    def __init__(self, nuid: str, after: int = 0) -> None:
+        super().__init__(after=after)
         self._wanted = nuid
         self._all = array("q")  # hashes of all subjects; perhaps several times
 

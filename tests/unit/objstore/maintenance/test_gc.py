@@ -389,6 +389,31 @@ async def test_the_meta_of_another_stream_that_comes_later(
     assert not references.named(info.nuid)
 
 
+async def test_what_a_consumer_could_not_show_is_shown_later(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """An interrupted call leaves nothing unproven for the next one."""
+    old = await store.put("a", b"old")
+    other = server.leader_message(server.stream().messages[old.revision])
+    info = await store.put("a", b"new")
+    server.hook = lambda verb, body: (
+        other if verb == "STREAM.MSG.GET" and body.get("last_by_subj") == meta_subject("b", "a") else None
+    )
+    bucket.batches, bucket.retry_budget = False, 0.3
+    references = References()
+    server.hook, hook = (
+        (lambda verb, body: error(503, 10008, "later") if verb == "CONSUMER.CREATE" else hook(verb, body)),
+        server.hook,
+    )
+    with pytest.raises(NatsError):
+        await references.read_on(bucket)
+    assert references.cursor
+    assert not references.named(info.nuid)
+    server.hook = hook
+    await references.read_on(bucket)
+    assert references.named(info.nuid)
+
+
 @pytest.mark.parametrize(("lag", "kept"), [(0, False), (3, True)])
 async def test_chunks_that_a_source_has_sent(
     server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, lag: int, kept: bool
