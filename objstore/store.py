@@ -387,6 +387,12 @@ class ObjectStore(StoreReads):
             older_than: only markers older than this; default: all. Markers younger than the stream's
                 duplicate window (2 minutes) plus 80 s always stay: a late copy of an older commit may still
                 arrive.
+
+        Raises:
+            PermissionsViolationError: this user may not create consumers: what the leader answers names no
+                stream, and a consumer proves it.
+            RequestTimeoutError: nothing of consumers comes, as where another account imports the API; or the
+                server does not answer. Nothing was removed.
         """
         from datetime import timedelta
 
@@ -451,6 +457,12 @@ class ObjectStore(StoreReads):
             older_than: default 24 hours. ``timedelta(0)`` removes everything that no meta refers to, even the
                 chunks of running uploads and puts: use it only while nobody writes.
             dry_run: only report.
+
+        Raises:
+            PermissionsViolationError: this user may not create consumers: what the leader answers names no
+                stream, and a consumer proves it.
+            RequestTimeoutError: nothing of consumers comes, as where another account imports the API; or the
+                server does not answer. Nothing was removed.
         """
         from .maintenance import gc
 
