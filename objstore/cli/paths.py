@@ -10,6 +10,9 @@ from .output import CommandError
 MAX_NAME_BYTES = 255
 """Bytes of the longest file name that file systems accept."""
 
+MAX_LEVELS = 100
+"""Parts of the longest path below a directory. A name can have 1,500, and a directory is made for each."""
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])", re.IGNORECASE)
 
@@ -48,10 +51,14 @@ def output_path(name: str, path: str, *, hidden: bool, windows: bool = os.name =
         windows: as for :func:`output_name`.
 
     Raises:
-        CommandError: it could lead outside the directory, or surprise in it, see :func:`output_name`.
+        CommandError: it could lead outside the directory, or surprise in it, see :func:`output_name`; or it
+            has too many levels.
     """
     _check_whole(path, name)
-    for part in path.split("/"):
+    parts = path.split("/")
+    if len(parts) > MAX_LEVELS:
+        raise _refused(name, f"has more than {MAX_LEVELS} levels")
+    for part in parts:
         _check_part(name, part, windows=windows)
         if not hidden:
             _check_hidden(name, part)

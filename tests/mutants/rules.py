@@ -6,7 +6,15 @@ code takes its mutants along.
 
 from __future__ import annotations
 
-from . import answers_rules, client_rules, commit_rules, copies_rules, objects_rules, others_rules
+from . import (
+    answers_rules,
+    client_rules,
+    commit_rules,
+    copies_rules,
+    files_rules,
+    objects_rules,
+    others_rules,
+)
 from .mutant import Mutant
 
 __all__ = ("MUTANTS", "Mutant")
@@ -16,6 +24,7 @@ MUTANTS = (
     *objects_rules.MUTANTS,
     *copies_rules.MUTANTS,
     *others_rules.MUTANTS,
+    *files_rules.MUTANTS,
     *client_rules.MUTANTS,
     *answers_rules.MUTANTS,
 )

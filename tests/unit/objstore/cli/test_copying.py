@@ -77,9 +77,11 @@ async def test_cp_from_and_to_files(store: ObjectStore, command: Any, tmp_path: 
     await command("cp", "natsobj://b/a", "photos")
     assert (tmp_path / "photos" / "a").read_bytes() == DATA
     await store.put("../evil", b"")
-    with pytest.raises(CommandError, match="cp: 1 of 7 failed") as told:
+    await store.put("d/" * 1400 + "f", b"")
+    with pytest.raises(CommandError, match="cp: 2 of 8 failed") as told:
         await command("cp", "-r", "natsobj://b", "out2")
     assert told.value.code == 2
+    assert not (tmp_path / "out2" / "d").exists()
     assert (tmp_path / "out2" / "dir" / "b").read_bytes() == DATA
     assert not (tmp_path / "evil").exists()
 

@@ -73,6 +73,7 @@ async def test_directories_and_globs(store: ObjectStore, command: Any, tmp_path:
         "x//y",
         "./x",
         "x/.",
+        "d/" * 100 + "f",
     ],
 )
 async def test_names_that_lead_elsewhere(
@@ -87,6 +88,7 @@ async def test_names_that_lead_elsewhere(
         await command("get", "-r", "b", "-O", "out")
     assert told.value.code == 2
     assert files(tmp_path) == ["work/out/good"]
+    assert os.listdir("out") == ["good"]
 
 
 async def test_a_link_of_the_target_directory(store: ObjectStore, command: Any, tmp_path: Path) -> None:

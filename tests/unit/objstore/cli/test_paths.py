@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from objstore.cli import transfer
 from objstore.cli.output import CommandError
-from objstore.cli.paths import check_inside, output_name, output_path
+from objstore.cli.paths import MAX_LEVELS, check_inside, output_name, output_path
 
 SAFE = {
     "report.pdf": "report.pdf",
@@ -197,6 +197,16 @@ def test_every_level_is_checked(name: str) -> None:
         with pytest.raises(CommandError, match="object name") as told:
             output_path(path, path, hidden=True)
         assert told.value.code == 2
+
+
+def test_levels() -> None:
+    """Each is a directory that is made: a name of 3 kB can have 1,500."""
+    path = "d/" * (MAX_LEVELS - 1) + "f"
+    assert output_path("p/" + path, path, hidden=True) == path
+    with pytest.raises(CommandError, match="more than 100 levels: name the file with -O") as told:
+        output_path("d/" + path, "d/" + path, hidden=True)
+    assert told.value.code == 2
+    assert output_name("d/" * 1400 + "f") == "f"
 
 
 @given(st.text(min_size=1, max_size=40))

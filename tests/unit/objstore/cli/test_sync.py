@@ -125,6 +125,24 @@ async def test_a_failure_deletes_nothing(store: ObjectStore, command: Any, tmp_p
     assert not (tmp_path.parent / "evil").exists()
 
 
+async def test_many_levels(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """A tree that is there is stored; what others have called so is not written, and nothing is deleted."""
+    name = "d/" * 100 + "f"
+    (tmp_path / "here" / name).parent.mkdir(parents=True)
+    (tmp_path / "here" / name).write_bytes(b"deep")
+    await command("sync", "here", "natsobj://b/p")
+    assert await objects(store, "p/") == FILES | {name: b"deep"}
+    _, err = await command("sync", "natsobj://b/p", "here", "--delete")
+    assert err == "wrote 0 files (0 B), deleted 0, 5 were the same\n"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_bytes(b"m")
+    with pytest.raises(CommandError, match="sync: 1 of 5 failed") as told:
+        await command("sync", "natsobj://b/p", "there", "--delete")
+    assert told.value.code == 2
+    assert content(tmp_path / "there") == FILES | {"mine": b"m"}
+    assert not (tmp_path / "there" / "d").exists()
+
+
 async def test_links_are_left_alone(store: ObjectStore, command: Any, tmp_path: Path) -> None:
     await store.add_link("p/link", await store.put("x", b"x"))
     _, err = await command("sync", "natsobj://b/p", "there")
