@@ -25,7 +25,7 @@ from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedF
 from .filesystem_reads import FileSystemReads, progress_of
 from .moving import Move, check_files, check_targets, plan
 from .oserrors import os_errors
-from .paths import check_local, is_within, split, strip
+from .paths import LEVELS, check_local, is_within, split, strip
 from .writing import Mode, Writing
 
 if TYPE_CHECKING:
@@ -223,11 +223,18 @@ class NatsObjectFileSystem(FileSystemReads):
     # -- many files -------------------------------------------------------------------------------
 
     async def _plan(
-        self, path1: str | Sequence[str], path2: str, *, recursive: bool, maxdepth: int | None, into: bool
+        self,
+        path1: str | Sequence[str],
+        path2: str,
+        *,
+        recursive: bool,
+        maxdepth: int | None,
+        into: bool,
+        levels: int = 0,
     ) -> list[Move]:
         return plan(
             path1,
-            await self._expanded(path1, recursive=recursive, maxdepth=maxdepth),
+            await self._expanded(path1, recursive=recursive, maxdepth=maxdepth, levels=levels),
             path2,
             into=into,
             only_files=isinstance(path1, str) and (not recursive or maxdepth is not None),
@@ -354,7 +361,14 @@ class NatsObjectFileSystem(FileSystemReads):
         else:
             base = make_path_posix(lpath)
             into = trailing_sep(base) or LocalFileSystem().isdir(base)
-            moves = await self._plan(rpath, base, recursive=recursive, maxdepth=maxdepth, into=into)
+            moves = await self._plan(
+                rpath,
+                base,
+                recursive=recursive,
+                maxdepth=maxdepth,
+                into=into,
+                levels=LEVELS + 1,  # one that is too deep is refused
+            )
             check_local(
                 [move.source for move in moves], [move.target for move in moves], base.rstrip("/") or "/"
             )

@@ -25,8 +25,8 @@ from .at_once import kept, run_all
 from .connections import Connections, missing
 from .options import Environment, connection
 from .oserrors import os_errors
-from .paths import PROTOCOL, is_within, join, parents, split, strip
-from .tree import Entry, Tree, directory_entry, file_entry
+from .paths import LEVELS, PROTOCOL, is_within, join, parents, split, strip
+from .tree import Entry, Tree, directory_entry, file_entry, only_names
 
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
@@ -235,14 +235,20 @@ class FileSystemReads(AsyncFileSystem):
         **kwargs: object,
     ) -> AsyncIterator[tuple[str, object, object]]:
         path = cast(str, self._strip_protocol(path))
-        bucket, name = split(path)
-        if not bucket:
-            walk = super()._walk(
-                path, maxdepth=maxdepth, topdown=topdown, on_error=on_error, detail=detail, **kwargs
-            )
-            async for each in walk:
-                yield each
+        if path:
+            for step in await self._walked(path, maxdepth, topdown=topdown, on_error=on_error, detail=detail):
+                yield step
             return
+        async for each in super()._walk(
+            path, maxdepth=maxdepth, topdown=topdown, on_error=on_error, detail=detail, **kwargs
+        ):
+            yield each
+
+    async def _walked(
+        self, path: str, maxdepth: int | None, *, topdown: bool, on_error: object, detail: bool
+    ) -> Iterator[tuple[str, object, object]]:
+        """Return what a walk below a bucket yields: the bucket has been listed."""
+        bucket, name = split(path)
         check_depth(maxdepth)
         try:
             tree = await self._tree(bucket, name)
@@ -253,16 +259,9 @@ class FileSystemReads(AsyncFileSystem):
                 raise
             if callable(on_error):
                 on_error(exc)
-            yield (path, {}, {}) if detail else (path, [], [])
-            return
-        for at, directories, files in tree.walk(name, maxdepth, topdown=topdown):
-            if detail:
-                yield at, directories, files
-                continue
-            names = list(directories)
-            yield at, names, list(files)
-            for gone in set(directories).difference(names):
-                del directories[gone]
+            return iter([(path, {}, {}) if detail else (path, [], [])])
+        walk = tree.walk(name, maxdepth, topdown=topdown)
+        return walk if detail else only_names(walk)
 
     def walk(
         self,
@@ -276,6 +275,12 @@ class FileSystemReads(AsyncFileSystem):
 
         The whole bucket is listed once. Other errors than a missing path are not left out.
         """
+        path = cast(str, self._strip_protocol(path))
+        if path:  # no step needs the loop, which would take several times as long
+            yield from sync(
+                self.loop, self._walked, path, maxdepth, topdown=topdown, on_error=on_error, detail=detail
+            )
+            return
         steps = self._walk(path, maxdepth, topdown, on_error, detail=detail)
         while (step := sync(self.loop, anext, steps, None)) is not None:
             yield step
@@ -291,32 +296,40 @@ class FileSystemReads(AsyncFileSystem):
     ) -> list[str] | Mapping[str, Entry]:
         check_depth(maxdepth)
         path = strip(stringify_path(path))
+        found = await self._found(path, maxdepth, prefix, withdirs=withdirs, levels=LEVELS)
+        return found if detail else list(found)
+
+    async def _found(
+        self, path: str, maxdepth: int | None, prefix: str = "", *, withdirs: bool, levels: int
+    ) -> Mapping[str, Entry]:
+        """Return what :meth:`Tree.find` does; of the root, the buckets and what is in them."""
         bucket, name = split(path)
-        found: dict[str, Entry] = {}
         if bucket:
             try:
                 tree = await self._tree(bucket, name)
-                found.update(tree.find(name, maxdepth, prefix, withdirs=withdirs))
             except FileNotFoundError:
-                pass
-        else:
-            for each in await self._buckets():
-                if each.startswith(prefix):
-                    if withdirs:
-                        found[each] = directory_entry(each)
-                    if maxdepth is None or maxdepth > 1:
-                        found.update(
-                            cast(
-                                Mapping[str, Entry],
-                                await self._find(each, maxdepth and maxdepth - 1, withdirs, detail=True),
-                            )
-                        )
-        return found if detail else list(found)
+                return {}
+            return tree.find(name, maxdepth, prefix, withdirs=withdirs, levels=levels)
+        found: dict[str, Entry] = {}
+        for each in await self._buckets():
+            if each.startswith(prefix):
+                if withdirs:
+                    found[each] = directory_entry(each)
+                if maxdepth is None or maxdepth > 1:
+                    below = maxdepth and maxdepth - 1
+                    found.update(await self._found(each, below, withdirs=withdirs, levels=levels))
+        return found
 
     async def _expanded(
-        self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None
+        self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None, levels: int = 0
     ) -> dict[str, Entry]:
         """Return what paths and patterns name, by path, sorted; one listing for each.
+
+        Args:
+            path: one, or several.
+            recursive: with what lies below.
+            maxdepth: levels to go down.
+            levels: of directories below a path that are wanted; 0 = the files, and the path itself.
 
         Raises:
             FileNotFoundError: nothing.
@@ -330,17 +343,14 @@ class FileSystemReads(AsyncFileSystem):
                 if recursive and below != 0:
                     for match, entry in matches.items():
                         if entry["type"] == "directory":
-                            found.update(await self._found(match, below))
+                            found.update(await self._found(match, below, withdirs=True, levels=levels))
             elif recursive:
-                found.update(await self._found(each, maxdepth))
+                found.update(await self._found(each, maxdepth, withdirs=True, levels=levels))
             else:
                 found[each] = await self._info(each)
         if not found:
             raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path))
         return {each: found[each] for each in sorted(found)}
-
-    async def _found(self, path: str, maxdepth: int | None) -> Mapping[str, Entry]:
-        return cast(Mapping[str, Entry], await self._find(path, maxdepth, withdirs=True, detail=True))
 
     async def _du(
         self, path: str, total: bool = True, maxdepth: int | None = None, **kwargs: object

@@ -14,6 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 PROTOCOL = "natsobj"
 
+LEVELS = 100
+"""Parts of the longest path of a tree that is written to disk: others choose names, and may choose 1,500."""
+
 _PART = re.compile(r"/*[^/]+")
 
 
@@ -52,7 +55,8 @@ def check_local(sources: Sequence[str], targets: Sequence[str], base: str) -> No
     """Refuse to write a tree whose names, which anybody may have chosen, lead elsewhere or to one file twice.
 
     Raises:
-        ValueError: a target lies outside ``base``, its name has a part ``.`` or ``..``, or two are the same.
+        ValueError: a target lies outside ``base``, its name has a part ``.`` or ``..`` or too many parts, or
+            two are the same.
     """
     top = os.path.normpath(os.path.abspath(base))
     taken: dict[str, str] = {}
@@ -60,8 +64,11 @@ def check_local(sources: Sequence[str], targets: Sequence[str], base: str) -> No
         path = os.path.normpath(os.path.abspath(target))
         if path != top and not path.startswith(top.rstrip(os.sep) + os.sep):
             raise ValueError(f"{source!r} would be written to {path!r}, outside {top!r}: get it by itself")
-        if not {".", ".."}.isdisjoint(re.split(r"[/\\]" if os.sep == "\\" else "/", target[len(base) :])):
+        parts = re.split(r"[/\\]" if os.sep == "\\" else "/", target[len(base) :].lstrip("/"))
+        if not {".", ".."}.isdisjoint(parts):
             raise ValueError(f"{source!r} has a part '.' or '..': get it by itself")
+        if len(parts) > LEVELS:
+            raise ValueError(f"{source!r} has more than {LEVELS} levels: get it by itself")
         if path in taken:
             raise ValueError(f"{source!r} and {taken[path]!r} would both be {path!r}: get them one by one")
         taken[path] = source

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .paths import ends, join
+from .paths import LEVELS, ends, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +155,7 @@ class Tree:
         return join(self._bucket, directory)
 
     def find(
-        self, directory: str, maxdepth: int | None, prefix: str, *, withdirs: bool
+        self, directory: str, maxdepth: int | None, prefix: str, *, withdirs: bool, levels: int = LEVELS
     ) -> Mapping[str, Entry]:
         """Return what lies in a directory and below, by its path, sorted.
 
@@ -163,6 +163,7 @@ class Tree:
             maxdepth: levels to go down; ``None`` = all.
             prefix: of the names in the directory.
             withdirs: return directories, too, the directory itself included. A file of the same path wins.
+            levels: of directories below it; deeper ones are not returned, the files in them are.
         """
         start = len(directory) + 1 if directory else 0
         wanted = directory + "/" + prefix if directory else prefix
@@ -172,14 +173,25 @@ class Tree:
         for name in self._below(directory):
             if not name.startswith(wanted):
                 continue
-            for end in islice(ends(name, start), maxdepth):
-                if end == len(name) or (withdirs and end >= len(wanted)):
+            for level, end in enumerate(islice(ends(name, start), maxdepth)):
+                if end == len(name) or (withdirs and level < levels and end >= len(wanted)):
                     names.add(name[:end])
         found = {}
         for name in names:
             path = join(self._bucket, name)
             found[path] = self.files.get(name) or directory_entry(path)
         return {path: found[path] for path in sorted(found)}
+
+
+def only_names(
+    walk: Iterator[tuple[str, dict[str, Entry], dict[str, Entry]]],
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield what :meth:`Tree.walk` yields, but names only; what a caller removes is left out, too."""
+    for at, directories, files in walk:
+        names = list(directories)
+        yield at, names, list(files)
+        for gone in set(directories).difference(names):
+            del directories[gone]
 
 
 class _Level:

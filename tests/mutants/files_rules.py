@@ -13,4 +13,20 @@ MUTANTS = (
         "a name that others chose makes at most a hundred directories",
         "unit/objstore/cli/test_sync.py::test_many_levels",
     ),
+    Mutant(
+        "any-number-of-levels-by-fsspec",
+        "objstore/filesystem/paths.py",
+        "if len(parts) > LEVELS:",
+        "if False:",
+        "the same for a tree that the file system for fsspec writes",
+        "unit/objstore/filesystem/test_filesystem.py::test_a_tree_has_so_many_levels",
+    ),
+    Mutant(
+        "directories-of-all-levels",
+        "objstore/filesystem/tree.py",
+        "withdirs and level < levels and",
+        "withdirs and",
+        "who needs files only does not build the paths of all directories",
+        "unit/objstore/filesystem/test_filesystem.py::test_files_alone_take_memory_in_proportion_to_their_names",
+    ),
 )

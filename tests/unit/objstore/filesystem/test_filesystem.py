@@ -6,6 +6,7 @@ import errno
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,49 @@ def test_a_tree_never_leaves_its_directory(fs: NatsObjectFileSystem, tmp_path: P
     assert (tmp_path / "one").read_bytes() == b"2"
     fs.get(f"b/t/{name}", str(tmp_path / "two"))
     assert (tmp_path / "two").read_bytes() == b"2"
+
+
+def test_a_tree_has_so_many_levels(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    """Names are made by others, who may choose ones that take a thousand directories each."""
+    name = "d/" * 100 + "f"
+    fs.pipe({"b/t/good": b"1", f"b/t/{name}": b"2"})
+    target = tmp_path / "target"
+    with pytest.raises(ValueError, match="more than 100 levels: get it by itself"):
+        fs.get("b/t", str(target), recursive=True)
+    assert list(tmp_path.iterdir()) == []
+    fs.get(f"b/t/{name}", str(tmp_path / "one"))
+    assert (tmp_path / "one").read_bytes() == b"2"
+    fs.get("b/t/d", str(target), recursive=True)
+    assert (target / name.removeprefix("d/")).read_bytes() == b"2"
+
+
+def test_an_empty_directory_has_so_many_levels(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    async def mark(name: str) -> None:
+        await (await fs._store("b")).put(name, b"")
+
+    sync(fs.loop, mark, "e/f/")
+    fs.get("b", str(tmp_path / "to"), recursive=True)
+    assert (tmp_path / "to" / "e" / "f").is_dir()
+    sync(fs.loop, mark, "d/" * 1400)
+    with pytest.raises(ValueError, match="more than 100 levels"):
+        fs.get("b", str(tmp_path / "to"), recursive=True)
+    assert not (tmp_path / "to" / "d").exists()
+
+
+def test_files_alone_take_memory_in_proportion_to_their_names(fs: NatsObjectFileSystem) -> None:
+    """The names: 56 kB; the paths of their directories: 40 MB."""
+    names = [f"{number}/" + "d/" * 1400 + "f" for number in range(20)]
+    fs.pipe({f"b/in/{name}": b"" for name in names})
+    tracemalloc.start()
+    try:
+        assert len(fs.cat("b/in", recursive=True)) == 20
+        fs.cp("b/in", "b/to", recursive=True)
+        fs.mv("b/to", "b/on", recursive=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+    assert fs.find("b") == sorted(f"b/{top}/{name}" for top in ("in", "on") for name in names)
 
 
 def test_two_names_are_never_one_file(fs: NatsObjectFileSystem, tmp_path: Path) -> None:

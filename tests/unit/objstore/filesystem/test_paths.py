@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objstore.filesystem.paths import check_local, is_within, join, limits, merged, parents, split, strip
+from objstore.filesystem.paths import (
+    LEVELS,
+    check_local,
+    is_within,
+    join,
+    limits,
+    merged,
+    parents,
+    split,
+    strip,
+)
 
 NAMES = st.text("ab/.", min_size=1, max_size=12).filter(lambda name: not name.endswith("/"))
 
@@ -69,7 +79,11 @@ def test_a_tree_stays_where_it_belongs(tmp_path: Path) -> None:
         check_local(["b/x"], [base + "2/x"], base)
     with pytest.raises(ValueError, match=r"'b/a//x' and 'b/a/x' would both be"):
         check_local(["b/a/x", "b/a//x"], [base + "/a/x", base + "/a//x"], base)
-    check_local(["b/x"], ["/x"], "/")
+    for top in (base, "/"):
+        fits = top.rstrip("/") + "/d" * LEVELS
+        check_local(["b/x", "b/y"], ["/x", fits] if top == "/" else [base, fits], top)
+        with pytest.raises(ValueError, match="'b/x' has more than 100 levels: get it by itself"):
+            check_local(["b/x"], [fits + "/f"], top)
 
 
 @given(st.none() | st.integers(-9, 9), st.none() | st.integers(-9, 9), st.integers(0, 6))

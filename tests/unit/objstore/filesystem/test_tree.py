@@ -65,6 +65,13 @@ def test_a_name_with_more_directories_than_calls_can_be_nested(topdown: bool) ->
     assert walked == sorted(walked, reverse=not topdown)
     assert len(list(deep.walk("", 7, topdown=topdown))) == 7
     assert list(deep.find("", None, "", withdirs=False)) == ["b/" + "d/" * 1400 + "f"]
+    found = deep.find("", None, "", withdirs=True)
+    assert [entry["type"] for entry in found.values()] == ["directory"] * 101 + ["file"]
+    assert list(deep.find("d/d", None, "", withdirs=True, levels=1)) == [
+        "b/d/d",
+        "b/d/d/d",
+        "b/" + "d/" * 1400 + "f",
+    ]
 
 
 def test_characters_around_the_slash_in_their_order() -> None:
@@ -90,6 +97,7 @@ def test_memory_is_in_proportion_to_the_names() -> None:
         assert len(tree.children("7" + "/d" * 700)) == 1
         assert len(tree.find("", None, "", withdirs=False)) == 20
         assert len(tree.find("", 3, "", withdirs=True)) == 61
+        assert len(tree.find("", None, "", withdirs=True, levels=0)) == 21
         assert tree.is_directory("19" + "/d" * 1400)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
