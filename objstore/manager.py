@@ -29,7 +29,7 @@ from natsproto.jetstream.context import JetStreamContext
 from .bucket.alone import check_alone
 from .bucket.binding import bind, bind_info, check_holds
 from .bucket.bucket import HEADERS_WANTED, Bucket
-from .bucket.refusals import missing
+from .bucket.refusals import missing, translated
 from .bucket.retry import retrying
 from .bucket.server import domain_of, server_version, told_in_clear
 from .errors import (
@@ -212,7 +212,8 @@ async def update_bucket(
     wanted = stream_config(build_config(config, params))
     changes = changes_of(current, wanted, params.keys() - {"bucket"} if config is None else None)
     merged = merge_config(current, changes)
-    info = await _apply(js, name, lambda: js.update_stream(merged), "changed")
+    bucket = Bucket(js, name, found)
+    info = await _apply(js, name, lambda: bucket.update_stream(merged), "changed")
     changes.pop("mirror_direct", None)  # servers set it as the origin has it, if they know that one
     dropped = config_matches(info.config.to_json(), changes)
     if dropped:
@@ -330,8 +331,8 @@ async def _apply(
         ) from exc
     except StreamSealedError as exc:
         raise BucketSealedError(f"bucket {bucket!r} is sealed (read-only)", bucket=bucket) from exc
-    except StreamNotFoundError:
-        raise missing(bucket) from None
+    except StreamNotFoundError as exc:
+        raise translated(exc, bucket) from None
     except APIError as exc:
         if exc.err_code == NO_SUITABLE_PEERS and "storage" in exc.description:  # no node of the cluster fits
             raise StoreFullError(

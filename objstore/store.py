@@ -489,7 +489,7 @@ class ObjectStore(StoreReads):
 
             await check_alone(bucket.js, bucket.name, info)
             sealed = replace(info.config, sealed=True)
-            await bucket.retrying(lambda: bucket.js.update_stream(sealed))
+            await bucket.retrying(lambda: bucket.update_stream(sealed))
         return True
 
 

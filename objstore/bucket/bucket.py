@@ -31,7 +31,7 @@ from natsproto.jetstream.api.errors import (
     StorageFullError,
     retryable,
 )
-from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamInfo
+from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamConfig, StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.direct_get import answering_stream
 
@@ -792,6 +792,17 @@ class Bucket:
         except NatsError as exc:
             error = self.translate(exc)
             raise error from (exc if error is not exc else None)
+
+    async def update_stream(self, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
+        """Replace the stream's configuration, for :meth:`retrying`: never that of another bucket.
+
+        What is sent without a connection reaches the next server, whichever domain that one belongs to.
+        """
+        connection = self.connection
+        while connection.session is None or self.domain_changed:
+            await connection.wait_connected(self.js.timeout)
+            await self.check_same()
+        return await self.js.update_stream(config)
 
     async def pause(self, wait: float, deadline: float) -> None:
         """Wait before a retry, see :func:`pause`."""

@@ -135,6 +135,22 @@ MUTANTS = (
         "unit/objstore/test_manager.py::test_the_configuration_of_another_bucket_does_not_come_back",
     ),
     Mutant(
+        "a-configuration-for-the-next-server",
+        "objstore/bucket/bucket.py",
+        "while connection.session is None or self.domain_changed:",
+        "while self.domain_changed:",
+        "what is sent without a connection reaches the next server, which may be one of another domain",
+        "unit/objstore/bucket/test_bucket.py::test_no_configuration_waits_for_the_next_server",
+    ),
+    Mutant(
+        "an-update-goes-on-in-another-domain",
+        "objstore/manager.py",
+        "lambda: bucket.update_stream(merged)",
+        "lambda: bucket.js.update_stream(merged)",
+        "a retry may reach another domain, which has a bucket of that name",
+        "unit/objstore/test_manager.py::test_a_retry_in_another_domain",
+    ),
+    Mutant(
         "caught-up-by-any-heartbeat",
         "objstore/listing/watch.py",
         "if reached or not await self._follows(seq):",

@@ -119,6 +119,26 @@ async def test_the_configuration_of_another_bucket_does_not_come_back(
     assert server.stream().config.get("max_age", 0) == 0
 
 
+async def test_a_retry_in_another_domain(server: MemoryServer) -> None:
+    """The client has been connected to another domain: that one's bucket of the name stays as it is."""
+    await create_bucket(server.js, "b")
+    info = {**server.stream().info({}), "domain": "two"}
+
+    def hook(verb: str, body: Any) -> Any:
+        if server.session.info.get("domain"):
+            return info
+        if verb == "STREAM.UPDATE":
+            server.loop.call_soon(server.lose)
+            server.loop.call_soon(lambda: server.connect().info.update(domain="two"))
+            return SILENCE
+        return None
+
+    server.hook = hook
+    with pytest.raises(ForeignBucketError, match="answers for domain 'two'"):
+        await update_bucket(server.js, "b", {"description": "d"})
+    assert server.verbs().count("STREAM.UPDATE") == 1
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", "ä", 7])
 async def test_names_that_cannot_be(server: MemoryServer, name: Any) -> None:
     server.verbs()

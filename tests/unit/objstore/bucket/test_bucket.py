@@ -123,6 +123,21 @@ async def test_a_server_of_another_domain(server: MemoryServer) -> None:
     assert not bucket.domain_changed
 
 
+async def test_no_configuration_waits_for_the_next_server(server: MemoryServer) -> None:
+    """It may be one of another domain."""
+    bucket = await bound(server)
+    server.hook = lambda verb, body: {**server.stream().info({}), "domain": "leaf"}
+    server.lose()
+    server.loop.call_later(0.05, lambda: server.connect().info.update(domain="leaf"))
+    with pytest.raises(ForeignBucketError, match="domain 'leaf'"):
+        await bucket.retrying(lambda: bucket.update_stream({"name": bucket.stream}))
+    assert [pub.subject for pub in server.pubs] == [b"$JS.API.STREAM.INFO.OBJ_b"]
+    server.hook = None
+    server.session.info["jetstream"] = False
+    await bucket.retrying(lambda: bucket.update_stream({**server.stream().config, "description": "d"}))
+    assert server.stream().config["description"] == "d"
+
+
 async def test_only_what_is_ours_is_deleted(server: MemoryServer) -> None:
     bucket = await bound(server)
     seq = server.put_raw("$O.b.C.n", b"mine")
