@@ -1,4 +1,4 @@
-"""All answers to one API request, where nothing tells two APIs apart: others can have both answer it."""
+"""More answers to one API request than the first: others can have another API answer it, too."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..errors import RemoteProtocolError, RequestTimeoutError
 from .api.answers import answer_begins
 from .api.codec import loads
+from .api.errors import api_error
 
 if TYPE_CHECKING:
+    from ..wire import Msg as WireMsg
     from .requests import ApiRequests
 
 WAIT = 2.0
@@ -45,3 +48,46 @@ async def all_answers(js: ApiRequests, suffix: str, take: Callable[[dict[str, ob
         except TimeoutError:
             return answered and not answers.dropped
     return False
+
+
+async def own_answer(
+    js: ApiRequests,
+    suffix: str,
+    payload: bytes,
+    fits: Callable[[dict[str, object]], bool],
+    limit: int | None = None,
+) -> dict[str, object] | None:
+    """Return the first answer that fits, however many others come before it.
+
+    Args:
+        js: the API.
+        suffix, payload: the request.
+        fits: whether an answer is the right one.
+        limit: bytes of an answer, instead of 4 MiB.
+
+    Returns:
+        ``None`` when none came within :data:`WAIT` seconds.
+
+    Raises:
+        APIError: the request was refused.
+    """
+    own: dict[str, object] | None = None
+
+    def counts(msg: WireMsg) -> bool:
+        nonlocal own
+        try:
+            answer = loads(msg.payload, limit)
+        except RemoteProtocolError:
+            return False
+        if "error" in answer or fits(answer):
+            own = answer
+        return own is not None
+
+    begins = answer_begins(suffix)
+    try:
+        await js.client.request_frame(js.subject(suffix), payload, b"", WAIT, begins=begins, counts=counts)
+    except RequestTimeoutError:
+        return None
+    if own is not None and "error" in own:
+        raise api_error(own["error"])
+    return own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from .._values import seconds, text
@@ -18,7 +19,7 @@ from ..errors import (
     UnsupportedFeatureError,
 )
 from ..subjects import check_names, check_publish_subject, check_subscribe_subject
-from .all_answers import all_answers
+from .all_answers import all_answers, own_answer
 from .api.account import AccountInfo
 from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
@@ -55,8 +56,8 @@ class ApiRequests:
         self._level: tuple[int, int] | None = None  # how often reconnected; the API level told then
         self._own_domain: tuple[int, str] | None = None  # likewise; the account's domain
         # The times of creation of streams: no other one of that name counts. Another domain may have one, and
-        # another account whose API is imported. An info about such a one is ignored; if no other comes, the
-        # stream was deleted and created again.
+        # another account whose API is imported. An info about such a one is ignored; if no other comes for
+        # some time, the stream was deleted and created again.
         self.known_streams: dict[str, object] = {}
 
     def subject(self, suffix: str) -> bytes:
@@ -103,7 +104,8 @@ class ApiRequests:
         if len(payload) > client.max_payload:
             raise MaxPayloadError(f"the API request {name!r} exceeds the server's max_payload")
         question, begins = name.split("."), answer_begins(name)
-        for _ in range(ASKED_AGAIN if question[1:2] == ["INFO"] else 1):
+        again = question[1:2] == ["INFO"]
+        for _ in range(ASKED_AGAIN if again else 1):
             try:
                 msg = await client.request_frame(
                     subject, payload, b"", self.timeout if timeout is None else timeout, begins=begins
@@ -113,14 +115,22 @@ class ApiRequests:
             answer = loads(msg.payload, limit)
             if "error" in answer:
                 raise api_error(answer["error"])
-            fits = _answers(question, answer, self._expected_domain)
-            if fits and self._is_same(question, answer):
+            if not _answers(question, answer, self._expected_domain):
+                continue
+            if self._is_same(question, answer):
                 return answer
-        if fits:
+            if again:
+                own = await own_answer(self, name, payload, partial(self._is_own, question), limit)
+                if own is not None:
+                    return own
             raise StreamNotFoundError(404, 10059, f"stream {question[2]!r} was deleted and created again")
         if await self._learn_domain(question, answer):
             return await self._ask(subject, document, timeout, limit)
         raise RemoteProtocolError(f"the answer to {name!r} is about another stream or consumer")
+
+    def _is_own(self, question: list[str], answer: dict[str, object]) -> bool:
+        """Whether an answer is about what was asked for, and about the stream that is known."""
+        return _answers(question, answer, self._expected_domain) and self._is_same(question, answer)
 
     def _is_same(self, question: list[str], answer: dict[str, object]) -> bool:
         """Whether an answer about a stream is about the one that is known."""

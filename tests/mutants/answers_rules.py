@@ -119,6 +119,14 @@ MUTANTS = (
         "::test_a_stream_of_the_same_name_that_was_created_at_another_time",
     ),
     Mutant(
+        "created-again-by-the-first-answer",
+        "natsproto/jetstream/requests.py",
+        "own = await own_answer(self, name, payload, partial(self._is_own, question), limit)",
+        "own = None",
+        "behind another API there may be a stream of the same name, whose info comes first",
+        "unit/natsproto/jetstream/test_requests.py::test_the_own_info_comes_after_others",
+    ),
+    Mutant(
         "an-info-of-no-domain-is-ours",
         "natsproto/jetstream/requests.py",
         'told = answer.get("domain", "" if question[1] == "INFO" else domain)',

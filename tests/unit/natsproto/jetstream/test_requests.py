@@ -205,6 +205,7 @@ async def test_an_imported_api_that_looks_like_a_domains(server: FakeServer) -> 
         assert await context.request("STREAM.INFO.S")
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_stream_of_the_same_name_that_was_created_at_another_time(server: FakeServer) -> None:
     """Of another account, whose API is imported, too; or the stream was deleted and created again."""
     js = server.client.jetstream()
@@ -224,6 +225,27 @@ async def test_a_stream_of_the_same_name_that_was_created_at_another_time(server
         with pytest.raises(StreamNotFoundError, match="deleted and created again"):
             await js.request(suffix, {})
         server.session.on_pub = None
+
+
+@pytest.mark.usefixtures("soon")
+async def test_the_own_info_comes_after_others(server: FakeServer, js: JetStreamContext) -> None:
+    """Whoever sees the question has another API answer it at once, whose server is nearer."""
+    js.known_streams = {"S": "ours"}
+    late: dict[str, Any] = {}
+
+    def on_pub(pub: Pub) -> None:
+        for answer in ({"config": {"name": "S"}, "created": "theirs"}, b"{}", b"x"):
+            server.reply(pub, answer)
+        asyncio.get_running_loop().call_later(0.01, server.reply, pub, late)
+
+    server.session.on_pub = on_pub
+    late = {"config": {"name": "S"}, "created": "ours"}
+    for _ in range(3):
+        assert (await js.request("STREAM.INFO.S"))["created"] == "ours"
+    assert len(server.pubs) == 6
+    late = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
+    with pytest.raises(StreamNotFoundError, match="stream not found"):
+        await js.request("STREAM.INFO.S")
 
 
 @pytest.mark.parametrize("options", [{"seq": 5}, {"last_by_subject": "s.a"}])
