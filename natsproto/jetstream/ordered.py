@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from math import inf
 from typing import TYPE_CHECKING
 
 from .._values import seconds
@@ -54,8 +53,9 @@ MISSED_HEARTBEATS = 2.5
 """Heartbeat intervals without any message or heartbeat before the consumer is recreated."""
 
 PROOF_INTERVAL = 30.0
-"""Seconds without a delivery after which the server is asked whether the consumer is still there. Whoever
-sees the deliver subject can have heartbeats sent there, by a pull of their own with that reply subject."""
+"""Seconds without a delivery after which the server is asked whether the consumer is still there; a user who
+may not ask creates a new one. Whoever sees the deliver subject can have heartbeats sent there, by a pull of
+their own with that reply subject."""
 
 LAST_ATTEMPT = 1.0
 """Seconds that the last attempt may go beyond the retry budget."""
@@ -208,6 +208,7 @@ class OrderedConsumer:
         "_inactive_threshold",
         "_js",
         "_leftover",
+        "_may_ask",
         "_on_failure",
         "_on_idle",
         "_on_restart",
@@ -257,6 +258,7 @@ class OrderedConsumer:
         limit: float | None = None,
     ) -> None:
         self._js = js
+        self._may_ask = True  # whether the consumer is there
         self.stream: str = check_name("stream", stream)
         self._filter = filter_subject
         self.expected: bytes = filter_subject.encode("utf-8", "surrogateescape")
@@ -589,22 +591,26 @@ class OrderedConsumer:
     async def _prove(self) -> None:
         """Ask whether the consumer is still there, if anybody may be the one who sends its heartbeats."""
         incarnation = self.current
-        if incarnation is None:
-            return await self._recreate()
-        try:
-            await self._js.consumer_info(self.stream, incarnation.name)
-        except (ConsumerNotFoundError, StreamNotFoundError):
+        if incarnation is not None and not await self._may_be_there(incarnation):
             self._drop()
             self._call(self._on_restart)
-        except PermissionsViolationError:
-            self.proven = inf  # who may not ask believes the heartbeats
-        except NatsError:
-            pass  # no leader, or no connection: the next check asks again
-        else:
-            self.proven = self.loop.time()
         if self.current is None:
             await self._recreate()
-        return None
+
+    async def _may_be_there(self, incarnation: _Incarnation) -> bool:
+        if self._may_ask:
+            try:
+                await self._js.consumer_info(self.stream, incarnation.name)
+            except (ConsumerNotFoundError, StreamNotFoundError):
+                return False
+            except PermissionsViolationError:
+                self._may_ask = False  # asked once: the server logs each refusal
+            except NatsError:
+                return True  # no leader, or no connection: the next check asks again
+            else:
+                self.proven = self.loop.time()
+                return True
+        return self._paused  # a new one would not wait for us
 
     def _reads(self) -> int:
         session = self._connection.session

@@ -175,6 +175,14 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_ordered_proven.py::test_it_is_gone_while_heartbeats_come",
     ),
     Mutant(
+        "who-may-not-ask-believes-heartbeats",
+        "natsproto/jetstream/ordered.py",
+        "return self._paused  # a new one",
+        "return True  # a new one",
+        "a user with the documented rights may not ask for its consumer, and it may be gone",
+        "unit/natsproto/jetstream/test_ordered_proven.py::test_a_user_who_may_not_ask",
+    ),
+    Mutant(
         "chunks-of-a-stalled-source",
         "objstore/maintenance/gc.py",
         "return None if self._sourced is None else min(limit, self._sourced)",

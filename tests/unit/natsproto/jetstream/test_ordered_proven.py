@@ -81,21 +81,32 @@ async def test_a_delivery_is_proof(stream: Stream, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_user_who_may_not_ask(stream: Stream) -> None:
-    """The heartbeats are all that is known then."""
+    """A new consumer continues after the last message, from time to time: the old one may be gone."""
     reader = Reader(stream, heartbeat=0.01)
     await reader.consumer.start()
+    stream.deliver(7, 1)
     names = asked(stream, lambda pub, name: stream.server.refuse(pub.subject.decode()))
-    loop = reader.consumer.loop
     async with asyncio.timeout(5):
-        while not names:
-            stream.heartbeat(0)
+        while len(stream.configs) < 4:
+            stream.heartbeat(int(len(stream.configs) == 1))
             await turns(1)
-    end = loop.time() + 0.2
-    while loop.time() < end:
+    assert names == [stream.configs[0]["name"]], "the server logs each refusal"
+    assert {config["opt_start_seq"] for config in stream.configs[1:]} == {8}
+    assert reader.failures == []
+    await until(lambda: reader.consumer.current is not None)
+    reader.consumer.pause()  # then what a new one delivers would come on top
+    created, end = len(stream.configs), reader.consumer.loop.time() + 0.2
+    while reader.consumer.loop.time() < end:
         stream.heartbeat(0)
         await turns(1)
-    assert len(names) == 1
-    assert (len(stream.configs), reader.restarts, reader.failures) == (1, 0, [])
+    assert len(stream.configs) == created
+    reader.consumer.resume()
+    async with asyncio.timeout(5):
+        while len(stream.configs) == created:
+            stream.heartbeat(0)
+            await turns(1)
+    await until(lambda: reader.consumer.current is not None)
+    stream.answer = lambda verb, pub: False
     await finish(stream, reader)
 
 
