@@ -159,6 +159,14 @@ MUTANTS = (
         "unit/objstore/test_manager.py::test_a_retry_in_another_domain",
     ),
     Mutant(
+        "alone-while-the-own-one-is-silent",
+        "objstore/bucket/alone.py",
+        "or not found.last_seq <= end <= max(ends, default=-1):",
+        "or not ends:",
+        "the bucket that was asked may have no leader, while another one of the name answers",
+        "unit/objstore/bucket/test_alone.py::test_only_another_bucket_answers",
+    ),
+    Mutant(
         "caught-up-by-any-heartbeat",
         "objstore/listing/watch.py",
         "if reached or not await self._follows(seq):",

@@ -210,7 +210,7 @@ class MemoryStream:
 
     def consume(self, name: str, config: dict[str, Any]) -> Answer:
         consumer = self.consumers[name] = Consumer(name, config)
-        found = self.of(config["filter_subject"])
+        found = self.of(config.get("filter_subject", ">"))
         match config["deliver_policy"]:
             case "by_start_sequence":
                 found = [each for each in found if each.seq >= config["opt_start_seq"]]

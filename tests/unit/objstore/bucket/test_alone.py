@@ -11,12 +11,14 @@ from natsproto.wire import Pub
 from objstore import ForeignBucketError, ObjectStore
 from objstore.bucket.alone import check_alone
 from objstore.bucket.binding import bind_info
+from objstore.manager import update_bucket
 from support.memory_server import SILENCE, MemoryServer, error
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
+    monkeypatch.setattr("objstore.bucket.alone.BEHIND", (0.0, 0.01, 0.01))
 
 
 def also(server: MemoryServer, *answers: Any, first: bool = True) -> None:
@@ -76,6 +78,45 @@ async def test_nobody_answers(server: MemoryServer, store: ObjectStore) -> None:
     server.hook = lambda verb, body: SILENCE if verb == "STREAM.INFO" else None
     with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
         await check_alone(server.js, "b", found)
+
+
+@pytest.mark.parametrize("theirs", [-1, 1])
+async def test_only_another_bucket_answers(server: MemoryServer, store: ObjectStore, theirs: int) -> None:
+    """The own one has no leader now, but would be changed all the same. A consumer tells its end."""
+    await store.put("a", b"x")
+    server.session.info["jetstream"] = False
+    info = other(server)
+    info["state"] = {**info["state"], "last_seq": info["state"]["last_seq"] + theirs}
+    server.hook = lambda verb, body: info if verb == "STREAM.INFO" else None
+    with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
+        await update_bucket(server.js, "b", {"description": "d"})
+    assert "STREAM.UPDATE" not in server.verbs()
+
+
+async def test_only_another_stream_answers(server: MemoryServer, store: ObjectStore) -> None:
+    found = await bind_info(server.js, "b")
+    server.session.info["jetstream"] = False
+    info = {**server.stream().info({}), "config": {"name": "OTHER"}}
+    server.hook = lambda verb, body: info if verb == "STREAM.INFO" else None
+    with pytest.raises(RequestTimeoutError, match="is not known: nothing was changed"):
+        await check_alone(server.js, "b", found)
+
+
+async def test_a_consumer_at_a_replica_that_is_behind(server: MemoryServer, store: ObjectStore) -> None:
+    await store.put("a", b"x")
+    found = await bind_info(server.js, "b")
+    server.session.info["jetstream"] = False
+    ends = [0, 1, server.stream().seq]
+
+    def hook(verb: str, body: Any) -> Any:
+        if verb != "CONSUMER.CREATE":
+            return None
+        told = server.stream().consume(body["config"]["name"], body["config"])
+        return {**told, "delivered": {"consumer_seq": 0, "stream_seq": ends.pop(0)}}
+
+    server.hook = hook
+    await check_alone(server.js, "b", found)
+    assert ends == []
 
 
 @pytest.mark.parametrize("first", [True, False])
