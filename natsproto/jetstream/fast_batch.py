@@ -102,9 +102,9 @@ class Batch(Handler):
     """
 
     __slots__ = (
-        "_acks", "_client", "_flow", "_gap_ok", "_inbox", "_kept", "_replies", "_since", "_timeout", "_timer",
-        "_waiter", "acknowledged", "committing", "every", "failure", "final", "foreign", "gap", "lost",
-        "refusal", "refused", "sent", "started", "taken", "target",
+        "_acks", "_client", "_dots", "_flow", "_gap_ok", "_inbox", "_kept", "_replies", "_since", "_timeout",
+        "_timer", "_waiter", "acknowledged", "committing", "every", "failure", "final", "foreign", "gap",
+        "lost", "refusal", "refused", "sent", "started", "taken", "target",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +116,7 @@ class Batch(Handler):
         self._client = client
         self._acks = acks
         self._replies = b"%b.%d.%b" % (self._inbox, flow, b"ok" if gap_ok else b"fail")  # all begin so
+        self._dots: int = self._replies.count(b".") + 3  # of a whole reply subject
         self._flow = flow
         self._gap_ok = gap_ok
         self._timeout = timeout
@@ -184,8 +185,7 @@ class Batch(Handler):
             raise self.failure
 
     def deliver(self, msg: WireMsg) -> None:
-        # A consumer could send here what it has, with its own subject.
-        if self.failure is None and self.final is None and msg.subject.startswith(self._inbox):
+        if self.failure is None and self.final is None and self._is_reply(msg.subject):
             try:
                 self._take(msg)
             except (RemoteProtocolError, WrongStreamError) as exc:
@@ -193,6 +193,18 @@ class Batch(Handler):
             except NatsError as exc:
                 self.fail(exc)
             self._wake()
+
+    def _is_reply(self, subject: bytes) -> bool:
+        """Whether a message of this batch has this reply subject.
+
+        A consumer could send here what it has, with its own subject. A stream could answer a message that is
+        not of this batch, whose reply subject begins like these.
+        """
+        return (
+            subject.startswith(self._replies + b".")
+            and subject.endswith(b".$FI")
+            and subject.count(b".") == self._dots
+        )
 
     def _take(self, msg: WireMsg) -> None:
         if no_responders(msg):

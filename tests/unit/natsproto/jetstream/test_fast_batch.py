@@ -436,6 +436,30 @@ async def test_answers_of_another_stream(
     assert (ack.stream, ack.count, batch.acknowledged) == ("S", 3, 3)
 
 
+async def test_answers_to_messages_of_no_batch(server: FakeServer, js: JetStreamContext) -> None:
+    """Whoever may publish to the same stream has it refuse a message whose reply subject only begins so."""
+    Leader(server, msgs=10)
+    batch = js.fast_publisher("S")
+    await batch.add("s.a", b"x")
+    reply = server.pubs[-1].reply
+    assert reply is not None
+    inbox, flows = reply.rsplit(b".", 5)[0], reply.rsplit(b".", 3)[0]
+    for subject in (
+        inbox + b".x",
+        inbox + b".other.10.fail.2.1.$FI",
+        inbox + b".10.ok.2.1.$FI",
+        flows + b".other.10.fail.2.1.$FI",
+        flows + b".2.1.x",
+        flows + b".2.$FI",
+    ):
+        for code in (10208, 10206, 10071):
+            server.send(inbox + b".>", json.dumps(refusal(code)).encode(), subject=subject)
+    await batch.add("s.a", b"x")
+    ack = await batch.close()
+    assert ack is not None
+    assert ack.count == 2
+
+
 async def test_acknowledged_by_another_stream(server: FakeServer, js: JetStreamContext) -> None:
     """A hint, until the stream's own answer says how many are stored."""
     leader = Leader(server, msgs=10)
