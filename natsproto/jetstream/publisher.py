@@ -17,15 +17,15 @@ from ..aio.handlers import ReplySlot
 from ..aio.operations import check_loop
 from ..aio.requests import is_bare, no_responders
 from ..errors import (
+    APIError,
     NatsError,
     NoRespondersError,
     RemoteProtocolError,
-    RequestTimeoutError,
     StaleConnectionError,
     WrongStreamError,
 )
 from ..subjects import check_names
-from .api.acks import ANY_DOMAIN, AckCheck, plain_ack_seq
+from .api.acks import ANY_DOMAIN, UNIDENTIFIED, AckCheck, can_cause, has_id, plain_ack_seq, unanswered
 
 if TYPE_CHECKING:
     from ..aio.client import Client
@@ -77,7 +77,8 @@ class PublishWindow(ReplySlot):
     An unexpected answer (a second one to the same message, or one to no message) changes only ``doubts``: its
     sequence is added, or 0 when that tells nothing. Something on the way duplicates messages or
     acknowledgements, or somebody forges them; so check what is stored before you rely on it. The sequences
-    are only hints. The answer of another stream counts only when the own one does not come.
+    are only hints. The answer of another stream counts only when the own one does not come, as does one that
+    only another message can have caused: a duplicate without an id, a refusal for a header.
 
     Args:
         client: the connection.
@@ -103,6 +104,7 @@ class PublishWindow(ReplySlot):
         "_mux",
         "_next_ack",
         "_next_index",
+        "_passed",  # a refusal that no message of this window can have caused
         "_pong",
         "_quiet",
         "_recent",  # sequences of the newest messages of the acknowledged prefix
@@ -155,6 +157,7 @@ class PublishWindow(ReplySlot):
         self._waiter: asyncio.Future[None] | None = None
         self._draining: asyncio.Timeout | None = None
         self._foreign: NatsError | None = None
+        self._passed: APIError | None = None
         self._seen = 0
         self._quiet = 0  # checks in a row without an acknowledgement
         self._pong: asyncio.Future[None] | None = None
@@ -291,6 +294,9 @@ class PublishWindow(ReplySlot):
                 self._foreign = self._foreign or exc
             return
         except NatsError as exc:
+            if isinstance(exc, APIError) and not can_cause(self.header, exc.err_code):
+                self._passed = exc
+                return
             inflight.remove(index)
             self._inflight_bytes -= len(self.unproven[index])
             self._fail(exc)
@@ -316,6 +322,8 @@ class PublishWindow(ReplySlot):
             )
         ack = self._acks.parse(msg.payload)
         if ack.duplicate:
+            if not has_id(self.header):
+                raise RemoteProtocolError(UNIDENTIFIED)
             self.doubts.add(0)  # nothing was stored now
         return ack.seq
 
@@ -397,8 +405,9 @@ class PublishWindow(ReplySlot):
         answered = self._pong is not None and self._pong.done()
         foreign = self._foreign if self._quiet >= FOREIGN_AFTER else None
         if foreign is not None or self._quiet >= CHECKS or (answered and self._quiet >= LOST_AFTER):
-            silence = RequestTimeoutError(
-                f"no acknowledgement from stream {self.stream!r} within {seconds(self.silent)} s"
+            silence = unanswered(
+                f"no acknowledgement from stream {self.stream!r} within {seconds(self.silent)} s",
+                self._passed,
             )
             self._give_up(foreign or silence)
             self._connection.probe()

@@ -55,7 +55,8 @@ class Publishing(ApiRequests):
         Without ``stream`` nothing tells whose answer it is: a fellow client of the account that sees the
         message, and may publish to a stream of its own, can have that one acknowledge or refuse it. So give
         ``stream`` where others may publish: only its answer counts. Who may publish to the same stream, too,
-        can still have its answer to a message of theirs taken for the one to ours.
+        can still have its answer to a message of theirs taken for the one to ours; but not a refusal that
+        needs a header which ours does not have, nor one that is not known.
 
         Args:
             subject: no wildcards, no white space.
@@ -72,7 +73,8 @@ class Publishing(ApiRequests):
             ConfigError: an option makes no sense; nothing was sent.
             WrongLastSequenceError, StorageFullError, StreamSealedError, APIError: refused.
             NoRespondersError: no stream is bound to the subject, or it has no leader.
-            RequestTimeoutError, StaleConnectionError: whether it was stored is unknown.
+            RequestTimeoutError, StaleConnectionError: whether it was stored is unknown. A refusal that this
+                message cannot have caused is the reason of the former.
             RemoteProtocolError: what answers is no stream; or, with ``stream``, it does not say which.
             UnsupportedFeatureError: the server is too old for an option; nothing was sent. To find out, a
                 server older than 2.12, or a context with ``domain`` or ``prefix``, is asked for
@@ -97,7 +99,7 @@ class Publishing(ApiRequests):
         try:
             await self.publish_frame(checked, data, block, *retries, counts=own)
         except RequestTimeoutError as exc:
-            raise own.other or exc from None
+            raise own.missing(exc) from own.passed
         return own.result()
 
     async def _check_options(self, options: PublishOptions) -> None:

@@ -22,6 +22,7 @@ from ..bucket.budget import Budget
 
 if TYPE_CHECKING:
     from natsproto.aio.client import Client
+    from natsproto.wire import Msg as WireMsg
 
 NOTICED = 1.0
 """Seconds within which a server must notice a lost connection, else the put restarts on a new nuid."""
@@ -62,11 +63,17 @@ async def fence(
     """
     header = empty_chunk_header if bucket.replicated else FENCE
     client = client or bucket.client
-    own = OwnAnswer(bucket.acks)
+    own = OwnAnswer(bucket.acks, header)
+
+    def counts(msg: WireMsg) -> bool:
+        return own(msg) and (bucket.replicated or own.refused)
+
     try:
-        await client.request_frame(subject.encode(), b"", header, bucket.js.timeout, begins=b"", counts=own)
+        await client.request_frame(
+            subject.encode(), b"", header, bucket.js.timeout, begins=b"", counts=counts
+        )
     except RequestTimeoutError as exc:
-        raise own.other or exc from None
+        raise own.missing(exc) from own.passed
     if bucket.replicated:
         await delete_own(
             bucket, own.result().seq, lambda stored: stored.subject == subject and not stored.data

@@ -117,7 +117,8 @@ class MemoryStream:
         staged = self.batches.setdefault(batch, [])
         staged.append((subject, header, payload))
         if "Nats-Batch-Commit" in fields:
-            return self.store(self.batches.pop(batch))
+            answer = self.store(self.batches.pop(batch))
+            return answer if "error" in answer else {**answer, "batch": batch, "count": len(staged)}
         return b""
 
     def store(self, messages: list[tuple[str, bytes, bytes]]) -> Answer:
@@ -127,6 +128,8 @@ class MemoryStream:
         for each in fields:
             if (known := self.ids.get(each.get("Nats-Msg-Id", ""))) is not None:
                 return {"stream": self.name, "seq": known, "duplicate": True}
+            if int(each.get("Nats-Expected-Last-Sequence", self.seq)) != self.seq:
+                return error(400, 10071, f"wrong last sequence: {self.seq}")
         for (subject, _, _), each in zip(messages, fields, strict=True):
             expected = each.get("Nats-Expected-Last-Subject-Sequence")
             last = self.last_of(subject)

@@ -11,6 +11,7 @@ from ...errors import (
     APIError,
     NatsError,
     RemoteProtocolError,
+    RequestTimeoutError,
     WrongStreamError,
 )
 from ...subjects import MAX_NAMES
@@ -155,6 +156,19 @@ class AckCheck:
             raise self._wrong(ack.stream, ack.domain, f"stored as {ack.seq} in")
         return ack
 
+    def may_answer(self, payload: bytes | bytearray | memoryview, header: bytes) -> bool:
+        """Whether this may answer a message with this header; false if only another one to the same stream.
+
+        What another stream says, or what is no acknowledgement, is for :meth:`parse` to tell.
+        """
+        try:
+            ack = self.parse(payload)
+        except APIError as exc:
+            return can_cause(header, exc.err_code)
+        except NatsError:
+            return True
+        return not ack.duplicate or has_id(header)
+
     def _wrong(self, stream: str, domain: str | None, what: str) -> WrongStreamError:
         wanted = None if self.domain == ANY_DOMAIN else self.domain
         return WrongStreamError(
@@ -166,49 +180,93 @@ class AckCheck:
         )
 
 
-_LAST_SEQUENCE = (b"Nats-Expected-Last-Sequence", b"Nats-Expected-Last-Subject-Sequence")
+ANY_MESSAGE = frozenset({10002, 10023, 10028, 10047, 10054, 10063, 10077, 10109, 10120, 10167})
+"""Codes of refusals that any message can cause: limits, a sealed stream, too much to do."""
+
+COUNTED = 10169
+"""The code where a stream of counters (ADR-49) gets a message without an increment."""
+
+HEADER_TOO_LONG = 10097
+
+LONG_HEADER = 32 * 1024
+"""Bytes of a header that may be too long for a stream: half of what it takes, as others may add to it."""
 
 CAUSES: dict[int, tuple[bytes, ...]] = {
-    10060: (),  # another stream was expected: only that of other messages
-    10070: (b"Nats-Expected-Last-Msg-Id",),
-    10071: _LAST_SEQUENCE,
-    10164: _LAST_SEQUENCE,
+    10070: (b"Nats-Expected-Last-Msg-Id:",),
+    10071: (b"Nats-Expected-Last-Sequence:", b"Nats-Expected-Last-Subject-Sequence:"),
+    10111: (b"Nats-Rollup:", b"Nats-Schedule:"),
+    10158: (b"Nats-Msg-Id:",),
+    10163: (b"Nats-Expected-Last-Subject-Sequence:",),
+    10164: (b"Nats-Expected-Last-Sequence:", b"Nats-Expected-Last-Subject-Sequence:"),
+    10185: (b"Nats-Required-Api-Level:",),
+    10193: (b"Nats-Expected-Last-Subject-Sequence-Subject:",),
+    10227: (b"Nats-Stream-Source:",),
+    **dict.fromkeys((10165, 10166), (b"Nats-TTL:", b"Nats-Schedule-TTL:")),
+    **dict.fromkeys((10168, 10170, 10171, 10172), (b"Nats-Incr:",)),
+    **dict.fromkeys((10174, 10175, 10176, 10177, 10179, 10199, 10200, 10201, 10210), (b"Nats-Batch-Id:",)),
+    **dict.fromkeys((10188, 10189, 10190, 10191, 10192, 10203, 10212, 10223), (b"Nats-Schedule",)),
 }
-"""Codes of refusals that a message without these headers cannot have caused."""
+"""Codes of the other refusals, and how the headers begin of which a message needs one to cause them.
+
+Not 10060, that another stream was expected: we expect the one that answers.
+"""
+
+
+def _has(header: bytes, name: bytes) -> bool:
+    return header.find(b"\r\n" + name) >= 0  # servers tell case apart, too
+
+
+def has_id(header: bytes) -> bool:
+    """Whether a message with this header block can be a duplicate."""
+    return _has(header, b"Nats-Msg-Id:")
+
+
+def can_cause(header: bytes, code: int) -> bool:
+    """Whether a message with this header block can cause a refusal with this code.
+
+    Whoever may publish to the same stream can have its answer to a message of theirs sent to our inbox. Nor
+    is an unknown code believed: the stream's own answer follows, or none does.
+    """
+    if code == COUNTED:
+        return not _has(header, b"Nats-Incr:")
+    if code == HEADER_TOO_LONG:
+        return len(header) > LONG_HEADER
+    return code in ANY_MESSAGE or any(_has(header, name) for name in CAUSES.get(code, ()))
 
 
 class OwnAnswer:
     """Waits for a stream's own answer to a publish: ``counts=`` of a request.
 
-    Whoever may publish to the same stream can have its answer to a message of theirs sent to our inbox. What
-    cannot be the answer to our message does not count.
+    What cannot be the answer to our message does not count; see :func:`can_cause`.
 
     Args:
         acks: which stream it is.
-        header: the message's header block; ``None``: any answer of the stream counts.
+        header: the message's header block.
 
     Attributes:
         other: why the answers so far do not count; ``None`` = there were none.
+        passed: a refusal that another message has caused.
     """
 
-    __slots__ = ("_ack", "_acks", "_header", "_refusal", "other")
+    __slots__ = ("_ack", "_acks", "_header", "_refusal", "other", "passed")
 
-    def __init__(self, acks: AckCheck, header: bytes | None = None) -> None:
+    def __init__(self, acks: AckCheck, header: bytes) -> None:
         self._acks = acks
         self._header = header
         self._ack: PubAck | None = None
         self._refusal: APIError | None = None
+        self.passed: APIError | None = None
         self.other: NatsError | None = None
 
     def __call__(self, msg: Msg) -> bool:
         try:
             ack = self._acks.parse(msg.payload)
-            if ack.duplicate and not self._has(b"Nats-Msg-Id"):
-                raise RemoteProtocolError("a message without an id was acknowledged as a duplicate")
+            if ack.duplicate and not has_id(self._header):
+                raise RemoteProtocolError(UNIDENTIFIED)
             self._ack = ack
         except APIError as exc:
-            causes = CAUSES.get(exc.err_code) if self._header is not None else None
-            if causes is not None and not any(map(self._has, causes)):
+            if not can_cause(self._header, exc.err_code):
+                self.passed = exc
                 return False
             self._refusal = exc
         except (WrongStreamError, RemoteProtocolError) as exc:
@@ -217,8 +275,16 @@ class OwnAnswer:
             return False
         return True
 
-    def _has(self, name: bytes) -> bool:
-        return self._header is None or self._header.find(b"\r\n%b:" % name) >= 0
+    @property
+    def refused(self) -> bool:
+        """Whether the answer that counted is a refusal."""
+        return self._refusal is not None
+
+    def missing(self, timeout: RequestTimeoutError) -> NatsError:
+        """Return the error where no answer has counted in time: why those that came do not."""
+        if self.other is not None or self.passed is None:
+            return self.other or timeout
+        return unanswered(str(timeout), self.passed)
 
     def result(self) -> PubAck:
         """Return the acknowledgement that counted.
@@ -229,6 +295,18 @@ class OwnAnswer:
         if self._ack is None:
             raise self._refusal or AssertionError("no answer")
         return self._ack
+
+
+UNIDENTIFIED = "a message without an id was acknowledged as a duplicate"
+
+
+def unanswered(what: str, passed: APIError | None) -> RequestTimeoutError:
+    """Return the error for a message without an answer; ``passed``: the refusal that was not believed."""
+    if passed is None:
+        return RequestTimeoutError(what)
+    error = RequestTimeoutError(f"{what}, but a refusal that it cannot have caused: {passed}")
+    error.__cause__ = passed
+    return error
 
 
 def _described(stream: str, domain: str | None) -> str:

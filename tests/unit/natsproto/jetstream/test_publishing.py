@@ -212,6 +212,13 @@ async def test_others_do_not_answer_for_the_stream(
         (10071, {"expected_last_seq": 4}),
         (10071, {"expected_last_subject_seq": 4}),
         (10164, {"expected_last_subject_seq": 4}),
+        (10166, {"headers": {"Nats-TTL": "5s"}}),
+        (10111, {"headers": {"Nats-Rollup": "sub"}}),
+        (10168, {"headers": {"Nats-Incr": "1"}}),
+        (10174, {"headers": {"Nats-Batch-Id": "b"}}),
+        (10188, {"headers": {"Nats-Schedule": "@hourly"}}),
+        (10097, {"headers": {"A": "b" * 65_000}}),
+        (10999, {}),  # a code that is not known yet
     ],
 )
 async def test_what_cannot_be_the_answer_to_this_message(
@@ -231,8 +238,21 @@ async def test_what_cannot_be_the_answer_to_this_message(
             await js.publish("s.a", b"x", stream="S", **option)
     assert (await js.publish("s.a", b"x", stream="S", msg_id="m")).duplicate
     server.session.on_pub = lambda pub: server.reply(pub, refusal)
-    with pytest.raises(RequestTimeoutError):
+    with pytest.raises(RequestTimeoutError, match="cannot have caused") as caught:
         await js.publish("s.a", b"x", stream="S", timeout=0.01)
+    assert isinstance(caught.value.__cause__, APIError)
+    assert caught.value.__cause__.err_code == err_code
+
+
+@pytest.mark.parametrize("err_code", [10077, 10109, 10054, 10023, 10002, 10028, 10047, 10120, 10169])
+async def test_what_any_message_can_cause(server: FakeServer, js: JetStreamContext, err_code: int) -> None:
+    """Limits, a sealed stream, one of counters: told at once."""
+    server.session.on_pub = lambda pub: server.reply(
+        pub, {"error": {"code": 400, "err_code": err_code, "description": "no"}, "stream": "S", "seq": 0}
+    )
+    with pytest.raises(APIError) as caught:
+        await js.publish("s.a", b"x", stream="S")
+    assert caught.value.err_code == err_code
 
 
 @pytest.mark.parametrize("other", [0, 1])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import MessageTooLargeError
 from objstore import (
     BadBucketError,
-    BucketNotFoundError,
     BucketSealedError,
     ForeignBucketError,
     ObjectStore,
@@ -164,7 +164,7 @@ async def test_held_back_for_a_leader_that_leads_again(
     [
         (error(503, 10077, "maximum bytes exceeded"), StoreFullError),
         (error(400, 10109, "invalid operation on sealed stream"), BucketSealedError),
-        (error(404, 10059, "stream not found"), BucketNotFoundError),
+        (error(400, 10054, "message size exceeds maximum allowed"), MessageTooLargeError),
         ({"stream": "OTHER", "seq": 7}, ForeignBucketError),
     ],
 )

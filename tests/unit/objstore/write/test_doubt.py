@@ -21,7 +21,7 @@ from objstore.bucket.bucket import Bucket
 from objstore.bucket.budget import Budget
 from objstore.write import doubt
 from objstore.write.doubt import FENCE, Unrepairable, budget_spent_error, delete_own, fence, late_chunks_error
-from support.memory_server import SILENCE, MemoryServer
+from support.memory_server import SILENCE, MemoryServer, error
 
 SUBJECT = "$O.b.C.n"
 
@@ -45,6 +45,14 @@ async def test_a_fence_is_stored_by_no_stream(server: MemoryServer) -> None:
     server.on_publish = refuse
     await fence(bucket, SUBJECT)
     assert seen == [FENCE]
+    server.on_publish = lambda subject, header, payload: {"stream": stream, "seq": 5}
+    bucket.js.timeout = 0.05
+    with pytest.raises(RequestTimeoutError):  # somebody else's message was stored
+        await fence(bucket, SUBJECT)
+    server.on_publish = lambda subject, header, payload: error(400, 10166, "per-message TTL is disabled")
+    with pytest.raises(RequestTimeoutError, match="cannot have caused"):
+        await fence(bucket, SUBJECT)
+    server.on_publish = refuse
     stream, bucket.js.timeout = "OBJ_own", 0.05  # whoever sees the fence can have that stream refuse it
     with pytest.raises(WrongStreamError):
         await fence(bucket, SUBJECT)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import APIError, RemoteProtocolError, WrongStreamError
+from natsproto.errors import APIError, RemoteProtocolError, RequestTimeoutError, WrongStreamError
 from natsproto.jetstream import publisher
-from natsproto.jetstream.api.acks import ANY_DOMAIN, AckCheck
-from natsproto.jetstream.api.errors import StorageFullError
+from natsproto.jetstream.api.acks import ANY_DOMAIN, ANY_MESSAGE, CAUSES, AckCheck, can_cause
+from natsproto.jetstream.api.errors import StorageFullError, WrongLastSequenceError
 from natsproto.jetstream.publisher import MAX_MESSAGES, OutOfOrderError, PublishWindow
 from support.fake_session import FakeServer, turns
-from support.publish_windows import ack
+from support.publish_windows import ack, refuse
 
 NEW = b'{"stream":"S","seq":5}'
 NEW_HUB = b'{"stream":"S","domain":"hub","seq":5}'
@@ -221,12 +221,71 @@ async def test_answers_to_what_was_never_sent(server: FakeServer) -> None:
 
 
 async def test_a_duplicate_is_a_doubt(server: FakeServer) -> None:
-    """Nothing was stored now; chunks carry no message id."""
-    window = await sent(server, 1)
+    """Nothing was stored now. Without an id it is the answer to somebody else's message."""
+    window = await sent(server, 1, header=b"NATS/1.0\r\nNats-Msg-Id: m\r\n\r\n")
     ack(server, 0, 5, duplicate=True)
     await window.settle()
     assert window.doubts == {0}
     window.close()
+    server.pubs.clear()
+    window = await sent(server, 1)
+    ack(server, 0, 5, duplicate=True)
+    assert (window.acknowledged, window.doubts, window.failure) == (0, set(), None)
+    ack(server, 0, 7)
+    await window.settle()
+    assert (window.last_seq, window.doubts) == (7, set())
+    window.close()
+    server.pubs.clear()
+    window = await sent(server, 1, progress_timeout=0.1)
+    ack(server, 0, 5, duplicate=True)
+    with pytest.raises(RemoteProtocolError, match="without an id"):
+        await window.settle()
+    window.close()
+
+
+async def test_a_refusal_of_another_message(server: FakeServer) -> None:
+    """Whoever may publish to the same stream has it refuse a message of theirs, with our reply subject."""
+    window = await sent(server, 1)
+    refuse(server, 0, 10071)
+    assert (window.acknowledged, window.failure) == (0, None)
+    ack(server, 0, 7)
+    await window.settle()
+    assert (window.last_seq, window.doubts) == (7, set())
+    window.close()
+    server.pubs.clear()
+    window = await sent(server, 1, progress_timeout=0.1)
+    refuse(server, 0, 10071)
+    with pytest.raises(RequestTimeoutError, match="cannot have caused") as caught:
+        await window.settle()
+    assert isinstance(caught.value.__cause__, WrongLastSequenceError)
+    window.close()
+    server.pubs.clear()
+    window = await sent(server, 1, header=b"NATS/1.0\r\nNats-Expected-Last-Sequence: 4\r\n\r\n")
+    refuse(server, 0, 10071)
+    with pytest.raises(WrongLastSequenceError):
+        await window.settle()
+    window.close()
+
+
+def test_which_refusals_a_message_can_cause() -> None:
+    for code in ANY_MESSAGE:
+        assert can_cause(b"", code)
+    for code, headers in CAUSES.items():
+        assert not can_cause(b"", code)
+        assert not can_cause(
+            b"NATS/1.0\r\nOther: \tNats-Schedule: Nats-Msg-Id: 5\r\nX-Nats-TTL: 1s\r\n\r\n", code
+        )
+        for name in headers:
+            assert can_cause(b"NATS/1.0\r\nA: b\r\n%b: 1\r\n\r\n" % name.rstrip(b":"), code)
+    whole = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence-Subject: a\r\n\r\n"
+    assert can_cause(whole, 10193)
+    assert not can_cause(whole, 10071)
+    assert can_cause(b"", 10169)
+    assert not can_cause(b"NATS/1.0\r\nNats-Incr: 1\r\n\r\n", 10169)
+    assert not can_cause(b"NATS/1.0\r\nA: b\r\n\r\n", 10097)
+    assert can_cause(b"NATS/1.0\r\nA: %b\r\n\r\n" % (b"b" * 65_530), 10097)
+    for code in (0, 10060, 10059, 10999):  # we expect the stream that answers; and what is not known
+        assert not can_cause(b"NATS/1.0\r\nNats-Expected-Stream: S\r\n\r\n", code)
 
 
 async def test_doubts_go_on_in_the_next_window(server: FakeServer) -> None:
