@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
-from natsproto.errors import APIError, RequestTimeoutError, StaleConnectionError
+from natsproto.errors import APIError, NatsError, RequestTimeoutError, StaleConnectionError
 from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import PubAck
+    from natsproto.wire import Msg as WireMsg
 
 
 MINIMUM = "2.12.0"
@@ -36,11 +37,25 @@ class Batch:
         self._id = secret_name().encode()
         self._count = 0
         self._unpaced = 0
+        self._headers = b""  # of all messages: what is refused may be any of them
         self._epoch = bucket.connection.epoch
 
     def _header(self, header: bytes) -> bytes:
         self._count += 1
-        return header[:-2] + b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (self._id, self._count)
+        batch = b"Nats-Batch-Id: %b\r\n" % self._id
+        if header not in self._headers:
+            self._headers += header + batch
+        return header[:-2] + batch + b"Nats-Batch-Sequence: %d\r\n\r\n" % self._count
+
+    def _may_answer(self, msg: WireMsg) -> bool:
+        return self._bucket.acks.may_answer(msg.payload, self._headers)
+
+    def _may_end(self, msg: WireMsg) -> bool:
+        try:
+            ack = self._bucket.acks.parse(msg.payload)
+        except NatsError:
+            return self._may_answer(msg)
+        return ack.batch == self._id.decode() and ack.count == self._count
 
     async def add(self, subject: bytes, payload: bytes | memoryview, header: bytes) -> None:
         """Stage a message.
@@ -55,7 +70,9 @@ class Batch:
         self._unpaced += len(payload)
         if self._count == 1 or self._unpaced > PACE:
             self._unpaced = 0
-            answer = await client.request_frame(subject, payload, header, self._timeout, begins=b"")
+            answer = await client.request_frame(
+                subject, payload, header, self._timeout, begins=b"", counts=self._may_answer
+            )
             if answer.payload:
                 self._bucket.own_ack(answer)  # raises the refusal
                 raise AlreadyStored
@@ -83,7 +100,9 @@ class Batch:
         bucket = self._bucket
         header = self._header(header)[:-2] + b"Nats-Batch-Commit: 1\r\n\r\n"
         bucket.connection.check_size(len(header), len(payload))
-        answer = await bucket.client.request_frame(subject, payload, header, self._timeout, begins=b"")
+        answer = await bucket.client.request_frame(
+            subject, payload, header, self._timeout, begins=b"", counts=self._may_end
+        )
         try:
             return bucket.own_ack(answer)
         except APIError as exc:

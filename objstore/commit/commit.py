@@ -263,7 +263,12 @@ class Commit:
             raise Unsent(exc) from exc
         self.states.sent()
         msg = await bucket.client.request_frame(
-            self._wire_subject, self._payload, header, timeout, begins=b""
+            self._wire_subject,
+            self._payload,
+            header,
+            timeout,
+            begins=b"",
+            counts=lambda msg: bucket.acks.may_answer(msg.payload, header),
         )
         return bucket.own_ack(msg)
 

@@ -133,7 +133,12 @@ class Stream:
             return
         staged.append((subject, header, payload))
         if "Nats-Batch-Commit" in fields:
-            self.propose(self.batches.pop(batch), answer)
+            count = len(self.batches.pop(batch))
+
+            def answer_end(document: Any) -> None:
+                answer(document if "error" in document else {**document, "batch": batch, "count": count})
+
+            self.propose(staged, answer_end)
         elif len(staged) == 1:
             answer(b"")
 
@@ -168,6 +173,8 @@ class Stream:
     def conflict(self, messages: Any, fields: Any, ids: Any) -> dict[str, Any] | None:
         waiting = {subject for each in self.proposals for subject, _, _ in each.messages}
         for (subject, _, _), each in zip(messages, fields, strict=True):
+            if int(each.get("Nats-Expected-Last-Sequence", self.seq)) != self.seq:
+                return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
             expected = each.get("Nats-Expected-Last-Subject-Sequence")
             if expected is None:
                 continue

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from natsproto.errors import APIError, NatsError, RemoteProtocolError, WrongStreamError
+from natsproto.errors import APIError, NatsError, RemoteProtocolError, RequestTimeoutError, WrongStreamError
 from natsproto.jetstream.api.models import StreamInfo
+from natsproto.wire import Pub
 from objstore.bucket.bucket import Bucket
 from objstore.commit.commit import Commit
 from objstore.commit.states import Step
@@ -16,12 +17,17 @@ from support.fake_session import FakeServer, turns
 CREATED = {"config": {"name": "OBJ_b"}, "state": {}, "created": "2024-01-01T00:00:00Z"}
 
 
-async def commit(answer: bytes) -> int:
-    """What a commit makes of one answer."""
+async def commit(*answers: bytes) -> int:
+    """What a commit makes of these answers."""
     server = FakeServer()
-    server.session.on_pub = lambda pub: server.reply(pub, answer)
+
+    def on_pub(pub: Pub) -> None:
+        for answer in answers:
+            server.reply(pub, answer)
+
+    server.session.on_pub = on_pub
     bucket = Bucket(server.client.jetstream(timeout=0.5), "b", StreamInfo.from_json(CREATED))
-    return (await Commit(bucket, "a", b"{}", expected=0, nuid="N")._publish(0, "id", 0.5)).seq
+    return (await Commit(bucket, "a", b"{}", expected=0, nuid="N")._publish(0, "id", 0.1)).seq
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,15 @@ async def test_acknowledgement(answer: bytes) -> None:
 async def test_no_acknowledgement(answer: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         await commit(answer)
+
+
+@pytest.mark.parametrize("err_code", [10060, 10166, 10168, 10174, 10188])
+async def test_a_refusal_of_another_message(err_code: int) -> None:
+    """Whoever may publish to the same stream has it refuse a message of theirs, with our reply subject."""
+    refusal = b'{"error":{"code":400,"err_code":%d,"description":"no"},"stream":"OBJ_b","seq":0}' % err_code
+    assert await commit(refusal, b'{"stream":"OBJ_b","seq":7}') == 7
+    with pytest.raises(RequestTimeoutError):
+        await commit(refusal)
 
 
 async def two_commits() -> tuple[FakeServer, list[Commit], list[asyncio.Task[None]]]:
