@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,48 @@ async def test_a_time_to_live(js: JetStreamContext, name: str) -> None:
     await js.publish(f"{name}.a", b"2", ttl="never")
     headers = [(await js.get_message(name, seq=seq)).header for seq in (1, 2)]
     assert headers == [b"NATS/1.0\r\nNats-TTL: 3600s\r\n\r\n", b"NATS/1.0\r\nNats-TTL: never\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "headers"),
+    [
+        ({"max_bytes": 200, "discard": "new"}, {}),
+        ({"max_msgs": 1, "discard": "new"}, {}),
+        ({"max_msg_size": 50}, {}),
+        ({"sealed": True}, {}),
+        ({}, {"A": "a" * 65_600}),
+        ({}, {"Nats-Expected-Last-Sequence": "7"}),
+        ({}, {"Nats-Expected-Last-Subject-Sequence": "7"}),
+        ({}, {"Nats-Expected-Last-Msg-Id": "m"}),
+        ({}, {"Nats-Rollup": "all"}),
+        ({}, {"Nats-TTL": "5s"}),
+        ({}, {"Nats-TTL": "x"}),
+        ({}, {"Nats-Incr": "1"}),
+        ({}, {"Nats-Incr": "x"}),
+        ({}, {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}),
+        ({}, {"Nats-Schedule": "@hourly", "Nats-Schedule-Target": "t"}),
+        ({}, {"Nats-Schedule-Next": "purge", "Nats-Scheduler": "t"}),
+        ({}, {"Nats-Expected-Last-Subject-Sequence-Subject": "t"}),
+    ],
+)
+async def test_refusals_with_a_streams_name_are_told_at_once(
+    js: JetStreamContext, name: str, limits: dict[str, Any], headers: dict[str, str]
+) -> None:
+    """And as without it."""
+    await js.publish(f"{name}.a", b"first")
+    if limits:
+        await js.update_stream(replace((await js.stream_info(name)).config, **limits))
+    told: list[tuple[type[APIError], int] | None] = []
+    for stream in (None, name):
+        refusal = None
+        try:
+            async with asyncio.timeout(1):
+                await js.publish(f"{name}.a", b"x" * 200, headers=headers, stream=stream)
+        except APIError as exc:
+            refusal = type(exc), exc.err_code
+        told.append(refusal)
+    assert told[0] == told[1]
+    assert told[0] is not None or "api_lvl" not in js.client.server_info  # which does not know the header
 
 
 async def test_a_stream_that_is_not_there_yet(js: JetStreamContext) -> None:
