@@ -29,6 +29,9 @@ DELIVERIES = "deliveries"
 """Not a way to request: what a consumer delivers beyond :data:`UNASKED`, which needs the right to answer flow
 control."""
 
+PAGES = "pages"
+"""Not a way to request: what a consumer delivers when it is pulled, which needs another right."""
+
 UNASKED = 512 * 1024
 """Bytes that a consumer delivers before its server asks for flow control: it does after 1 MiB."""
 
@@ -104,7 +107,7 @@ class Ways:
             if rest == way.format(self._stream):
                 return way
         if rest.startswith("CONSUMER."):
-            return CONSUMER
+            return PAGES if rest.startswith("CONSUMER.MSG.NEXT.") else CONSUMER
         return BY_SUBJECT if rest.startswith(DIRECT.format(self._stream) + ".") else None
 
     def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:

@@ -3,6 +3,9 @@
 One ordered consumer reads them. In a cluster it may run on any server with a replica, and it does not know
 which messages that server still lacks. So the leader decides: a listing ends when the leader has nothing
 more, and it must reach at least the leader's last meta at the start.
+
+But the leader's answers name no stream, and a peer can have another one's sent to us. So they only tell what
+to look for: where consumers can be had, a meta counts as one has delivered it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number, time_from_ns
 from natsproto.jetstream.api.errors import retryable
-from natsproto.jetstream.api.models import StreamInfo
+from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from natsproto.jetstream.direct_get import header_int
 
 from ..bucket.bucket import Bucket, log
@@ -43,7 +46,6 @@ from .in_order import metas_so_far
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
     from natsproto.jetstream.api.acks import Delivery
-    from natsproto.jetstream.api.models import StoredMessage
     from natsproto.wire import Msg as WireMsg
 
 OnInvalid = Callable[[InvalidMeta], None]
@@ -53,8 +55,12 @@ T = TypeVar("T")
 
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
-MOST_SINGLE_READS = 100
-"""Metas that are read one by one from the leader, at most, before a consumer reads the rest."""
+CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds after each look at what a consumer shows, until it has what the leader answers: its server may be
+behind."""
+
+SHOWN_AT_ONCE = 16
+"""Consumers at once, each of which shows one meta."""
 
 AT_ONCE = 64
 """Reads of single metas in flight at once."""
@@ -200,7 +206,7 @@ class _Found:
 
     def __init__(self, bucket: Bucket) -> None:
         self.metas: dict[bytes, ObjectInfo] = {}
-        self.cursor = 0  # everything up to here, at the time of the read, has been seen
+        self.cursor = 0  # consumers have delivered everything up to here, at the time of the read
         self.ordered = True
         self._bucket = bucket
         self._invalid: dict[str, InvalidMeta] = {}  # the newest of each subject
@@ -225,11 +231,22 @@ class _Found:
         else:
             self.doubtful.add(msg.subject.decode("utf-8", "surrogateescape"))
 
+    def proves(self, message: StoredMessage) -> bool:
+        """Whether a consumer has delivered a requested meta, or a newer one of the subject: add it then."""
+        info = self.metas.get(message.subject.encode("utf-8", "surrogateescape"))
+        delivered = info if info is not None else self._invalid.get(message.subject)
+        if delivered is None or message.seq > delivered.revision:
+            return False
+        if message.subject in self.doubtful:
+            if message.seq < delivered.revision:
+                return False
+            self.stored(message)
+        return True
+
     def stored(self, message: StoredMessage) -> None:
         """Add a requested meta."""
         info = read_stored(self._bucket, message, self._note_invalid)
         subject = message.subject.encode("utf-8", "surrogateescape")
-        self.cursor = max(self.cursor, message.seq)
         self.metas.pop(subject, None)
         self.doubtful.discard(message.subject)
         if info is not None:
@@ -294,53 +311,41 @@ async def newest_metas(
 
 
 async def _read_in_rounds(bucket: Bucket, found: _Found) -> None:
-    """Read rounds of a consumer followed by a read at the leader, until the leader has nothing more.
+    """Read rounds of a consumer, until the leader has nothing more.
 
     Other writers may be as fast as we are. So once its end is reached, the leader is asked for all names,
     and for the metas that are still missing: they were replaced meanwhile. If a server was behind, a meta
     read from it may have been replaced before the call: then the metas of all names are requested.
     """
     leader_end = LeaderEnd(bucket)
-    behind = False
     rounds = 2 if bucket.replicated else 1
+    pauses = list(CATCH_UP)
+    behind = False
     try:
-        while (message := await _round(bucket, found)) is not None:
-            behind |= not await leader_end.reached(found.cursor)
-            found.stored(message)
-            if not await leader_end.reached(found.cursor):
-                after = bucket.messages(
-                    all_meta_subject(bucket.name), after=found.cursor, leader=True, ways=ANY_WAY
-                )
-                await _read_singly_to(found, leader_end, after)
-            elif rounds > 1:
+        while True:
+            more = await _round(bucket, found)
+            reached = await leader_end.reached(found.cursor)
+            if not more:
+                break
+            if reached:
                 rounds -= 1
             else:
-                await _complete(bucket, found, set() if behind else found.subjects())
-                return
-        # The leader has nothing more; but a peer can have that answer sent to us, too.
-        reached = await leader_end.reached(found.cursor)
-        # Metas were replaced meanwhile; or others have changed the consumer.
-        if found.doubtful or found.short or not reached:
-            await _complete(bucket, found, found.subjects() if reached else set())
+                behind = True
+            if not rounds or not pauses:
+                break
+            if not reached:
+                await asyncio.sleep(pauses.pop(0))
+        # Metas were replaced meanwhile; or others have changed the consumer. That nothing follows may be what
+        # a peer has had sent to us, too.
+        if more or found.doubtful or found.short or not reached:
+            every = not reached or (more and behind)
+            await _complete(bucket, found, set() if every else found.subjects(), proven=True)
     finally:
         leader_end.close()
 
 
-async def _read_singly_to(
-    found: _Found, leader_end: LeaderEnd, messages: AsyncGenerator[StoredMessage, None]
-) -> None:
-    """Read one by one up to the leader's end, unless it is far away: then a consumer is faster."""
-    count = 0
-    async with aclosing(messages):
-        async for message in messages:
-            found.stored(message)
-            count += 1
-            if count == MOST_SINGLE_READS or await leader_end.reached(found.cursor):
-                return
-
-
-async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
-    """Read with one consumer what its server has after the cursor; return the leader's next message then.
+async def _round(bucket: Bucket, found: _Found) -> bool:
+    """Read with one consumer what its server has after the cursor; return whether the leader has more then.
 
     A consumer's count of pending messages proves nothing, not even at the leader: it is wrong when metas are
     replaced meanwhile. The leader's response costs no time: it arrives during the deletion of the consumer.
@@ -376,7 +381,7 @@ async def _round(bucket: Bucket, found: _Found) -> StoredMessage | None:
             await reading.ended  # metas replaced or removed meanwhile are not delivered
             found.short |= received < expected
             proof = following(bucket, found.cursor)
-        return await finish_following(bucket, found.cursor, proof)
+        return await finish_following(bucket, found.cursor, proof) is not None
     finally:
         if proof is not None:
             proof.close()
@@ -559,17 +564,29 @@ async def _read_from_old_servers(bucket: Bucket, found: _Found) -> None:
     await _complete(bucket, found, found.subjects())
 
 
-async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bool = False) -> None:
+async def _complete(
+    bucket: Bucket, found: _Found, seen: set[str], *, leader: bool = False, proven: bool = False
+) -> None:
     """Read the metas of all subjects not in ``seen`` from the leader, name by name.
 
-    ``leader``: removals depend on it.
+    Args:
+        bucket: the bucket to read.
+        found: what was read.
+        seen: subjects that need not be read.
+        leader: removals depend on it.
+        proven: what no consumer has shown counts as one shows it now.
     """
     found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
+        doubted: list[tuple[str, StoredMessage | None]] = []
         async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
             async for message in messages:
-                found.stored(message)
+                if not proven:
+                    found.stored(message)
+                elif not found.proves(message) and can_be_requested(message.subject):
+                    doubted.append((message.subject, message))
+        await _store_shown(bucket, found, doubted)
         if leader and len(found.subjects()) < await most_metas(bucket):
             raise StaleConnectionError("the leader lists more names than were read")
         return
@@ -578,12 +595,17 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bo
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
     while lacking:
         gone: list[str] = []
+        doubted = []
         async with aclosing(each_newest(bucket, lacking)) as answers:
             async for subject, answer in answers:
-                if answer is None:
-                    gone.append(subject)
-                else:
-                    found.stored(answer)
+                if not proven:
+                    if answer is None:
+                        gone.append(subject)
+                    else:
+                        found.stored(answer)
+                elif answer is None or not found.proves(answer):
+                    doubted.append((subject, answer))
+        gone += await _store_shown(bucket, found, doubted)
         # Purged meanwhile, or the leader has not caught up; and nats-server 2.9, once killed, may have lost
         # for good which message of a subject is the newest.
         subjects = (await meta_subjects(bucket) if gone else None) or {}
@@ -594,6 +616,75 @@ async def _complete(bucket: Bucket, found: _Found, seen: set[str], *, leader: bo
             await bucket.pause(backoff.seconds, deadline)
             backoff.grow()
             bucket.index_broken |= bucket.consumers_skip
+
+
+async def _store_shown(
+    bucket: Bucket, found: _Found, answers: list[tuple[str, StoredMessage | None]]
+) -> list[str]:
+    """Add the metas of these subjects as a consumer shows them; return the subjects that have none."""
+    gone: list[str] = []
+    async with aclosing(each_shown(bucket, answers)) as shown:
+        async for subject, message in shown:
+            if message is None:
+                gone.append(subject)
+            elif not found.proves(message):
+                found.stored(message)
+    return gone
+
+
+async def each_shown(
+    bucket: Bucket, answers: list[tuple[str, StoredMessage | None]]
+) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
+    """Yield the newest message of each subject as :func:`show_newest` returns it, with several at once."""
+    for at in range(0, len(answers), SHOWN_AT_ONCE):
+        part = answers[at : at + SHOWN_AT_ONCE]
+        tasks = [asyncio.create_task(show_newest(bucket, *each), name="objstore-show") for each in part]
+        try:
+            for (subject, _), task in zip(part, tasks, strict=True):
+                yield subject, await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def show_newest(bucket: Bucket, subject: str, answer: StoredMessage | None) -> StoredMessage | None:
+    """Return the newest message of a subject as a consumer shows it.
+
+    The leader's answer names no stream, and a peer can have that of another one sent to us. But the
+    consumer's server may be behind: then both are asked again for a while.
+
+    Args:
+        bucket: the bucket to read.
+        subject: the subject.
+        answer: what the leader has answered.
+
+    Raises:
+        StaleConnectionError: the leader keeps returning what no consumer shows.
+        NatsError: no consumer can be had.
+    """
+    newest: StoredMessage | None = None
+
+    def take(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal newest
+        if newest is None or delivery.stream_seq > newest.seq:
+            stored, data = time_from_ns(delivery.time_ns), bytes(msg.payload)
+            newest = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
+
+    loop = asyncio.get_running_loop()
+    deadline, pauses = loop.time() + bucket.retry_budget, list(CATCH_UP)
+    while True:
+        await _show(bucket, subject, take)
+        if answer is None or not bucket.replicated or (newest is not None and newest.seq >= answer.seq):
+            return newest
+        if not pauses:
+            info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+            if info.last_seq < answer.seq:
+                return newest  # it is another stream's
+            if loop.time() > deadline:
+                raise StaleConnectionError("the leader returns a meta that no consumer shows")
+        await asyncio.sleep(pauses.pop(0) if pauses else CATCH_UP[-1])
+        answer = await bucket.leader_message(subject, ANY_WAY)
 
 
 _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
@@ -639,19 +730,33 @@ async def show_metas(
         RequestTimeoutError: consumers deliver less than they announce.
         NatsError: no consumer can be had.
     """
-    check_shows(bucket)
     read = meta_reader(bucket, lambda invalid: None)
-    received = highest = 0
+    highest = 0
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal highest
+        highest = max(highest, delivery.stream_seq)
+        take(msg, read(msg, delivery))
+
+    await _show(bucket, all_meta_subject(bucket.name), on_message, after)
+    return highest
+
+
+async def _show(
+    bucket: Bucket, subject: str, take: Callable[[WireMsg, Delivery], None], after: int = 0
+) -> None:
+    """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
+    check_shows(bucket)
+    received = 0
     whole = True
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal received, highest, whole
+        nonlocal received, whole
         if not reading.over:
             received += 1
-            highest = max(highest, delivery.stream_seq)
             if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
                 whole = False  # whoever may create consumers has changed this one
-            take(msg, read(msg, delivery))
+            take(msg, delivery)
             if delivery.num_pending == 0:
                 reading.finish()
 
@@ -660,7 +765,7 @@ async def show_metas(
             received, whole = 0, True
             async with Collector(
                 bucket,
-                all_meta_subject(bucket.name),
+                subject,
                 on_message,
                 "last_per_subject",
                 after=after or None,
@@ -670,7 +775,7 @@ async def show_metas(
                 if pending:
                     await reading.ended
             if received >= pending and whole:
-                return highest
+                return
             # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
     except SilentConsumer:
         bucket.remembered(UnheardConsumers).note()

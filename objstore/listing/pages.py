@@ -23,16 +23,17 @@ from natsproto.jetstream.pull import PullConsumer
 from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
-from ..bucket.ways import ANY_WAY
+from ..bucket.ways import ANY_WAY, PAGES
 from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
 from ..format.records import Record
 from .metas import (
-    MOST_SINGLE_READS,
+    AT_ONCE,
     LeaderEnd,
     OnInvalid,
     can_be_requested,
     each_newest,
+    each_shown,
     finish_following,
     following,
     meta_reader,
@@ -41,11 +42,12 @@ from .metas import (
     of_meta_subjects,
     read_stored,
     report_invalid,
+    show_newest,
     warn_invalid,
 )
 
 if TYPE_CHECKING:
-    from natsproto.jetstream.api.models import ConsumerInfo
+    from natsproto.jetstream.api.models import ConsumerInfo, StoredMessage
     from natsproto.jetstream.message import JetStreamMsg
 
     from ..format.models import InvalidMeta, ObjectInfo
@@ -119,7 +121,7 @@ async def iterate(
     # Consumers of old servers skip messages when a meta is replaced meanwhile. A consumer whose server is
     # behind delivers metas that were replaced before the call. In both cases read all metas first.
     whole = bucket.consumers_skip or (bucket.replicated and subjects is not None and len(subjects) <= WHOLE)
-    if not whole:
+    if not whole and bucket.ways.allowed(PAGES):
         yielded = False
         try:
             async with aclosing(_paged(bucket, wanted, subjects, on_invalid)) as metas:
@@ -129,11 +131,11 @@ async def iterate(
         except (PermissionsViolationError, APIError) as exc:
             if yielded or not bucket.ways.note_refusal(exc):
                 raise
-            whole = True  # a list can do without a consumer
-    if whole:
-        for info in await newest_metas(bucket, on_invalid):
-            if wanted(info):
-                yield shown(info)
+        else:
+            return
+    for info in await newest_metas(bucket, on_invalid):  # it can do without a consumer
+        if wanted(info):
+            yield shown(info)
 
 
 async def _paged(
@@ -151,24 +153,30 @@ async def _paged(
     async def newest(info: ObjectInfo) -> bool:
         if info.name not in under_several_subjects:
             return True
-        message = (await bucket.locate(info.name, ANY_WAY))[1]
+        subject, message = await bucket.locate(info.name, ANY_WAY)
+        if message is not None and message.seq > info.revision:
+            message = await show_newest(bucket, subject, message)
         return message is None or message.seq <= info.revision
 
     lacking = set(subjects or ())
+    unread: dict[str, int] = {}  # the sequence that a page has shown of a subject
     leader_end = LeaderEnd(bucket)
     pages = _Pages(bucket)
     rounds = ROUNDS if subjects is None or bucket.replicated else FEW_ROUNDS
+    deadline, backoff = asyncio.get_running_loop().time() + bucket.retry_budget, Backoff()
     try:
         while rounds:
             while page := await pages.next():
                 newer = await _newer(bucket, page) if pages.resumed else {}
                 for msg in page:
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
-                        continue  # the newer one comes later
+                        lacking.add(msg.subject)  # until the newer one comes
+                        continue
                     found = read(msg.frame, msg.metadata)
                     if found is None:
                         if can_be_requested(msg.subject):
                             lacking.add(msg.subject)  # see _Found.delivered()
+                            unread[msg.subject] = msg.metadata.stream_seq
                         else:
                             report_invalid(report, invalid[-1])
                         invalid.clear()
@@ -184,26 +192,20 @@ async def _paged(
             finally:
                 if proof is not None:
                     proof.close()
-            for _ in range(MOST_SINGLE_READS):
-                if message is None:
-                    # But a peer can have that answer sent to us, too.
-                    rounds = rounds - 1 if not await leader_end.reached(pages.cursor) else 0
-                    break
-                pages.cursor = message.seq
-                latest = await bucket.leader_message(message.subject, ANY_WAY)
-                replaced = latest is not None and latest.seq > message.seq  # as in _newer()
-                if not replaced:
-                    lacking.discard(message.subject)
-                found = None if replaced else read_stored(bucket, message, report)
-                if found is not None and wanted(found) and await newest(found):
-                    yield found
-                if await leader_end.reached(pages.cursor):
-                    rounds -= 1
-                    break
-                message = await bucket.first_after(all_meta_subject(bucket.name), pages.cursor, ANY_WAY)
+            reached = await leader_end.reached(pages.cursor)
+            if message is None:
+                # But a peer can have that answer sent to us, too.
+                rounds = 0 if reached else rounds - 1
+            elif reached:
+                rounds -= 1
+            else:  # the consumer's server is behind
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StaleConnectionError("the leader has metas that no consumer delivers")
+                await bucket.pause(backoff.seconds, deadline)
+                backoff.grow()
         # A consumer gives no sign of the messages it has skipped.
-        async with aclosing(each_newest(bucket, list(lacking))) as answers:
-            async for _, message in answers:
+        async with aclosing(_each_shown(bucket, list(lacking), unread)) as messages:
+            async for message in messages:
                 found = None if message is None else read_stored(bucket, message, report)
                 if found is not None and wanted(found) and await newest(found):
                     yield found
@@ -214,6 +216,23 @@ async def _paged(
         leader_end.close()
         # Also when cancelled: else the server would keep the consumer for minutes.
         await bucket.run_to_end(pages.close())
+
+
+async def _each_shown(
+    bucket: Bucket, subjects: list[str], shown_before: dict[str, int]
+) -> AsyncGenerator[StoredMessage | None, None]:
+    """Yield the newest message of each subject: the leader's if that was shown, else a consumer's."""
+    for at in range(0, len(subjects), AT_ONCE):
+        doubted: list[tuple[str, StoredMessage | None]] = []
+        async with aclosing(each_newest(bucket, subjects[at : at + AT_ONCE])) as answers:
+            async for subject, message in answers:
+                if message is not None and message.seq == shown_before.get(subject):
+                    yield message
+                else:
+                    doubted.append((subject, message))
+        async with aclosing(each_shown(bucket, doubted)) as messages:
+            async for _, message in messages:
+                yield message
 
 
 async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:

@@ -506,8 +506,8 @@ MUTANTS = (
     Mutant(
         "listed-by-a-changed-consumer",
         "objstore/listing/metas.py",
-        "if found.doubtful or found.short or not reached:",
-        "if found.short or not reached:",
+        "if more or found.doubtful or found.short or not reached:",
+        "if more or found.short or not reached:",
         "others may change a consumer so that it delivers no payloads",
         "unit/objstore/listing/test_metas.py::test_a_consumer_that_others_have_changed",
     ),
@@ -530,8 +530,8 @@ MUTANTS = (
     Mutant(
         "short-list",
         "objstore/listing/metas.py",
-        "if found.doubtful or found.short or not reached:",
-        "if found.doubtful or not reached:",
+        "if more or found.doubtful or found.short or not reached:",
+        "if more or found.doubtful or not reached:",
         "a consumer that delivers less than it announced may have been changed",
         "unit/objstore/listing/test_metas.py::test_a_consumer_with_another_filter",
     ),

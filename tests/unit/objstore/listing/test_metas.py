@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import RequestTimeoutError
+from natsproto.errors import RequestTimeoutError, StaleConnectionError
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
@@ -23,13 +23,14 @@ from objstore.listing.metas import (
     each_newest,
     newest_metas,
     report_invalid,
+    show_newest,
     subjects_at_once,
 )
 from objstore.listing.metas import (
     meta_subjects as subjects_of,
 )
 from support.fake_session import turns
-from support.memory_server import NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, error
+from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, Stored, error
 
 
 async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
@@ -469,3 +470,84 @@ async def test_a_consumer_with_another_filter(
 
     server.hook = update
     assert {info.name for info in await newest_metas(bucket)} == {info.name for info in infos}
+
+
+def of_another_stream(server: MemoryServer, info: ObjectInfo, seq: int) -> None:
+    """Have the leader's answers be those of a stream with the same subjects, where the name is deleted."""
+    subject = meta_subject("b", info.name)
+    marker = Stored(seq, subject, b"", encode_meta(replace(info, deleted=True)), BEGAN)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        asked = (body.get("next_by_subj"), body.get("last_by_subj"))
+        ours = verb == "STREAM.MSG.GET" and ("$O.b.M.>" in asked or subject in asked)
+        return server.leader_message(marker) if ours else None
+
+    server.hook = hook
+
+
+@pytest.mark.parametrize("beyond", [True, False])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("one_by_one", [True, False])
+async def test_what_another_streams_leader_answers(
+    server: MemoryServer, replicas: int, beyond: bool, one_by_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces nothing that a consumer has shown, and no name is deleted because of it."""
+    monkeypatch.setattr("objstore.listing.metas.CATCH_UP", (0.0, 0.01))
+    store = await server.bucket(replicas=replicas)
+    infos = await fill(store, 6)
+    if not beyond:
+        for _ in range(3):
+            server.put_raw("$O.b.C.RUNNING", b"x")
+    bucket = await bind(server.js, "b")
+    of_another_stream(server, infos[1], 1000 if beyond else infos[-1].revision + 2)
+    if one_by_one:
+        stream = server.stream()
+        consume, every = stream.consume, stream.of
+
+        def some(name: str, config: dict[str, Any]) -> Any:
+            """What was replaced meanwhile is not delivered."""
+            stream.consume = consume  # type: ignore[method-assign]
+            stream.of = lambda pattern: every(pattern)[3:]  # type: ignore[method-assign]
+            try:
+                return {**consume(name, config), "num_pending": len(infos)}
+            finally:
+                del stream.of
+
+        stream.consume = some  # type: ignore[method-assign]
+    if beyond or replicas == 1:
+        found = await newest_metas(bucket)
+        assert sorted((info.name, info.revision) for info in found) == [(i.name, i.revision) for i in infos]
+        assert not any(info.deleted for info in found)
+    else:  # it may be one that only the leader has so far
+        bucket.retry_budget = 0.1
+        with pytest.raises(StaleConnectionError, match="no consumer shows"):
+            await newest_metas(bucket)
+
+
+@pytest.mark.parametrize("late", [1, 5])
+async def test_a_meta_that_consumers_show_late(server: MemoryServer, late: int) -> None:
+    """Their servers are behind: they are asked until they have what the leader has."""
+    store = await server.bucket(replicas=3)
+    info = (await fill(store, 1))[0]
+    subject = meta_subject("b", "n00")
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    older = stream.messages[info.revision]
+    seq = server.put_raw(subject, older.payload, ROLL_UP)
+    consume, every = stream.consume, stream.of
+    left = late
+
+    def behind(name: str, config: dict[str, Any]) -> Any:
+        nonlocal left
+        left -= 1
+        stream.of = (lambda pattern: [older]) if left >= 0 else every  # type: ignore[method-assign]
+        try:
+            return consume(name, config)
+        finally:
+            del stream.of
+
+    stream.consume = behind  # type: ignore[method-assign]
+    newest = await show_newest(bucket, subject, await bucket.leader_message(subject))
+    assert newest is not None
+    assert newest.seq == seq
+    assert left == -1

@@ -15,7 +15,7 @@ from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
 from objstore.listing.pages import FIRST_PAGE, iterate, list_dirs, names
-from support.memory_server import NO_MESSAGE, ROLL_UP, MemoryServer, error
+from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, MemoryServer, Stored, error
 
 COUNT = 3 * FIRST_PAGE
 
@@ -33,6 +33,10 @@ async def store(server: MemoryServer) -> ObjectStore:
 @pytest.fixture
 async def bucket(server: MemoryServer, store: ObjectStore) -> Bucket:
     return await bind(server.js, "b")
+
+
+async def none(bucket: Bucket) -> None:
+    """The names do not fit into one message."""
 
 
 async def told(bucket: Bucket, prefix: str = "", **options: Any) -> list[ObjectInfo]:
@@ -63,10 +67,6 @@ async def test_short_pages_and_no_more_at_the_leader(
     server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names do not fit into one message, a replica is behind, and a peer has the leader say "no more"."""
-
-    async def none(bucket: Bucket) -> None:
-        return None
-
     monkeypatch.setattr("objstore.listing.pages.meta_subjects", none)
     server.stream().config["num_replicas"] = 3
     bucket = await bind(server.js, "b")
@@ -197,3 +197,43 @@ async def test_a_consumer_that_others_have_changed(server: MemoryServer, bucket:
     infos = iterate(bucket, "", include_deleted=False, on_invalid=unreadable.append)
     assert sorted([info.name async for info in infos]) == [f"n{n:03}" for n in range(COUNT)]
     assert [each.subject for each in unreadable] == ["$O.b.M.YmFk"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_another_streams_leader_answers(
+    server: MemoryServer, bucket: Bucket, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the names are deleted, with higher sequences; here a consumer continues after a lost one."""
+    fetches = 0
+    if not listed:
+        monkeypatch.setattr("objstore.listing.pages.meta_subjects", none)
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        nonlocal fetches
+        if verb == "CONSUMER.MSG.NEXT":
+            fetches += 1
+            if fetches == 2:
+                server.stream().consumers.clear()
+        subject = body.get("last_by_subj") or body.get("next_by_subj")
+        if verb != "STREAM.MSG.GET" or subject is None:
+            return None
+        if subject.endswith(">"):
+            subject = meta_subject("b", "n000")
+        meta = server.stream().last_of(subject)
+        assert meta is not None
+        document = meta.payload.replace(b"{", b'{"deleted": true, ', 1)
+        return server.leader_message(Stored(meta.seq + 1000, subject, b"", document, BEGAN))
+
+    server.hook = hook
+    assert sorted(info.name for info in await told(bucket)) == [f"n{n:03}" for n in range(COUNT)]
+
+
+async def test_who_may_not_pull_reads_with_another_consumer(server: MemoryServer, bucket: Bucket) -> None:
+    """Not name by name: the right to create consumers is there."""
+    server.refused = {"CONSUMER.MSG.NEXT"}
+    for pulled in (1, 0):
+        server.verbs()
+        assert len(await told(bucket)) == COUNT
+        verbs = server.verbs()
+        assert verbs.count("CONSUMER.MSG.NEXT") == pulled, "the refusal is remembered"
+        assert verbs.count("STREAM.MSG.GET") == 1
