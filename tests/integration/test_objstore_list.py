@@ -535,6 +535,6 @@ async def test_an_account_that_imports_the_api_alone(
                 assert await store.get("chunks") == data
             # The second time nothing is tried that does not come.
             monkeypatch.setattr(store.bound_bucket.js, "create_consumer", None)
-            monkeypatch.setattr("objstore.read.feed.BatchSlot", None)
+            monkeypatch.setattr("objstore.read.window.BatchSlot", None)
             async with asyncio.timeout(20):
                 assert await store.get("chunks") == data
