@@ -20,6 +20,7 @@ from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
 from ..listing.metas import (
     AT_ONCE,
+    CATCH_UP,
     PAGE,
     all_subjects,
     can_be_requested,
@@ -44,9 +45,6 @@ READINGS = 5
 
 FEW = 32
 """Metas that are read one by one from the leader, instead of requesting all names at once."""
-
-CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Seconds after each look at what a consumer shows, until it has the newest meta that was read."""
 
 LONG = 200
 """Characters of a subject that count as one more name."""
