@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .bucket.bucket import Bucket
     from .bucket.operation import Progress
     from .format.models import ObjectInfo, ObjectStoreStatus
-    from .listing.metas import OnInvalid
+    from .listing.decode import OnInvalid
     from .listing.pages import DirListing
     from .listing.watcher import Watcher
     from .maintenance.reports import VerifyReport

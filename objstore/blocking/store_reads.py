@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .. import store
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo, ObjectStoreStatus
-    from ..listing.metas import OnInvalid
+    from ..listing.decode import OnInvalid
     from ..listing.pages import DirListing
     from ..maintenance.reports import VerifyReport
     from ..read.file_objects import WritableFile

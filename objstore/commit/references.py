@@ -18,17 +18,8 @@ from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
-from ..listing.metas import (
-    AT_ONCE,
-    CATCH_UP,
-    PAGE,
-    all_subjects,
-    can_be_requested,
-    check_shows,
-    each_newest,
-    most_metas,
-    show_metas,
-)
+from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, most_metas
+from ..listing.shown import CATCH_UP, check_shows, show_metas
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import StoredMessage

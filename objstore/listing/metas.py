@@ -16,51 +16,36 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from natsproto._values import brief
 from natsproto.backoff import Backoff
 from natsproto.errors import (
     APIError,
     NatsError,
     PermissionsViolationError,
     RemoteProtocolError,
-    RequestTimeoutError,
     StaleConnectionError,
 )
-from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number, time_from_ns
+from natsproto.jetstream.api.codec import MAX_DOCUMENT, loads, number
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.api.models import StoredMessage, StreamInfo
-from natsproto.jetstream.direct_get import header_int
 
-from ..bucket.bucket import Bucket, log
+from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import MessageRead, no_way
+from ..bucket.message_reads import MessageRead
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
-from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
-from ..format.plain_meta import plain_reader
+from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .in_order import metas_so_far
+from .shown import CATCH_UP, each_shown
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
     from natsproto.jetstream.api.acks import Delivery
     from natsproto.wire import Msg as WireMsg
 
-OnInvalid = Callable[[InvalidMeta], None]
-"""Called with each meta message that cannot be read; the listing continues."""
-
 T = TypeVar("T")
-
-MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
-
-CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Seconds after each look at what a consumer shows, until it has what the leader answers: its server may be
-behind."""
-
-SHOWN_AT_ONCE = 16
-"""Consumers at once, each of which shows one meta."""
 
 AT_ONCE = 64
 """Reads of single metas in flight at once."""
@@ -84,62 +69,8 @@ so many that a page of them does not fit. What others store meanwhile may cost a
 LISTS = 2
 """Lists of the metas' subjects that are requested in a larger one, before one of all subjects."""
 
-SHOWN = 10
-"""Consumers that show the newest metas, until one has delivered all that it had announced."""
-
 LAST_CHUNKS = 64
 """Subjects of chunks that are sent at least, as far as there are so many: some may go meanwhile."""
-
-
-def warn_invalid(invalid: InvalidMeta) -> None:
-    """Log one WARNING for a meta that cannot be read: the default of ``on_invalid``."""
-    log.warning(
-        "a meta message on %s (revision %d) is skipped: %s",
-        brief(invalid.subject),
-        invalid.revision,
-        invalid.error,
-    )
-
-
-def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:
-    """Call ``on_invalid``; log what it raises."""
-    try:
-        on_invalid(invalid)
-    except Exception:
-        log.exception("on_invalid raised")
-
-
-def meta_reader(bucket: Bucket, on_invalid: OnInvalid) -> MetaReader:
-    """Return a function that decodes a delivered meta, or reports it and returns ``None``."""
-    plain = plain_reader(bucket.name)
-
-    def read(msg: WireMsg, delivery: Delivery) -> ObjectInfo | None:
-        stored = time_from_ns(delivery.time_ns)
-        header, payload = msg.header, msg.payload
-        # bytes.find() takes half as long as "in".
-        if type(payload) is bytes and (header is None or header.find(b"Nats-TTL") < 0):
-            info = plain(msg.subject, payload, delivery.stream_seq, stored)
-            if info is not None:
-                return info
-        subject = msg.subject.decode("utf-8", "surrogateescape")
-        try:
-            return bucket.decode_raw(payload, header, subject, delivery.stream_seq, stored)
-        except MetaDecodeError as exc:
-            exc.with_traceback(None)  # its frames hold the whole message
-            report_invalid(on_invalid, InvalidMeta(subject, delivery.stream_seq, exc))
-            return None
-
-    return read
-
-
-def read_stored(bucket: Bucket, message: StoredMessage, on_invalid: OnInvalid) -> ObjectInfo | None:
-    """Decode a requested meta message, or report it and return ``None``."""
-    try:
-        return bucket.decode(message)
-    except MetaDecodeError as exc:
-        exc.with_traceback(None)
-        report_invalid(on_invalid, InvalidMeta(message.subject, message.seq, exc))
-        return None
 
 
 class LeaderEnd:
@@ -632,61 +563,6 @@ async def _store_shown(
     return gone
 
 
-async def each_shown(
-    bucket: Bucket, answers: list[tuple[str, StoredMessage | None]]
-) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
-    """Yield the newest message of each subject as :func:`show_newest` returns it, with several at once."""
-    for at in range(0, len(answers), SHOWN_AT_ONCE):
-        part = answers[at : at + SHOWN_AT_ONCE]
-        tasks = [asyncio.create_task(show_newest(bucket, *each), name="objstore-show") for each in part]
-        try:
-            for (subject, _), task in zip(part, tasks, strict=True):
-                yield subject, await task
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def show_newest(bucket: Bucket, subject: str, answer: StoredMessage | None) -> StoredMessage | None:
-    """Return the newest message of a subject as a consumer shows it.
-
-    The leader's answer names no stream, and a peer can have that of another one sent to us. But the
-    consumer's server may be behind: then both are asked again for a while.
-
-    Args:
-        bucket: the bucket to read.
-        subject: the subject.
-        answer: what the leader has answered.
-
-    Raises:
-        StaleConnectionError: the leader keeps returning what no consumer shows.
-        NatsError: no consumer can be had.
-    """
-    newest: StoredMessage | None = None
-
-    def take(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal newest
-        if newest is None or delivery.stream_seq > newest.seq:
-            stored, data = time_from_ns(delivery.time_ns), bytes(msg.payload)
-            newest = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
-
-    loop = asyncio.get_running_loop()
-    deadline, pauses = loop.time() + bucket.retry_budget, list(CATCH_UP)
-    while True:
-        await _show(bucket, subject, take)
-        if answer is None or not bucket.replicated or (newest is not None and newest.seq >= answer.seq):
-            return newest
-        if not pauses:
-            info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
-            if info.last_seq < answer.seq:
-                return newest  # it is another stream's
-            if loop.time() > deadline:
-                raise StaleConnectionError("the leader returns a meta that no consumer shows")
-        await asyncio.sleep(pauses.pop(0) if pauses else CATCH_UP[-1])
-        answer = await bucket.leader_message(subject, ANY_WAY)
-
-
 _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
 _WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
 
@@ -698,94 +574,6 @@ def can_be_requested(subject: str) -> bool:
     subject: old servers store what is published to one.
     """
     return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
-
-
-def check_shows(bucket: Bucket) -> None:
-    """Raise what :func:`show_metas` would, as far as it is known."""
-    if not bucket.ways.has_right(CONSUMER):
-        raise no_way(bucket, (CONSUMER,))
-    if bucket.remembered(UnheardConsumers).now:
-        raise SilentConsumer(
-            f"no consumer of stream {bucket.stream!r} delivers to this user, as where another account "
-            "imports the API: nothing is removed without one"
-        )
-
-
-async def show_metas(
-    bucket: Bucket, take: Callable[[WireMsg, ObjectInfo | None], None], after: int = 0
-) -> int:
-    """Pass the newest meta of each subject to a callback, as a consumer shows them; perhaps several times.
-
-    Args:
-        bucket: the bucket to read.
-        take: called with each message, and with its meta if that can be read.
-        after: all metas after this sequence instead, in stream order.
-
-    Returns:
-        The highest sequence, 0 when there is none. A replica that is behind may have answered.
-
-    Raises:
-        PermissionsViolationError: this user may create no consumer.
-        SilentConsumer: nothing of one comes.
-        RequestTimeoutError: consumers deliver less than they announce.
-        NatsError: no consumer can be had.
-    """
-    read = meta_reader(bucket, lambda invalid: None)
-    highest = 0
-
-    def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal highest
-        highest = max(highest, delivery.stream_seq)
-        take(msg, read(msg, delivery))
-
-    await _show(bucket, all_meta_subject(bucket.name), on_message, after)
-    return highest
-
-
-async def _show(
-    bucket: Bucket, subject: str, take: Callable[[WireMsg, Delivery], None], after: int = 0
-) -> None:
-    """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
-    check_shows(bucket)
-    received = 0
-    whole = True
-
-    def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal received, whole
-        if not reading.over:
-            received += 1
-            if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
-                whole = False  # whoever may create consumers has changed this one
-            take(msg, delivery)
-            if delivery.num_pending == 0:
-                reading.finish()
-
-    try:
-        for _ in range(SHOWN):
-            received, whole = 0, True
-            async with Collector(
-                bucket,
-                subject,
-                on_message,
-                "last_per_subject",
-                after=after or None,
-                other_way=True,
-            ) as reading:
-                pending = (await reading.start()).num_pending
-                if pending:
-                    await reading.ended
-            if received >= pending and whole:
-                return
-            # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
-    except SilentConsumer:
-        bucket.remembered(UnheardConsumers).note()
-        raise
-    except PermissionsViolationError as exc:
-        bucket.ways.note_refusal(exc)
-        raise
-    except APIError as exc:
-        raise bucket.translate(exc) from None
-    raise RequestTimeoutError(f"consumers of bucket {bucket.name!r} do not deliver what they count")
 
 
 async def each_newest(

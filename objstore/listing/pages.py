@@ -27,24 +27,19 @@ from ..bucket.ways import ANY_WAY, PAGES
 from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
 from ..format.records import Record
+from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .metas import (
     AT_ONCE,
     LeaderEnd,
-    OnInvalid,
     can_be_requested,
     each_newest,
-    each_shown,
     finish_following,
     following,
-    meta_reader,
     meta_subjects,
     newest_metas,
     of_meta_subjects,
-    read_stored,
-    report_invalid,
-    show_newest,
-    warn_invalid,
 )
+from .shown import each_shown, show_newest
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.models import ConsumerInfo, StoredMessage

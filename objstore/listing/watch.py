@@ -17,7 +17,8 @@ from ..bucket.ways import ANY_WAY
 from ..errors import BucketNotFoundError
 from ..format.marks import shown
 from ..format.naming import all_meta_subject
-from .metas import LeaderEnd, OnInvalid, meta_reader
+from .decode import OnInvalid, meta_reader
+from .metas import LeaderEnd
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ..bucket.ways import ANY_WAY
 from ..format.naming import all_meta_subject
 from . import watch
-from .metas import newest_metas, read_stored
+from .decode import read_stored
+from .metas import newest_metas
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery

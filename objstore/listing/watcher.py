@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from natsproto.aio.operations import check_loop
 
 from ..bucket.bucket import Bucket
-from .metas import OnInvalid, warn_invalid
+from .decode import OnInvalid, warn_invalid
 from .watch import Watch
 
 if TYPE_CHECKING:

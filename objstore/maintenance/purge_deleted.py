@@ -12,7 +12,8 @@ from ..bucket.clock import server_time
 from ..bucket.retry import RETRY_BUDGET
 from ..commit.discard import purge_metas, remove_older
 from ..commit.states import ZERO_WINDOW
-from ..listing.metas import newest_metas, show_metas
+from ..listing.metas import newest_metas
+from ..listing.shown import show_metas
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg

@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "listed-by-an-answer",
-        "objstore/listing/metas.py",
+        "objstore/listing/shown.py",
         "        await _show(bucket, subject, take)\n        if",
         "        newest = answer\n        if",
         "the leader's answer may be another stream's: a meta is listed when a consumer shows it",
@@ -71,11 +71,11 @@ MUTANTS = (
     ),
     Mutant(
         "a-consumer-that-is-behind-shows-the-newest",
-        "objstore/listing/metas.py",
+        "objstore/listing/shown.py",
         "if answer is None or not bucket.replicated or (newest is not None and newest.seq >= answer.seq):",
         "if True:",
         "the server of a consumer may be behind: it is asked until it has what the leader has",
-        "unit/objstore/listing/test_metas.py::test_a_meta_that_consumers_show_late",
+        "unit/objstore/listing/test_shown.py::test_a_meta_that_consumers_show_late",
     ),
     Mutant(
         "skipped-for-an-answer",

@@ -12,7 +12,7 @@ from natsproto.aio.callbacks import MOST_LINES, BoundedLog
 from natsproto.errors import NoRespondersError, PermissionsViolationError, ServerError
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta
-from objstore.listing.metas import warn_invalid
+from objstore.listing.decode import warn_invalid
 from support.fake_session import FakeServer
 
 

@@ -15,7 +15,7 @@ from natsproto.jetstream.api.errors import api_error
 from objstore import errors as store_errors
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta
-from objstore.listing.metas import warn_invalid
+from objstore.listing.decode import warn_invalid
 
 EVIL = "\x1b]0;owned\x07\r\n2026-01-01 ERROR forged \u202e\u2028\x9b2J\udcff"
 

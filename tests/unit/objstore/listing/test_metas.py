@@ -14,21 +14,11 @@ from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.collect import SILENT
 from objstore.bucket.ways import CONSUMER, DELIVERIES, Ways
-from objstore.format.codec import MetaDecodeError, encode_meta
+from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.in_order import metas_so_far
-from objstore.listing.metas import (
-    LeaderEnd,
-    can_be_requested,
-    each_newest,
-    newest_metas,
-    report_invalid,
-    show_newest,
-    subjects_at_once,
-)
-from objstore.listing.metas import (
-    meta_subjects as subjects_of,
-)
+from objstore.listing.metas import LeaderEnd, can_be_requested, each_newest, newest_metas, subjects_at_once
+from objstore.listing.metas import meta_subjects as subjects_of
 from support.fake_session import turns
 from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, Stored, error
 
@@ -102,14 +92,6 @@ async def test_what_cannot_be_read_is_reported_once(
     await newest_metas(bucket)
     assert len(caplog.records) == 1
     assert "is skipped" in caplog.records[0].getMessage()
-
-
-def test_a_callback_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    def raises(invalid: InvalidMeta) -> None:
-        raise ValueError("of the application")
-
-    report_invalid(raises, InvalidMeta("$O.b.M.x", 1, MetaDecodeError("no JSON")))
-    assert caplog.records[0].getMessage() == "on_invalid raised"
 
 
 async def test_what_a_replica_lacks_the_leader_has(server: MemoryServer) -> None:
@@ -492,7 +474,8 @@ async def test_what_another_streams_leader_answers(
     server: MemoryServer, replicas: int, beyond: bool, one_by_one: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It replaces nothing that a consumer has shown, and no name is deleted because of it."""
-    monkeypatch.setattr("objstore.listing.metas.CATCH_UP", (0.0, 0.01))
+    for module in ("metas", "shown"):
+        monkeypatch.setattr(f"objstore.listing.{module}.CATCH_UP", (0.0, 0.01))
     store = await server.bucket(replicas=replicas)
     infos = await fill(store, 6)
     if not beyond:
@@ -522,32 +505,3 @@ async def test_what_another_streams_leader_answers(
         bucket.retry_budget = 0.1
         with pytest.raises(StaleConnectionError, match="no consumer shows"):
             await newest_metas(bucket)
-
-
-@pytest.mark.parametrize("late", [1, 5])
-async def test_a_meta_that_consumers_show_late(server: MemoryServer, late: int) -> None:
-    """Their servers are behind: they are asked until they have what the leader has."""
-    store = await server.bucket(replicas=3)
-    info = (await fill(store, 1))[0]
-    subject = meta_subject("b", "n00")
-    bucket = await bind(server.js, "b")
-    stream = server.stream()
-    older = stream.messages[info.revision]
-    seq = server.put_raw(subject, older.payload, ROLL_UP)
-    consume, every = stream.consume, stream.of
-    left = late
-
-    def behind(name: str, config: dict[str, Any]) -> Any:
-        nonlocal left
-        left -= 1
-        stream.of = (lambda pattern: [older]) if left >= 0 else every  # type: ignore[method-assign]
-        try:
-            return consume(name, config)
-        finally:
-            del stream.of
-
-    stream.consume = behind  # type: ignore[method-assign]
-    newest = await show_newest(bucket, subject, await bucket.leader_message(subject))
-    assert newest is not None
-    assert newest.seq == seq
-    assert left == -1

@@ -13,7 +13,7 @@ from natsproto.jetstream.ordered import OrderedConsumer
 from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
-from objstore.listing.metas import warn_invalid
+from objstore.listing.decode import warn_invalid
 from objstore.listing.watch import Watch
 from support.fake_session import turns
 from support.memory_server import MemoryServer

@@ -11,7 +11,7 @@ import pytest
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
-from objstore.listing.metas import warn_invalid
+from objstore.listing.decode import warn_invalid
 from objstore.listing.watch_2_9 import ReadingWatch
 from support.memory_server import Consumer, MemoryServer, Stored
 

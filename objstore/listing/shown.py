@@ -1,0 +1,187 @@
+"""What a consumer shows: its deliveries name their stream, and the leader's answers do not.
+
+A peer who sees our requests can have another stream answer them. So nothing is removed, and nothing is left
+out of a list, because of an answer that no consumer confirms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
+
+from natsproto.errors import (
+    APIError,
+    PermissionsViolationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
+from natsproto.jetstream.api.codec import time_from_ns
+from natsproto.jetstream.api.models import StoredMessage
+from natsproto.jetstream.direct_get import header_int
+
+from ..bucket.bucket import Bucket
+from ..bucket.collect import Collector, SilentConsumer
+from ..bucket.message_reads import no_way
+from ..bucket.unheard import UnheardConsumers
+from ..bucket.ways import ANY_WAY, CONSUMER
+from ..format.models import ObjectInfo
+from ..format.naming import all_meta_subject
+from .decode import meta_reader
+
+if TYPE_CHECKING:
+    from natsproto.jetstream.api.acks import Delivery
+    from natsproto.wire import Msg as WireMsg
+
+CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds after each look at what a consumer shows, until it has what the leader answers: its server may be
+behind."""
+
+SHOWN_AT_ONCE = 16
+"""Consumers at once, each of which shows one meta."""
+
+SHOWN = 10
+"""Consumers that show the newest metas, until one has delivered all that it had announced."""
+
+
+def check_shows(bucket: Bucket) -> None:
+    """Raise what :func:`show_metas` would, as far as it is known."""
+    if not bucket.ways.has_right(CONSUMER):
+        raise no_way(bucket, (CONSUMER,))
+    if bucket.remembered(UnheardConsumers).now:
+        raise SilentConsumer(
+            f"no consumer of stream {bucket.stream!r} delivers to this user, as where another account "
+            "imports the API: nothing is removed without one"
+        )
+
+
+async def show_metas(
+    bucket: Bucket, take: Callable[[WireMsg, ObjectInfo | None], None], after: int = 0
+) -> int:
+    """Pass the newest meta of each subject to a callback, as a consumer shows them; perhaps several times.
+
+    Args:
+        bucket: the bucket to read.
+        take: called with each message, and with its meta if that can be read.
+        after: all metas after this sequence instead, in stream order.
+
+    Returns:
+        The highest sequence, 0 when there is none. A replica that is behind may have answered.
+
+    Raises:
+        PermissionsViolationError: this user may create no consumer.
+        SilentConsumer: nothing of one comes.
+        RequestTimeoutError: consumers deliver less than they announce.
+        NatsError: no consumer can be had.
+    """
+    read = meta_reader(bucket, lambda invalid: None)
+    highest = 0
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal highest
+        highest = max(highest, delivery.stream_seq)
+        take(msg, read(msg, delivery))
+
+    await _show(bucket, all_meta_subject(bucket.name), on_message, after)
+    return highest
+
+
+async def _show(
+    bucket: Bucket, subject: str, take: Callable[[WireMsg, Delivery], None], after: int = 0
+) -> None:
+    """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
+    check_shows(bucket)
+    received = 0
+    whole = True
+
+    def on_message(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal received, whole
+        if not reading.over:
+            received += 1
+            if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
+                whole = False  # whoever may create consumers has changed this one
+            take(msg, delivery)
+            if delivery.num_pending == 0:
+                reading.finish()
+
+    try:
+        for _ in range(SHOWN):
+            received, whole = 0, True
+            async with Collector(
+                bucket,
+                subject,
+                on_message,
+                "last_per_subject",
+                after=after or None,
+                other_way=True,
+            ) as reading:
+                pending = (await reading.start()).num_pending
+                if pending:
+                    await reading.ended
+            if received >= pending and whole:
+                return
+            # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
+    except SilentConsumer:
+        bucket.remembered(UnheardConsumers).note()
+        raise
+    except PermissionsViolationError as exc:
+        bucket.ways.note_refusal(exc)
+        raise
+    except APIError as exc:
+        raise bucket.translate(exc) from None
+    raise RequestTimeoutError(f"consumers of bucket {bucket.name!r} do not deliver what they count")
+
+
+async def each_shown(
+    bucket: Bucket, answers: list[tuple[str, StoredMessage | None]]
+) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
+    """Yield the newest message of each subject as :func:`show_newest` returns it, with several at once."""
+    for at in range(0, len(answers), SHOWN_AT_ONCE):
+        part = answers[at : at + SHOWN_AT_ONCE]
+        tasks = [asyncio.create_task(show_newest(bucket, *each), name="objstore-show") for each in part]
+        try:
+            for (subject, _), task in zip(part, tasks, strict=True):
+                yield subject, await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def show_newest(bucket: Bucket, subject: str, answer: StoredMessage | None) -> StoredMessage | None:
+    """Return the newest message of a subject as a consumer shows it.
+
+    The leader's answer names no stream, and a peer can have that of another one sent to us. But the
+    consumer's server may be behind: then both are asked again for a while.
+
+    Args:
+        bucket: the bucket to read.
+        subject: the subject.
+        answer: what the leader has answered.
+
+    Raises:
+        StaleConnectionError: the leader keeps returning what no consumer shows.
+        NatsError: no consumer can be had.
+    """
+    newest: StoredMessage | None = None
+
+    def take(msg: WireMsg, delivery: Delivery) -> None:
+        nonlocal newest
+        if newest is None or delivery.stream_seq > newest.seq:
+            stored, data = time_from_ns(delivery.time_ns), bytes(msg.payload)
+            newest = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
+
+    loop = asyncio.get_running_loop()
+    deadline, pauses = loop.time() + bucket.retry_budget, list(CATCH_UP)
+    while True:
+        await _show(bucket, subject, take)
+        if answer is None or not bucket.replicated or (newest is not None and newest.seq >= answer.seq):
+            return newest
+        if not pauses:
+            info = await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+            if info.last_seq < answer.seq:
+                return newest  # it is another stream's
+            if loop.time() > deadline:
+                raise StaleConnectionError("the leader returns a meta that no consumer shows")
+        await asyncio.sleep(pauses.pop(0) if pauses else CATCH_UP[-1])
+        answer = await bucket.leader_message(subject, ANY_WAY)
