@@ -54,6 +54,7 @@ from .message_reads import MessageRead
 from .refusals import recreated, sealed, translated
 from .retry import pause, retrying
 from .server import domain_of, domain_text, server_version, told_in_clear
+from .shown import NotShown, shown
 from .ttl import expiry
 from .unheard import UnheardBatches
 from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, Ways
@@ -299,21 +300,41 @@ class Bucket:
             raise recreated(self.name, name)
         self._checked_domain = near
 
-    async def delete_own(self, seq: int, ours: Callable[[StoredMessage], bool]) -> bool:
-        """Delete one message by its sequence, after checking at the leader that it is ours.
+    async def delete_own(
+        self, seq: int, ours: Callable[[StoredMessage], bool], *, proven: bool = False
+    ) -> bool:
+        """Delete one message by its sequence, after checking that it is ours.
+
+        What the leader answers names no stream, and another one may have such a message under that number. So
+        a consumer must show that the bucket has one of this subject there.
 
         Args:
             seq: the reported sequence.
-            ours: returns whether the message read there is the one the caller stored.
+            ours: returns whether the message read there is the one the caller stored, at least by its
+                subject.
+            proven: a consumer has shown it already; see :func:`shown`.
 
         Returns:
             False when there is no message, or another one: then nothing was deleted.
+
+        Raises:
+            PermissionsViolationError: this user may create no consumer, or delete no message.
+            NotShown: no consumer shows the message.
         """
 
         async def attempt() -> bool:
+            nonlocal proven
             message = await self._stored(seq)
             if message is None or not ours(message):
                 return False
+            if not proven:
+                try:
+                    await shown(self, message.subject, (seq,))
+                except NotShown:
+                    if await self._stored(seq) is None:
+                        return False
+                    raise
+                proven = True
             try:
                 await self.js.delete_message(self.stream, seq)
             except APIError:
@@ -749,6 +770,11 @@ class Bucket:
         """
         async with aclosing(self.messages(subject)) as messages:
             sequences = [message.seq async for message in messages if before is None or message.seq < before]
+        try:
+            if sequences:
+                await shown(self, subject, sequences)
+        except NatsError:
+            return  # they may be another stream's: the purge removes what is the bucket's
         for seq in sequences:  # the first one first: without it, no upload resumes from the remaining chunks
             try:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))

@@ -28,7 +28,7 @@ from natsproto.jetstream.direct_get import reply_status, status_error, stored_me
 from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
-from .ways import BY_SUBJECT, CONSUMER, LEADER
+from .ways import AT_LEADER, BY_SUBJECT, CONSUMER, LEADER, PROOFS
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
@@ -133,6 +133,8 @@ class MessageRead:
                 doubtful = message is None or bucket.is_copy(message.header)
                 if doubtful and LEADER in self._ways and bucket.ways.allowed(LEADER):
                     self._ask(LEADER)
+                elif doubtful and message is not None and self._ways is PROOFS:
+                    raise no_way(bucket, AT_LEADER)
                 elif message is None and await self._counted():
                     misses += 1
                     if misses == MISSES:

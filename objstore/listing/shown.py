@@ -22,9 +22,9 @@ from natsproto.jetstream.direct_get import header_int
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
-from ..bucket.message_reads import no_way
+from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.unheard import UnheardConsumers
-from ..bucket.ways import ANY_WAY, CONSUMER
+from ..bucket.ways import ANY_WAY
 from ..format.models import ObjectInfo
 from ..format.naming import all_meta_subject
 from .decode import meta_reader
@@ -33,26 +33,11 @@ if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
     from natsproto.wire import Msg as WireMsg
 
-CATCH_UP = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Seconds after each look at what a consumer shows, until it has what the leader answers: its server may be
-behind."""
-
 SHOWN_AT_ONCE = 16
 """Consumers at once, each of which shows one meta."""
 
 SHOWN = 10
 """Consumers that show the newest metas, until one has delivered all that it had announced."""
-
-
-def check_shows(bucket: Bucket) -> None:
-    """Raise what :func:`show_metas` would, as far as it is known."""
-    if not bucket.ways.has_right(CONSUMER):
-        raise no_way(bucket, (CONSUMER,))
-    if bucket.remembered(UnheardConsumers).now:
-        raise SilentConsumer(
-            f"no consumer of stream {bucket.stream!r} delivers to this user, as where another account "
-            "imports the API: nothing is removed without one"
-        )
 
 
 async def show_metas(

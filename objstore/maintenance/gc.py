@@ -17,6 +17,7 @@ from ..bucket.bucket import Bucket, log
 from ..bucket.clock import server_time
 from ..bucket.counts import count_from
 from ..bucket.numbered import GONE, numbered
+from ..bucket.shown import NotShown, shown
 from ..bucket.ways import ANY_WAY
 from ..commit.references import References
 from ..commit.renames import complete
@@ -220,8 +221,12 @@ async def _late_copies(
         return None
     if not dry_run:
         subject = chunk_subject(bucket.name, nuid)
+        # What the leader answers may be another stream's, which numbers the same chunks differently.
+        behind = (await shown(bucket, subject, late.all, start=1))[late.before :]
+        if not set(late.all).issubset(behind):
+            raise NotShown(f"a consumer shows other chunks of {info.name!r} than the leader does")
         for seq in late.all:
-            await bucket.delete_own(seq, lambda message: message.subject == subject)
+            await bucket.delete_own(seq, lambda message: message.subject == subject, proven=True)
     return info.name, len(late.all)
 
 

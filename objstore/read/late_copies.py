@@ -33,11 +33,13 @@ class LateCopies(NamedTuple):
         end: sequence of the object's last chunk.
         first: sequence of the first copy; 0 = none is there, or no longer.
         all: sequences of all messages that follow the object.
+        before: how many messages come before them.
     """
 
     end: int
     first: int
     all: list[int]
+    before: int
 
 
 async def late_copies(
@@ -60,14 +62,14 @@ async def late_copies(
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         assembly = Assembly(info)
-        end = 0
+        end = before = 0
         behind: list[int] = []
         copies: dict[bytes, int] = {}  # their digests, and their sequences
         async with aclosing(bucket.messages(subject, ways=ways)) as messages:
             async for message in messages:
                 if not assembly.complete:
                     assembly.accept(message.data)
-                    end = message.seq
+                    end, before = message.seq, before + 1
                     continue
                 behind.append(message.seq)
                 if len(behind) > MOST:
@@ -78,7 +80,7 @@ async def late_copies(
     except IntegrityError:
         return None
     if not copies:  # some writers end objects with an empty message
-        return LateCopies(end, 0, behind) if len(behind) < 2 else None
+        return LateCopies(end, 0, behind, before) if len(behind) < 2 else None
     first = min(copies.values())
     async with aclosing(bucket.messages(subject, ways=ways)) as messages:
         async for message in messages:
@@ -88,4 +90,4 @@ async def late_copies(
     # What has gone meanwhile does no harm, whatever it was: its writer has removed it.
     if copies and await bucket.stored_chunks(info.nuid) > info.chunks:
         return None
-    return LateCopies(end, first, behind)
+    return LateCopies(end, first, behind, before)

@@ -13,8 +13,9 @@ deleted if the others, by their SHA-256, are exactly what was sent.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from functools import partial
 from time import time
@@ -42,6 +43,7 @@ from .doubt import (
     NOTICED,
     Unrepairable,
     budget_spent_error,
+    check_shown,
     delete_own,
     fence,
     fence_behind,
@@ -385,8 +387,7 @@ class ChunkSender:
                 self._doubts.add(seq)
             if len(strays) + len(self._doubts) > MOST_FOREIGN:
                 raise Unrepairable(self._flooded())
-        for stray in strays:
-            await self._delete(stray)
+        await self._delete(strays)
         return matched, proven
 
     def _flooded(self) -> IntegrityError:
@@ -396,17 +397,20 @@ class ChunkSender:
             name=self._template.name,
         )
 
-    async def _delete(self, seq: int) -> None:
-        """Delete the message ``seq`` if this put stored it; keep any other message."""
-        await delete_own(self._bucket, seq, self._is_ours)
+    async def _delete(self, seqs: list[int], beside: Collection[int] = ()) -> None:
+        """Delete messages of this put's subject, which has its nuid; keep any other message.
 
-    def _is_ours(self, message: StoredMessage) -> bool:
-        if message.subject == self._subject:
-            return True  # its nuid is used by this put only
-        try:
-            return self._bucket.decode(message).nuid == self._nuid
-        except MetaDecodeError:
-            return False
+        Args:
+            seqs: their sequences.
+            beside: those of others that were read: a consumer must show them, too. Another stream, which the
+                bucket is a source of, has other numbers.
+        """
+        if not seqs:
+            return
+        bucket, subject = self._bucket, self._subject
+        await check_shown(bucket, subject, {*seqs, *beside})
+        for seq in seqs:
+            await delete_own(bucket, seq, lambda message: message.subject == subject, proven=True)
 
     async def _stored_after(self, seq: int) -> StoredMessage | None:
         """Return the next message on this put's chunk subject, from the leader."""
@@ -506,6 +510,7 @@ class ChunkSender:
         hasher = new_hasher()
         chunks = seq = last = 0
         copies: list[int] = []
+        others = array("q")
         while True:
             message = await self._bucket.retrying(partial(self._stored_after, seq))
             if message is None:
@@ -515,13 +520,13 @@ class ChunkSender:
                 copies.append(seq)
                 continue
             hasher.update(message.data)
+            others.append(seq)
             chunks, last = chunks + 1, seq
             if chunks > self._chunks:
                 return False
         if chunks != self._chunks or hasher.digest() != self._hasher.digest():
             return False
-        for copy in copies:
-            await self._delete(copy)
+        await self._delete(copies, others)
         if self._window is not None:
             self._window.last_seq = last
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
@@ -19,6 +19,7 @@ from natsproto.jetstream.api.models import StoredMessage
 
 from ..bucket.bucket import Bucket
 from ..bucket.budget import Budget
+from ..bucket.shown import NotShown, shown
 
 if TYPE_CHECKING:
     from natsproto.aio.client import Client
@@ -110,15 +111,29 @@ async def fence_behind(
         return False
 
 
-async def delete_own(bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool]) -> None:
+async def delete_own(
+    bucket: Bucket, seq: int, ours: Callable[[StoredMessage], bool], *, proven: bool = False
+) -> None:
     """Delete a message that must not stay between the chunks; see :meth:`Bucket.delete_own`.
 
     Raises:
-        Unrepairable: the user may not delete messages.
+        Unrepairable: the user may not delete messages, or no consumer shows it.
     """
     try:
-        await bucket.delete_own(seq, ours)
-    except PermissionsViolationError as exc:
+        await bucket.delete_own(seq, ours, proven=proven)
+    except (PermissionsViolationError, NotShown) as exc:
+        raise Unrepairable(exc) from None
+
+
+async def check_shown(bucket: Bucket, subject: str, seqs: Collection[int]) -> None:
+    """Make sure that the bucket has messages of a subject at these sequences; see :func:`shown`.
+
+    Raises:
+        Unrepairable: no consumer shows them.
+    """
+    try:
+        await shown(bucket, subject, seqs)
+    except (PermissionsViolationError, NotShown) as exc:
         raise Unrepairable(exc) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from math import inf
@@ -500,9 +500,10 @@ class ResumedPut(Put):
                 )
         return matched, proven
 
-    async def _delete(self, seq: int) -> None:
-        self._round = f".{token_hex(4)}"  # the server still knows the number of the deleted message
-        await super()._delete(seq)
+    async def _delete(self, seqs: list[int], beside: Collection[int] = ()) -> None:
+        if seqs:
+            self._round = f".{token_hex(4)}"  # the server still knows the numbers of the deleted messages
+        await super()._delete(seqs, beside)
 
     async def _unacknowledged(self) -> set[int]:
         return set() if self._fixed is not None else await super()._unacknowledged()  # others send, too

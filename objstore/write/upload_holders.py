@@ -29,6 +29,9 @@ from natsproto.errors import NatsError, PermissionsViolationError
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.budget import Budget
+from ..bucket.message_reads import MessageRead
+from ..bucket.shown import CATCH_UP, NotShown, shown
+from ..bucket.ways import CONSUMER
 from ..commit.references import References
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
@@ -123,7 +126,7 @@ class Holders:
         not being renamed. ``proven``: as for :meth:`look`."""
         now = clocks()
         message = (await self.bucket.locate(self._name))[1]
-        own = None if message is None else self._holder(message)
+        own = None if message is None else self.holder(message)
         if own is not None and RENAMING not in own.metadata:
             return [own]
         revision = _revision(message)
@@ -150,7 +153,8 @@ class Holders:
                 return False
         return await self.bucket.stored_chunks(self.nuid, info.chunks) == info.chunks
 
-    def _holder(self, message: StoredMessage) -> ObjectInfo | None:
+    def holder(self, message: StoredMessage) -> ObjectInfo | None:
+        """Return the info of a live meta that refers to the chunks; ``None``: it is none."""
         try:
             info = self.bucket.decode(message)
         except MetaDecodeError:
@@ -184,7 +188,7 @@ class Holders:
                 self._read_up_to = references.cursor
                 return []
             found = [await bucket.leader_message(subject) for subject in subjects]
-            holders = [info for each in found if each is not None and (info := self._holder(each))]
+            holders = [info for each in found if each is not None and (info := self.holder(each))]
             if holders:
                 return holders
             # It was deleted or renamed just now, after the read.
@@ -266,8 +270,12 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
             found = await holders.all()
             if not found:
                 return
-            newest = max(info.revision for info in found)
-            await _remove(holders, [seq for seq in mine if seq > newest], budget)
+            newest = await _newest_shown(holders, found)
+            subject = chunk_subject(bucket.name, holders.nuid)
+            later = [seq for seq in mine if seq > newest]
+            if later:
+                await shown(bucket, subject, later)
+            await _remove(holders, later, budget)
             longest = max(found, key=lambda info: info.chunks)
             if await bucket.stored_chunks(holders.nuid, longest.chunks) > longest.chunks:
                 await _remove(holders, await _behind(holders, longest, frozenset(mine), budget), budget)
@@ -280,27 +288,57 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
         )
 
 
+async def _newest_shown(holders: Holders, found: list[ObjectInfo]) -> int:
+    """Return the highest revision of these metas, all of which a consumer must show.
+
+    What the leader answers may be another stream's, where they have lower numbers: then chunks of the object
+    would be newer.
+
+    Raises:
+        NotShown: a consumer shows another one.
+        NatsError: there is none.
+    """
+    bucket = holders.bucket
+    for info in found:
+        subject = bucket.meta_subject(info.name)
+        for pause in (*CATCH_UP, 0.0):
+            message = await MessageRead(bucket, subject, ways=(CONSUMER,)).wait()
+            if message is not None and message.seq == info.revision and holders.holder(message):
+                break
+            await asyncio.sleep(pause)
+        else:
+            raise NotShown(f"no consumer shows the meta of {info.name!r} that the leader does")
+    return max(info.revision for info in found)
+
+
 async def _behind(holders: Holders, info: ObjectInfo, mine: frozenset[int], budget: Budget) -> list[int]:
     """Return which of ``mine`` lie behind an object's last chunk, if the chunks before match its meta."""
-    hasher, chunks, behind = new_hasher(), 0, []
-    messages = holders.bucket.messages(chunk_subject(holders.bucket.name, holders.nuid))
+    hasher, chunks, before, behind = new_hasher(), 0, 0, list[int]()
+    bucket, subject = holders.bucket, chunk_subject(holders.bucket.name, holders.nuid)
+    messages = bucket.messages(subject)
     async with aclosing(messages):
         async for message in messages:
             budget.progress()
             if chunks == info.chunks:
                 if message.seq in mine:
                     behind.append(message.seq)
-            elif message.data:  # fences have none
+                continue
+            before += 1
+            if message.data:  # fences have none
                 hasher.update(message.data)
                 chunks += 1
-    return behind if hex_digest(hasher.digest()) == info.digest else []
+    if not behind or hex_digest(hasher.digest()) != info.digest:
+        return []
+    after = set((await shown(bucket, subject, behind, start=1))[before:])
+    return [seq for seq in behind if seq in after]
 
 
 async def _remove(holders: Holders, behind: list[int], budget: Budget) -> None:
+    """Remove chunks that a consumer has shown."""
     subject = chunk_subject(holders.bucket.name, holders.nuid)
 
     async def remove(seq: int) -> None:
-        await delete_own(holders.bucket, seq, lambda stored: stored.subject == subject)
+        await delete_own(holders.bucket, seq, lambda stored: stored.subject == subject, proven=True)
 
     for at in range(0, len(behind), DELETES):
         # All of them end before an error is raised: none continues unnoticed.

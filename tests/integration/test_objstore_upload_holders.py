@@ -185,9 +185,9 @@ async def test_a_withdrawal_takes_its_time(
     monkeypatch.setattr(resumed, "HURRY", 0.2)
     delete = Bucket.delete_own
 
-    async def late(self: Bucket, *args: Any) -> bool:
+    async def late(self: Bucket, *args: Any, **named: Any) -> bool:
         await held(1)
-        return await delete(self, *args)
+        return await delete(self, *args, **named)
 
     monkeypatch.setattr(Bucket, "delete_own", late)
     if cancelled:

@@ -233,11 +233,11 @@ MUTANTS = (
     ),
     Mutant(
         "deletes-unread",
-        "objstore/write/chunks.py",
-        "if message.subject == self._subject:",
-        "if True:",
+        "objstore/bucket/bucket.py",
+        "if message is None or not ours(message):",
+        "if message is None:",
         "a message is deleted by its sequence only when it is ours",
-        WRITING + "test_only_its_own_messages_are_deleted",
+        "unit/objstore/bucket/test_bucket.py::test_only_what_is_ours_is_deleted",
     ),
     Mutant(
         "copies-not-hashed",

@@ -23,6 +23,7 @@ from objstore.commit.commit import Conflict
 from objstore.commit.renames import commit_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.write.chunks import ChunkSender
+from objstore.write.doubt import Unrepairable
 from support.simulation import Link, Stream, VirtualLoop
 
 META = "$O.b.M.YQ=="
@@ -268,10 +269,11 @@ def test_only_its_own_messages_are_deleted() -> None:
         store_chunks(world, b"one", b"two")
         sender = sender_of(world, [b"one", b"two"])
         for seq in range(1, other.revision + 1):
-            await sender._delete(seq)
+            with pytest.raises(Unrepairable):
+                await sender._delete([seq])
         assert await world.link.store.get_info("a")
         assert len(world.stream.of(CHUNKS + other.nuid)) == 1
-        await sender._delete(other.revision + 1)
+        await sender._delete([other.revision + 1])
         assert [each.payload for each in world.stream.of(CHUNKS + "N")] == [b"two"]
 
     run(history)

@@ -27,11 +27,12 @@ from objstore import (
 )
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import CONFIG_AGE, Bucket
+from objstore.bucket.shown import NotShown
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
 from support.clock import Clock
 from support.fake_session import turns
-from support.memory_server import SILENCE, MemoryServer, error
+from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error
 
 
 async def bound(server: MemoryServer, name: str = "b", **config: Any) -> Bucket:
@@ -388,3 +389,44 @@ async def test_names_are_checked_with_the_length_of_their_line(server: MemorySer
         with pytest.raises(ValueError, match="name"):
             bucket.check_name(name)
     assert ObjectMeta("a").name == bucket.check_name("a")
+
+
+async def test_the_number_of_another_streams_message(server: MemoryServer) -> None:
+    """The leader's answer names no stream: one with the bucket among its sources has numbers of its own."""
+    bucket = await bound(server)
+    own = server.stream().messages[server.put_raw("$O.b.C.n", b"mine")]
+    seq = server.put_raw("$O.b.C.other", b"another's")
+    other: Any = server.leader_message(own)
+    other["message"]["seq"] = seq
+    server.hook = lambda verb, body: other if verb == "STREAM.MSG.GET" else None
+    with pytest.raises(NotShown):
+        await bucket.delete_own(seq, lambda message: message.subject == "$O.b.C.n")
+    answers = [other, NO_MESSAGE]
+    server.hook = lambda verb, body: answers.pop(0) if verb == "STREAM.MSG.GET" else None
+    assert not await bucket.delete_own(seq, lambda message: message.subject == "$O.b.C.n"), "gone meanwhile"
+    assert seq in server.stream().messages
+
+
+@pytest.mark.parametrize("refused", [set[str](), {"CONSUMER.CREATE"}])
+async def test_chunks_are_removed_one_by_one(refused: set[str]) -> None:
+    """Where 2.9 has lost count; if they are the bucket's, and not another stream's."""
+    server = MemoryServer("2.9.10")
+    bucket = await bound(server)
+    bucket.index_broken = True
+    seqs = [server.put_raw("$O.b.C.n", b"mine") for _ in range(2)]
+    server.refused = refused
+    await bucket.purge_chunks("n")
+    assert server.verbs().count("STREAM.MSG.DELETE") == (0 if refused else 2)
+    assert server.stream().messages == {}
+    server.refused = set()
+    other: Any = server.leader_message(server.stream().messages[server.put_raw("$O.b.C.n", b"mine")])
+    other["message"]["seq"] = seq = server.put_raw("$O.b.C.other", b"another's")
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        return other if verb == "STREAM.MSG.GET" and body.get("seq", 0) <= seq else None
+
+    server.hook = hook
+    await bucket.purge_chunks("n")
+    assert list(server.stream().messages) == [seq]
+    assert seqs[-1] < seq
+    await server.client.close()

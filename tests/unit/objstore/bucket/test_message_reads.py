@@ -211,3 +211,17 @@ async def test_an_idle_heartbeat_instead_of_the_message(server: MemoryServer, co
         with pytest.raises(RequestTimeoutError, match="does not deliver what it counts"):
             await MessageRead(bucket, SUBJECT, ways=ANY_WAY).wait()
     assert server.stream().consumers == {}
+
+
+async def test_where_it_decides_only_the_leader_tells(server: MemoryServer) -> None:
+    """Any stream with the bucket's subjects answers a direct get that is passed on to it."""
+    bucket = await bound(server)
+    block = server.stream().block
+    server.stream().block = (  # type: ignore[method-assign]
+        lambda each, lines=b"": block(each, lines).replace(b"Stream: OBJ_b", b"Stream: OTHER")
+    )
+    server.refused = {"STREAM.MSG.GET"}
+    with pytest.raises(PermissionsViolationError, match=r"a mirror.*STREAM\.MSG\.GET\.OBJ_b;"):
+        await MessageRead(bucket, SUBJECT, ways=PROOFS).wait()
+    message = await MessageRead(bucket, SUBJECT, ways=DIRECT_FIRST).wait()
+    assert message is not None, "a reader may see what it was before"

@@ -441,3 +441,40 @@ async def test_a_bucket_that_is_gone(server: MemoryServer, bucket: Bucket) -> No
     server.hook = lambda verb, body: error(400, 10003, "bad request")
     with pytest.raises(NatsError):
         await gc(bucket, older_than=NOW, dry_run=True)
+
+
+@pytest.mark.parametrize(("first", "numbers"), [("a", (1, 3)), ("k", (2, 3))], ids=["another's", "its own"])
+async def test_late_copies_have_other_numbers_elsewhere(
+    server: MemoryServer,
+    bucket: Bucket,
+    store: ObjectStore,
+    caplog: pytest.LogCaptureFixture,
+    first: str,
+    numbers: tuple[int, int],
+) -> None:
+    """A stream with the bucket among its sources may answer for it: its number is that of a live chunk."""
+    server.stream().config["num_replicas"] = 3
+    bucket = await bind(server.js, "b")
+    for name in (first, "a" if first == "k" else "k"):
+        await store.put(name, name.encode())
+    info = await store.get_info("a")
+    behind(server, info, b"a")
+    subject = f"$O.b.C.{info.nuid}"
+    copy = max(server.stream().of(subject), key=lambda each: each.seq)
+    elsewhere = [server.leader_message(replace(copy, seq=number)) for number in numbers]
+
+    def hook(verb: str, body: dict[str, Any]) -> Any:
+        if verb != "STREAM.MSG.GET" or not (body.get("next_by_subj") == subject or set(body) == {"seq"}):
+            return None
+        return next(
+            (each for each, seq in zip(elsewhere, numbers, strict=True) if seq >= body["seq"]), NO_MESSAGE
+        )
+
+    server.hook = hook
+    stored = server.chunks()
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == []
+    assert server.chunks() == stored
+    assert f"late copies of chunks {info.nuid!r}" in caplog.text
+    server.hook = None
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == [("a", 1)]
+    assert await store.get("a") == b"a"

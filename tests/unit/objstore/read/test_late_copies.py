@@ -75,9 +75,9 @@ COPIES = [DATA[at : at + CHUNK] for at in range(5000, 5500, CHUNK)]
 
 async def test_they_are_found(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
     end = sequences(server, info)[-1]
-    assert await late_copies(bucket, info) == LateCopies(end, 0, [])
+    assert await late_copies(bucket, info) == LateCopies(end, 0, [], info.chunks)
     behind = append(server, info, b"", b"", *COPIES, b"", COPIES[3])
-    assert await late_copies(bucket, info) == LateCopies(end, behind[2], behind)
+    assert await late_copies(bucket, info) == LateCopies(end, behind[2], behind, info.chunks)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from objstore import (
     StoreFullError,
 )
 from objstore.format.naming import meta_subject
+from objstore.write.chunks import ChunkSender
+from objstore.write.doubt import Unrepairable
 from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error
 
 DATA = bytes(range(256)) * 10
@@ -245,3 +247,17 @@ async def test_nothing_that_lasts(server: MemoryServer, store: ObjectStore) -> N
         await store.put("a", DATA, chunk_size=CHUNK)
     server.on_publish = None
     assert not await store.exists("a")
+
+
+async def test_copies_are_removed_if_all_that_was_read_is_the_buckets(
+    server: MemoryServer, store: ObjectStore
+) -> None:
+    """In another stream the same chunks have other numbers, and one of them may be that of a copy here."""
+    sender = ChunkSender.__new__(ChunkSender)
+    sender._bucket, sender._subject = store.bound_bucket, "$O.b.C.n"
+    chunk, copy = (server.put_raw(sender._subject, b"x") for _ in range(2))
+    with pytest.raises(Unrepairable):
+        await sender._delete([chunk], [chunk - 1])
+    assert server.chunks() == {"n": 2}
+    await sender._delete([copy], [chunk])
+    assert list(server.stream().messages) == [chunk]

@@ -19,8 +19,17 @@ from natsproto.errors import (
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.budget import Budget
+from objstore.bucket.shown import NotShown
 from objstore.write import doubt
-from objstore.write.doubt import FENCE, Unrepairable, budget_spent_error, delete_own, fence, late_chunks_error
+from objstore.write.doubt import (
+    FENCE,
+    Unrepairable,
+    budget_spent_error,
+    check_shown,
+    delete_own,
+    fence,
+    late_chunks_error,
+)
 from support.memory_server import SILENCE, MemoryServer, error
 
 SUBJECT = "$O.b.C.n"
@@ -129,3 +138,30 @@ async def test_the_previous_server_may_still_hold_the_session(
     line: Any = PreviousServer(bucket.client)
     assert await doubt.fence_behind(bucket, SUBJECT, b"", line, 10.0) is ended
     assert sent == ([SUBJECT] if ended else [])
+
+
+async def test_what_no_consumer_shows_stays(server: MemoryServer) -> None:
+    """It may be another stream's: the put begins again, under another nuid."""
+    bucket = await bound(server)
+    own = server.stream().messages[server.put_raw(SUBJECT, b"x")]
+    seq = server.put_raw("$O.b.C.other", b"x")
+    other: Any = server.leader_message(own)
+    other["message"]["seq"] = seq
+    server.hook = lambda verb, body: other if verb == "STREAM.MSG.GET" else None
+    with pytest.raises(Unrepairable) as told:
+        await delete_own(bucket, seq, lambda stored: stored.subject == SUBJECT)
+    assert isinstance(told.value.reason, NotShown)
+    await check_shown(bucket, SUBJECT, [own.seq])
+    with pytest.raises(Unrepairable):
+        await check_shown(bucket, SUBJECT, [own.seq, seq])
+    assert seq in server.stream().messages
+
+
+async def test_who_may_create_no_consumer_begins_again(server: MemoryServer) -> None:
+    """As who may delete nothing: a fence between the chunks would stay."""
+    bucket = await bound(server, replicas=3)
+    server.refused = {"CONSUMER.CREATE"}
+    with pytest.raises(Unrepairable) as told:
+        await fence(bucket, SUBJECT)
+    assert isinstance(told.value.reason, PermissionsViolationError)
+    assert "STREAM.MSG.DELETE" not in server.verbs()

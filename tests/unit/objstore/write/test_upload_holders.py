@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,8 +21,8 @@ from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject
 from objstore.listing import metas
 from objstore.write import upload_holders
-from objstore.write.upload_holders import MARKED, Holders, ReferencesTo, clocks, passed
-from support.memory_server import MemoryServer, error
+from objstore.write.upload_holders import MARKED, Holders, ReferencesTo, clocks, passed, withdraw
+from support.memory_server import NO_MESSAGE, MemoryServer, error
 
 
 def looked(revision: int) -> Holders:
@@ -211,3 +212,51 @@ def test_the_newest_meta_of_a_name_counts() -> None:
     references.read(named("a", "another"), "a")
     references.unread(InvalidMeta("b", 9, MetaDecodeError("no JSON")), b"N")
     assert references.naming("N") == ["a", "b", "c"], "until a consumer shows the newer metas"
+
+
+async def test_what_lies_behind_is_known_by_a_consumer(
+    server: MemoryServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream with the bucket among its sources may answer: there they have other numbers."""
+    store = await server.bucket(replicas=3)
+    bucket = await bind(server.js, "b")
+    await store.put("k", b"x")
+    info = await store.put("a", b"123", chunk_size=1)
+    subject = f"$O.b.C.{info.nuid}"
+    own = server.stream().of(subject)
+    surplus = server.put_raw(subject, b"3")
+    mine = [own[-1].seq, surplus]
+
+    def lower(verb: str, body: dict[str, Any]) -> Any:
+        if verb != "STREAM.MSG.GET":
+            return None
+        if body.get("last_by_subj") == meta_subject("b", "a"):
+            meta = server.stream().of(meta_subject("b", "a"))[0]
+            return server.leader_message(replace(meta, seq=own[0].seq))
+        if body.get("next_by_subj") != subject:
+            return None
+        chunks = [replace(each, seq=each.seq - 1) for each in own]
+        chunks.append(replace(own[-1], seq=own[-1].seq))
+        return next((server.leader_message(each) for each in chunks if each.seq >= body["seq"]), NO_MESSAGE)
+
+    server.hook = lower
+    await withdraw(Holders(bucket, "a", info.nuid), mine)
+    assert server.chunks()[info.nuid] == 4
+    assert "may be stored twice" in caplog.text
+    server.hook = None
+    await store.update_meta(
+        "a", ObjectMeta(name="a", description="d")
+    )  # a meta that is newer than all of them
+
+    def other_chunks(verb: str, body: dict[str, Any]) -> Any:
+        return None if "last_by_subj" in body else lower(verb, body)
+
+    server.hook = other_chunks
+    await withdraw(Holders(bucket, "a", info.nuid), mine)
+    assert server.chunks()[info.nuid] == 4
+    server.hook = None
+    await withdraw(Holders(bucket, "a", info.nuid), mine)
+    assert [each.seq for each in server.stream().of(subject)] == [each.seq for each in own]
+    surplus = server.put_raw(subject, b"3")
+    await withdraw(Holders(bucket, "a", info.nuid), [*mine, surplus])  # newer than the meta
+    assert [each.seq for each in server.stream().of(subject)] == [each.seq for each in own]
