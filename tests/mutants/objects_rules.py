@@ -365,7 +365,7 @@ MUTANTS = (
         "doubtful = message is None or bucket.is_copy(message.header)",
         "doubtful = False",
         "what a mirror says, or that it has nothing, is confirmed at the leader",
-        "integration/test_objstore_mirrored.py::test_what_was_written_is_read",
+        "unit/objstore/bucket/test_message_reads.py::test_a_mirror_is_asked_over",
     ),
     Mutant(
         "missing-by-a-mirror",
