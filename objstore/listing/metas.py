@@ -32,13 +32,14 @@ from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
 from ..bucket.message_reads import MessageRead
+from ..bucket.shown import CATCH_UP
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .in_order import metas_so_far
-from .shown import CATCH_UP, each_shown
+from .shown import each_shown
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
