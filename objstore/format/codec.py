@@ -345,19 +345,18 @@ the caller's stack, so it would not be certain that a message can be read, or wr
 MOST_VALUES = 50_000
 """Values allowed in a meta message: decoded, short ones take 24 times their bytes, and some 1 µs each."""
 
-KEPT_AS_TEXT = 1024
-"""Bytes of a meta message above which its unknown keys are kept as text, for the same reason."""
-
 GROWTH = 4
 """Factor by which a meta message grows at most when it is written again: ``1e15`` is written in full."""
 _SURELY_WRITABLE = MAX_META_BYTES // GROWTH  # bytes
 
 
-_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{,]')  # matches strings to skip what is within them
+# Matches strings to skip what is within them. One that does not end goes to the end of the text: else each of
+# its quotes would begin another search for an end.
+_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{,]', re.S)
 
 
 class _AsText(Mapping[str, object]):
-    """Keys of a meta that this library does not know: few readers look at them."""
+    """Keys of a meta that this library does not know: few look at them, and decoded they are large."""
 
     __slots__ = ("_text",)
 
@@ -485,7 +484,7 @@ def _decode(
     draft.metadata = _decode_metadata(doc.get("metadata"))
     draft.revision = revision
     draft.expires = None
-    draft.extra = _AsText(extra) if extra and len(payload) > KEPT_AS_TEXT else extra
+    draft.extra = _AsText(extra) if extra else extra
     draft.__class__ = ObjectInfo
     info: ObjectInfo = draft
     if len(payload) > _SURELY_WRITABLE:

@@ -99,7 +99,7 @@ class TestEncode:
         again = decode(codec.tombstone(one))
         assert (again.deleted, again.size, again.chunks, again.digest) == (True, 0, 0, "")
 
-    def test_unknown_keys_of_a_long_meta_are_kept_as_text(self):
+    def test_unknown_keys_are_kept_as_text(self):
         doc = {"name": "n", "nuid": NUID, "new": [{}] * 10_000, "\ud800": 1.5, "options": {"o": [None]}}
         one = decode(doc)
         assert not isinstance(one.extra, dict)
@@ -436,6 +436,8 @@ class TestUndecodable:
             ),
             (b'{"name":"n","x":[' + b"{}," * 60_000 + b"1]}", "more than 50000 values"),
             (b'{"name":"n","x":[' + b'",{",' * 60_000 + b"1]}", "more than 50000 values"),
+            (b'{"name":"n","x":"' + b'\\"' * 400_000 + b"," * 60_000, "not JSON"),
+            (b'{"name":"n","x":"' + b"\\\n" * 400_000 + b"," * 60_000, "not JSON"),
             (b'{"name":"n","x":{' + b'"a":1,' * 60_000 + b'"b":1}}', "more than 50000 values"),
             (b'{"name":"n","x":"' + b"y" * (1 << 20) + b'"}', "limit"),
         ],
