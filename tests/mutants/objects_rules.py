@@ -373,7 +373,7 @@ MUTANTS = (
         "break  # the leader decides: this may be a mirror's response",
         "return",
         "nothing is removed because a mirror has nothing",
-        "integration/test_objstore_mirrored.py::test_nothing_is_removed_because_a_mirror_does_not_have_it",
+        "unit/objstore/bucket/test_bucket.py::test_that_a_mirror_has_nothing_is_no_end",
     ),
     Mutant(
         "any-newer-meta-is-a-rename",

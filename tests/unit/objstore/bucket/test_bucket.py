@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +15,8 @@ from natsproto.errors import (
     RemoteProtocolError,
     WrongStreamError,
 )
-from natsproto.jetstream.api.errors import StreamNotFoundError
-from natsproto.jetstream.api.models import StreamInfo
+from natsproto.jetstream.api.errors import MessageNotFoundError, StreamNotFoundError
+from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from natsproto.wire import Msg
 from objstore import (
     BadBucketError,
@@ -296,6 +297,21 @@ async def test_all_messages_in_order(server: MemoryServer, direct: bool) -> None
     assert leader == sequences
     assert set(server.verbs()) == {"STREAM.MSG.GET"}
     assert [message async for message in bucket.messages("$O.b.C.none")] == []
+
+
+async def test_that_a_mirror_has_nothing_is_no_end(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any mirror may answer a direct get: the leader decides."""
+
+    async def nothing(*_: Any, **__: Any) -> AsyncGenerator[StoredMessage, None]:
+        raise MessageNotFoundError(404, 10037, "no message found")
+        yield
+
+    bucket = await bound(server)
+    sequences = [server.put_raw("$O.b.C.n", b"%d" % n) for n in range(3)]
+    monkeypatch.setattr(bucket.js, "get_batch", nothing)
+    assert [message.seq async for message in bucket.messages("$O.b.C.n")] == sequences
 
 
 async def test_a_mirror_that_answers_is_no_proof(server: MemoryServer) -> None:
