@@ -126,29 +126,8 @@ class References:
         and itself. It may come from a replica that is behind: then it is asked again for a moment.
         """
         for pause in CATCH_UP:
-            shown: dict[str, set[str]] = {}
-            settled: set[str] = set()
-
-            def take(
-                msg: WireMsg,
-                info: ObjectInfo | None,
-                shown: dict[str, set[str]] = shown,
-                settled: set[str] = settled,
-            ) -> None:
-                subject = msg.subject.decode("utf-8", "surrogateescape")
-                if info is None:
-                    self._add_words(bytes(msg.payload))
-                    return
-                nuid = self._nuid_shown(info)
-                if subject in self._replaced or subject in self._shown:
-                    settled.add(subject)
-                if nuid and nuid != self._standing.get(subject):
-                    shown[subject] = {nuid}
-                else:
-                    shown.pop(subject, None)
-
             try:
-                highest = await show_metas(bucket, take, after)
+                highest, shown, settled = await self._look(bucket, after)
             except (PermissionsViolationError, SilentConsumer):
                 if proven:
                     raise
@@ -165,6 +144,31 @@ class References:
                 self._shown.setdefault(subject, set()).update(nuids)
             await asyncio.sleep(pause)
         self._shown_to = self.cursor
+
+    async def _look(self, bucket: Bucket, after: int) -> tuple[int, dict[str, set[str]], set[str]]:
+        """Ask a consumer for the metas.
+
+        Returns:
+            The highest sequence; the nuids of those that were not read, by subject; and the subjects whose
+            earlier nuids are settled now.
+        """
+        shown: dict[str, set[str]] = {}
+        settled: set[str] = set()
+
+        def take(msg: WireMsg, info: ObjectInfo | None) -> None:
+            subject = msg.subject.decode("utf-8", "surrogateescape")
+            if info is None:
+                self._add_words(bytes(msg.payload))
+                return
+            nuid = self._nuid_shown(info)
+            if subject in self._replaced or subject in self._shown:
+                settled.add(subject)
+            if nuid and nuid != self._standing.get(subject):
+                shown[subject] = {nuid}
+            else:
+                shown.pop(subject, None)
+
+        return await show_metas(bucket, take, after), shown, settled
 
     def _nuid_shown(self, info: ObjectInfo) -> str:
         """Return the nuid that a meta refers to; "" = none."""
