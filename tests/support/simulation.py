@@ -115,6 +115,9 @@ class Stream:
         self.full = False
         self.doubles = True
         self.leaders_return = False  # while a server of the cluster holds back messages for them
+        self.copied: list[Stored] = []  # what a stream with this one among its sources has
+        self.copy_answers = 0.0  # how often a peer has that one answer a request for a message, too
+        self.copy_begins = 0  # messages that it had before
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -196,6 +199,8 @@ class Stream:
                     del self.messages[old]
                 self.metas[self.seq] = json.loads(payload)
             self.messages[self.seq] = Stored(self.seq, subject, header, fields, payload, self.loop.time())
+            copy = Stored(self.copy_begins + self.seq, subject, header, fields, payload, self.loop.time())
+            self.copied.append(copy)
             if "Nats-Msg-Id" in fields:
                 self.ids[fields["Nats-Msg-Id"]] = self.seq
         self.look()
@@ -293,17 +298,35 @@ class Stream:
             found = after[0] if after else None
         else:
             found = self.messages.get(body["seq"])
-        if found is None:
+        return told(found)
+
+    def get_copy(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What the other stream answers: of that subject the newest one, an older one, or nothing."""
+        subject = body.get("last_by_subj", body.get("next_by_subj"))
+        if subject is None:
+            return told(next((each for each in self.copied if each.seq == body["seq"]), None))
+        begin = subject.removesuffix(">")
+        found = [each for each in self.copied if each.subject.startswith(begin)]
+        if "next_by_subj" in body and self.chance.random() < 0.5:
+            found = [each for each in found if each.seq >= body.get("seq", 1)][:1]
+        if not found or self.chance.random() < 0.2:
             return not_found()
-        return {
-            "message": {
-                "subject": found.subject,
-                "seq": found.seq,
-                "hdrs": base64.b64encode(found.header).decode(),
-                "data": base64.b64encode(found.payload).decode(),
-                "time": (BEGAN + timedelta(seconds=found.time)).isoformat().replace("+00:00", "Z"),
-            },
-        }
+        return told(self.chance.choice(found[-3:]))
+
+
+def told(found: Stored | None) -> dict[str, Any]:
+    """Return the leader's answer."""
+    if found is None:
+        return not_found()
+    return {
+        "message": {
+            "subject": found.subject,
+            "seq": found.seq,
+            "hdrs": base64.b64encode(found.header).decode(),
+            "data": base64.b64encode(found.payload).decode(),
+            "time": (BEGAN + timedelta(seconds=found.time)).isoformat().replace("+00:00", "Z"),
+        },
+    }
 
 
 CONFIG: dict[str, Any] = {
@@ -439,6 +462,8 @@ class Link:
         if subject.startswith("$JS.API."):
             verb = subject.removeprefix("$JS.API.").removesuffix("." + STREAM)
             body = json.loads(bytes(pub.payload) or b"{}")
+            if verb == "STREAM.MSG.GET" and self.chance.random() < self.stream.copy_answers:
+                self.answered(session, pub, api_answer(pub.subject, self.stream.get_copy(body)) or b"")
             answer(self.stream.request(verb, body))
             if "deliver_subject" in body.get("config", ()):
                 self.deliver(session, body["config"])
