@@ -16,7 +16,7 @@ from natsproto.server import LocalServer
 from natsproto.testing import DROP, FaultProxy
 from natsproto.wire import Pub
 from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
-from objstore.bucket.bucket import BIND_BUDGET
+from objstore.bucket.binding import BIND_BUDGET
 from support.objects import CHUNK, assert_exact, pattern
 from support.waits import held
 

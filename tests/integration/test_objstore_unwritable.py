@@ -42,7 +42,8 @@ MARKED = {**PLAIN, "metadata": TO}
 LINK = {"link": {"bucket": "b", "name": "FILL"}}
 METAS = {
     "no number": json.dumps(MARKED)[:-1].encode() + b',"x":1e999}',
-    "numbers in full": json.dumps(MARKED)[:-1].encode() + b',"x":[' + b"1e15," * 190_000 + b"1]}",
+    "numbers in full": json.dumps(MARKED)[:-1].encode()
+    + b',"y":"%b","x":[%b1]}' % (b"y" * 250_000, b"1e15," * 49_000),
     "half a pair": json.dumps({**MARKED, "description": "\ud800"})[:-1].encode()
     + ',"x":"{}"}}'.format("é" * 300_000).encode(),
     "no room": sized(MAX_META_BYTES, SAYS),
