@@ -6,6 +6,7 @@ its own subject: see ``ways.py`` and ``docs/permissions.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,19 @@ for each request."""
 
 MISLED = 10
 """Answers to another question, before the read fails."""
+
+
+_NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
+_WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
+
+
+def can_be_requested(subject: str) -> bool:
+    """Whether the newest message of a subject can be requested; the others encode no name.
+
+    JSON cannot hold bytes that are no text. A request for a wildcard is answered with the message of another
+    subject: old servers store what is published to one.
+    """
+    return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
 
 
 def last_of(subject: str) -> bytes:

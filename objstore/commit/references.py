@@ -12,6 +12,7 @@ from natsproto.errors import APIError, PermissionsViolationError, RequestTimeout
 from ..bucket.bucket import Bucket
 from ..bucket.collect import SilentConsumer
 from ..bucket.counts import count_from
+from ..bucket.message_reads import can_be_requested
 from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.ways import AT_LEADER, CONSUMER
 from ..format.codec import MetaDecodeError
@@ -19,7 +20,7 @@ from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
-from ..listing.metas import AT_ONCE, PAGE, all_subjects, can_be_requested, each_newest, most_metas
+from ..listing.metas import AT_ONCE, PAGE, all_subjects, each_newest, most_metas
 from ..listing.shown import show_metas
 
 if TYPE_CHECKING:

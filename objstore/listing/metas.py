@@ -11,7 +11,6 @@ to look for: where consumers can be had, a meta counts as one has delivered it.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +30,7 @@ from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import MessageRead
+from ..bucket.message_reads import MessageRead, can_be_requested
 from ..bucket.shown import CATCH_UP
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
@@ -562,19 +561,6 @@ async def _store_shown(
             elif not found.proves(message):
                 found.stored(message)
     return gone
-
-
-_NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
-_WILDCARD = re.compile(r"(?:^|\.)[*>](?:\.|$)")
-
-
-def can_be_requested(subject: str) -> bool:
-    """Whether the newest message of a subject can be requested; the others encode no name.
-
-    JSON cannot hold bytes that are no text. A request for a wildcard is answered with the message of another
-    subject: old servers store what is published to one.
-    """
-    return (subject.isascii() or _NO_TEXT.search(subject) is None) and _WILDCARD.search(subject) is None
 
 
 async def each_newest(

@@ -23,6 +23,7 @@ from natsproto.jetstream.pull import PullConsumer
 from natsproto.subjects import secret_name
 
 from ..bucket.bucket import Bucket
+from ..bucket.message_reads import can_be_requested
 from ..bucket.ways import ANY_WAY, PAGES
 from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
@@ -31,7 +32,6 @@ from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_in
 from .metas import (
     AT_ONCE,
     LeaderEnd,
-    can_be_requested,
     each_newest,
     finish_following,
     following,

@@ -22,6 +22,8 @@ from natsproto.jetstream.direct_get import header_int
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
+from ..bucket.counts import counts_from
+from ..bucket.message_reads import can_be_requested
 from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY
@@ -76,22 +78,24 @@ async def _show(
 ) -> None:
     """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
     check_shows(bucket)
-    received = 0
-    whole = True
+    received, end = 0, after
+    bare: dict[str, int] = {}  # the sequences of messages that seem to have lost their payloads, by subject
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
-        nonlocal received, whole
+        nonlocal received, end
         if not reading.over:
             received += 1
+            end = delivery.stream_seq
             if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
-                whole = False  # whoever may create consumers has changed this one
+                bare[msg.subject.decode("utf-8", "surrogateescape")] = end
             take(msg, delivery)
             if delivery.num_pending == 0:
                 reading.finish()
 
     try:
         for _ in range(SHOWN):
-            received, whole = 0, True
+            received, end = 0, after
+            bare.clear()
             async with Collector(
                 bucket,
                 subject,
@@ -103,9 +107,16 @@ async def _show(
                 pending = (await reading.start()).num_pending
                 if pending:
                     await reading.ended
-            if received >= pending and whole:
+            if bare and not await _are_empty(bucket, bare):
+                continue  # whoever may create consumers has changed this one
+            if received >= pending:
                 return
-            # Some were removed meanwhile; or the heartbeat of somebody's pull has ended this.
+            # Some have expired, or were removed; or the heartbeat of somebody's pull has ended this.
+            every, beyond = await counts_from(bucket, subject, after + 1, end + 1)
+            if every - beyond <= received:
+                if not beyond:
+                    return
+                after = end
     except SilentConsumer:
         bucket.remembered(UnheardConsumers).note()
         raise
@@ -115,6 +126,16 @@ async def _show(
     except APIError as exc:
         raise bucket.translate(exc) from None
     raise RequestTimeoutError(f"consumers of bucket {bucket.name!r} do not deliver what they count")
+
+
+async def _are_empty(bucket: Bucket, sequences: dict[str, int]) -> bool:
+    """Whether these messages have no payload at the leader, either; anybody may store the header of one."""
+    for subject, seq in sequences.items():
+        if can_be_requested(subject):
+            message = await bucket.leader_message(subject, ANY_WAY)
+            if message is not None and message.seq == seq and message.data:
+                return False
+    return True
 
 
 async def each_shown(

@@ -13,11 +13,12 @@ from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.collect import SILENT
+from objstore.bucket.message_reads import can_be_requested
 from objstore.bucket.ways import CONSUMER, DELIVERIES, Ways
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.in_order import metas_so_far
-from objstore.listing.metas import LeaderEnd, can_be_requested, each_newest, newest_metas, subjects_at_once
+from objstore.listing.metas import LeaderEnd, each_newest, newest_metas, subjects_at_once
 from objstore.listing.metas import meta_subjects as subjects_of
 from support.fake_session import turns
 from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, Stored, error

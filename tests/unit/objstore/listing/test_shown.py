@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import RequestTimeoutError
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
 from objstore.format.naming import meta_subject
-from objstore.listing.shown import show_newest
-from support.memory_server import ROLL_UP, MemoryServer
+from objstore.listing.shown import show_metas, show_newest
+from support.memory_server import ROLL_UP, MemoryServer, Stored
 
 
 async def fill(store: ObjectStore, count: int) -> list[ObjectInfo]:
@@ -44,3 +46,68 @@ async def test_a_meta_that_consumers_show_late(server: MemoryServer, late: int) 
     assert newest is not None
     assert newest.seq == seq
     assert left == -1
+
+
+async def shown(bucket: Bucket) -> dict[str, int]:
+    found: dict[str, int] = {}
+    await show_metas(
+        bucket, lambda msg, info: found.update({msg.subject.decode(): info.revision if info else 0})
+    )
+    return found
+
+
+@pytest.mark.parametrize("also", [0, 3])
+async def test_metas_that_expire_before_their_turn(
+    server: MemoryServer, store: ObjectStore, also: int
+) -> None:
+    """They were announced, and are never delivered; what is stored meanwhile comes in the next round."""
+    infos = await fill(store, 6)
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    due = stream.due
+
+    def some(consumer: Any, found: list[Stored]) -> None:
+        stream.due = due  # type: ignore[method-assign]
+        gone = {infos[1].revision, infos[5].revision}
+        stream.remove(gone)
+        due(consumer, [each for each in found if each.seq not in gone])
+        live, stream.consumers = stream.consumers, {}  # as if the server had told the end before
+        for number in range(also):
+            server.put_raw(meta_subject("b", f"late{number}"), b"no JSON")
+        stream.consumers = live
+
+    stream.due = some  # type: ignore[method-assign]
+    left = {meta_subject("b", infos[n].name): infos[n].revision for n in (0, 2, 3, 4)}
+    late = {meta_subject("b", f"late{number}"): 0 for number in range(also)}
+    assert await shown(bucket) == left | late
+
+
+@pytest.mark.parametrize("hidden", [0, 3])
+async def test_a_meta_that_a_changed_consumer_leaves_out(
+    server: MemoryServer, store: ObjectStore, hidden: int
+) -> None:
+    infos = await fill(store, 6)
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    due = stream.due
+    stream.due = lambda consumer, found: due(  # type: ignore[method-assign]
+        consumer, [each for each in found if each.seq != infos[hidden].revision]
+    )
+    with pytest.raises(RequestTimeoutError, match="do not deliver what they count"):
+        await shown(bucket)
+
+
+async def test_the_header_of_a_payload_that_was_left_out(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Anybody may store it, with an empty message."""
+    await fill(store, 2)
+    header = b"NATS/1.0\r\nNats-Msg-Size: 7\r\n\r\n"
+    server.put_raw(meta_subject("b", "empty"), b"", header)
+    assert len(await shown(bucket)) == 3
+    consume = server.stream().consume
+    server.stream().consume = lambda name, config: consume(  # type: ignore[method-assign]
+        name, {**config, "headers_only": True}
+    )
+    with pytest.raises(RequestTimeoutError, match="do not deliver what they count"):
+        await shown(bucket)
