@@ -270,4 +270,20 @@ MUTANTS = (
         "a peer can have another domain's API answer, too: the answers of all count",
         "unit/natsproto/jetstream/test_requests.py::test_no_domain_is_learnt_while_another_one_answers",
     ),
+    Mutant(
+        "left-out-by-a-changed-consumer",
+        "objstore/listing/shown.py",
+        "if every - beyond <= received:",
+        "if True:",
+        "what was announced and did not come may have been left out: two counts tell",
+        "unit/objstore/listing/test_shown.py::test_a_meta_that_a_changed_consumer_leaves_out",
+    ),
+    Mutant(
+        "payloads-left-out",
+        "objstore/listing/shown.py",
+        "if bare and not await _are_empty(bucket, bare):",
+        "if False:",
+        "whoever may create consumers can have one leave out the payloads",
+        "unit/objstore/listing/test_shown.py::test_the_header_of_a_payload_that_was_left_out",
+    ),
 )
