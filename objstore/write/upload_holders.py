@@ -314,10 +314,13 @@ async def _newest_shown(holders: Holders, found: list[ObjectInfo]) -> int:
 async def _behind(holders: Holders, info: ObjectInfo, mine: frozenset[int], budget: Budget) -> list[int]:
     """Return which of ``mine`` lie behind an object's last chunk, if the chunks before match its meta."""
     hasher, chunks, before, behind = new_hasher(), 0, 0, list[int]()
+    last = max(mine, default=0)
     bucket, subject = holders.bucket, chunk_subject(holders.bucket.name, holders.nuid)
     messages = bucket.messages(subject)
     async with aclosing(messages):
         async for message in messages:
+            if message.seq > last:
+                break  # others may store more without end
             budget.progress()
             if chunks == info.chunks:
                 if message.seq in mine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tracemalloc
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytest
 
 from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.api.errors import MaxConsumersError
+from natsproto.jetstream.api.models import StoredMessage
 from objstore import ObjectMeta
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
@@ -260,3 +262,30 @@ async def test_what_lies_behind_is_known_by_a_consumer(
     surplus = server.put_raw(subject, b"3")
     await withdraw(Holders(bucket, "a", info.nuid), [*mine, surplus])  # newer than the meta
     assert [each.seq for each in server.stream().of(subject)] == [each.seq for each in own]
+
+
+async def test_others_store_more_without_end(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after this sender's chunks does not matter to it."""
+    store = await server.bucket()
+    info = await store.put("a", b"12", chunk_size=1)
+    await store.update_meta("a", ObjectMeta(name="a", description="d"))
+    bucket = await bind(server.js, "b")
+    subject = f"$O.b.C.{info.nuid}"
+    own = [each.seq for each in server.stream().of(subject)]
+    mine = server.put_raw(subject, b"3")
+    messages = Bucket.messages
+
+    async def endless(self: Bucket, *args: Any, **options: Any) -> AsyncGenerator[StoredMessage, None]:
+        last: StoredMessage | None = None
+        async for message in messages(self, *args, **options):
+            last = message
+            yield message
+        assert last is not None
+        for seq in range(last.seq + 1, last.seq + 100):
+            yield replace(last, seq=seq)
+        raise AssertionError("it reads on")
+
+    await store.update_meta("a", ObjectMeta(name="a", description="e"))  # newer than all of them
+    monkeypatch.setattr(Bucket, "messages", endless)
+    await withdraw(Holders(bucket, "a", info.nuid), [mine])
+    assert [each.seq for each in server.stream().of(subject)] == own
