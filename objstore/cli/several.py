@@ -22,6 +22,7 @@ def ends_all(exc: Exception) -> bool:
     """Whether the rest would fail in the same way."""
     from natsproto.errors import AuthorizationError, ConnectionClosedError, NoServersError
     from objstore.errors import BucketNotFoundError, BucketSealedError, exit_code
+    from objstore.read.parts import NotWhole
 
     fatal = (
         AuthorizationError,
@@ -30,7 +31,7 @@ def ends_all(exc: Exception) -> bool:
         BucketNotFoundError,
         BucketSealedError,
     )
-    return isinstance(exc, fatal) or exit_code(exc) == 5
+    return isinstance(exc, fatal) or (exit_code(exc) == 5 and not isinstance(exc, NotWhole))
 
 
 async def each(

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from natsproto.errors import NatsError, PermissionsViolationError, StaleConnectionError
+from natsproto.errors import NatsError, PermissionsViolationError
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.message_reads import MessageRead, last_of
@@ -29,7 +29,7 @@ from .feed import DEFAULT_WINDOW, ChunkFeed
 from .late_copies import late_copies
 from .links import FollowLinks, resolve
 from .lookup import live_info
-from .parts import Missing, damaged
+from .parts import Missing, NotWhole, damaged
 from .ranges import read_range
 from .sinks import BlockSink, WholeSink
 
@@ -82,7 +82,7 @@ async def again(
         retry: the caller reads the returned object again, even if it is the same.
 
     Raises:
-        StaleConnectionError: the same object is intact; the caller would have to read it again.
+        NotWhole: the same object is intact; the caller would have to read it again.
         IntegrityError: the object has not changed, so it is damaged.
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: this could not be determined.
@@ -99,7 +99,7 @@ async def again(
             if retry:
                 return fresh
             if odd:
-                raise StaleConnectionError(
+                raise NotWhole(
                     f"object {info.name!r} in bucket {info.bucket!r} could not be read whole: read it again"
                 )
             break

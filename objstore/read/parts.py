@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from natsproto.errors import StaleConnectionError
+
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
 
@@ -12,6 +14,13 @@ if TYPE_CHECKING:
     from natsproto.wire import Target
 
     from ..format.models import ObjectInfo
+
+
+class NotWhole(StaleConnectionError):
+    """An intact object did not come whole: somebody may remove and store chunks of it all the time.
+
+    This says nothing of other objects.
+    """
 
 
 class WrongPlace(Unfit):

@@ -11,6 +11,7 @@ from natsproto.errors import ConnectionClosedError
 from objstore import ObjectNotFoundError
 from objstore.cli.output import CommandError, Output
 from objstore.cli.several import AT_ONCE, each
+from objstore.read.parts import NotWhole
 
 
 async def test_one_failure_does_not_stop_the_others(capsys: Any) -> None:
@@ -61,6 +62,16 @@ async def test_what_fails_for_all_ends_the_work(capsys: Any) -> None:
     assert told.value.code == 5
     assert len(begun) <= AT_ONCE + 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+async def test_an_object_that_others_keep_changing_ends_nothing() -> None:
+    async def work(item: int) -> None:
+        if item == 2:
+            raise NotWhole("object '2' could not be read whole")
+
+    with pytest.raises(CommandError, match=r"test: 1 of 100 failed$") as told:
+        await each(range(100), work, Output(), command="test")
+    assert told.value.code == 5
 
 
 async def test_no_more_than_allowed_at_once() -> None:
