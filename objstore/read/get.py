@@ -98,7 +98,7 @@ async def again(
         if await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks:
             if retry:
                 return fresh
-            if odd:
+            if odd or await _is_whole(bucket, info):
                 raise NotWhole(
                     f"object {info.name!r} in bucket {info.bucket!r} could not be read whole: read it again"
                 )
@@ -352,18 +352,40 @@ async def drain(
     bucket: Bucket, info: ObjectInfo, sink: BlockSink, reading: Coroutine[object, None, None]
 ) -> AsyncGenerator[list[Payload], None]:
     """Yield the blocks of a sink while its feed runs."""
-    task = bucket.connection.spawn(sink.fill(reading), "objstore-feed")
     try:
-        while (block := await sink.next_block()) is not None:
-            yield block
+        async with aclosing(_filled(bucket, sink, reading)) as source:
+            async for block in source:
+                yield block
     except (Missing, IntegrityError) as exc:
         raise changed(await again(bucket, info, exc)) from None
     except (MemoryError, OverflowError) as exc:
         raise no_room(info, info.size, 0) from exc
+
+
+async def _filled(
+    bucket: Bucket, sink: BlockSink, reading: Coroutine[object, None, None]
+) -> AsyncGenerator[list[Payload], None]:
+    task = bucket.connection.spawn(sink.fill(reading), "objstore-feed")
+    try:
+        while (block := await sink.next_block()) is not None:
+            yield block
     finally:
         task.cancel()
         await asyncio.wait([task])
         sink.release()
+
+
+async def _is_whole(bucket: Bucket, info: ObjectInfo) -> bool:
+    """Whether an object can be read now: a copy of a chunk may be gone that was there before."""
+    sink = BlockSink(info, Assembly(info), window=DEFAULT_WINDOW)
+    feed = ChunkFeed(bucket, info, sink, window=DEFAULT_WINDOW)
+    try:
+        async with aclosing(_filled(bucket, sink, feed.run())) as source:
+            async for _ in source:
+                pass
+    except (Missing, IntegrityError):
+        return False
+    return True
 
 
 async def nothing() -> None:

@@ -38,6 +38,7 @@ from objstore.read.get import (
     only_chunk,
     reading_window,
 )
+from objstore.read.parts import NotWhole
 from support.fake_session import turns
 from support.memory_server import NO_MESSAGE, ROLL_UP, MemoryServer
 
@@ -305,3 +306,17 @@ async def test_parts_of_one_revision(server: MemoryServer, store: ObjectStore, b
     huge = replace(info, size=1 << 62, chunks=1 << 40)
     with pytest.raises((ObjectTooLargeError, ObjectChangedError)):
         await get_part(bucket, huge, 0, 1 << 62)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_copy_that_is_gone_when_its_number_is_asked_for(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, damaged: bool
+) -> None:
+    """More was read than there should be; now as many chunks are there as there should be."""
+    info = await store.put("a", DATA, chunk_size=1000)
+    if damaged:
+        for each in server.stream().of(f"$O.b.C.{info.nuid}"):
+            each.payload += b"x"
+    more = IntegrityError("more bytes than recorded are stored", bucket="b", name="a")
+    with pytest.raises(IntegrityError if damaged else NotWhole):
+        await module.again(bucket, info, more)
