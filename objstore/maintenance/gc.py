@@ -110,15 +110,14 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
     limits = AgeLimits(now, arrived, older_than)
     report = GcReport(bucket.name, dry_run, unreadable=references.unreadable)
     nameless = [nuid for nuid in sorted(nuids) if is_safe_nuid(nuid) and not references.named(nuid)]
-    last = {}
+    last: dict[str, tuple[datetime, datetime | None]] = {}  # its time, and its limit; no chunk is kept
     subjects = {chunk_subject(bucket.name, nuid): nuid for nuid in nameless}
     async with aclosing(each_newest(bucket, list(subjects), CHUNKS_AT_ONCE, bucket.proofs)) as answers:
         async for subject, message in answers:
             if message is not None:  # else gone meanwhile
-                last[subjects[subject]] = message
-    for nuid, message in last.items():
-        limit = limits.of(message)
-        if limit is None or message.time > limit:
+                last[subjects[subject]] = message.time, limits.of(message)
+    for nuid, (time, limit) in last.items():
+        if limit is None or time > limit:
             report.recent.append(nuid)
             continue
         removed = False
@@ -132,7 +131,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
                 raise
             except NatsError as exc:
                 log.warning("orphan chunks %r in bucket %r were not removed: %s", nuid, bucket.name, exc)
-        report.orphans.append(Orphan(nuid, count, message.time, removed))
+        report.orphans.append(Orphan(nuid, count, time, removed))
     for nuid, stored in (counts or {}).items():
         if stored <= references.chunks.get(nuid, stored):
             continue

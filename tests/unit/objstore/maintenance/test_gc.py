@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -46,6 +47,20 @@ async def test_orphans(server: MemoryServer, bucket: Bucket, named: ObjectInfo, 
     assert (orphan.nuid, orphan.chunks, orphan.removed) == ("ORPHAN", 3, not dry_run)
     assert report.dry_run == dry_run
     assert set(server.chunks()) == ({named.nuid, "ORPHAN"} if dry_run else {named.nuid})
+
+
+async def test_no_chunk_of_an_orphan_is_kept(server: MemoryServer, bucket: Bucket, named: ObjectInfo) -> None:
+    """There may be as many as objects were replaced, by writers without the right to purge."""
+    for number in range(100):
+        server.put_raw(f"$O.b.C.ORPHAN{number}", bytes(100_000))
+    tracemalloc.start()
+    try:
+        report = await gc(bucket, older_than=NOW, dry_run=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(report.orphans) == 100
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
