@@ -302,6 +302,7 @@ def test_a_bucket_that_others_create_again(
     full: NatsObjectFileSystem, memory: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "ALONE_AGE", 0.0)
+    monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
 
     def again() -> None:
         """Somebody else does so; this file system still has the old one open."""

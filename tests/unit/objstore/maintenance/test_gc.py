@@ -325,7 +325,12 @@ async def test_one_that_cannot_be_removed_does_not_end_it(
 )
 @pytest.mark.parametrize("seq", [None, 1000], ids=["older", "newer"])
 async def test_the_meta_of_another_stream_is_no_answer(
-    server: MemoryServer, bucket: Bucket, store: ObjectStore, consumers: str, seq: int | None
+    server: MemoryServer,
+    bucket: Bucket,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    consumers: str,
+    seq: int | None,
 ) -> None:
     """A mirror by another tool has the same subjects, and keeps what was replaced: answers name no stream.
 
@@ -363,6 +368,7 @@ async def test_the_meta_of_another_stream_is_no_answer(
         return other
 
     server.hook = hook
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.2)
     server.importing = consumers == "silent"
     if consumers in ("ended early", "without payloads"):
         server.stream().due = changed  # type: ignore[method-assign]

@@ -73,6 +73,7 @@ async def test_the_marker_of_another_stream(
     marker["message"]["seq"] = 1000
     await store.put("a", b"alive")
     server.ahead = timedelta(hours=1)
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.2)
     server.importing = consumer == "silent"
     server.refused = {"CONSUMER.CREATE"} if consumer == "refused" else set()
     bucket.batches, bucket.retry_budget = False, 0.5
