@@ -19,6 +19,7 @@ from natsproto.errors import (
 from natsproto.jetstream.api.codec import is_number
 from natsproto.subjects import secret_name
 
+from .at_once import run_all
 from .ways import AT_LEADER, CONSUMER, LEADER
 
 if TYPE_CHECKING:
@@ -111,13 +112,7 @@ async def counts_from(bucket: Bucket, subject: str, *seqs: int) -> list[int]:
 
     When one fails, or the caller is cancelled, the others end, too.
     """
-    tasks = [asyncio.create_task(count_from(bucket, subject, seq), name="objstore-count") for seq in seqs]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return await run_all((count_from(bucket, subject, seq) for seq in seqs), len(seqs))
 
 
 def _count(info: dict[str, object], subject: str) -> int:

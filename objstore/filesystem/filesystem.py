@@ -18,9 +18,9 @@ from fsspec.core import get_compression
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
 from fsspec.utils import other_paths
 
+from ..bucket.at_once import run_all, without
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
-from .at_once import run_all, without
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedFile
 from .filesystem_reads import FileSystemReads, progress_of
 from .moving import Move, check_files, check_targets, plan

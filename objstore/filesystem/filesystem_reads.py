@@ -18,10 +18,10 @@ from fsspec.utils import isfilelike, stringify_path
 
 from natsproto.errors import InvalidNameError
 
+from ..bucket.at_once import kept, run_all
 from ..errors import BadBucketError, BucketNotFoundError, LinkError, ObjectNotFoundError
 from ..read.links import check_follow_links
 from . import reading
-from .at_once import kept, run_all
 from .connections import Connections, missing
 from .options import Environment, connection
 from .oserrors import os_errors

@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from ..bucket.at_once import run_all
 from ..errors import ObjectChangedError
 from ..format.assembly import check_digest, expected_digest
 from ..format.digest import new_hasher
@@ -13,7 +14,6 @@ from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
 from ..read.get import again, changed, get_part
 from ..read.links import FollowLinks, resolve
-from .at_once import run_all
 from .paths import limits, merged
 from .tree import Entry, file_entry
 

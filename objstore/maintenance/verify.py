@@ -10,6 +10,7 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 
+from ..bucket.at_once import run_all
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.ttl import expired
 from ..bucket.ways import ANY_WAY
@@ -28,6 +29,9 @@ from .stored_chunks import chunk_counts
 
 if TYPE_CHECKING:
     from ..format.models import ObjectInfo
+
+CONFIRMED_AT_ONCE = 16
+"""Suspected objects that are looked at again at the same time."""
 
 
 async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
@@ -48,7 +52,8 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
     confirmed: dict[str, Problem] = {}
     for wait in RECHECK_DELAYS:
         await asyncio.sleep(wait)
-        found = [await _confirm(bucket, suspects[name]) for name in (confirmed or suspects)]
+        again = (_confirm(bucket, suspects[name]) for name in (confirmed or suspects))
+        found = await run_all(again, CONFIRMED_AT_ONCE)
         confirmed = {each.name: each for each in found if each is not None}
         if not confirmed:
             break

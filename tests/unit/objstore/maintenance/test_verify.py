@@ -17,6 +17,7 @@ from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance import verify as module
+from objstore.maintenance.reports import Problem
 from objstore.maintenance.verify import verify
 from support.memory_server import ROLL_UP, MemoryServer
 
@@ -65,6 +66,30 @@ async def test_chunks_that_are_missing_or_too_many(
     assert sorted(kinds(report)) == [("extra chunks", "extra"), ("missing chunks", "missing")]
     details = {problem.name: problem.detail for problem in report.problems}
     assert details == {"missing": "9 stored, 10 recorded", "extra": "11 stored, 10 recorded"}
+
+
+async def test_several_objects_are_looked_at_again_at_once(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:02}" for number in range(module.CONFIRMED_AT_ONCE * 2)]
+    for name in names:
+        server.stream().remove([server.stream().of(chunk(await store.put(name, b"x")))[0].seq])
+    running = most = 0
+    confirm = module._confirm
+
+    async def counted(bucket: Bucket, info: ObjectInfo) -> Problem | None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await confirm(bucket, info)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(module, "_confirm", counted)
+    report = await verify(bucket, deep=False)
+    assert kinds(report) == [("missing chunks", name) for name in names]
+    assert most == module.CONFIRMED_AT_ONCE
 
 
 async def test_an_empty_message_at_the_end_is_some_writers_custom(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from objstore.filesystem.at_once import kept, run_all, without
+from objstore.bucket.at_once import kept, run_all, without
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20, -1])
