@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,14 +146,15 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_pipe(
     words = tuple(str(pipe) if word == "PIPE" else word for word in words)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
     command = [sys.executable, "-m", "objstore", *words, "ls"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        writer = opened_by_a_reader(pipe, process)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-        os.close(writer)
-    finally:
-        process.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            writer = opened_by_a_reader(pipe, process)
+            time.sleep(0.2)  # until it reads: a signal that comes just before is only noticed after the read
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+            os.close(writer)
+        finally:
+            process.kill()
     if any(word.startswith("--tls") for word in words):  # OpenSSL reads these
         assert (process.returncode, out, err) == (-signal.SIGINT, b"", b"")
     else:
