@@ -16,10 +16,11 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.utils import isfilelike, stringify_path
 
-from natsproto.errors import InvalidNameError
+from natsproto.errors import InvalidNameError, PermissionsViolationError
 
 from ..bucket.at_once import kept, run_all
 from ..errors import BadBucketError, BucketNotFoundError, LinkError, ObjectNotFoundError
+from ..format.codec import MetaDecodeError
 from ..read.links import check_follow_links
 from . import reading
 from .connections import Connections, missing
@@ -166,14 +167,17 @@ class FileSystemReads(AsyncFileSystem):
             return info
         try:
             return (await reading.find(store, info.name, self._follow))[1]
-        except (LinkError, ObjectNotFoundError):
+        except (LinkError, ObjectNotFoundError, PermissionsViolationError):
             return None
 
     async def _has_below(self, store: ObjectStore, name: str) -> bool:
         names = await store.names(name + "/")
         for each in names[:LOOKS]:
-            if await store.exists(each):
-                return True
+            try:
+                if await store.exists(each):
+                    return True
+            except MetaDecodeError:
+                pass  # lists leave it out, too
         return len(names) > LOOKS and bool(await store.names(name + "/", live=True))
 
     async def _isdir(self, path: str) -> bool:

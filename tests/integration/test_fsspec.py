@@ -16,10 +16,12 @@ from pathlib import Path
 import fsspec
 import fsspec.generic
 import pytest
+from fsspec.asyn import sync
 from hatchling.builders.wheel import WheelBuilder
 
 import natsproto
 from natsproto.server import LocalServer
+from objstore import ObjectLink
 from objstore.filesystem import NatsObjectFileSystem
 from support.filesystems import close_all, register
 from support.imports import ROOT
@@ -185,6 +187,20 @@ def test_rights() -> None:
             with pytest.raises(PermissionError) as caught:
                 denied()
             assert isinstance(caught.value.__cause__, natsproto.errors.PermissionsViolationError)
+        writer.mkdir("secret")
+        writer.pipe_file("secret/x", b"3")
+
+        async def link() -> None:
+            await (await writer._store("b")).add_link("d/l", ObjectLink("secret", "x"))
+
+        sync(writer.loop, link)
+        assert reader.ls("b", detail=False) == ["b/a", "b/d"]
+        types = {path: entry["type"] for path, entry in reader.find("b", detail=True).items()}
+        assert types == {"b/a": "file", "b/d/l": "other"}
+        assert reader.info("b/d/l")["type"] == "other"
+        assert reader.cat("b", recursive=True, on_error="omit") == {"b/a": b"1"}
+        with pytest.raises(PermissionError, match="OBJ_secret"):
+            reader.cat_file("b/d/l")
         stranger = NatsObjectFileSystem(server.url, user="all", password="x", skip_instance_cache=True)
         with pytest.raises(PermissionError):
             stranger.ls("")

@@ -18,6 +18,7 @@ from objstore import ObjectLink, ObjectStore
 from objstore.bucket import bucket
 from objstore.filesystem import NatsObjectFileSystem
 from objstore.filesystem.filesystem_reads import LOOKS
+from objstore.format.naming import meta_subject
 from objstore.read.links import FollowLinks
 from support.memory_server import MemoryServer
 
@@ -117,6 +118,20 @@ def test_a_directory_of_deleted_names_is_none(fs: NatsObjectFileSystem) -> None:
     assert not fs.exists("b/d")
     do(fs, "put", "d/later", b"")
     assert fs.isdir("b/d")
+
+
+@pytest.mark.parametrize("unreadable", [1, LOOKS + 2])
+def test_a_directory_of_names_that_cannot_be_read(
+    fs: NatsObjectFileSystem, memory: MemoryServer, unreadable: int
+) -> None:
+    for number in range(unreadable):
+        memory.put_raw(meta_subject("b", f"d/{number:02}"), b"{no json")
+    assert not fs.exists("b/d")
+    do(fs, "put", "d/later", b"x")
+    assert fs.info("b/d")["type"] == "directory"
+    assert fs.glob("b/*") == ["b/d"]
+    fs.cp_file("b/d/later", "b/d/copy")
+    assert fs.ls("b/d", detail=False) == ["b/d/copy", "b/d/later"]
 
 
 def test_names_that_end_in_a_slash(fs: NatsObjectFileSystem, caplog: pytest.LogCaptureFixture) -> None:
