@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .connection import session
 from .globs import glob_matcher, literal
 from .output import CommandError, Output, human_size, human_time, object_document
+from .paths import MAX_LEVELS
 from .select import Filter, Pattern, listed
 
 if TYPE_CHECKING:
@@ -202,8 +203,9 @@ async def du(args: Namespace, out: Output) -> None:
         store = await link.open(args.bucket, *filter(None, [args.prefix]))
         infos = await listed(store, out, prefix=prefix)
     whole = sum(info.size for info in infos), len(infos)
+    depth = MAX_LEVELS if args.depth is None else args.depth
     if out.json:
-        for number, (name, size, count) in enumerate(directories(infos, prefix, args.depth), 1):
+        for number, (name, size, count) in enumerate(directories(infos, prefix, depth), 1):
             out.record({"directory": name, "size": size, "count": count})
             if number % TOGETHER == 0:
                 await out.flow()
@@ -212,10 +214,10 @@ async def du(args: Namespace, out: Output) -> None:
     head = ("SIZE", "OBJECTS", "DIRECTORY")
     total = (human_size(whole[0]), str(whole[1]), "total")
     widths = [max(map(len, column)) for column in zip(head, total, strict=True)]
-    for _, size, count in directories(infos, prefix, args.depth):
+    for _, size, count in directories(infos, prefix, depth):
         widths[:2] = max(widths[0], len(human_size(size))), max(widths[1], len(str(count)))
     rows: list[tuple[str, ...]] = [head]
-    for name, size, count in directories(infos, prefix, args.depth):
+    for name, size, count in directories(infos, prefix, depth):
         rows.append((human_size(size), str(count), name))
         if len(rows) >= TOGETHER:
             out.table(None, rows, right=(0, 1), widths=widths)
@@ -224,9 +226,7 @@ async def du(args: Namespace, out: Output) -> None:
     out.table(None, [*rows, total], right=(0, 1), widths=widths)
 
 
-def directories(
-    infos: Sequence[ObjectInfo], prefix: str, depth: int | None
-) -> Iterator[tuple[str, int, int]]:
+def directories(infos: Sequence[ObjectInfo], prefix: str, depth: int) -> Iterator[tuple[str, int, int]]:
     """Yield each directory of objects that are sorted by name, with its bytes and objects, sorted.
 
     Nothing is kept per directory: the paths of all directories of a name with very many would take memory
@@ -234,14 +234,14 @@ def directories(
 
     Args:
         prefix: of all names; a directory is longer than that.
-        depth: levels to go down; ``None`` = all.
+        depth: levels to go down.
     """
     names = [info.name for info in infos]
     sums = list(accumulate((info.size for info in infos), initial=0))
     before = ""
     for first, name in enumerate(names):
         levels, end, last = name.count("/", len(prefix)), len(prefix), len(names)
-        for _ in range(levels if depth is None else min(levels, depth)):
+        for _ in range(min(levels, depth)):
             end = name.index("/", end) + 1
             directory = name[:end]
             if not before.startswith(directory):

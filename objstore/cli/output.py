@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from objstore.cli.progress import Progress
     from objstore.format.models import ObjectInfo, ObjectStoreStatus
 
+WIDEST = 80
+"""Characters to which a column is aligned: a longer cell moves the rest of its own row only."""
+
 SHORT = 1024
 """Characters that fit into whatever has room for any."""
 
@@ -236,13 +239,13 @@ class Output:
         import json
 
         self.end_progress()
-        self._hold(json.dumps(document, indent=2, ensure_ascii=is_terminal(sys.stdout)))
+        self._hold(json.dumps(document, indent=2, ensure_ascii=_only_ascii(sys.stdout)))
 
     def record(self, document: object) -> None:
         """Add one JSON document on a line of its own: NDJSON, for what lists or streams."""
         import json
 
-        self._hold(json.dumps(document, ensure_ascii=is_terminal(sys.stdout)))
+        self._hold(json.dumps(document, ensure_ascii=_only_ascii(sys.stdout)))
 
     def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
         """Add one text per line, or each followed by a NUL; raw unless standard output is a terminal."""
@@ -266,7 +269,7 @@ class Output:
             The widths of the columns.
         """
         cells = [[printable(cell) for cell in row] for row in ([head] if head else []) + list(rows)]
-        fitting = list(widths) or [max(map(len, column)) for column in zip(*cells, strict=True)]
+        fitting = list(widths) or [min(max(map(len, column)), WIDEST) for column in zip(*cells, strict=True)]
         for row in cells:
             texts = (
                 cell.rjust(width) if column in right else cell.ljust(width)
@@ -416,6 +419,14 @@ def confirm(command: str, question: str, verb: str, otherwise: str) -> None:
     say(f"{printable(question)} [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError(f"{command}: {otherwise}", 1)
+
+
+def _only_ascii(stream: TextIO | None) -> bool:
+    """Whether JSON for that stream is escaped: for people, and where UTF-8 cannot be written."""
+    import codecs
+
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return is_terminal(stream) or codecs.lookup(encoding).name != "utf-8"
 
 
 def is_terminal(stream: TextIO | None) -> bool:

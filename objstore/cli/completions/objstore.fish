@@ -870,7 +870,7 @@ complete -c objstore -n '_shtab_objstore_using du' -l json -d 'JSON: one documen
 complete -c objstore -n '_shtab_objstore_using du' -s q -l quiet -d 'only errors on standard error'
 complete -c objstore -n '_shtab_objstore_using du' -l no-progress -d 'no progress line'
 complete -c objstore -n '_shtab_objstore_using du' -l trace -d 'show the traceback of an error'
-complete -c objstore -n '_shtab_objstore_using du' -s d -l depth -x -d 'levels to show (all)'
+complete -c objstore -n '_shtab_objstore_using du' -s d -l depth -x -d 'levels to show (100)'
 complete -c objstore -n '_shtab_objstore_using du; and test $_shtab_objstore_npos -eq 0' -ka "(objstore completion buckets -- (commandline -opc)[2..-1] 2>/dev/null)" -d BUCKET
 complete -c objstore -n '_shtab_objstore_using; and test $_shtab_objstore_npos -eq 0' -a rm -d 'delete objects'
 complete -c objstore -n '_shtab_objstore_using rm' -s h -l help -d 'show this help message and exit'

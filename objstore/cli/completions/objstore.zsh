@@ -1011,7 +1011,7 @@ _shtab_objstore_du_options=(
   {-q,--quiet}"[only errors on standard error]"
   "--no-progress[no progress line]"
   "--trace[show the traceback of an error]"
-  {-d,--depth}"[levels to show (all)]:N:"
+  {-d,--depth}"[levels to show (100)]:N:"
   ":BUCKET:_objstore_buckets"
   ":only names that begin with it:"
 )

@@ -156,7 +156,7 @@ def du(parser: ArgumentParser) -> None:
     """Add the arguments of ``du``."""
     _bucket(parser)
     parser.add_argument("prefix", metavar="PREFIX", nargs="?", help="only names that begin with it")
-    parser.add_argument("-d", "--depth", metavar="N", type=arguments.count, help="levels to show (all)")
+    parser.add_argument("-d", "--depth", metavar="N", type=arguments.count, help="levels to show (100)")
 
 
 def rm(parser: ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from objstore import ObjectStore
 from objstore.cli import listing
 from objstore.cli.listing import place_of
 from objstore.cli.output import CommandError
+from objstore.cli.paths import MAX_LEVELS
 from support.memory_server import MemoryServer
 
 NAMES = ["a.log", "dir/a.log", "dir/b/c.log", "dir/z", "dir2/x", "report"]
@@ -165,6 +166,16 @@ async def test_du(store: ObjectStore, command: Any) -> None:
     ]
 
 
+async def test_du_goes_down_so_many_levels(server: MemoryServer, command: Any) -> None:
+    await (await server.bucket()).put("d/" * 1400 + "f", b"x")
+    lines = [json.loads(line) for line in (await command("du", "b", "--json"))[0].splitlines()]
+    assert lines[:-1] == [
+        {"directory": "d/" * levels, "size": 1, "count": 1} for levels in range(1, MAX_LEVELS + 1)
+    ]
+    out, _ = await command("du", "b", "--depth", "1400")
+    assert len(out.splitlines()) == 1402
+
+
 async def test_du_of_characters_around_the_slash(server: MemoryServer, command: Any) -> None:
     store = await server.bucket()
     for name in ("a0", "a0/z", "a/y", "a-/x", "a//y", "a/b/c"):
@@ -204,7 +215,7 @@ async def test_memory_of_du_is_in_proportion_to_the_names(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", sink)
-            await command("du", "b", *more)
+            await command("du", "b", "--depth", "2000", *more)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from natsproto._values import printable
 from objstore.cli.output import (
+    WIDEST,
     CommandError,
     Output,
     ReaderStopped,
@@ -202,11 +203,34 @@ def test_json_on_a_terminal_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(stream.getvalue()) == {"name": "\x9b31m\u202e"}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf8"])
+def test_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    out = Output(json=True)
+    out.record({"name": "\xe9\U0001f600"})
+    out.document({"name": "\xe9"})
+    out.deliver()
+    written = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    record, _, document = written.partition("\n")
+    assert (json.loads(record), json.loads(document)) == ({"name": "\xe9\U0001f600"}, {"name": "\xe9"})
+    assert written.isascii() == (encoding != "utf8")
+
+
 def test_tables_are_always_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     out = Output()
     out.table(("NAME", "SIZE"), [("a\x1b[2J\nb", "1 B")], right=(1,))
     out.deliver()
     assert capsys.readouterr().out == "NAME         SIZE\na\\x1b[2J\\nb   1 B\n"
+
+
+def test_a_cell_widens_its_own_row_only(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    widths = out.table(("NAME", "SIZE"), [("a", "1 B"), ("\x01" * 1000, "2 B")], right=(1,))
+    out.deliver()
+    assert widths == [WIDEST, 4]
+    rows = ["NAME".ljust(WIDEST) + "  SIZE", "a".ljust(WIDEST) + "   1 B", "\\x01" * 1000 + "   2 B"]
+    assert capsys.readouterr().out.splitlines() == rows
 
 
 def test_a_table_that_comes_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
