@@ -78,7 +78,8 @@ async def _show(
 ) -> None:
     """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
     check_shows(bucket)
-    received, end = 0, after
+    received, end, last = 0, after, 0
+    policy = "last_per_subject"
     bare: dict[str, int] = {}  # the sequences of messages that seem to have lost their payloads, by subject
 
     def on_message(msg: WireMsg, delivery: Delivery) -> None:
@@ -100,7 +101,7 @@ async def _show(
                 bucket,
                 subject,
                 on_message,
-                "last_per_subject",
+                policy,
                 after=after or None,
                 other_way=True,
             ) as reading:
@@ -112,11 +113,13 @@ async def _show(
             if received >= pending:
                 return
             # Some have expired, or were removed; or the heartbeat of somebody's pull has ended this.
-            every, beyond = await counts_from(bucket, subject, after + 1, end + 1)
+            last = last or (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
+            every, beyond, later = await counts_from(bucket, subject, after + 1, end + 1, last + 1)
             if every - beyond <= received:
-                if not beyond:
-                    return
+                if beyond <= later:
+                    return  # all that was there in the first round
                 after = end
+            policy = "all"  # the counts have what writers without roll-up leave behind, too
     except SilentConsumer:
         bucket.remembered(UnheardConsumers).note()
         raise

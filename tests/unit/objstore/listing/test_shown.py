@@ -11,7 +11,7 @@ from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.naming import meta_subject
-from objstore.listing.shown import show_metas, show_newest
+from objstore.listing.shown import SHOWN, show_metas, show_newest
 from support.memory_server import ROLL_UP, MemoryServer, Stored
 
 
@@ -80,6 +80,38 @@ async def test_metas_that_expire_before_their_turn(
     left = {meta_subject("b", infos[n].name): infos[n].revision for n in (0, 2, 3, 4)}
     late = {meta_subject("b", f"late{number}"): 0 for number in range(also)}
     assert await shown(bucket) == left | late
+
+
+@pytest.mark.parametrize("older", [0, 3])
+async def test_metas_that_come_and_go_all_the_time(
+    server: MemoryServer, store: ObjectStore, older: int
+) -> None:
+    """What comes after the beginning need not be shown. Writers without roll-up leave older metas behind."""
+    for _ in range(older):
+        server.put_raw(meta_subject("b", "twice"), b"no JSON")
+    infos = await fill(store, 6)
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    due = stream.due
+    rounds = 0
+
+    def come_and_go(consumer: Any, found: list[Stored]) -> None:
+        nonlocal rounds
+        if "deliver_subject" not in consumer.config:
+            return  # it counts
+        rounds += 1
+        gone = [found.pop()] if found else []
+        stream.remove([each.seq for each in gone])
+        due(consumer, found)
+        live, stream.consumers = stream.consumers, {}  # as if the server had told the end before
+        for name in ("some", "more"):
+            server.put_raw(meta_subject("b", f"{name}{rounds}"), b"no JSON")
+        stream.consumers = live
+
+    stream.due = come_and_go  # type: ignore[method-assign]
+    found = await shown(bucket)
+    assert found.keys() >= {meta_subject("b", info.name) for info in infos[:-1]}
+    assert rounds < SHOWN
 
 
 @pytest.mark.parametrize("hidden", [0, 3])
