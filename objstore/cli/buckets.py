@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -246,6 +245,7 @@ async def info(args: Namespace, out: Output) -> None:
 
 async def list_buckets(link: Session, args: Namespace, out: Output) -> None:
     """List the buckets, their objects counted."""
+    from objstore.bucket.at_once import run_all
     from objstore.manager import bucket_streams
 
     if args.names or args.null:
@@ -257,34 +257,43 @@ async def list_buckets(link: Session, args: Namespace, out: Output) -> None:
             out.lines(names, null=args.null)
         return
     streams = await link.steady(lambda: bucket_streams(link.js))
-    counting = asyncio.Semaphore(COUNTING)
-    found = await asyncio.gather(*(_status(link, name, info, counting) for name, info in streams))
+    found = await run_all((_status(link, name, info, out) for name, info in streams), COUNTING)
     statuses = [status for status in found if status]
     if out.json:
         for status in statuses:
             out.record(status_document(status))
     elif statuses:
-        rows = [(status.bucket, str(status.count), human_size(status.size)) for status in statuses]
+        rows = [(status.bucket, _number(status.count), human_size(status.size)) for status in statuses]
         out.table(("BUCKET", "OBJECTS", "SIZE"), rows, right=(1, 2))
     else:
         out.note("there are no buckets: create one with: objstore bucket add NAME")
 
 
-async def _status(
-    link: Session, name: str, info: StreamInfo, counting: asyncio.Semaphore
-) -> ObjectStoreStatus | None:
-    """Return a bucket's status; ``None`` when it was deleted meanwhile."""
+async def _status(link: Session, name: str, info: StreamInfo, out: Output) -> ObjectStoreStatus | None:
+    """Return a bucket's status; ``None`` when it was deleted meanwhile.
+
+    A bucket that cannot be counted, because this user may not read it, or it has no leader, hides no other.
+    """
+    from natsproto.errors import AuthorizationError, ConnectionClosedError, NatsError, NoServersError
     from objstore.bucket.bucket import Bucket
     from objstore.errors import BucketNotFoundError
     from objstore.format.buckets import store_status
     from objstore.listing.metas import newest_metas
 
-    async with counting:
-        try:
-            metas = await newest_metas(Bucket(link.js, name, info), lambda invalid: None)
-        except BucketNotFoundError:
-            return None
+    try:
+        metas = await newest_metas(Bucket(link.js, name, info), lambda invalid: None)
+    except BucketNotFoundError:
+        return None
+    except (AuthorizationError, ConnectionClosedError, NoServersError):
+        raise
+    except NatsError as exc:
+        out.warn(f"the objects of bucket {name!r} were not counted: {exc}")
+        return store_status(info.raw, -1)
     return store_status(info.raw, sum(not meta.deleted for meta in metas))
+
+
+def _number(count: int) -> str:
+    return "?" if count < 0 else str(count)
 
 
 def show_status(status: ObjectStoreStatus, out: Output) -> None:

@@ -16,7 +16,7 @@ from .connection import session
 from .globs import glob_matcher, literal
 from .output import CommandError, Output, human_size, human_time, object_document
 from .paths import MAX_LEVELS
-from .select import Filter, Pattern, listed
+from .select import Filter, Pattern, Turns, listed
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -81,8 +81,10 @@ async def ls_objects(store: ObjectStore, args: Namespace, out: Output) -> None:
     rows = _Rows(args, out)
     waiting: list[tuple[str, ObjectInfo]] | None = []
     seen: set[str] = set()
+    turns = Turns()
     async with aclosing(_each(store, args, out)) as infos:
         async for info in infos:
+            await turns.take()
             name = next((at for at in (place(info.name) for place in places) if at is not None), None)
             if name is None or name in seen or not keep(info):
                 continue
@@ -186,7 +188,9 @@ async def find(args: Namespace, out: Output) -> None:
     keep = Filter.of(args).test()
     async with session(args, out) as link:
         store = await link.open(args.bucket, *args.prefixes)
+        turns = Turns()
         for info in await listed(store, out):
+            await turns.take()
             if not keep(info) or not any(place(info.name) for place in places):
                 continue
             if out.json:

@@ -6,6 +6,7 @@ The server has no directories: one is all names that begin with its name and a `
 
 from __future__ import annotations
 
+import asyncio
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from objstore.format.models import InvalidMeta, ObjectInfo
     from objstore.store import ObjectStore
+
+TURN = 0.02
+"""Seconds for which names are matched without giving way."""
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -104,6 +108,20 @@ def patterns_of(names: Sequence[str], *, recursive: bool) -> list[Pattern]:
     return [Pattern(name, recursive) for name in names or ([""] if recursive else [])]
 
 
+class Turns:
+    """Lets an interrupt take effect: a pattern takes up to 25 ms per name, and there may be very many."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.time() + TURN
+
+    async def take(self) -> None:
+        """Give way if a turn is over."""
+        if self._loop.time() >= self._next:
+            await asyncio.sleep(0)
+            self._next = self._loop.time() + TURN
+
+
 async def listed(store: ObjectStore, out: Output, *, prefix: str = "") -> list[ObjectInfo]:
     """Return the live objects, sorted by name; warn of meta messages that cannot be read."""
 
@@ -122,6 +140,7 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
     patterns = list(patterns)
     found: dict[str, Chosen] = {}
     infos: list[ObjectInfo] | None = None
+    turns = Turns()
     for pattern in patterns:
         if pattern.exact:
             assert pattern.name is not None
@@ -130,7 +149,11 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
         if infos is None:
             only = pattern.prefix.rstrip("/") if len(patterns) == 1 else ""
             infos = await listed(store, out, prefix=only)
-        matching = [info for info in infos if pattern.matches(info.name)]
+        matching = []
+        for info in infos:
+            await turns.take()
+            if pattern.matches(info.name):
+                matching.append(info)
         if not matching and not pattern.recursive:
             # As in a shell: what matches nothing may be meant as it is.
             matching = [info for info in infos if info.name == pattern.text]

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import PermissionsViolationError
 from objstore import BucketAlreadyExistsError, BucketNotFoundError, BucketSealedError
+from objstore.bucket.bucket import Bucket
 from objstore.cli.output import CommandError
+from objstore.listing import metas
+from objstore.listing.metas import newest_metas
 from support.memory_server import MemoryServer
 
 
@@ -120,6 +124,25 @@ async def test_ls(server: MemoryServer, command: Any) -> None:
     assert [line.split()[:2] for line in lines] == [["BUCKET", "OBJECTS"], ["b", "1"]]
     assert await command("bucket", "ls", "-n") == ("b\n", "")
     assert json.loads((await command("bucket", "ls", "--json"))[0])["count"] == 1
+
+
+async def test_ls_of_a_bucket_that_cannot_be_counted(
+    server: MemoryServer, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        await (await server.bucket(name)).put("n", b"x")
+
+    async def read(bucket: Bucket, on_invalid: Any) -> Any:
+        if bucket.name == "b":
+            raise PermissionsViolationError("this user may not", subject="$JS.API.STREAM.INFO.OBJ_b")
+        return await newest_metas(bucket, on_invalid)
+
+    monkeypatch.setattr(metas, "newest_metas", read)
+    out, err = await command("bucket", "ls")
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["a", "1"], ["b", "?"], ["c", "1"]]
+    assert "the objects of bucket 'b' were not counted: this user may not" in err
+    lines = [json.loads(line) for line in (await command("ls", "--json"))[0].splitlines()]
+    assert [line["count"] for line in lines] == [1, -1, 1]
 
 
 class Terminal(io.StringIO):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from objstore import ObjectStore
+from objstore.cli import listing, select
 from objstore.cli.output import CommandError, Output
 from objstore.cli.select import Filter, Pattern, choose, patterns_of
 
@@ -96,3 +99,33 @@ async def test_conditions(store: ObjectStore) -> None:
         (Filter(name="*.log", larger=5), False),
     ):
         assert condition.test()(info) is met, condition
+
+
+@pytest.mark.parametrize("words", [["find", "--name", "*x"], ["find"], ["ls"], ["rm", "-f"]], ids=str)
+async def test_an_interrupt_while_names_are_matched(
+    store: ObjectStore, command: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A pattern can take a long time, and its event loop then cancels the command."""
+    for number in range(50):
+        await store.put(f"{number:02}x", b"")
+    matched = 0
+
+    def slow(pattern: str) -> Any:
+        def match(name: str) -> bool:
+            nonlocal matched
+            matched += 1
+            if matched == 1:
+                asyncio.get_running_loop().call_soon(running.cancel)
+            time.sleep(0.01)
+            return True
+
+        return match
+
+    for module in (select, listing):
+        monkeypatch.setattr(module, "glob_matcher", slow)
+    patterns = [] if "--name" in words else ["*x"]
+    running = asyncio.ensure_future(command(words[0], "b", *patterns, *words[1:]))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert matched < 10
+    assert len(await store.names()) == 50
