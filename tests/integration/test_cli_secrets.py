@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from natsproto.server import LocalServer
 from objstore.cli import local
 from objstore.cli.main import main
 from support.nkeys import ACCOUNT, USER, Key, creds_text
+from support.waits import eventually_here
 
 KEY = Key(USER, b"k" * 32)
 CREDS = creds_text(Key(ACCOUNT, b"a" * 32).jwt(KEY, "user"), KEY.seed)
@@ -149,7 +149,7 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_pipe(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             writer = opened_by_a_reader(pipe, process)
-            time.sleep(0.2)  # until it reads: a signal that comes just before is only noticed after the read
+            eventually_here(lambda: reads_a_pipe(process))  # a signal just before waits for the read's end
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=20)
             os.close(writer)
@@ -170,6 +170,15 @@ def opened_by_a_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
             if exc.errno != errno.ENXIO:  # nobody reads it yet
                 raise
     raise AssertionError(process.communicate())
+
+
+def reads_a_pipe(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it waits in the system call, as far as the system tells."""
+    try:
+        place = Path(f"/proc/{process.pid}/wchan").read_text()
+    except OSError:
+        return True
+    return place in ("", "0") or "pipe_read" in place
 
 
 @pytest.mark.parametrize("which", ["d", "d/jetstream"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from objstore import ObjectStore
 from objstore.cli import listing, select
 from objstore.cli.output import CommandError, Output
 from objstore.cli.select import Filter, Pattern, choose, patterns_of
+from support.waits import standstill
 
 NAMES = ["a.log", "b.txt", "dir/a.log", "dir/b/c.log", "dir2/x", "[x]", "-", "a\nb"]
 
@@ -116,7 +116,7 @@ async def test_an_interrupt_while_names_are_matched(
             matched += 1
             if matched == 1:
                 asyncio.get_running_loop().call_soon(running.cancel)
-            time.sleep(0.01)
+            standstill(0.01)
             return True
 
         return match
