@@ -92,7 +92,8 @@ USED_UP = (10002, 10023)
 
 nats-server 2.9 stores such a message and removes it again, and then no longer knows the newest message of the
 subject; it also does not reduce its usage when messages are purged by subject. Once 2.9 has reported one of
-these, chunks are deleted one by one, and a message that is not found is searched for from the beginning.
+these, or has not found a message that is there, chunks are deleted one by one, and a message that is not
+found is searched for from the beginning.
 """
 
 CONSUMER_TIMEOUT = 2.0
@@ -602,11 +603,20 @@ class Bucket:
     async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
         """Return the newest message of ``subject`` from the leader; retried while there is no leader."""
         message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
-        if message is None and self.index_broken:
+        if message is None and await self.check_index(subject, ways):
             async with aclosing(self.messages(subject, ways=ways)) as messages:
                 async for older in messages:
                     message = older
         return message
+
+    async def check_index(self, subject: str, ways: tuple[str, ...] | None = None) -> bool:
+        """Whether a message may exist that the server did not find as the newest of its subject.
+
+        Another client may have been told that the storage is used up, see :data:`USED_UP`.
+        """
+        if self.consumers_skip and not self.index_broken:
+            self.index_broken = await self.first_after(subject, 0, ways) is not None
+        return self.index_broken
 
     def start_locating(self, name: str) -> Lookup:
         """Begin :meth:`locate`; call :meth:`Lookup.wait` or :meth:`Lookup.close`."""
@@ -660,7 +670,7 @@ class Bucket:
             await asyncio.wait([checking])
             if not self.direct_meta or self.connection.loop.time() >= self._alone_until:
                 return await self.leader_message(subject, ANY_WAY)
-        if message is None and self.index_broken:
+        if message is None and self.consumers_skip:
             return await self.leader_message(subject, ANY_WAY)
         return message
 

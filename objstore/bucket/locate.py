@@ -74,17 +74,12 @@ class Lookup:
     async def _look(self) -> tuple[str, StoredMessage | None]:
         bucket = self._bucket
         try:
+            found = [] if bucket.index_broken else await self._newest()
+            if not any(found):
+                for subject in self.subjects:
+                    await bucket.check_index(subject, self._ways)
             if bucket.index_broken:
                 found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
-            elif not self._pending:  # a second look
-                found = await bucket.retrying(self._again)
-            else:
-                try:
-                    found = await self._answers()
-                except NatsError as exc:
-                    if not retryable(exc):
-                        raise
-                    found = await bucket.retrying(self._again)
         finally:
             self.close()
         there = {
@@ -99,6 +94,15 @@ class Lookup:
         self.revision = message.seq
         self.others = there
         return self.newest, message
+
+    async def _newest(self) -> list[StoredMessage | None]:
+        if self._pending:
+            try:
+                return await self._answers()
+            except NatsError as exc:
+                if not retryable(exc):
+                    raise
+        return await self._bucket.retrying(self._again)  # a second look, or another try
 
     async def _answers(self) -> list[StoredMessage | None]:
         return [await pending.wait() for pending in self._pending]

@@ -24,6 +24,14 @@ MUTANTS = (
         "integration/test_objstore_rename_beside.py::test_renamed_once_more_while_the_old_name_is_replaced",
     ),
     Mutant(
+        "not-found-is-not-there",
+        "objstore/bucket/bucket.py",
+        "if self.consumers_skip and not self.index_broken:",
+        "if False:",
+        "2.9 does not find what a full account has refused to change",
+        "integration/test_objstore_quota.py::test_others_find_what_was_not_changed",
+    ),
+    Mutant(
         "lifeline-that-nobody-has-seen",
         "natsproto/aio/lifeline.py",
         "return not self.refused and",
