@@ -45,6 +45,7 @@ from ..format.naming import (
     chunk_subject,
     meta_subject,
     meta_subjects,
+    new_nuid,
     stream_name,
 )
 from .capacity import Ledger
@@ -208,6 +209,30 @@ class Bucket:
     def consumers_skip(self) -> bool:
         """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""
         return self._older_than(2, 10)
+
+    @property
+    def is_old(self) -> bool:
+        """True for servers that say that they are older than 2.10."""
+        version = server_version(self.client)
+        return version is not None and version < (2, 10)
+
+    @property
+    def checks_early(self) -> bool:
+        """Whether the leader checks conditions before it has stored what it accepted before: 2.9, replicated.
+
+        Of several messages that are under way together, all pass. See :meth:`settle`.
+        """
+        return self.replicated and self.is_old
+
+    async def settle(self) -> None:
+        """Wait until the leader has stored all that it accepted before: a purge takes the same way.
+
+        This one removes nothing. Without the right to it nothing is waited for.
+        """
+        try:
+            await self.js.purge_stream(self.stream, subject=chunk_subject(self.name, new_nuid("")))
+        except PermissionsViolationError:
+            pass
 
     @property
     def batch_counts_are_right(self) -> bool:
@@ -614,7 +639,7 @@ class Bucket:
 
         Another client may have been told that the storage is used up, see :data:`USED_UP`.
         """
-        if self.consumers_skip and not self.index_broken:
+        if self.is_old and not self.index_broken:
             self.index_broken = await self.first_after(subject, 0, ways) is not None
         return self.index_broken
 
@@ -670,7 +695,7 @@ class Bucket:
             await asyncio.wait([checking])
             if not self.direct_meta or self.connection.loop.time() >= self._alone_until:
                 return await self.leader_message(subject, ANY_WAY)
-        if message is None and self.consumers_skip:
+        if message is None and self.is_old:
             return await self.leader_message(subject, ANY_WAY)
         return message
 

@@ -105,6 +105,7 @@ class Commit:
         on_newer: awaited with each newer meta; last writer wins. ``None``: a newer meta is a conflict.
         discard: removes the chunks of the replaced meta.
         proven: something else is removed afterwards: the leader has to show that this was committed.
+        conditional: false if the caller said nothing of what it may replace.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Commit:
         on_newer: Callable[[Conflict], Awaitable[bool]] | None = None,
         discard: Callable[[ObjectInfo], Awaitable[None]] | None = None,
         proven: bool = False,
+        conditional: bool = True,
     ) -> None:
         self._bucket = bucket
         self._name = name
@@ -153,6 +155,8 @@ class Commit:
             budget=bucket.retry_budget,
             replicated=bucket.replicated,
             proven=proven,
+            early=bucket.checks_early,
+            conditional=conditional,
         )
 
     async def run(self, undo: Undo | None = None) -> int:
@@ -279,6 +283,8 @@ class Commit:
                 max(0.5, min(bucket.js.timeout, states.left(self._loop.time()) + 1.0))
             ):
                 last = None
+                if bucket.checks_early:
+                    await bucket.settle()
                 if states.step is Step.READ_WITH_LAST:
                     last = (await bucket.js.stream_info(bucket.stream)).last_seq
                 standing = await self._look()

@@ -54,6 +54,8 @@ LANDED             V still stands                                         read a
 LANDED             an older one than V stands, or none                    DONE, remove nothing; UNKNOWN, if
                                                                           something else will be removed
 LANDED             another one, older than the acknowledgement            UNKNOWN: that was forged
+LANDED             another one; 2.9 with replicas, and ours has a         UNKNOWN: it may have been replaced
+                   condition                                              by one that has not seen it
 =================  =====================================================  ==================================
 
 The standing meta is the newest of its subject at the leader. LOST, AMBIGUOUS, DENIED and LANDED are all
@@ -175,6 +177,10 @@ class CommitStates:
         budget: seconds to determine the outcome, from the first copy on.
         replicated: the stream stores a message some time after it has accepted it.
         proven: something is removed when this is done: an acknowledgement alone does not count.
+        early: the leader checks the revision before it has stored what it accepted earlier (nats-server 2.9
+            with replicas): messages under way together all pass, and the last one replaces the others. Each
+            is acknowledged. So what stands when they are stored decides.
+        conditional: ours may not replace just any meta, and none may replace ours that has not seen it.
 
     Attributes:
         step: what to do next.
@@ -194,6 +200,7 @@ class CommitStates:
         "_content",
         "_deadline",
         "_denied",
+        "_exclusive",
         "_first",
         "_lost",
         "_patient_until",
@@ -223,9 +230,12 @@ class CommitStates:
         budget: float = 20.0,
         replicated: bool = False,
         proven: bool = False,
+        early: bool = False,
+        conditional: bool = True,
     ) -> None:
         self.msg_id: str = msg_id
-        self._proven = proven
+        self._proven = proven or early
+        self._exclusive = early and conditional
         self._replicated = replicated
         self._content = content
         self._after = after
@@ -391,8 +401,11 @@ class CommitStates:
     def _prove(self, standing: Standing, now: float) -> None:
         """Check the acknowledgement ``_acked`` before V's chunks are removed."""
         if standing.revision > self._acked and (not self.replaced or standing.nuid != self.replaced):
-            self.removes = bool(self.replaced)
-            self._end(Step.DONE, self._acked)
+            if self._exclusive:
+                self._end(Step.UNKNOWN, 0)  # by a later change, or by one that has not seen ours
+            else:
+                self.removes = bool(self.replaced)
+                self._end(Step.DONE, self._acked)
         elif standing.revision == self.expected:
             self._retry(Step.READ if self._in_time(now) else Step.UNKNOWN)
         elif standing.revision < self.expected and not self._proven:

@@ -313,6 +313,7 @@ class Put(ChunkSender):
                 after=self._last_chunk,
                 on_newer=self._on_newer(),
                 discard=self._discard,
+                conditional=self._if_revision is not None,
             )
         except BaseException as exc:
             await self._abandon(exc)

@@ -13,6 +13,30 @@ STATES = "objstore/commit/states.py"
 
 MUTANTS = (
     Mutant(
+        "checked-early",
+        "objstore/commit/commit.py",
+        "early=bucket.checks_early,",
+        "early=False,",
+        "2.9 with replicas acknowledges several changes of one revision",
+        "property/test_commit_simulation.py::test_conditions_that_are_checked_early",
+    ),
+    Mutant(
+        "not-settled",
+        "objstore/commit/commit.py",
+        "await bucket.settle()",
+        "pass",
+        "what 2.9 has accepted before is stored before the newest meta counts",
+        "property/test_commit_simulation.py::test_conditions_that_are_checked_early",
+    ),
+    Mutant(
+        "a-condition-is-none",
+        "objstore/write/put.py",
+        "conditional=self._if_revision is not None,",
+        "conditional=False,",
+        "a create that was replaced by one that has not seen it is no success",
+        "property/test_commit_simulation.py::test_conditions_that_are_checked_early",
+    ),
+    Mutant(
         "ack-before-chunks",
         STATES,
         "if seq > max(self.expected, self._after):",

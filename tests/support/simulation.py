@@ -118,6 +118,8 @@ class Stream:
         self.copied: list[Stored] = []  # what a stream with this one among its sources has
         self.copy_answers = 0.0  # how often a peer has that one answer a request for a message, too
         self.copy_begins = 0  # messages that it had before
+        self.early = False  # conditions are checked before what was accepted earlier is stored (2.9)
+        self.unseen: dict[int, int] = {}  # metas that were replaced by one that expected another: by which
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Stream:
             if expected is None:
                 continue
             last = self.last(subject)
-            if int(expected) != (last.seq if last else 0) or subject in waiting:
+            if int(expected) != (last.seq if last else 0) or (subject in waiting and not self.early):
                 return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
         return None
 
@@ -197,6 +199,8 @@ class Stream:
             if fields.get("Nats-Rollup") == "sub":
                 for old in [each.seq for each in self.messages.values() if each.subject == subject]:
                     del self.messages[old]
+                    if old > int(fields.get("Nats-Expected-Last-Subject-Sequence", old)):
+                        self.unseen[old] = self.seq
                 self.metas[self.seq] = json.loads(payload)
             self.messages[self.seq] = Stored(self.seq, subject, header, fields, payload, self.loop.time())
             copy = Stored(self.copy_begins + self.seq, subject, header, fields, payload, self.loop.time())
@@ -248,6 +252,8 @@ class Stream:
         if verb == "STREAM.MSG.GET":
             return self.get(body)
         if verb == "STREAM.PURGE":
+            while self.early and self.proposals:
+                self.apply()  # it takes the same way
             below = body.get("seq", self.seq + 1)
             gone = [each.seq for each in self.of(body["filter"]) if each.seq < below]
             for seq in gone:
@@ -406,6 +412,8 @@ class Link:
         self.session: LivelySession = session
         if self.stream.replicated:
             self.session.info |= {"server_name": f"s{self.home}", "cluster": "c"}
+        if self.stream.early:
+            self.session.info["version"] = "2.9.10"
         self.session.travels = self.travels
         self.sessions.append(session)
         self.clear = self.loop.time()
