@@ -419,7 +419,9 @@ async def bind(
             await _wait_until_free(js, info)
         if config is None:
             document = bound.to_json()
-        document.setdefault("deliver_subject", bound.deliver_subject)
+        # Whoever has created it with other filters may not be allowed to read what ours lets through.
+        if _filters(document) == _filters(bound.to_json()):
+            document.setdefault("deliver_subject", bound.deliver_subject)
     temporary = consumer is None
     document.setdefault("deliver_subject", js.client.new_inbox())
     document["name"] = name = secret_name() if consumer is None else consumer
@@ -434,6 +436,12 @@ async def bind(
     )
     await push.start(document if config is not None else None, info)
     return push
+
+
+def _filters(document: Mapping[str, object]) -> set[object]:
+    """Return the subjects that a consumer delivers; empty for all."""
+    several = document.get("filter_subjects")
+    return {document.get("filter_subject"), *(several if isinstance(several, list) else ())} - {None, "", ">"}
 
 
 async def _wait_until_free(js: JetStreamContext, info: ConsumerInfo) -> None:

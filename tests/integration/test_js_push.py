@@ -90,6 +90,27 @@ async def test_durable(js: JetStreamContext, name: str) -> None:
         await js.push_consumer(name, "d")
 
 
+@pytest.mark.parametrize("filters", [{"filter_subject": "a"}, {}], ids=["one", "all"])
+async def test_created_by_somebody_with_another_filter(
+    js: JetStreamContext, nc: Client, name: str, filters: dict[str, str]
+) -> None:
+    """Who may read the one subject only would get what ours may read, at the subject that it has named."""
+    other = {"durable_name": "d", "filter_subject": f"{name}.other", "deliver_subject": f"{name}-elsewhere"}
+    await js.create_consumer(name, {**other, "ack_policy": "explicit"})
+    ours = {key: f"{name}.{value}" for key, value in filters.items()}
+    async with (
+        await js.push_consumer(
+            name, config={"durable_name": "d", "ack_policy": "explicit", **ours}
+        ) as consumer,
+        await nc.subscribe(f"{name}-elsewhere") as elsewhere,
+    ):
+        assert str(consumer.info.config.deliver_subject).startswith("_INBOX.")
+        await js.publish(f"{name}.a", b"new")
+        assert (await read(consumer, 1)) in ([b"0"], [b"new"])
+        await settled(js, name, "d", push_bound=True)
+        assert elsewhere.pending_msgs == 0
+
+
 async def test_queue_group(js: JetStreamContext, name: str, server: LocalServer) -> None:
     config = {
         "durable_name": "q",
