@@ -24,7 +24,7 @@ from .api.account import AccountInfo
 from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
 from .api.errors import JetStreamNotEnabledError, StreamNotFoundError, api_error, check_name
-from .api.paging import MAX_SECONDS, Paging, memory_of
+from .api.paging import LIST_PAUSE, LIST_TRIES, MAX_SECONDS, Incomplete, Paging, memory_of
 
 if TYPE_CHECKING:
     from ..aio.client import Client
@@ -224,7 +224,7 @@ class ApiRequests:
         what: str,
         suffix: str,
         document: Mapping[str, object],
-        entries: Callable[[dict[str, object]], tuple[dict[str, T], int, int]],
+        entries: Callable[[dict[str, object], int], tuple[dict[str, T], int, int]],
     ) -> dict[str, T]:
         """Return all entries of a listing by their names.
 
@@ -232,29 +232,48 @@ class ApiRequests:
             what: the listing, for error texts.
             suffix, document: the request, without the offset.
             entries: returns an answer's entries, their number as the server counts it, and their bytes in
-                memory.
+                memory; it also gets the offset that was asked for, and may raise ``Incomplete``.
+
+        Raises:
+            RequestTimeoutError: entries were removed, all the time, faster than pages come.
         """
-        found: dict[str, T] = {}
-        paging = Paging(what)
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                while True:
-                    request = {**document, "offset": paging.offset}
-                    answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
-                    page, count, memory = entries(answer)
-                    if not count:
-                        return found
-                    known = len(found)
-                    found.update(page)
-                    if not paging.add_page(answer, count, new=len(found) - known, memory=memory):
-                        return found
+                for attempt in range(LIST_TRIES):
+                    try:
+                        return await self._pages_once(what, suffix, document, entries)
+                    except Incomplete:  # the server counts them a moment earlier: some may be gone
+                        await asyncio.sleep(LIST_PAUSE * attempt)
         except RequestTimeoutError:
             raise
         except TimeoutError:
             raise RequestTimeoutError(f"{what} took more than {seconds(MAX_SECONDS)} s") from None
+        raise RequestTimeoutError(f"no list of {what} had all of them")
+
+    async def _pages_once(
+        self,
+        what: str,
+        suffix: str,
+        document: Mapping[str, object],
+        entries: Callable[[dict[str, object], int], tuple[dict[str, T], int, int]],
+    ) -> dict[str, T]:
+        found: dict[str, T] = {}
+        paging = Paging(what)
+        more = True
+        while more:
+            request = {**document, "offset": paging.offset}
+            answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
+            page, count, memory = entries(answer, paging.offset)
+            if not count:
+                paging.end()
+                break
+            known = len(found)
+            found.update(page)
+            more = paging.add_page(answer, page, count, new=len(found) - known, memory=memory)
+        return found
 
     async def _names(self, what: str, suffix: str, key: str, document: Mapping[str, object]) -> list[str]:
-        def names(answer: dict[str, object]) -> tuple[dict[str, None], int, int]:
+        def names(answer: dict[str, object], asked: int) -> tuple[dict[str, None], int, int]:
             page = listed(answer, key)
             return dict.fromkeys(each for each in page if isinstance(each, str)), len(page), memory_of(page)
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from sys import getsizeof
 
-from ..errors import RemoteProtocolError, RequestTimeoutError
+from ..errors import RemoteProtocolError
 from .api.codec import is_number, number
 from .api.errors import StreamConfigError, check_name
 from .api.features import check_kept, refused
 from .api.models import StreamConfig, StreamInfo
-from .api.paging import memory_of
+from .api.paging import Incomplete, memory_of
 from .requests import ApiRequests, listed
-
-LIST_TRIES = 10
-"""Times that the subjects of a stream are asked for while an answer does not have all of them."""
-
-LIST_PAUSE = 0.02
-"""Seconds before the second try; before later ones so many more."""
-
-
-class _Incomplete(Exception):
-    """An answer does not have all subjects."""
 
 
 class StreamManagement(ApiRequests):
@@ -83,12 +72,10 @@ class StreamManagement(ApiRequests):
 
         Raises:
             RemoteProtocolError: there are too many for memory (about two million).
-            RequestTimeoutError: no answer had them all, or began with the first.
+            RequestTimeoutError: no list had them all: subjects go all the time, or it is another one.
         """
 
-        pages: list[int] = []
-
-        def subjects(answer: dict[str, object]) -> tuple[dict[str, int], int, int]:
+        def subjects(answer: dict[str, object], asked: int) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")
             page = state.get("subjects") if isinstance(state, dict) else None
             if subjects_filter == ">":
@@ -99,28 +86,21 @@ class StreamManagement(ApiRequests):
                     is_number(total)
                     and is_number(there)
                     and total >= there
-                    and answer.get("offset", 0) == sum(pages)
-                    and (size or total <= sum(pages))
+                    and answer.get("offset", 0) == asked
+                    and (size or total <= asked)
                 ):
-                    raise _Incomplete
+                    raise Incomplete
             if not isinstance(page, dict):
                 return {}, 0, 0
-            if number(answer, "offset") > sum(pages):
-                raise _Incomplete  # a later page
-            pages.append(len(page))
+            if number(answer, "offset") > asked:
+                raise Incomplete  # a later page
             if not all(map(is_number, page.values())):
                 raise RemoteProtocolError("an API answer counts subjects with something other than numbers")
             return page, len(page), sum(map(getsizeof, page))
 
         suffix = f"STREAM.INFO.{check_name('stream', name)}"
         document = {"subjects_filter": subjects_filter}
-        for attempt in range(LIST_TRIES):
-            pages.clear()
-            try:
-                return await self._pages("the subjects of a stream", suffix, document, subjects)
-            except _Incomplete:  # the server counts them a moment earlier: some may be gone
-                await asyncio.sleep(LIST_PAUSE * attempt)
-        raise RequestTimeoutError(f"the lists of the subjects of stream {name!r} do not have all of them")
+        return await self._pages(f"the subjects of stream {name!r}", suffix, document, subjects)
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream with all its messages and consumers."""
@@ -154,7 +134,7 @@ class StreamManagement(ApiRequests):
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
         """Configuration and state of all streams (256 per round trip)."""
 
-        def infos(answer: dict[str, object]) -> tuple[dict[str, StreamInfo], int, int]:
+        def infos(answer: dict[str, object], asked: int) -> tuple[dict[str, StreamInfo], int, int]:
             page = listed(answer, "streams")
             found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
             return {info.config.name: info for info in found}, len(page), memory_of(page)

@@ -15,6 +15,7 @@ from natsproto.errors import (
     NoRespondersError,
     PermissionsViolationError,
     RemoteProtocolError,
+    RequestTimeoutError,
 )
 from natsproto.jetstream.api.errors import (
     JetStreamNotEnabledError,
@@ -308,10 +309,47 @@ async def test_pages_of_names(server: FakeServer, js: JetStreamContext) -> None:
 
     server.session.on_pub = on_pub
     assert await js.stream_names() == names
-    assert [body(pub) for pub in server.pubs] == [{"offset": 0}, {"offset": 1024}, {"offset": 2048}]
+    assert [body(pub) for pub in server.pubs] == [{"offset": 0}, {"offset": 960}, {"offset": 1920}]
     server.pubs.clear()
     await js.stream_names("a.>")
     assert body(server.pubs[0]) == {"subject": "a.>", "offset": 0}
+
+
+@pytest.mark.parametrize(("gone", "pages"), [(0, 3), (50, 3), (500, 5)])
+async def test_names_that_go_between_two_pages(
+    server: FakeServer, js: JetStreamContext, gone: int, pages: int
+) -> None:
+    """They move the others forward: none that stays may be missing."""
+    names = [f"S{n:04}" for n in range(2500)]
+
+    def on_pub(pub: Pub) -> None:
+        offset = body(pub)["offset"]
+        page = names[offset : offset + 1024]
+        server.reply(pub, {"total": len(names), "offset": offset, "limit": 1024, "streams": page})
+        if len(server.pubs) == 1:
+            del names[:gone]
+
+    server.session.on_pub = on_pub
+    found = await js.stream_names()
+    assert set(names) <= set(found)
+    assert len(server.pubs) == pages
+
+
+async def test_names_that_go_all_the_time(
+    server: FakeServer, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("natsproto.jetstream.requests.LIST_PAUSE", 0.0)
+    names = [f"S{n:05}" for n in range(20_000)]
+
+    def on_pub(pub: Pub) -> None:
+        offset = body(pub)["offset"]
+        page = names[offset : offset + 1024]
+        server.reply(pub, {"total": len(names), "offset": offset, "limit": 1024, "streams": page})
+        del names[:100]
+
+    server.session.on_pub = on_pub
+    with pytest.raises(RequestTimeoutError, match="no list of the names of streams had all of them"):
+        await js.stream_names()
 
 
 async def test_a_name_on_two_pages(server: FakeServer, js: JetStreamContext) -> None:
