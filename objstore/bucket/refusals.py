@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 NO_SPACE = "no space left on device"
 """Text in the server's errors on a full disk, if it responds at all."""
 
+NO_RESOURCES = 10023
+"""Code of the error where the server's storage is used up; also where no server of a bucket is there."""
+
 LIMIT_OF = {
     10077: "the limits of its stream (max_bytes, max_msgs)",
     10002: "the JetStream limits of the account",
     10028: "the memory that account or server may use",
     10047: "the storage that account or server may use",
-    10023: "the server's max_file_store or max_memory_store",
+    NO_RESOURCES: "the server's max_file_store or max_memory_store",
 }
 """The limit that was reached, by the code of the error."""
 
@@ -89,8 +92,9 @@ def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
     if not isinstance(exc, APIError):
         return exc
     if isinstance(exc, StorageFullError):
+        full = "is full, or has no server at the moment" if exc.err_code == NO_RESOURCES else "is full"
         return StoreFullError(
-            f"bucket {bucket!r} is full: {exc.description}: delete objects, or raise "
+            f"bucket {bucket!r} {full}: {exc.description}: delete objects, or raise "
             + LIMIT_OF.get(exc.err_code, "the limit"),
             bucket=bucket,
             name=name,
