@@ -37,7 +37,8 @@ READINGS = 5
 """Times that all metas of a name are read while there are fewer than the leader lists."""
 
 FEW = 32
-"""Metas that are read one by one from the leader, instead of requesting all names at once."""
+"""Metas that are always read one by one from the leader. So are more, where it takes no more round trips than
+to request all names, :data:`AT_ONCE` at a time."""
 
 LONG = 200
 """Characters of a subject that count as one more name."""
@@ -195,7 +196,7 @@ class References:
                 if not bucket.ways.note_refusal(exc):
                     raise
                 return False
-            if follow > FEW:
+            if follow > max(FEW, self._count_read() // AT_ONCE):
                 return False
             metas = bucket.messages(all_meta_subject(bucket.name), after=start, leader=True, ways=AT_LEADER)
             count = 0

@@ -22,6 +22,7 @@ from natsproto.jetstream.ordered import DELETE_TIMEOUT, forget_consumers
 from natsproto.jetstream.pull import PullConsumer
 from natsproto.subjects import secret_name
 
+from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.message_reads import can_be_requested
 from ..bucket.ways import ANY_WAY, PAGES
@@ -66,6 +67,9 @@ round before its turn comes. Without a bound an iteration would last as long as 
 
 FEW_ROUNDS = 2
 """Rounds where all names are known and one server has all metas: missing names are then requested."""
+
+LOOKS_AT_ONCE = 16
+"""Names stored under several subjects that are looked at at the same time."""
 
 IDLE = 10_000_000_000
 """Nanoseconds between two pages after which the server removes the consumer; then a new one continues."""
@@ -163,6 +167,7 @@ async def _paged(
         while rounds:
             while page := await pages.next():
                 newer = await _newer(bucket, page) if pages.resumed else {}
+                infos: list[ObjectInfo] = []
                 for msg in page:
                     if newer.get(msg.subject, 0) > msg.metadata.stream_seq:
                         lacking.add(msg.subject)  # until the newer one comes
@@ -177,8 +182,14 @@ async def _paged(
                         invalid.clear()
                         continue
                     lacking.discard(msg.subject)
-                    if wanted(found) and await newest(found):
-                        yield found
+                    if wanted(found):
+                        infos.append(found)
+                current = [True] * len(infos)
+                if under_several_subjects:
+                    current = await run_all(map(newest, infos), LOOKS_AT_ONCE)
+                for info, is_newest in zip(infos, current, strict=True):
+                    if is_newest:
+                        yield info
             # As for a list (see metas.py) the leader decides; its response comes during the deletion.
             proof = following(bucket, pages.cursor)
             try:

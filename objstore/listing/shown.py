@@ -20,6 +20,7 @@ from natsproto.jetstream.api.codec import time_from_ns
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.jetstream.direct_get import header_int
 
+from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import counts_from
@@ -78,7 +79,7 @@ async def _show(
 ) -> None:
     """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
     check_shows(bucket)
-    received, end, last = 0, after, 0
+    received, pending, end, last = 0, -1, after, 0
     policy = "last_per_subject"
     bare: dict[str, int] = {}  # the sequences of messages that seem to have lost their payloads, by subject
 
@@ -90,12 +91,13 @@ async def _show(
             if not msg.payload and header_int(msg.header or b"", b"Nats-Msg-Size"):
                 bare[msg.subject.decode("utf-8", "surrogateescape")] = end
             take(msg, delivery)
-            if delivery.num_pending == 0:
+            # They come in stream order: so many later, all that were there have come, or are gone.
+            if delivery.num_pending == 0 or received == pending:
                 reading.finish()
 
     try:
         for _ in range(SHOWN):
-            received, end = 0, after
+            received, pending, end = 0, -1, after
             bare.clear()
             async with Collector(
                 bucket,
@@ -106,7 +108,7 @@ async def _show(
                 other_way=True,
             ) as reading:
                 pending = (await reading.start()).num_pending
-                if pending:
+                if received < pending:
                     await reading.ended
             if bare and not await _are_empty(bucket, bare):
                 continue  # whoever may create consumers has changed this one
@@ -133,12 +135,13 @@ async def _show(
 
 async def _are_empty(bucket: Bucket, sequences: dict[str, int]) -> bool:
     """Whether these messages have no payload at the leader, either; anybody may store the header of one."""
-    for subject, seq in sequences.items():
-        if can_be_requested(subject):
-            message = await bucket.leader_message(subject, ANY_WAY)
-            if message is not None and message.seq == seq and message.data:
-                return False
-    return True
+
+    async def is_empty(subject: str, seq: int) -> bool:
+        message = await bucket.leader_message(subject, ANY_WAY)
+        return message is None or message.seq != seq or not message.data
+
+    steps = (is_empty(subject, seq) for subject, seq in sequences.items() if can_be_requested(subject))
+    return all(await run_all(steps, SHOWN_AT_ONCE))
 
 
 async def each_shown(

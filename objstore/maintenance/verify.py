@@ -24,6 +24,7 @@ from ..format.models import InvalidMeta
 from ..format.naming import chunk_subject, is_safe_nuid
 from ..listing.metas import newest_metas
 from ..read.get import blocks
+from ..read.parts import NotWhole
 from .reports import Problem, VerifyReport
 from .stored_chunks import chunk_counts
 
@@ -131,6 +132,9 @@ async def _check_content(bucket: Bucket, info: ObjectInfo, *, again: bool = True
             pass
     except IntegrityError as exc:
         return Problem("damaged", info.name, str(exc), info.revision)
+    except NotWhole:
+        if not again:
+            return None  # somebody stores and removes chunks of it all the time
     except StaleConnectionError:
         if not again:
             raise

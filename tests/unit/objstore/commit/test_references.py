@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from objstore.bucket.binding import bind
 from objstore.commit.references import References
 from objstore.format.codec import MetaDecodeError
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject, new_nuid
+from objstore.listing.metas import AT_ONCE
+from support.memory_server import MemoryServer
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -61,3 +64,25 @@ def test_who_names_chunks() -> None:
     take(references, named("b", "*"))
     references.unread(InvalidMeta(meta_subject("b", "b"), 6, MetaDecodeError("no JSON")), b"{")
     assert not references.may_name("*")
+
+
+@pytest.mark.parametrize(("later", "reads"), [(2, 0), (5, 0), (6, 1)])
+async def test_the_metas_that_follow_are_read_where_that_is_quicker(
+    monkeypatch: pytest.MonkeyPatch, later: int, reads: int
+) -> None:
+    """Else one who writes all the time has the whole bucket read again for each orphan."""
+    monkeypatch.setattr("objstore.commit.references.FEW", 2)
+    server = MemoryServer()
+    await server.bucket()
+    for number in range(5 * AT_ONCE):
+        server.put_raw(meta_subject("b", f"{number}"), b"no JSON")
+    bucket = await bind(server.js, "b")
+    references = References()
+    await references.read_on(bucket)
+    for number in range(later):
+        server.put_raw(meta_subject("b", f"later {number}"), b"no JSON")
+    server.asked.clear()
+    await references.read_on(bucket)
+    assert sum("subjects_filter" in body for _, body in server.asked) == reads
+    assert len(references.unreadable) == 5 * AT_ONCE + later
+    await server.client.close()

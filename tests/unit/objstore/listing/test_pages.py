@@ -14,7 +14,8 @@ from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMING
 from objstore.format.naming import meta_subject
-from objstore.listing.pages import FIRST_PAGE, iterate, list_dirs, names
+from objstore.listing.pages import FIRST_PAGE, LOOKS_AT_ONCE, iterate, list_dirs, names
+from support.at_once import Calls
 from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, MemoryServer, Stored, error
 
 COUNT = 3 * FIRST_PAGE
@@ -237,3 +238,16 @@ async def test_who_may_not_pull_reads_with_another_consumer(server: MemoryServer
         verbs = server.verbs()
         assert verbs.count("CONSUMER.MSG.NEXT") == pulled, "the refusal is remembered"
         assert verbs.count("STREAM.MSG.GET") == 1
+
+
+async def test_names_under_several_subjects_are_looked_at_at_once(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old clients wrote another alphabet, or left out the padding."""
+    for info in await told(bucket):
+        server.put_raw(meta_subject("b", info.name).rstrip("="), encode_meta(info), ROLL_UP)
+    locate = Calls(bucket.locate)
+    monkeypatch.setattr(Bucket, "locate", lambda self, *args: locate(*args))
+    found = await told(bucket)
+    assert len({info.name for info in found}) == len(found) == COUNT
+    assert locate.most == LOOKS_AT_ONCE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.naming import meta_subject
-from objstore.listing.shown import SHOWN, show_metas, show_newest
+from objstore.listing.shown import SHOWN, SHOWN_AT_ONCE, show_metas, show_newest
+from support.at_once import Calls
 from support.memory_server import ROLL_UP, MemoryServer, Stored
 
 
@@ -143,3 +145,30 @@ async def test_the_header_of_a_payload_that_was_left_out(
     )
     with pytest.raises(RequestTimeoutError, match="do not deliver what they count"):
         await shown(bucket)
+
+
+async def test_empty_metas_are_asked_for_at_once(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(SHOWN_AT_ONCE + 5):
+        server.put_raw(meta_subject("b", f"{number}"), b"", b"NATS/1.0\r\nNats-Msg-Size: 7\r\n\r\n")
+    ask = Calls(bucket.leader_message)
+    monkeypatch.setattr(Bucket, "leader_message", lambda self, *args: ask(*args))
+    assert len(await shown(bucket)) == SHOWN_AT_ONCE + 5
+    assert ask.most == SHOWN_AT_ONCE
+
+
+async def test_it_ends_beside_a_writer_that_never_pauses(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored meanwhile is announced, too."""
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 60.0)
+    infos = await fill(store, 6)
+    stream = server.stream()
+    deliver = stream.deliver
+    monkeypatch.setattr(
+        stream, "deliver", lambda consumer, each, left, inbox: deliver(consumer, each, left + 9, inbox)
+    )
+    async with asyncio.timeout(20):
+        found = await shown(await bind(server.js, "b"))
+    assert len(found) == len(infos)

@@ -17,8 +17,9 @@ from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance import verify as module
-from objstore.maintenance.reports import Problem
 from objstore.maintenance.verify import verify
+from objstore.read.parts import NotWhole
+from support.at_once import Calls
 from support.memory_server import ROLL_UP, MemoryServer
 
 
@@ -74,22 +75,11 @@ async def test_several_objects_are_looked_at_again_at_once(
     names = [f"{number:02}" for number in range(module.CONFIRMED_AT_ONCE * 2)]
     for name in names:
         server.stream().remove([server.stream().of(chunk(await store.put(name, b"x")))[0].seq])
-    running = most = 0
-    confirm = module._confirm
-
-    async def counted(bucket: Bucket, info: ObjectInfo) -> Problem | None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        try:
-            return await confirm(bucket, info)
-        finally:
-            running -= 1
-
-    monkeypatch.setattr(module, "_confirm", counted)
+    confirm = Calls(module._confirm)
+    monkeypatch.setattr(module, "_confirm", confirm)
     report = await verify(bucket, deep=False)
     assert kinds(report) == [("missing chunks", name) for name in names]
-    assert most == module.CONFIRMED_AT_ONCE
+    assert confirm.most == module.CONFIRMED_AT_ONCE
 
 
 async def test_an_empty_message_at_the_end_is_some_writers_custom(
@@ -163,3 +153,20 @@ async def test_what_expires_is_no_problem(server: MemoryServer, store: ObjectSto
     server.stream().config["max_age"] = int(timedelta(hours=1).total_seconds() * 1e9)
     assert (await verify(await bind(server.js, "b"), deep=False)).ok
     assert not (await verify(bucket, deep=False)).ok
+
+
+async def test_chunks_that_come_and_go_all_the_time(
+    store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object that cannot be read whole is no reason to tell nothing of the others."""
+    await store.put("a", b"x")
+    await store.put("b", b"x")
+
+    async def blocks(bucket: Bucket, info: ObjectInfo) -> Any:
+        if info.name == "a":
+            raise NotWhole("read it again")
+        yield [b"x"]
+
+    monkeypatch.setattr(module, "blocks", blocks)
+    report = await verify(bucket, deep=True)
+    assert (report.objects, report.problems) == (2, [])
