@@ -34,6 +34,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamConfig, StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.direct_get import answering_stream
+from natsproto.subjects import MAX_NAMES, secret_name
 
 from ..errors import BadBucketError, BucketSealedError, ForeignBucketError
 from ..format.codec import decode_meta, meta_fields
@@ -51,14 +52,14 @@ from ..format.naming import (
 from .capacity import Ledger
 from .counts import count_messages
 from .locate import Lookup
-from .message_reads import MessageRead
+from .message_reads import MessageRead, can_be_requested
 from .refusals import recreated, sealed, translated
 from .retry import pause, retrying
 from .server import domain_of, domain_text, server_version, told_in_clear
 from .shown import NotShown, shown
 from .ttl import expiry
 from .unheard import UnheardBatches
-from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, PROOFS, Ways
+from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, LEADER, PROOFS, Ways
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
@@ -133,6 +134,7 @@ class Bucket:
         "_config_trusted_until",
         "_info_subject",
         "_remembered",
+        "_room",
         "acks",
         "atomic",
         "batches",
@@ -196,6 +198,8 @@ class Bucket:
         self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
         """The API subject for messages from any server that holds the stream."""
         self._info_subject = js.subject(f"STREAM.INFO.{self.stream}")
+        longest = js.subject(f"CONSUMER.CREATE.{self.stream}.{secret_name()}")
+        self._room = MAX_NAMES - js.client.reply_length - len(longest) - len(".")
         lifeline(self.client)  # subscribed now: a put may rely on it once the server has confirmed it
 
     def remembered(self, make: Callable[[Bucket], T]) -> T:
@@ -386,6 +390,16 @@ class Bucket:
     def check_name(self, name: str) -> str:
         """Return the name as plain text; refuse one that cannot be stored, before any byte is sent."""
         return check_object_name(name, self.name, reply_length=self.client.reply_length)
+
+    def can_request(self, subject: str) -> bool:
+        """Whether the newest message of a subject can be requested; the others encode no name.
+
+        Or only with a subject that is too long for some: other clients take longer names than this library.
+        """
+        if not can_be_requested(subject):
+            return False
+        fits = len(subject.encode()) <= self._room
+        return fits or self.ways.allowed(LEADER) or (self.direct and self.ways.allowed(DIRECT))
 
     def is_about(self, info: StreamInfo) -> bool:
         """Whether this is the info of the bucket's stream: another domain may have one of the same name.
@@ -640,7 +654,10 @@ class Bucket:
         Another client may have been told that the storage is used up, see :data:`USED_UP`.
         """
         if self.is_old and not self.index_broken:
-            self.index_broken = await self.first_after(subject, 0, ways) is not None
+            count = self.retrying(lambda: self.js.stream_subjects(self.stream, subject))
+            if await count:  # then it is asked for again: one may have been stored meanwhile
+                read = self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
+                self.index_broken = await read is None
         return self.index_broken
 
     def start_locating(self, name: str) -> Lookup:

@@ -12,7 +12,6 @@ from natsproto.errors import APIError, PermissionsViolationError, RequestTimeout
 from ..bucket.bucket import Bucket
 from ..bucket.collect import SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import can_be_requested
 from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.ways import AT_LEADER, CONSUMER
 from ..format.codec import MetaDecodeError
@@ -266,7 +265,7 @@ class References:
             if self.full or (len(every) >= PAGE and not batches):
                 return False
             lacking = [name for name, count in subjects.items() if not (batches and self._shows(name, count))]
-            if not all(map(can_be_requested, lacking)):
+            if not all(map(bucket.can_request, lacking)):
                 return False
             self._lacking, self._end = lacking, end
             self._several = {name: count for name, count in subjects.items() if count > 1}

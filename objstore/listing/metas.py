@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from natsproto.backoff import Backoff
 from natsproto.errors import (
     APIError,
+    BadSubjectError,
     NatsError,
     PermissionsViolationError,
     RemoteProtocolError,
@@ -30,10 +31,11 @@ from natsproto.jetstream.api.models import StoredMessage, StreamInfo
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.message_reads import MessageRead, can_be_requested
+from ..bucket.message_reads import MessageRead
 from ..bucket.shown import CATCH_UP
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
+from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
@@ -148,6 +150,12 @@ class _Found:
     def _note_invalid(self, invalid: InvalidMeta) -> None:
         self._invalid.pop(invalid.subject, None)  # moves it to the end: reports are in stream order
         self._invalid[invalid.subject] = invalid
+
+    def not_requested(self, subject: str) -> None:
+        """Report the meta of a subject that cannot be requested, unless a consumer has shown it."""
+        if subject.encode("utf-8", "surrogateescape") not in self.metas and subject not in self._invalid:
+            error = MetaDecodeError("its subject cannot be requested by this user", subject=subject)
+            self._invalid[subject] = InvalidMeta(subject, 0, error)
 
     def delivered(self, msg: WireMsg, delivery: Delivery) -> None:
         """Add a meta delivered by a consumer.
@@ -515,13 +523,14 @@ async def _complete(
             async for message in messages:
                 if not proven:
                     found.stored(message)
-                elif not found.proves(message) and can_be_requested(message.subject):
+                elif not found.proves(message) and bucket.can_request(message.subject):
                     doubted.append((message.subject, message))
         await _store_shown(bucket, found, doubted)
         if leader and len(found.subjects()) < await most_metas(bucket):
             raise StaleConnectionError("the leader lists more names than were read")
         return
-    lacking = [each for each in subjects if each not in seen and can_be_requested(each)]
+    every = list(subjects)
+    lacking = [each for each in every if each not in seen and bucket.can_request(each)]
     loop = asyncio.get_running_loop()
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
     while lacking:
@@ -547,6 +556,9 @@ async def _complete(
             await bucket.pause(backoff.seconds, deadline)
             backoff.grow()
             bucket.index_broken |= bucket.consumers_skip
+    for each in every:
+        if not bucket.can_request(each):  # now it is known what this user may ask for
+            found.not_requested(each)
 
 
 async def _store_shown(
@@ -566,9 +578,12 @@ async def _store_shown(
 async def each_newest(
     bucket: Bucket, subjects: list[str], at_once: int = AT_ONCE, ways: tuple[str, ...] = ANY_WAY
 ) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
-    """Yield the newest messages of many subjects from the leader, with several requests in flight."""
+    """Yield the newest messages of many subjects from the leader, with several requests in flight.
+
+    Those that cannot be requested are left out.
+    """
     for at in range(0, len(subjects), at_once):
-        part = list(filter(can_be_requested, subjects[at : at + at_once]))
+        part = list(filter(bucket.can_request, subjects[at : at + at_once]))
         pending: list[MessageRead] = []
         try:
             try:
@@ -577,15 +592,14 @@ async def each_newest(
                 if not retryable(exc):
                     raise
             for index, subject in enumerate(part):
-                yield (
-                    subject,
-                    await _finish(
-                        bucket,
-                        subject,
-                        pending[index] if index < len(pending) and not bucket.index_broken else None,
-                        ways,
-                    ),
-                )
+                begun = pending[index] if index < len(pending) and not bucket.index_broken else None
+                try:
+                    message = await _finish(bucket, subject, begun, ways)
+                except BadSubjectError:
+                    if ways is not ANY_WAY:
+                        raise
+                    continue  # too long for the ways that are left: see Bucket.can_request
+                yield subject, message
         finally:
             for request in pending:
                 request.close()

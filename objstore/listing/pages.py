@@ -24,7 +24,6 @@ from natsproto.subjects import secret_name
 
 from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
-from ..bucket.message_reads import can_be_requested
 from ..bucket.ways import ANY_WAY, PAGES
 from ..format.marks import shown
 from ..format.naming import all_meta_subject, decode_meta_name
@@ -174,7 +173,7 @@ async def _paged(
                         continue
                     found = read(msg.frame, msg.metadata)
                     if found is None:
-                        if can_be_requested(msg.subject):
+                        if bucket.can_request(msg.subject):
                             lacking.add(msg.subject)  # see _Found.delivered()
                             unread[msg.subject] = msg.metadata.stream_seq
                         else:

@@ -24,7 +24,6 @@ from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import counts_from
-from ..bucket.message_reads import can_be_requested
 from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY
@@ -140,7 +139,7 @@ async def _are_empty(bucket: Bucket, sequences: dict[str, int]) -> bool:
         message = await bucket.leader_message(subject, ANY_WAY)
         return message is None or message.seq != seq or not message.data
 
-    steps = (is_empty(subject, seq) for subject, seq in sequences.items() if can_be_requested(subject))
+    steps = (is_empty(subject, seq) for subject, seq in sequences.items() if bucket.can_request(subject))
     return all(await run_all(steps, SHOWN_AT_ONCE))
 
 

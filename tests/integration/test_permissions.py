@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ import natsproto
 from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
-from objstore import ObjectMeta, ObjectStore, OutcomeUnknownError
+from objstore import InvalidMeta, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.ways import LEADER, REFUSED_FOR
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
 from support.clock import Clock
 from support.objects import MIB, pattern
 
@@ -480,3 +483,34 @@ async def test_rights_that_were_given_later(tmp_path: Path, new_server: LocalSer
         assert store._bucket.can_batch
         clock.forward(REFUSED_FOR)
         assert store._bucket.ways.allowed(LEADER)
+
+
+@pytest.mark.parametrize("sets", [("subject",), ("consumer",), ("subject", "consumer")], ids="-".join)
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_name_that_is_too_long_for_a_request(
+    any_binary: Path, sets: tuple[str, ...], readable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other clients take longer names. One of them hides no other object."""
+    with LocalServer(binary=any_binary, config=with_few("open", *sets)) as server:
+        async with (
+            natsproto.connect(server.url, user="all", password="p") as owner,
+            natsproto.connect(server.url, user="few", password="p") as few,
+        ):
+            store = await owner.jetstream().create_object_store(bucket="b", allow_direct=True)
+            info = await store.put("a", b"x")
+            name = "z" * 3000
+            body = encode_meta(replace(info, name=name)) if readable else b"no JSON"
+            await owner.publish(meta_subject("b", name), body)
+            await owner.flush()
+            for _ in range(2):
+                opened = await few.jetstream().object_store("b")
+                told: list[InvalidMeta] = []
+                found = {info.name for info in await opened.list(on_invalid=told.append)}
+                assert found - {name} == {"a"}
+                assert {meta.subject for meta in told} == (
+                    set() if name in found else {meta_subject("b", name)}
+                )
+                iterated = {info.name async for info in opened.iter(on_invalid=lambda invalid: None)}
+                assert iterated - {name} == {"a"}
+                assert (await opened.status()).count == len(found)
+                assert (await opened.verify()).objects == len(found)
