@@ -185,7 +185,9 @@ async def cp(args: Namespace, out: Output) -> None:
             else:
                 out.note(f"{done} {str(step.source)!r} to {str(step.target)!r}: {human_size(info.size)}")
 
-        await each(steps, take, out, command=args.command, label=lambda step: str(step.source))
+        await each(
+            steps, take, out, command=args.command, client=link.client, label=lambda step: str(step.source)
+        )
     if len(steps) > 1:
         out.note(f"{done} {len(steps)} objects")
     if incomplete:

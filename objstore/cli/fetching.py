@@ -123,7 +123,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
             info = await _to_file(store, one.name, target, show, args, dir_fd)
         _tell(info, target, out, several=True)
 
-    await each(chosen, fetch, out, command="get", label=lambda one: one.name)
+    await each(chosen, fetch, out, command="get", client=store.client, label=lambda one: one.name)
     if not chosen:
         out.note(f"bucket {args.bucket!r} is empty")
     elif len(chosen) > 1:

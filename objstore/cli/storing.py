@@ -123,7 +123,9 @@ async def put(args: Namespace, out: Output) -> None:
             info = await put_one(store, source, args, None if progress is None else progress.part())
             tell_stored(info, out, several=len(sources) > 1)
 
-        await each(sources, store_one, out, command="put", label=lambda source: source.file)
+        await each(
+            sources, store_one, out, command="put", client=link.client, label=lambda source: source.file
+        )
     if len(sources) > 1:
         out.note(f"stored {len(sources)} files in bucket {args.bucket!r}")
     if incomplete:

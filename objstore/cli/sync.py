@@ -154,8 +154,8 @@ async def sync(args: Namespace, out: Output) -> None:
             await _take(step, sides, store, None if progress is None else progress.part())
             _did(step, address.bucket, out)
 
-        await each(transfers, take, out, command="sync", label=_label)
-        await each(deletions, take, out, command="sync", label=_label)
+        await each(transfers, take, out, command="sync", client=link.client, label=_label)
+        await each(deletions, take, out, command="sync", client=link.client, label=_label)
     out.note(
         f"{'stored' if up else 'wrote'} {len(transfers)} files ({human_size(size)}), "
         f"deleted {len(deletions)}, {len(alike)} were the same"

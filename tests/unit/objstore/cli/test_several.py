@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from natsproto.errors import ConnectionClosedError
-from objstore import ObjectNotFoundError
+from natsproto.errors import ConnectionClosedError, RequestTimeoutError
+from objstore import ObjectNotFoundError, OutcomeUnknownError
 from objstore.cli.output import CommandError, Output
 from objstore.cli.several import AT_ONCE, each
 from objstore.read.parts import NotWhole
@@ -72,6 +73,42 @@ async def test_an_object_that_others_keep_changing_ends_nothing() -> None:
     with pytest.raises(CommandError, match=r"test: 1 of 100 failed$") as told:
         await each(range(100), work, Output(), command="test")
     assert told.value.code == 5
+
+
+@pytest.mark.parametrize("contested", [range(3, 5), range(10, 100, 4)], ids=["neighbours", "many"])
+async def test_contested_objects_end_nothing(contested: range) -> None:
+    """What others do to a name at that moment says nothing of the rest."""
+    done = []
+
+    async def work(item: int) -> None:
+        await asyncio.sleep(0)
+        if item in contested:
+            raise OutcomeUnknownError("whether it was stored is not known", bucket="b", name=str(item))
+        done.append(item)
+
+    with pytest.raises(CommandError, match=rf"test: {len(contested)} of 100 failed$") as told:
+        await each(range(100), work, Output(), command="test", client=_client(connected=True))
+    assert told.value.code == 5
+    assert sorted(done) == [item for item in range(100) if item not in contested]
+
+
+@pytest.mark.parametrize(("connected", "failures"), [(True, AT_ONCE), (False, 1)])
+async def test_a_server_that_does_not_answer_ends_all(connected: bool, failures: int) -> None:
+    """Not each of thousands waits until it is given up; what fails for another reason shows no server."""
+
+    async def work(item: int) -> None:
+        await asyncio.sleep(0)
+        if 5 <= item < 10:
+            raise CommandError("the name is refused", 2)
+        if item >= 10:
+            raise RequestTimeoutError("no answer")
+
+    with pytest.raises(CommandError, match=rf"test: {5 + failures} of 1000 failed, and \d+ were given up"):
+        await each(range(1000), work, Output(), command="test", client=_client(connected=connected))
+
+
+def _client(*, connected: bool) -> Any:
+    return SimpleNamespace(is_connected=connected)
 
 
 async def test_no_more_than_allowed_at_once() -> None:
