@@ -25,7 +25,7 @@ from .output import CommandError, Output, human_size
 from .paths import output_path
 from .several import each
 from .transfer import to_file
-from .trees import State, Tree, at_or_above, check_unchanged, remove_file
+from .trees import State, Tree, at_or_above, check_unchanged, is_unfinished, remove_file
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -281,6 +281,10 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
         await store.put_file(step.name, step.file, progress=show)
     elif step.action == "get":
         path = output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
+        if is_unfinished(os.path.basename(path)):  # it is left out of what the directory has
+            raise CommandError(
+                f"object name {step.name!r} is that of an unfinished transfer: read it with get -O FILE", 2
+            )
         if at_or_above(os.path.dirname(path), sides.local_links):
             raise CommandError(f"{step.file!r} is behind a link: nothing is written", 2)
         with parent_of(sides.directory, step.file, create=True) as dir_fd:

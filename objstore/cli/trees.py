@@ -16,6 +16,11 @@ _OURS = re.compile(r"\.objstore-[0-9a-f]{16}|\..+\.[0-9a-f]{12,16}\.part")
 """Files that a transfer has not finished."""
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a file of that name is taken for one that a transfer has not finished."""
+    return _OURS.fullmatch(name) is not None
+
+
 class State(NamedTuple):
     """What tells a file that was changed or replaced from one that was not."""
 
@@ -110,7 +115,7 @@ class Tree:
                 self._leave_out(entry, path, "it is a link to a directory")
             elif not stat.S_ISREG(status.st_mode):
                 self._leave_out(entry, path, "it is neither file nor directory")
-            elif _OURS.fullmatch(entry.name):
+            elif is_unfinished(entry.name):
                 self._leave_out(entry, path, "its name is that of an unfinished transfer")
             else:
                 self.files.append(LocalFile(entry.path, path, State.of(status)))

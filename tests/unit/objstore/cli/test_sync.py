@@ -125,6 +125,22 @@ async def test_a_failure_deletes_nothing(store: ObjectStore, command: Any, tmp_p
     assert not (tmp_path.parent / "evil").exists()
 
 
+@pytest.mark.parametrize("name", [f".objstore-{'0a' * 8}", f"dir/.x.{'0a' * 6}.part"])
+async def test_a_name_of_an_unfinished_transfer(
+    store: ObjectStore, command: Any, tmp_path: Path, name: str
+) -> None:
+    """The directory would not show such a file: each later sync would find it changed."""
+    await store.put(f"p/{name}", b"theirs")
+    await store.put("p/good", b"g")
+    for _ in range(2):
+        with pytest.raises(CommandError, match=r"sync: 1 of 2 failed|of an unfinished transfer") as told:
+            await command("sync", "natsobj://b/p", "there", "--delete")
+        assert told.value.code == 2
+        assert content(tmp_path / "there") == {"good": b"g"}
+    await command("get", "b", f"p/{name}", "-O", "alone")
+    assert (tmp_path / "alone").read_bytes() == b"theirs"
+
+
 async def test_many_levels(store: ObjectStore, command: Any, tmp_path: Path) -> None:
     """A tree that is there is stored; what others have called so is not written, and nothing is deleted."""
     name = "d/" * 100 + "f"
