@@ -215,6 +215,13 @@ class FileSystemReads(AsyncFileSystem):
         with os_errors(""):
             return await (await self._connections.js()).object_store_names()
 
+    def _leaves_out(self, bucket: str, exc: OSError) -> bool:
+        """Whether a list of all buckets goes on without this one, which the user may not read; warn of it."""
+        forbidden = isinstance(exc.__cause__, PermissionsViolationError)
+        if forbidden:
+            log.warning("bucket %r is left out: %s", bucket, exc.__cause__)
+        return forbidden
+
     async def _ls(self, path: str, detail: bool = True, **kwargs: object) -> list[Entry] | list[str]:
         path = strip(stringify_path(path))
         bucket, name = split(path)
@@ -236,20 +243,36 @@ class FileSystemReads(AsyncFileSystem):
         topdown: bool = True,
         on_error: object = "omit",
         detail: bool = False,
+        of_all: bool = False,
         **kwargs: object,
     ) -> AsyncIterator[tuple[str, object, object]]:
         path = cast(str, self._strip_protocol(path))
         if path:
-            for step in await self._walked(path, maxdepth, topdown=topdown, on_error=on_error, detail=detail):
+            for step in await self._walked(
+                path, maxdepth, topdown=topdown, on_error=on_error, detail=detail, of_all=of_all
+            ):
                 yield step
             return
-        async for each in super()._walk(
-            path, maxdepth=maxdepth, topdown=topdown, on_error=on_error, detail=detail, **kwargs
+        async for each in super()._walk(  # it walks the buckets with the last argument, but without on_error
+            path,
+            maxdepth=maxdepth,
+            topdown=topdown,
+            on_error=on_error,
+            detail=detail,
+            **kwargs,
+            of_all=on_error != "raise",
         ):
             yield each
 
     async def _walked(
-        self, path: str, maxdepth: int | None, *, topdown: bool, on_error: object, detail: bool
+        self,
+        path: str,
+        maxdepth: int | None,
+        *,
+        topdown: bool,
+        on_error: object,
+        detail: bool,
+        of_all: bool = False,
     ) -> Iterator[tuple[str, object, object]]:
         """Return what a walk below a bucket yields: the bucket has been listed."""
         bucket, name = split(path)
@@ -259,7 +282,8 @@ class FileSystemReads(AsyncFileSystem):
             if not tree.is_directory(name) and name not in tree.files:
                 raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
         except OSError as exc:
-            if on_error == "raise" or (on_error == "omit" and not isinstance(exc, FileNotFoundError)):
+            left_out = isinstance(exc, FileNotFoundError) or (of_all and self._leaves_out(bucket, exc))
+            if on_error == "raise" or (on_error == "omit" and not left_out):
                 raise
             if callable(on_error):
                 on_error(exc)
@@ -277,7 +301,8 @@ class FileSystemReads(AsyncFileSystem):
     ) -> Iterator[tuple[str, object, object]]:
         """Yield each directory below a path, its directories, and its files; as :func:`os.walk`.
 
-        The whole bucket is listed once. Other errors than a missing path are not left out.
+        The whole bucket is listed once. Other errors than a missing path are not left out, except that a walk
+        through all buckets leaves out those that the user may not read.
         """
         path = cast(str, self._strip_protocol(path))
         if path:  # no step needs the loop, which would take several times as long
@@ -300,13 +325,24 @@ class FileSystemReads(AsyncFileSystem):
     ) -> list[str] | Mapping[str, Entry]:
         check_depth(maxdepth)
         path = strip(stringify_path(path))
-        found = await self._found(path, maxdepth, prefix, withdirs=withdirs, levels=LEVELS)
+        found = await self._found(path, maxdepth, prefix, withdirs=withdirs, levels=LEVELS, leave_out=True)
         return found if detail else list(found)
 
     async def _found(
-        self, path: str, maxdepth: int | None, prefix: str = "", *, withdirs: bool, levels: int
+        self,
+        path: str,
+        maxdepth: int | None,
+        prefix: str = "",
+        *,
+        withdirs: bool,
+        levels: int,
+        leave_out: bool = False,
     ) -> Mapping[str, Entry]:
-        """Return what :meth:`Tree.find` does; of the root, the buckets and what is in them."""
+        """Return what :meth:`Tree.find` does; of the root, the buckets and what is in them.
+
+        Args:
+            leave_out: of the root, what is in buckets that the user may not read. Who copies wants all.
+        """
         bucket, name = split(path)
         if bucket:
             try:
@@ -321,7 +357,11 @@ class FileSystemReads(AsyncFileSystem):
                     found[each] = directory_entry(each)
                 if maxdepth is None or maxdepth > 1:
                     below = maxdepth and maxdepth - 1
-                    found.update(await self._found(each, below, withdirs=withdirs, levels=levels))
+                    try:
+                        found.update(await self._found(each, below, withdirs=withdirs, levels=levels))
+                    except PermissionError as exc:
+                        if not leave_out or not self._leaves_out(each, exc):
+                            raise
         return found
 
     async def _expanded(

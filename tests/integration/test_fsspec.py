@@ -168,12 +168,12 @@ def test_what_is_continued_keeps_its_end(new_server: LocalServer, bucket_name: s
     fs.close()
 
 
-def test_rights() -> None:
+def test_rights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = """
     authorization { users = [
         { user: all, password: a }
         { user: reader, password: r, permissions: {
-            publish: ["$JS.API.STREAM.INFO.OBJ_b", "$JS.API.STREAM.MSG.GET.OBJ_b",
+            publish: ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.OBJ_b", "$JS.API.STREAM.MSG.GET.OBJ_b",
                       "$JS.API.DIRECT.GET.OBJ_b", "$JS.API.DIRECT.GET.OBJ_b.>"] } }
     ] }
     """
@@ -201,6 +201,26 @@ def test_rights() -> None:
         assert reader.cat("b", recursive=True, on_error="omit") == {"b/a": b"1"}
         with pytest.raises(PermissionError, match="OBJ_secret"):
             reader.cat_file("b/d/l")
+        assert reader.ls("", detail=False) == ["b", "secret"]
+        walked = {"": [], "b": ["a"], "b/d": ["l"], "secret": []}
+        for look, found in (
+            (lambda: reader.find(""), ["b/a", "b/d/l"]),
+            (lambda: reader.glob("*/d/*"), ["b/d/l"]),
+            (lambda: reader.du("", total=False), {"b/a": 1, "b/d/l": 0}),
+            (lambda: {at: names for at, _, names in reader.walk("")}, walked),
+        ):
+            caplog.clear()
+            assert look() == found
+            assert "bucket 'secret' is left out: this user may not" in caplog.text
+        for denied in (
+            lambda: reader.find("secret"),
+            lambda: list(reader.walk("secret")),
+            lambda: list(reader.walk("", on_error="raise")),
+            lambda: reader.get("", str(tmp_path), recursive=True),
+        ):
+            with pytest.raises(PermissionError, match="OBJ_secret"):
+                denied()
+        assert list(tmp_path.iterdir()) == []
         stranger = NatsObjectFileSystem(server.url, user="all", password="x", skip_instance_cache=True)
         with pytest.raises(PermissionError):
             stranger.ls("")
