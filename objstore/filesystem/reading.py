@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PARALLEL = 16
 """Ranges of one object that are read at the same time."""
 
+MAX_GAP = 1024 * 1024
+"""Most bytes that are read between two ranges: what a chunk has, whatever its description says.
+
+No chunk has more where the server has its default limit.
+"""
+
 Range = tuple[int | None, int | None]
 """The bounds of a slice: ``data[start:end]``."""
 
@@ -138,7 +144,8 @@ async def parts(
     Ranges that overlap, or are close to each other, are read as one.
 
     Args:
-        gap: bytes that may lie between two such ranges; default: a chunk's, since chunks are read whole.
+        gap: bytes that may lie between two such ranges; default: a chunk's, since chunks are read
+            whole, but no more than ``MAX_GAP``.
     """
     try:
         return await _parts(await pin(store, name, path, follow), ranges, gap)
@@ -149,7 +156,7 @@ async def parts(
 async def _parts(pinned: Pinned, ranges: Sequence[Range], gap: int | None) -> list[bytes]:
     options = pinned.info.options
     if gap is None:
-        gap = DEFAULT_CHUNK_SIZE if options is None else options.max_chunk_size
+        gap = DEFAULT_CHUNK_SIZE if options is None else min(options.max_chunk_size, MAX_GAP)
     wanted = [limits(start, end, pinned.info.size) for start, end in ranges]
     blocks = merged((each for each in wanted if each[0] < each[1]), gap)
     found = await run_all((part(pinned, *block) for block in blocks), min(PARALLEL, len(blocks)) or 1)

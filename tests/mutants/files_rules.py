@@ -29,4 +29,12 @@ MUTANTS = (
         "who needs files only does not build the paths of all directories",
         "unit/objstore/filesystem/test_filesystem.py::test_files_alone_take_memory_in_proportion_to_their_names",
     ),
+    Mutant(
+        "gaps-as-others-say",
+        "objstore/filesystem/reading.py",
+        "min(options.max_chunk_size, MAX_GAP)",
+        "options.max_chunk_size",
+        "what is read between two ranges is not what the writer of a meta chooses",
+        "unit/objstore/filesystem/test_reading.py::test_what_others_say_of_chunks_joins_no_ranges",
+    ),
 )

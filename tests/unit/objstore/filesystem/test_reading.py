@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,9 @@ from objstore import DigestMismatchError, ObjectChangedError, ObjectInfo, Object
 from objstore.filesystem import reading
 from objstore.filesystem.reading import RunningDigest
 from objstore.format.digest import hex_digest, new_hasher
+from objstore.format.naming import meta_subject
 from support.memory_server import MemoryServer
-from support.objects import pattern
+from support.objects import MIB, pattern
 
 DATA = pattern(10_000)
 
@@ -43,6 +46,31 @@ async def test_close_ranges_are_one_request(server: MemoryServer, store: ObjectS
         read.clear()
         await reading.parts(store, "a", "b/a", ranges, "all", gap=0)
         assert len(read) == 4
+
+
+async def test_what_others_say_of_chunks_joins_no_ranges(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two small ranges of a large object are not all of it."""
+    data = pattern(2 * MIB + 100)
+    info = await store.put("a", data)
+    meta = {
+        "name": "a", "bucket": "b", "nuid": info.nuid, "size": info.size, "chunks": info.chunks,
+        "digest": info.wire_digest, "options": {"max_chunk_size": 1 << 62},
+    }  # fmt: skip
+    server.put_raw(meta_subject("b", "a"), json.dumps(meta).encode())
+    assert (await store.get_info("a")).options.max_chunk_size == 1 << 62
+    read: list[tuple[int, int]] = []
+    get_part = reading.get_part
+
+    async def counting(bucket: Any, info: ObjectInfo, start: int, end: int) -> bytes:
+        read.append((start, end))
+        return await get_part(bucket, info, start, end)
+
+    monkeypatch.setattr(reading, "get_part", counting)
+    ranges = [(0, 10), (MIB, MIB + 10), (2 * MIB + 90, 2 * MIB + 100)]
+    assert await reading.parts(store, "a", "b/a", ranges, "all") == [data[low:high] for low, high in ranges]
+    assert sorted(read) == [(0, MIB + 10), (2 * MIB + 90, 2 * MIB + 100)]
 
 
 async def test_pinned(store: ObjectStore) -> None:
