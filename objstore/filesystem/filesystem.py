@@ -6,12 +6,13 @@ import asyncio
 import errno
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from glob import has_magic
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, Unpack, cast
 
-from fsspec.asyn import sync
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.compression import compr
 from fsspec.core import get_compression
@@ -33,6 +34,29 @@ if TYPE_CHECKING:
     from .writing import WriteOptions
 
 T = TypeVar("T")
+
+
+def _blocking(verb: str) -> Callable[..., object]:
+    """Return what fsspec makes of a coroutine method; here an interrupt also ends what the loop does."""
+
+    def call(self: FileSystemReads, *args: object, timeout: float | None = None, **kwargs: object) -> object:
+        begun: list[asyncio.Task[object]] = []
+        over = False
+
+        async def work() -> object:
+            begun.append(cast("asyncio.Task[object]", asyncio.current_task()))
+            # Asked after that: an interrupt, which may come between any two steps, misses neither.
+            return None if over else await getattr(self, f"_{verb}")(*args, **kwargs)
+
+        try:
+            return sync(self.loop, work, timeout=timeout)
+        except BaseException:
+            over = True
+            for task in begun:
+                self.loop.call_soon_threadsafe(task.cancel)
+            raise
+
+    return wraps(getattr(AsyncFileSystem, verb))(call)
 
 
 class NatsObjectFileSystem(FileSystemReads):
@@ -222,6 +246,8 @@ class NatsObjectFileSystem(FileSystemReads):
 
     # -- many files -------------------------------------------------------------------------------
 
+    copy, get, mv, rm = map(_blocking, ("copy", "get", "mv", "rm"))
+
     async def _plan(
         self,
         path1: str | Sequence[str],
@@ -291,21 +317,10 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> None:
+        """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced."""
         moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
         steps = (self._mv_file(move.source, move.target) for move in moves)
         await run_all(steps, batch_size or self.batch_size)
-
-    def mv(
-        self,
-        path1: str | Sequence[str],
-        path2: str | Sequence[str],
-        recursive: bool = False,
-        maxdepth: int | None = None,
-        batch_size: int | None = None,
-        **kwargs: object,
-    ) -> None:
-        """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced."""
-        sync(self.loop, self._mv, path1, path2, recursive, maxdepth, batch_size)
 
     async def _pipe(
         self,

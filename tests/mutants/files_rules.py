@@ -30,6 +30,14 @@ MUTANTS = (
         "unit/objstore/filesystem/test_filesystem.py::test_files_alone_take_memory_in_proportion_to_their_names",
     ),
     Mutant(
+        "an-interrupt-ends-the-waiting",
+        "objstore/filesystem/filesystem.py",
+        "for task in begun:",
+        "for task in ():",
+        "an interrupt also ends what the loop in fsspec's thread does",
+        "unit/objstore/filesystem/test_filesystem.py::test_an_interrupt_ends_the_work",
+    ),
+    Mutant(
         "gaps-as-others-say",
         "objstore/filesystem/reading.py",
         "min(options.max_chunk_size, MAX_GAP)",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.asyn import sync
@@ -269,6 +273,45 @@ def test_a_move_loses_nothing(fs: NatsObjectFileSystem, monkeypatch: pytest.Monk
         fs.mv("b/a", "b/there")
     assert caught.value.errno == errno.ESTALE
     assert fs.cat_file("b/a") == b"newer"
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "arguments"),
+    [
+        ("copy", "_cp_file", ["b/d", "b/e", True]),
+        ("get", "_get_file", ["b/d", "{here}", True]),
+        ("mv", "_mv_file", ["b/d", "b/e", True]),
+        ("rm", "_rm_file", [[f"b/d/{number}" for number in range(50)]]),
+    ],
+)
+def test_an_interrupt_ends_the_work(
+    fs: NatsObjectFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    step: str,
+    arguments: list[Any],
+) -> None:
+    """Else the loop in fsspec's thread would go on: to delete, for instance."""
+    fs.pipe({f"b/d/{number}": b"" for number in range(50)})
+    begun, ended = 0, threading.Event()
+
+    async def interrupted(*_: object, **__: object) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    monkeypatch.setattr(fs, step, interrupted)
+    arguments = [str(tmp_path) if each == "{here}" else each for each in arguments]
+    with pytest.raises(KeyboardInterrupt):
+        getattr(fs, verb)(*arguments, batch_size=1)
+    assert ended.wait(10)
+    assert begun == 3
 
 
 def test_remove(fs: NatsObjectFileSystem) -> None:
