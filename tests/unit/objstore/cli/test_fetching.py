@@ -171,6 +171,10 @@ async def test_cat(store: ObjectStore, command: Any, tmp_path: Path, monkeypatch
         await command("cat", "b", "a", "--range", "99999-")
     with pytest.raises(ObjectNotFoundError):
         await command("cat", "b", "none")
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(ObjectNotFoundError):
+        await command("cat", "b", "a", "none", "dir/b")
+    assert (tmp_path / "out").read_bytes() == DATA  # nothing follows what may be half an object
 
 
 async def test_links(
