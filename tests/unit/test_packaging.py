@@ -239,6 +239,9 @@ def test_the_lock_file_covers_what_is_needed() -> None:
     lock = (ROOT / "tests" / "requirements.lock").read_text()
     pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock, re.MULTILINE))
     assert len(pinned) == lock.count("==")
+    assert not re.sub(
+        r"^(#.*|[a-z0-9-]+==\S+ \\|    (--hash=\S+( \\)?|#.*))$\n?", "", lock, flags=re.MULTILINE
+    )
     assert all(
         re.search(rf"^{name}=={re.escape(found)} \\\n +--hash=sha256:[0-9a-f]{{64}}", lock, re.MULTILINE)
         for name, found in pinned.items()
