@@ -150,7 +150,8 @@ class StoreReads:
             IntegrityError, DigestMismatchError: the stored bytes are not those of the put.
             ObjectChangedError: the object was replaced again and again while it was read.
         """
-        from .read import get, links
+        from .read.get import DEFAULT_MAX_SIZE, get_bytes, reading_window
+        from .read.links import check_follow_links
 
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
@@ -164,19 +165,19 @@ class StoreReads:
                 max_size=max_size,
                 verify=verify,
                 progress=progress,
-                window=get.reading_window(window),
-                follow=links.check_follow_links(follow_links),
+                window=reading_window(window),
+                follow=check_follow_links(follow_links),
                 show_deleted=show_deleted,
             )
-        limit = get.DEFAULT_MAX_SIZE if max_size is None else max_size
-        _, data = await get.get_bytes(
+        limit = DEFAULT_MAX_SIZE if max_size is None else max_size
+        _, data = await get_bytes(
             self._bucket,
             name,
             max_size=limit,
             verify=verify,
             progress=progress,
-            window=get.reading_window(window),
-            follow=links.check_follow_links(follow_links),
+            window=reading_window(window),
+            follow=check_follow_links(follow_links),
             show_deleted=show_deleted,
         )
         return data
@@ -241,10 +242,11 @@ class StoreReads:
             IntegrityError: the stored bytes are not those of the put.
             ObjectChangedError: the object was replaced again and again while it was read.
         """
-        from .read import get, links
+        from .read.get import get_range
+        from .read.links import check_follow_links
 
-        name, follow = self._bucket.check_name(name), links.check_follow_links(follow_links)
-        return await get.get_range(self._bucket, name, start, end, follow)
+        name, follow = self._bucket.check_name(name), check_follow_links(follow_links)
+        return await get_range(self._bucket, name, start, end, follow)
 
     @operation
     async def get_file(

@@ -22,6 +22,8 @@ MAX_LINKS = 8
 FollowLinks = Literal["all", "same-bucket", "none"]
 """Which links a read follows. Anyone who may write to a bucket decides where its links lead."""
 
+_ALLOWED = get_args(FollowLinks)
+
 
 def check_follow_links(follow: FollowLinks) -> FollowLinks:
     """Return the value after checking it.
@@ -29,10 +31,8 @@ def check_follow_links(follow: FollowLinks) -> FollowLinks:
     Raises:
         ValueError: the value is not allowed.
     """
-    if follow not in get_args(FollowLinks):
-        raise ValueError(
-            f"follow_links is one of {', '.join(map(repr, get_args(FollowLinks)))}, not {follow!r}"
-        )
+    if follow not in _ALLOWED:
+        raise ValueError(f"follow_links is one of {', '.join(map(repr, _ALLOWED))}, not {follow!r}")
     return follow
 
 
