@@ -51,9 +51,12 @@ LARGE = 16 * 1024
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """Bytes: the servers' default, assumed until one announces its limit."""
 
+_QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _PERMISSION = re.compile(
-    r'permissions violation for (publish|subscription) to "([^"]*)"(?: using queue "([^"]*)")?', re.IGNORECASE
+    f"permissions violation for (publish|subscription) to {_QUOTED}(?: using queue {_QUOTED})?", re.IGNORECASE
 )
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))")
+_CONTROL = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _TRANSIENT = (
     "invalid subject",
     "invalid publish subject",
@@ -389,9 +392,9 @@ class Connection:
         self.stats.errors += 1
         match = _PERMISSION.search(text)
         if session.lifeline is not None and (match is None or match[1].lower() != "publish"):
-            session.lifeline.error_received(None if match is None else _wire(match[2]))
+            session.lifeline.error_received(None if match is None else _wire(_unquoted(match[2])))
         if match is not None:
-            operation, subject = match[1].lower(), match[2]
+            operation, subject = match[1].lower(), _unquoted(match[2])
             error = PermissionsViolationError(
                 f"this user may not {'publish' if operation == 'publish' else 'subscribe'} to "
                 f"{brief(subject)}; docs/permissions.md lists the rights that each call needs",
@@ -422,7 +425,7 @@ class Connection:
         wanted = _wire(subject)
         if operation == "publish":
             return sum(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
-        group = None if queue is None else _wire(queue)
+        group = None if queue is None else _wire(_unquoted(queue))
         hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:
             del self.handlers[handler.sid]
@@ -649,6 +652,20 @@ def _no_headers(what: str) -> UnsupportedFeatureError:
     return UnsupportedFeatureError(
         what, "2.2", "this server says that it takes no headers (no_header_support)"
     )
+
+
+def _unquoted(text: str) -> str:
+    """Return a subject that the server has written as Go's ``%q``: what is not printable is escaped."""
+
+    def plain(found: re.Match[str]) -> str:
+        byte, *runes, char = found.groups()
+        if byte:
+            code = int(byte, 16)
+            return chr(code if code < 0x80 else 0xDC00 + code)  # no UTF-8
+        rune = next(filter(None, runes), None)
+        return _CONTROL.get(char, char) if rune is None else chr(min(int(rune, 16), 0x10FFFF))
+
+    return _ESCAPE.sub(plain, text)
 
 
 def _wire(name: str) -> bytes:

@@ -96,7 +96,10 @@ class StreamManagement(ApiRequests):
                 raise Incomplete  # a later page
             if not all(map(is_number, page.values())):
                 raise RemoteProtocolError("an API answer counts subjects with something other than numbers")
-            return page, len(page), sum(map(getsizeof, page))
+            count, due = len(page), min(number(answer, "limit"), number(answer, "total") - asked)
+            if count < due and any("\ufffd" in each for each in page):
+                count = due  # bytes that are no text are all written alike: one entry for several subjects
+            return page, count, sum(map(getsizeof, page))
 
         suffix = f"STREAM.INFO.{check_name('stream', name)}"
         document = {"subjects_filter": subjects_filter}
@@ -134,10 +137,13 @@ class StreamManagement(ApiRequests):
     async def streams(self, subject: str | None = None) -> list[StreamInfo]:
         """Configuration and state of all streams (256 per round trip)."""
 
-        def infos(answer: dict[str, object], asked: int) -> tuple[dict[str, StreamInfo], int, int]:
+        def of_page(answer: dict[str, object], asked: int) -> tuple[dict[str, StreamInfo], int, int]:
             page = listed(answer, "streams")
             found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
-            return {info.config.name: info for info in found}, len(page), memory_of(page)
+            infos = {info.config.name: info for info in found}
+            # In a cluster, streams whose servers have not answered take places on the page, too.
+            missing = [name for name in listed(answer, "missing") if name not in infos]
+            return infos, len(page) + len(missing), memory_of(page)
 
         document = {} if subject is None else {"subject": subject}
-        return list((await self._pages("the streams", "STREAM.LIST", document, infos)).values())
+        return list((await self._pages("the streams", "STREAM.LIST", document, of_page)).values())

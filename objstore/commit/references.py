@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -214,14 +215,26 @@ class References:
         """Read the metas that follow in stream order, and make sure that no name is missing."""
         await self._read_to_the_end(bucket)
         for _ in range(READINGS):
-            most = await most_metas(bucket)
-            if self.full or self._count_read() >= most:
+            if self.full or await self._are_read(bucket):
                 return
             await self._read_to_the_end(bucket)  # names may have been stored meanwhile
-            if self.full or self._count_read() >= most:
+            if self.full or await self._are_read(bucket):
                 return
             self.cursor = 0  # what lies before it may have been left out, or was not read at all
         raise _incomplete(bucket)
+
+    async def _are_read(self, bucket: Bucket) -> bool:
+        """Whether no name is missing: there are no more; or those that are not listed encode none."""
+        if self._count_read() >= await most_metas(bucket):
+            return True
+        subjects, begin = await all_subjects(bucket), all_meta_subject(bucket.name)[:-1]
+        return subjects is not None and self._has_read(
+            name for name in subjects if name.startswith(begin) and bucket.can_request(name)
+        )
+
+    def _has_read(self, subjects: Iterable[str]) -> bool:
+        """Whether the metas of these subjects have been read."""
+        return all(name in self._standing or name in self._unreadable for name in subjects)
 
     def _count_read(self) -> int:
         """Return how many names have been read."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -232,6 +232,9 @@ class ReferencesTo(References):
 
     def _count_read(self) -> int:
         return len(set(self._all))
+
+    def _has_read(self, subjects: Iterable[str]) -> bool:
+        return {hash(subject) for subject in subjects}.issubset(self._all)
 
     def _forget(self, subject: str) -> None:
         self._supersede(subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -292,6 +293,23 @@ async def test_watch_from_a_revision(store: ObjectStore) -> None:
     for bad in ({"from_revision": 0}, {"from_revision": 5, "updates_only": True}):
         with pytest.raises(ValueError, match="from_revision"):
             store.watch(**bad)
+
+
+async def test_many_subjects_that_are_no_text(store: ObjectStore, nc: Client) -> None:
+    """In the server's lists all of them are written alike: they count for as many as they are."""
+    info = await store.put("a", b"1")
+    for kind in (b"C", b"M"):
+        for number in range(50):
+            nc.connection.publish(b"$O.%b.%b.\xff%c" % (store.bucket.encode(), kind, 128 + number), b"{")
+    await nc.flush()
+    async with asyncio.timeout(20):
+        report = await store.gc(older_than=timedelta(0))
+        assert not {info.nuid} & {each.nuid for each in report.orphans}
+        assert await store.names() == ["a"]
+        assert [info.name for info in await store.list(on_invalid=lambda invalid: None)] == ["a"]
+        assert (await store.verify()).objects == 1
+        upload = await store.begin_upload("b")
+        await upload.abort()
 
 
 async def test_a_meta_on_a_subject_that_is_no_text(store: ObjectStore, nc: Client) -> None:

@@ -514,3 +514,26 @@ async def test_a_name_that_is_too_long_for_a_request(
                 assert iterated - {name} == {"a"}
                 assert (await opened.status()).count == len(found)
                 assert (await opened.verify()).objects == len(found)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "\u202e", "\xe4"])
+async def test_a_refusal_names_any_subject(any_binary: Path, name: str) -> None:
+    """The server writes it as a Go string, where some characters are escaped."""
+    with LocalServer(binary=any_binary, config=with_few("open", "consumer")) as server:
+        async with (
+            natsproto.connect(server.url, user="all", password="p") as owner,
+            natsproto.connect(server.url, user="few", password="p") as few,
+        ):
+            subject = f"$O.b.M.{name}"
+            for call in (few.request(subject, b"", timeout=20), few.subscribe("$" + subject)):
+                with pytest.raises(PermissionsViolationError) as caught:
+                    subscription = await call
+                    await few.flush()
+                    await subscription.next_msg(20)
+                assert caught.value.subject in (subject, "$" + subject)
+            store = await owner.jetstream().create_object_store(bucket="b", allow_direct=True)
+            await store.put("a", b"x")
+            await owner.publish(subject, b"encodes no name")
+            await owner.flush()
+            async with asyncio.timeout(20):
+                assert [info.name for info in await (await few.jetstream().object_store("b")).list()] == ["a"]

@@ -406,6 +406,26 @@ async def test_a_refused_request_fails_at_once(server: FakeServer, together: boo
     await errors.until(1)
 
 
+@pytest.mark.parametrize(
+    ("quoted", "subject"),
+    [
+        (r"a\"b\\c", 'a"b\\c'),
+        (r"\a\b\f\n\r\t\v", "\a\b\f\n\r\t\v"),
+        (r"\x00\x7f\xff\x80", "\x00\x7f\udcff\udc80"),
+        (r"\u202e\U000e0001\U00110000", "\u202e\U000e0001\U0010ffff"),
+        ("\xe4 b", "\xe4 b"),
+    ],
+)
+async def test_a_refused_subject_is_written_as_go_does(server: FakeServer, quoted: str, subject: str) -> None:
+    errors = Calls()
+    server.connection.options.error_cb = errors
+    text = f'Permissions Violation for Publish to "{quoted}"'
+    assert server.connection.server_error(server.session, text)  # type: ignore[arg-type]
+    (error,) = await errors.until(1)
+    assert isinstance(error, PermissionsViolationError)
+    assert error.subject == subject
+
+
 async def test_without_a_callback_errors_are_logged(
     server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from natsproto.jetstream.api.errors import StreamConfigError
 from natsproto.jetstream.api.models import StreamConfig
 from natsproto.jetstream.context import JetStreamContext
 from support.api_answers import answering, body
-from support.fake_session import FakeServer
+from support.fake_session import FakeServer, Pub
 
 
 @pytest.fixture
@@ -45,6 +45,39 @@ async def test_pages_of_subjects(server: FakeServer, js: JetStreamContext) -> No
     assert [body(pub)["offset"] for pub in server.pubs] == [0, 2]
     answering(server, page(None))
     assert await js.stream_subjects("S") == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "missing"), [(20, [19]), (20, [3]), (300, [255, 256]), (300, [299]), (257, [256])]
+)
+async def test_streams_without_an_answer(
+    server: FakeServer, js: JetStreamContext, count: int, missing: list[int]
+) -> None:
+    """In a cluster they take places on a page, and are told apart."""
+
+    def on_pub(pub: Pub) -> None:
+        offset = body(pub)["offset"]
+        names = range(offset, min(offset + 256, count))
+        answer = {"config": {}, "state": {}, "created": "2024-01-01T00:00:00Z"}
+        page = [{**answer, "config": {"name": f"S{n:03}"}} for n in names if n not in missing]
+        told = {"streams": page, "missing": [f"S{n:03}" for n in names if n in missing]}
+        server.reply(pub, {"total": count, "offset": offset, "limit": 256, **told})
+
+    server.session.on_pub = on_pub
+    found = [info.config.name for info in await js.streams()]
+    assert found == [f"S{n:03}" for n in range(count) if n not in missing]
+
+
+@pytest.mark.parametrize("subjects_filter", [">", "x.>"])
+async def test_subjects_that_are_no_text(
+    server: FakeServer, js: JetStreamContext, subjects_filter: str
+) -> None:
+    """Go writes each such byte alike: several subjects become one entry."""
+    state = {"subjects": {"x.a": 1, "x.\ufffd": 1}, "num_subjects": 42}
+    page = {"config": {"name": "S"}, "total": 42, "offset": 0, "limit": 100_000, "state": state}
+    answering(server, page)
+    assert await js.stream_subjects("S", subjects_filter) == state["subjects"]
+    assert len(server.pubs) == 1
 
 
 async def test_fields_an_older_server_drops(server: FakeServer, js: JetStreamContext) -> None:
