@@ -419,8 +419,10 @@ async def bind(
             await _wait_until_free(js, info)
         if config is None:
             document = bound.to_json()
-        # Whoever has created it with other filters may not be allowed to read what ours lets through.
-        if _filters(document) == _filters(bound.to_json()):
+        # Whoever has created it with other filters may not be allowed to read what ours lets through. But an
+        # inbox like ours is that of another instance of this program.
+        ours = bound.deliver_subject.startswith(f"{js.client.connection.options.inbox_prefix}.")
+        if ours or _filters(document) == _filters(bound.to_json()):
             document.setdefault("deliver_subject", bound.deliver_subject)
     temporary = consumer is None
     document.setdefault("deliver_subject", js.client.new_inbox())

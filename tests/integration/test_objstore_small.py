@@ -74,8 +74,10 @@ async def test_messages_of_puts_to_new_names(nc: Client, guessing: ObjectStore) 
     for number in range(GUESS_AFTER):
         assert await sent(nc, store.put(f"later {number}", b"3")) == 3
     assert await sent(nc, store.put("last", b"3")) == 2
-    assert await sent(nc, store.put("condition", b"3", if_revision=0)) == 3
-    assert await sent(nc, store.put("conditional", b"3", if_revision=0)) == 4  # it might be filed elsewhere
+    old = store._bucket.is_old  # it may not find what is there: it is asked for the number of messages, too
+    assert await sent(nc, store.put("condition", b"3", if_revision=0)) == 3 + old
+    # It might be filed elsewhere.
+    assert await sent(nc, store.put("conditional", b"3", if_revision=0)) == 4 + 2 * old
     assert [await store.get(name) for name in ("n0", "n1", "n2", "last")] == [b"2", b"2", b"1", b"3"]
     await assert_exact(store)
 
