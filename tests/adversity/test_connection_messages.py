@@ -27,6 +27,7 @@ from natsproto.testing.scripted import ScriptedConnection
 from natsproto.wire import Event, Msg, Pub, Sub, Unsub
 from support.calls import Calls
 from support.clock import Clock
+from support.waits import eventually
 
 
 async def test_round_trip(nc: Client) -> None:
@@ -297,27 +298,25 @@ async def test_subscription_drain_takes_in_what_was_sent(nc: Client) -> None:
 
 
 async def test_drain_lets_responders_answer(server: LocalServer, nc: Client) -> None:
-    service = await natsproto.connect(server.url)
-    sub = await service.subscribe("work")
-    await service.flush()
-    requests = [asyncio.create_task(nc.request("work", b"%d" % n)) for n in range(20)]
-    await nc.flush()
-    await service.flush()
-    assert sub.pending_msgs == 20
+    async with natsproto.connect(server.url) as service:
+        sub = await service.subscribe("work")
+        await service.flush()
+        requests = [asyncio.create_task(nc.request("work", b"%d" % n)) for n in range(20)]
+        await eventually(lambda: sub.pending_msgs == 20)  # flush() may overtake tasks that have not begun
 
-    async def serve() -> None:
-        async for msg in sub:
-            await msg.respond(msg.data)
+        async def serve() -> None:
+            async for msg in sub:
+                await msg.respond(msg.data)
 
-    drain = asyncio.create_task(service.drain())
-    await asyncio.sleep(0)
-    with pytest.raises(ConnectionClosedError, match="draining"):
-        await service.subscribe("more")
-    await serve()
-    await drain
-    assert service.is_closed
-    assert [reply.data for reply in await asyncio.gather(*requests)] == [b"%d" % n for n in range(20)]
-    await service.drain()
+        drain = asyncio.create_task(service.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionClosedError, match="draining"):
+            await service.subscribe("more")
+        await serve()
+        await drain
+        assert service.is_closed
+        assert [reply.data for reply in await asyncio.gather(*requests)] == [b"%d" % n for n in range(20)]
+        await service.drain()
 
 
 async def test_a14_drain_with_a_subscription_nobody_reads(server: LocalServer) -> None:
