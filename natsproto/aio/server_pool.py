@@ -35,6 +35,8 @@ _GIVEN = ("scheme", "host", "port", "user", "password", "token", "path")
 _SEED = re.compile("s[auocnx][a-z2-7]{40,}")
 """An NKey's seed as a host: it would go to a name server, and into messages."""
 
+_ESCAPES = "in a user, password or token write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D and , as %2C"
+
 LONGEST_ADDRESS = 300
 """Characters of the longest announced address; a DNS name has up to 253."""
 
@@ -119,7 +121,8 @@ def parse_url(text: str) -> Server:
     if parts is None:
         # Raised outside the except block: the original error quotes the text, perhaps part of a password.
         # `from None` only hides it, and error trackers show hidden errors.
-        raise ConfigError("a server URL has an invalid host or port (write nats://host:port)")
+        hint = f"; {_ESCAPES}" if "@" in raw else ""
+        raise ConfigError(f"a server URL has an invalid host or port (write nats://host:port){hint}")
     if parts.scheme not in DEFAULT_PORTS:
         known = ", ".join(DEFAULT_PORTS)
         shown = "" if "@" in raw else f" {parts.scheme!r}"  # in secret://x@h it may be half of a token
@@ -133,8 +136,7 @@ def parse_url(text: str) -> Server:
     websocket = parts.scheme in ("ws", "wss")
     if ("@" in parts.path if websocket else parts.path not in ("", "/")) or "?" in raw or "#" in raw:
         raise ConfigError(
-            "a server URL has nothing after host and port (write nats://host:port); in a user, password or "
-            "token write / as %2F, ? as %3F, # as %23 and , as %2C"
+            f"a server URL has nothing after host and port (write nats://host:port); {_ESCAPES}"
         )
     user = password = token = None
     if parts.username is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -69,6 +71,22 @@ def test_a_bad_url_is_never_quoted(text: str) -> None:
     assert "CANARY" not in "".join(traceback.format_exception(info.value, chain=True)).replace(text, "")
     assert info.value.__cause__ is None
     assert info.value.__context__ is None, "what is hidden only is shown by error trackers"
+
+
+@pytest.mark.parametrize("mark", ["/", "?", "#", "[", "]"])
+@pytest.mark.parametrize("form", ["nats://u:CANARY{}x@h", "u:pa{}CANARY@h:1", "tls://u:1{}CANARY@h"])
+def test_what_to_escape_is_said(form: str, mark: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        parse_url(form.format(mark))
+    assert f"{mark} as {quote(mark, safe='')}" in str(info.value)
+    assert "canary" not in str(info.value).lower()
+    escaped = form.format(quote(mark, safe=""))
+    assert parse_url(escaped).password == re.split("[:@]", form.format(mark).partition("u:")[2])[0]
+
+
+def test_a_host_without_credentials_needs_no_escapes() -> None:
+    with pytest.raises(ConfigError, match=r"invalid host or port \(write nats://host:port\)$"):
+        parse_url("nats://h:x")
 
 
 def test_a_seed_is_no_host() -> None:
