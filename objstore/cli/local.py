@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from natsproto._owner import peer_user
+from natsproto.aio.auth import looks_secret
 from natsproto.errors import AuthorizationError, NatsError, ServerProcessError, StaleConnectionError
 
 from .output import CommandError
@@ -159,9 +160,18 @@ class LocalDirectory:
     Args:
         directory: created if need be; the objects are in ``DIR/jetstream``.
         port: of the server, if this command starts it; default: the previous one, or a free one.
+
+    Raises:
+        CommandError: a seed or credentials instead of a directory; exit code 2.
     """
 
     def __init__(self, directory: str, port: int | None = None) -> None:
+        if looks_secret(directory):
+            raise CommandError(
+                "DIR looks like a seed or credentials: it is the path of a directory (and if others could "
+                "see it here, replace the key)",
+                2,
+            )
         self.directory: str = os.path.abspath(directory)
         self._wanted_port = port
         self.lock: LockFile = LockFile(self.directory)

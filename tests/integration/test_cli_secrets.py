@@ -75,10 +75,40 @@ def test_a_secret_for_the_name_of_a_context(
     if not words:
         monkeypatch.setenv(place, secret)
     assert main([*words, "ls"]) == 2
-    out, err = capfd.readouterr()
+    refused_unquoted(secret, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("words", [("--local", "SECRET", "ls"), ("server", "SECRET")], ids=str)
+def test_a_secret_for_a_directory(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    secret: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([secret if word == "SECRET" else word for word in words]) == 2
+    assert list(tmp_path.iterdir()) == []
+    refused_unquoted(secret, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("place", ["NATS_TIMEOUT", "--timeout"])
+def test_a_secret_for_a_time(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str, secret: str
+) -> None:
+    words = ["--timeout", secret] if place == "--timeout" else []
+    if not words:
+        monkeypatch.setenv(place, secret)
+    assert main(["--server", "nats://127.0.0.1:1", *words, "ls"]) == 2
+    refused_unquoted(secret, *capfd.readouterr())
+
+
+def refused_unquoted(secret: str, out: str, err: str) -> None:
     assert "looks like a seed or credentials" in err
     for line in [secret, *(word for word in secret.split() if len(word) > 12)]:
-        assert line not in out + err
+        assert line.lower() not in (out + err).lower()
 
 
 def test_what_others_can_read(
