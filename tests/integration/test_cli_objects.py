@@ -26,6 +26,8 @@ from objstore.cli import connection
 from objstore.cli.main import main
 from objstore.read import files
 from support.objects import chunk_counts
+from support.pipes import opened_by_a_reader, reads_a_pipe
+from support.waits import eventually_here
 
 WAIT = 60.0
 DATA = bytes(range(256)) * 4000
@@ -410,3 +412,45 @@ def test_put_for_a_time_or_at_once(
             assert command.with_store(bucket_name, chunk_counts) == {}
     finally:
         command("bucket", "rm", "-f", bucket_name)
+
+
+@pytest.mark.parametrize("words", [("put", "BUCKET", "PIPE", "--name", "x"), ("cp", "PIPE", "TO")], ids=str)
+def test_one_interrupt_ends_a_put_of_a_silent_pipe(
+    command: Command, bucket: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    names = {"BUCKET": bucket, "PIPE": str(pipe), "TO": f"natsobj://{bucket}/x"}
+    with command.process(*(names.get(word, word) for word in words)) as process:
+        try:
+            writer = opened_by_a_reader(pipe, process)
+            os.write(writer, b"begun")
+            eventually_here(lambda: reads_a_pipe(process))
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+            os.close(writer)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (130, b"", b"objstore: interrupted\n")
+    assert command("ls", "-n", bucket) == ""
+
+
+async def test_one_interrupt_ends_a_put_of_a_device_without_an_end(
+    command: Command, bucket: str, server: LocalServer
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    async with natsproto.connect(server.url) as client:
+        store = await client.jetstream().object_store(bucket)
+        with command.process("put", bucket, "/dev/zero", "--name", "x") as process:
+            try:
+                async with asyncio.timeout(WAIT):
+                    while not await chunk_counts(store):
+                        assert process.poll() is None
+                process.send_signal(signal.SIGINT)
+                out, err = await asyncio.to_thread(process.communicate, timeout=20)
+            finally:
+                process.kill()
+        assert (process.returncode, out, err) == (130, b"", b"objstore: interrupted\n")
+        assert await store.names() == []
+        assert await chunk_counts(store) == {}

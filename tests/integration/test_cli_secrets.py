@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from natsproto.server import LocalServer
 from objstore.cli import local
 from objstore.cli.main import main
 from support.nkeys import ACCOUNT, USER, Key, creds_text
+from support.pipes import opened_by_a_reader, reads_a_pipe
 from support.waits import eventually_here
 
 KEY = Key(USER, b"k" * 32)
@@ -189,26 +189,6 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_pipe(
         assert (process.returncode, out, err) == (-signal.SIGINT, b"", b"")
     else:
         assert (process.returncode, out, err) == (130, b"", b"objstore: interrupted\n")
-
-
-def opened_by_a_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
-    """Wait until the process reads the pipe, and return its other end."""
-    while process.poll() is None:
-        try:
-            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as exc:
-            if exc.errno != errno.ENXIO:  # nobody reads it yet
-                raise
-    raise AssertionError(process.communicate())
-
-
-def reads_a_pipe(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it waits in the system call, as far as the system tells."""
-    try:
-        place = Path(f"/proc/{process.pid}/wchan").read_text()
-    except OSError:
-        return True
-    return place in ("", "0") or "pipe_read" in place
 
 
 @pytest.mark.parametrize("which", ["d", "d/jetstream"])

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ import pytest
 import natsproto
 from natsproto.server import LocalServer
 from objstore import ObjectInfo, ObjectStore, SourceChangedError, sync
+from objstore.bucket.threads import RELEASE
 from objstore.write.atomic import AtomicPut
 from objstore.write.source import open_source
 from support.objects import CHUNK, assert_exact, chunk_counts, pattern
+from support.waits import eventually
 
 DATA = pattern(2_500_001)
 OLD = pattern(CHUNK + 1, 9)
@@ -153,6 +159,68 @@ async def test_cancelled_while_the_source_is_silent(store: ObjectStore) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await store.get("a") == OLD
+    await assert_exact(store)
+
+
+@EVERY
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
+async def test_a_device_without_an_end(store: ObjectStore, device: str, verb: Verb) -> None:
+    """It ends when its caller gives up, and leaves nothing."""
+    before = await store.put("b", OLD)
+    task = asyncio.ensure_future(verb(store, Path(device)))
+    async with asyncio.timeout(20):
+        while not (await chunk_counts(store)).keys() - {before.nuid}:
+            assert not task.done()
+    task.cancel()
+    async with asyncio.timeout(RELEASE + 10):
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert await store.names() == ["b"]
+    await assert_exact(store)
+
+
+async def test_a_terminal(store: ObjectStore) -> None:
+    """It is read as it is typed on, and a put of one on which nobody types ends with its task."""
+    keyboard, screen = os.openpty()
+    # Who leads a session and has no terminal gets this one by opening it, and a signal when it is gone.
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        path = Path(os.ttyname(screen))
+        os.write(keyboard, b"typed\n\x04")
+        await store.put_file("a", path)
+        assert await store.get("a") == b"typed\n"
+        task = asyncio.ensure_future(store.put_file("a", path))
+        await eventually(lambda: any(thread.name == "objstore-read" for thread in threading.enumerate()))
+        task.cancel()
+        async with asyncio.timeout(RELEASE + 10):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert await store.get("a") == b"typed\n"
+        await assert_exact(store)
+    finally:
+        os.close(keyboard)  # its reader finds the end
+        os.close(screen)
+        signal.signal(signal.SIGHUP, hangup)
+    await eventually(lambda: not any(thread.name == "objstore-read" for thread in threading.enumerate()))
+
+
+async def test_a_device_that_cannot_be_opened(store: ObjectStore, server: LocalServer) -> None:
+    """As /dev/tty is for whoever has no terminal."""
+    code = """if True:
+        import sys
+        from objstore import sync
+        with sync.connect(sys.argv[1]) as client:
+            try:
+                client.jetstream().object_store(sys.argv[2]).put_file("a", "/dev/tty")
+            except OSError as exc:
+                print(type(exc), exc.filename)
+    """
+    words = [sys.executable, "-c", code, server.url, store.bucket]
+    done = await asyncio.to_thread(
+        subprocess.run, words, capture_output=True, start_new_session=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"<class 'OSError'> /dev/tty\n", b"")
+    assert await store.names() == []
     await assert_exact(store)
 
 
