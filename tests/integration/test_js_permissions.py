@@ -26,6 +26,11 @@ RIGHTS = {
         "$JS.ACK.STREAM.mine.>",
     ],
     "consumers": ["$JS.API.CONSUMER.CREATE.STREAM.*"],
+    "bound": [
+        "$JS.API.CONSUMER.INFO.STREAM.mine",
+        "$JS.API.CONSUMER.MSG.NEXT.STREAM.mine",
+        "$JS.ACK.STREAM.mine.>",
+    ],
 }
 EVERYWHERE = "orders.>"
 EU = "orders.eu.>"
@@ -108,3 +113,29 @@ async def test_all_consumers(guarded: LocalServer, stream: JetStreamContext) -> 
     async with asyncio.timeout(LIMIT), natsproto.connect(guarded.url, user="consumers", password="p") as nc:
         made = await nc.jetstream().create_consumer("STREAM", ConsumerConfig(name="c", filter_subject=EU))
         assert made.config.filter_subject == EU
+
+
+@pytest.mark.parametrize("kind", ["pull", "push"])
+async def test_consumers_that_are_there(guarded: LocalServer, stream: JetStreamContext, kind: str) -> None:
+    config = ConsumerConfig(
+        durable_name="mine",
+        ack_policy="explicit",
+        filter_subject=EU,
+        deliver_subject="_INBOX.mine" if kind == "push" else None,
+    )
+    await stream.create_consumer("STREAM", config)
+    async with asyncio.timeout(LIMIT), natsproto.connect(guarded.url, user="bound", password="p") as nc:
+        js = nc.jetstream()
+        if kind == "pull":
+            (message,) = await (await js.pull_consumer("STREAM", "mine")).fetch(1)
+            await message.ack_sync()
+        else:
+            async with await js.push_consumer("STREAM", "mine") as push:
+                message = await push.next_msg(timeout=LIMIT)
+                await message.ack_sync()
+        assert message.data == b"eu"
+        assert nc.stats.errors == 0
+    async with asyncio.timeout(LIMIT), natsproto.connect(guarded.url, user="consumer", password="p") as nc:
+        js = nc.jetstream()  # who has the other rights, and may not ask for what the consumer is
+        with pytest.raises(PermissionsViolationError, match=r"CONSUMER\.INFO\.STREAM\.mine"):
+            await (js.pull_consumer if kind == "pull" else js.push_consumer)("STREAM", "mine")

@@ -22,7 +22,7 @@ from objstore.bucket.ways import LEADER, REFUSED_FOR
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from support.clock import Clock
-from support.objects import MIB, pattern
+from support.objects import MIB, chunk_counts, pattern
 
 
 @pytest.fixture(params=["new", "old"])
@@ -66,11 +66,11 @@ def with_few(*names: str, bucket: str = "b") -> str:
 
 def cases() -> list[Case]:
     found = []
-    for calls, rights in re.findall(r"^\| (`[a-z_]+`.*) \| (\*\*.*) \|$", PAGE, re.MULTILINE):
+    for calls, rights in re.findall(r"^\| (`[A-Za-z_.]+`.*) \| (\*\*.*) \|$", PAGE, re.MULTILINE):
         needed, _, choice = rights.partition("one of ")
         sets = tuple(re.findall(r"\*\*(\w+)\*\*", needed))
         one_of = tuple(re.findall(r"\*\*(\w+)\*\*", choice))
-        for call in re.findall(r"`(\w+)`", calls):
+        for call in re.findall(r"`([\w.]+)`", calls):
             found += [Case(call, (*sets, chosen), one_of) for chosen in one_of]
             if not one_of:
                 found.append(Case(call, sets, ()))
@@ -160,6 +160,13 @@ async def call_gc(store: ObjectStore, path: Path) -> None:
     assert (await store.gc(older_than=timedelta(0))).orphans[0].removed
 
 
+async def call_abort(store: ObjectStore, path: Path) -> None:
+    upload = await store.begin_upload("n", token=(path / "token").read_text())
+    before = await chunk_counts(store)
+    await upload.abort()
+    assert len(before.keys() - (await chunk_counts(store)).keys()) == 1
+
+
 async def call_purge_deleted(store: ObjectStore, path: Path) -> None:
     await store.purge_deleted(older_than=timedelta(0))
 
@@ -193,6 +200,7 @@ CALLS: dict[str, Callable[[ObjectStore, Path], Awaitable[Any]]] = {
     "copy": lambda store, path: store.copy("o", "n"),
     "purge_deleted": call_purge_deleted,
     "gc": call_gc,
+    "Upload.abort": call_abort,
     "seal": lambda store, path: store.seal(),
 }
 """Calls of an opened bucket."""
@@ -269,6 +277,11 @@ async def act(guarded: LocalServer, user: str, case: Case, path: Path) -> None:
             await store.put("s", b"small")
             if case.call == "gc":
                 await owner.request(f"$O.{user}.C.orphan", b"nobody's")
+            if case.call == "Upload.abort":
+                upload = await store.begin_upload("n")
+                with suppress(TypeError):
+                    await upload.send([BYTES, "no bytes"])  # type: ignore[list-item]
+                (path / "token").write_text(upload.token)
     async with asyncio.timeout(15), natsproto.connect(url, user=user, password="p") as client:
         js = client.jetstream()
         if case.call in MANAGED:
