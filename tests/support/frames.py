@@ -1,4 +1,7 @@
-"""Hooks for the fault proxy: the n-th publish of a kind or its answer, and what the client deletes."""
+"""Frames of a test's choice: hooks for the fault proxy, and what no client library sends.
+
+The hooks act on the n-th publish of a kind or its answer, and tell what the client deletes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from natsproto.testing import FaultProxy
 from natsproto.wire import Msg, Pub
@@ -21,6 +25,21 @@ def message(event: Msg, payload: bytes | dict[str, Any], header: bytes = b"") ->
         sizes = b"%d %d" % (len(header), len(header) + len(data))
         return b"HMSG %b %b %b\r\n%b%b\r\n" % (event.subject, event.sid, sizes, header, data)
     return b"MSG %b %b %d\r\n%b\r\n" % (event.subject, event.sid, len(data), data)
+
+
+async def send_raw(url: str, frames: bytes, **connect: str) -> list[bytes]:
+    """Send these bytes to the server as a client would; return its errors once it has passed them on."""
+    errors = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+    document = json.dumps({"headers": True, "verbose": False, **connect})
+    writer.write(b"CONNECT %b\r\n%bPING\r\n" % (document.encode(), frames))
+    while (line := await reader.readline()) != b"PONG\r\n":
+        assert line, errors
+        if line.startswith(b"-ERR"):
+            errors.append(line)
+    writer.close()
+    await writer.wait_closed()
+    return errors
 
 
 def own(store: ObjectStore, seq: int, **extra: Any) -> dict[str, Any]:
