@@ -59,7 +59,7 @@ from .server import domain_of, domain_text, server_version, told_in_clear
 from .shown import NotShown, shown
 from .ttl import expiry
 from .unheard import UnheardBatches
-from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, LEADER, PROOFS, Ways
+from .ways import ANY_WAY, AT_LEADER, DIRECT, DIRECT_FIRST, LEADER, PROOFS, Ways
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
@@ -133,6 +133,7 @@ class Bucket:
         "_checking",
         "_config_trusted_until",
         "_info_subject",
+        "_old_leader",
         "_remembered",
         "_room",
         "acks",
@@ -216,9 +217,9 @@ class Bucket:
 
     @property
     def is_old(self) -> bool:
-        """True for servers that say that they are older than 2.10."""
+        """Whether the bucket's leader is older than 2.10, or may be: in a cluster that is being upgraded."""
         version = server_version(self.client)
-        return version is not None and version < (2, 10)
+        return self._old_leader or (version is not None and version < (2, 10))
 
     @property
     def checks_early(self) -> bool:
@@ -415,6 +416,9 @@ class Bucket:
             return  # somebody has had that sent
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
+        # The leader answers. Before 2.10 it does not tell the time. A version that was told in clear proves
+        # nothing, nor does that of the server we are connected to in a cluster.
+        self._old_leader = "ts" not in info.raw and ("cluster" in info.raw or told_in_clear(self.client))
         config = info.config
         self.count_subjects(info.num_subjects)
         self.direct: bool = config.allow_direct is True
@@ -642,22 +646,29 @@ class Bucket:
     async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
         """Return the newest message of ``subject`` from the leader; retried while there is no leader."""
         message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
-        if message is None and await self.check_index(subject, ways):
+        if message is None and await self.check_index(subject):
             async with aclosing(self.messages(subject, ways=ways)) as messages:
                 async for older in messages:
                     message = older
         return message
 
-    async def check_index(self, subject: str, ways: tuple[str, ...] | None = None) -> bool:
+    async def _ask_leader(self, subject: str, at: int | None = None) -> StoredMessage | None:
+        return await self.retrying(lambda: MessageRead(self, subject, at=at, ways=AT_LEADER).wait())
+
+    async def check_index(self, subject: str) -> bool:
         """Whether a message may exist that the server did not find as the newest of its subject.
 
         Another client may have been told that the storage is used up, see :data:`USED_UP`.
         """
-        if self.is_old and not self.index_broken:
-            count = self.retrying(lambda: self.js.stream_subjects(self.stream, subject))
-            if await count:  # then it is asked for again: one may have been stored meanwhile
-                read = self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
-                self.index_broken = await read is None
+        if self.is_old and not self.index_broken and self.ways.allowed(LEADER):
+            try:
+                found = await self.first_after(subject, 0, AT_LEADER)
+                # It was there before and after the newest one was not found, and is not a new one.
+                if found is not None and await self._ask_leader(subject) is None:
+                    self.index_broken = await self._ask_leader(subject, at=found.seq) is not None
+            except PermissionsViolationError as exc:
+                if not self.ways.note_refusal(exc):
+                    raise  # who may not ask the leader takes "not found" as it is
         return self.index_broken
 
     def start_locating(self, name: str) -> Lookup:
@@ -830,7 +841,7 @@ class Bucket:
         for seq in sequences:  # the first one first: without it, no upload resumes from the remaining chunks
             try:
                 await self.retrying(partial(self.js.delete_message, self.stream, seq))
-            except APIError:
+            except (APIError, PermissionsViolationError):
                 pass  # already gone, or not allowed
 
     async def run_to_end(self, coroutine: Coroutine[object, None, T], *, wait_if_cancelled: float = 0.0) -> T:

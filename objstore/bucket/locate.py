@@ -77,7 +77,7 @@ class Lookup:
             found = [] if bucket.index_broken else await self._newest()
             if not any(found):
                 for subject in self.subjects:
-                    await bucket.check_index(subject, self._ways)
+                    await bucket.check_index(subject)
             if bucket.index_broken:
                 found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from natsproto.errors import NatsError
+from natsproto.errors import NatsError, PermissionsViolationError
 
 from ..bucket.bucket import CANCEL_WAIT, Bucket, log
 from ..bucket.locate import Lookup
@@ -70,11 +70,8 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             pass  # no client can complete the rename, so this name is the only one
         conflict = Conflict(info.revision, info)
         try:
-            if bucket.index_broken:  # after a full account 2.9 refuses a marker, whatever it expects
-                gone = await bucket.run_to_end(
-                    _delete_when_full(bucket, info, lookup.newest), wait_if_cancelled=CANCEL_WAIT
-                )
-            else:
+            gone = bucket.index_broken and await _delete_by_purge(bucket, info, lookup.newest)
+            if not gone:
                 await _marker(bucket, info, lookup.newest, info.revision).run()
                 gone = True
         except Conflict as exc:
@@ -87,6 +84,15 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             return
         if if_revision is not None or not await patience.again():
             raise lost_race(bucket, name, if_revision, conflict)
+
+
+async def _delete_by_purge(bucket: Bucket, info: ObjectInfo, subject: str) -> bool:
+    """After a full account 2.9 refuses a marker, whatever it expects; return false without the right."""
+    deleting = _delete_when_full(bucket, info, subject)
+    try:
+        return await bucket.run_to_end(deleting, wait_if_cancelled=CANCEL_WAIT)
+    except PermissionsViolationError:
+        return False
 
 
 def _marker(bucket: Bucket, info: ObjectInfo, subject: str, expected: int) -> Commit:

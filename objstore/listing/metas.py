@@ -420,12 +420,17 @@ async def most_metas(bucket: Bucket) -> int:
         bucket.count_subjects(there)
         chunks.about = total
         last = state.get("subjects")
-        if isinstance(last, dict) and last and number(answer, "offset") + len(last) == total:
+        if isinstance(last, dict) and last and _reaches(number(answer, "offset") + len(last), total, last):
             if _all_begin(last, subject[:-1]):
                 return there - total
         elif not total:
             break
     return there
+
+
+def _reaches(end: int, total: int, subjects: dict[str, object]) -> bool:
+    """Whether these are the last subjects. Those that are no text are written alike: fewer are told apart."""
+    return end == total or (end < total and any("\ufffd" in each for each in subjects))
 
 
 def _all_begin(subjects: dict[str, int], begin: str) -> bool:
