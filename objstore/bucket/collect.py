@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,9 @@ class Collector:
         after: begin after this sequence, instead.
         headers_only: deliver no payloads.
         other_way: raise :class:`SilentConsumer`, instead of trying for as long as the retry budget.
+
+    Attributes:
+        restarted: the consumer has been replaced by one that continues, and delivers all that follow.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Collector:
         other_way: bool = False,
     ) -> None:
         self._bucket = bucket
+        self.restarted: bool = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._consumer = OrderedConsumer(
             bucket.js,
@@ -68,7 +73,7 @@ class Collector:
             on_message=on_message,
             on_failure=self._fail,
             on_idle=self.finish,
-            on_restart=self._restarted if other_way else None,
+            on_restart=partial(self._restart, other_way),
             deliver_policy=deliver_policy if after is None else "by_start_sequence",
             start_seq=None if after is None else after + 1,
             heartbeat=HEARTBEAT,
@@ -89,8 +94,9 @@ class Collector:
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def _restarted(self) -> None:
-        if self._consumer.silent == SILENT:
+    def _restart(self, other_way: bool) -> None:
+        self.restarted = True
+        if other_way and self._consumer.silent == SILENT:
             self._fail(SilentConsumer(f"consumers of stream {self._bucket.stream!r} are silent"))
 
     def _fail(self, exc: BaseException) -> None:

@@ -91,7 +91,7 @@ async def _show(
                 bare[msg.subject.decode("utf-8", "surrogateescape")] = end
             take(msg, delivery)
             # They come in stream order: so many later, all that were there have come, or are gone.
-            if delivery.num_pending == 0 or received == pending:
+            if delivery.num_pending == 0 or (received == pending and not reading.restarted):
                 reading.finish()
 
     try:
@@ -111,7 +111,7 @@ async def _show(
                     await reading.ended
             if bare and not await _are_empty(bucket, bare):
                 continue  # whoever may create consumers has changed this one
-            if received >= pending:
+            if received >= pending and not reading.restarted:
                 return
             # Some have expired, or were removed; or the heartbeat of somebody's pull has ended this.
             last = last or (await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))).last_seq
