@@ -237,11 +237,27 @@ class ApiRequests:
         Raises:
             RequestTimeoutError: entries were removed, all the time, faster than pages come.
         """
+
+        async def listing() -> dict[str, T]:
+            found: dict[str, T] = {}
+            paging, more = Paging(what), True
+            while more:
+                request = {**document, "offset": paging.offset}
+                answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
+                page, count, memory = entries(answer, paging.offset)
+                if not count:
+                    paging.end()
+                    break
+                known = len(found)
+                found.update(page)
+                more = paging.add_page(answer, page, count, new=len(found) - known, memory=memory)
+            return found
+
         try:
             async with asyncio.timeout(MAX_SECONDS):
                 for attempt in range(LIST_TRIES):
                     try:
-                        return await self._pages_once(what, suffix, document, entries)
+                        return await listing()
                     except Incomplete:  # the server counts them a moment earlier: some may be gone
                         await asyncio.sleep(LIST_PAUSE * attempt)
         except RequestTimeoutError:
@@ -249,28 +265,6 @@ class ApiRequests:
         except TimeoutError:
             raise RequestTimeoutError(f"{what} took more than {seconds(MAX_SECONDS)} s") from None
         raise RequestTimeoutError(f"no list of {what} had all of them")
-
-    async def _pages_once(
-        self,
-        what: str,
-        suffix: str,
-        document: Mapping[str, object],
-        entries: Callable[[dict[str, object], int], tuple[dict[str, T], int, int]],
-    ) -> dict[str, T]:
-        found: dict[str, T] = {}
-        paging = Paging(what)
-        more = True
-        while more:
-            request = {**document, "offset": paging.offset}
-            answer = await self.request(suffix, request, limit=MAX_DOCUMENT)
-            page, count, memory = entries(answer, paging.offset)
-            if not count:
-                paging.end()
-                break
-            known = len(found)
-            found.update(page)
-            more = paging.add_page(answer, page, count, new=len(found) - known, memory=memory)
-        return found
 
     async def _names(self, what: str, suffix: str, key: str, document: Mapping[str, object]) -> list[str]:
         def names(answer: dict[str, object], asked: int) -> tuple[dict[str, None], int, int]:
