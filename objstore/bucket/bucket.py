@@ -399,8 +399,11 @@ class Bucket:
         """
         if not can_be_requested(subject):
             return False
-        fits = len(subject.encode()) <= self._room
-        return fits or self.ways.allowed(LEADER) or (self.direct and self.ways.allowed(DIRECT))
+        return self.fits(subject) or self.ways.allowed(LEADER) or (self.direct and self.ways.allowed(DIRECT))
+
+    def fits(self, subject: str) -> bool:
+        """Whether a subject fits into the subject of an API request, with that of the reply on one line."""
+        return len(subject.encode("utf-8", "surrogateescape")) <= self._room
 
     def is_about(self, info: StreamInfo) -> bool:
         """Whether this is the info of the bucket's stream: another domain may have one of the same name.

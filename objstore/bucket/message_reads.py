@@ -29,7 +29,7 @@ from natsproto.jetstream.direct_get import reply_status, status_error, stored_me
 from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
-from .ways import AT_LEADER, BY_SUBJECT, CONSUMER, LEADER, PROOFS
+from .ways import AT_LEADER, BY_SUBJECT, CONSUMER, DIRECT, LEADER, PROOFS
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
@@ -198,13 +198,16 @@ class MessageRead:
         for way in self._ways:
             if self._can_tell(way) and bucket.ways.allowed(way):
                 return way
-        bucket.ways.forget_refusals()  # the next read tries all of them again
+        if bucket.fits(self._subject):
+            bucket.ways.forget_refusals()  # the next read tries all of them again
         raise no_way(bucket, filter(self._can_tell, self._ways))
 
     def _can_tell(self, way: str) -> bool:
         """Whether this way supports the request."""
         if way is LEADER:
             return True
+        if way is not DIRECT and not self._bucket.fits(self._subject):
+            return False
         if way is CONSUMER:
             return self._at is None
         newest = self._after is None and self._at is None

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar
 from natsproto.backoff import Backoff
 from natsproto.errors import (
     APIError,
-    BadSubjectError,
     NatsError,
     PermissionsViolationError,
     RemoteProtocolError,
@@ -600,10 +599,10 @@ async def each_newest(
                 begun = pending[index] if index < len(pending) and not bucket.index_broken else None
                 try:
                     message = await _finish(bucket, subject, begun, ways)
-                except BadSubjectError:
-                    if ways is not ANY_WAY:
+                except PermissionsViolationError:
+                    if ways is not ANY_WAY or bucket.can_request(subject):
                         raise
-                    continue  # too long for the ways that are left: see Bucket.can_request
+                    continue  # it is too long for the ways that are left
                 yield subject, message
         finally:
             for request in pending:
