@@ -663,7 +663,10 @@ def _unquoted(text: str) -> str:
             code = int(byte, 16)
             return chr(code if code < 0x80 else 0xDC00 + code)  # no UTF-8
         rune = next(filter(None, runes), None)
-        return _CONTROL.get(char, char) if rune is None else chr(min(int(rune, 16), 0x10FFFF))
+        if rune is None:
+            return _CONTROL.get(char, char)
+        code = int(rune, 16)
+        return chr(code) if code < 0xD800 or 0xE000 <= code < 0x110000 else "\ufffd"
 
     return _ESCAPE.sub(plain, text)
 

@@ -22,6 +22,7 @@ from ..errors import (
     ConnectionClosedError,
     NatsError,
     NoRespondersError,
+    PermissionsViolationError,
     RemoteProtocolError,
     RequestTimeoutError,
     StaleConnectionError,
@@ -356,7 +357,8 @@ class PullConsumer:
             reason, info = await self._reason(failure)
             ends = ends or pull.limit - GRACE
             left = ends - clock() - pause
-            unheard = isinstance(failure, NoRespondersError) and info is not None and info.num_waiting == 0
+            unheard = isinstance(failure, NoRespondersError) and reason is failure
+            unheard = unheard and (info is None or info.num_waiting == 0)
             if not unheard or left <= max(timeout - UNHEARD, 0):
                 raise reason
             await asyncio.sleep(pause)
@@ -462,12 +464,14 @@ class PullConsumer:
     async def _reason(self, failure: NatsError) -> tuple[NatsError, ConsumerInfo | None]:
         """Return the error for a pull that got no message: its own, unless the consumer does not exist.
 
-        And what the server says of the consumer, if it was asked.
+        And what the server says of the consumer, if it was asked, and the user may ask.
         """
         if isinstance(failure, NoRespondersError | RequestTimeoutError):
             # If the consumer does not exist, servers before 2.10 send no answer, later ones 503.
             try:
                 return failure, await self._js.consumer_info(self.info.stream, self.name)
+            except PermissionsViolationError:
+                return failure, None
             except NatsError as exc:
                 return exc, None
         return failure, None

@@ -142,7 +142,9 @@ class StreamManagement(ApiRequests):
             found = [StreamInfo.from_json(item) for item in page if isinstance(item, dict)]
             infos = {info.config.name: info for info in found}
             # In a cluster, streams whose servers have not answered take places on the page, too.
-            missing = [name for name in listed(answer, "missing") if name not in infos]
+            missing = [
+                name for name in listed(answer, "missing") if isinstance(name, str) and name not in infos
+            ]
             return infos, len(page) + len(missing), memory_of(page)
 
         document = {} if subject is None else {"subject": subject}

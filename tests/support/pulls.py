@@ -23,6 +23,7 @@ class Pulled:
         self.server.connection.report = self.reported.append  # type: ignore[method-assign]
         self.info = {"stream_name": "S", "name": "c", "config": config}
         self.exists = True
+        self.may_ask = True
         self.asked = 0  # how often the server was asked for its info
         self.seq = 0
         self.requests: list[dict[str, Any]] = []
@@ -48,6 +49,10 @@ class Pulled:
             (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])(pub)
         elif b".CONSUMER.INFO." in pub.subject:
             self.asked += 1
+            if not self.may_ask:
+                subject = pub.subject.decode()
+                asyncio.get_running_loop().call_soon(self.server.refuse, subject)
+                return
             missing = {"error": {"code": 404, "err_code": 10014, "description": "consumer not found"}}
             self.server.reply(pub, self.info if self.exists else missing)
 

@@ -90,7 +90,8 @@ class Paging:
             raise RemoteProtocolError(f"{self._what} go backwards: page {self._pages} begins too early")
         end, overlap = self.offset + count, count // OVERLAP
         more = isinstance(total, int) and end < total
-        if (more and not new) or self._pages > MAX_PAGES:
+        told_apart = count == len(page)  # else several are written alike
+        if (more and not new and told_apart) or self._pages > MAX_PAGES:
             raise RemoteProtocolError(f"{self._what} do not end: {self._pages} pages so far")
         if self._memory > MAX_MEMORY:
             raise RemoteProtocolError(f"{self._what} take too much memory: {self._pages} pages so far")

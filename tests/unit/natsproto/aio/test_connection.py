@@ -412,7 +412,7 @@ async def test_a_refused_request_fails_at_once(server: FakeServer, together: boo
         (r"a\"b\\c", 'a"b\\c'),
         (r"\a\b\f\n\r\t\v", "\a\b\f\n\r\t\v"),
         (r"\x00\x7f\xff\x80", "\x00\x7f\udcff\udc80"),
-        (r"\u202e\U000e0001\U00110000", "\u202e\U000e0001\U0010ffff"),
+        (r"\u202e\U000e0001\U00110000\ud800\udcff", "\u202e\U000e0001" + 3 * "\ufffd"),
         ("\xe4 b", "\xe4 b"),
     ],
 )

@@ -177,7 +177,10 @@ class TestUnheard:
         )
         return pulled
 
-    async def test_it_is_sent_again(self, pulled: Pulled) -> None:
+    @pytest.mark.parametrize("may_ask", [True, False])
+    async def test_it_is_sent_again(self, pulled: Pulled, may_ask: bool) -> None:
+        """Also for a user who may not ask what the server knows of the consumer."""
+        pulled.may_ask = may_ask
         assert len(await pulled.consumer.fetch(1, idle_heartbeat=2.5)) == 1
         assert len({pub.reply for pub in pulled.requests}) == 3
         for before, after in pairwise(map(body, pulled.requests)):

@@ -60,7 +60,7 @@ async def test_streams_without_an_answer(
         names = range(offset, min(offset + 256, count))
         answer = {"config": {}, "state": {}, "created": "2024-01-01T00:00:00Z"}
         page = [{**answer, "config": {"name": f"S{n:03}"}} for n in names if n not in missing]
-        told = {"streams": page, "missing": [f"S{n:03}" for n in names if n in missing]}
+        told = {"streams": page, "missing": [[], {}, *(f"S{n:03}" for n in names if n in missing)]}
         server.reply(pub, {"total": count, "offset": offset, "limit": 256, **told})
 
     server.session.on_pub = on_pub

@@ -99,3 +99,12 @@ def test_the_last_page_may_have_nothing_new() -> None:
     assert not paging.add_page({"total": 160}, entries(10, 150), 10, new=0, memory=0)
     empty = Paging("streams")
     empty.end()
+
+
+def test_entries_that_are_written_alike() -> None:
+    paging = Paging("subjects")
+    for at in (0, 94):
+        assert paging.add_page({"total": 250, "offset": at}, {"\ufffd": None}, 100, new=not at, memory=0)
+    assert not paging.add_page(
+        {"total": 250, "offset": 188}, {"\ufffd": None, "a": None}, 62, new=1, memory=0
+    )
