@@ -293,6 +293,7 @@ def test_an_interrupt_ends_the_work(
     arguments: list[Any],
 ) -> None:
     """Else the loop in fsspec's thread would go on: to delete, for instance."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
     fs.pipe({f"b/d/{number}": b"" for number in range(50)})
     begun, ended = 0, threading.Event()
 
