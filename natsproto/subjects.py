@@ -137,6 +137,21 @@ def subject_matches(pattern: str, subject: str) -> bool:
     return all(want in ("*", token) for want, token in zip(wanted, tokens, strict=False))
 
 
+_drawn: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drawn.clear)
+
+
+def random_bytes() -> bytes:
+    """Return nine random bytes that nobody can guess. Many are drawn at a time: that is a system call."""
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            drawn = os.urandom(9 * 64)
+            _drawn.extend(drawn[start : start + 9] for start in range(0, len(drawn), 9))
+
+
 def secret_name() -> str:
     """Return a new name that nobody can guess: 128 random bits, 22 characters of ``[0-9A-Za-z_-]``.
 

@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from .maintenance.reports import GcReport
     from .read.links import FollowLinks
     from .write.put import PutOptions
+    from .write.put import put as put_object
     from .write.source import ObjectData
     from .write.upload import Upload
     from .write.writer import ObjectWriter
 
     Headers = Mapping[str, str | Sequence[str]]
+else:
+
+    def put_object(*args, **kwargs):
+        """Import the function, in place of this one: an import in each call costs 1 % of a small put."""
+        global put_object
+        from .write.put import put as put_object
+
+        return put_object(*args, **kwargs)
 
 
 class ObjectStore(StoreReads):
@@ -110,10 +119,8 @@ class ObjectStore(StoreReads):
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
             OutcomeUnknownError: it could not be determined whether the commit took place.
         """
-        from .write import put
-
         _check_revision(if_revision)
-        return await put.put(
+        return await put_object(
             self._bucket,
             name,
             data,

@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from .listing.watcher import Watcher
     from .maintenance.reports import VerifyReport
     from .read.file_objects import WritableFile
+    from .read.get import get_bytes
     from .read.links import FollowLinks
     from .read.reader import OpenReader
+else:
+
+    def get_bytes(*args, **kwargs):
+        """Import the function, in place of this one: an import in each call costs 2 % of a small get."""
+        global get_bytes
+        from .read.get import get_bytes
+
+        return get_bytes(*args, **kwargs)
 
 
 FilePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -150,13 +159,11 @@ class StoreReads:
             IntegrityError, DigestMismatchError: the stored bytes are not those of the put.
             ObjectChangedError: the object was replaced again and again while it was read.
         """
-        from .read.get import DEFAULT_MAX_SIZE, get_bytes, reading_window
-        from .read.links import check_follow_links
-
         name = self._bucket.check_name(name)
         check_callback("progress", progress)
         if writeinto is not None:
-            from .read import file_objects
+            from .read import file_objects, links
+            from .read import get as reads
 
             return await file_objects.get_into(
                 self._bucket,
@@ -165,22 +172,20 @@ class StoreReads:
                 max_size=max_size,
                 verify=verify,
                 progress=progress,
-                window=reading_window(window),
-                follow=check_follow_links(follow_links),
+                window=reads.reading_window(window),
+                follow=links.check_follow_links(follow_links),
                 show_deleted=show_deleted,
             )
-        limit = DEFAULT_MAX_SIZE if max_size is None else max_size
-        _, data = await get_bytes(
+        return await get_bytes(
             self._bucket,
             name,
-            max_size=limit,
+            max_size=max_size,
             verify=verify,
             progress=progress,
-            window=reading_window(window),
-            follow=check_follow_links(follow_links),
+            window=window,
+            follow=follow_links,
             show_deleted=show_deleted,
         )
-        return data
 
     def open_reader(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from _thread import get_ident
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from functools import partial
@@ -28,7 +29,7 @@ from ..wire import serializer
 from .callbacks import BoundedLog, Callbacks, with_reason
 from .handlers import Handler
 from .liveness import Liveness
-from .operations import Hold, Home, Operation, Operations, check_loop, home_of
+from .operations import Hold, Home, Operation, Operations, check_loop, foreign_loop, home_of
 from .reconnect import Reconnect
 from .reconnect_buffer import ReconnectBuffer
 from .requests import RequestMux
@@ -347,7 +348,8 @@ class Connection:
 
     def check_open(self) -> None:
         """Raise ``ConnectionClosedError`` when the connection is closed, or belongs to another event loop."""
-        check_loop(self.home)
+        if self.home._thread_id != get_ident():
+            raise foreign_loop()
         if self.state is State.CLOSED:
             if self.close_reason is not None:
                 raise ConnectionClosedError(str(self.close_reason))
@@ -502,8 +504,8 @@ class Connection:
             MaxPayloadError: it is larger than :attr:`max_payload`.
             UnsupportedFeatureError: it has headers, and the server takes none.
         """
-        if header:
-            self.check_headers()
+        if header and not self.headers:
+            raise _no_headers("a message with headers")
         limit = self.max_payload
         if header + payload > limit:
             raise MaxPayloadError(

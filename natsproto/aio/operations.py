@@ -60,6 +60,7 @@ class Operations:
         home, loop: where they run; see :func:`home_of`.
         running: the operations under way, by their tasks.
         holds: the open objects, and the tasks that opened them.
+        waiter: done when one of them ends; ``None``: nobody waits.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -68,7 +69,7 @@ class Operations:
         self.loop: asyncio.AbstractEventLoop = loop
         self.running: dict[asyncio.Task[object], Operation] = {}
         self.holds: dict[Hold, asyncio.Task[object] | None] = {}
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
 
     def others(self) -> list[Operation]:
         """The operations under way, except the current task's: no task can wait for its own end."""
@@ -83,14 +84,14 @@ class Operations:
     async def wait(self, *, holds: bool) -> None:
         """Wait until the other operations have ended, and with ``holds`` until the holds are released."""
         while self.others() or (holds and self.held()):
-            if self._waiter is None or self._waiter.done():
-                self._waiter = self.loop.create_future()
-            await asyncio.wait([self._waiter])
+            if self.waiter is None or self.waiter.done():
+                self.waiter = self.loop.create_future()
+            await asyncio.wait([self.waiter])
 
     def wake(self) -> None:
         """An operation has ended, or a hold was released."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     async def end(self, settle: Callable[[], Awaitable[None]], *, wait: bool) -> None:
         """Make the other operations clean up and raise ``ConnectionClosedError``.
@@ -147,7 +148,8 @@ class Operation:
 
     def __enter__(self) -> None:
         operations = self._operations
-        check_loop(operations.home)
+        if operations.home._thread_id != get_ident():
+            raise foreign_loop()
         task = asyncio.current_task(operations.loop)
         if task is None or task in operations.running:
             return
@@ -171,7 +173,8 @@ class Operation:
             return
         operations = self._operations
         del operations.running[task]
-        operations.wake()
+        if operations.waiter is not None:
+            operations.wake()
         if self._interrupted:
             # asyncio.timeout() distinguishes its own cancellation from others in the same way.
             ours = task.uncancel() <= self._cancelling

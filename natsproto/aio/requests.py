@@ -108,10 +108,11 @@ class RequestMux(Handler):
     answered before such a check.
     """
 
-    __slots__ = ("_next_check", "_prefix", "_slots", "_timer", "_tokens")
+    __slots__ = ("_loop", "_next_check", "_prefix", "_slots", "_timer", "_tokens")
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix + b".>")
+        self._loop = asyncio.get_running_loop()  # a system call in CPython 3.11: once
         self._prefix = prefix + b"."
         self._slots: dict[bytes, ReplySlot] = {}  # by inbox
         self._tokens: Iterator[bytes] = iter(())
@@ -154,19 +155,18 @@ class RequestMux(Handler):
 
     def arm(self, slot: ReplySlot, seconds: float) -> None:
         """Call ``slot.on_timeout()`` after ``seconds``, unless the slot is closed or armed again."""
-        loop = asyncio.get_running_loop()
-        slot.deadline = deadline = loop.time() + seconds
+        slot.deadline = deadline = self._loop.time() + seconds
         if deadline < self._next_check:
-            self._check_at(loop, deadline)
+            self._check_at(deadline)
 
-    def _check_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+    def _check_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._next_check = when
-        self._timer = loop.call_at(when, self._check, loop)
+        self._timer = self._loop.call_at(when, self._check)
 
-    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = max(loop.time(), self._next_check)
+    def _check(self) -> None:
+        now = max(self._loop.time(), self._next_check)
         self._timer = None
         self._next_check = inf
         due = [slot for slot in self._slots.values() if slot.deadline <= now]
@@ -177,7 +177,7 @@ class RequestMux(Handler):
                 slot.on_timeout()
         soonest = min((slot.deadline for slot in self._slots.values()), default=inf)
         if soonest < self._next_check:
-            self._check_at(loop, max(soonest, now + GRAIN))
+            self._check_at(max(soonest, now + GRAIN))
 
     def deliver(self, msg: WireMsg) -> None:
         slot = self._slots.get(msg.subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -22,6 +23,11 @@ END_OF_BATCH = 204  # status
 
 STREAM = b"Nats-Stream: "
 SUBJECT = b"\r\nNats-Subject: "
+
+_LINES = re.compile(
+    rb"\r\nNats-Subject: ([^\r\n]*)\r\nNats-Sequence: ([0-9]{1,19})\r\nNats-Time-Stamp: ([^\r\n]*)\r\n\r\n\Z"
+)
+"""The last lines of a header, which the server adds: read at once, in half the time."""
 
 HEADER_ROOM = 8192
 """Bytes of a header that do not count towards a batch: the server's own lines, with a long subject."""
@@ -106,14 +112,19 @@ def stored_message(msg: WireMsg) -> StoredMessage:
     block = msg.header
     if block is None:
         raise RemoteProtocolError("a direct get reply has no headers")
-    seq, subject = header_int(block, b"Nats-Sequence"), header_bytes(block, b"Nats-Subject")
-    if seq is None or subject is None:
-        raise RemoteProtocolError("a direct get reply lacks Nats-Sequence or Nats-Subject")
     payload = msg.payload
+    data = payload if type(payload) is bytes else bytes(payload)
+    found = _LINES.match(block, block.rfind(SUBJECT))
+    if found is not None:  # not of a batch, whose messages have more lines
+        name, seq, time = found.groups()
+        return StoredMessage(name.decode("utf-8", "surrogateescape"), int(seq), data, block, parse_time(time))
+    number, subject = header_int(block, b"Nats-Sequence"), header_bytes(block, b"Nats-Subject")
+    if number is None or subject is None:
+        raise RemoteProtocolError("a direct get reply lacks Nats-Sequence or Nats-Subject")
     return StoredMessage(
         subject.decode("utf-8", "surrogateescape"),
-        seq,
-        payload if type(payload) is bytes else bytes(payload),
+        number,
+        data,
         block,
         message_time(block),
         batch_int(block, b"Nats-Num-Pending"),

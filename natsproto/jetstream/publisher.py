@@ -8,13 +8,14 @@ window is the replay buffer.
 from __future__ import annotations
 
 import asyncio
+from _thread import get_ident
 from math import inf
 from typing import TYPE_CHECKING
 
 from .._values import seconds
 from ..aio.client import as_payload
 from ..aio.handlers import ReplySlot
-from ..aio.operations import check_loop
+from ..aio.operations import foreign_loop
 from ..aio.requests import is_bare, no_responders
 from ..errors import (
     APIError,
@@ -24,7 +25,7 @@ from ..errors import (
     StaleConnectionError,
     WrongStreamError,
 )
-from ..subjects import check_names
+from ..subjects import MAX_NAMES, check_names
 from .api.acks import ANY_DOMAIN, UNIDENTIFIED, AckCheck, can_cause, has_id, plain_ack_seq, unanswered
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class PublishWindow(ReplySlot):
         doubts: set[int] | None = None,
     ) -> None:
         super().__init__(subject)
-        check_names(subject, b"r" * client.reply_length)  # now, before the first message
+        if len(subject) + client.reply_length > MAX_NAMES:  # now, before the first message
+            check_names(subject, b"r" * client.reply_length)
         self._acks = stream if isinstance(stream, AckCheck) else AckCheck(stream, ANY_DOMAIN)
         self.stream: str = self._acks.stream
         self.header: bytes = header
@@ -195,8 +197,10 @@ class PublishWindow(ReplySlot):
         ):
             payload = as_payload(payload)  # its len() is its size in bytes
         size = len(payload)
-        check_loop(self._connection.home)
-        self._connection.check_size(len(self.header), size)
+        connection = self._connection
+        if connection.home._thread_id != get_ident():
+            raise foreign_loop()
+        connection.check_size(len(self.header), size)
         while self._inflight and (
             self._inflight_bytes + size > self.max_bytes or len(self._inflight) >= MAX_MESSAGES
         ):
@@ -205,7 +209,6 @@ class PublishWindow(ReplySlot):
             await self._wait()
         if self.failure is not None:
             raise self.failure
-        connection = self._connection
         if connection.session is None:
             # Never through the reconnect buffer: what was stored must be read first.
             connection.check_open()

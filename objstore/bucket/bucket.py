@@ -33,7 +33,7 @@ from natsproto.jetstream.api.errors import (
 )
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamConfig, StreamInfo
 from natsproto.jetstream.context import JetStreamContext
-from natsproto.jetstream.direct_get import answering_stream
+from natsproto.jetstream.direct_get import answering_stream, has_said, said_by
 from natsproto.subjects import MAX_NAMES, secret_name
 
 from ..errors import BadBucketError, BucketSealedError, ForeignBucketError
@@ -127,7 +127,7 @@ class Bucket:
 
     __slots__ = (
         "_alone_until",
-        "_answered_by",
+        "_answering",
         "_checked_domain",
         "_checking",
         "_config_trusted_until",
@@ -180,7 +180,7 @@ class Bucket:
         self.stream: str = stream_name(name)
         self.created: datetime = info.created
         self.replicated: bool = False
-        self._answered_by = self.stream.encode()
+        self._answering = said_by(self.stream.encode())
         self.ledger: Ledger = Ledger()
         self.index_broken: bool = False
         self._checking: asyncio.Task[None] | None = None
@@ -303,7 +303,8 @@ class Bucket:
     @property
     def domain_changed(self) -> bool:
         """Whether the current server belongs to another domain than the previous one."""
-        return self._domain_connected_to() != self._checked_domain and self.connection.session is not None
+        session = self.connection.session
+        return session is not None and session.info.get("domain") != self._checked_domain
 
     async def check_same(self, name: str = "") -> None:
         """Check that the bucket that responds now is the one that was opened.
@@ -627,11 +628,9 @@ class Bucket:
         Any mirror may respond, and on a single server nothing else reveals it. From then on the bucket counts
         as replicated. True also when the header does not tell; then the bucket's state does not change.
         """
-        if header is None:
+        if header is None or has_said(self._answering, header):
             return False
         stream = answering_stream(header)
-        if stream == self._answered_by:
-            return False
         if stream is not None:
             self.replicated, self.direct_meta = True, False
         return True
@@ -701,10 +700,10 @@ class Bucket:
         names have padding: these lookups follow one after the other. Our writers remove older messages under
         other encodings.)
         """
-        own, *others = meta_subjects(self.name, name)
+        own = meta_subject(self.name, name)
         encoded = own.rpartition(".")[2]
         message = None if "-" in encoded or "_" in encoded else await self._newest(own)
-        if message is None and others:
+        if message is None and len(meta_subjects(self.name, name)) > 1:
             message = (await self.locate(name, ANY_WAY))[1]
         return None if message is None else self.decode(message)
 

@@ -32,13 +32,14 @@ class Budget:
 
     Args:
         seconds: the whole budget; it begins to run at once.
+        loop: the running loop. (To ask for it is a system call in CPython 3.11.)
     """
 
     __slots__ = ("_bound", "_loop", "_moved", "seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self.seconds: float = seconds
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._moved = self._loop.time()
         self._bound: asyncio.Timeout | None = None
 

@@ -102,6 +102,7 @@ class Guard:
         self, bucket: Bucket, template: ObjectInfo, size: int | None, chunk_size: int, header: int
     ) -> None:
         self._bucket = bucket
+        self._limits = bucket.limits
         self._template = template
         self._name = template.name
         self._size = size
@@ -170,8 +171,10 @@ class Guard:
 
     def check(self, chunks: int) -> None:
         """Refuse what the stream does not keep, by its configuration as known now."""
-        self._bucket.check_writable()
-        self._bucket.check_chunks(chunks, self._name)
+        bucket = self._bucket
+        if bucket.limits is not self._limits:
+            bucket.check_writable()
+        bucket.check_chunks(chunks, self._name)
 
     def explain(self, stored: int, chunks: int) -> None:
         """Raise the bucket-full error if the stream explains why fewer chunks are stored."""

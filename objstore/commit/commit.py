@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from secrets import token_hex
 
 from natsproto.backoff import Backoff
 from natsproto.errors import APIError, ConnectionClosedError, NatsError
 from natsproto.headers import header_value
 from natsproto.jetstream.api.errors import StreamNotFoundError, WrongLastSequenceError, retryable
 from natsproto.jetstream.api.models import PubAck, StoredMessage
-from natsproto.subjects import check_publish_subject
+from natsproto.subjects import check_publish_subject, random_bytes
 
 from ..bucket.bucket import Bucket, log
 from ..bucket.capacity import check_meta_room
@@ -21,6 +20,7 @@ from ..bucket.ttl import end_line, ttl_line
 from ..errors import OutcomeUnknownError, RevisionConflictError
 from ..format.codec import META_HEADER, MetaDecodeError
 from ..format.models import ObjectInfo
+from ..format.naming import meta_subject
 from .states import ENDS, CommitStates, Standing, Step, content_of
 
 CANCEL_GRACE = 5.0
@@ -37,10 +37,11 @@ def meta_header(
     marks: bytes = b"",
 ) -> bytes:
     """Return the header block of a meta message that replaces revision ``expected`` (0 = none)."""
+    more = marks if ttl is None and end is None else ttl_line(ttl) + end_line(end) + marks
     return (
         b"NATS/1.0\r\nNats-Rollup: sub\r\n"
-        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b%b%b\r\n"
-    ) % (expected, msg_id.encode(), ttl_line(ttl), end_line(end), marks)
+        b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Msg-Id: %b\r\n%b\r\n"
+    ) % (expected, msg_id.encode(), more)
 
 
 class Conflict(Exception):
@@ -134,7 +135,7 @@ class Commit:
         self._payload = payload
         self._nuid = nuid
         self._own = "" if owns is None else nuid
-        self._subject = subject or bucket.meta_subject(name)
+        self._subject = subject or meta_subject(bucket.name, name)
         self._wire_subject = check_publish_subject(subject) if subject else self._subject.encode()
         self._counts = after > 0 or borrows
         self._ttl = ttl
@@ -146,7 +147,7 @@ class Commit:
         self._loop = bucket.connection.loop
         self._failure: NatsError | None = None
         self.states: CommitStates = CommitStates(
-            token_hex(12),
+            random_bytes().hex(),
             expected=expected,
             replaced=self._chunks_to_discard(),
             content=None if owns is None else content_of(owns),

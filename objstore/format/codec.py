@@ -27,7 +27,13 @@ from objstore.format.models import (
     ObjectMetaOptions,
     plain_options,
 )
-from objstore.format.naming import DEFAULT_CHUNK_SIZE, MAX_NAME_BYTES, decode_meta_name, is_safe_nuid
+from objstore.format.naming import (
+    DEFAULT_CHUNK_SIZE,
+    MAX_NAME_BYTES,
+    decode_meta_name,
+    encodes_name,
+    is_safe_nuid,
+)
 from objstore.format.records import format_rfc3339 as format_rfc3339
 
 MAX_META_BYTES = 1024 * 1024
@@ -453,7 +459,7 @@ def _decode(
     if type(name) is not str or not name:
         raise _Invalid("it has no name")
     if subject is not None:
-        if decode_meta_name(subject) != name:
+        if not encodes_name(subject, bucket, name):
             raise _Invalid("its name is not the one its subject encodes")
     elif not is_utf8(name):
         raise _Invalid("its name cannot be written as UTF-8")

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 PREFIX = "SHA-256="
 _HEX_LENGTH = 64
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+def url_safe(raw: bytes) -> str:
+    """Return URL-safe base64 with padding: as the standard library's function, which makes two calls more."""
+    return b2a_base64(raw, newline=False).translate(URL_SAFE).decode()
 
 
 def new_hasher(data: bytes | bytearray | memoryview = b"") -> _Hash:
@@ -30,7 +35,7 @@ def hex_digest(raw: bytes) -> str:
 
 def wire_digest(raw: bytes) -> str:
     """Return the 32 bytes of a digest in the form of meta messages."""
-    return PREFIX + b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
+    return PREFIX + url_safe(raw)
 
 
 def parse_digest(text: str) -> bytes:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64decode
 from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
 
 from natsproto import _values
 from natsproto.errors import InvalidNameError
-from natsproto.subjects import MAX_LINE
+from natsproto.subjects import MAX_LINE, random_bytes
 from objstore.errors import BadBucketError, IntegrityError
-from objstore.format.digest import new_hasher
+from objstore.format.digest import new_hasher, url_safe
 
 DEFAULT_CHUNK_SIZE = 128 * 1024
 """Bytes of a chunk when the caller sets no size."""
@@ -94,13 +93,13 @@ def meta_subject(bucket: str, name: str) -> str:
     The name becomes one token: URL-safe base64 **with** padding of its UTF-8 bytes. The caller has checked
     both arguments.
     """
-    return f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode('ascii')}"
+    return f"$O.{bucket}.M.{url_safe(name.encode())}"
 
 
 def _encodings(name: str) -> dict[str, None]:
     """Every form in which some client writes a name as a token, ours first, without duplicates."""
     raw = name.encode()
-    urlsafe = urlsafe_b64encode(raw).decode("ascii")
+    urlsafe = url_safe(raw)
     standard = b64encode(raw).decode("ascii")
     return dict.fromkeys((urlsafe, standard, urlsafe.rstrip("="), standard.rstrip("=")))
 
@@ -139,9 +138,20 @@ def decode_meta_name(subject: str) -> str | None:
     except ValueError:
         return None
     # Surplus bits, partial padding or a mix of both alphabets: no client would look up the name there.
-    if name and (token == urlsafe_b64encode(raw).decode("ascii") or token in _encodings(name)):
+    if name and (token == url_safe(raw) or token in _encodings(name)):
         return name
     return None
+
+
+def encodes_name(subject: str, bucket: str, name: str) -> bool:
+    """Whether :func:`decode_meta_name` of a subject is the name; at once for what this library stores."""
+    if len(name) < len(subject):  # a longer name is not cached
+        try:
+            if meta_subject(bucket, name) == subject:
+                return True
+        except UnicodeEncodeError:
+            return False
+    return decode_meta_name(subject) == name
 
 
 def new_nuid(name: str) -> str:
@@ -151,7 +161,7 @@ def new_nuid(name: str) -> str:
     of another name refers to chunks that are not its own (:func:`is_nuid_of`). Other clients' nuids have 22
     characters.
     """
-    return _nuid(os.urandom(9), name)
+    return _nuid(random_bytes(), name)
 
 
 def is_own_nuid(nuid: str) -> bool:
@@ -168,7 +178,7 @@ def is_nuid_of(nuid: str, name: str) -> bool:
 
 
 def _nuid(drawn: bytes, name: str) -> str:
-    return urlsafe_b64encode(drawn + new_hasher(drawn + name.encode()).digest()[:9]).decode("ascii")
+    return url_safe(drawn + new_hasher(drawn + name.encode()).digest()[:9])
 
 
 def is_safe_nuid(nuid: str) -> bool:
@@ -194,6 +204,14 @@ def chunk_subject(bucket: str, nuid: str) -> str:
     return f"$O.{bucket}.C.{nuid}"
 
 
+@lru_cache(maxsize=128)
+def _longest(bucket: int, max_control_line: int, reply_length: int) -> int:
+    """Return the bytes of the longest object name; ``bucket``: the length of its name."""
+    reply = max(reply_length, _REPLY_LENGTH)
+    room = max_control_line - _LINE_OVERHEAD - reply - len("$O..M.") - bucket
+    return min(MAX_NAME_BYTES, max(room, 0) // 4 * 3)
+
+
 def check_object_name(
     name: str, bucket: str, *, max_control_line: int = MAX_LINE, reply_length: int = 0
 ) -> str:
@@ -213,16 +231,15 @@ def check_object_name(
     """
     if not isinstance(name, str):
         raise InvalidNameError(f"an object name is a str, not {type(name).__name__}")
-    name = _values.text(name)
+    if type(name) is not str:
+        name = _values.text(name)
     if not name:
         raise InvalidNameError("an object name must not be empty")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as exc:
         raise InvalidNameError(f"the object name cannot be written as UTF-8: {name[:80]!r}") from exc
-    reply = max(reply_length, _REPLY_LENGTH)
-    room = max_control_line - _LINE_OVERHEAD - reply - len("$O..M.") - len(bucket)
-    limit = min(MAX_NAME_BYTES, max(room, 0) // 4 * 3)
+    limit = _longest(len(bucket), max_control_line, reply_length)
     if size > limit:
         raise InvalidNameError(
             f"the object name has {size} bytes; bucket {bucket!r} takes names of up to {limit} bytes"

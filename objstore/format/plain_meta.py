@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
-from objstore.format.digest import PREFIX
+from objstore.format.digest import PREFIX, URL_SAFE
 from objstore.format.models import ObjectInfo, plain_info, plain_options
 
 PlainReader = Callable[[bytes, bytes, int, datetime], ObjectInfo | None]
@@ -32,7 +32,6 @@ _SPACED = (  # nats-py
     rb'\{"name": %b, "bucket": %b, "nuid": %b, "size": %b, "mtime": %b, "chunks": %b, "digest": %b, '
     rb'"deleted": false(?:, "options": \{"max_chunk_size": %b\})?\}'
 ) % (_NAME, _TEXT, _NUID, _COUNT, _TEXT, _COUNT, _DIGEST, _SIZE)
-_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 Match = Callable[[bytes], re.Match[bytes] | None]
@@ -56,7 +55,7 @@ def plain_reader(bucket: str) -> PlainReader:
             name, nuid, size, chunks, digest, chunk_size = found.groups()
         else:
             return None
-        if subject != prefix + b2a_base64(name, newline=False).translate(_TO_URL_SAFE):
+        if subject != prefix + b2a_base64(name, newline=False).translate(URL_SAFE):
             return None
         try:
             text = name.decode()

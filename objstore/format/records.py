@@ -12,7 +12,7 @@ def format_rfc3339(moment: datetime) -> str:
     """Return an aware time as RFC 3339 in UTC with microseconds, the form every client can parse."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+    return moment.isoformat("T", "microseconds")[: -len("+00:00")] + "Z"
 
 
 class Record:

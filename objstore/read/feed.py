@@ -242,7 +242,7 @@ class ChunkFeed:
     async def _read_batches(self) -> None:
         """Read windows one after the other; return early if the server turns out not to support batches."""
         bucket = self.bucket
-        budget = Budget(bucket.retry_budget)
+        budget = Budget(bucket.retry_budget, bucket.connection.loop)
         backoff = Backoff()
         while not self.done:
             if self.current is None:

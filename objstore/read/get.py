@@ -21,13 +21,13 @@ from ..errors import (
     ObjectTooLargeError,
 )
 from ..format.assembly import Assembly
-from ..format.digest import new_hasher, parse_digest
+from ..format.digest import hex_digest, new_hasher
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .late_copies import late_copies
-from .links import FollowLinks, resolve
+from .links import FollowLinks, check_follow_links, resolve
 from .lookup import live_info
 from .parts import Missing, NotWhole, damaged
 from .ranges import read_range
@@ -152,43 +152,45 @@ def get_bytes(
     bucket: Bucket,
     name: str,
     *,
-    max_size: int,
+    max_size: int | None,
     verify: bool,
     progress: Progress | None = None,
-    window: int = DEFAULT_WINDOW,
+    window: int | None = None,
     follow: FollowLinks = "all",
     show_deleted: bool = False,
-) -> Awaitable[tuple[ObjectInfo, bytes]]:
+) -> Awaitable[bytes]:
     """Read a whole object; if it is replaced meanwhile, read it again."""
+    limit = DEFAULT_MAX_SIZE if max_size is None else max_size
+    room = reading_window(window)
 
-    async def read(bucket: Bucket, info: ObjectInfo) -> tuple[ObjectInfo, bytes]:
+    async def read(bucket: Bucket, info: ObjectInfo) -> bytes:
         if info.deleted:
-            return info, b""
-        if info.size > max_size:
+            return b""
+        if info.size > limit:
             raise ObjectTooLargeError(
-                f"object {info.name!r} has {info.size} bytes, more than max_size={max_size}: raise max_size, "
+                f"object {info.name!r} has {info.size} bytes, more than max_size={limit}: raise max_size, "
                 "or use get_file()",
                 bucket=info.bucket,
                 name=info.name,
                 size=info.size,
-                max_size=max_size,
+                max_size=limit,
             )
         data = await only_chunk(bucket, info) if verify else None
         if data is not None:
             if progress is not None:
                 progress(info.size, info.size)
-            return info, data
+            return data
         sink = WholeSink(info, verify=verify, progress=progress)
         try:
             if info.size or info.chunks:
-                await ChunkFeed(bucket, info, sink, window=window).run()
-            return info, sink.finish()
+                await ChunkFeed(bucket, info, sink, window=room).run()
+            return sink.finish()
         except (MemoryError, OverflowError) as exc:
-            raise no_room(info, info.size, max_size) from exc
+            raise no_room(info, info.size, limit) from exc
         finally:
             sink.release()
 
-    return _read_twice(bucket, name, follow, read, show_deleted=show_deleted)
+    return _read_twice(bucket, name, check_follow_links(follow), read, show_deleted=show_deleted)
 
 
 async def get_part(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
@@ -235,7 +237,6 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
         return None
     subject = chunk_subject(bucket.name, info.nuid)
     try:
-        expected = parse_digest(info.digest)
         if bucket.ways.allowed(DIRECT):  # only the payload counts: no need to parse the headers
             data = (
                 await bucket.client.request_frame(
@@ -248,9 +249,9 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     except PermissionsViolationError as exc:
         bucket.ways.note_refusal(exc)
         return None
-    except (NatsError, ValueError):
+    except NatsError:
         return None
-    if len(data) != info.size or new_hasher(data).digest() != expected:
+    if len(data) != info.size or hex_digest(new_hasher(data).digest()) != info.digest:
         return None
     return data if type(data) is bytes else bytes(data)
 

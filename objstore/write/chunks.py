@@ -108,7 +108,7 @@ class ChunkSender:
         self._all_hashed = False  # the source has ended: size and digest are those of the whole object
         self._window: PublishWindow | None = None
         self._doubts: set[int] = set()  # see PublishWindow.doubts; of all windows of this nuid
-        self._silent_sessions = self._bucket.client.connection.silent_sessions
+        self._silent_sessions = self._bucket.connection.silent_sessions
         self._session = 0  # the session that sent the chunks that may still be in flight, and its lifeline
         self._lifeline: Lifeline | None = None
         self._last_sent = time()
@@ -144,7 +144,7 @@ class ChunkSender:
     async def _send_all(self) -> None:
         if self._bucket.domain_changed:  # before a byte goes to the wrong bucket
             await self._bucket.retrying(self._check_bucket)
-        connection = self._bucket.client.connection
+        connection = self._bucket.connection
         epoch, began = connection.epoch, self._loop.time()
         whole = self._source.whole
         if type(whole) is bytes and 0 < len(whole) <= self._chunk_size:
@@ -200,7 +200,7 @@ class ChunkSender:
         if self._window is None:
             self._window = self._open_window()
         self._check_idle()
-        if self._session != self._bucket.client.connection.epoch and not self._window.unproven:
+        if self._session != self._bucket.connection.epoch and not self._window.unproven:
             self._note_session()
         try:
             await self._window.publish(chunk)
@@ -219,7 +219,8 @@ class ChunkSender:
 
         If the source cannot be read again, the chunks are counted before and after the commit instead.
         """
-        idle, self._last_sent = self._idle, time()
+        now = time()
+        idle, self._last_sent = now - self._last_sent, now
         if idle > self.idle_limit and self._chunks and self._source.restartable:
             name = self._template.name
             raise Unrepairable(

@@ -142,7 +142,7 @@ class Put(ChunkSender):
         self._loop = bucket.connection.loop
         header = len(chunk_header(ttl)) + self.header_room
         self._guard = Guard(bucket, template, source.size, chunk_size, header)
-        self._budget = Budget(bucket.retry_budget)
+        self._budget = Budget(bucket.retry_budget, self._loop)
         self._begun = 0
         self._repaired = False
         self._hurry = False

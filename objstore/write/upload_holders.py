@@ -267,7 +267,7 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
         mine: sequences of this sender's chunks.
     """
     bucket = holders.bucket
-    budget = Budget(bucket.retry_budget)
+    budget = Budget(bucket.retry_budget, bucket.connection.loop)
     try:
         async with budget.bound():
             found = await holders.all()

@@ -193,8 +193,8 @@ MUTANTS = (
     Mutant(
         "any-message-answers-the-api",
         "natsproto/aio/client.py",
-        "not (is_bare(msg) and",
-        "not (",
+        "is_bare(msg) and (not begins",
+        "(not begins",
         "an answer of the API has neither headers nor a reply subject",
         "unit/natsproto/aio/test_client.py::test_only_a_bare_answer_counts_for_a_bare_request",
     ),

@@ -28,6 +28,7 @@ from objstore.format.naming import (
     check_object_name,
     chunk_subject,
     decode_meta_name,
+    encodes_name,
     is_safe_nuid,
     meta_subject,
     meta_subjects,
@@ -200,6 +201,16 @@ def test_any_value_in_any_key_is_an_info_or_a_decode_error(info, key, value):
         if not is_safe_nuid(again.nuid):
             with pytest.raises(IntegrityError):
                 chunk_subject("b", again.nuid)
+
+
+@given(NAME, st.one_of(st.none(), NAME, st.text(st.characters())), st.integers(0, 3))
+def test_the_name_that_a_subject_encodes(stored, asked, which):
+    """What is found out at once is what decoding tells; also of a lone surrogate, and in another bucket."""
+    name = stored if asked is None else asked
+    subjects = meta_subjects("b", stored)
+    subject = subjects[which % len(subjects)]
+    for bucket in ("b", "c"):
+        assert encodes_name(subject, bucket, name) == (decode_meta_name(subject) == name)
 
 
 @given(NAME)

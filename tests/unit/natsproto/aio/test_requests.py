@@ -93,7 +93,7 @@ async def test_s18_the_inbox_cannot_be_guessed() -> None:
     assert mux.subject == b"_INBOX.p.>"
 
 
-def test_s18_replies_go_by_token() -> None:
+async def test_s18_replies_go_by_token() -> None:
     mux = RequestMux(b"_INBOX.p")
     slots = [Slot() for _ in range(20)]
     for slot in slots:
@@ -107,7 +107,7 @@ def test_s18_replies_go_by_token() -> None:
     assert mux.place(reply(slots[3].inbox), 5000) == bytearray(5000)
 
 
-def test_s18_unknown_and_late_replies_are_dropped() -> None:
+async def test_s18_unknown_and_late_replies_are_dropped() -> None:
     mux = RequestMux(b"_INBOX.p")
     slot, other = Slot(), Slot()
     mux.open(slot)
@@ -121,7 +121,7 @@ def test_s18_unknown_and_late_replies_are_dropped() -> None:
     assert slot.got == other.got == []
 
 
-def test_s18_the_right_token_under_another_subject() -> None:
+async def test_s18_the_right_token_under_another_subject() -> None:
     """A pull consumer of a peer sends what its stream has to any inbox, under its own subject."""
     mux = RequestMux(b"_INBOX.p")
     slot = Slot()
@@ -134,7 +134,7 @@ def test_s18_the_right_token_under_another_subject() -> None:
     assert slot.got == []
 
 
-def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
+async def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
     """Whoever sees the reply subject of one request can answer no other."""
     mux = RequestMux(b"_INBOX.p")
     slots = [Slot() for _ in range(1000)]
@@ -153,7 +153,7 @@ def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
     assert token_of(slot) not in tokens
 
 
-def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_mux, "_random_tokens", lambda: [b"same"])
     old, new = RequestMux(b"_INBOX.old"), RequestMux(b"_INBOX.new")
     first, second = Slot(), Slot()
@@ -166,7 +166,7 @@ def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.Mon
     assert second.got == [(b"", b"for the second")]
 
 
-def test_disconnect_end_and_refusal_reach_the_slots() -> None:
+async def test_disconnect_end_and_refusal_reach_the_slots() -> None:
     mux = RequestMux(b"_INBOX.p")
     a, b = Slot(b"a"), Slot(b"b")
     mux.open(a)
@@ -324,9 +324,9 @@ async def test_many_deadlines_need_few_looks() -> None:
     class Counting(RequestMux):
         __slots__ = ()
 
-        def _check_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        def _check_at(self, when: float) -> None:
             looks.append(when)
-            super()._check_at(loop, when)
+            super()._check_at(when)
 
     mux = Counting(b"_INBOX.p")
     log = Timeouts(1000)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from natsproto.errors import RemoteProtocolError
 from natsproto.jetstream.direct_get import (
     BatchSlot,
     answering_stream,
@@ -51,6 +54,40 @@ def test_the_last_line_counts() -> None:
     assert header_int(b"NATS/1.0\r\nN: 1x\r\n\r\n", b"N") is None
     assert header_int(b"NATS/1.0\r\nN: 12345678901234567890\r\n\r\n", b"N") is None
     assert header_bytes(b"NATS/1.0\r\n\r\n", b"N") is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"Nats-Rollup: sub\r\n",
+        b"Nats-Sequence: 1\r\nNats-Subject: x\r\nNats-Time-Stamp: never\r\n",
+        b"Nats-Subject: x\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2020-01-01T00:00:00Z\r\n",
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b"Nats-Num-Pending: 5\r\n"])
+@pytest.mark.parametrize("seq", [b"7", b"9999999999999999999"])
+def test_the_lines_of_the_server_are_read(stored: bytes, more: bytes, seq: bytes) -> None:
+    own = OWN.replace(b": t", b": 2026-01-01T00:00:00Z").replace(b"Sequence: 7", b"Sequence: " + seq)
+    block = b"NATS/1.0\r\n" + stored + own[:-2] + more + b"\r\n"
+    message = stored_message(Msg(b"r", b"1", None, block, b"x"))
+    assert (message.subject, message.seq, message.data, message.header) == ("a.b", int(seq), b"x", block)
+    assert message.time == datetime(2026, 1, 1, tzinfo=UTC)
+    assert message.num_pending == (5 if more else None)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Nats-Subject: a.b\r\nNats-Sequence: 7x\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n",
+        b"Nats-Subject: a.b\r\nNats-Sequence: 7\r\nNats-Time-Stamp: never\r\n",
+        b"Nats-Subject: a.b\r\nNats-Sequence: 7\r\n",
+        b"Nats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n",
+    ],
+)
+def test_no_lines_of_a_server(lines: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        stored_message(Msg(b"r", b"1", None, b"NATS/1.0\r\n" + lines + b"\r\n", b"x"))
 
 
 def test_a_number_that_the_writer_stored_is_not_the_servers() -> None:

@@ -23,7 +23,7 @@ async def server() -> FakeServer:
 
 
 async def test_progress_renews_it() -> None:
-    budget = Budget(1000)
+    budget = Budget(1000, asyncio.get_running_loop())
     began = budget.deadline
     assert 900 < budget.left <= 1000
     budget.progress(ago=400)
@@ -35,7 +35,7 @@ async def test_progress_renews_it() -> None:
 
 
 async def test_a_bound_ends_the_block() -> None:
-    budget = Budget(0.02)
+    budget = Budget(0.02, asyncio.get_running_loop())
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
             async with budget.bound():
@@ -45,7 +45,7 @@ async def test_a_bound_ends_the_block() -> None:
 
 def test_progress_in_a_bound_renews_it() -> None:
     async def work() -> None:
-        budget = Budget(0.5)
+        budget = Budget(0.5, asyncio.get_running_loop())
         loop = asyncio.get_running_loop()
         began = loop.time()
         for _ in range(3):
@@ -124,8 +124,8 @@ async def test_time_outs_of_others_are_not_swallowed(server: FakeServer) -> None
 
 
 async def test_what_a_put_in_vain_raises() -> None:
-    error = budget_spent_error(RequestTimeoutError("within 0.1 s"), Budget(20))
+    error = budget_spent_error(RequestTimeoutError("within 0.1 s"), Budget(20, asyncio.get_running_loop()))
     assert isinstance(error, RequestTimeoutError)
     assert "within 20 s (retry_budget)" in str(error)
     lost = StaleConnectionError("gone")
-    assert budget_spent_error(lost, Budget(20)) is lost
+    assert budget_spent_error(lost, Budget(20, asyncio.get_running_loop())) is lost

@@ -66,7 +66,7 @@ def forge(server: MemoryServer, info: ObjectInfo, **changes: Any) -> None:
 
 async def read(bucket: Bucket, name: str = "a", **options: Any) -> bytes:
     options = {"max_size": DEFAULT_MAX_SIZE, "verify": True, **options}
-    return (await get_bytes(bucket, name, **options))[1]
+    return await get_bytes(bucket, name, **options)
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000, len(DATA)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -100,7 +101,7 @@ async def test_words() -> None:
     late = late_chunks_error("a", NatsError("cut"))
     assert late.silent
     assert "may still store chunks of 'a': cut" in str(late)
-    budget = Budget(20.0)
+    budget = Budget(20.0, asyncio.get_running_loop())
     plain = NoRespondersError("s")
     assert budget_spent_error(plain, budget) is plain
     timed_out = budget_spent_error(RequestTimeoutError("within 0.4 s"), budget)
