@@ -19,9 +19,9 @@ from fsspec.utils import isfilelike, stringify_path
 from natsproto.errors import InvalidNameError, PermissionsViolationError
 
 from ..bucket.at_once import kept, run_all
-from ..errors import BadBucketError, BucketNotFoundError, LinkError, ObjectNotFoundError
+from ..errors import BadBucketError, BucketNotFoundError, IntegrityError, LinkError, ObjectNotFoundError
 from ..format.codec import MetaDecodeError
-from ..read.links import check_follow_links
+from ..read.links import OtherBuckets, check_follow_links
 from . import reading
 from .connections import Connections, missing
 from .options import Environment, connection
@@ -31,7 +31,6 @@ from .tree import Entry, Tree, directory_entry, file_entry, only_names
 
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
-    from ..errors import IntegrityError
     from ..format.models import ObjectInfo
     from ..read.links import FollowLinks
     from ..store import ObjectStore
@@ -159,15 +158,15 @@ class FileSystemReads(AsyncFileSystem):
                 if not await self._read(bucket, lambda store: self._has_below(store, name)):
                     raise
                 return directory_entry(path)
-            return file_entry(path, info, await self._target(store, info))
+            return file_entry(path, info, await self._target(store, info, OtherBuckets()))
 
-    async def _target(self, store: ObjectStore, info: ObjectInfo) -> ObjectInfo | None:
+    async def _target(self, store: ObjectStore, info: ObjectInfo, others: OtherBuckets) -> ObjectInfo | None:
         """Return the object that is read at that name; ``None`` for a link that cannot be read."""
         if not info.is_link:
             return info
         try:
-            return (await reading.find(store, info.name, self._follow))[1]
-        except (LinkError, ObjectNotFoundError, PermissionsViolationError):
+            return (await reading.find(store, info.name, self._follow, others))[1]
+        except (LinkError, ObjectNotFoundError, PermissionsViolationError, IntegrityError):
             return None
 
     async def _has_below(self, store: ObjectStore, name: str) -> bool:
@@ -200,7 +199,8 @@ class FileSystemReads(AsyncFileSystem):
             infos = [info for info in found if info.name == name or is_within(info.name, name)]
             store = await self._store(bucket)
             links = [info for info in infos if info.is_link]
-            ends = await run_all((self._target(store, info) for info in links), self.batch_size)
+            others = OtherBuckets()
+            ends = await run_all((self._target(store, info, others) for info in links), self.batch_size)
             targets = dict(zip([info.name for info in links], ends, strict=True))
             for info in infos:
                 tree.add(info, targets.get(info.name) if info.is_link else info)

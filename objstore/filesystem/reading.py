@@ -13,7 +13,7 @@ from ..format.digest import new_hasher
 from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
 from ..read.get import again, changed, get_part
-from ..read.links import FollowLinks, resolve
+from ..read.links import FollowLinks, OtherBuckets, resolve
 from .paths import limits, merged
 from .tree import Entry, file_entry
 
@@ -46,14 +46,19 @@ class Pinned(NamedTuple):
     entry: Entry
 
 
-async def find(store: ObjectStore, name: str, follow: FollowLinks) -> tuple[Bucket, ObjectInfo]:
+async def find(
+    store: ObjectStore, name: str, follow: FollowLinks, others: OtherBuckets | None = None
+) -> tuple[Bucket, ObjectInfo]:
     """Return the object of a name, or of the link with that name, and its bucket.
+
+    Args:
+        others: as for :func:`objstore.read.links.resolve`.
 
     Raises:
         ObjectNotFoundError, LinkError: there is none, or ``follow`` forbids the link.
     """
     with store.client.connection.operation():
-        return await resolve(store.bound_bucket, name, follow)
+        return await resolve(store.bound_bucket, name, follow, others=others)
 
 
 async def pin(store: ObjectStore, name: str, path: str, follow: FollowLinks) -> Pinned:

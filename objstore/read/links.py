@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from natsproto._values import brief
+from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.binding import bind_other
 from ..bucket.bucket import Bucket
@@ -36,19 +38,61 @@ def check_follow_links(follow: FollowLinks) -> FollowLinks:
     return follow
 
 
+class OtherBuckets:
+    """The buckets that the links of one list lead to.
+
+    Each is looked up once: the answer can have a megabyte, and many links may lead to it. One that cannot be
+    read, since its servers are away, costs the list that wait once, and no more than that.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Bucket] = {}
+        self._away: dict[str, NatsError] = {}
+
+    async def find(self, asked: Bucket, name: str) -> Bucket:
+        """Return another bucket, or the one whose link was followed.
+
+        Raises:
+            NatsError: as for :func:`~objstore.bucket.binding.bind`; or a link to it could not be followed.
+        """
+        if name == asked.name:
+            return asked
+        if name in self._away:
+            raise self._away[name].with_traceback(None)
+        if name not in self._found:
+            found = await bind_other(asked, name)
+            self._found[name] = found
+        return self._found[name]
+
+    def tolerates(self, exc: NatsError, asked: Bucket, name: str) -> bool:
+        """Whether an error is one of that other bucket alone."""
+        if name == asked.name or asked.connection.session is None or isinstance(exc, ConnectionClosedError):
+            return False
+        if retryable(exc):
+            self._away[name] = exc
+        return True
+
+
 async def resolve(
-    bucket: Bucket, name: str, follow: FollowLinks = "all", *, show_deleted: bool = False
+    bucket: Bucket,
+    name: str,
+    follow: FollowLinks = "all",
+    *,
+    show_deleted: bool = False,
+    others: OtherBuckets | None = None,
 ) -> tuple[Bucket, ObjectInfo]:
     """Follow links from a name; return the object and its bucket.
 
     Args:
         follow: the links to follow; others are errors.
+        others: of the list that this is a part of; see there.
         show_deleted: return the delete marker of a deleted object or link, as an object without bytes. What
             a link leads to must exist.
 
     Raises:
         ObjectNotFoundError, ObjectDeletedError: the name itself has no live object.
-        LinkError: a link leads to a bucket, nowhere, in a circle, too far, or where ``follow`` forbids.
+        LinkError: a link leads to a bucket, nowhere, in a circle, too far, or where ``follow`` forbids; with
+            ``others``, also to a bucket that cannot be read.
     """
     if show_deleted:
         info = await newest_info(bucket, name)
@@ -60,6 +104,7 @@ async def resolve(
         return bucket, info
     first = info
     seen = {(bucket.name, info.name)}
+    asked, known = bucket, others or OtherBuckets()
     while info.is_link:
         assert info.options is not None
         link = info.options.link
@@ -84,10 +129,13 @@ async def resolve(
             raise broken(f"leads through more than {MAX_LINKS} links")
         seen.add((link.bucket, link.name))
         try:
-            if link.bucket != bucket.name:
-                bucket = await bind_other(bucket, link.bucket)
+            bucket = await known.find(asked, link.bucket)
             bucket.check_name(link.name)
             info = await live_info(bucket, link.name)
         except (LookupError, ValueError) as exc:
             raise broken(f"leads to {brief(link.target)}, which does not exist: {exc}") from exc
+        except NatsError as exc:
+            if others is None or not others.tolerates(exc, asked, link.bucket):
+                raise
+            raise broken(f"leads to {brief(link.target)}, which cannot be read: {exc}") from exc
     return bucket, info

@@ -13,12 +13,15 @@ import pytest
 from fsspec.asyn import sync
 from fsspec.callbacks import Callback
 
-from natsproto.errors import NoServersError
-from objstore import ObjectLink, ObjectStore
+from natsproto.errors import NatsError, NoServersError, RemoteProtocolError, RequestTimeoutError
+from objstore import BucketNotFoundError, ObjectInfo, ObjectLink, ObjectStore
 from objstore.bucket import bucket
+from objstore.bucket.bucket import Bucket
 from objstore.filesystem import NatsObjectFileSystem
 from objstore.filesystem.filesystem_reads import LOOKS
+from objstore.format.codec import MetaDecodeError
 from objstore.format.naming import meta_subject
+from objstore.read import links
 from objstore.read.links import FollowLinks
 from support.memory_server import MemoryServer
 
@@ -205,6 +208,36 @@ def test_links_that_the_reader_follows(
             with pytest.raises(OSError, match="follow_links"):
                 read()
     assert target.exists() == allowed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestTimeoutError("no answer"),
+        RemoteProtocolError("odd"),
+        BucketNotFoundError("gone", bucket="other"),
+        MetaDecodeError("bad", bucket="other", subject="", revision=1),
+    ],
+)
+def test_links_to_a_bucket_that_cannot_be_read(
+    full: NatsObjectFileSystem, monkeypatch: pytest.MonkeyPatch, error: NatsError
+) -> None:
+    """They are shown as such: the bucket that is listed is whole."""
+    full.mkdir("other")
+    full.pipe_file("other/far", b"far")
+    do(full, "add_link", "far", ObjectLink("other", "far"))
+    found = full.find("b")
+    read = links.live_info
+
+    async def failing(bucket: Bucket, name: str) -> ObjectInfo:
+        if bucket.name == "other":
+            raise error
+        return await read(bucket, name)
+
+    monkeypatch.setattr(links, "live_info", failing)
+    assert full.find("b") == found
+    assert {entry["name"]: entry["type"] for entry in full.ls("b")}["b/far"] == "other"
+    assert full.info("b/far")["type"] == "other"
 
 
 def test_links_are_followed_in_one_of_three_ways() -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
 from objstore import LinkError, ObjectDeletedError, ObjectLink, ObjectNotFoundError, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.models import ObjectMetaOptions
 from objstore.format.naming import meta_subject
-from objstore.read.links import MAX_LINKS, check_follow_links, resolve
+from objstore.read import links as _links
+from objstore.read.links import MAX_LINKS, OtherBuckets, check_follow_links, resolve
 from support.memory_server import ROLL_UP, MemoryServer
 
 
@@ -69,6 +71,62 @@ async def test_another_bucket(server: MemoryServer, bucket: Bucket) -> None:
     with pytest.raises(LinkError, match="follow_links='same-bucket' does not allow that") as told:
         await resolve(bucket, "l", "same-bucket")
     assert (told.value.target_bucket, told.value.target_name) == ("other", "far")
+
+
+async def test_a_list_looks_another_bucket_up_once(server: MemoryServer, bucket: Bucket) -> None:
+    """Its info can have a megabyte; links may lead there and back, and any number of them."""
+    other = await server.bucket("other")
+    await other.put("far", b"away")
+    link(server, bucket, "l0", ObjectLink("other", "far"))
+    for number in range(1, 4):
+        info = bucket.template(
+            f"m{number}", (None,) * 4, ObjectMetaOptions(ObjectLink("b", f"l{number - 1}"))
+        )
+        server.put_raw(meta_subject("other", info.name), encode_meta(info), ROLL_UP, bucket="other")
+        link(server, bucket, f"l{number}", ObjectLink("other", info.name))
+    server.verbs()
+    assert (await resolve(bucket, "l3"))[1].name == "far"
+    assert server.verbs().count("STREAM.INFO") == 1
+    others = OtherBuckets()
+    for _ in range(5):
+        where, found = await resolve(bucket, "l3", others=others)
+        assert (where.name, found.name) == ("other", "far")
+    assert server.verbs().count("STREAM.INFO") == 1
+
+
+async def test_a_list_waits_once_for_a_bucket_without_servers(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    async def away(asked: Bucket, name: str) -> Bucket:
+        looks.append(name)
+        raise error
+
+    monkeypatch.setattr(_links, "bind_other", away)
+    for name in ("l", "m"):
+        link(server, bucket, name, ObjectLink("other", "far"))
+    error: NatsError = RequestTimeoutError("no answer")
+    with pytest.raises(RequestTimeoutError):
+        await resolve(bucket, "l")
+    looks.clear()
+    others = OtherBuckets()
+    for name in ("l", "m", "l"):
+        with pytest.raises(LinkError, match=r"leads to .*far.*, which cannot be read: no answer") as told:
+            await resolve(bucket, name, others=others)
+        assert told.value.name == name
+    assert looks == ["other"]
+    error = ConnectionClosedError("closed")  # the client is: that is no link's fault
+    with pytest.raises(ConnectionClosedError):
+        await resolve(bucket, "l", others=OtherBuckets())
+    link(server, bucket, "near", ObjectLink("b", "target"))
+
+    async def silent(*args: object, **options: object) -> None:
+        raise RequestTimeoutError("no answer")
+
+    monkeypatch.setattr(_links, "live_info", silent)
+    with pytest.raises(RequestTimeoutError):  # nor is what the listed bucket does
+        await resolve(bucket, "near", others=OtherBuckets())
 
 
 async def test_none_is_followed(server: MemoryServer, bucket: Bucket) -> None:
