@@ -74,7 +74,15 @@ async def rm(args: Namespace, out: Output) -> None:
             else:
                 out.note(f"deleted {one.name!r} from bucket {store.bucket!r}")
 
-        await each(found, delete, out, command="rm", client=link.client, label=lambda item: item[1].name)
+        await each(
+            found,
+            delete,
+            out,
+            command="rm",
+            client=link.client,
+            stores=stores.values(),
+            label=lambda item: item[1].name,
+        )
     if several and not args.dry_run:
         out.note(f"deleted {len(found)} objects")
 

@@ -18,10 +18,10 @@ from .change import open_all
 from .connection import session
 from .globs import is_glob
 from .output import CommandError, Output, human_size, object_document
-from .paths import output_path
+from .paths import check_apart, output_path
 from .select import choose, patterns_of
 from .several import each
-from .transfer import check_target, is_stream, standard_input, to_file, to_stream
+from .transfer import Written, check_target, is_stream, standard_input, to_file, to_stream
 from .trees import State, Tree
 
 if TYPE_CHECKING:
@@ -48,6 +48,36 @@ class Step:
     target: Place
     directory: str | None = None
     path: str = ""
+
+
+class Together:
+    """Keeps the steps of one command apart: others choose names so that one step harms another.
+
+    Attributes:
+        written: the files that were written.
+    """
+
+    def __init__(self, command: str, steps: Sequence[Step]) -> None:
+        self.written: Written = Written()
+        self._command = command
+        self._sources = {step.source for step in steps}
+        self._targets = sorted(str(step.target) for step in steps)
+
+    def check(self, step: Step) -> None:
+        """Refuse a step that would replace another one's source, or whose file is a directory of others.
+
+        Raises:
+            CommandError: exit code 4 or 2.
+        """
+        source, target = step.source, step.target
+        if target in self._sources and target != source:
+            raise CommandError(
+                f"{self._command}: {str(source)!r} would replace {str(target)!r}, which goes elsewhere: "
+                "take them one after the other",
+                4,
+            )
+        if isinstance(source, Address) and isinstance(target, str):
+            check_apart(source.name, target, self._targets)
 
 
 def places_of(command: str, words: Sequence[str]) -> tuple[Sequence[Place], Place]:
@@ -174,9 +204,12 @@ async def cp(args: Namespace, out: Output) -> None:
         steps, incomplete = await steps_of(args, stores, out)
         progress = out.progress_of(str(steps[0].source) if len(steps) == 1 else f"{len(steps)} objects")
 
+        together = Together(args.command, steps)
+
         async def take(step: Step) -> None:
+            together.check(step)
             show = None if progress is None else progress.part()
-            info = await _one(step, stores, args, show, moving=moving)
+            info = await _one(step, stores, args, show, together, moving=moving)
             if step.target == "-":
                 out.end_progress()
             elif out.json:
@@ -186,7 +219,13 @@ async def cp(args: Namespace, out: Output) -> None:
                 out.note(f"{done} {str(step.source)!r} to {str(step.target)!r}: {human_size(info.size)}")
 
         await each(
-            steps, take, out, command=args.command, client=link.client, label=lambda step: str(step.source)
+            steps,
+            take,
+            out,
+            command=args.command,
+            client=link.client,
+            stores=stores.values(),
+            label=lambda step: str(step.source),
         )
     if len(steps) > 1:
         out.note(f"{done} {len(steps)} objects")
@@ -195,7 +234,13 @@ async def cp(args: Namespace, out: Output) -> None:
 
 
 async def _one(
-    step: Step, stores: dict[str, ObjectStore], args: Namespace, show: Progress | None, *, moving: bool
+    step: Step,
+    stores: dict[str, ObjectStore],
+    args: Namespace,
+    show: Progress | None,
+    together: Together,
+    *,
+    moving: bool,
 ) -> ObjectInfo:
     source, target = step.source, step.target
     if isinstance(source, str):
@@ -213,7 +258,7 @@ async def _one(
         return await store.copy(source.name, target.name, to=to, progress=show, follow_links=follow)
     if step.directory is None and (target == "-" or is_stream(target)):
         return await to_stream(store, source.name, target, show, follow=args.follow_links)
-    return await _download(store, source.name, step, show, args, moving=moving)
+    return await _download(store, source.name, step, show, args, together, moving=moving)
 
 
 async def _upload(
@@ -248,7 +293,14 @@ def _exists(store: ObjectStore, name: str) -> CommandError:
 
 
 async def _download(
-    store: ObjectStore, name: str, step: Step, show: Progress | None, args: Namespace, *, moving: bool
+    store: ObjectStore,
+    name: str,
+    step: Step,
+    show: Progress | None,
+    args: Namespace,
+    together: Together,
+    *,
+    moving: bool,
 ) -> ObjectInfo:
     target = str(step.target)
     if step.directory is not None:
@@ -260,7 +312,8 @@ async def _download(
         info = await read()
     else:
         with parent_of(step.directory, target, create=True, inner_links=True) as dir_fd:
-            info = await read(dir_fd=dir_fd)
+            replacing = partial(together.written.replacing, target, dir_fd) if args.force else None
+            info = await read(replacing=replacing, dir_fd=dir_fd)
     if revision is not None:
         await store.delete(name, if_revision=revision)
     return info

@@ -13,13 +13,23 @@ from .beneath import parent_of
 from .connection import session
 from .globs import is_glob, literal
 from .output import CommandError, Output, ReaderStopped, human_size, object_document
-from .paths import output_name, output_path
+from .paths import check_apart, output_name, output_path
 from .select import Chosen, choose, patterns_of
 from .several import each
-from .transfer import UnverifiedError, check_target, is_stream, standard_output, to_file, to_stream, write_all
+from .transfer import (
+    UnverifiedError,
+    Written,
+    check_target,
+    is_stream,
+    standard_output,
+    to_file,
+    to_stream,
+    write_all,
+)
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
+    from objstore.read.files import Replacing
     from objstore.read.links import FollowLinks
     from objstore.store import ObjectStore
 
@@ -98,9 +108,19 @@ async def _to_file(
     show: Progress | None,
     args: Namespace,
     dir_fd: int | None = None,
+    replacing: Replacing | None = None,
 ) -> ObjectInfo:
-    follow, force, resume = args.follow_links, args.force, args.resume
-    return await to_file(store, name, target, show, follow=follow, force=force, resume=resume, dir_fd=dir_fd)
+    return await to_file(
+        store,
+        name,
+        target,
+        show,
+        follow=args.follow_links,
+        force=args.force,
+        resume=args.resume,
+        replacing=replacing,
+        dir_fd=dir_fd,
+    )
 
 
 async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
@@ -114,16 +134,27 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
                 f"get: {other!r} and {one.name!r} would both be {one.path!r}: get them one after the other", 2
             )
     progress = out.progress_of(f"{len(chosen)} objects")
+    written, ordered = Written(), sorted(paths)
 
     async def fetch(one: Chosen) -> None:
+        check_apart(one.name, one.path, ordered)
         target = below(directory, one, hidden=args.output is not None)
         check_target(target, force=args.force)
         show = None if progress is None else progress.part()
         with parent_of(directory, target, create=True, inner_links=True) as dir_fd:
-            info = await _to_file(store, one.name, target, show, args, dir_fd)
+            replacing = partial(written.replacing, target, dir_fd) if args.force else None
+            info = await _to_file(store, one.name, target, show, args, dir_fd, replacing)
         _tell(info, target, out, several=True)
 
-    await each(chosen, fetch, out, command="get", client=store.client, label=lambda one: one.name)
+    await each(
+        chosen,
+        fetch,
+        out,
+        command="get",
+        client=store.client,
+        stores=[store],
+        label=lambda one: one.name,
+    )
     if not chosen:
         out.note(f"bucket {args.bucket!r} is empty")
     elif len(chosen) > 1:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+
+from objstore.format.naming import is_directory
 
 from .output import CommandError
 
@@ -18,6 +21,15 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\x
 
 _REORDERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that change the display order of others: ``exe`` may look like ``pdf``."""
+
+
+_OURS = re.compile(r"\.objstore-[0-9a-f]{16}|\..+\.[0-9a-f]{12,16}\.part", re.IGNORECASE)
+"""Files that a transfer has not finished."""
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of that name is taken for one that a transfer has not finished."""
+    return _OURS.fullmatch(name) is not None
 
 
 def output_name(name: str, *, windows: bool = os.name == "nt") -> str:
@@ -51,8 +63,8 @@ def output_path(name: str, path: str, *, hidden: bool, windows: bool = os.name =
         windows: as for :func:`output_name`.
 
     Raises:
-        CommandError: it could lead outside the directory, or surprise in it, see :func:`output_name`; or it
-            has too many levels.
+        CommandError: it could lead outside the directory, or surprise in it, see :func:`output_name`; it has
+            too many levels; or a part of it is called like an unfinished transfer's file.
     """
     _check_whole(path, name)
     parts = path.split("/")
@@ -60,9 +72,26 @@ def output_path(name: str, path: str, *, hidden: bool, windows: bool = os.name =
         raise _refused(name, f"has more than {MAX_LEVELS} levels")
     for part in parts:
         _check_part(name, part, windows=windows)
+        if is_unfinished(part):  # it could be that of another object of the same command
+            raise _refused(name, "is that of an unfinished transfer")
         if not hidden:
             _check_hidden(name, part)
     return path
+
+
+def check_apart(name: str, path: str, ordered: Sequence[str]) -> None:
+    """Refuse a path that is the directory of other ones: not all of them can be written.
+
+    Args:
+        name: the object's name.
+        path: the part of the name that is kept as path.
+        ordered: all such paths of the command, sorted.
+
+    Raises:
+        CommandError: exit code 2.
+    """
+    if is_directory(path, ordered):
+        raise _refused(name, "is also a directory of other objects")
 
 
 def check_inside(directory: str, path: str) -> str:

@@ -6,7 +6,7 @@ What fails for all of them (the server is gone, the bucket is gone or sealed) en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from .failures import failure
@@ -14,6 +14,7 @@ from .output import CommandError, Output
 
 if TYPE_CHECKING:
     from natsproto.aio.client import Client
+    from objstore.store import ObjectStore
 
 T = TypeVar("T")
 
@@ -21,25 +22,27 @@ AT_ONCE = 8
 """Objects that are transferred or changed at the same time."""
 
 AWAY = AT_ONCE
-"""Failures without a success in between that only a server which is away explains: all that are under way.
+"""Failures without a success in between after which the bucket itself is asked: all that are under way.
 
-One alone may be an object that others keep changing.
+Others may keep changing some objects, and a link may lead to another bucket, whose server is away.
 """
 
+ANSWER = 5.0
+"""Seconds for that answer."""
 
-def ends_all(exc: Exception) -> bool:
-    """Whether the rest would fail in the same way."""
+
+def ends_all(exc: Exception, stores: Collection[ObjectStore]) -> bool:
+    """Whether the rest would fail in the same way.
+
+    Args:
+        stores: the buckets of the command. A link may lead to yet another one, and that may be gone.
+    """
     from natsproto.errors import AuthorizationError, ConnectionClosedError, NoServersError
     from objstore.errors import BucketNotFoundError, BucketSealedError
 
-    fatal = (
-        AuthorizationError,
-        ConnectionClosedError,
-        NoServersError,
-        BucketNotFoundError,
-        BucketSealedError,
-    )
-    return isinstance(exc, fatal)
+    if isinstance(exc, BucketNotFoundError | BucketSealedError):
+        return exc.bucket in [store.bucket for store in stores]
+    return isinstance(exc, AuthorizationError | ConnectionClosedError | NoServersError)
 
 
 def _as_if_away(exc: Exception) -> bool:
@@ -50,6 +53,19 @@ def _as_if_away(exc: Exception) -> bool:
     return exit_code(exc) == 5 and not isinstance(exc, NotWhole)
 
 
+async def _answer(stores: Collection[ObjectStore]) -> bool:
+    """Whether all of these buckets have a server."""
+    from natsproto.errors import NatsError
+
+    try:
+        for store in stores:
+            bucket = store.bound_bucket
+            await bucket.js.stream_info(bucket.stream, timeout=ANSWER)
+    except NatsError:
+        return False
+    return bool(stores)
+
+
 async def each(
     items: Sequence[T],
     work: Callable[[T], Awaitable[None]],
@@ -57,6 +73,7 @@ async def each(
     *,
     command: str,
     client: Client | None = None,
+    stores: Collection[ObjectStore] = (),
     label: Callable[[T], str] = str,
     at_once: int = AT_ONCE,
 ) -> None:
@@ -67,6 +84,7 @@ async def each(
 
     Args:
         client: once it has no connection, the first failure because of that ends all.
+        stores: the buckets of the command: that one is gone, sealed or without a server ends all.
 
     Raises:
         CommandError: some of several items failed; it has the exit code of the first one of them, in the
@@ -95,7 +113,9 @@ async def each(
                 away = _as_if_away(exc)
                 in_a_row += away
                 lost = client is not None and not client.is_connected
-                if ends_all(exc) or (away and (lost or in_a_row >= AWAY)):
+                if away and not lost and in_a_row >= AWAY and await _answer(stores):
+                    in_a_row = 0
+                if ends_all(exc, stores) or (away and (lost or in_a_row >= AWAY)):
                     for other in workers:
                         if other is not asyncio.current_task():
                             other.cancel()

@@ -124,7 +124,13 @@ async def put(args: Namespace, out: Output) -> None:
             tell_stored(info, out, several=len(sources) > 1)
 
         await each(
-            sources, store_one, out, command="put", client=link.client, label=lambda source: source.file
+            sources,
+            store_one,
+            out,
+            command="put",
+            client=link.client,
+            stores=[store],
+            label=lambda source: source.file,
         )
     if len(sources) > 1:
         out.note(f"stored {len(sources)} files in bucket {args.bucket!r}")

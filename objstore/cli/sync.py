@@ -15,17 +15,17 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from .addresses import SCHEME, Address, is_address, parse_address, parse_place
 from .beneath import parent_of
 from .connection import session
 from .output import CommandError, Output, human_size
-from .paths import output_path
+from .paths import check_apart, output_path
 from .several import each
 from .transfer import to_file
-from .trees import State, Tree, at_or_above, check_unchanged, is_unfinished, remove_file
+from .trees import State, Tree, at_or_above, keeping_others, remove_file
 
 if TYPE_CHECKING:
     from objstore.format.models import InvalidMeta, ObjectInfo
@@ -83,6 +83,11 @@ class Sides:
     complete: bool
     links: set[str]
     local_links: set[str]
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """The names of the objects below the prefix, sorted."""
+        return sorted(self.objects)
 
     @property
     def source(self) -> Mapping[str, object]:
@@ -154,8 +159,8 @@ async def sync(args: Namespace, out: Output) -> None:
             await _take(step, sides, store, None if progress is None else progress.part())
             _did(step, address.bucket, out)
 
-        await each(transfers, take, out, command="sync", client=link.client, label=_label)
-        await each(deletions, take, out, command="sync", client=link.client, label=_label)
+        for some in (transfers, deletions):
+            await each(some, take, out, command="sync", client=link.client, stores=[store], label=_label)
     out.note(
         f"{'stored' if up else 'wrote'} {len(transfers)} files ({human_size(size)}), "
         f"deleted {len(deletions)}, {len(alike)} were the same"
@@ -281,16 +286,13 @@ async def _take(step: Step, sides: Sides, store: ObjectStore, show: Progress | N
         await store.put_file(step.name, step.file, progress=show)
     elif step.action == "get":
         path = output_path(step.name, step.name[len(sides.prefix) :], hidden=True)
-        if is_unfinished(os.path.basename(path)):  # it is left out of what the directory has
-            raise CommandError(
-                f"object name {step.name!r} is that of an unfinished transfer: read it with get -O FILE", 2
-            )
+        check_apart(step.name, path, sides.ordered)
         if at_or_above(os.path.dirname(path), sides.local_links):
             raise CommandError(f"{step.file!r} is behind a link: nothing is written", 2)
         with parent_of(sides.directory, step.file, create=True) as dir_fd:
-            unchanged = partial(check_unchanged, step.file, step.listed, dir_fd)
+            unchanged = partial(keeping_others, step.file, step.listed, dir_fd)
             await to_file(
-                store, step.name, step.file, show, follow="none", may_replace=unchanged, dir_fd=dir_fd
+                store, step.name, step.file, show, follow="none", replacing=unchanged, dir_fd=dir_fd
             )
     elif step.name:
         await store.delete(step.name, if_revision=step.revision)

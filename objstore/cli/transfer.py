@@ -9,8 +9,9 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from objstore.format.memory import Payload
     from objstore.format.models import ObjectInfo
+    from objstore.read.files import Replacing
     from objstore.read.links import FollowLinks
     from objstore.store import ObjectStore
 
@@ -45,8 +47,6 @@ def standard_input() -> BinaryIO | AsyncIterator[bytes]:
 
 async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
     """Read in a daemon thread: an interrupt must not need another line of input to take effect."""
-    import threading
-
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue()
     room = threading.Semaphore(4)
@@ -97,6 +97,34 @@ def check_target(path: str, *, force: bool) -> None:
         raise _exists(path)
 
 
+class Written:
+    """The files that one command has written: none of its other objects may replace one of them.
+
+    Two names may be one file: through a link to a directory, or where the file system ignores case.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: set[tuple[int, int]] = set()
+
+    @contextmanager
+    def replacing(self, path: str, dir_fd: int | None, itself: os.stat_result) -> Iterator[None]:
+        """Let a file get the name ``path``, see :func:`objstore.read.files.get_file`.
+
+        Raises:
+            CommandError: that is one of these files; exit code 4.
+        """
+        with self._lock:
+            with suppress(FileNotFoundError):
+                there = os.stat(name_at(path, dir_fd), dir_fd=dir_fd, follow_symlinks=False)
+                if (there.st_dev, there.st_ino) in self._files:
+                    raise CommandError(
+                        f"{path!r} is a file that was just written for another object: it is kept", 4
+                    )
+            yield
+            self._files.add((itself.st_dev, itself.st_ino))
+
+
 def _exists(path: str) -> CommandError:
     return CommandError(f"{path!r} exists: pass --force to replace it, or choose another name", 4)
 
@@ -110,7 +138,7 @@ async def to_file(
     follow: FollowLinks,
     force: bool = False,
     resume: bool = False,
-    may_replace: Callable[[], None] | None = None,
+    replacing: Replacing | None = None,
     dir_fd: int | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears whole and verified, or not at all.
@@ -119,7 +147,7 @@ async def to_file(
         follow: the links that may be read through.
         force: replace an existing file.
         resume: keep what was read if it fails, and continue with it the next time.
-        may_replace: replace an existing file unless this raises, immediately before.
+        replacing: replace an existing file unless this raises, see :func:`objstore.read.files.get_file`.
         dir_fd: the directory in which the file is written, see :func:`objstore.cli.beneath.parent_of`.
 
     Raises:
@@ -130,9 +158,9 @@ async def to_file(
 
     at = name_at(path, dir_fd)
     try:
-        if force or may_replace is not None:
+        if force or replacing is not None:
             return await _read(
-                store, name, at, show, resume=resume, follow=follow, may_replace=may_replace, dir_fd=dir_fd
+                store, name, at, show, resume=resume, follow=follow, replacing=replacing, dir_fd=dir_fd
             )
         return await _to_new_file(store, name, path, show, resume=resume, follow=follow, dir_fd=dir_fd)
     except NatsError:
@@ -153,7 +181,7 @@ async def _read(
     resume: bool,
     follow: FollowLinks,
     dir_fd: int | None,
-    may_replace: Callable[[], None] | None = None,
+    replacing: Replacing | None = None,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, which knows no ``dir_fd``."""
     from objstore.read import files
@@ -168,7 +196,7 @@ async def _read(
             progress=show,
             resume=resume,
             follow=follow,
-            may_replace=may_replace,
+            replacing=replacing,
             dir_fd=dir_fd,
         )
 

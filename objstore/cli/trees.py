@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .beneath import name_at, parent_of
 from .output import CommandError, Output
-
-_OURS = re.compile(r"\.objstore-[0-9a-f]{16}|\..+\.[0-9a-f]{12,16}\.part")
-"""Files that a transfer has not finished."""
-
-
-def is_unfinished(name: str) -> bool:
-    """Whether a file of that name is taken for one that a transfer has not finished."""
-    return _OURS.fullmatch(name) is not None
+from .paths import is_unfinished
 
 
 class State(NamedTuple):
@@ -155,6 +148,15 @@ def check_unchanged(path: str, listed: State | None, dir_fd: int | None = None) 
         return
     if listed is None or not listed.same(there):
         raise CommandError(f"{path!r} is not as it was listed: it is kept. Run the command again", 4)
+
+
+@contextmanager
+def keeping_others(
+    path: str, listed: State | None, dir_fd: int | None, itself: os.stat_result
+) -> Iterator[None]:
+    """Let a new file replace one that :func:`check_unchanged` does not refuse."""
+    check_unchanged(path, listed, dir_fd)
+    yield
 
 
 def remove_file(directory: str, path: str, listed: State) -> None:

@@ -26,7 +26,7 @@ from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedF
 from .filesystem_reads import FileSystemReads, progress_of
 from .moving import Move, check_files, check_targets, plan
 from .oserrors import os_errors
-from .paths import LEVELS, check_local, is_within, split, strip
+from .paths import LEVELS, check_apart, check_local, is_within, split, strip
 from .writing import Mode, Writing
 
 if TYPE_CHECKING:
@@ -387,6 +387,8 @@ class NatsObjectFileSystem(FileSystemReads):
             check_local(
                 [move.source for move in moves], [move.target for move in moves], base.rstrip("/") or "/"
             )
+            targets = [move.target.rstrip("/") for move in moves]
+            check_apart([move.target for move in moves if not move.directory], targets)
         for move in moves:
             os.makedirs(move.target if move.directory else os.path.dirname(move.target) or ".", exist_ok=True)
         files = [move for move in moves if not move.directory]

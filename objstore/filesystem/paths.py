@@ -12,6 +12,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..format.naming import is_directory
+
 PROTOCOL = "natsobj"
 
 LEVELS = 100
@@ -72,6 +74,18 @@ def check_local(sources: Sequence[str], targets: Sequence[str], base: str) -> No
         if path in taken:
             raise ValueError(f"{source!r} and {taken[path]!r} would both be {path!r}: get them one by one")
         taken[path] = source
+
+
+def check_apart(files: Iterable[str], targets: Iterable[str]) -> None:
+    """Refuse to write a file that is the directory of another target.
+
+    Raises:
+        ValueError: there is one.
+    """
+    ordered = sorted(targets)
+    for file in files:
+        if is_directory(file, ordered):
+            raise ValueError(f"{file!r} would be both a file and a directory: get the file by itself")
 
 
 def limits(start: int | None, end: int | None, size: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from base64 import b64encode, urlsafe_b64decode
 from binascii import a2b_base64, b2a_base64
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
 
 from natsproto import _values
@@ -141,6 +143,13 @@ def decode_meta_name(subject: str) -> str | None:
     if name and (token == url_safe(raw) or token in _encodings(name)):
         return name
     return None
+
+
+def is_directory(name: str, ordered: Sequence[str]) -> bool:
+    """Whether one of some sorted names lies below this one, as in a directory."""
+    inside = name + "/"
+    at = bisect_left(ordered, inside)
+    return at < len(ordered) and ordered[at].startswith(inside)
 
 
 def encodes_name(subject: str, bucket: str, name: str) -> bool:

@@ -9,7 +9,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import IntegrityError, ObjectChangedError
@@ -35,6 +35,9 @@ NAME_MAX = 255
 PRIVATE = 0o600
 """Permissions of a file that is being filled: no other user sees bytes before they are verified."""
 
+Replacing = Callable[[os.stat_result], AbstractContextManager[None]]
+"""What to do around the moment in which a file gets its name, given its status."""
+
 SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 HASHED = 256 * 1024
@@ -55,13 +58,13 @@ async def get_file(
     window: int = DEFAULT_WINDOW,
     follow: FollowLinks = "all",
     show_deleted: bool = False,
-    may_replace: Callable[[], None] | None = None,
+    replacing: Replacing | None = None,
     dir_fd: int | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all.
 
     Args:
-        may_replace: called in a thread, immediately before the file gets its name; to prevent it, it raises.
+        replacing: entered in a thread while the file gets its name; to prevent that, it raises.
         dir_fd: the descriptor of a directory, in which ``path`` is a name. Nothing is done in any other one,
             whatever is renamed meanwhile.
     """
@@ -82,7 +85,7 @@ async def get_file(
                 await copy_blocks(
                     bucket, info, file.writelines, verify=verify, progress=progress, window=window
                 )
-            await in_thread(_finish, file, temporary, path, mode, may_replace, dir_fd)
+            await in_thread(_finish, file, temporary, path, mode, replacing, dir_fd)
         finally:
             for file in opened:
                 file.close()
@@ -280,17 +283,23 @@ def _finish(
     temporary: str,
     path: str,
     mode: int | None,
-    may_replace: Callable[[], None] | None = None,
+    replacing: Replacing | None = None,
     dir_fd: int | None = None,
 ) -> None:
-    """Flush the file to disk, rename it, then flush the directory."""
+    """Flush the file to disk, rename it, then flush the directory.
+
+    Raises:
+        FileExistsError: the file that was filled has lost its name to another one.
+    """
     file.flush()
     if hasattr(os, "fchmod"):
         os.fchmod(file.fileno(), _new_mode(temporary, dir_fd) if mode is None else mode)
     os.fsync(file.fileno())
-    if may_replace is not None:
-        may_replace()
-    os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    itself = os.fstat(file.fileno())
+    with nullcontext() if replacing is None else replacing(itself):
+        if not os.path.samestat(itself, os.stat(temporary, dir_fd=dir_fd, follow_symlinks=False)):
+            raise FileExistsError(errno.EEXIST, "something else has replaced the file that was filled", path)
+        os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     try:
         directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY, dir_fd=dir_fd)
     except OSError:

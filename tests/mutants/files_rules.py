@@ -6,6 +6,38 @@ from .mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "unfinished-name-written",
+        "objstore/cli/paths.py",
+        "        if is_unfinished(part):",
+        "        if False:",
+        "no object is written under the name of another one's unfinished file",
+        "unit/objstore/cli/test_fetching.py::test_a_name_of_an_unfinished_transfer",
+    ),
+    Mutant(
+        "filled-file-not-compared",
+        "objstore/read/files.py",
+        "if not os.path.samestat(itself, os.stat(temporary, dir_fd=dir_fd, follow_symlinks=False)):",
+        "if False:",
+        "a file gets the target's name only if it is the one that was filled and verified",
+        "unit/objstore/read/test_files.py::test_what_is_filled_has_lost_its_name",
+    ),
+    Mutant(
+        "one-file-for-two",
+        "objstore/cli/transfer.py",
+        "if (there.st_dev, there.st_ino) in self._files:",
+        "if False:",
+        "no object replaces the file that the same command has written for another one",
+        "unit/objstore/cli/test_copying.py::test_two_names_of_one_file",
+    ),
+    Mutant(
+        "source-replaced-before-its-turn",
+        "objstore/cli/copying.py",
+        "if target in self._sources and target != source:",
+        "if False:",
+        "no step replaces the source of another one",
+        "unit/objstore/cli/test_copying.py::test_a_target_that_is_the_source_of_another",
+    ),
+    Mutant(
         "any-number-of-levels",
         "objstore/cli/paths.py",
         "if len(parts) > MAX_LEVELS:",

@@ -251,3 +251,54 @@ async def test_two_sources_of_one_target(store: ObjectStore, command: Any, tmp_p
         patch.setattr("sys.stdin", stdin)
         with pytest.raises(CommandError, match="standard input has no name"):
             await command("cp", "-", "natsobj://b/")
+
+
+@pytest.mark.parametrize("verb", ["cp", "mv"])
+async def test_a_target_that_is_the_source_of_another(
+    server: MemoryServer, store: ObjectStore, command: Any, verb: str
+) -> None:
+    """They go at the same time: one would be copied after it was replaced."""
+    bucket = await server.bucket("tree")
+    await bucket.put("x/x/zebra", b"theirs")
+    await bucket.put("x/zebra", b"mine")
+    for number in range(20):
+        await bucket.put(f"x/{number}", b"")
+    with pytest.raises(CommandError, match="1 of 22 failed") as told:
+        await command(verb, "-r", *["-f"] * (verb == "mv"), "natsobj://tree/x/", "natsobj://tree/")
+    assert told.value.code == 4
+    assert await bucket.get("zebra") == b"mine"
+    assert await bucket.get("x/x/zebra") == b"theirs"
+    if verb == "mv":
+        await command("mv", "-r", "natsobj://tree/x/", "natsobj://tree/")
+        assert await bucket.get("x/zebra") == b"theirs"
+    else:
+        assert await bucket.get("x/zebra") == b"mine"
+
+
+@pytest.mark.parametrize("verb", ["cp", "mv"])
+async def test_two_names_of_one_file(store: ObjectStore, command: Any, tmp_path: Path, verb: str) -> None:
+    """What one step has written is not replaced by another, and no object is deleted whose file is gone."""
+    (tmp_path / "out" / "dir").mkdir(parents=True)
+    (tmp_path / "out" / "latest").symlink_to("dir")
+    await store.put("latest/b", b"theirs")
+    if verb == "cp":
+        (tmp_path / "out" / "dir" / "b").write_bytes(b"old")
+    with pytest.raises(CommandError, match="1 of 4 failed") as told:
+        await command(verb, "-r", "-f", "natsobj://b/", "out/")
+    assert told.value.code == 4
+    written = (tmp_path / "out" / "dir" / "b").read_bytes()
+    assert written in (DATA, b"theirs")
+    left = await names(store)
+    if verb == "mv":
+        assert left == ["latest/b" if written == DATA else "dir/b"]
+    else:
+        assert len(left) == 4
+
+
+async def test_a_file_of_others_directory(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    await store.put("dir", b"in the way")
+    with pytest.raises(CommandError, match="1 of 4 failed") as told:
+        await command("mv", "-r", "natsobj://b/", "out/")
+    assert told.value.code == 2
+    assert (tmp_path / "out" / "dir" / "c" / "d").read_bytes() == DATA
+    assert await names(store) == ["dir"]

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from objstore import LinkError, ObjectNotFoundError, ObjectStore
+from natsproto.errors import NatsError, RequestTimeoutError
+from objstore import BucketNotFoundError, LinkError, ObjectNotFoundError, ObjectStore
 from objstore.cli import fetching, transfer
 from objstore.cli.fetching import bounds, check_cat, check_get
 from objstore.cli.output import CommandError
 from objstore.cli.parser import parse
 from support.memory_server import MemoryServer
+from support.objects import part_file
 
 DATA = bytes(range(256)) * 40
 
@@ -97,6 +99,76 @@ async def test_a_link_of_the_target_directory(store: ObjectStore, command: Any, 
     with pytest.raises(CommandError, match="3 of 4 failed"):
         await command("get", "-r", "b", "-O", "out")
     assert files(tmp_path) == ["out/a"]
+
+
+async def test_two_names_of_one_file(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """A link to a directory makes two paths one file; what one object has written, another one leaves."""
+    (tmp_path / "out" / "dir").mkdir(parents=True)
+    (tmp_path / "out" / "latest").symlink_to("dir")
+    await store.put("latest/b", b"other" * 9000, chunk_size=1000)
+    with pytest.raises(CommandError, match="1 of 5 failed") as told:
+        await command("get", "-r", "-f", "b", "-O", "out")
+    assert told.value.code == 4
+    assert (tmp_path / "out" / "dir" / "b").read_bytes() in (DATA, b"other" * 9000)
+    with pytest.raises(CommandError, match="5 of 5 failed"):  # and without --force all of them exist
+        await command("get", "-r", "b", "-O", "out")
+
+
+async def test_a_file_of_others_directory(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """An object that is called like the directory of others keeps none of them away."""
+    await store.put("dir", b"in the way")
+    await store.put("dir-", b"sorts between them")
+    for again in range(2):
+        with pytest.raises(CommandError, match="1 of 6 failed") as told:
+            await command("get", "-r", "-f", "b", "-O", "out")
+        assert told.value.code == 2, again
+        assert files(tmp_path / "out") == ["a", "dir-", "dir/.hidden", "dir/b", "dir/c/d"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_name_of_an_unfinished_transfer(
+    store: ObjectStore, command: Any, tmp_path: Path, resume: bool
+) -> None:
+    """Else it would be taken for the file in which another object is received."""
+    info = await store.get_info("dir/b")
+    for name in (part_file(Path("dir/b"), info), Path(f"dir/.OBJSTORE-{'0A' * 8}")):
+        await store.put(str(name), b"other")
+    with pytest.raises(CommandError, match="2 of 6 failed") as told:
+        await command("get", "-r", "-f", "b", "-O", "out", *["--resume"] * resume)
+    assert told.value.code == 2
+    assert files(tmp_path / "out") == ["a", "dir/.hidden", "dir/b", "dir/c/d"]
+    assert (tmp_path / "out" / "dir" / "b").read_bytes() == DATA
+    await command("get", "b", str(name), "-O", "alone")
+    assert (tmp_path / "alone").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(
+    "error", [BucketNotFoundError("gone", bucket="other"), RequestTimeoutError("no answer")]
+)
+async def test_a_link_whose_bucket_is_gone_ends_nothing(
+    server: MemoryServer,
+    store: ObjectStore,
+    command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: NatsError,
+) -> None:
+    """What happens to another bucket while it is read says nothing of this one."""
+    other = await server.bucket("other")
+    for number in range(20):
+        await other.put(f"{number}", DATA)
+        await store.add_link(f"0/{number}", (await other.get_info(f"{number}")))
+    read = transfer._read
+
+    async def lost(store: ObjectStore, name: str, *args: Any, **options: Any) -> Any:
+        if name.startswith("0/"):
+            raise error
+        return await read(store, name, *args, **options)
+
+    monkeypatch.setattr(transfer, "_read", lost)
+    with pytest.raises(CommandError, match=r"20 of 24 failed$"):
+        await command("get", "-r", "b", "-O", "out")
+    assert files(tmp_path / "out") == ["a", "dir/.hidden", "dir/b", "dir/c/d"]
 
 
 async def test_two_objects_of_one_path(store: ObjectStore, command: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from natsproto.errors import ConnectionClosedError, RequestTimeoutError
-from objstore import ObjectNotFoundError, OutcomeUnknownError
+from objstore import BucketNotFoundError, ObjectNotFoundError, OutcomeUnknownError
 from objstore.cli.output import CommandError, Output
 from objstore.cli.several import AT_ONCE, each
 from objstore.read.parts import NotWhole
@@ -105,6 +105,38 @@ async def test_a_server_that_does_not_answer_ends_all(connected: bool, failures:
 
     with pytest.raises(CommandError, match=rf"test: {5 + failures} of 1000 failed, and \d+ were given up"):
         await each(range(1000), work, Output(), command="test", client=_client(connected=connected))
+
+
+async def test_the_bucket_is_asked_before_all_is_given_up() -> None:
+    """While it has a server, what does not answer is something else; once it has none, that ends all."""
+    there = True
+
+    async def info(stream: str, *, timeout: float) -> None:
+        assert stream == "OBJ_b"
+        if not there:
+            raise RequestTimeoutError("no answer")
+
+    async def work(item: int) -> None:
+        nonlocal there
+        await asyncio.sleep(0)
+        there = item < 500
+        raise RequestTimeoutError("no answer")
+
+    bucket = SimpleNamespace(stream="OBJ_b", js=SimpleNamespace(stream_info=info))
+    store: Any = SimpleNamespace(bucket="b", bound_bucket=bucket)
+    with pytest.raises(CommandError, match=r"test: 5\d\d of 1000 failed, and 4\d\d were given up"):
+        await each(
+            range(1000), work, Output(), command="test", client=_client(connected=True), stores=[store]
+        )
+
+
+async def test_another_bucket_that_is_gone_ends_nothing() -> None:
+    async def work(item: int) -> None:
+        raise BucketNotFoundError("gone", bucket="b" if item == 50 else "other")
+
+    store: Any = SimpleNamespace(bucket="b")
+    with pytest.raises(CommandError, match=r"test: 5\d of 100 failed, and 4\d were given up$"):
+        await each(range(100), work, Output(), command="test", stores=[store])
 
 
 def _client(*, connected: bool) -> Any:

@@ -141,6 +141,17 @@ async def test_a_name_of_an_unfinished_transfer(
     assert (tmp_path / "alone").read_bytes() == b"theirs"
 
 
+async def test_a_file_of_others_directory(store: ObjectStore, command: Any, tmp_path: Path) -> None:
+    """An object that is called like the directory of others keeps none of them away."""
+    for name in ("photos", "photos-", "photos/a", "photos/b"):
+        await store.put(f"p/{name}", name.encode())
+    for _ in range(2):
+        with pytest.raises(CommandError, match=r"sync: 1 of 4 failed|is also a directory") as told:
+            await command("sync", "natsobj://b/p", "there", "--delete")
+        assert told.value.code == 2
+        assert sorted(content(tmp_path / "there")) == ["photos-", "photos/a", "photos/b"]
+
+
 async def test_many_levels(store: ObjectStore, command: Any, tmp_path: Path) -> None:
     """A tree that is there is stored; what others have called so is not written, and nothing is deleted."""
     name = "d/" * 100 + "f"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from objstore.filesystem.paths import (
     LEVELS,
+    check_apart,
     check_local,
     is_within,
     join,
@@ -84,6 +85,12 @@ def test_a_tree_stays_where_it_belongs(tmp_path: Path) -> None:
         check_local(["b/x", "b/y"], ["/x", fits] if top == "/" else [base, fits], top)
         with pytest.raises(ValueError, match="'b/x' has more than 100 levels: get it by itself"):
             check_local(["b/x"], [fits + "/f"], top)
+
+
+def test_a_file_is_no_directory() -> None:
+    check_apart(["/t/a", "/t/a-"], ["/t/a", "/t/a-", "/t/ab/c"])
+    with pytest.raises(ValueError, match="'/t/a' would be both a file and a directory"):
+        check_apart(["/t/a-", "/t/a"], ["/t/a", "/t/a-", "/t/a/b"])
 
 
 @given(st.none() | st.integers(-9, 9), st.none() | st.integers(-9, 9), st.integers(0, 6))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,23 @@ async def test_in_an_open_directory(
     assert stat.S_IMODE((tmp_path / "renamed" / name).stat().st_mode) == 0o640
     assert os.listdir(tmp_path / "renamed") == [name]
     assert os.listdir(outside) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_what_is_filled_has_lost_its_name(
+    bucket: Bucket, info: ObjectInfo, tmp_path: Path, resume: bool
+) -> None:
+    """Another file has the name of the one that was filled and verified: it does not become the target."""
+    (tmp_path / "out").write_bytes(b"old")
+
+    @contextmanager
+    def replacing(itself: os.stat_result) -> Iterator[None]:
+        (part,) = tmp_path.glob(".out.*.part")
+        assert part.stat().st_ino == itself.st_ino
+        part.with_name("other").write_bytes(b"other")
+        os.replace(part.with_name("other"), part)
+        yield
+
+    with pytest.raises(FileExistsError, match="something else has replaced"):
+        await fetch(bucket, tmp_path / "out", resume=resume, replacing=replacing)
+    assert (tmp_path / "out").read_bytes() == b"old"
