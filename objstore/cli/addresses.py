@@ -81,8 +81,11 @@ def parse_place(text: str) -> Address | str:
     return text
 
 
-def parse_targets(command: str, words: Sequence[str]) -> list[Address]:
+def parse_targets(command: str, words: Sequence[str], *, literal: bool | None = None) -> list[Address]:
     """Return the objects that ``BUCKET NAME…`` or ``natsobj://BUCKET/NAME…`` mean.
+
+    Args:
+        literal: what follows a bucket is a name, even if it looks like an address.
 
     Raises:
         AddressError: both ways are mixed; a name is missing; the bucket does not come first.
@@ -94,7 +97,7 @@ def parse_targets(command: str, words: Sequence[str]) -> list[Address]:
         return [parse_address(word) for word in words]
     bucket, *names = words
     odd = [name for name in names if is_address(name)]
-    if odd:
+    if odd and not literal:
         raise AddressError(f"{command}: {odd[0]!r} has its own bucket: omit {bucket!r}")
     check_bucket_first(command, bucket, names)
     if not names:

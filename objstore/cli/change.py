@@ -36,7 +36,7 @@ def check_rm(args: Namespace) -> None:
     Raises:
         CommandError: nobody can be asked, or a name is missing (exit code 2), or the answer is no (1).
     """
-    targets = parse_targets("rm", args.targets)
+    targets = parse_targets("rm", args.targets, literal=args.literal)
     for target in targets:
         if not target.name and not args.recursive:
             raise CommandError(f"rm: {str(target)!r} is a bucket: pass -r to delete all its objects", 2)
@@ -50,13 +50,13 @@ def check_rm(args: Namespace) -> None:
 
 async def rm(args: Namespace, out: Output) -> None:
     """``rm BUCKET NAME…``."""
-    targets = parse_targets("rm", args.targets)
+    targets = parse_targets("rm", args.targets, literal=args.literal)
     async with session(args, out) as link:
         stores = await open_all(link, [target.bucket for target in targets])
         found: list[tuple[ObjectStore, Chosen]] = []
         for bucket, store in stores.items():
             names = [target.name for target in targets if target.bucket == bucket]
-            patterns = patterns_of(names, recursive=args.recursive)
+            patterns = patterns_of(names, args)
             found += [(store, one) for one in await choose(store, patterns, out)]
         several = len(found) > 1
 

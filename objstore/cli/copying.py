@@ -16,7 +16,6 @@ from .addresses import SCHEME, Address, is_address, parse_place, parse_targets
 from .beneath import name_at, parent_of
 from .change import open_all
 from .connection import session
-from .globs import is_glob
 from .output import CommandError, Output, human_size, object_document
 from .paths import check_apart, output_path
 from .select import choose, patterns_of
@@ -80,12 +79,13 @@ class Together:
             check_apart(source.name, target, self._targets)
 
 
-def places_of(command: str, words: Sequence[str]) -> tuple[Sequence[Place], Place]:
+def places_of(args: Namespace) -> tuple[Sequence[Place], Place]:
     """Return sources and target: addresses and files, or ``BUCKET NAME… NEW``.
 
     Raises:
         CommandError: exit code 2.
     """
+    command, words = args.command, args.places
     if any(map(is_address, words)):
         *sources, target = [parse_place(word) for word in words]
         if not isinstance(target, Address) and not all(isinstance(each, Address) for each in sources):
@@ -108,7 +108,7 @@ def check_cp(args: Namespace) -> None:
         CommandError: exit code 2.
     """
     command = args.command
-    sources, target = places_of(command, args.places)
+    sources, target = places_of(args)
     if "-" in sources and (command == "mv" or len(sources) > 1):
         raise CommandError(f"{command}: standard input can only be copied, and alone", 2)
     if target == "-" and (command == "mv" or args.json):
@@ -126,9 +126,10 @@ def check_cp(args: Namespace) -> None:
 
 def several(args: Namespace) -> bool:
     """Whether there may be more than one source."""
-    sources, _ = places_of(args.command, args.places)
-    globs = (isinstance(source, Address) and is_glob(source.name) for source in sources)
-    return args.recursive or len(sources) > 1 or any(globs)
+    sources, _ = places_of(args)
+    names = [source.name for source in sources if isinstance(source, Address)]
+    globs = any(pattern.name is None for pattern in patterns_of(names, args))
+    return args.recursive or len(sources) > 1 or globs
 
 
 def _is_directory(target: Place) -> bool:
@@ -143,14 +144,13 @@ async def steps_of(args: Namespace, stores: dict[str, ObjectStore], out: Output)
     Raises:
         CommandError: two of them would go to the same place (exit code 2); a source does not exist (3).
     """
-    sources, target = places_of(args.command, args.places)
+    sources, target = places_of(args)
     into = several(args) or _is_directory(target)
     steps: dict[str, Step] = {}
     incomplete = False
     for source in sources:
         if isinstance(source, Address):
-            patterns = patterns_of([source.name], recursive=args.recursive)
-            for one in await choose(stores[source.bucket], patterns, out):
+            for one in await choose(stores[source.bucket], patterns_of([source.name], args), out):
                 at = Address(source.bucket, one.name)
                 if isinstance(target, Address):
                     step = Step(at, _inside(target, one.path) if into else target)
@@ -194,7 +194,7 @@ def _add(steps: dict[str, Step], step: Step, command: str) -> None:
 
 async def cp(args: Namespace, out: Output) -> None:
     """``cp SOURCE… TARGET`` and ``mv SOURCE… TARGET``."""
-    sources, target = places_of(args.command, args.places)
+    sources, target = places_of(args)
     moving = args.command == "mv"
     done = "moved" if moving else "copied"
     async with session(args, out) as link:

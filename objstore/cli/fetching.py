@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from .addresses import check_bucket_first, parse_targets
 from .beneath import parent_of
 from .connection import session
-from .globs import is_glob, literal
 from .output import CommandError, Output, ReaderStopped, human_size, object_document
 from .paths import check_apart, output_name, output_path
 from .select import Chosen, choose, patterns_of
@@ -54,10 +53,12 @@ def check_get(args: Namespace) -> None:
         raise CommandError("get: --json and '-O -' both want standard output: choose one", 2)
     if len(args.names) != 1 or args.recursive:
         _check_directory(args.output)
-    elif not is_glob(args.names[0]) and not (args.output or "").endswith("/"):
-        target, stream = _target(str(literal(args.names[0])), args)
-        if not stream:
-            check_target(target, force=args.force)
+    elif not (args.output or "").endswith("/"):
+        (pattern,) = patterns_of(args.names, args)
+        if pattern.name is not None:
+            target, stream = _target(pattern.name, args)
+            if not stream:
+                check_target(target, force=args.force)
 
 
 def _check_directory(output: str | None) -> None:
@@ -78,9 +79,10 @@ async def get(args: Namespace, out: Output) -> None:
     """``get BUCKET NAME…``."""
     async with session(args, out) as link:
         store = await link.open(args.bucket, *args.names)
-        chosen = await choose(store, patterns_of(args.names, recursive=args.recursive), out)
+        patterns = patterns_of(args.names, args)
+        chosen = await choose(store, patterns, out)
         # A name such as "report[1].pdf" may have been no pattern after all.
-        single = [one.name for one in chosen] in (args.names, list(map(literal, args.names)))
+        single = [one.name for one in chosen] in (args.names, [pattern.name for pattern in patterns])
         if single and len(chosen) == 1 and not args.recursive and not (args.output or "").endswith("/"):
             await _get_one(store, chosen[0].name, args, out)
         else:
@@ -201,7 +203,7 @@ def check_cat(args: Namespace) -> None:
     Raises:
         CommandError: exit code 2.
     """
-    for target in parse_targets("cat", args.targets):
+    for target in parse_targets("cat", args.targets, literal=args.literal):
         if not target.name:
             raise CommandError(f"cat: {str(target)!r} is a bucket: name an object", 2)
     if args.json:
@@ -214,14 +216,14 @@ async def cat(args: Namespace, out: Output) -> None:
     Raises:
         ReaderStopped: the reader of standard output has stopped.
     """
-    targets = parse_targets("cat", args.targets)
+    targets = parse_targets("cat", args.targets, literal=args.literal)
     stores: dict[str, ObjectStore] = {}
     async with session(args, out) as link:
         for target in targets:
             if target.bucket not in stores:
                 stores[target.bucket] = await link.open(target.bucket, *args.targets[1:])
         for target in targets:
-            for one in await choose(stores[target.bucket], patterns_of([target.name], recursive=False), out):
+            for one in await choose(stores[target.bucket], patterns_of([target.name], args), out):
                 await _cat(stores[target.bucket], one.name, args.range, args.follow_links)
 
 

@@ -36,15 +36,18 @@ class Pattern:
     Attributes:
         text: what was written; "" means the whole bucket.
         recursive: it also means everything below it, as a directory.
+        literal: it is a name as it is written; ``False``: it is a glob, even if an object is called so;
+            ``None``: it must be clear which.
     """
 
     text: str
     recursive: bool = False
+    literal: bool | None = None
 
     @cached_property
     def name(self) -> str | None:
         """The one name, or directory, that it can mean; ``None`` for a glob."""
-        return literal(self.text)
+        return self.text if self.literal else literal(self.text)
 
     @property
     def exact(self) -> bool:
@@ -64,6 +67,10 @@ class Pattern:
         if self.recursive and self.name and name.startswith(self.name.rstrip("/") + "/"):
             return self.name.rstrip("/") + "/"
         return self.prefix[: self.prefix.rfind("/") + 1]
+
+    def is_called(self, name: str) -> bool:
+        """Whether an object of this name is called so, or lies in a directory that is, whatever matches."""
+        return name == self.text or (self.recursive and name.startswith(self.text.rstrip("/") + "/"))
 
     @cached_property
     def _match(self) -> Callable[[str], object]:
@@ -103,9 +110,10 @@ class Chosen:
         return self.name[len(self.directory) :]
 
 
-def patterns_of(names: Sequence[str], *, recursive: bool) -> list[Pattern]:
-    """Return the patterns of a command line. With ``-r``, no name means the whole bucket."""
-    return [Pattern(name, recursive) for name in names or ([""] if recursive else [])]
+def patterns_of(names: Sequence[str], args: Namespace) -> list[Pattern]:
+    """Return what the names of a command line mean. With ``-r``, no name means the whole bucket."""
+    recursive: bool = getattr(args, "recursive", False)
+    return [Pattern(name, recursive, args.literal) for name in names or ([""] if recursive else [])]
 
 
 class Turns:
@@ -135,7 +143,8 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
     """Return what the patterns mean, each object once, in the order of the patterns.
 
     Raises:
-        CommandError: a glob or directory means nothing; exit code 3.
+        CommandError: a glob or directory means nothing (exit code 3); or what looks like a glob is also what
+            an object is called (2): others choose names, and must not decide what the command means.
     """
     patterns = list(patterns)
     found: dict[str, Chosen] = {}
@@ -149,14 +158,22 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
         if infos is None:
             only = pattern.prefix.rstrip("/") if len(patterns) == 1 else ""
             infos = await listed(store, out, prefix=only)
-        matching = []
+        matching, called = [], []
         for info in infos:
             await turns.take()
             if pattern.matches(info.name):
                 matching.append(info)
-        if not matching and not pattern.recursive:
-            # As in a shell: what matches nothing may be meant as it is.
-            matching = [info for info in infos if info.name == pattern.text]
+            if pattern.name is None and pattern.literal is None and pattern.is_called(info.name):
+                called.append(info)
+        if not matching:
+            matching = called  # as in a shell: what matches nothing may be meant as it is
+        elif called and {info.name for info in matching} - {info.name for info in called}:
+            what = "object or directory" if pattern.recursive else "object"
+            raise CommandError(
+                f"{pattern.text!r} is the name of an {what}, and a pattern that matches others: "
+                "pass --literal or --glob",
+                2,
+            )
         if not matching and pattern.text:
             what = "nothing below" if pattern.recursive and pattern.name is not None else "no object matches"
             raise CommandError(

@@ -118,6 +118,25 @@ def test_a_tree_goes_there_and_back(command: Command, bucket: str, photos: dict[
     assert "deleted" in command("ls", bucket, "-r", "--deleted")
 
 
+def test_names_of_others_are_passed_on(command: Command, bucket: str, tmp_path: Path) -> None:
+    """What is printed with -0, given to rm as the manual says, deletes these objects, and no others."""
+    theirs = ["tmp/**", "tmp/[a]", "-f", "--server=nats://127.0.0.1:1", "natsobj://b/x", "tmp/a\nb"]
+
+    async def fill(store: ObjectStore) -> None:
+        for name in ("keep", "tmp/a", "tmp/keep"):
+            await store.put(name, b"small")
+        for name in theirs:
+            await store.put(name, bytes(2000))
+
+    command.with_store(bucket, fill)
+    names = command("find", bucket, "--larger", "1000", "-0")
+    assert sorted(names.split("\0")[:-1]) == sorted(theirs)
+    arguments = ["xargs", "-0", sys.executable, "-m", "objstore", "--server", command.url]
+    arguments += ["rm", "-f", "--literal", bucket, "--"]
+    subprocess.run(arguments, input=names.encode(), check=True, timeout=WAIT, capture_output=True)
+    assert command("ls", bucket, "-rn").splitlines() == ["keep", "tmp/a", "tmp/keep"]
+
+
 def test_sync_there_and_back(command: Command, bucket: str, photos: dict[str, bytes]) -> None:
     command("sync", "photos", f"natsobj://{bucket}/p/")
     command("sync", "photos", f"natsobj://{bucket}/p/")

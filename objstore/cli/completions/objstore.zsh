@@ -747,6 +747,8 @@ _shtab_objstore_cat_options=(
   "--trace[show the traceback of an error]"
   "--range[bytes\: 0-99, 100-, or \=-100 (the last 100)]:A-B:"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   ":BUCKET:_objstore_buckets"
   "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
@@ -813,6 +815,8 @@ _shtab_objstore_copy_options=(
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -847,6 +851,8 @@ _shtab_objstore_cp_options=(
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file]"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -881,6 +887,8 @@ _shtab_objstore_del_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   ":BUCKET:_objstore_buckets"
   "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
@@ -916,6 +924,8 @@ _shtab_objstore_delete_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   ":BUCKET:_objstore_buckets"
   "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )
@@ -1093,7 +1103,7 @@ _shtab_objstore_find_options=(
   "--smaller[fewer bytes]:SIZE:"
   "--newer[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--older[not changed since]:TIME:"
-  {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  {-0,--null}"[names only, each followed by a NUL\: for xargs -0 objstore rm --literal BUCKET --]"
   ":BUCKET:_objstore_buckets"
   "*:or a glob in quotes\: \'photos\/\*\*\':"
 )
@@ -1164,6 +1174,8 @@ _shtab_objstore_get_options=(
   {-f,--force}"[replace an existing file]"
   "--resume[keep what is read if it fails, and continue with it]"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   ":BUCKET:_objstore_buckets"
   "*:name, or a glob in quotes\: \'photos\/\*.jpg\':"
 )
@@ -1271,7 +1283,7 @@ _shtab_objstore_list_options=(
   {-r,--recursive}"[all levels, not one]"
   {-l,--long}"[also revision, chunks and digest]"
   {-n,--names}"[names only]"
-  {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  {-0,--null}"[names only, each followed by a NUL\: for xargs -0 objstore rm --literal BUCKET --]"
   "--sort[largest or newest first]:sort:(name size time)"
   "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--deleted[also objects that were deleted]"
@@ -1343,7 +1355,7 @@ _shtab_objstore_ls_options=(
   {-r,--recursive}"[all levels, not one]"
   {-l,--long}"[also revision, chunks and digest]"
   {-n,--names}"[names only]"
-  {-0,--null}"[names only, each followed by a NUL\: for xargs -0]"
+  {-0,--null}"[names only, each followed by a NUL\: for xargs -0 objstore rm --literal BUCKET --]"
   "--sort[largest or newest first]:sort:(name size time)"
   "--since[changed since\: 2026-01-31, or an age\: 7d]:TIME:"
   "--deleted[also objects that were deleted]"
@@ -1499,6 +1511,8 @@ _shtab_objstore_mv_options=(
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -1642,6 +1656,8 @@ _shtab_objstore_rename_options=(
   {-r,--recursive}"[directories, with everything below them]"
   {-f,--force}"[replace an existing file or object]"
   "--follow-links[which links may be read through\; others are errors (all). Writers of a bucket choose where its links lead]:follow_links:(all same-bucket none)"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   "*:files and addresses natsobj\:\/\/BUCKET\/NAME, the target last\; or BUCKET NAME NEW:_files"
 )
 
@@ -1676,6 +1692,8 @@ _shtab_objstore_rm_options=(
   {-r,--recursive}"[NAME and everything below it, as a directory]"
   {-f,--force}"[do not ask]"
   "--dry-run[only show what would be deleted]"
+  "--literal[names mean what they say\: no globs (for names that others chose\; write -- before them)]"
+  "--glob[globs mean what matches, even if an object is called so]"
   ":BUCKET:_objstore_buckets"
   "*:or addresses\: natsobj\:\/\/BUCKET\/NAME:"
 )

@@ -28,7 +28,27 @@ def _force(parser: ArgumentParser, what: str) -> None:
 
 def _null(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "-0", "--null", action="store_true", help="names only, each followed by a NUL: for xargs -0"
+        "-0",
+        "--null",
+        action="store_true",
+        help="names only, each followed by a NUL: for xargs -0 objstore rm --literal BUCKET --",
+    )
+
+
+def _literal(parser: ArgumentParser) -> None:
+    meaning = parser.add_mutually_exclusive_group()
+    meaning.add_argument(
+        "--literal",
+        action="store_const",
+        const=True,
+        help="names mean what they say: no globs (for names that others chose; write -- before them)",
+    )
+    meaning.add_argument(
+        "--glob",
+        action="store_const",
+        const=False,
+        dest="literal",
+        help="globs mean what matches, even if an object is called so",
     )
 
 
@@ -104,6 +124,7 @@ def get(parser: ArgumentParser) -> None:
         "--resume", action="store_true", help="keep what is read if it fails, and continue with it"
     )
     _follow_links(parser)
+    _literal(parser)
 
 
 def cat(parser: ArgumentParser) -> None:
@@ -113,6 +134,7 @@ def cat(parser: ArgumentParser) -> None:
         "--range", metavar="A-B", type=arguments.byte_range, help="bytes: 0-99, 100-, or =-100 (the last 100)"
     )
     _follow_links(parser)
+    _literal(parser)
 
 
 def ls(parser: ArgumentParser) -> None:
@@ -165,6 +187,7 @@ def rm(parser: ArgumentParser) -> None:
     _recursive(parser, "NAME and everything below it, as a directory")
     _force(parser, "do not ask")
     parser.add_argument("--dry-run", action="store_true", help="only show what would be deleted")
+    _literal(parser)
 
 
 def cp(parser: ArgumentParser) -> None:
@@ -178,6 +201,7 @@ def cp(parser: ArgumentParser) -> None:
     _recursive(parser, "directories, with everything below them")
     _force(parser, "replace an existing file")
     _follow_links(parser)
+    _literal(parser)
 
 
 def mv(parser: ArgumentParser) -> None:
@@ -191,6 +215,7 @@ def mv(parser: ArgumentParser) -> None:
     _recursive(parser, "directories, with everything below them")
     _force(parser, "replace an existing file or object")
     _follow_links(parser)
+    _literal(parser)
 
 
 def ln(parser: ArgumentParser) -> None:

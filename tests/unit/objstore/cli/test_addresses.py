@@ -80,6 +80,7 @@ def test_places_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_targets() -> None:
     assert parse_targets("cat", ["b", "n", "a/m"]) == [("b", "n"), ("b", "a/m")]
+    assert parse_targets("rm", ["b", "natsobj://c/m"], literal=True) == [("b", "natsobj://c/m")]
     assert parse_targets("cat", ["natsobj://b/n", "natsobj://c/m"]) == [("b", "n"), ("c", "m")]
 
 

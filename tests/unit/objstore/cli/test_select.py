@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,9 +52,46 @@ def test_the_certain_directory_of_a_directory(text: str, name: str, directory: s
     assert Pattern(text, recursive=True).directory_of(name) == directory
 
 
-async def chosen(store: ObjectStore, *names: str, recursive: bool = False) -> list[tuple[str, str]]:
-    found = await choose(store, patterns_of(names, recursive=recursive), Output())
+async def chosen(
+    store: ObjectStore, *names: str, recursive: bool = False, literal: bool | None = None
+) -> list[tuple[str, str]]:
+    args = Namespace(recursive=recursive, literal=literal)
+    found = await choose(store, patterns_of(names, args), Output())
     return [(one.name, one.path) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "recursive", "called", "matching"),
+    [
+        ("report[1].pdf", False, ["report[1].pdf"], ["report1.pdf"]),
+        ("tmp/**", False, ["tmp/**"], ["tmp/**", "tmp/a", "tmp/b/c"]),
+        ("tm?", True, ["tm?/x"], ["tm?/x", "tmp/**", "tmp/a", "tmp/b/c"]),
+    ],
+)
+async def test_others_do_not_decide_what_a_pattern_means(
+    store: ObjectStore, text: str, recursive: bool, called: list[str], matching: list[str]
+) -> None:
+    """Who may choose a name could have another object taken for it, or others beside it."""
+    for name in ("report[1].pdf", "report1.pdf", "tmp/**", "tmp/a", "tmp/b/c", "tm?/x"):
+        await store.put(name, b"")
+    with pytest.raises(CommandError, match=r"pass --literal or --glob") as told:
+        await chosen(store, text, recursive=recursive)
+    assert told.value.code == 2
+
+    async def names(*, literal: bool) -> list[str]:
+        return [name for name, _ in await chosen(store, text, recursive=recursive, literal=literal)]
+
+    assert await names(literal=True) == called
+    assert await names(literal=False) == matching
+    for name in set(matching) - set(called):
+        await store.delete(name)
+    assert [name for name, _ in await chosen(store, text, recursive=recursive)] == called
+
+
+async def test_literally(store: ObjectStore) -> None:
+    for name in ("[*]", "-x", "natsobj://b/a", "--"):
+        await store.put(name, b"")
+        assert await chosen(store, name, literal=True) == [(name, name.rpartition("/")[2])]
 
 
 async def test_choose(store: ObjectStore) -> None:
