@@ -14,7 +14,7 @@ from natsproto.errors import NatsError
 from ..bucket.bucket import CANCEL_WAIT
 from ..bucket.ttl import remaining
 from ..commit.commit import Conflict, unknown_outcome
-from ..errors import OutcomeUnknownError, RevisionConflictError
+from ..errors import ObjectChangedError, OutcomeUnknownError, RevisionConflictError
 from ..format.chunking import resolve_chunk_size
 from ..read.get import buffers, chunk_size_of
 from ..write.put import Put
@@ -42,6 +42,8 @@ async def renewed(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> Objec
         return await _copy(bucket, old, changed, old.revision)
     except RevisionConflictError as exc:
         raise Conflict(exc.current or 0, None) from exc
+    except ObjectChangedError as exc:
+        raise await _conflict(bucket, old) from exc
 
 
 async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectInfo:
@@ -52,11 +54,16 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
         Conflict: another client changed the old object meanwhile; nothing was renamed.
         OutcomeUnknownError: the copy is stored; the old name may be there, too.
     """
-    new = await _copy(bucket, old, changed, 0, must_not_exist=True)
+    try:
+        new = await _copy(bucket, old, changed, 0, must_not_exist=True)
+    except ObjectChangedError as exc:
+        raise await _conflict(bucket, old) from exc
 
     async def finish() -> ObjectInfo:
         stored = await bucket.leader_meta(new.name)  # an acknowledgement may be forged
-        if stored is None or stored.deleted or stored.nuid != new.nuid:
+        if stored is None or stored.deleted:
+            raise unknown_outcome(bucket, new.name, new.nuid)
+        if stored.nuid != new.nuid and not _copied_again(stored, new):
             raise unknown_outcome(bucket, new.name, new.nuid)
         try:
             await delete(bucket, old.name, old.revision)
@@ -81,6 +88,18 @@ async def moved(bucket: Bucket, old: ObjectInfo, changed: ObjectInfo) -> ObjectI
 
     # A cancellation must not leave two names behind.
     return await bucket.run_to_end(finish_for_certain(), wait_if_cancelled=CANCEL_WAIT)
+
+
+async def _conflict(bucket: Bucket, old: ObjectInfo) -> Conflict:
+    """Return what has changed an object while it was copied."""
+    current = await bucket.leader_meta(old.name)
+    return Conflict(0 if current is None else current.revision, current)
+
+
+def _copied_again(stored: ObjectInfo, new: ObjectInfo) -> bool:
+    """Whether another client has changed the new object meanwhile, which copies its bytes."""
+    same = (stored.size, stored.digest) == (new.size, new.digest)
+    return same and not stored.is_link and stored.revision > new.revision
 
 
 async def _copy(

@@ -13,8 +13,9 @@ from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.change.renew import ages, moved, renewed
 from objstore.commit.commit import Conflict
+from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
-from support.memory_server import MemoryServer, error
+from support.memory_server import ROLL_UP, MemoryServer, error
 
 
 @pytest.fixture
@@ -67,6 +68,46 @@ async def test_moving_makes_a_copy_and_deletes_the_old_one(
     assert not await store.exists("a")
     assert await store.get("new") == b"content"
     assert server.chunks() == {new.nuid: 1}
+
+
+async def test_it_was_replaced_while_it_was_copied(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """That is a conflict as any other: the change is made to the new object, or refused."""
+    info = await store.put("a", b"old")
+    newer = await store.put("a", b"newer")
+    for change in (replace(info, description="d"), replace(info, name="new")):
+        with pytest.raises(Conflict) as told:
+            await (renewed if change.name == "a" else moved)(bucket, info, change)
+        assert told.value.revision == newer.revision
+    assert await store.names() == ["a"]
+    assert server.chunks() == {newer.nuid: 1}
+
+
+@pytest.mark.parametrize("content", [b"content", b"another"])
+async def test_the_copy_is_changed_by_another_client(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, content: bytes
+) -> None:
+    """A change of its meta copies it again: it is the renamed object all the same. Other bytes are not."""
+    info = await store.put("a", b"content")
+    other = await store.put("other", content, "changed")
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        if verb == "STREAM.MSG.GET" and server.stream().of(meta_subject("b", "new")):
+            server.hook = None
+            server.put_raw(meta_subject("b", "new"), encode_meta(replace(other, name="new")), ROLL_UP)
+
+    server.hook = hook
+    moving = moved(bucket, info, replace(info, name="new"))
+    if content == b"content":
+        assert (await moving).name == "new"
+        assert not await store.exists("a")
+    else:
+        with pytest.raises(OutcomeUnknownError):
+            await moving
+        assert await store.get("a") == b"content"
+    assert await store.get("new") == content
+    assert (await store.get_info("new")).description == "changed"
 
 
 @pytest.mark.parametrize("looks", [0, 1])
