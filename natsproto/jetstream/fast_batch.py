@@ -316,11 +316,13 @@ class Batch(Handler):
         )
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
-        if subject != self.target or self.failure is not None or self.final is not None:
+        if self.failure is not None or self.final is not None:
             return 0
-        unanswered = self.sent - self.acknowledged
-        self.on_disconnect(exc)
-        return unanswered
+        unanswered = islice(reversed(self._kept), self.sent - self.acknowledged)
+        refused = sum(each == subject for each, _, _ in unanswered)
+        if refused or subject == self.target:
+            self.on_disconnect(exc)
+        return refused
 
     def on_disconnect(self, exc: BaseException) -> None:
         self.fail(exc if isinstance(exc, NatsError) else StaleConnectionError(str(exc)))

@@ -134,6 +134,26 @@ async def test_a_refused_message_ends_the_batch(server: FakeServer, js: JetStrea
     assert batch.acknowledged == 1
 
 
+@pytest.mark.parametrize("continue_on_gap", [False, True])
+@pytest.mark.parametrize("refused", ["s.a", "s.b"])
+async def test_a_right_that_lacks_ends_the_batch(
+    server: FakeServer, js: JetStreamContext, refused: str, continue_on_gap: bool
+) -> None:
+    """The newest message, or an earlier one, has a subject that the user may not publish to: it is named."""
+    Leader(server, msgs=10)
+    batch = js.fast_publisher("S", continue_on_gap=continue_on_gap)
+    for subject in ("s.c", "s.a", "s.b"):
+        await batch.add(subject, b"x")
+    violation = 'Permissions Violation for Publish to "{}"'.format
+    server.connection.server_error(server.session, violation("s.d"))  # somebody else's
+    assert await batch.add("s.b", b"x") == 4
+    server.connection.server_error(server.session, violation(refused))
+    for _ in range(2):
+        with pytest.raises(PermissionsViolationError) as caught:
+            await batch.add("s.c", b"x")
+        assert caught.value.subject == refused
+
+
 async def test_the_first_message_is_refused(server: FakeServer, js: JetStreamContext) -> None:
     server.session.on_pub = lambda pub: answer(server, pub, refusal(10205))
     batch = js.fast_publisher("S")
