@@ -83,6 +83,7 @@ class StoreReads:
         """
         bucket = copy.copy(self._bucket)
         bucket.retry_budget = check_seconds("retry_budget", retry_budget)
+        bucket.old = bucket.old.known_to(bucket)
         return type(self)(bucket)
 
     def __repr__(self) -> str:

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproto import _values
@@ -52,13 +51,14 @@ from .capacity import Ledger
 from .counts import count_messages
 from .locate import Lookup
 from .message_reads import MessageRead, can_be_requested
+from .old_leader import USED_UP, OldLeader
 from .refusals import recreated, sealed, translated
 from .retry import pause, retrying
 from .server import domain_of, domain_text, server_version, told_in_clear
 from .shown import NotShown, shown
 from .ttl import expiry
 from .unheard import UnheardBatches
-from .ways import ANY_WAY, AT_LEADER, DIRECT, DIRECT_FIRST, LEADER, PROOFS, Ways
+from .ways import ANY_WAY, DIRECT, DIRECT_FIRST, LEADER, PROOFS, Ways
 
 if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
@@ -88,15 +88,6 @@ ASK_ABOVE = 1024 * 1024
 CANCEL_WAIT = 5.0
 """Seconds for which a cancelled caller waits for a change of several steps that must finish."""
 
-USED_UP = (10002, 10023)
-"""Error codes: the storage of the account or server is used up.
-
-nats-server 2.9 stores such a message and removes it again, and then no longer knows the newest message of the
-subject; it also does not reduce its usage when messages are purged by subject. Once 2.9 has reported one of
-these, or has not found a message that is there, chunks are deleted one by one, and a message that is not
-found is searched for from the beginning.
-"""
-
 CONSUMER_TIMEOUT = 2.0
 """Seconds the creation of a consumer may take where the next try may reach another server."""
 
@@ -118,7 +109,7 @@ class Bucket:
         created: when the bucket was created; a later time means another bucket.
         direct: whether the stream allows direct get.
         direct_meta: whether direct get of a meta is never stale.
-        index_broken: the server may not find the newest message of a subject; see :data:`USED_UP`.
+        old: what holds for a leader that is older than 2.10.
         ledger: the free room, where the stream evicts its oldest messages.
         num_subjects: how many subjects had messages when this client had sent ``sent_by_then`` messages.
         replicated: more than one server, or another stream, may answer reads.
@@ -132,7 +123,6 @@ class Bucket:
         "_checking",
         "_config_trusted_until",
         "_info_subject",
-        "_old_leader",
         "_remembered",
         "_room",
         "acks",
@@ -145,7 +135,6 @@ class Bucket:
         "direct",
         "direct_meta",
         "direct_subject",
-        "index_broken",
         "js",
         "leader_subject",
         "ledger",
@@ -155,6 +144,7 @@ class Bucket:
         "msg_ttl",
         "name",
         "num_subjects",
+        "old",
         "opened_with",
         "replicated",
         "retry_budget",
@@ -182,7 +172,7 @@ class Bucket:
         self.replicated: bool = False
         self._answering = said_by(self.stream.encode())
         self.ledger: Ledger = Ledger()
-        self.index_broken: bool = False
+        self.old: OldLeader = OldLeader(self)
         self._checking: asyncio.Task[None] | None = None
         self.acks: AckCheck = AckCheck(self.stream, domain_of(info))
         self.learn(info)
@@ -213,31 +203,6 @@ class Bucket:
     def consumers_skip(self) -> bool:
         """True for servers whose consumers may skip messages stored just before a roll-up (seen on 2.9)."""
         return self._older_than(2, 10)
-
-    @property
-    def is_old(self) -> bool:
-        """Whether the bucket's leader is older than 2.10, or may be: in a cluster that is being upgraded."""
-        version = server_version(self.client)
-        return self._old_leader or (version is not None and version < (2, 10))
-
-    @property
-    def checks_early(self) -> bool:
-        """Whether the leader checks conditions before it has stored what it accepted before: 2.9, replicated.
-
-        Of several messages that are under way together, all pass. See :meth:`settle`.
-        """
-        return self.replicated and self.is_old
-
-    async def settle(self) -> None:
-        """Wait until the leader has stored all that it accepted before: a purge takes the same way.
-
-        This one removes nothing: no message has such a subject. (2.9 moves consumers of the subject, which no
-        filter has, to the end.) Without the right to it nothing is waited for.
-        """
-        try:
-            await self.js.purge_stream(self.stream, subject=f"$O.{self.name}.settle")
-        except PermissionsViolationError:
-            pass
 
     @property
     def batch_counts_are_right(self) -> bool:
@@ -420,9 +385,7 @@ class Bucket:
             return  # somebody has had that sent
         raw = info.raw.get("config")
         limits = limits_of(self.name, raw if isinstance(raw, dict) else {})  # first: it may raise
-        # The leader answers. Before 2.10 it does not tell the time. A version that was told in clear proves
-        # nothing, nor does that of the server we are connected to in a cluster.
-        self._old_leader = "ts" not in info.raw and ("cluster" in info.raw or told_in_clear(self.client))
+        self.old.learn(info)
         config = info.config
         self.count_subjects(info.num_subjects)
         self.direct: bool = config.allow_direct is True
@@ -648,30 +611,11 @@ class Bucket:
     async def leader_message(self, subject: str, ways: tuple[str, ...] | None = None) -> StoredMessage | None:
         """Return the newest message of ``subject`` from the leader; retried while there is no leader."""
         message = await self.retrying(lambda: self.leader_read(subject, ways=ways).wait())
-        if message is None and await self.check_index(subject):
+        if message is None and await self.old.check_index(subject):
             async with aclosing(self.messages(subject, ways=ways)) as messages:
                 async for older in messages:
                     message = older
         return message
-
-    async def _ask_leader(self, subject: str, at: int | None = None) -> StoredMessage | None:
-        return await self.retrying(lambda: MessageRead(self, subject, at=at, ways=AT_LEADER).wait())
-
-    async def check_index(self, subject: str) -> bool:
-        """Whether a message may exist that the server did not find as the newest of its subject.
-
-        Another client may have been told that the storage is used up, see :data:`USED_UP`.
-        """
-        if self.is_old and not self.index_broken and self.ways.allowed(LEADER):
-            try:
-                found = await self.first_after(subject, 0, AT_LEADER)
-                # It was there before and after the newest one was not found, and is not a new one.
-                if found is not None and await self._ask_leader(subject) is None:
-                    self.index_broken = await self._ask_leader(subject, at=found.seq) is not None
-            except PermissionsViolationError as exc:
-                if not self.ways.note_refusal(exc):
-                    raise  # who may not ask the leader takes "not found" as it is
-        return self.index_broken
 
     def start_locating(self, name: str) -> Lookup:
         """Begin :meth:`locate`; call :meth:`Lookup.wait` or :meth:`Lookup.close`."""
@@ -725,7 +669,7 @@ class Bucket:
             await asyncio.wait([checking])
             if not self.direct_meta or self.connection.loop.time() >= self._alone_until:
                 return await self.leader_message(subject, ANY_WAY)
-        if message is None and self.is_old:
+        if message is None and self.old.leads:
             return await self.leader_message(subject, ANY_WAY)
         return message
 
@@ -818,8 +762,8 @@ class Bucket:
         """
         subject = chunk_subject(self.name, nuid)
         try:
-            if self.index_broken:
-                await self._delete_each(subject, before)
+            if self.old.index_broken:
+                await self.old.delete_each(subject, before)
             await self.retrying(lambda: self.purge_once(nuid, before=before))
         except APIError as exc:
             raise self.translate(exc) from exc
@@ -827,24 +771,6 @@ class Bucket:
     async def purge_once(self, nuid: str, *, before: int | None = None) -> None:
         """Send one request of :meth:`purge_chunks`, for callers that must check before each."""
         await self.js.purge_stream(self.stream, subject=chunk_subject(self.name, nuid), seq=before)
-
-    async def _delete_each(self, subject: str, before: int | None) -> None:
-        """Remove messages one by one; the purge removes the rest.
-
-        All are read first: nats-server 2.9 finds no next message of a subject after its first was deleted.
-        """
-        async with aclosing(self.messages(subject)) as messages:
-            sequences = [message.seq async for message in messages if before is None or message.seq < before]
-        try:
-            if sequences:
-                await shown(self, subject, sequences)
-        except NatsError:
-            return  # they may be another stream's: the purge removes what is the bucket's
-        for seq in sequences:  # the first one first: without it, no upload resumes from the remaining chunks
-            try:
-                await self.retrying(partial(self.js.delete_message, self.stream, seq))
-            except (APIError, PermissionsViolationError):
-                pass  # already gone, or not allowed
 
     async def run_to_end(self, coroutine: Coroutine[object, None, T], *, wait_if_cancelled: float = 0.0) -> T:
         """Run a coroutine that must finish: a cancellation of the caller is raised, but does not stop it.
@@ -865,7 +791,7 @@ class Bucket:
     def translate(self, exc: NatsError, name: str = "") -> NatsError:
         """Return the object store's error for a JetStream error; others are returned unchanged."""
         if isinstance(exc, StorageFullError) and exc.err_code in USED_UP and self._older_than(2, 10):
-            self.index_broken = True
+            self.old.index_broken = True
         if isinstance(exc, WrongStreamError) and not isinstance(exc, ForeignBucketError):
             return self.foreign_error(exc, name)
         return translated(exc, self.name, name)

@@ -74,11 +74,11 @@ class Lookup:
     async def _look(self) -> tuple[str, StoredMessage | None]:
         bucket = self._bucket
         try:
-            found = [] if bucket.index_broken else await self._newest()
+            found = [] if bucket.old.index_broken else await self._newest()
             if not any(found):
                 for subject in self.subjects:
-                    await bucket.check_index(subject)
-            if bucket.index_broken:
+                    await bucket.old.check_index(subject)
+            if bucket.old.index_broken:
                 found = [await bucket.leader_message(subject, self._ways) for subject in self.subjects]
         finally:
             self.close()

@@ -70,7 +70,7 @@ async def delete(bucket: Bucket, name: str, if_revision: int | None = None) -> N
             pass  # no client can complete the rename, so this name is the only one
         conflict = Conflict(info.revision, info)
         try:
-            gone = bucket.index_broken and await _delete_by_purge(bucket, info, lookup.newest)
+            gone = bucket.old.index_broken and await _delete_by_purge(bucket, info, lookup.newest)
             if not gone:
                 await _marker(bucket, info, lookup.newest, info.revision).run()
                 gone = True

@@ -156,7 +156,7 @@ class Commit:
             budget=bucket.retry_budget,
             replicated=bucket.replicated,
             proven=proven,
-            early=bucket.checks_early,
+            early=bucket.old.checks_early,
             conditional=conditional,
         )
 
@@ -284,8 +284,8 @@ class Commit:
                 max(0.5, min(bucket.js.timeout, states.left(self._loop.time()) + 1.0))
             ):
                 last = None
-                if bucket.checks_early:
-                    await bucket.settle()
+                if bucket.old.checks_early:
+                    await bucket.old.settle()
                 if states.step is Step.READ_WITH_LAST:
                     last = (await bucket.js.stream_info(bucket.stream)).last_seq
                 standing = await self._look()

@@ -559,7 +559,7 @@ async def _complete(
                 raise StaleConnectionError("the leader lists names whose metas it does not have")
             await bucket.pause(backoff.seconds, deadline)
             backoff.grow()
-            bucket.index_broken |= bucket.consumers_skip
+            bucket.old.index_broken |= bucket.consumers_skip
     for each in every:
         if not bucket.can_request(each):  # now it is known what this user may ask for
             found.not_requested(each)
@@ -596,7 +596,7 @@ async def each_newest(
                 if not retryable(exc):
                     raise
             for index, subject in enumerate(part):
-                begun = pending[index] if index < len(pending) and not bucket.index_broken else None
+                begun = pending[index] if index < len(pending) and not bucket.old.index_broken else None
                 try:
                     message = await _finish(bucket, subject, begun, ways)
                 except PermissionsViolationError:

@@ -177,7 +177,7 @@ async def _remove_orphan(bucket: Bucket, references: References, nuid: str, befo
     await references.read_on(bucket)  # last: an upload whose chunks are all there adds nothing but its meta
     if references.named(nuid):
         return False
-    if bucket.index_broken:
+    if bucket.old.index_broken:
         await bucket.purge_chunks(nuid, before=last.seq + 1)
     else:
         await bucket.purge_once(nuid, before=last.seq + 1)

@@ -54,7 +54,7 @@ async def test_one_flight(store: ObjectStore, name: str, monkeypatch: pytest.Mon
     assert store.js.client.stats.out_msgs - sent == len(meta_subjects(store.bucket, name))
     await lookup.wait()
     # 2.9 may not find what is there: it is asked for the number of messages, too.
-    flights = 2 if store._bucket.is_old else 1
+    flights = 2 if store._bucket.old.leads else 1
     assert store.js.client.stats.out_msgs - sent == flights * len(meta_subjects(store.bucket, name))
     assert len(store.js.client.connection.mux) == 0
 

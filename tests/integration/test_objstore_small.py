@@ -74,7 +74,9 @@ async def test_messages_of_puts_to_new_names(nc: Client, guessing: ObjectStore) 
     for number in range(GUESS_AFTER):
         assert await sent(nc, store.put(f"later {number}", b"3")) == 3
     assert await sent(nc, store.put("last", b"3")) == 2
-    old = store._bucket.is_old  # it may not find what is there: it is asked for the number of messages, too
+    old = (
+        store._bucket.old.leads
+    )  # it may not find what is there: it is asked for the number of messages, too
     assert await sent(nc, store.put("condition", b"3", if_revision=0)) == 3 + old
     # It might be filed elsewhere.
     assert await sent(nc, store.put("conditional", b"3", if_revision=0)) == 4 + 2 * old

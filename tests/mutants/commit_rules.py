@@ -15,7 +15,7 @@ MUTANTS = (
     Mutant(
         "checked-early",
         "objstore/commit/commit.py",
-        "early=bucket.checks_early,",
+        "early=bucket.old.checks_early,",
         "early=False,",
         "2.9 with replicas acknowledges several changes of one revision",
         "property/test_commit_simulation.py::test_conditions_that_are_checked_early",
@@ -23,7 +23,7 @@ MUTANTS = (
     Mutant(
         "not-settled",
         "objstore/commit/commit.py",
-        "await bucket.settle()",
+        "await bucket.old.settle()",
         "pass",
         "what 2.9 has accepted before is stored before the newest meta counts",
         "property/test_commit_simulation.py::test_conditions_that_are_checked_early",

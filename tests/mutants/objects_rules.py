@@ -25,8 +25,8 @@ MUTANTS = (
     ),
     Mutant(
         "not-found-is-not-there",
-        "objstore/bucket/bucket.py",
-        "if self.is_old and not self.index_broken and self.ways.allowed(LEADER):",
+        "objstore/bucket/old_leader.py",
+        "if self.leads and not self.index_broken and self._bucket.ways.allowed(LEADER):",
         "if False:",
         "2.9 does not find what a full account has refused to change",
         "integration/test_objstore_quota.py::test_others_find_what_was_not_changed",
