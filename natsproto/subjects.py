@@ -7,6 +7,7 @@ name is checked here before any byte is sent.
 from __future__ import annotations
 
 import os
+import re
 from base64 import urlsafe_b64encode
 from functools import lru_cache
 
@@ -140,6 +141,18 @@ def subject_matches(pattern: str, subject: str) -> bool:
 _drawn: list[bytes] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_drawn.clear)
+
+
+_API_SUBJECT = re.compile(rb"\$JS\.(?:([^.]+)\.)?API\.(.+)", re.DOTALL)
+
+
+def split_api_subject(subject: bytes) -> tuple[bytes, bytes] | None:
+    """Return the domain in a subject of the JetStream API, empty without one, and what follows the prefix.
+
+    ``None`` for other subjects, also for those of an API that is imported with a prefix of its own.
+    """
+    found = _API_SUBJECT.fullmatch(subject)
+    return None if found is None else (found[1] or b"", found[2])
 
 
 def random_bytes() -> bytes:

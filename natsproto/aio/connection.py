@@ -403,10 +403,11 @@ class Connection:
                 subject=subject,
                 operation=operation,
             )
-            failed = self._refuse(operation, subject, match[3], error)
             if operation == "publish":
-                reported = session.refusals.received(error, _wire(subject), failed)
+                fail = partial(self._refuse_requests, error)
+                reported = session.refusals.received(error, _wire(subject), fail, self._under_way)
             else:
+                failed = self._refuse_subscription(_wire(subject), match[3], error)
                 # One -ERR comes for each subscription. The first one has ended all of them, so the others are
                 # expected, and not reported.
                 due = session.more_refusals_due.pop(text, 0)
@@ -420,13 +421,12 @@ class Connection:
         self.report(ServerError(text))
         return any(part in text.lower() for part in _TRANSIENT)
 
-    def _refuse(
-        self, operation: str, subject: str, queue: str | None, error: PermissionsViolationError
-    ) -> int:
-        """Fail what was refused; return how many messages or subscriptions that was."""
-        wanted = _wire(subject)
-        if operation == "publish":
-            return sum(handler.on_refused(wanted, error) for handler in list(self.handlers.values()))
+    def _refuse_requests(self, error: PermissionsViolationError, subject: bytes) -> int:
+        """Fail what was sent there; return how many messages of that were unanswered."""
+        return sum(handler.on_refused(subject, error) for handler in list(self.handlers.values()))
+
+    def _refuse_subscription(self, wanted: bytes, queue: str | None, error: PermissionsViolationError) -> int:
+        """End the subscriptions that were refused; return how many that was."""
         group = None if queue is None else _wire(_unquoted(queue))
         hit = [h for h in self.handlers.values() if h.subject == wanted and h.queue == group]
         for handler in hit:
@@ -435,6 +435,9 @@ class Connection:
                 self._mux = None
             handler.on_end(error)
         return len(hit)
+
+    def _under_way(self, subject: bytes) -> int:
+        return 0 if self._mux is None else self._mux.under_way(subject)
 
     def stopped_waiting(self, subject: bytes) -> None:
         """Nobody waits for an unanswered request to ``subject`` any more: it may still be refused."""

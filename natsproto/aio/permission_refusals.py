@@ -8,11 +8,17 @@ this session: one that is waited for, or one that is not any more (given up, can
 answered a later PING. The server answers in order.
 
 Messages that nobody ever waited for (``Client.publish``) are not counted.
+
+A server may name another subject than the one that was sent: see :func:`also_named`. It means the request to
+the subject that it names, if there is one, else that to the other one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from ..subjects import split_api_subject
 
 if TYPE_CHECKING:
     from ..errors import PermissionsViolationError
@@ -21,6 +27,26 @@ if TYPE_CHECKING:
 MAX_SUBJECTS = 1024
 """Subjects remembered whose requests were given up. Beyond that all are forgotten, and until the PONG of
 the next PING any subject may be one of them."""
+
+
+def also_named(subject: bytes, domain: object) -> bytes | None:
+    """Return the other subject that a message may have been sent to, whose refusal names ``subject``.
+
+    Servers map the API of JetStream before they look at the rights. One that belongs to a domain maps
+    ``$JS.<domain>.API.…`` to ``$JS.API.…``; one with a ``default_js_domain`` for the account, the other way.
+
+    Args:
+        subject: what the server has named.
+        domain: the server's own, as it says in INFO.
+    """
+    found = split_api_subject(subject)
+    if found is None:
+        return None
+    named, suffix = found
+    if named:
+        return b"$JS.API.%b" % suffix
+    own = domain.encode(errors="replace") if isinstance(domain, str) else b""
+    return b"$JS.%b.API.%b" % (own, suffix) if own else None
 
 
 class _GivenUp(NamedTuple):
@@ -72,11 +98,43 @@ class Refusals:
         entry = self._given_up.pop(subject, None)
         return 0 if entry is None or self._answered(entry.pings) else entry.number
 
-    def received(self, error: PermissionsViolationError, subject: bytes, failed: int) -> bool:
-        """Note a refusal to publish to ``subject``, with which ``failed`` requests have just failed.
+    def _knows(self, subject: bytes) -> bool:
+        """Whether an earlier message to ``subject`` may still be refused."""
+        entries = self._given_up.get(subject), self._reported.get(subject)
+        return any(entry is not None and not self._answered(entry.pings) for entry in entries)
+
+    def received(
+        self,
+        error: PermissionsViolationError,
+        subject: bytes,
+        fail: Callable[[bytes], int],
+        under_way: Callable[[bytes], int],
+    ) -> bool:
+        """Note a refusal to publish, and fail the requests that it may be about.
+
+        Args:
+            error: the refusal.
+            subject: what it names.
+            fail: fails the requests to a subject, and returns how many messages of them were unanswered.
+            under_way: returns how many are unanswered.
 
         Returns:
             Whether it was reported to anybody, now or before.
+        """
+        failed = fail(subject)
+        other = also_named(subject, self._session.info.get("domain"))
+        if other is None:
+            return self._note(error, subject, failed)
+        if failed or self._knows(subject):
+            return self._note(error, subject, failed, doubtful=bool(under_way(other)) or self._knows(other))
+        return self._note(error, other, fail(other))
+
+    def _note(
+        self, error: PermissionsViolationError, subject: bytes, failed: int, *, doubtful: bool = False
+    ) -> bool:
+        """Note a refusal of a message to ``subject``, with which ``failed`` requests have just failed.
+
+        It is never certain while it is ``doubtful`` whether the message was sent there.
         """
         reported = self._reported.pop(subject, None)
         if reported is not None and self._answered(reported.pings):
@@ -89,7 +147,7 @@ class Refusals:
         left = candidates + open_from_earlier - 1
         if left > 0:
             self._reported[subject] = _Reported(error, left, self._session.pings_sent)
-        elif left == 0:
+        elif left == 0 and not doubtful:
             error.certain = True
         return bool(failed or open_from_earlier)
 

@@ -212,11 +212,14 @@ class RequestMux(Handler):
 
     def on_refused(self, subject: bytes, exc: BaseException) -> int:
         """Fail the requests to ``subject``; return how many messages of them were unanswered."""
-        hit = [slot for slot in self._slots.values() if slot.subject == subject]
-        count = sum(slot.under_way() for slot in hit)
-        for slot in hit:
+        count = self.under_way(subject)
+        for slot in [slot for slot in self._slots.values() if slot.subject == subject]:
             slot.on_lost(exc)
         return count
+
+    def under_way(self, subject: bytes) -> int:
+        """How many messages of the requests to ``subject`` are unanswered."""
+        return sum(slot.under_way() for slot in self._slots.values() if slot.subject == subject)
 
 
 def _random_tokens() -> list[bytes]:

@@ -12,6 +12,7 @@ from natsproto.subjects import (
     check_publish_subject,
     check_queue,
     check_subscribe_subject,
+    split_api_subject,
     subject_matches,
 )
 from natsproto.wire import pub_line
@@ -113,3 +114,23 @@ def test_queue() -> None:
 )
 def test_matches(pattern: str, subject: str, expected: bool) -> None:
     assert subject_matches(pattern, subject) is expected
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ("$JS.API.INFO", ("", "INFO")),
+        ("$JS.hub.API.INFO", ("hub", "INFO")),
+        ("$JS.API.API.INFO", ("API", "INFO")),  # a domain may have that name
+        ("$JS.hub.API.STREAM.INFO.API.x", ("hub", "STREAM.INFO.API.x")),
+        ("$JS.API.DIRECT.GET.S.a\nb", ("", "DIRECT.GET.S.a\nb")),
+        ("$JS.a.b.API.INFO", None),
+        ("$JS.ACK.S.c.1", None),
+        ("$JS.API", None),
+        ("$JS.API.", None),
+        ("acme.$JS.API.INFO", None),
+    ],
+)
+def test_the_subject_of_an_api_request(subject: str, expected: tuple[str, str] | None) -> None:
+    found = split_api_subject(subject.encode())
+    assert (found and tuple(each.decode() for each in found)) == expected

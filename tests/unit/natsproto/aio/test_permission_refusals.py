@@ -167,3 +167,112 @@ async def test_another_session(requests: Requests) -> None:
         await given_up
     requests.server.connect()
     await refused_by(requests, await requests.send(), "x")
+
+
+# -- a server that names another subject than was sent ------------------------------------------------------
+
+HUB, PLAIN = "$JS.hub.API.STREAM.INFO.S", "$JS.API.STREAM.INFO.S"
+
+
+@pytest.fixture(params=["at a server of the domain", "with a default domain"])
+def names(request: pytest.FixtureRequest, requests: Requests) -> tuple[str, str]:
+    """What is sent, and what the server names."""
+    if request.param == "with a default domain":
+        requests.server.session.info["domain"] = "leaf"
+        return PLAIN, HUB
+    requests.server.session.info["domain"] = "hub"
+    return HUB, PLAIN
+
+
+async def test_the_other_prefix(requests: Requests, names: tuple[str, str]) -> None:
+    sent, named = names
+    task = await requests.send(sent)
+    requests.refuse(named)
+    error = await refused(task)
+    assert (error.subject, error.certain) == (named, True), "the one that needs the right"
+    assert requests.reported == []
+
+
+async def test_two_by_the_other_prefix(requests: Requests, names: tuple[str, str]) -> None:
+    sent, named = names
+    tasks = [await requests.send(sent), await requests.send(sent)]
+    requests.refuse(named)
+    errors = [await refused(task) for task in tasks]
+    assert not any(error.certain for error in errors)
+    requests.refuse(named)
+    assert all(error.certain for error in errors)
+    assert requests.reported == []
+    requests.refuse(named)
+    await turns()
+    assert len(requests.reported) == 1
+
+
+async def test_both_prefixes(requests: Requests, names: tuple[str, str]) -> None:
+    """The one that is named goes first; the other one may have been allowed."""
+    sent, named = names
+    other, exact = await requests.send(sent), await requests.send(named)
+    requests.refuse(named)
+    assert not (await refused(exact)).certain, "the other one may be meant"
+    assert not other.done()
+    requests.refuse(named)
+    assert (await refused(other)).certain
+    assert requests.reported == []
+
+
+@pytest.mark.parametrize("how", ["given up", "refused"])
+async def test_one_of_the_named_prefix_before(requests: Requests, names: tuple[str, str], how: str) -> None:
+    """Its refusal may still come: it is not that of the other one."""
+    sent, named = names
+    before = [await requests.send(named), await requests.send(named)]
+    if how == "given up":
+        for task in before:
+            task.cancel()
+        await asyncio.wait(before)
+        requests.refuse(named)
+        await turns()
+        requests.reported.clear()
+    else:
+        requests.refuse(named)
+        for task in before:
+            await refused(task)
+    other = await requests.send(sent)
+    requests.refuse(named)
+    await turns()
+    assert not other.done()
+    await requests.ping()
+    requests.refuse(named)
+    assert (await refused(other)).certain
+
+
+async def test_one_of_the_other_prefix_was_given_up(requests: Requests, names: tuple[str, str]) -> None:
+    sent, named = names
+    given_up = await requests.send(sent)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    exact = await requests.send(named)
+    requests.refuse(named)
+    assert not (await refused(exact)).certain
+
+
+@pytest.mark.parametrize(
+    ("domain", "sent", "named"),
+    [
+        ("hub", "$JS.leaf.API.STREAM.INFO.S", PLAIN),  # another domain's
+        (None, HUB, PLAIN),  # not mapped here
+        ("\ud800", HUB, PLAIN),
+        (5, HUB, PLAIN),
+        ("hub", HUB, "$JS.leaf.API.STREAM.INFO.S"),
+        ("hub", HUB, "$JS.API.STREAM.INFO.T"),
+        ("hub", "acme.API.STREAM.INFO.S", PLAIN),  # an imported API
+        ("hub", PLAIN, "acme.API.STREAM.INFO.S"),
+        ("hub", "$JS.FC.S.c", "$JS.hub.FC.S.c"),
+    ],
+)
+async def test_another_api(requests: Requests, domain: object, sent: str, named: str) -> None:
+    requests.server.session.info["domain"] = domain
+    task = await requests.send(sent)
+    requests.refuse(named)
+    await turns()
+    assert not task.done()
+    assert len(requests.reported) == 1, "nobody waits for it"
+    task.cancel()
