@@ -70,8 +70,8 @@ def last_of(subject: str) -> bytes:
 
 def no_way(bucket: Bucket, ways: Iterable[str]) -> PermissionsViolationError:
     """Return the error for a user who may use none of the ways."""
-    wanted = [f"{bucket.js.prefix}.{way.format(bucket.stream)}" for way in ways]
-    why = " (it has replicas or a mirror, which may be behind)" if bucket.replicated else ""
+    wanted = [bucket.ways.right_to(way) for way in ways]
+    why = " (it has replicas, sources or a mirror, which may be behind)" if bucket.replicated else ""
     return PermissionsViolationError(
         f"this user may not read messages of bucket {bucket.name!r} for this purpose{why}: it needs the "
         f"permission to publish to one of {', '.join(wanted)}; see docs/permissions.md",

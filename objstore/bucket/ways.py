@@ -5,6 +5,7 @@ from __future__ import annotations
 from natsproto.aio.connection import Connection
 from natsproto.errors import APIError, PermissionsViolationError
 from natsproto.jetstream.api.errors import retryable
+from natsproto.subjects import split_api_subject
 
 LEADER = "STREAM.MSG.GET.{}"
 DIRECT = "DIRECT.GET.{}"
@@ -51,11 +52,12 @@ class Ways:
     A way is refused for a while after an error that says so, and until the connection is a new one.
     """
 
-    __slots__ = ("_connection", "_prefix", "_refused", "_refused_once", "_stream")
+    __slots__ = ("_connection", "_named_by", "_prefix", "_refused", "_refused_once", "_stream")
 
     def __init__(self, connection: Connection, prefix: str, stream: str) -> None:
         self._connection = connection
         self._prefix = f"{prefix}."
+        self._named_by = self._prefix  # the prefix in the server's refusals
         self._stream = stream
         # A way: the epoch of the connection, the expiry, and whether it is the right that lacks.
         self._refused: dict[str, tuple[int, float, bool]] = {}
@@ -85,6 +87,10 @@ class Ways:
         self._refused.pop(way, None)
         return None
 
+    def right_to(self, way: str) -> str:
+        """Return the subject that a user needs the right to, as the server names it."""
+        return self._named_by + way.format(self._stream)
+
     def can_deliver(self, size: int = UNASKED + 1) -> bool:
         """Whether a consumer can be had, and delivers so many bytes; default: any number."""
         return self.allowed(CONSUMER) and (size <= UNASKED or self.allowed(DELIVERIES))
@@ -100,15 +106,31 @@ class Ways:
             return CONSUMER if other and exc.err_code in NO_CONSUMER and not retryable(exc) else None
         if exc.operation == "publish" and exc.subject.startswith("$JS.FC."):
             return DELIVERIES
-        if exc.operation != "publish" or not exc.subject.startswith(self._prefix):
+        rest = self._request(exc.subject) if exc.operation == "publish" else None
+        if rest is None:
             return None
-        rest = exc.subject.removeprefix(self._prefix)
         for way in (LEADER, DIRECT):
             if rest == way.format(self._stream):
                 return way
         if rest.startswith("CONSUMER."):
             return PAGES if rest.startswith("CONSUMER.MSG.NEXT.") else CONSUMER
         return BY_SUBJECT if rest.startswith(DIRECT.format(self._stream) + ".") else None
+
+    def _request(self, subject: str) -> str | None:
+        """Return the request in an API subject, without the prefix; ``None`` for one of another API.
+
+        A server may name it by the API's other prefix: see :mod:`natsproto.aio.permission_refusals`.
+        """
+        if subject.startswith(self._prefix):
+            self._named_by = self._prefix
+            return subject.removeprefix(self._prefix)
+        ours = split_api_subject(f"{self._prefix}INFO".encode())
+        theirs = split_api_subject(subject.encode("utf-8", "surrogateescape"))
+        if ours is None or theirs is None or (ours[0] and theirs[0]):
+            return None
+        suffix = theirs[1].decode("utf-8", "surrogateescape")
+        self._named_by = subject.removesuffix(suffix)
+        return suffix
 
     def note_refusal(self, exc: PermissionsViolationError | APIError) -> bool:
         """Remember a refused way for a while; false when the error refuses something else.
