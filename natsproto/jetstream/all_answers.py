@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import RemoteProtocolError, RequestTimeoutError
+from ..aio.handlers import ReplySlot
+from ..errors import PermissionsViolationError, RemoteProtocolError, RequestTimeoutError
 from .api.answers import answer_begins
 from .api.codec import loads
 from .api.errors import api_error
@@ -22,6 +23,22 @@ MOST = 10_000
 """Messages that may come meanwhile: with more, nothing is certain."""
 
 
+class _Refusal(ReplySlot):
+    """Ends the wait for the answers to a request that was refused."""
+
+    __slots__ = ("_wait", "error")
+
+    def __init__(self, subject: bytes, wait: asyncio.Timeout) -> None:
+        super().__init__(subject)
+        self._wait = wait
+        self.error: PermissionsViolationError | None = None
+
+    def on_lost(self, exc: BaseException) -> None:
+        if isinstance(exc, PermissionsViolationError) and exc.operation == "publish":
+            self.error = exc
+            self._wait.reschedule(asyncio.get_running_loop().time())
+
+
 async def all_answers(js: ApiRequests, suffix: str, take: Callable[[dict[str, object]], None]) -> bool:
     """Pass every answer that comes within :data:`WAIT` seconds to a callback, but no errors.
 
@@ -32,12 +49,18 @@ async def all_answers(js: ApiRequests, suffix: str, take: Callable[[dict[str, ob
 
     Returns:
         False when there was none, or so much has come that some may have been missed.
+
+    Raises:
+        PermissionsViolationError: the request was refused.
     """
     inbox, begins, answered = js.client.new_inbox(), answer_begins(suffix), False
+    mux, wait = js.client.connection.mux, asyncio.timeout(WAIT)
+    refusal = _Refusal(js.subject(suffix), wait)
     async with await js.client.subscribe(inbox, pending_msgs_limit=2 * MOST) as answers:
-        await js.client.publish(js.subject(suffix).decode(), b"", reply=inbox)
+        mux.open(refusal)
         try:
-            async with asyncio.timeout(WAIT):
+            async with wait:
+                await js.client.publish(refusal.subject.decode(), b"", reply=inbox)
                 for _ in range(MOST):
                     answer = (await anext(answers)).data
                     if bytes(answer).startswith(begins):
@@ -46,7 +69,11 @@ async def all_answers(js: ApiRequests, suffix: str, take: Callable[[dict[str, ob
                             take(document)
                             answered = True
         except TimeoutError:
+            if refusal.error is not None:
+                raise refusal.error from None
             return answered and not answers.dropped
+        finally:
+            mux.close(refusal)
     return False
 
 

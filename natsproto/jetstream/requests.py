@@ -14,6 +14,7 @@ from ..errors import (
     MaxPayloadError,
     NatsError,
     NoRespondersError,
+    PermissionsViolationError,
     RemoteProtocolError,
     RequestTimeoutError,
     UnsupportedFeatureError,
@@ -163,12 +164,18 @@ class ApiRequests:
 
         A leaf node may have ``default_js_domain`` for the account: then ``$JS.API`` is another domain's. And
         ``$JS.x.API`` may be the imported API of another account. Somebody may have another API answer, too:
-        then not all answers have that domain.
+        then not all answers have that domain. A user who may not ask learns it from the refusal: the server
+        names the subject that it has mapped ours to.
         """
         told, domains = answer.get("domain", ""), set[object]()
         if question[:2] != ["STREAM", "INFO"] or not isinstance(told, str) or told == self._expected_domain:
             return False
-        complete = await all_answers(self, "INFO", lambda info: domains.add(str(info.get("domain", ""))))
+        try:
+            complete = await all_answers(self, "INFO", lambda info: domains.add(str(info.get("domain", ""))))
+        except PermissionsViolationError as exc:
+            if self.prefix != "$JS.API" or not told or exc.subject != f"$JS.{told}.API.INFO":
+                raise
+            complete, domains = True, {told}
         if not complete or domains != {told}:
             return False
         self._own_domain = (self.client.connection.stats.reconnects, told)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import PermissionsViolationError
 from natsproto.jetstream.all_answers import all_answers
 from natsproto.wire import Pub
 from support.fake_session import FakeServer
@@ -61,3 +62,25 @@ async def test_what_the_callback_raises_ends_it(server: FakeServer) -> None:
     async with asyncio.timeout(1.5):  # less than it would wait
         with pytest.raises(LookupError, match="enough"):
             await all_answers(server.client.jetstream(), "INFO", take)
+
+
+@pytest.mark.parametrize("subject", ["$JS.API.INFO", "$JS.hub.API.INFO"])
+async def test_a_refusal_ends_it(server: FakeServer, subject: str) -> None:
+    """Whatever has come before: somebody else has had it sent."""
+
+    def on_pub(pub: Pub) -> None:
+        server.reply(pub, INFO)
+        asyncio.get_running_loop().call_soon(server.refuse, subject)
+
+    server.session.on_pub = on_pub
+    async with asyncio.timeout(1.5):  # less than it would wait
+        with pytest.raises(PermissionsViolationError) as caught:
+            await all_answers(server.client.jetstream(), "INFO", lambda info: None)
+    assert caught.value.subject == subject
+    assert len(server.connection.mux) == 0
+
+
+async def test_a_lost_connection_does_not(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natsproto.jetstream.all_answers.WAIT", 0.05)
+    server.session.on_pub = lambda pub: asyncio.get_running_loop().call_soon(server.lose)
+    assert not await all_answers(server.client.jetstream(), "INFO", lambda info: None)

@@ -176,6 +176,28 @@ async def test_an_account_whose_domain_is_not_the_servers(server: FakeServer) ->
         await js.request("STREAM.INFO.S")
 
 
+async def test_a_refusal_tells_the_domain_that_the_api_is_mapped_to(server: FakeServer) -> None:
+    """To a user who may ask for the stream, and not for the account."""
+    js = server.client.jetstream()
+    server.session.info["domain"] = "leaf"
+    refused = "$JS.hub.API.INFO"
+
+    def on_pub(pub: Pub) -> None:
+        if pub.subject == b"$JS.API.INFO":
+            server.refuse(refused)
+        else:
+            server.reply(pub, {"config": {"name": "S"}, "domain": "hub"})
+
+    for refused in ("$JS.API.INFO", "$JS.other.API.INFO"):
+        server.session.on_pub = on_pub
+        with pytest.raises(PermissionsViolationError) as caught:
+            await js.request("STREAM.INFO.S")
+        assert caught.value.subject == refused
+    refused = "$JS.hub.API.INFO"
+    assert (await js.request("STREAM.INFO.S"))["domain"] == "hub"
+    assert not js.answers_are_known
+
+
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("accounts", [("hub", "leaf"), ("leaf", "hub"), ("hub", ""), ()])
 @pytest.mark.parametrize("domain", ["leaf", None])
