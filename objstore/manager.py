@@ -177,12 +177,18 @@ def _unknown_to(version: tuple[int, ...] | None, document: Mapping[str, object])
 async def _opened(js: JetStreamContext, bucket: str, info: StreamInfo) -> ObjectStore:
     """Open the created or changed bucket with its domain, which few servers report in these responses.
 
-    If the current server answers JetStream requests itself and has no domain, nothing is requested.
+    If the current server answers JetStream requests itself and has no domain, nothing is requested. A user
+    who may create the bucket, and not ask, gets it all the same; whatever needs the domain asks again.
     """
     near = js.client.connection.info
     may_have = not _answers_itself(js) or "domain" in near
     if may_have and domain_of(info) is None:
-        info = await bind_info(js, bucket)
+        try:
+            info = await bind_info(js, bucket)
+        except PermissionsViolationError as exc:
+            if exc.operation != "publish":
+                raise
+            return ObjectStore(Bucket(js, bucket, info, domain_known=False))
     return ObjectStore(Bucket(js, bucket, info))
 
 

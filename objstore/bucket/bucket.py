@@ -91,6 +91,9 @@ CANCEL_WAIT = 5.0
 CONSUMER_TIMEOUT = 2.0
 """Seconds the creation of a consumer may take where the next try may reach another server."""
 
+NOT_KNOWN = object()
+"""In place of the server's domain where the bucket's own was checked: it never was."""
+
 UserMeta = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]
 """A caller's metadata of an object: description, filename, headers, metadata; ``None`` = not given."""
 
@@ -159,7 +162,9 @@ class Bucket:
     retry_budget: float
     """Seconds without progress after which an operation gives up: the client's option, or a handle's own."""
 
-    def __init__(self, js: JetStreamContext, name: str, info: StreamInfo) -> None:
+    def __init__(
+        self, js: JetStreamContext, name: str, info: StreamInfo, *, domain_known: bool = True
+    ) -> None:
         self.opened_with: JetStreamContext = js
         self.js: JetStreamContext = copy(js)
         self.js.known_streams = {info.config.name: info.raw.get("created")}
@@ -182,7 +187,9 @@ class Bucket:
         self.ways: Ways = Ways(self.connection, js.prefix, self.stream)
         self._remembered: dict[object, Any] = {}
         self.retry_budget = js.client.connection.options.retry_budget
-        self._checked_domain = self._domain_connected_to()
+        self._checked_domain = self._domain_connected_to() if domain_known else NOT_KNOWN
+        if not domain_known:
+            self.acks = AckCheck(self.stream, secret_name())  # no acknowledgement names that one
         self.leader_subject: bytes = js.subject(f"STREAM.MSG.GET.{self.stream}")
         """The API subject for one message from the leader."""
         self.direct_subject: bytes = js.subject(f"DIRECT.GET.{self.stream}")
@@ -267,8 +274,10 @@ class Bucket:
 
     @property
     def domain_changed(self) -> bool:
-        """Whether the current server belongs to another domain than the previous one."""
+        """Whether the current server belongs to another domain than the previous one, or none is known."""
         session = self.connection.session
+        if self._checked_domain is NOT_KNOWN:
+            return True
         return session is not None and session.info.get("domain") != self._checked_domain
 
     async def check_same(self, name: str = "") -> None:
@@ -280,8 +289,13 @@ class Bucket:
             BucketNotFoundError: there is none, or it was recreated: its sequences have started again.
         """
         near = self._domain_connected_to()
-        self.learn(info := await self.opened_with.stream_info(self.stream))
+        info = await self.opened_with.stream_info(self.stream)
         domain = domain_of(info)
+        if self._checked_domain is NOT_KNOWN:
+            if info.created != self.created:
+                raise recreated(self.name, name)
+            self.acks = AckCheck(self.stream, domain)
+        self.learn(info)
         if domain != self.acks.domain:
             raise ForeignBucketError(
                 f"bucket {self.name!r} was opened in {domain_text(self.acks.domain)}, and the current server "

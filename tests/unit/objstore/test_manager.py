@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import StaleConnectionError, UnsupportedFeatureError
+from natsproto.errors import PermissionsViolationError, StaleConnectionError, UnsupportedFeatureError
 from natsproto.wire import Pub
 from objstore import (
     BadBucketError,
@@ -344,3 +344,26 @@ async def test_what_a_server_drops_is_told(server: MemoryServer) -> None:
     with pytest.raises(UnsupportedFeatureError, match="the bucket was created without it"):
         await create_bucket(server.js, None, {"bucket": "b", "allow_msg_ttl": True})
     assert "OBJ_b" in server.streams
+
+
+async def test_made_by_who_may_not_ask_for_its_domain(server: MemoryServer) -> None:
+    """It is there: what needs the domain asks again."""
+    server.session.info["domain"] = "hub"
+    server.refused.add("STREAM.INFO")
+    for _ in range(2):
+        store = await create_bucket(server.js, "b")
+        with pytest.raises(PermissionsViolationError, match=r"STREAM\.INFO\.OBJ_b"):
+            await store.put("a", b"x")
+    assert server.stream().messages == {}
+    server.refused.clear()
+
+    def hook(verb: str, body: Any) -> Any:
+        if verb != "STREAM.INFO":
+            return None
+        server.refuse(server.connection.mux.subject.decode(), "Subscription")
+        return SILENCE
+
+    server.hook = hook
+    with pytest.raises(PermissionsViolationError) as caught:
+        await create_bucket(server.js, "b")
+    assert caught.value.operation == "subscription", "that says nothing of the right to ask"

@@ -12,6 +12,7 @@ import pytest
 from natsproto.errors import (
     APIError,
     NatsError,
+    PermissionsViolationError,
     RemoteProtocolError,
     WrongStreamError,
 )
@@ -123,6 +124,42 @@ async def test_a_server_of_another_domain(server: MemoryServer) -> None:
     server.session.info["jetstream"] = False
     await bucket.check_same()  # the same one, seen from elsewhere
     assert not bucket.domain_changed
+
+
+async def test_a_domain_that_is_asked_for_late(server: MemoryServer) -> None:
+    """Until then no acknowledgement counts, whatever domain it names."""
+    opened = await bound(server)
+    info = server.stream().info({})
+    bucket = Bucket(server.js, "b", StreamInfo.from_json(info), domain_known=False)
+    acks = [b'{"stream":"OBJ_b","seq":1}', b'{"stream":"OBJ_b","domain":"hub","seq":1}']
+    for ack in acks:
+        with pytest.raises(WrongStreamError):
+            bucket.own_ack(Msg(b"i", b"1", payload=ack))
+    server.refused.add("STREAM.INFO")
+    with pytest.raises(PermissionsViolationError):
+        await bucket.retrying(lambda: bucket.js.stream_info(bucket.stream))
+    server.refused.clear()
+    server.session.info["domain"] = "hub"
+    other = {**info, "domain": "hub", "created": "2020-01-01T00:00:00Z"}
+    server.hook = lambda verb, body: other
+    with pytest.raises(BucketNotFoundError, match="created again"):
+        await bucket.check_same()
+    with pytest.raises(WrongStreamError):
+        bucket.own_ack(Msg(b"i", b"1", payload=acks[1]))
+    server.hook = lambda verb, body: {**info, "domain": "hub"}
+    server.lose()
+    assert bucket.domain_changed
+    server.connect().info["domain"] = "hub"
+    await bucket.check_same()
+    assert not bucket.domain_changed
+    assert bucket.own_ack(Msg(b"i", b"1", payload=acks[1])).seq == 1
+    with pytest.raises(WrongStreamError):
+        bucket.own_ack(Msg(b"i", b"1", payload=acks[0]))
+    server.hook = lambda verb, body: {**info, "domain": "leaf"}
+    server.session.info["domain"] = "leaf"
+    with pytest.raises(ForeignBucketError, match=r"opened in domain 'hub'"):
+        await bucket.check_same()
+    assert opened.acks.domain is None
 
 
 async def test_no_configuration_waits_for_the_next_server(server: MemoryServer) -> None:
