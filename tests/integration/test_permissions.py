@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -15,14 +14,14 @@ import pytest
 
 import natsproto
 from natsproto.errors import PermissionsViolationError
-from natsproto.jetstream.context import JetStreamContext
 from natsproto.server import LocalCluster, LocalServer
 from objstore import InvalidMeta, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.ways import LEADER, REFUSED_FOR
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
 from support.clock import Clock
-from support.objects import MIB, chunk_counts, pattern
+from support.objects import MIB, pattern
+from support.rights import BYTES, CALLS, CASES, MANAGED, PAGE, SETS, Case, call, prepare
 
 
 @pytest.fixture(params=["new", "old"])
@@ -30,189 +29,11 @@ def any_binary(request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue(f"{request.param}_server").binary.path)
 
 
-# -- the page -----------------------------------------------------------------------------------------------
-
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "permissions.md").read_text()
-SETS = {
-    match[1]: re.findall(r"`([^`]+)`", match[2])
-    for match in re.finditer(r"^\| \*\*(\w+)\*\* \| (.*) \|$", PAGE, re.MULTILINE)
-}
-BYTES = pattern(300_000)
-
-
-class Case(NamedTuple):
-    """One call with one of the sets of rights that the page says will do."""
-
-    call: str
-    sets: tuple[str, ...]
-    one_of: tuple[str, ...]  # what was chosen from
-
-    @property
-    def id(self) -> str:
-        return f"{self.call}-{'-'.join(self.sets)}"
-
-    def rights(self, bucket: str, *, without: str = "") -> list[str]:
-        subjects = [subject for name in self.sets for subject in SETS[name] if subject != without]
-        # An empty list would allow everything.
-        return [subject.replace("BUCKET", bucket) for subject in subjects] or ["nothing"]
-
-
 def with_few(*names: str, bucket: str = "b") -> str:
     """A server's configuration with the users ``all`` and ``few``, who has those sets of rights."""
     allowed = ", ".join(f'"{subject.replace("BUCKET", bucket)}"' for name in names for subject in SETS[name])
     few = f'{{ user: few, password: p, permissions: {{ publish: [{allowed}], subscribe: "_INBOX.>" }} }}'
     return f"accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: p }}, {few} ] }} }}"
-
-
-def cases() -> list[Case]:
-    found = []
-    for calls, rights in re.findall(r"^\| (`[A-Za-z_.]+`.*) \| (\*\*.*) \|$", PAGE, re.MULTILINE):
-        needed, _, choice = rights.partition("one of ")
-        sets = tuple(re.findall(r"\*\*(\w+)\*\*", needed))
-        one_of = tuple(re.findall(r"\*\*(\w+)\*\*", choice))
-        for call in re.findall(r"`([\w.]+)`", calls):
-            found += [Case(call, (*sets, chosen), one_of) for chosen in one_of]
-            if not one_of:
-                found.append(Case(call, sets, ()))
-    return found
-
-
-CASES = cases()
-
-
-async def call_iter(store: ObjectStore, path: Path) -> None:
-    assert [info.name async for info in store.iter()] == ["o", "s"]
-
-
-async def call_watch(store: ObjectStore, path: Path) -> None:
-    async with store.watch() as watcher:
-        async for info in watcher:
-            assert info is not None
-            return
-
-
-async def call_get(store: ObjectStore, path: Path) -> None:
-    assert await store.get("o") == BYTES
-    assert await store.get("s") == b"small"
-
-
-async def call_get_file(store: ObjectStore, path: Path) -> None:
-    await store.get_file("o", path / "out")
-    assert (path / "out").read_bytes() == BYTES
-
-
-async def call_open_reader(store: ObjectStore, path: Path) -> None:
-    async with store.open_reader("o") as reader:
-        assert await reader.read() == BYTES
-
-
-async def call_get_range(store: ObjectStore, path: Path) -> None:
-    assert await store.get_range("o", 1000, 200_000) == BYTES[1000:200_000]
-    assert await store.get_range("o", 0, 10) == BYTES[:10]
-
-
-async def call_exists(store: ObjectStore, path: Path) -> None:
-    assert await store.exists("o")
-    assert not await store.exists("no such name")
-
-
-async def call_verify(store: ObjectStore, path: Path) -> None:
-    assert (await store.verify(deep=True)).ok
-
-
-async def call_put(store: ObjectStore, path: Path) -> None:
-    await store.put("n", BYTES)
-    await store.put("n", b"2")
-    info = await store.get_info("n")
-    await store.put("n", b"3", if_revision=info.revision)
-
-
-async def call_put_file(store: ObjectStore, path: Path) -> None:
-    (path / "in").write_bytes(BYTES)
-    await store.put_file("n", path / "in")
-
-
-async def call_open_writer(store: ObjectStore, path: Path) -> None:
-    async with store.open_writer("n") as writer:
-        await writer.write(BYTES)
-
-
-async def call_begin_upload(store: ObjectStore, path: Path) -> None:
-    upload = await store.begin_upload("n")
-    await upload.send(BYTES)
-
-
-async def call_add_link(store: ObjectStore, path: Path) -> None:
-    await store.add_link("n", await store.get_info("o"))
-
-
-async def call_rename(store: ObjectStore, path: Path) -> None:
-    await store.rename("o", "n")
-    await store.rename("n", "o")
-
-
-async def call_delete(store: ObjectStore, path: Path) -> None:
-    await store.delete("o")
-    assert not await store.exists("o")
-
-
-async def call_gc(store: ObjectStore, path: Path) -> None:
-    assert (await store.gc(older_than=timedelta(0))).orphans[0].removed
-
-
-async def call_abort(store: ObjectStore, path: Path) -> None:
-    upload = await store.begin_upload("n", token=(path / "token").read_text())
-    before = await chunk_counts(store)
-    await upload.abort()
-    assert len(before.keys() - (await chunk_counts(store)).keys()) == 1
-
-
-async def call_purge_deleted(store: ObjectStore, path: Path) -> None:
-    await store.purge_deleted(older_than=timedelta(0))
-
-
-CALLS: dict[str, Callable[[ObjectStore, Path], Awaitable[Any]]] = {
-    "object_store": lambda store, path: store.client.flush(),
-    "names": lambda store, path: store.names(),
-    "count": lambda store, path: store.count(),
-    "exists": call_exists,
-    "get_info": lambda store, path: store.get_info("o"),
-    "list": lambda store, path: store.list(),
-    "iter": call_iter,
-    "list_dirs": lambda store, path: store.list_dirs(),
-    "status": lambda store, path: store.status(),
-    "get": call_get,
-    "get_file": call_get_file,
-    "open_reader": call_open_reader,
-    "get_range": call_get_range,
-    "verify": call_verify,
-    "watch": call_watch,
-    "put": call_put,
-    "put_file": call_put_file,
-    "create": lambda store, path: store.create("n", BYTES),
-    "open_writer": call_open_writer,
-    "begin_upload": call_begin_upload,
-    "update_meta": lambda store, path: store.update_meta("o", ObjectMeta(name="o", description="d")),
-    "rename": call_rename,
-    "add_link": call_add_link,
-    "add_bucket_link": lambda store, path: store.add_bucket_link("n", "elsewhere"),
-    "delete": call_delete,
-    "copy": lambda store, path: store.copy("o", "n"),
-    "purge_deleted": call_purge_deleted,
-    "gc": call_gc,
-    "Upload.abort": call_abort,
-    "seal": lambda store, path: store.seal(),
-}
-"""Calls of an opened bucket."""
-
-MANAGED: dict[str, Callable[[JetStreamContext, str], Awaitable[Any]]] = {
-    "create_object_store": lambda js, bucket: js.create_object_store(bucket=bucket),
-    "update_object_store": lambda js, bucket: js.update_object_store(bucket=bucket, description="d"),
-    "delete_object_store": lambda js, bucket: js.delete_object_store(bucket),
-    "object_store_names": lambda js, bucket: js.object_store_names(),
-    "object_store_statuses": lambda js, bucket: js.object_store_statuses(),
-}
-"""Calls without one."""
 
 
 def test_every_call_has_a_row() -> None:
@@ -269,25 +90,9 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
 
 
 async def act(guarded: LocalServer, user: str, case: Case, path: Path) -> None:
-    url = guarded.url
-    async with natsproto.connect(url, user="all", password="p") as owner:
-        if case.call != "create_object_store":
-            store = await owner.jetstream().create_object_store(bucket=user)
-            await store.put("o", BYTES)
-            await store.put("s", b"small")
-            if case.call == "gc":
-                await owner.request(f"$O.{user}.C.orphan", b"nobody's")
-            if case.call == "Upload.abort":
-                upload = await store.begin_upload("n")
-                with suppress(TypeError):
-                    await upload.send([BYTES, "no bytes"])  # type: ignore[list-item]
-                (path / "token").write_text(upload.token)
-    async with asyncio.timeout(15), natsproto.connect(url, user=user, password="p") as client:
-        js = client.jetstream()
-        if case.call in MANAGED:
-            await MANAGED[case.call](js, user)
-        else:
-            await CALLS[case.call](await js.object_store(user), path)
+    await prepare(guarded.url, user, case, path)
+    async with asyncio.timeout(15), natsproto.connect(guarded.url, user=user, password="p") as client:
+        await call(client.jetstream(), user, case, path)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=[case.id for case in CASES])
@@ -438,6 +243,67 @@ async def test_what_a_mirror_lacks_is_not_missing(new_server: LocalServer, way: 
             assert await store.exists(f"n{number}")
             assert (await store.get_info(f"n{number}")).size == 1
         assert not await store.exists("nothing")
+
+
+@pytest.mark.parametrize("way", ["leader", "direct"])
+async def test_changes_where_bytes_have_an_age(any_binary: Path, way: str) -> None:
+    """They copy the bytes: what a copy needs is enough, and without the right to chunks they fail."""
+    config = with_few("open", "metas", "chunks", way)
+    changes: list[Callable[[ObjectStore], Awaitable[Any]]] = [
+        lambda store: store.update_meta("o", ObjectMeta(name="o", description="d")),
+        lambda store: store.rename("o", "n"),
+    ]
+    for rights in (config, with_few("open", "metas", way)):
+        async with (
+            LocalServer(binary=any_binary, config=rights) as server,
+            natsproto.connect(server.url, user="all", password="p") as owner,
+            natsproto.connect(server.url, user="few", password="p") as client,
+        ):
+            made = await owner.jetstream().create_object_store(bucket="b", ttl=timedelta(hours=1))
+            await made.put("o", BYTES)
+            store = await client.jetstream().object_store("b")
+            for change in changes:
+                if rights == config:
+                    await change(store)
+                else:
+                    with pytest.raises(PermissionsViolationError, match=r"\$O\.b\.C\."):
+                        await change(store)
+            assert await made.get("n" if rights == config else "o") == BYTES
+
+
+@pytest.mark.parametrize("way", ["direct", "subject"])
+async def test_a_bucket_without_direct_reads(any_binary: Path, way: str) -> None:
+    async with (
+        LocalServer(binary=any_binary, config=with_few("open", way)) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        await (await owner.jetstream().create_object_store(bucket="b", allow_direct=False)).put("o", b"1")
+        store = await client.jetstream().object_store("b")
+        for read in (store.get_info, store.get):
+            with pytest.raises(PermissionsViolationError):
+                await read("o")
+
+
+@pytest.mark.parametrize("way", ["leader", "direct", "subject"])
+async def test_sources_make_the_leader_necessary(new_server: LocalServer, way: str) -> None:
+    """A source may bring a message at any time: as with replicas, the error says why."""
+    config = with_few("open", "metas", "chunks", way)
+    async with (
+        LocalServer(binary=new_server.binary.path, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as client,
+    ):
+        js = owner.jetstream()
+        await js.create_object_store(bucket="origin")
+        await (await js.create_object_store(bucket="b", sources=["origin"])).put("o", b"1")
+        store = await client.jetstream().object_store("b")
+        for change in (lambda: store.put("n", BYTES), lambda: store.delete("o")):
+            if way == "leader":
+                await change()
+            else:
+                with pytest.raises(PermissionsViolationError, match=r"sources.*STREAM\.MSG\.GET\.OBJ_b;"):
+                    await change()
 
 
 async def test_a_consumer_is_no_proof(any_binary: Path) -> None:
