@@ -276,9 +276,9 @@ class Bucket:
     def domain_changed(self) -> bool:
         """Whether the current server belongs to another domain than the previous one, or none is known."""
         session = self.connection.session
-        if self._checked_domain is NOT_KNOWN:
-            return True
-        return session is not None and session.info.get("domain") != self._checked_domain
+        if session is None:
+            return self._checked_domain is NOT_KNOWN
+        return session.info.get("domain") != self._checked_domain
 
     async def check_same(self, name: str = "") -> None:
         """Check that the bucket that responds now is the one that was opened.
