@@ -32,6 +32,7 @@ from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
 from .feed import DEFAULT_WINDOW
+from .in_flight import in_flight
 from .window import PROGRESS
 
 if TYPE_CHECKING:
@@ -250,6 +251,11 @@ class _ChunkReads(ReplySlot):
         """
         connection = self._bucket.connection
         connection.check_open()
+        async with in_flight(connection).during(len(self._left) * self._layout.length_of(0)):
+            return await self._read()
+
+    async def _read(self) -> bytes | None:
+        connection = self._bucket.connection
         mux = connection.mux
         mux.open(self)
         try:

@@ -34,6 +34,7 @@ from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
+from .in_flight import InFlight, in_flight
 from .late_copies import late_copies
 from .parts import Missing, Part, Sink, WrongPlace, damaged
 from .window import Window
@@ -59,6 +60,9 @@ AT_SEQUENCE = (LEADER, DIRECT)
 MAX_BATCH = 4096
 """Messages of one batch request."""
 
+LEAST_BYTES = 1024 * 1024
+"""Bytes of a batch request, at least: its messages have headers, too."""
+
 
 class _TooMany(Unfit):
     """More chunks are stored than recorded. Nothing went to the sink yet."""
@@ -76,6 +80,7 @@ class ChunkFeed:
 
     Attributes:
         bucket, sink, window: as given.
+        in_flight: the bytes that all reads of the connection wait for.
         subject: the subject of the chunks.
         loop: the event loop that runs the feed.
         cursor: sequence of the last accepted chunk.
@@ -99,6 +104,7 @@ class ChunkFeed:
         options = info.options
         self._chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
         self.window: int = max(window, self._chunk)
+        self.in_flight: InFlight = in_flight(bucket.connection)
         self.subject: str = chunk_subject(bucket.name, info.nuid)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._part = part
@@ -292,6 +298,10 @@ class ChunkFeed:
             budget.progress()
             backoff.reset()
 
+    def bytes_of(self, batch: int) -> int:
+        """Return how many bytes to request with so many chunks: a little more than they should have."""
+        return min(self.window, max(LEAST_BYTES, 2 * batch * self._chunk))
+
     def _batch_size(self, messages: int) -> int:
         """Return how many messages to request after these: the rest, and one to see that none follows."""
         end = self._end + 1 if self._part is None else self._end
@@ -317,9 +327,12 @@ class ChunkFeed:
             and messages < self._end
             and not self.sink.congested
         ):
-            self.ahead = Window(self, self.cursor + missing + 1, self._batch_size(messages))
+            ahead = Window(self, self.cursor + missing + 1, self._batch_size(messages))
+            if not ahead.reserve():
+                return  # other reads are under way: it is requested when its turn has come
+            self.ahead = ahead
             try:
-                self.ahead.ask()
+                ahead.ask()
             except NatsError:  # the connection is lost; the current window will notice, too
                 self.drop_ahead()
 

@@ -26,6 +26,7 @@ from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .feed import DEFAULT_WINDOW, ChunkFeed
+from .in_flight import in_flight
 from .late_copies import late_copies
 from .links import FollowLinks, check_follow_links, resolve
 from .lookup import live_info
@@ -44,6 +45,9 @@ DEFAULT_MAX_SIZE = 1 << 30
 
 SMALL = DEFAULT_CHUNK_SIZE
 """Bytes up to which the only chunk of an object is requested by itself, not as a batch."""
+
+COUNTED = 32 * 1024
+"""Bytes from which that chunk counts as in flight: of smaller ones 1,000 at once are below the limit."""
 
 FEW_CHUNKS = 64
 """Small chunks that are copied without checking whether as many are stored."""
@@ -238,11 +242,12 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         if bucket.ways.allowed(DIRECT):  # only the payload counts: no need to parse the headers
-            data = (
-                await bucket.client.request_frame(
-                    bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
-                )
-            ).payload
+            wanted = bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
+            if info.size < COUNTED:
+                data = (await bucket.client.request_frame(*wanted)).payload
+            else:
+                async with in_flight(bucket.connection).during(info.size):
+                    data = (await bucket.client.request_frame(*wanted)).payload
         else:
             message = await MessageRead(bucket, subject, ways=DIRECT_FIRST).wait()
             data = b"" if message is None else message.data

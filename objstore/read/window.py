@@ -32,7 +32,7 @@ class Window:
 
     Args:
         feed: the feed of the window.
-        seq, batch: the first sequence, and how many messages to request.
+        seq, batch, bytes: the first sequence, and how many messages and bytes to request.
 
     Attributes:
         announced: messages whose header has arrived.
@@ -48,6 +48,8 @@ class Window:
         self._loop = feed.loop
         self.seq = seq
         self.batch = batch
+        self.bytes = feed.bytes_of(batch)
+        self._reserved = False
         self.announced: int = 0
         self.seen: int = 0
         self.taken: int = 0
@@ -63,6 +65,16 @@ class Window:
         self.waited: float = 0.0
         self._reads_before = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    def reserve(self) -> bool:
+        """Count the request as in flight, if there is room for it."""
+        self._reserved = self._feed.in_flight.take(self.bytes)
+        return self._reserved
+
+    def _release(self) -> None:
+        if self._reserved:
+            self._reserved = False
+            self._feed.in_flight.release(self.bytes)
 
     def ask(self) -> None:
         """Send the request.
@@ -80,12 +92,12 @@ class Window:
             self._on_end,
             self._place,
             most=self.batch,
-            max_bytes=feed.window,
+            max_bytes=self.bytes,
             only=feed.subject,
         )
         mux = self._mux = connection.mux
         mux.open(slot)
-        batch = {"seq": self.seq, "next_by_subj": feed.subject, "batch": self.batch, "max_bytes": feed.window}
+        batch = {"seq": self.seq, "next_by_subj": feed.subject, "batch": self.batch, "max_bytes": self.bytes}
         connection.publish(bucket.direct_subject, dumps(batch), slot.inbox)
 
     async def read(self) -> None:
@@ -100,6 +112,8 @@ class Window:
         connection = bucket.connection
         try:
             if self._slot is None and not self._ended.done():
+                await self._feed.in_flight.wait(self.bytes)
+                self._reserved = True
                 self.ask()
                 if len(connection.mux) == 1:
                     connection.flush_now()
@@ -112,6 +126,7 @@ class Window:
 
     def close(self) -> None:
         """Ignore further replies."""
+        self._release()
         if self._timer is not None:
             self._timer.cancel()
         if self._slot is not None and self._mux is not None:
@@ -176,6 +191,7 @@ class Window:
         return None if self.apart else feed.place(size)
 
     def _on_end(self, exc: NatsError | None) -> None:
+        self._release()  # also if its turn comes later: who reads the object may pause for any time
         feed = self._feed
         if feed.current is not self:
             self._end = (exc,)

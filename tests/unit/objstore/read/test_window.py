@@ -25,7 +25,7 @@ async def window(*, idle: bool, scheme: str) -> tuple[Window, Any, list[float]]:
         create_future=asyncio.get_running_loop().create_future,
         call_later=lambda seconds, callback: waits.append(seconds),
     )
-    feed: Any = SimpleNamespace(loop=loop, bucket=bucket)
+    feed: Any = SimpleNamespace(loop=loop, bucket=bucket, bytes_of=lambda batch: 1000 * batch)
     found = Window(feed, 1, 4)
     found._watch(_window.SILENCE)
     return found, session, waits

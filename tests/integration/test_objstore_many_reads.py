@@ -1,0 +1,38 @@
+"""Many reads at once on one connection: the server does not end it because too much waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+import natsproto
+from natsproto.server import LocalServer
+from objstore.read import in_flight
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("way", ["batches", "ranges", "single"])
+async def test_the_connection_lasts(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """A reader that does not keep up for a moment has no more waiting at the server than it has asked for."""
+    monkeypatch.setattr(in_flight, "LIMIT", 4 * MIB)
+    size = 120_000 if way == "single" else 4 * MIB
+    number = 100 if way == "single" else 20
+    data = os.urandom(size)
+    with LocalServer(config="max_pending: 8MiB\n") as server:
+        async with natsproto.connect(server.url) as client:
+            store = await client.jetstream().create_object_store("many")
+            for each in range(number):
+                await store.put(f"{each}", data)
+
+            async def read(each: int) -> bytes:
+                if way == "ranges":
+                    return await store.get_range(f"{each}", 1, size)
+                return await store.get(f"{each}")
+
+            found = await asyncio.gather(*map(read, range(number)))
+            assert set(found) == {data[1:] if way == "ranges" else data}
+            assert client.stats.reconnects == 0
+            assert in_flight.in_flight(client.connection).bytes == 0

@@ -1,0 +1,93 @@
+"""What is on its way to one connection: how much, and who comes next."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from objstore.read import in_flight as _in_flight
+from objstore.read.in_flight import LIMIT, InFlight, in_flight
+from support.fake_session import turns
+
+HALF = LIMIT // 2
+
+
+class Connection(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def test_one_count_for_each_connection() -> None:
+    one: Any = Connection()
+    other: Any = Connection()
+    assert in_flight(one) is in_flight(one)
+    assert in_flight(one) is not in_flight(other)
+
+
+def test_what_fits_is_taken_at_once() -> None:
+    count = InFlight()
+    assert count.take(HALF)
+    assert count.take(HALF)
+    assert not count.take(1)
+    count.release(HALF)
+    assert count.take(1)
+    alone = InFlight()
+    assert alone.take(LIMIT + 1)  # a window of any size can be read
+    assert not alone.take(1)
+
+
+async def test_the_first_one_is_served_first() -> None:
+    count = InFlight()
+    await count.wait(HALF)
+    order: list[str] = []
+
+    async def read(name: str, size: int) -> None:
+        async with count.during(size):
+            order.append(name)
+            await turns()
+
+    async def free() -> None:
+        await turns()
+        assert not order  # nor is the small one served, although it would fit
+        assert not count.take(1)
+        count.release(HALF)
+
+    reads = [read("large", LIMIT), read("small", 1), *[read(f"{number}", HALF) for number in range(3)]]
+    await asyncio.gather(*reads, free())
+    assert order == ["large", "small", "0", "1", "2"]
+    assert count.bytes == 0
+
+
+async def test_who_is_cancelled_takes_nothing() -> None:
+    count = InFlight()
+    await count.wait(LIMIT)
+    first, second, third = [asyncio.ensure_future(count.wait(HALF)) for _ in range(3)]
+    await turns()
+    second.cancel()
+    count.release(LIMIT)
+    first.cancel()  # its turn had come
+    await asyncio.wait([first, second, third])
+    assert first.cancelled()
+    assert second.cancelled()
+    assert third.done()
+    assert count.bytes == HALF
+    large = asyncio.ensure_future(count.wait(LIMIT))
+    small = asyncio.ensure_future(count.wait(HALF))
+    await turns()
+    large.cancel()  # nobody waits behind it in vain
+    await small
+    assert count.bytes == LIMIT
+
+
+async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that never comes, for an object whose reader pauses, holds up the others for a while only."""
+    monkeypatch.setattr(_in_flight, "PATIENCE", 0.05)
+    count = InFlight()
+    await count.wait(LIMIT)
+    await asyncio.gather(count.wait(HALF), count.wait(HALF))
+    assert count.bytes == 2 * LIMIT
+    for size in (LIMIT, HALF, HALF):
+        count.release(size)
+    assert count.take(LIMIT)
