@@ -445,7 +445,8 @@ class ResumedPut(Put):
             self._mine.extend(self._window.newest)
         window = super()._open_window(first, last_seq)
         assert isinstance(window, NumberedWindow)
-        window.series = f"{self._nuid}.{self._first_seq}{self._round}" if self._first_seq else self._series
+        window.series = f"{self._nuid}.{self._first_seq}" if self._first_seq else self._series
+        window.series += self._round
         return window
 
     def _close_window(self) -> None:

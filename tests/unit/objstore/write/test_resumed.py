@@ -22,7 +22,7 @@ from objstore.write.resumed import age, same_content
 from objstore.write.source import open_source
 from objstore.write.upload import Upload, begin, resume
 from support.fake_session import turns
-from support.memory_server import ROLL_UP, MemoryServer
+from support.memory_server import ROLL_UP, SILENCE, MemoryServer
 
 DATA = bytes(range(256)) * 10
 CHUNK = 100
@@ -73,6 +73,32 @@ async def test_chunks_have_numbers(server: MemoryServer, upload: Upload) -> None
     headers = [each.header for each in server.stream().of(f"$O.b.C.{upload.nuid}")]
     assert all(b"Nats-Msg-Id: " in header for header in headers)
     assert len(set(headers)) == 26
+
+
+async def test_what_was_deleted_is_sent_again_under_other_numbers(
+    server: MemoryServer, store: ObjectStore, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server still knows the old ones. Only chunks that no token names are deleted while they are sent."""
+    monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.05)
+    await upload.send(b"other")
+    await store.delete("a")
+    seen = 0
+
+    def lossy(subject: str, header: bytes, payload: bytes) -> Any:
+        nonlocal seen
+        if not subject.startswith("$O.b.C.") or not payload:
+            return None
+        seen += 1
+        if seen == 8:
+            server.lose()
+            server.connect()
+        return SILENCE if seen in (5, 8) else None
+
+    server.on_publish = lossy
+    info = await upload.send(iter([DATA]))
+    assert info.nuid != upload.nuid
+    assert await store.get("a") == DATA
+    assert server.chunks() == {info.nuid: 26}
 
 
 @pytest.mark.parametrize("change", ["bytes", "more", "length"])
