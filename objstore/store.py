@@ -246,7 +246,7 @@ class ObjectStore(StoreReads):
         same data again: stored chunks are compared, not sent.
 
         Args:
-            token: the token of the upload to continue; it contains the original arguments.
+            token: the token of the upload to continue; it contains the original arguments, and a secret.
 
         Raises:
             BadObjectMetaError, InvalidNameError: bad arguments, or not a token of this object.

@@ -207,7 +207,7 @@ class Upload:
 
     Attributes:
         name: the object's name.
-        token: keep it to resume the upload with :meth:`ObjectStore.begin_upload`.
+        token: keep it to resume the upload with :meth:`ObjectStore.begin_upload`. It is a secret.
     """
 
     def __init__(self, link: Link, upload: write.upload.Upload) -> None:

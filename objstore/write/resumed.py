@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from math import inf
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING
 
 from natsproto.errors import NatsError
@@ -19,7 +19,7 @@ from ..bucket import numbered
 from ..bucket.bucket import Bucket, log
 from ..bucket.budget import HURRY, SPENT
 from ..bucket.clock import server_time
-from ..bucket.numbered import NUMBER_ROOM, NumberedWindow
+from ..bucket.numbered import NUMBER_ROOM, SECRET_BYTES, NumberedWindow
 from ..commit.commit import unknown_outcome
 from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, StoreFullError
 from ..format.digest import hex_digest, new_hasher
@@ -132,12 +132,14 @@ class ResumedPut(Put):
         if_revision: int | None,
         progress: Progress | None,
         holders: Holders | None,
+        secret: bytes,
     ) -> None:
         super().__init__(
             bucket, template, source, chunk_size=chunk_size, if_revision=if_revision, progress=progress
         )
         self._holders = holders
         self._fixed = None if holders is None else holders.nuid
+        self._shared_secret = secret  # of the token: all its senders give the same ids to the same chunks
         self._restartable = self._source.restartable
         if holders is not None:
             self._source.restartable = False  # avoid another nuid: the token does not know it
@@ -200,8 +202,9 @@ class ResumedPut(Put):
         self._first_seq = self._last_seq = self._fence = 0
         self._series = token_hex(8)  # of the number of the first chunk: a second first one is refused anyhow
         self._round = ""
+        self._secret = token_bytes(SECRET_BYTES)
         if self._fixed is not None:
-            self._nuid = self._fixed
+            self._nuid, self._secret = self._fixed, self._shared_secret
             self._subject = chunk_subject(self._bucket.name, self._nuid)
 
     def _expects_new(self) -> bool:
@@ -445,6 +448,7 @@ class ResumedPut(Put):
             self._mine.extend(self._window.newest)
         window = super()._open_window(first, last_seq)
         assert isinstance(window, NumberedWindow)
+        window.secret = self._secret
         window.series = f"{self._nuid}.{self._first_seq}" if self._first_seq else self._series
         window.series += self._round
         return window

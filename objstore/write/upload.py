@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, TypedDict
+from secrets import token_hex
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from natsproto.errors import PermissionsViolationError
 
@@ -17,7 +18,7 @@ from ..bucket import numbered
 from ..bucket.bucket import Bucket, UserMeta, log
 from ..bucket.collect import SilentConsumer
 from ..bucket.counts import count_from
-from ..bucket.numbered import NUMBER_ROOM
+from ..bucket.numbered import NUMBER_ROOM, SECRET_BYTES
 from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
 from ..format.chunking import resolve_chunk_size
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
     from .source import ObjectData
 
-VERSION = 1
+VERSION = 2
+WITHOUT_SECRET = 1
+"""The version of tokens whose chunks have ids that anybody can know."""
+
 MAX_TOKEN = 1 << 20
 
 
@@ -52,6 +56,7 @@ class Token(TypedDict):
     description: str | None
     headers: Mapping[str, str | Sequence[str]] | None
     metadata: Mapping[str, str] | None
+    secret: NotRequired[str]
 
 
 class Upload:
@@ -62,13 +67,15 @@ class Upload:
 
     Attributes:
         name: the object's name.
-        token: keep it to resume the upload with :meth:`ObjectStore.begin_upload`.
+        token: keep it to resume the upload with :meth:`ObjectStore.begin_upload`. It is a secret: whoever
+            has it, and may publish to the bucket, can write to the upload, or stop it.
     """
 
     def __init__(self, bucket: Bucket, document: Token) -> None:
         self._bucket = bucket
         self.client: Client = bucket.client
         self._document = document
+        self._secret = _secret(document)
         self.name: str = document["name"]
         self.nuid: str = document["nuid"]
         self.token: str = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
@@ -140,6 +147,7 @@ class Upload:
             if_revision=if_revision,
             progress=progress,
             holders=holders,
+            secret=self._secret,
         )
         return await work.run()
 
@@ -215,8 +223,23 @@ def begin(bucket: Bucket, name: str, about: UserMeta, chunk_size: int | None) ->
         "description": template.description,
         "headers": None if template.headers is None else template.headers.as_wire(),
         "metadata": dict(template.metadata),
+        "secret": token_hex(SECRET_BYTES),
     }
     return Upload(bucket, document)
+
+
+def _secret(document: Token) -> bytes:
+    """Return the secret of a token.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is forged.
+    """
+    if document["version"] == WITHOUT_SECRET:
+        return b""
+    secret = bytes.fromhex(document["secret"])
+    if len(secret) != SECRET_BYTES:
+        raise ValueError
+    return secret
 
 
 def resume(bucket: Bucket, name: str, token: str) -> Upload:
@@ -230,7 +253,7 @@ def resume(bucket: Bucket, name: str, token: str) -> Upload:
         if not isinstance(token, str) or len(token) > MAX_TOKEN:
             raise ValueError
         document: Token = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
-        if document["version"] != VERSION or not is_safe_nuid(document["nuid"]):
+        if document["version"] not in (VERSION, WITHOUT_SECRET) or not is_safe_nuid(document["nuid"]):
             raise ValueError
         resolve_chunk_size(document["chunk_size"], 0)
         upload = Upload(bucket, document)  # writes it as JSON again, which may be nested too deep for that

@@ -78,6 +78,22 @@ MUTANTS = (
         "unit/objstore/write/test_chunks.py::test_copies_are_removed_if_all_that_was_read_is_the_buckets",
     ),
     Mutant(
+        "ids-without-secret",
+        "objstore/bucket/numbered.py",
+        "    if not secret:",
+        "    if True:",
+        "whoever guesses the id of a chunk keeps it from being stored",
+        "integration/test_objstore_upload_ids.py::test_ids_that_somebody_else_has_used",
+    ),
+    Mutant(
+        "guessable-new-chunks",
+        "objstore/write/resumed.py",
+        "        self._secret = token_bytes(SECRET_BYTES)",
+        '        self._secret = b""',
+        "so it is where no token names the chunks",
+        "integration/test_objstore_upload_ids.py::test_new_chunks_that_no_token_names",
+    ),
+    Mutant(
         "any-stream-decides",
         "objstore/bucket/message_reads.py",
         "elif doubtful and message is not None and self._ways is PROOFS:",

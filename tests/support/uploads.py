@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 from collections.abc import AsyncIterator
 
@@ -51,3 +53,10 @@ async def intact(store: ObjectStore, info: ObjectInfo, data: bytes = DATA) -> No
     assert await store.get("a") == data
     assert (await store.get_info("a")).revision == info.revision
     await assert_exact(store)
+
+
+def without_secret(token: str) -> str:
+    """The token as the versions made it whose chunks had plain numbers for ids."""
+    document = json.loads(base64.urlsafe_b64decode(token))
+    del document["secret"]
+    return base64.urlsafe_b64encode(json.dumps({**document, "version": 1}).encode()).decode()

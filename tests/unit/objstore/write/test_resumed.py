@@ -78,7 +78,7 @@ async def test_chunks_have_numbers(server: MemoryServer, upload: Upload) -> None
 async def test_what_was_deleted_is_sent_again_under_other_numbers(
     server: MemoryServer, store: ObjectStore, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server still knows the old ones. Only chunks that no token names are deleted while they are sent."""
+    """The server still knows the old ones. Only where no token names the chunks are any deleted."""
     monkeypatch.setattr("objstore.write.chunks.SETTLE", 0.05)
     await upload.send(b"other")
     await store.delete("a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import traceback
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, new_nuid
 from objstore.write.upload import VERSION, Upload, begin, resume
 from support.memory_server import MemoryServer, error
+from support.uploads import without_secret
 
 DATA = bytes(range(256)) * 10
 
@@ -145,6 +147,13 @@ def document(upload: Upload) -> dict[str, Any]:
         {"chunk_size": "100"},
         {"bucket": "other"},
         {"name": "other"},
+        {"secret": None},
+        {"secret": 7},
+        {"secret": ""},
+        {"secret": "00" * 15},
+        {"secret": "00" * 17},
+        {"secret": "zz" * 16},
+        {"version": [1]},
     ],
 )
 async def test_tokens_of_something_else(bucket: Bucket, change: dict[str, Any]) -> None:
@@ -152,6 +161,43 @@ async def test_tokens_of_something_else(bucket: Bucket, change: dict[str, Any]) 
     token = base64.urlsafe_b64encode(json.dumps(changed).encode()).decode()
     with pytest.raises(BadObjectMetaError, match="token"):
         resume(bucket, "a", token)
+
+
+async def test_each_token_has_its_secret_and_shows_it_nowhere(bucket: Bucket) -> None:
+    one, other = begun(bucket), begun(bucket)
+    secret = document(one)["secret"]
+    assert len(bytes.fromhex(secret)) == 16
+    assert secret != document(other)["secret"]
+    assert document(resume(bucket, "a", one.token)) == document(one)
+    assert secret not in repr(one)
+    for changed in ({"secret": secret[:-1]}, {"name": "other"}, {"nuid": "*"}):
+        token = base64.urlsafe_b64encode(json.dumps({**document(one), **changed}).encode()).decode()
+        with pytest.raises(BadObjectMetaError) as caught:
+            resume(bucket, "a", token)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert secret[:-1] not in shown
+        assert token not in shown
+
+
+async def test_a_token_needs_the_secret_of_its_version(bucket: Bucket) -> None:
+    changed = document(begun(bucket))
+    del changed["secret"]
+    with pytest.raises(BadObjectMetaError, match="not the token"):
+        resume(bucket, "a", base64.urlsafe_b64encode(json.dumps(changed).encode()).decode())
+
+
+async def test_a_token_of_an_earlier_version(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    upload = resume(bucket, "a", without_secret(begun(bucket).token))
+    await interrupted(server, upload)
+    again = resume(bucket, "a", upload.token)
+    assert "secret" not in document(again)
+    info = await again.send(DATA)
+    assert info.nuid == upload.nuid
+    headers = [each.header for each in server.stream().of(f"$O.b.C.{info.nuid}")]
+    assert all(f"Nats-Msg-Id: {info.nuid}.".encode() in header for header in headers[1:])
+    assert await store.get("a") == DATA
 
 
 @pytest.mark.parametrize("token", ["", "no token", "e30=", "W10=", "ä", "A" * (1 << 21), 7, None])
