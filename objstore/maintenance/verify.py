@@ -15,13 +15,14 @@ from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.ttl import expired
 from ..bucket.ways import ANY_WAY
 from ..errors import (
+    DigestMismatchError,
     IntegrityError,
     ObjectChangedError,
 )
 from ..format.codec import MetaDecodeError
 from ..format.marks import RENAMING
 from ..format.models import InvalidMeta
-from ..format.naming import chunk_subject, is_safe_nuid
+from ..format.naming import chunk_subject, is_nuid_of, is_safe_nuid
 from ..listing.metas import newest_metas
 from ..read.get import blocks
 from ..read.parts import NotWhole
@@ -29,6 +30,8 @@ from .reports import Problem, VerifyReport
 from .stored_chunks import chunk_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..format.models import ObjectInfo
 
 CONFIRMED_AT_ONCE = 16
@@ -58,10 +61,11 @@ async def verify(bucket: Bucket, *, deep: bool) -> VerifyReport:
         confirmed = {each.name: each for each in found if each is not None}
         if not confirmed:
             break
+    if deep:
+        unread = (info for info in objects if info.name not in confirmed)
+        confirmed |= {problem.name: problem for problem in await _check_contents(bucket, unread)}
     for info in objects:
         problem = confirmed.get(info.name)
-        if problem is None and deep:
-            problem = await _check_content(bucket, info)
         if problem is not None:
             problems.append(problem)
         other = by_nuid[info.nuid]
@@ -104,10 +108,14 @@ def _check_counts(info: ObjectInfo, counts: dict[str, int]) -> Problem | None:
     return None
 
 
+async def _is_current(bucket: Bucket, info: ObjectInfo) -> bool:
+    newest = (await bucket.locate(info.name, ANY_WAY))[1]
+    return newest is not None and newest.seq == info.revision
+
+
 async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
     """Check again: the object may have changed between the two responses that were compared."""
-    newest = (await bucket.locate(info.name, ANY_WAY))[1]
-    if newest is None or newest.seq != info.revision:
+    if not await _is_current(bucket, info):
         return None  # the next run sees it
     if not is_safe_nuid(info.nuid):
         return _check_counts(info, {})
@@ -125,25 +133,69 @@ async def _confirm(bucket: Bucket, info: ObjectInfo) -> Problem | None:
     return _check_counts(info, {info.nuid: stored})
 
 
-async def _check_content(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> Problem | None:
+async def _check_contents(bucket: Bucket, objects: Iterable[ObjectInfo]) -> list[Problem]:
+    """Read all objects, but chunks that several names have only once: anybody may write such metas."""
+    by_nuid: dict[str, list[ObjectInfo]] = {}
+    for info in objects:
+        by_nuid.setdefault(info.nuid, []).append(info)
+    return [problem for infos in by_nuid.values() for problem in await _check_names(bucket, infos)]
+
+
+async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]:
+    """Read the chunks of one nuid, and compare the metas of all its names with what they are."""
+    if len(infos) > 1:  # forged metas, which may have any size and digest, come last
+        infos.sort(key=lambda info: (not is_nuid_of(info.nuid, info.name), info.revision))
+    problems: list[Problem] = []
+    known: dict[tuple[int, int, str], tuple[str, str]] = {}  # contents: who was read, and what is wrong
+    stored: tuple[int, str] | None = None  # size and digest of the chunks
+    reader = ""  # whose read has shown it
+    for info in infos:
+        content = (info.size, info.chunks, info.digest)
+        if content in known:
+            name, detail = known[content]
+        elif stored is not None and stored != (info.size, info.digest):
+            name, detail = reader, "size or digest differ"
+        else:
+            read = await _read(bucket, info)
+            if read is None:
+                continue
+            name, (detail, digest) = info.name, read
+            known[content] = name, detail
+            if digest:
+                stored, reader = (info.size, digest), name
+                known.setdefault((info.size, info.chunks, digest), (name, ""))
+        if detail and name != info.name:
+            detail = f"it has the chunks of {name!r}: {detail}"
+            if not await _is_current(bucket, info):
+                continue
+        if detail:
+            problems.append(Problem("damaged", info.name, detail, info.revision))
+    return problems
+
+
+async def _read(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> tuple[str, str] | None:
+    """Read an object; return what is wrong with it, and the digest of its bytes ("" if it is not known).
+
+    Return ``None`` if it was replaced or deleted meanwhile.
+    """
     reading = blocks(bucket, info)
     try:
         async for _ in reading:
             pass
     except IntegrityError as exc:
-        return Problem("damaged", info.name, str(exc), info.revision)
+        return str(exc), exc.actual if isinstance(exc, DigestMismatchError) else ""
     except NotWhole:
         if not again:
-            return None  # somebody stores and removes chunks of it all the time
+            return "", ""  # somebody stores and removes chunks of it all the time
     except StaleConnectionError:
         if not again:
             raise
     except NatsError as exc:
         if isinstance(exc, LookupError | ObjectChangedError):
-            return None  # replaced or deleted meanwhile
+            return None
         raise
     else:
-        return None
+        return "", info.digest
     finally:
         await reading.aclose()
-    return await _check_content(bucket, info, again=False)
+    return await _read(bucket, info, again=False)

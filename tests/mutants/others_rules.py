@@ -94,6 +94,22 @@ MUTANTS = (
         "integration/test_objstore_upload_ids.py::test_new_chunks_that_no_token_names",
     ),
     Mutant(
+        "verified-for-each-name",
+        "objstore/maintenance/verify.py",
+        "        if content in known:",
+        "        if False:",
+        "metas of a few bytes do not multiply what is read",
+        "unit/objstore/maintenance/test_verify.py::test_chunks_of_several_names_are_read_once",
+    ),
+    Mutant(
+        "verified-for-each-digest",
+        "objstore/maintenance/verify.py",
+        "        elif stored is not None and stored != (info.size, info.digest):",
+        "        elif False:",
+        "nor do metas of other contents",
+        "unit/objstore/maintenance/test_verify.py::test_metas_with_other_contents_are_judged_unread",
+    ),
+    Mutant(
         "any-stream-decides",
         "objstore/bucket/message_reads.py",
         "elif doubtful and message is not None and self._ways is PROOFS:",

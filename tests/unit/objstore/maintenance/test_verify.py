@@ -170,3 +170,127 @@ async def test_chunks_that_come_and_go_all_the_time(
     monkeypatch.setattr(module, "blocks", blocks)
     report = await verify(bucket, deep=True)
     assert (report.objects, report.problems) == (2, [])
+
+
+# -- names that share their chunks ------------------------------------------------------------------------
+
+
+def forged_names(server: MemoryServer, info: ObjectInfo, count: int, **changes: Any) -> list[str]:
+    """Metas of other names with the chunks of this one; a change is a function of the number."""
+    names = [f"{number:03}" for number in range(count)]
+    for number, name in enumerate(names):
+        changed = {field: change(number) for field, change in changes.items()}
+        forge(server, replace(info, name=name), **changed)
+    return names
+
+
+async def reads(server: MemoryServer, bucket: Bucket, *infos: ObjectInfo) -> tuple[VerifyReport, int]:
+    """Verify the bucket, and count the requests for these chunks."""
+    server.asked.clear()
+    report = await verify(bucket, deep=True)
+    subjects = {chunk(info) for info in infos}
+    return report, sum(
+        verb == "DIRECT.GET" and body.get("next_by_subj") in subjects for verb, body in server.asked
+    )
+
+
+@pytest.fixture
+async def shared(store: ObjectStore) -> ObjectInfo:
+    return await store.put("z", bytes(range(256)) * 4, chunk_size=100)
+
+
+async def test_chunks_of_several_names_are_read_once(
+    server: MemoryServer, bucket: Bucket, shared: ObjectInfo
+) -> None:
+    _, alone = await reads(server, bucket, shared)
+    names = forged_names(server, shared, 100)
+    report, several = await reads(server, bucket, shared)
+    assert (report.ok, report.objects, report.size) == (True, len(names) + 1, 101 * shared.size)
+    assert several == alone > 0
+
+
+@pytest.mark.parametrize("change", ["digest", "size", "both"])
+async def test_metas_with_other_contents_are_judged_unread(
+    server: MemoryServer, bucket: Bucket, shared: ObjectInfo, change: str
+) -> None:
+    """What the chunks are is known as soon as they have been read once."""
+    _, alone = await reads(server, bucket, shared)
+    changes: dict[str, Any] = {
+        "digest": lambda number: f"SHA-256={number:064x}",
+        "size": lambda number: shared.size + number + 1,
+    }
+    names = forged_names(server, shared, 50, **(changes if change == "both" else {change: changes[change]}))
+    report, several = await reads(server, bucket, shared)
+    assert kinds(report) == [("damaged", name) for name in names]
+    assert {each.detail for each in report.problems} == {"it has the chunks of 'z': size or digest differ"}
+    assert several == alone
+
+
+async def test_other_clients_nuids_belong_to_no_name(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore
+) -> None:
+    """The digest of the bytes is known even if the first name has another one."""
+    info = await store.put("source", b"content" * 100, chunk_size=100)
+    for each in server.stream().of(chunk(info)):
+        server.put_raw("$O.b.C.FOREIGN", each.payload)
+    await store.delete("source")
+    foreign = replace(info, nuid="FOREIGN")
+    names = forged_names(server, foreign, 20, digest=lambda number: f"SHA-256={number:064x}")
+    forge(server, replace(foreign, name="zz"))
+    report, several = await reads(server, bucket, foreign)
+    assert kinds(report) == [("damaged", name) for name in names]
+    assert several <= 2
+
+
+async def test_each_name_of_damaged_chunks_is_reported(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, shared: ObjectInfo
+) -> None:
+    server.stream().of(chunk(shared))[0].payload = b"y" * 100
+    _, alone = await reads(server, bucket, shared)
+    await store.put("between", b"x")
+    names = forged_names(server, shared, 10)
+    report, several = await reads(server, bucket, shared)
+    assert several == alone
+    assert kinds(report) == [("damaged", name) for name in ["z", *names]]
+    own = report.problems[0].detail
+    assert own == "object 'z' does not have the recorded digest"
+    assert {each.detail for each in report.problems[1:]} == {f"it has the chunks of 'z': {own}"}
+    revisions = {each.name: each.revision for each in await store.list()}
+    assert all(each.revision == revisions[each.name] for each in report.problems)
+
+
+async def test_a_name_that_was_replaced_meanwhile_does_not_share(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, shared: ObjectInfo
+) -> None:
+    names = forged_names(server, shared, 3)
+    server.stream().of(chunk(shared))[0].payload = b"y" * 100
+    replaced = False
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        nonlocal replaced
+        if body.get("next_by_subj") == chunk(shared) and not replaced:
+            replaced = True
+            server.put_raw("$O.b.C.NEWER", b"content")
+            forge(server, replace(shared, name=names[1]), nuid="NEWER", size=7, chunks=1)
+
+    server.hook = hook
+    report = await verify(bucket, deep=True)
+    assert replaced
+    assert kinds(report) == [("damaged", name) for name in ("z", names[0], names[2])]
+
+
+async def test_a_name_that_was_replaced_meanwhile_proves_nothing(
+    server: MemoryServer, bucket: Bucket, shared: ObjectInfo
+) -> None:
+    """The next one is read itself."""
+    names = forged_names(server, shared, 2)
+    server.stream().of(chunk(shared))[0].payload = b"y" * 100
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        if body.get("next_by_subj") == chunk(shared):
+            server.hook = None
+            forge(server, shared, nuid="NEWER", size=7, chunks=1)
+
+    server.hook = hook
+    report = await verify(bucket, deep=True)
+    assert kinds(report) == [("damaged", name) for name in names]
