@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,15 +12,12 @@ UNLIMITED = 1000
 """Steps at a time when the caller asks for all at once (-1, as in fsspec)."""
 
 
-async def run_all(
-    steps: Iterable[Coroutine[object, None, T]], at_once: int, done: Callable[[], object] | None = None
-) -> list[T]:
+async def run_all(steps: Iterable[Coroutine[object, None, T]], at_once: int) -> list[T]:
     """Run steps and return their results; the first one that fails ends the others, and is raised.
 
     Args:
         steps: made one by one, each when its turn comes: after a failure none is left that nobody awaits.
         at_once: how many run at the same time.
-        done: called after each.
     """
     found: dict[int, T] = {}
     numbered = enumerate(steps)
@@ -28,8 +25,6 @@ async def run_all(
     async def work() -> None:
         for number, step in numbered:
             found[number] = await step
-            if done is not None:
-                done()
 
     tasks = [asyncio.ensure_future(work()) for _ in range(at_once if at_once > 0 else UNLIMITED)]
     try:
@@ -41,17 +36,38 @@ async def run_all(
     return [found[number] for number in sorted(found)]
 
 
-async def kept(step: Coroutine[object, None, T]) -> T | Exception:
-    """Return the result of a step, or its error."""
-    try:
-        return await step
-    except Exception as exc:
-        return exc
+async def run_each(
+    steps: Iterable[Coroutine[object, None, T]],
+    at_once: int,
+    ends: Callable[[int, Exception], Awaitable[bool]],
+) -> tuple[dict[int, T | Exception], int | None]:
+    """Run steps; one that fails does not end the others, unless its error concerns them, too.
 
+    Args:
+        steps, at_once: as for :func:`run_all`.
+        ends: whether the error of the step with that number ends all.
 
-async def without(step: Coroutine[object, None, object], errors: type[Exception]) -> None:
-    """Run a step whose errors of that class do not matter."""
+    Returns:
+        Results and errors, by the numbers of the steps; a step that was given up has none. And the number of
+        the step whose error ended all.
+    """
+    found: dict[int, T | Exception] = {}
+    ended: int | None = None
+
+    async def run(number: int, step: Coroutine[object, None, T]) -> None:
+        nonlocal ended
+        try:
+            found[number] = await step
+        except Exception as exc:
+            found[number] = exc
+            if await ends(number, exc):
+                if ended is None:
+                    ended = number
+                raise
+
     try:
-        await step
-    except errors:
-        pass
+        await run_all((run(*each) for each in enumerate(steps)), at_once)
+    except Exception:
+        if ended is None:
+            raise
+    return found, ended

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
 from glob import has_magic
 from pathlib import Path
@@ -17,16 +17,16 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
-from fsspec.utils import other_paths
 
-from ..bucket.at_once import run_all, without
+from ..bucket.at_once import run_all
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
+from ..read.links import OtherBuckets
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedFile
 from .filesystem_reads import FileSystemReads, progress_of
-from .moving import Move, check_files, check_targets, plan
+from .moving import Move, check_files, check_targets, directory_of, local_plan, paths_of, plan, source_of
 from .oserrors import os_errors
-from .paths import LEVELS, check_apart, check_local, is_within, split, strip
+from .paths import LEVELS, check_apart, check_local, is_within, join, split, strip
 from .writing import Mode, Writing
 
 if TYPE_CHECKING:
@@ -303,10 +303,15 @@ class NatsObjectFileSystem(FileSystemReads):
     ) -> None:
         moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
         skipping = (on_error or ("ignore" if recursive else "raise")) == "ignore"
-        copies = (self._cp_file(move.source, move.target) for move in moves)
-        if skipping:
-            copies = (without(copy, FileNotFoundError) for copy in copies)
-        await run_all(copies, batch_size or self.batch_size)
+        others = OtherBuckets()
+
+        async def copy(move: Move) -> None:
+            if move.unreadable:
+                await self._check_link(move.source, others)
+            await self._cp_file(move.source, move.target)
+
+        skipped = (FileNotFoundError,) if skipping else ()
+        await self._several(paths_of(moves), batch_size).run(moves, copy, source_of, skipped)
 
     async def _mv(
         self,
@@ -317,10 +322,16 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> None:
-        """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced."""
+        """Move files, as ``copy`` copies them; within a bucket they are renamed. Targets are replaced.
+
+        Each file by itself: its source goes when its copy is there, whatever becomes of the others.
+        """
         moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
-        steps = (self._mv_file(move.source, move.target) for move in moves)
-        await run_all(steps, batch_size or self.batch_size)
+
+        async def move_one(move: Move) -> None:
+            await self._mv_file(move.source, move.target)
+
+        await self._several(paths_of(moves), batch_size).run(moves, move_one, source_of)
 
     async def _pipe(
         self,
@@ -329,9 +340,15 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> None:
-        if not isinstance(path, str):
-            check_targets((each, strip(each)) for each in path)
-        await super()._pipe(path, value, batch_size=batch_size, **kwargs)
+        values = {path: value} if isinstance(path, str) else path
+        check_targets((each, strip(each)) for each in values)
+
+        pipe_file: Callable[..., Awaitable[None]] = self._pipe_file
+
+        async def pipe(each: str) -> None:
+            await pipe_file(each, values[each], **kwargs)
+
+        await self._several(values, batch_size).run(list(values), pipe)
 
     async def _put(
         self,
@@ -343,22 +360,33 @@ class NatsObjectFileSystem(FileSystemReads):
         maxdepth: int | None = None,
         **kwargs: object,
     ) -> None:
-        if not isinstance(lpath, str) and isinstance(rpath, str):
-            lpath = LocalFileSystem().expand_path(lpath, recursive=recursive, maxdepth=maxdepth)
-            rpath = other_paths(lpath, strip(rpath), flatten=True)
-        if not isinstance(lpath, str | os.PathLike):
+        if isinstance(rpath, str):
+            into = isinstance(lpath, str) and (rpath.endswith("/") or await self._isdir(rpath))
+            moves = await asyncio.to_thread(
+                local_plan, lpath, strip(rpath), recursive=recursive, maxdepth=maxdepth, into=into
+            )
+        else:
             local = LocalFileSystem()
-            pairs = zip(map(str, lpath), map(strip, rpath), strict=False)
-            check_targets(pair for pair in pairs if not local.isdir(pair[0]))
-        await super()._put(
-            lpath,
-            rpath,
-            recursive=recursive,
-            callback=callback,
-            batch_size=batch_size,
-            maxdepth=maxdepth,
-            **kwargs,
+            sources = [lpath] if isinstance(lpath, str | os.PathLike) else lpath
+            pairs = zip(map(str, sources), map(strip, rpath), strict=False)
+            moves = [Move(source, target, local.isdir(source)) for source, target in pairs]
+        files = [move for move in moves if not move.directory]
+        check_targets((move.source, move.target) for move in files)
+        directories = [move.target for move in moves if move.directory]
+        await run_all(
+            (self._makedirs(each, exist_ok=True) for each in directories), batch_size or self.batch_size
         )
+        callback.set_size(len(files))
+        put_file = callback.branch_coro(self._put_file)
+
+        async def put(move: Move) -> None:
+            try:
+                await put_file(move.source, move.target, **kwargs)
+            finally:
+                callback.relative_update(1)
+
+        targets = [move.target for move in files]
+        await self._several(targets, batch_size).run(files, put, source_of)
 
     async def _get(
         self,
@@ -370,6 +398,7 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> None:
+        directory: str | None = None
         if not isinstance(rpath, str) and not isinstance(lpath, str | os.PathLike):
             moves = [Move(*pair, False) for pair in zip(map(strip, rpath), map(str, lpath), strict=True)]
             check_targets(zip(rpath, map(os.path.abspath, map(str, lpath)), strict=True))
@@ -389,13 +418,27 @@ class NatsObjectFileSystem(FileSystemReads):
             )
             targets = [move.target.rstrip("/") for move in moves]
             check_apart([move.target for move in moves if not move.directory], targets)
-        for move in moves:
-            os.makedirs(move.target if move.directory else os.path.dirname(move.target) or ".", exist_ok=True)
-        files = [move for move in moves if not move.directory]
-        callback.set_size(len(files))
+            if moves:
+                directory = directory_of(moves)
+                os.makedirs(directory, exist_ok=True)
+        callback.set_size(sum(not move.directory for move in moves))
         get_file = callback.branch_coro(self._get_file)
-        steps = (get_file(move.source, move.target, **kwargs) for move in files)
-        await run_all(steps, batch_size or self.batch_size, lambda: callback.relative_update(1))
+        others = OtherBuckets()
+
+        async def get(move: Move) -> None:
+            if move.directory:
+                os.makedirs(move.target, exist_ok=True)
+                return
+            try:
+                os.makedirs(os.path.dirname(move.target) or ".", exist_ok=True)
+                if move.unreadable:
+                    await self._check_link(move.source, others)
+                await get_file(move.source, move.target, **kwargs)
+            finally:
+                callback.relative_update(1)
+
+        sources = [move.source for move in moves]
+        await self._several(sources, batch_size, directory).run(moves, get, source_of)
 
     async def _rm(
         self,
@@ -406,19 +449,20 @@ class NatsObjectFileSystem(FileSystemReads):
         **kwargs: object,
     ) -> None:
         if recursive and maxdepth is None:
+            roots: dict[str, None] = {}
             for each in map(strip, [path] if isinstance(path, str) else path):
-                roots = cast("list[str]", await self._glob(each)) if has_magic(each) else [each]
-                if not roots:
+                matches = cast("list[str]", await self._glob(each)) if has_magic(each) else [each]
+                if not matches:
                     raise FileNotFoundError(errno.ENOENT, "no such file or directory", each)
-                for root in roots:
-                    await self._rm_tree(root, batch_size)
+                roots.update(dict.fromkeys(matches))
+            await self._several(roots, 1).run(list(roots), lambda root: self._rm_tree(root, batch_size))
             return
         found = await self._expanded(path, recursive=recursive, maxdepth=maxdepth)
         files = [each for each, entry in found.items() if entry["type"] != "directory"]
         if not recursive and len(files) < len(found):
             directory = next(each for each in found if each not in files)
             raise IsADirectoryError(errno.EISDIR, "this is a directory: use recursive=True", directory)
-        await run_all((self._rm_file(each) for each in files), batch_size or self.batch_size)
+        await self._several(files, batch_size).run(files, self._rm_file)
 
     async def _rm_tree(self, path: str, batch_size: int | None) -> None:
         """Remove a bucket; or an object and everything whose name lies below, markers included."""
@@ -436,8 +480,13 @@ class NatsObjectFileSystem(FileSystemReads):
             if not names:
                 raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
             store = await self._store(bucket)
-            steps = (without(store.delete(each), ObjectNotFoundError) for each in names)
-            await run_all(steps, batch_size or self.batch_size)
+
+            async def delete(each: str) -> None:
+                with os_errors(join(bucket, each)):
+                    await store.delete(each)
+
+            several = self._several([path], batch_size)
+            await several.run(names, delete, lambda each: join(bucket, each), (FileNotFoundError,))
 
     # -- directories ------------------------------------------------------------------------------
 

@@ -7,7 +7,15 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from glob import has_magic
 from typing import IO, TYPE_CHECKING, NoReturn, TypeVar, cast
@@ -18,7 +26,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from natsproto.errors import InvalidNameError, PermissionsViolationError
 
-from ..bucket.at_once import kept, run_all
+from ..bucket.at_once import run_all
 from ..errors import BadBucketError, BucketNotFoundError, IntegrityError, LinkError, ObjectNotFoundError
 from ..format.codec import MetaDecodeError
 from ..read.links import OtherBuckets, check_follow_links
@@ -27,6 +35,7 @@ from .connections import Connections, missing
 from .options import Environment, connection
 from .oserrors import os_errors
 from .paths import LEVELS, PROTOCOL, is_within, join, parents, split, strip
+from .several import Several, of_one
 from .tree import Entry, Tree, directory_entry, file_entry, only_names
 
 if TYPE_CHECKING:
@@ -118,6 +127,17 @@ class FileSystemReads(AsyncFileSystem):
         if not name:
             raise IsADirectoryError(errno.EISDIR, "this is a bucket, not an object", path)
         return await self._store(bucket), name
+
+    def _several(self, paths: Iterable[str], batch_size: int | None, directory: str | None = None) -> Several:
+        """Return what works on the objects of one call.
+
+        Args:
+            paths: all that it reads or writes.
+            batch_size: of the call.
+            directory: the local one that all files go to.
+        """
+        buckets = {split(strip(path))[0] for path in paths}
+        return Several(self._store, buckets, batch_size or self.batch_size, directory)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -391,7 +411,12 @@ class FileSystemReads(AsyncFileSystem):
             elif recursive:
                 found.update(await self._found(each, maxdepth, withdirs=True, levels=levels))
             else:
-                found[each] = await self._info(each)
+                try:
+                    found[each] = await self._info(each)
+                except OSError as exc:
+                    if isinstance(path, str) or not of_one(exc, {split(each)[0]}):
+                        raise
+                    found[each] = {"name": each, "type": "other"}  # whatever is done with it fails
         if not found:
             raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path))
         return {each: found[each] for each in sorted(found)}
@@ -469,19 +494,37 @@ class FileSystemReads(AsyncFileSystem):
         on_error: str = "raise",
         batch_size: int | None = None,
         **kwargs: object,
-    ) -> bytes | dict[str, bytes | Exception]:
-        if not recursive and not any(map(has_magic, [path] if isinstance(path, str) else path)):
-            return cast(bytes, await super()._cat(path, on_error=on_error, batch_size=batch_size, **kwargs))
-        entries = await self._expanded(path, recursive=recursive, maxdepth=None)
-        files = [each for each, entry in entries.items() if entry["type"] != "directory"]
-        reads = (kept(self._cat_file(each)) for each in files)
-        if on_error == "raise":
-            reads = (self._cat_file(each) for each in files)
-        found = await run_all(reads, batch_size or self.batch_size)
-        answers: dict[str, bytes | Exception] = dict(zip(files, found, strict=True))
+    ) -> bytes | Exception | dict[str, bytes | Exception]:
+        asked = [path] if isinstance(path, str) else path
+        looking = recursive or any(map(has_magic, asked))
+        if looking:
+            entries = await self._expanded(path, recursive=recursive, maxdepth=None)
+            files = {each: entry["type"] for each, entry in entries.items() if entry["type"] != "directory"}
+        else:
+            files = dict.fromkeys(sorted(map(strip, asked)), "file")
+        others = OtherBuckets()
+        cat_file: Callable[..., Awaitable[bytes]] = self._cat_file
+
+        async def read(each: str) -> bytes:
+            if files[each] == "other":
+                await self._check_link(each, others)
+            return await cat_file(each, **kwargs)
+
+        answers = await self._several(files, batch_size).read(list(files), read, on_error)
+        if isinstance(path, str) and not looking:
+            return answers[strip(path)]
         if on_error == "omit":
             answers = {each: data for each, data in answers.items() if isinstance(data, bytes)}
         return answers
+
+    async def _check_link(self, path: str, others: OtherBuckets) -> None:
+        """Raise why a link was listed as one that leads to no object, unless it leads to one now.
+
+        Many may lead to one bucket that gives no answer: each read would wait for it.
+        """
+        with os_errors(path):
+            store, name = await self._at(path)
+            await reading.find(store, name, self._follow, others)
 
     async def _cat_ranges(
         self,
@@ -503,21 +546,18 @@ class FileSystemReads(AsyncFileSystem):
         for at, path in enumerate(paths):
             places.setdefault(path, []).append(at)
 
-        async def read(path: str, ranges: list[Range]) -> list[bytes]:
+        async def read(path: str) -> list[bytes]:
+            ranges: list[Range] = [(firsts[at], lasts[at]) for at in places[path]]
             with os_errors(path):
                 store, name = await self._at(path)
                 return await reading.parts(store, name, path, ranges, self._follow, max_gap)
 
-        reads = (kept(read(path, [(firsts[at], lasts[at]) for at in ats])) for path, ats in places.items())
-        found = await run_all(reads, batch_size or self.batch_size)
+        found = await self._several(places, batch_size).read(list(places), read, on_error)
         out: list[bytes | Exception] = [b""] * len(paths)
-        for ats, answer in zip(places.values(), found, strict=True):
+        for path, ats in places.items():
+            answer = found[path]
             for number, at in enumerate(ats):
                 out[at] = answer if isinstance(answer, Exception) else answer[number]
-        if on_error == "raise":
-            for each in out:
-                if isinstance(each, Exception):
-                    raise each
         return out
 
     async def _get_file(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from glob import has_magic
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import other_paths
 
 from .tree import Entry
@@ -17,6 +19,8 @@ class Move(NamedTuple):
     source: str
     target: str
     directory: bool
+    unreadable: bool = False
+    """It was listed as a link that leads to no object."""
 
 
 def plan(
@@ -50,9 +54,49 @@ def plan(
     sources = list(entries)
     targets = other_paths(sources, target, exists=inside, flatten=not one)
     return [
-        Move(source, each, entries[source]["type"] == "directory")
+        Move(source, each, entries[source]["type"] == "directory", entries[source]["type"] == "other")
         for source, each in zip(sources, targets, strict=True)
     ]
+
+
+def local_plan(
+    asked: str | os.PathLike[str] | Sequence[str],
+    target: str,
+    *,
+    recursive: bool,
+    maxdepth: int | None,
+    into: bool,
+) -> list[Move]:
+    """Return which local files and directories go where, as :func:`plan` does.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    local = LocalFileSystem()
+    if isinstance(asked, str):
+        asked = make_path_posix(asked)
+    found: list[str] = local.expand_path(asked, recursive=recursive, maxdepth=maxdepth)
+    entries: dict[str, Entry] = {
+        each: {"type": "directory" if each.endswith("/") or local.isdir(each) else "file"} for each in found
+    }
+    only_files = isinstance(asked, str) and (not recursive or maxdepth is not None)
+    return plan(cast("str | Sequence[str]", asked), entries, target, into=into, only_files=only_files)
+
+
+def source_of(move: Move) -> str:
+    """Return what is moved."""
+    return move.source
+
+
+def paths_of(moves: Iterable[Move]) -> list[str]:
+    """Return all sources and targets."""
+    return [path for move in moves for path in (move.source, move.target)]
+
+
+def directory_of(moves: Sequence[Move]) -> str:
+    """Return the deepest local directory that all targets lie in."""
+    directories = (move.target if move.directory else os.path.dirname(move.target) for move in moves)
+    return os.path.commonpath(list(map(os.path.abspath, directories)))
 
 
 def check_targets(pairs: Iterable[tuple[str, str]]) -> None:

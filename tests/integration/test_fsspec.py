@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pickle
 import subprocess
@@ -251,6 +252,70 @@ def test_of_several_that_create_one_succeeds(fs: NatsObjectFileSystem, bucket_na
     with ThreadPoolExecutor(8) as pool:
         (winner,) = [each for each in pool.map(create, range(8)) if each is not None]
     assert fs.cat_file(f"{bucket_name}/one") == b"%d" % winner
+
+
+def test_objects_that_others_have_spoilt(
+    fs: NatsObjectFileSystem, bucket_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each call does all that can be done, and then says what could not."""
+    good = {f"{number:02}": b"%d" % number for number in range(40)}
+    fs.pipe({f"{bucket_name}/{name}": data for name, data in good.items()})
+    fs.pipe({f"{bucket_name}/0-{bad}": b"x" for bad in ("damaged", "target")})
+
+    async def spoil() -> None:
+        store = await fs._store(bucket_name)
+        nuid = (await store.get_info("0-damaged")).nuid
+        await store.js.purge_stream(store.bound_bucket.stream, subject=f"$O.{bucket_name}.C.{nuid}")
+        await store.add_link("0-dangling", ObjectLink(bucket_name, "0-target"))
+        await store.delete("0-target")
+
+    sync(fs.loop, spoil)
+    bad = [f"{bucket_name}/0-damaged", f"{bucket_name}/0-dangling"]
+    other = f"{bucket_name}-other"
+    fs.mkdir(other)
+    try:
+        for call in (
+            lambda: fs.cat(bucket_name, recursive=True),
+            lambda: fs.get(f"{bucket_name}/", str(tmp_path), recursive=True),
+            lambda: fs.copy(f"{bucket_name}/", f"{other}/copied/", recursive=True),
+            lambda: fs.mv(f"{bucket_name}/", f"{other}/moved/", recursive=True),
+        ):
+            caplog.clear()
+            with pytest.raises(OSError, match="0-damaged") as caught:
+                call()
+            assert caught.value.errno == errno.EIO
+            assert sorted(text.partition(" failed: ")[0] for text in caplog.messages) == list(map(repr, bad))
+        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == good
+        for target in ("copied", "moved"):
+            found = fs.cat(f"{other}/{target}", recursive=True)
+            assert found == {f"{other}/{target}/{name}": data for name, data in good.items()}
+        assert fs.find(bucket_name) == bad
+        fs.rm([f"{bucket_name}/0-damaged", f"{bucket_name}/0-dangling"])
+    finally:
+        fs.rm(other, recursive=True)
+
+
+def test_a_server_that_is_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by all that are read at the same time, that is; the others fail with them."""
+    with LocalServer() as server:
+        fs = NatsObjectFileSystem(server.url, retry_budget=0.3, skip_instance_cache=True)
+        fs.mkdir("b")
+        names = [f"b/{number}" for number in range(100)]
+        fs.pipe(dict.fromkeys(names, b"x"))
+        assert fs.cat(names, on_error="return") == dict.fromkeys(names, b"x")
+    begun: list[str] = []
+    read = fs._cat_file
+
+    async def counted(path: str) -> bytes:
+        begun.append(path)
+        return await read(path)
+
+    monkeypatch.setattr(fs, "_cat_file", counted)
+    found = fs.cat(names, on_error="return")
+    assert all(isinstance(each, ConnectionError | TimeoutError) for each in found.values())
+    assert list(found) == sorted(names)
+    assert len(begun) == 16
+    fs.close()
 
 
 def test_what_fsspec_builds_on_it(

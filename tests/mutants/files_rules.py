@@ -70,6 +70,22 @@ MUTANTS = (
         "unit/objstore/filesystem/test_filesystem.py::test_an_interrupt_ends_the_work",
     ),
     Mutant(
+        "one-object-stops-all",
+        "objstore/bucket/at_once.py",
+        "if await ends(number, exc):",
+        "if await ends(number, exc) or True:",
+        "an object that others have spoilt does not keep the rest of a tree from being read",
+        "unit/objstore/filesystem/test_several.py::test_get",
+    ),
+    Mutant(
+        "each-object-waits-for-the-server",
+        "objstore/filesystem/several.py",
+        "return not retryable(_error(exc)) or not await self._answer()",
+        "return not retryable(_error(exc))",
+        "thousands of objects do not each wait for a server that is away",
+        "unit/objstore/filesystem/test_several.py::test_no_answer",
+    ),
+    Mutant(
         "gaps-as-others-say",
         "objstore/filesystem/reading.py",
         "min(options.max_chunk_size, MAX_GAP)",

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from objstore.bucket.at_once import kept, run_all, without
+from objstore.bucket.at_once import run_all, run_each
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20, -1])
 async def test_results_in_order(at_once: int) -> None:
-    running, most, ended = 0, 0, []
+    running, most = 0, 0
 
     async def step(number: int) -> int:
         nonlocal running, most
@@ -22,9 +22,8 @@ async def test_results_in_order(at_once: int) -> None:
         running -= 1
         return number
 
-    results = await run_all((step(number) for number in range(10)), at_once, lambda: ended.append(1))
+    results = await run_all((step(number) for number in range(10)), at_once)
     assert results == list(range(10))
-    assert len(ended) == 10
     assert most == (at_once if 0 < at_once < 10 else 10)
 
 
@@ -45,17 +44,48 @@ async def test_the_first_failure_ends_the_others() -> None:
     assert cancelled == [0, 2]  # the others were never made
 
 
-async def test_errors_that_are_kept_or_do_not_matter() -> None:
-    async def fail() -> int:
-        raise KeyError("this")
+async def test_a_failure_of_its_own_ends_no_others() -> None:
+    async def step(number: int) -> int:
+        await asyncio.sleep(0)
+        if number % 3 == 0:
+            raise KeyError(number)
+        return number
 
-    async def succeed() -> int:
-        return 1
+    async def ends(number: int, exc: Exception) -> bool:
+        assert exc.args == (number,)
+        return False
 
-    error, result = await run_all(map(kept, (fail(), succeed())), 2)
-    assert isinstance(error, KeyError)
-    assert result == 1
-    await without(fail(), KeyError)
-    await without(succeed(), KeyError)
-    with pytest.raises(KeyError):
-        await without(fail(), OSError)
+    found, ended = await run_each((step(number) for number in range(10)), 3, ends)
+    assert ended is None
+    assert sorted(found) == list(range(10))
+    for number, each in found.items():
+        assert isinstance(each, KeyError) if number % 3 == 0 else each == number
+
+
+async def test_a_failure_that_concerns_all() -> None:
+    async def step(number: int) -> int:
+        if number == 1:
+            return 1
+        if number == 2:
+            raise KeyError("all")
+        await asyncio.Event().wait()
+        return 0
+
+    async def ends(number: int, exc: Exception) -> bool:
+        return True
+
+    found, ended = await run_each((step(number) for number in range(10)), 3, ends)
+    assert ended == 2
+    assert sorted(found) == [1, 2]  # 0 was under way; the others were never made
+    assert isinstance(found[2], KeyError)
+
+
+async def test_what_is_no_failure_of_a_step() -> None:
+    async def step() -> None:
+        raise KeyError
+
+    async def ends(number: int, exc: Exception) -> bool:
+        raise RuntimeError("ends")
+
+    with pytest.raises(RuntimeError, match="ends"):
+        await run_each([step()], 1, ends)
