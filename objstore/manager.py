@@ -218,6 +218,9 @@ async def update_bucket(
     wanted = stream_config(build_config(config, params))
     changes = changes_of(current, wanted, params.keys() - {"bucket"} if config is None else None)
     merged = merge_config(current, changes)
+    age, window = merged.get("max_age"), merged.get("duplicate_window")
+    if isinstance(age, int) and isinstance(window, int) and 0 < age < window:
+        merged["duplicate_window"] = age  # the server chose it for the old age, and refuses a longer one
     bucket = Bucket(js, name, found)
     info = await _apply(js, name, lambda: bucket.update_stream(merged), "changed")
     changes.pop("mirror_direct", None)  # servers set it as the origin has it, if they know that one

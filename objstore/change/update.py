@@ -31,8 +31,16 @@ async def update(bucket: Bucket, name: str, meta: ObjectMeta, if_revision: int |
     change = _applying(meta)
     patience = ConflictBackoff(bucket)
     while True:
+        # An admin may have given the bucket a time to live: then the chunks are renewed, see renew.py.
+        config = bucket.request_config(0)
         lookup = bucket.start_locating(name)
-        info = await current_info(bucket, name, lookup)
+        try:
+            info = await current_info(bucket, name, lookup)
+            if config is not None:
+                await bucket.take_config(config)
+        finally:
+            if config is not None:
+                config.close()
         await check_living(bucket, info)
         if if_revision is not None and if_revision != info.revision:
             raise lost_race(bucket, name, if_revision, Conflict(info.revision, info))

@@ -30,6 +30,7 @@ from ..bucket.collect import Collector
 from ..bucket.counts import count_from
 from ..bucket.message_reads import MessageRead
 from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST
+from ..errors import IntegrityError
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -111,6 +112,13 @@ class Layout:
         self._offsets, self._seqs = offsets, seqs
         self.total = len(seqs)
         self.proven: bool = True
+
+    def copy(self, other: Layout) -> None:
+        """Use what was measured of the same object before."""
+        assert other._offsets is not None
+        assert other._seqs is not None
+        self.measured(other._offsets, other._seqs)
+        self.strict, self.copies = self.strict or other.strict, other.copies
 
     def locate(self, begin: int) -> None:
         """Record that the object is regular and contiguous from sequence ``begin`` on; 0: unknown."""
@@ -233,6 +241,32 @@ class RangeSink:
         self._places.release()
 
 
+REMEMBERED = 200_000
+"""Chunks of the measured objects of a bucket that are remembered, 16 bytes for each."""
+
+
+class _Measured(dict[tuple[str, int, int, str], Layout]):
+    """The objects that were measured, by nuid, chunks, size and digest."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__()
+
+    def note(self, info: ObjectInfo, layout: Layout) -> None:
+        """Remember one; forget the oldest while there are too many."""
+        self.forget(info)
+        self[_key(info)] = layout
+        while sum(each.total for each in self.values()) > REMEMBERED:
+            del self[next(iter(self))]
+
+    def forget(self, info: ObjectInfo) -> None:
+        """Measure an object anew: an upload that was sent again may have moved its chunks."""
+        self.pop(_key(info), None)
+
+
+def _key(info: ObjectInfo) -> tuple[str, int, int, str]:
+    return info.nuid, info.chunks, info.size, info.digest
+
+
 async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
     """Return the bytes from ``start`` to ``end`` (exclusive; within the object).
 
@@ -241,6 +275,14 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
         IntegrityError: the object does not match its meta.
         NatsError: as for :class:`ChunkFeed`.
     """
+    try:
+        return await _read_range(bucket, info, start, end)
+    except (Missing, IntegrityError):
+        bucket.remembered(_Measured).forget(info)
+        raise
+
+
+async def _read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
     layout = Layout(info)
     if (
         bucket.direct
@@ -264,7 +306,7 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
             if proof is None or await proof:
                 return data
         except Irregular:
-            pass
+            bucket.remembered(_Measured).forget(info)
         await measure(bucket, info, layout)
         return await _read(bucket, info, layout, start, end)
     except Irregular:
@@ -408,13 +450,17 @@ async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
 
 
 async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
-    """Learn the length and sequence of every chunk, headers only.
+    """Learn the length and sequence of every chunk, headers only; or remember them.
 
     Raises:
         Missing: the leader has fewer chunks than there must be.
         IntegrityError: the chunks do not add up to the object's size.
         RequestTimeoutError: no server delivered all of the leader's chunks within the retry budget.
     """
+    known = bucket.remembered(_Measured).get(_key(info))
+    if known is not None:
+        layout.copy(known)
+        return
     loop = asyncio.get_running_loop()
     offsets, seqs = array("Q", [0]), array("Q")
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
@@ -444,8 +490,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         seqs, offsets, layout.copies = doubled.seqs, doubled.offsets, doubled.copies
         layout.strict = True
     elif _exceeded(info, offsets) and (late := await late_copies(bucket, info, ANY_WAY)) is not None:
-        known = bisect_right(seqs, late.end)
-        del seqs[known:], offsets[known + 1 :]
+        own = bisect_right(seqs, late.end)
+        del seqs[own:], offsets[own + 1 :]
         layout.strict = True  # the number of messages that follow a chunk does not identify it
     if offsets[-1] != info.size:
         raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
@@ -454,6 +500,7 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     if layout.plausible:
         note_measured(bucket, info, layout, offsets, seqs)
     layout.measured(offsets, seqs)
+    bucket.remembered(_Measured).note(info, layout)
 
 
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:

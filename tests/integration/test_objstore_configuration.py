@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -575,3 +576,24 @@ async def test_limits_of_consumers_that_ours_exceed(
         with pytest.raises(APIError, match=r"inactive threshold|max ack pending"):
             async with store.watch() as watcher:
                 await anext(watcher)
+
+
+@pytest.mark.parametrize("how", ["update_meta", "rename"])
+async def test_a_time_to_live_that_an_admin_sets(
+    js: JetStreamContext, name: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A program that has the bucket open renews the chunks with its next change, as after opening it."""
+    monkeypatch.setattr(_bucket, "CONFIG_AGE", 0.0)
+    store = await make(js, name)
+    data = pattern(300_000)
+    info = await store.put("a", data)
+    await js.update_object_store(bucket=name, ttl=timedelta(minutes=1))  # below the server's duplicate window
+    config = (await js.stream_info(stream(store))).config
+    assert config.max_age == config.duplicate_window == timedelta(minutes=1)
+    if how == "rename":
+        changed = await store.rename("a", "b")
+    else:
+        changed = await store.update_meta("a", ObjectMeta("a", "described"))
+    assert changed.nuid != info.nuid
+    assert await store.get(changed.name) == data
+    assert await chunk_counts(store) == {changed.nuid: changed.chunks}

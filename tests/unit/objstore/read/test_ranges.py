@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.models import ObjectMetaOptions
+from objstore.read import ranges as _ranges
 from objstore.read.feed import Missing
 from objstore.read.ranges import Layout, damaged, find_part, measure, place, prove, read_range
 from support.memory_server import MemoryServer
@@ -106,6 +108,51 @@ async def test_chunks_of_any_length(
     sizes.append(len(DATA) - sum(sizes))
     info = scattered(server, await store.put("a", b"x"), sizes)
     assert await read_range(bucket, info, start, end) == DATA[start:end]
+
+
+async def test_an_object_is_measured_once(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as its chunks are where they were: an upload that is sent again may move them."""
+    measured = []
+    measuring = _ranges._measure
+
+    async def spy(*args: Any, **options: Any) -> None:
+        measured.append(args)
+        await measuring(*args, **options)
+
+    monkeypatch.setattr(_ranges, "_measure", spy)
+    sizes = [100, 1, 99, 50, 100, 70, 30, 50]
+    info = scattered(server, await store.put("a", b"x"), sizes)
+    assert await read_range(bucket, info, 100, 105) == DATA[100:105]
+    assert measured
+    measured.clear()
+    assert await read_range(bucket, info, 260, 300) == DATA[260:300]
+    assert not measured
+    stream = server.stream()
+    stream.remove([each.seq for each in stream.of("$O.b.C.SCATTERED")])
+    moved = replace(scattered(server, info, sizes), revision=info.revision + 100)
+    for _ in range(2):
+        try:
+            assert await read_range(bucket, moved, 260, 300) == DATA[260:300]
+            break
+        except (Missing, IntegrityError):
+            pass  # the caller asks for the meta, and reads again
+    else:
+        raise AssertionError("what was remembered is trusted for ever")
+
+
+async def test_other_objects_are_forgotten(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ranges, "REMEMBERED", 10)
+    info = await store.put("a", b"x")
+    found = [replace(scattered(server, info, [10, 1, 9, 5]), digest=f"{number}") for number in range(3)]
+    for each in found:
+        layout = Layout(each)
+        layout.measured(array("Q", [0, 10, 11, 20, 25]), array("Q", [1, 2, 3, 4]))
+        bucket.remembered(_ranges._Measured).note(each, layout)
+    assert [key[3] for key in bucket.remembered(_ranges._Measured)] == ["1", "2"]
 
 
 async def test_missing_chunks(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
