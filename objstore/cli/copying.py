@@ -20,11 +20,12 @@ from .output import CommandError, Output, human_size, object_document
 from .paths import check_apart, output_path
 from .select import choose, patterns_of
 from .several import each
-from .transfer import Written, check_target, is_stream, standard_input, to_file, to_stream
+from .transfer import check_target, is_stream, standard_input, to_file, to_stream
 from .trees import State, Tree
 
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
+    from objstore.read.files import Written
     from objstore.store import ObjectStore
 
     Progress = Callable[[int, int | None], None]
@@ -57,7 +58,9 @@ class Together:
     """
 
     def __init__(self, command: str, steps: Sequence[Step]) -> None:
-        self.written: Written = Written()
+        from objstore.read import files
+
+        self.written: Written = files.Written()
         self._command = command
         self._sources = {step.source for step in steps}
         self._targets = sorted(str(step.target) for step in steps)
@@ -312,8 +315,8 @@ async def _download(
         info = await read()
     else:
         with parent_of(step.directory, target, create=True, inner_links=True) as dir_fd:
-            replacing = partial(together.written.replacing, target, dir_fd) if args.force else None
-            info = await read(replacing=replacing, dir_fd=dir_fd)
+            replacing = partial(together.written.replacing, name_at(target, dir_fd), dir_fd)
+            info = await read(replacing=replacing if args.force else None, dir_fd=dir_fd)
     if revision is not None:
         await store.delete(name, if_revision=revision)
     return info

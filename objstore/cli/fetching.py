@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .addresses import check_bucket_first, parse_targets
-from .beneath import parent_of
+from .beneath import name_at, parent_of
 from .connection import session
 from .output import CommandError, Output, ReaderStopped, human_size, object_document
 from .paths import check_apart, output_name, output_path
@@ -17,7 +17,6 @@ from .select import Chosen, choose, patterns_of
 from .several import each
 from .transfer import (
     UnverifiedError,
-    Written,
     check_target,
     is_stream,
     standard_output,
@@ -126,6 +125,8 @@ async def _to_file(
 
 
 async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
+    from objstore.read import files
+
     _check_directory(args.output)
     directory = args.output or "."
     paths: dict[str, str] = {}
@@ -136,7 +137,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
                 f"get: {other!r} and {one.name!r} would both be {one.path!r}: get them one after the other", 2
             )
     progress = out.progress_of(f"{len(chosen)} objects")
-    written, ordered = Written(), sorted(paths)
+    written, ordered = files.Written(), sorted(paths)
 
     async def fetch(one: Chosen) -> None:
         check_apart(one.name, one.path, ordered)
@@ -144,7 +145,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
         check_target(target, force=args.force)
         show = None if progress is None else progress.part()
         with parent_of(directory, target, create=True, inner_links=True) as dir_fd:
-            replacing = partial(written.replacing, target, dir_fd) if args.force else None
+            replacing = partial(written.replacing, name_at(target, dir_fd), dir_fd) if args.force else None
             info = await _to_file(store, one.name, target, show, args, dir_fd, replacing)
         _tell(info, target, out, several=True)
 

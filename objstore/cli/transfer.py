@@ -10,8 +10,8 @@ import secrets
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -97,34 +97,6 @@ def check_target(path: str, *, force: bool) -> None:
         raise _exists(path)
 
 
-class Written:
-    """The files that one command has written: none of its other objects may replace one of them.
-
-    Two names may be one file: through a link to a directory, or where the file system ignores case.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._files: set[tuple[int, int]] = set()
-
-    @contextmanager
-    def replacing(self, path: str, dir_fd: int | None, itself: os.stat_result) -> Iterator[None]:
-        """Let a file get the name ``path``, see :func:`objstore.read.files.get_file`.
-
-        Raises:
-            CommandError: that is one of these files; exit code 4.
-        """
-        with self._lock:
-            with suppress(FileNotFoundError):
-                there = os.stat(name_at(path, dir_fd), dir_fd=dir_fd, follow_symlinks=False)
-                if (there.st_dev, there.st_ino) in self._files:
-                    raise CommandError(
-                        f"{path!r} is a file that was just written for another object: it is kept", 4
-                    )
-            yield
-            self._files.add((itself.st_dev, itself.st_ino))
-
-
 def _exists(path: str) -> CommandError:
     return CommandError(f"{path!r} exists: pass --force to replace it, or choose another name", 4)
 
@@ -165,6 +137,8 @@ async def to_file(
         return await _to_new_file(store, name, path, show, resume=resume, follow=follow, dir_fd=dir_fd)
     except NatsError:
         raise
+    except FileExistsError as exc:
+        raise CommandError(f"{path!r} is kept: {exc.strerror}", 4) from exc
     except OSError as exc:
         what = (exc.strerror or str(exc)).lower()
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT)

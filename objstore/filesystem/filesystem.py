@@ -7,8 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import wraps
-from glob import has_magic
+from functools import partial, wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, Unpack, cast
 
@@ -21,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem, make_path_posix, trail
 from ..bucket.at_once import run_all
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
+from ..read.files import Written
 from ..read.links import OtherBuckets
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedFile
 from .filesystem_reads import FileSystemReads, progress_of
@@ -423,7 +423,7 @@ class NatsObjectFileSystem(FileSystemReads):
                 os.makedirs(directory, exist_ok=True)
         callback.set_size(sum(not move.directory for move in moves))
         get_file = callback.branch_coro(self._get_file)
-        others = OtherBuckets()
+        others, written = OtherBuckets(), Written()
 
         async def get(move: Move) -> None:
             if move.directory:
@@ -433,7 +433,8 @@ class NatsObjectFileSystem(FileSystemReads):
                 os.makedirs(os.path.dirname(move.target) or ".", exist_ok=True)
                 if move.unreadable:
                     await self._check_link(move.source, others)
-                await get_file(move.source, move.target, **kwargs)
+                replacing = partial(written.replacing, move.target, None)
+                await get_file(move.source, move.target, replacing=replacing, **kwargs)
             finally:
                 callback.relative_update(1)
 
@@ -451,7 +452,8 @@ class NatsObjectFileSystem(FileSystemReads):
         if recursive and maxdepth is None:
             roots: dict[str, None] = {}
             for each in map(strip, [path] if isinstance(path, str) else path):
-                matches = cast("list[str]", await self._glob(each)) if has_magic(each) else [each]
+                pattern = await self._is_pattern(each, among=path)
+                matches = cast("list[str]", await self._glob(each)) if pattern else [each]
                 if not matches:
                     raise FileNotFoundError(errno.ENOENT, "no such file or directory", each)
                 roots.update(dict.fromkeys(matches))

@@ -41,6 +41,7 @@ from .tree import Entry, Tree, directory_entry, file_entry, only_names
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo
+    from ..read.files import Replacing
     from ..read.links import FollowLinks
     from ..store import ObjectStore
     from .reading import Pinned, Range
@@ -384,6 +385,14 @@ class FileSystemReads(AsyncFileSystem):
                             raise
         return found
 
+    async def _is_pattern(self, path: str, among: str | Sequence[str]) -> bool:
+        """Whether a path that was given is a pattern.
+
+        One of several is the path of what is called so, if anything is: such lists come from ``find`` and
+        ``ls``, and others choose names.
+        """
+        return has_magic(path) and (isinstance(among, str) or not await self._exists(path))
+
     async def _expanded(
         self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None, levels: int = 0
     ) -> dict[str, Entry]:
@@ -400,7 +409,7 @@ class FileSystemReads(AsyncFileSystem):
         """
         found: dict[str, Entry] = {}
         for each in map(strip, [path] if isinstance(path, str) else path):
-            if has_magic(each):
+            if await self._is_pattern(each, among=path):
                 matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
                 found.update(matches)
                 below = maxdepth and maxdepth - 1
@@ -561,7 +570,12 @@ class FileSystemReads(AsyncFileSystem):
         return out
 
     async def _get_file(
-        self, rpath: str, lpath: object, callback: Callback = DEFAULT_CALLBACK, **kwargs: object
+        self,
+        rpath: str,
+        lpath: object,
+        callback: Callback = DEFAULT_CALLBACK,
+        replacing: Replacing | None = None,
+        **kwargs: object,
     ) -> None:
         with os_errors(rpath):
             store, name = await self._at(rpath)
@@ -574,7 +588,7 @@ class FileSystemReads(AsyncFileSystem):
                 return
             try:
                 progress = progress_of(callback)
-                await store.get_file(name, cast(str, lpath), progress=progress, follow_links=self._follow)
+                await reading.get_file(store, name, cast(str, lpath), progress, self._follow, replacing)
             except ObjectNotFoundError:
                 if not await self._isdir(rpath):
                     raise

@@ -12,8 +12,10 @@ from ..format.assembly import check_digest, expected_digest
 from ..format.digest import new_hasher
 from ..format.marks import shown
 from ..format.naming import DEFAULT_CHUNK_SIZE
+from ..read import files
 from ..read.get import again, changed, get_part
 from ..read.links import FollowLinks, OtherBuckets, resolve
+from ..store_reads import text_path
 from .paths import limits, merged
 from .tree import Entry, file_entry
 
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..bucket.bucket import Bucket
+    from ..bucket.operation import Progress
     from ..errors import IntegrityError
     from ..format.models import ObjectInfo
+    from ..read.files import Replacing
     from ..store import ObjectStore
+    from ..store_reads import FilePath
 
 PARALLEL = 16
 """Ranges of one object that are read at the same time."""
@@ -59,6 +64,28 @@ async def find(
     """
     with store.client.connection.operation():
         return await resolve(store.bound_bucket, name, follow, others=others)
+
+
+async def get_file(
+    store: ObjectStore,
+    name: str,
+    path: FilePath,
+    progress: Progress,
+    follow: FollowLinks,
+    replacing: Replacing | None,
+) -> None:
+    """Read an object into a file as ``store.get_file`` does, which knows no ``replacing``."""
+    bucket = store.bound_bucket
+    with store.client.connection.operation():
+        await files.get_file(
+            bucket,
+            bucket.check_name(name),
+            text_path(path),
+            verify=True,
+            progress=progress,
+            follow=follow,
+            replacing=replacing,
+        )
 
 
 async def pin(store: ObjectStore, name: str, path: str, follow: FollowLinks) -> Pinned:

@@ -8,8 +8,8 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import IntegrityError, ObjectChangedError
@@ -45,6 +45,32 @@ HASHED = 256 * 1024
 
 DIGITS = 16
 """Hexadecimal digits of the digest that replaces the end of a long name, or identifies a put's content."""
+
+
+class Written:
+    """The files that one call or command has written: none of its other objects may replace one of them.
+
+    Two names may be one file: through a link to a directory, or where the file system ignores case.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: set[tuple[int, int]] = set()
+
+    @contextmanager
+    def replacing(self, path: str, dir_fd: int | None, itself: os.stat_result) -> Iterator[None]:
+        """Let a file get the name ``path``: see :func:`get_file`.
+
+        Raises:
+            FileExistsError: that is one of these files.
+        """
+        with self._lock:
+            with suppress(FileNotFoundError):
+                there = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+                if (there.st_dev, there.st_ino) in self._files:
+                    raise FileExistsError(errno.EEXIST, "it was just written for another object", path)
+            yield
+            self._files.add((itself.st_dev, itself.st_ino))
 
 
 async def get_file(

@@ -23,7 +23,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-file-for-two",
-        "objstore/cli/transfer.py",
+        "objstore/read/files.py",
         "if (there.st_dev, there.st_ino) in self._files:",
         "if False:",
         "no object replaces the file that the same command has written for another one",

@@ -101,6 +101,38 @@ def test_get(
     assert (caplog.messages, hasattr(caught.value, "__notes__")) == ([], False)
 
 
+def test_two_names_of_one_local_file(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    """A link to a directory makes two paths one file; what one object has written, another one leaves."""
+    names = ["v1/x", "v1/y", "latest/x"]
+    for name in names:
+        fs.pipe_file(f"b/{name}", name.encode() * 1000)
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "latest").symlink_to("v1")
+    with pytest.raises(FileExistsError, match="just written for another object"):
+        fs.get("b/", str(tmp_path), recursive=True)
+    assert (tmp_path / "v1" / "x").read_bytes() in (b"v1/x" * 1000, b"latest/x" * 1000)
+    assert (tmp_path / "v1" / "y").read_bytes() == b"v1/y" * 1000
+    fs.get("b/v1/x", str(tmp_path / "latest" / "x"))
+    assert (tmp_path / "v1" / "x").read_bytes() == b"v1/x" * 1000
+
+
+def test_paths_in_a_list_are_no_patterns(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    """Such lists come from find and ls, and others choose names."""
+    for name in ("tmp/*", "tmp/new", "a[1]", "a1", "d*/x", "dir/x"):
+        fs.pipe_file(f"b/{name}", name.encode())
+    assert fs.cat(["b/tmp/*", "b/a[1]"]) == {"b/tmp/*": b"tmp/*", "b/a[1]": b"a[1]"}
+    fs.get(["b/a[1]"], str(tmp_path / "to"))
+    assert files(tmp_path / "to") == {"a[1]": b"a[1]"}
+    fs.rm(["b/tmp/*", "b/a[1]"])
+    fs.rm(["b/d*"], recursive=True)
+    assert sorted(fs.find("b")) == ["b/a1", "b/dir/x", "b/tmp/new"]
+    fs.rm(["b/tmp/*"])  # nothing is called so any more
+    assert sorted(fs.find("b")) == ["b/a1", "b/dir/x"]
+    fs.pipe_file("b/a[1]", b"")
+    fs.rm("b/a[1]")  # and one path is a pattern
+    assert sorted(fs.find("b")) == ["b/a[1]", "b/dir/x"]
+
+
 def test_a_local_file_in_the_place_of_a_directory(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
     fs.pipe({"b/d/a/b": b"1", "b/d/" + "x" * 300: b"2", "b/d/z": b"3"})
     (tmp_path / "a").write_bytes(b"mine")
