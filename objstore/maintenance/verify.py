@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from natsproto.errors import (
@@ -20,6 +21,7 @@ from ..errors import (
     ObjectChangedError,
 )
 from ..format.codec import MetaDecodeError
+from ..format.digest import hex_digest, new_hasher
 from ..format.marks import RENAMING
 from ..format.models import InvalidMeta
 from ..format.naming import chunk_subject, is_nuid_of, is_safe_nuid
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..format.models import ObjectInfo
+
+READS = 3
+"""Metas of other sizes than the chunks, after which these are read by themselves: forged ones may be many."""
 
 CONFIRMED_AT_ONCE = 16
 """Suspected objects that are looked at again at the same time."""
@@ -149,8 +154,11 @@ async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]
     known: dict[tuple[int, int, str], tuple[str, str]] = {}  # contents: who was read, and what is wrong
     stored: tuple[int, str] | None = None  # size and digest of the chunks
     reader = ""  # whose read has shown it
+    vain = 0  # reads that have not
     for info in infos:
         content = (info.size, info.chunks, info.digest)
+        if stored is None and vain == READS and not bucket.copied:  # where copies may be among the chunks
+            stored, reader = await _stored_content(bucket, info.nuid), info.name
         if content in known:
             name, detail = known[content]
         elif stored is not None and stored != (info.size, info.digest):
@@ -161,6 +169,7 @@ async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]
                 continue
             name, (detail, digest) = info.name, read
             known[content] = name, detail
+            vain += not digest
             if digest:
                 stored, reader = (info.size, digest), name
                 known.setdefault((info.size, info.chunks, digest), (name, ""))
@@ -171,6 +180,16 @@ async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]
         if detail:
             problems.append(Problem("damaged", info.name, detail, info.revision))
     return problems
+
+
+async def _stored_content(bucket: Bucket, nuid: str) -> tuple[int, str]:
+    """Return size and digest of all chunks of a nuid, whatever metas say of them."""
+    size, hasher = 0, new_hasher()
+    async with aclosing(bucket.messages(chunk_subject(bucket.name, nuid), ways=ANY_WAY)) as chunks:
+        async for chunk in chunks:
+            hasher.update(chunk.data)
+            size += len(chunk.data)
+    return size, hex_digest(hasher.digest())
 
 
 async def _read(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
 from objstore.maintenance import verify as module
 from objstore.maintenance.verify import verify
+from objstore.read import get
 from objstore.read.parts import NotWhole
 from support.at_once import Calls
 from support.memory_server import ROLL_UP, MemoryServer
@@ -240,6 +241,25 @@ async def test_other_clients_nuids_belong_to_no_name(
     report, several = await reads(server, bucket, foreign)
     assert kinds(report) == [("damaged", name) for name in names]
     assert several <= 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_no_size_is_right(
+    server: MemoryServer, bucket: Bucket, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """A read that fails for the size tells nothing of the bytes: after a few, they are read by themselves."""
+    monkeypatch.setattr(get, "RECHECK_DELAYS", (0.0,))
+    info = await store.put("source", b"content" * 100, chunk_size=100)
+    for each in server.stream().of(chunk(info)):
+        server.put_raw("$O.b.C.FOREIGN", each.payload)
+    await store.delete("source")
+    foreign = replace(info, nuid="FOREIGN")
+    names = forged_names(server, foreign, 40, size=lambda number: info.size + 1 + number)
+    if whole:
+        forge(server, replace(foreign, name="zz"))
+    report, several = await reads(server, bucket, foreign)
+    assert kinds(report) == [("damaged", name) for name in names]
+    assert several <= 8 * module.READS  # of 40 names
 
 
 async def test_each_name_of_damaged_chunks_is_reported(
