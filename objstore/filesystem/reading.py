@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -15,7 +16,6 @@ from ..format.naming import DEFAULT_CHUNK_SIZE
 from ..read import files
 from ..read.get import again, changed, get_part
 from ..read.links import FollowLinks, OtherBuckets, resolve
-from ..store_reads import text_path
 from .paths import limits, merged
 from .tree import Entry, file_entry
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
     from ..read.files import Replacing
     from ..store import ObjectStore
-    from ..store_reads import FilePath
 
 PARALLEL = 16
 """Ranges of one object that are read at the same time."""
@@ -69,7 +68,7 @@ async def find(
 async def get_file(
     store: ObjectStore,
     name: str,
-    path: FilePath,
+    path: str,
     progress: Progress,
     follow: FollowLinks,
     replacing: Replacing | None,
@@ -80,7 +79,7 @@ async def get_file(
         await files.get_file(
             bucket,
             bucket.check_name(name),
-            text_path(path),
+            os.fsdecode(path),
             verify=True,
             progress=progress,
             follow=follow,

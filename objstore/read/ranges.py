@@ -250,17 +250,21 @@ class _Measured(dict[tuple[str, int, int, str], Layout]):
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
+        self._chunks = 0
 
     def note(self, info: ObjectInfo, layout: Layout) -> None:
         """Remember one; forget the oldest while there are too many."""
         self.forget(info)
         self[_key(info)] = layout
-        while sum(each.total for each in self.values()) > REMEMBERED:
-            del self[next(iter(self))]
+        self._chunks += layout.total
+        while self._chunks > REMEMBERED:
+            self._chunks -= self.pop(next(iter(self))).total
 
     def forget(self, info: ObjectInfo) -> None:
         """Measure an object anew: an upload that was sent again may have moved its chunks."""
-        self.pop(_key(info), None)
+        layout = self.pop(_key(info), None)
+        if layout is not None:
+            self._chunks -= layout.total
 
 
 def _key(info: ObjectInfo) -> tuple[str, int, int, str]:
