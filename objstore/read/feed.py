@@ -256,6 +256,8 @@ class ChunkFeed:
                     await self.sink.drained()
                     budget.progress()
                 self.current = Window(self, self.cursor + 1, self._batch_size(self._messages))
+                await self.current.wait_for_room()
+                budget.progress()
             window = self.current
             try:
                 await window.read()

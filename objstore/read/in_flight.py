@@ -19,17 +19,28 @@ if TYPE_CHECKING:
 LIMIT = 32 * 1024 * 1024
 """Bytes that all reads of one connection may have requested and not received; one request may exceed it."""
 
-PATIENCE = 15.0
-"""Seconds after which a request is sent in any case: what others wait for may never come."""
+FIRST = 8 * 1024 * 1024
+"""The limit of a new connection: it grows while answers come quickly, and shrinks where they come slowly.
+
+A server also ends a connection that takes longer than 10 s for what is written to it (``write_deadline``).
+"""
+
+QUICK, SLOW = 1.0, 4.0
+"""Seconds for the answer to a request, below which the limit grows, and above which it shrinks."""
+
+PATIENCE = 60.0
+"""Seconds without an answer to any request after which one is sent in any case: none may ever come."""
 
 
 class InFlight:
     """Counts the bytes that the reads of one connection wait for. Who comes first is served first."""
 
-    __slots__ = ("_waiting", "bytes")
+    __slots__ = ("_answers", "_waiting", "bytes", "limit")
 
     def __init__(self) -> None:
         self.bytes: int = 0
+        self.limit: int = FIRST
+        self._answers = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def take(self, size: int) -> bool:
@@ -40,17 +51,19 @@ class InFlight:
         return room
 
     async def wait(self, size: int) -> None:
-        """Wait for room, at most :data:`PATIENCE` seconds; then count the request."""
+        """Wait for room, as long as answers to others come; then count the request."""
         if self.take(size):
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((size, waiter))
         try:
-            async with asyncio.timeout(PATIENCE):
-                await waiter
-        except TimeoutError:
-            self._forget(size, waiter)
-            self.bytes += size
+            while not waiter.done():
+                before = self._answers
+                await asyncio.wait([waiter], timeout=PATIENCE)
+                if not waiter.done() and self._answers == before:
+                    self._waiting.remove((size, waiter))
+                    self.bytes += size
+                    return
         except BaseException:
             self._forget(size, waiter)
             raise
@@ -59,30 +72,35 @@ class InFlight:
     async def during(self, size: int) -> AsyncIterator[None]:
         """Count a request while the block runs; wait for room first, see :meth:`wait`."""
         await self.wait(size)
+        began = asyncio.get_running_loop().time()
         try:
             yield
         finally:
-            self.release(size)
+            self.release(size, asyncio.get_running_loop().time() - began)
 
-    def release(self, size: int) -> None:
-        """The answer to a request has come, or is not waited for any more."""
+    def release(self, size: int, seconds: float) -> None:
+        """The answer to a request has come, or is not waited for any more; it took so many seconds."""
         self.bytes -= size
+        self._answers += 1
+        if seconds < QUICK:
+            self.limit = min(LIMIT, self.limit + size)
+        elif seconds > SLOW:
+            self.limit = max(size, self.limit // 2)
         self._wake()
 
     def _fits(self, size: int) -> bool:
-        return not self.bytes or self.bytes + size <= LIMIT
+        return not self.bytes or self.bytes + size <= self.limit
 
     def _wake(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             size, waiter = self._waiting.popleft()
-            if not waiter.done():
-                self.bytes += size
-                waiter.set_result(None)
+            self.bytes += size
+            waiter.set_result(None)
 
     def _forget(self, size: int, waiter: asyncio.Future[None]) -> None:
-        if waiter.done() and not waiter.cancelled():
+        if waiter.done():
             self.bytes -= size  # its turn had just come
-        elif (size, waiter) in self._waiting:
+        else:
             self._waiting.remove((size, waiter))
         self._wake()
 

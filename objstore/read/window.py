@@ -49,7 +49,7 @@ class Window:
         self.seq = seq
         self.batch = batch
         self.bytes = feed.bytes_of(batch)
-        self._reserved = False
+        self._reserved = 0.0  # when it was counted as in flight; 0 = it is not
         self.announced: int = 0
         self.seen: int = 0
         self.taken: int = 0
@@ -67,14 +67,21 @@ class Window:
         self._timer: asyncio.TimerHandle | None = None
 
     def reserve(self) -> bool:
-        """Count the request as in flight, if there is room for it."""
-        self._reserved = self._feed.in_flight.take(self.bytes)
-        return self._reserved
+        """Count the request as in flight, if there is room for it now."""
+        room = self._feed.in_flight.take(self.bytes)
+        if room:
+            self._reserved = self._loop.time()
+        return room
+
+    async def wait_for_room(self) -> None:
+        """Count the request as in flight, when there is room for it."""
+        await self._feed.in_flight.wait(self.bytes)
+        self._reserved = self._loop.time()
 
     def _release(self) -> None:
-        if self._reserved:
-            self._reserved = False
-            self._feed.in_flight.release(self.bytes)
+        began, self._reserved = self._reserved, 0.0
+        if began:
+            self._feed.in_flight.release(self.bytes, self._loop.time() - began)
 
     def ask(self) -> None:
         """Send the request.
@@ -112,8 +119,6 @@ class Window:
         connection = bucket.connection
         try:
             if self._slot is None and not self._ended.done():
-                await self._feed.in_flight.wait(self.bytes)
-                self._reserved = True
                 self.ask()
                 if len(connection.mux) == 1:
                     connection.flush_now()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from objstore.read import in_flight as _in_flight
-from objstore.read.in_flight import LIMIT, InFlight, in_flight
+from objstore.read.in_flight import FIRST, LIMIT, QUICK, SLOW, InFlight, in_flight
 from support.fake_session import turns
 
-HALF = LIMIT // 2
+HALF = FIRST // 2
 
 
 class Connection(SimpleNamespace):
@@ -31,10 +31,10 @@ def test_what_fits_is_taken_at_once() -> None:
     assert count.take(HALF)
     assert count.take(HALF)
     assert not count.take(1)
-    count.release(HALF)
+    count.release(HALF, 2.0)
     assert count.take(1)
     alone = InFlight()
-    assert alone.take(LIMIT + 1)  # a window of any size can be read
+    assert alone.take(FIRST + 1)  # a window of any size can be read
     assert not alone.take(1)
 
 
@@ -52,9 +52,9 @@ async def test_the_first_one_is_served_first() -> None:
         await turns()
         assert not order  # nor is the small one served, although it would fit
         assert not count.take(1)
-        count.release(HALF)
+        count.release(HALF, 2.0)
 
-    reads = [read("large", LIMIT), read("small", 1), *[read(f"{number}", HALF) for number in range(3)]]
+    reads = [read("large", FIRST), read("small", 1), *[read(f"{number}", HALF) for number in range(3)]]
     await asyncio.gather(*reads, free())
     assert order == ["large", "small", "0", "1", "2"]
     assert count.bytes == 0
@@ -62,32 +62,62 @@ async def test_the_first_one_is_served_first() -> None:
 
 async def test_who_is_cancelled_takes_nothing() -> None:
     count = InFlight()
-    await count.wait(LIMIT)
+    await count.wait(FIRST)
     first, second, third = [asyncio.ensure_future(count.wait(HALF)) for _ in range(3)]
     await turns()
     second.cancel()
-    count.release(LIMIT)
+    count.release(FIRST, 2.0)
     first.cancel()  # its turn had come
     await asyncio.wait([first, second, third])
     assert first.cancelled()
     assert second.cancelled()
     assert third.done()
     assert count.bytes == HALF
-    large = asyncio.ensure_future(count.wait(LIMIT))
+    large = asyncio.ensure_future(count.wait(FIRST))
     small = asyncio.ensure_future(count.wait(HALF))
     await turns()
     large.cancel()  # nobody waits behind it in vain
     await small
-    assert count.bytes == LIMIT
+    assert count.bytes == FIRST
 
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that never comes, for an object whose reader pauses, holds up the others for a while only."""
     monkeypatch.setattr(_in_flight, "PATIENCE", 0.05)
     count = InFlight()
-    await count.wait(LIMIT)
+    await count.wait(FIRST)
     await asyncio.gather(count.wait(HALF), count.wait(HALF))
-    assert count.bytes == 2 * LIMIT
-    for size in (LIMIT, HALF, HALF):
-        count.release(size)
-    assert count.take(LIMIT)
+    assert count.bytes == 2 * FIRST
+    for size in (FIRST, HALF, HALF):
+        count.release(size, 2.0)
+    assert count.take(FIRST)
+
+
+async def test_patience_is_with_all_answers_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow link the queue may be long: as long as it moves, nothing is sent beyond the limit."""
+    monkeypatch.setattr(_in_flight, "PATIENCE", 0.3)
+    count = InFlight()
+    await count.wait(FIRST)
+    waiting = [asyncio.ensure_future(count.wait(FIRST)) for _ in range(4)]
+    for done in range(4):
+        await asyncio.wait(waiting, timeout=0.2)
+        assert count.bytes == FIRST
+        assert sum(each.done() for each in waiting) == done
+        count.release(FIRST, 2.0)
+        await turns()
+    await asyncio.gather(*waiting)
+
+
+def test_the_limit_follows_the_link() -> None:
+    count = InFlight()
+    for _ in range(10):
+        assert count.take(HALF)
+        count.release(HALF, QUICK / 2)
+    assert count.limit == LIMIT
+    for _ in range(10):
+        count.bytes += HALF
+        count.release(HALF, SLOW * 2)
+    assert count.limit == HALF  # one request at a time
+    count.bytes += HALF
+    count.release(HALF, (QUICK + SLOW) / 2)
+    assert count.limit == HALF
