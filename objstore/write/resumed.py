@@ -339,16 +339,15 @@ class ResumedPut(Put):
                     self._first_seq = self._first_seq or message.seq
                     self._count(chunk)
                     return
-                if self._beside:
-                    if message is not None:
-                        raise self._other_chunks()
-                    info = await self._holder()
-                    if info is not None:
-                        if again:
-                            raise _Overtaken(info)
-                        again = True  # the commit may have come after the chunks were read
+                if self._beside and message is not None:
+                    raise self._other_chunks()
+                if message is None and (info := await self._holder()) is not None:
+                    if not again:
+                        again = True  # another sender's chunks and commit may have come after these were read
                         self._compare_on()
                         continue
+                    if self._beside:
+                        raise _Overtaken(info)
                 await self._check_strays(message)
                 await self._check_uncommitted()
                 if refused:  # no sender has added a chunk: the known ones were removed

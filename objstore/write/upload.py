@@ -118,10 +118,17 @@ class Upload:
         known = holders = Holders(bucket, self.name, self.nuid)
         holder = await known.begin()
         if holder is not None and holder.name != self.name:
-            if await known.is_upload(holder) and await same_content(source, holder):
-                return holder  # committed, and renamed since
-            if not source.restartable:
-                raise self._held(holder, "and its source cannot be read again: begin another one")
+            if await known.is_upload(holder):
+                if await same_content(source, holder):
+                    return holder  # committed, and renamed since
+                if not source.restartable:
+                    raise self._held(holder, "and its source cannot be read again: begin another one")
+            log.warning(
+                "the upload of %r is stored on new chunks, which its token does not know: object %r names "
+                "those that are there",
+                self.name,
+                holder.name,
+            )
             holders = None  # another object's meta refers to these chunks: leave them to it
         elif holder is None and (known.was_deleted or not await self._usable(known)):
             log.warning(

@@ -122,8 +122,10 @@ class Holders:
         return other if renamed else own
 
     async def all(self, *, proven: bool = False) -> list[ObjectInfo]:
-        """Return all live metas that refer to the chunks; or only the one at the upload's own name, if it is
-        not being renamed. ``proven``: as for :meth:`look`."""
+        """Return all live metas that refer to the chunks, and may have been committed by a sender.
+
+        Or only the one at the upload's own name, if it is not being renamed. ``proven``: as for :meth:`look`.
+        """
         now = clocks()
         message = (await self.bucket.locate(self._name))[1]
         own = None if message is None else self.holder(message)
@@ -134,6 +136,8 @@ class Holders:
             self._checked_at = now
             return []
         found = await self._read(proven)
+        if not proven:
+            found = [info for info in found if info.name == self._name or await self._may_be_renamed(info)]
         if not found:
             self._revision, self._checked_at = revision, now
         return found
@@ -144,14 +148,39 @@ class Holders:
         Anybody who may write a meta can refer to them. If the object was renamed, or is being renamed, the
         upload's own name records it.
         """
-        if info.name != self._name:
-            try:
-                own = await self.bucket.leader_meta(self._name)
-            except MetaDecodeError:
-                return False
-            if own is None or not (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted)):
-                return False
+        if info.name != self._name and not await self._is_recorded():
+            return False
         return await self.bucket.stored_chunks(self.nuid, info.chunks) == info.chunks
+
+    async def _is_recorded(self) -> bool:
+        """Whether the upload's own name records that the chunks were committed, and perhaps renamed."""
+        try:
+            own = await self.bucket.leader_meta(self._name)
+        except MetaDecodeError:
+            return False
+        return own is not None and (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted))
+
+    async def _may_be_renamed(self, info: ObjectInfo) -> bool:
+        """Whether a meta of another name may be the upload's. If that is not recorded, it has its bytes.
+
+        Anybody who may write one name can refer to the chunks of an upload under way, to keep it from being
+        continued. Who may not read them does not know their digest.
+        """
+        bucket = self.bucket
+        if await self._is_recorded():
+            return True
+        if not info.chunks or await bucket.stored_chunks(self.nuid, info.chunks) < info.chunks:
+            return False
+        hasher, size, chunks = new_hasher(), 0, 0
+        async with aclosing(bucket.messages(chunk_subject(bucket.name, self.nuid))) as messages:
+            async for message in messages:
+                if message.data:  # fences have none
+                    hasher.update(message.data)
+                    size += len(message.data)
+                    chunks += 1
+                if chunks == info.chunks or size > info.size:
+                    break
+        return (size, hex_digest(hasher.digest())) == (info.size, info.digest)
 
     def holder(self, message: StoredMessage) -> ObjectInfo | None:
         """Return the info of a live meta that refers to the chunks; ``None``: it is none."""

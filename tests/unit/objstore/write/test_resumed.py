@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from objstore import ObjectStore
+from objstore import BadObjectMetaError, ObjectStore, OutcomeUnknownError
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import NO_USER_META, Bucket
 from objstore.format.codec import encode_meta
@@ -127,6 +127,29 @@ async def test_two_at_once_commit_one(server: MemoryServer, store: ObjectStore, 
     assert len({info.nuid for info in infos}) == 1
     assert await store.get("a") == DATA
     assert (await store.verify(deep=True)).ok
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_another_sender_commits_meanwhile(
+    server: MemoryServer, store: ObjectStore, upload: Upload, same: bool
+) -> None:
+    """The chunks that were there had been read to their end, and the other sender was not noticed yet."""
+    await partly(server, upload, 5)
+    other = resume(upload._bucket, "a", upload.token)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield DATA[: 5 * CHUNK]
+        await other.send(DATA)
+        yield DATA[5 * CHUNK :] if same else b"x" * len(DATA)
+
+    if same:
+        info = await upload.send(pieces())
+        assert (info.nuid, info.chunks) == (upload.nuid, 26)
+    else:
+        with pytest.raises((BadObjectMetaError, OutcomeUnknownError)):
+            await upload.send(pieces())
+    assert await store.get("a") == DATA
+    assert server.chunks() == {upload.nuid: 26}
 
 
 async def test_the_same_bytes(store: ObjectStore) -> None:
