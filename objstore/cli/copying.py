@@ -26,6 +26,7 @@ from .trees import State, Tree
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
     from objstore.read.files import Written
+    from objstore.read.links import OtherBuckets
     from objstore.store import ObjectStore
 
     Progress = Callable[[int, int | None], None]
@@ -55,12 +56,14 @@ class Together:
 
     Attributes:
         written: the files that were written.
+        others: the buckets that links lead to.
     """
 
     def __init__(self, command: str, steps: Sequence[Step]) -> None:
-        from objstore.read import files
+        from objstore.read import files, links
 
         self.written: Written = files.Written()
+        self.others: OtherBuckets = links.OtherBuckets()
         self._command = command
         self._sources = {step.source for step in steps}
         self._targets = sorted(str(step.target) for step in steps)
@@ -316,7 +319,9 @@ async def _download(
     else:
         with parent_of(step.directory, target, create=True, inner_links=True) as dir_fd:
             replacing = partial(together.written.replacing, name_at(target, dir_fd), dir_fd)
-            info = await read(replacing=replacing if args.force else None, dir_fd=dir_fd)
+            info = await read(
+                replacing=replacing if args.force else None, dir_fd=dir_fd, others=together.others
+            )
     if revision is not None:
         await store.delete(name, if_revision=revision)
     return info

@@ -28,7 +28,7 @@ from .transfer import (
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
     from objstore.read.files import Replacing
-    from objstore.read.links import FollowLinks
+    from objstore.read.links import FollowLinks, OtherBuckets
     from objstore.store import ObjectStore
 
     Progress = Callable[[int, int | None], None]
@@ -110,6 +110,7 @@ async def _to_file(
     args: Namespace,
     dir_fd: int | None = None,
     replacing: Replacing | None = None,
+    others: OtherBuckets | None = None,
 ) -> ObjectInfo:
     return await to_file(
         store,
@@ -121,11 +122,12 @@ async def _to_file(
         resume=args.resume,
         replacing=replacing,
         dir_fd=dir_fd,
+        others=others,
     )
 
 
 async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace, out: Output) -> None:
-    from objstore.read import files
+    from objstore.read import files, links
 
     _check_directory(args.output)
     directory = args.output or "."
@@ -137,7 +139,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
                 f"get: {other!r} and {one.name!r} would both be {one.path!r}: get them one after the other", 2
             )
     progress = out.progress_of(f"{len(chosen)} objects")
-    written, ordered = files.Written(), sorted(paths)
+    written, ordered, others = files.Written(), sorted(paths), links.OtherBuckets()
 
     async def fetch(one: Chosen) -> None:
         check_apart(one.name, one.path, ordered)
@@ -146,7 +148,7 @@ async def _get_several(store: ObjectStore, chosen: list[Chosen], args: Namespace
         show = None if progress is None else progress.part()
         with parent_of(directory, target, create=True, inner_links=True) as dir_fd:
             replacing = partial(written.replacing, name_at(target, dir_fd), dir_fd) if args.force else None
-            info = await _to_file(store, one.name, target, show, args, dir_fd, replacing)
+            info = await _to_file(store, one.name, target, show, args, dir_fd, replacing, others)
         _tell(info, target, out, several=True)
 
     await each(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from objstore.format.memory import Payload
     from objstore.format.models import ObjectInfo
     from objstore.read.files import Replacing
-    from objstore.read.links import FollowLinks
+    from objstore.read.links import FollowLinks, OtherBuckets
     from objstore.store import ObjectStore
 
 STDIN_BLOCK = 256 * 1024
@@ -112,6 +112,7 @@ async def to_file(
     resume: bool = False,
     replacing: Replacing | None = None,
     dir_fd: int | None = None,
+    others: OtherBuckets | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears whole and verified, or not at all.
 
@@ -121,6 +122,7 @@ async def to_file(
         resume: keep what was read if it fails, and continue with it the next time.
         replacing: replace an existing file unless this raises, see :func:`objstore.read.files.get_file`.
         dir_fd: the directory in which the file is written, see :func:`objstore.cli.beneath.parent_of`.
+        others: the buckets that the links of the command lead to.
 
     Raises:
         CommandError: the file exists (exit code 4), or it cannot be written; the error names it, not the
@@ -132,9 +134,19 @@ async def to_file(
     try:
         if force or replacing is not None:
             return await _read(
-                store, name, at, show, resume=resume, follow=follow, replacing=replacing, dir_fd=dir_fd
+                store,
+                name,
+                at,
+                show,
+                resume=resume,
+                follow=follow,
+                replacing=replacing,
+                dir_fd=dir_fd,
+                others=others,
             )
-        return await _to_new_file(store, name, path, show, resume=resume, follow=follow, dir_fd=dir_fd)
+        return await _to_new_file(
+            store, name, path, show, resume=resume, follow=follow, dir_fd=dir_fd, others=others
+        )
     except NatsError:
         raise
     except FileExistsError as exc:
@@ -155,6 +167,7 @@ async def _read(
     resume: bool,
     follow: FollowLinks,
     dir_fd: int | None,
+    others: OtherBuckets | None,
     replacing: Replacing | None = None,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, which knows no ``dir_fd``."""
@@ -172,6 +185,7 @@ async def _read(
             follow=follow,
             replacing=replacing,
             dir_fd=dir_fd,
+            others=others,
         )
 
 
@@ -182,8 +196,9 @@ async def _to_new_file(
     show: Callable[[int, int | None], None] | None,
     *,
     follow: FollowLinks,
-    resume: bool = False,
-    dir_fd: int | None = None,
+    resume: bool,
+    dir_fd: int | None,
+    others: OtherBuckets | None,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, but replace nothing, even if the file was created meanwhile."""
     from objstore.read.get import in_thread
@@ -191,7 +206,9 @@ async def _to_new_file(
     mark = _mark(store.bucket, name, path) if resume else secrets.token_hex(8)
     part = name_at(os.path.join(os.path.dirname(path), f".objstore-{mark}"), dir_fd)
     try:
-        info = await _read(store, name, part, show, resume=resume, follow=follow, dir_fd=dir_fd)
+        info = await _read(
+            store, name, part, show, resume=resume, follow=follow, dir_fd=dir_fd, others=others
+        )
         await in_thread(_name_new, part, path, dir_fd)
     finally:
         # Also after a cancellation: get_file() may finish its last step, and then the file exists.

@@ -162,7 +162,7 @@ class FileSystemReads(AsyncFileSystem):
 
     # -- listing ----------------------------------------------------------------------------------
 
-    async def _info(self, path: str, **kwargs: object) -> Entry:
+    async def _info(self, path: str, others: OtherBuckets | None = None, **kwargs: object) -> Entry:
         path = strip(stringify_path(path))
         bucket, name = split(path)
         if not bucket:
@@ -179,7 +179,7 @@ class FileSystemReads(AsyncFileSystem):
                 if not await self._read(bucket, lambda store: self._has_below(store, name)):
                     raise
                 return directory_entry(path)
-            return file_entry(path, info, await self._target(store, info, OtherBuckets()))
+            return file_entry(path, info, await self._target(store, info, others or OtherBuckets()))
 
     async def _target(self, store: ObjectStore, info: ObjectInfo, others: OtherBuckets) -> ObjectInfo | None:
         """Return the object that is read at that name; ``None`` for a link that cannot be read."""
@@ -385,13 +385,13 @@ class FileSystemReads(AsyncFileSystem):
                             raise
         return found
 
-    async def _is_pattern(self, path: str, among: str | Sequence[str]) -> bool:
+    async def _is_pattern(self, path: str, among: str | Sequence[str], others: OtherBuckets) -> bool:
         """Whether a path that was given is a pattern.
 
         One of several is the path of what is called so, if anything is: such lists come from ``find`` and
         ``ls``, and others choose names.
         """
-        return has_magic(path) and (isinstance(among, str) or not await self._exists(path))
+        return has_magic(path) and (isinstance(among, str) or not await self._exists(path, others=others))
 
     async def _expanded(
         self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None, levels: int = 0
@@ -408,8 +408,9 @@ class FileSystemReads(AsyncFileSystem):
             FileNotFoundError: nothing.
         """
         found: dict[str, Entry] = {}
+        others = OtherBuckets()
         for each in map(strip, [path] if isinstance(path, str) else path):
-            if await self._is_pattern(each, among=path):
+            if await self._is_pattern(each, path, others):
                 matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
                 found.update(matches)
                 below = maxdepth and maxdepth - 1
@@ -421,7 +422,7 @@ class FileSystemReads(AsyncFileSystem):
                 found.update(await self._found(each, maxdepth, withdirs=True, levels=levels))
             else:
                 try:
-                    found[each] = await self._info(each)
+                    found[each] = await self._info(each, others)
                 except OSError as exc:
                     if isinstance(path, str) or not of_one(exc, {split(each)[0]}):
                         raise

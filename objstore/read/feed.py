@@ -102,7 +102,8 @@ class ChunkFeed:
         self._info = info
         self.sink = sink
         options = info.options
-        self._chunk = max(1, options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE)
+        recorded = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
+        self._chunk = max(1, min(recorded, bucket.client.max_payload))  # no chunk is larger, whatever is said
         self.window: int = max(window, self._chunk)
         self.in_flight: InFlight = in_flight(bucket.connection)
         self.subject: str = chunk_subject(bucket.name, info.nuid)
@@ -446,7 +447,8 @@ class ChunkFeed:
                 return following is not None and following.seq == part.seq_of(self._messages)
             if following is None and self._messages >= chunks:
                 return False
-        return await bucket.stored_chunks(self._info.nuid, chunks) >= chunks
+        stored = await bucket.stored_chunks(self._info.nuid, chunks)
+        return stored >= chunks and self._messages < max(stored, self._end)
 
     async def _read_consumer(self) -> None:
         bucket = self.bucket

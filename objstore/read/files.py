@@ -18,7 +18,7 @@ from ..format.marks import shown
 from ..format.naming import is_safe_nuid
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, copy_blocks, drain, in_thread, nothing
-from .links import FollowLinks, resolve
+from .links import FollowLinks, OtherBuckets, resolve
 from .parts import Missing, WrongPlace
 from .ranges import Layout, find_part, prove
 from .sinks import BlockSink
@@ -86,6 +86,7 @@ async def get_file(
     show_deleted: bool = False,
     replacing: Replacing | None = None,
     dir_fd: int | None = None,
+    others: OtherBuckets | None = None,
 ) -> ObjectInfo:
     """Read an object into a file that appears, complete and verified, or not at all.
 
@@ -93,9 +94,10 @@ async def get_file(
         replacing: entered in a thread while the file gets its name; to prevent that, it raises.
         dir_fd: the descriptor of a directory, in which ``path`` is a name. Nothing is done in any other one,
             whatever is renamed meanwhile.
+        others: as for :func:`objstore.read.links.resolve`.
     """
     mode = await in_thread(_target_mode, path, dir_fd)
-    bucket, info = await resolve(bucket, name, follow, show_deleted=show_deleted)
+    bucket, info = await resolve(bucket, name, follow, show_deleted=show_deleted, others=others)
     resume = resume and not info.deleted  # there is nothing to keep
     mark = mark_of(info) if resume and is_safe_nuid(info.nuid) else secrets.token_hex(6)
     temporary = await in_thread(_temporary, path, mark, dir_fd)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import PermissionsViolationError
 from objstore import (
     DigestMismatchError,
     IntegrityError,
@@ -167,6 +168,24 @@ async def test_wrong_bytes(server: MemoryServer, store: ObjectStore, bucket: Buc
     chunk.payload = b"x" * 101
     with pytest.raises(IntegrityError):
         await read(bucket, verify=False)
+
+
+@pytest.mark.parametrize(("size", "chunks"), [(11, 1), (1, 0), (2000, 1)])
+@pytest.mark.parametrize(
+    "refused",
+    [set(), {"STREAM.MSG.GET"}, {"STREAM.MSG.GET", "CONSUMER.CREATE"}, {"STREAM.MSG.GET", "DIRECT.GET"}],
+    ids=["nothing", "leader", "leader and consumers", "leader and direct get"],
+)
+async def test_fewer_bytes_than_recorded(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, refused: set[str], size: int, chunks: int
+) -> None:
+    """As many chunks as are stored were read: nobody waits for more, whichever rights there are."""
+    forge(server, await store.put("a", b"x" * 10), size=size, chunks=chunks)
+    server.refused = refused
+    no_way = "CONSUMER.CREATE" in refused and not bucket.direct
+    async with asyncio.timeout(8):
+        with pytest.raises(PermissionsViolationError if no_way else IntegrityError):
+            await read(bucket)
 
 
 async def test_a_meta_that_lies_about_the_size(
