@@ -108,6 +108,7 @@ async def ls_objects(store: ObjectStore, args: Namespace, out: Output) -> None:
         raise CommandError(f"nothing in bucket {store.bucket!r} matches {what}", 3)
     if not seen:
         out.note(f"bucket {store.bucket!r} is empty" if args.since is None else "nothing has changed since")
+    out.check_whole("ls")
 
 
 async def _each(store: ObjectStore, args: Namespace, out: Output) -> AsyncGenerator[ObjectInfo, None]:
@@ -198,6 +199,7 @@ async def find(args: Namespace, out: Output) -> None:
             else:
                 out.lines([info.name], null=args.null)
         await out.flow()
+    out.check_whole("find")
 
 
 async def du(args: Namespace, out: Output) -> None:

@@ -162,6 +162,7 @@ class Output:
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, progress: bool = True) -> None:
+        self._left_out = 0
         self.json = json
         self.quiet = quiet
         self._progress = progress and not quiet and not json
@@ -248,10 +249,27 @@ class Output:
         self._hold(json.dumps(document, ensure_ascii=_only_ascii(sys.stdout)))
 
     def lines(self, texts: Sequence[str], *, null: bool = False) -> None:
-        """Add one text per line, or each followed by a NUL; raw unless standard output is a terminal."""
+        """Add one text per line, or each followed by a NUL; raw unless standard output is a terminal.
+
+        Then what contains one is left out, see :meth:`check_whole`: its reader would take it for two texts.
+        """
         tame = is_terminal(sys.stdout)
         for text in texts:
+            if null and "\0" in text:
+                self._left_out += 1
+                self.warn(f"{text!r} is left out: it contains a NUL. Use --json")
+                continue
             self._hold(printable(text) if tame else text, "\0" if null else "\n")
+
+    def check_whole(self, command: str) -> None:
+        """Tell the caller of a list if something was left out of it.
+
+        Raises:
+            CommandError: exit code 1.
+        """
+        if self._left_out:
+            names = "1 name" if self._left_out == 1 else f"{self._left_out} names"
+            raise CommandError(f"{command}: {names} left out", 1)
 
     def table(
         self,

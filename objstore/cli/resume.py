@@ -11,7 +11,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -60,10 +60,17 @@ async def put_resumed(
     Raises:
         CommandError: another command uploads it at the moment; exit code 4.
     """
+    from objstore.errors import BadObjectMetaError
+
     path = token_file(store, name, file, args)
+    revision = 0 if args.create else args.if_revision
     with _locked(path) as kept:
+        info: ObjectInfo | None = None
         upload = await _continued(store, name, kept)
-        if upload is None:
+        if upload is not None:
+            with suppress(BadObjectMetaError):  # it was committed after all, and the file has changed since
+                info = await upload.send(Path(file), if_revision=revision, progress=progress)
+        if info is None:
             upload = await store.begin_upload(
                 name,
                 args.description,
@@ -73,9 +80,7 @@ async def put_resumed(
                 chunk_size=args.chunk_size,
             )
             _keep(kept, upload.token)
-        info = await upload.send(
-            Path(file), if_revision=0 if args.create else args.if_revision, progress=progress
-        )
+            info = await upload.send(Path(file), if_revision=revision, progress=progress)
         os.unlink(path)
     return info
 

@@ -37,9 +37,13 @@ def ends_all(exc: Exception, stores: Collection[ObjectStore]) -> bool:
     Args:
         stores: the buckets of the command. A link may lead to yet another one, and that may be gone.
     """
-    from natsproto.errors import AuthorizationError, ConnectionClosedError, NoServersError
+    from natsproto.errors import AuthorizationError, ConnectionClosedError, NatsError, NoServersError
     from objstore.errors import BucketNotFoundError, BucketSealedError
+    from objstore.read.files import DISK
 
+    cause = exc.__cause__ if isinstance(exc, CommandError) else exc
+    if isinstance(cause, OSError) and not isinstance(cause, NatsError) and cause.errno in DISK:
+        return True
     if isinstance(exc, BucketNotFoundError | BucketSealedError):
         return exc.bucket in [store.bucket for store in stores]
     return isinstance(exc, AuthorizationError | ConnectionClosedError | NoServersError)

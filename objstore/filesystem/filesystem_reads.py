@@ -409,6 +409,7 @@ class FileSystemReads(AsyncFileSystem):
         """
         found: dict[str, Entry] = {}
         others = OtherBuckets()
+        plain: list[str] = []
         for each in map(strip, [path] if isinstance(path, str) else path):
             if await self._is_pattern(each, path, others):
                 matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
@@ -421,12 +422,17 @@ class FileSystemReads(AsyncFileSystem):
             elif recursive:
                 found.update(await self._found(each, maxdepth, withdirs=True, levels=levels))
             else:
-                try:
-                    found[each] = await self._info(each, others)
-                except OSError as exc:
-                    if isinstance(path, str) or not of_one(exc, {split(each)[0]}):
-                        raise
-                    found[each] = {"name": each, "type": "other"}  # whatever is done with it fails
+                plain.append(each)
+
+        async def look(each: str) -> Entry:
+            try:
+                return await self._info(each, others)
+            except OSError as exc:
+                if isinstance(path, str) or not of_one(exc, {split(each)[0]}):
+                    raise
+                return {"name": each, "type": "other"}  # whatever is done with it fails
+
+        found.update(zip(plain, await run_all(map(look, plain), self.batch_size), strict=True))
         if not found:
             raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path))
         return {each: found[each] for each in sorted(found)}

@@ -5,7 +5,6 @@ What fails for all of them (no connection, no bucket, no room on the local disk)
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +14,7 @@ from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.at_once import run_each
 from ..errors import BucketNotFoundError, BucketSealedError
+from ..read.files import DISK
 from ..read.parts import NotWhole
 from .paths import split, strip
 
@@ -30,11 +30,6 @@ log: logging.Logger = logging.getLogger("objstore.filesystem")
 
 ANSWER = 5.0
 """Seconds for the answer of a bucket of which an object gave none."""
-
-DISK: frozenset[int] = frozenset(
-    number for name in ("ENOSPC", "EDQUOT", "EROFS") if (number := getattr(errno, name, None)) is not None
-)
-"""Errors of the local disk that the next file meets, too."""
 
 
 def of_one(exc: Exception, buckets: Collection[str]) -> bool:

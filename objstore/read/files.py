@@ -43,6 +43,11 @@ SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 HASHED = 256 * 1024
 """Bytes of a partial file that are hashed at a time, whatever chunk size its meta records."""
 
+DISK: frozenset[int] = frozenset(
+    number for name in ("ENOSPC", "EDQUOT", "EROFS") if (number := getattr(errno, name, None)) is not None
+)
+"""Errors of the local disk that the next file meets, too."""
+
 DIGITS = 16
 """Hexadecimal digits of the digest that replaces the end of a long name, or identifies a put's content."""
 

@@ -207,10 +207,8 @@ class Holders:
             except PermissionsViolationError:  # this user may not ask the leader
                 if proven:
                     raise
-                unreadable: list[InvalidMeta] = []
-                metas = await newest_metas(bucket, unreadable.append, consumer=False)
-                if unreadable:
-                    raise  # they may refer to the chunks
+                # As with the leader: what cannot be read is no object that has them.
+                metas = await newest_metas(bucket, lambda invalid: None, consumer=False)
                 return [info for info in metas if info.nuid == self.nuid and not info.deleted]
             subjects = references.naming(self.nuid)
             if not subjects:
@@ -316,7 +314,7 @@ async def withdraw(holders: Holders, mine: Collection[int]) -> None:
             "chunks of upload %r may be stored twice in bucket %r: %s",
             holders.nuid,
             bucket.name,
-            exc or f"not done within {seconds(budget.seconds)} s",
+            str(exc) or f"not done within {seconds(budget.seconds)} s",
         )
 
 

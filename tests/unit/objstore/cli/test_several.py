@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,6 +129,20 @@ async def test_the_bucket_is_asked_before_all_is_given_up() -> None:
         await each(
             range(1000), work, Output(), command="test", client=_client(connected=True), stores=[store]
         )
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_full_disk_ends_all(told: bool) -> None:
+    async def work(item: int) -> None:
+        try:
+            raise OSError(errno.ENOSPC if item == 20 else errno.EACCES, "no", f"{item}")
+        except OSError as exc:
+            if told:
+                raise CommandError("cannot be written", 1) from exc
+            raise
+
+    with pytest.raises(CommandError, match=r"test: 2\d of 100 failed, and 7\d were given up$"):
+        await each(range(100), work, Output(), command="test")
 
 
 async def test_another_bucket_that_is_gone_ends_nothing() -> None:
