@@ -92,7 +92,7 @@ def places_of(args: Namespace) -> tuple[Sequence[Place], Place]:
         CommandError: exit code 2.
     """
     command, words = args.command, args.places
-    if any(map(is_address, words)):
+    if any(map(is_address, words[:1] if args.literal else words)):
         *sources, target = [parse_place(word) for word in words]
         if not isinstance(target, Address) and not all(isinstance(each, Address) for each in sources):
             raise CommandError(
@@ -103,7 +103,7 @@ def places_of(args: Namespace) -> tuple[Sequence[Place], Place]:
         raise CommandError(
             f"{command}: write BUCKET NAME NEW, or {SCHEME}BUCKET/NAME on at least one side", 2
         )
-    *names, new = parse_targets(command, words)
+    *names, new = parse_targets(command, words, literal=args.literal)
     return names, new
 
 

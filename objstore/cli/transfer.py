@@ -196,9 +196,9 @@ async def _to_new_file(
     show: Callable[[int, int | None], None] | None,
     *,
     follow: FollowLinks,
-    resume: bool,
-    dir_fd: int | None,
-    others: OtherBuckets | None,
+    resume: bool = False,
+    dir_fd: int | None = None,
+    others: OtherBuckets | None = None,
 ) -> ObjectInfo:
     """Read as ``store.get_file`` does, but replace nothing, even if the file was created meanwhile."""
     from objstore.read.get import in_thread

@@ -452,8 +452,9 @@ class NatsObjectFileSystem(FileSystemReads):
         if recursive and maxdepth is None:
             roots: dict[str, None] = {}
             others = OtherBuckets()
-            for each in map(strip, [path] if isinstance(path, str) else path):
-                pattern = await self._is_pattern(each, path, others)
+            for given in [path] if isinstance(path, str) else path:
+                each = strip(given)
+                pattern = await self._is_pattern(given, path, others)
                 matches = cast("list[str]", await self._glob(each)) if pattern else [each]
                 if not matches:
                     raise FileNotFoundError(errno.ENOENT, "no such file or directory", each)

@@ -17,7 +17,6 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from glob import has_magic
 from typing import IO, TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem, sync
@@ -34,7 +33,7 @@ from . import reading
 from .connections import Connections, missing
 from .options import Environment, connection
 from .oserrors import os_errors
-from .paths import LEVELS, PROTOCOL, is_within, join, parents, split, strip
+from .paths import LEVELS, PROTOCOL, is_within, join, may_be_pattern, parents, split, strip
 from .several import Several, of_one
 from .tree import Entry, Tree, directory_entry, file_entry, only_names
 
@@ -255,7 +254,7 @@ class FileSystemReads(AsyncFileSystem):
                 found += tree.children(name)
             elif not found:
                 raise FileNotFoundError(errno.ENOENT, "no such file or directory", path)
-        return found if detail else sorted({str(entry["name"]) for entry in found})
+        return found if detail else sorted({cast(str, entry["name"]) for entry in found})
 
     async def _walk(
         self,
@@ -386,12 +385,10 @@ class FileSystemReads(AsyncFileSystem):
         return found
 
     async def _is_pattern(self, path: str, among: str | Sequence[str], others: OtherBuckets) -> bool:
-        """Whether a path that was given is a pattern.
-
-        One of several is the path of what is called so, if anything is: such lists come from ``find`` and
-        ``ls``, and others choose names.
-        """
-        return has_magic(path) and (isinstance(among, str) or not await self._exists(path, others=others))
+        """Whether a path that was given is a pattern: one of several is what is called so, if anything is."""
+        if not may_be_pattern(path):
+            return False
+        return isinstance(among, str) or not await self._exists(path, others=others)
 
     async def _expanded(
         self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None, levels: int = 0
@@ -410,8 +407,9 @@ class FileSystemReads(AsyncFileSystem):
         found: dict[str, Entry] = {}
         others = OtherBuckets()
         plain: list[str] = []
-        for each in map(strip, [path] if isinstance(path, str) else path):
-            if await self._is_pattern(each, path, others):
+        for given in [path] if isinstance(path, str) else path:
+            each = strip(given)
+            if await self._is_pattern(given, path, others):
                 matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
                 found.update(matches)
                 below = maxdepth and maxdepth - 1
@@ -512,7 +510,7 @@ class FileSystemReads(AsyncFileSystem):
         **kwargs: object,
     ) -> bytes | Exception | dict[str, bytes | Exception]:
         asked = [path] if isinstance(path, str) else path
-        looking = recursive or any(map(has_magic, asked))
+        looking = recursive or any(map(may_be_pattern, asked))
         if looking:
             entries = await self._expanded(path, recursive=recursive, maxdepth=None)
             files = {each: entry["type"] for each, entry in entries.items() if entry["type"] != "directory"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from glob import has_magic
 from typing import NamedTuple, cast
 
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import other_paths
 
+from .paths import may_be_pattern
 from .tree import Entry
 
 
@@ -46,7 +46,7 @@ def plan(
     if not entries:
         return []
     one = isinstance(asked, str)
-    pattern = isinstance(asked, str) and has_magic(asked)
+    pattern = may_be_pattern(asked)
     inside = one and (
         (pattern and len(entries) == 1)
         or (not pattern and into and isinstance(asked, str) and not asked.endswith("/"))

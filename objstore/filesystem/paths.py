@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from glob import has_magic
 
 from ..format.naming import is_directory
 
@@ -33,9 +34,24 @@ def split(path: str) -> tuple[str, str]:
     return bucket, name
 
 
+class Listed(str):
+    """A path that a list has returned: no pattern, whatever characters it has.
+
+    Others choose names, and what is called so may be gone when the list is used.
+    """
+
+    __slots__ = ()
+
+
 def join(bucket: str, name: str) -> str:
     """Return the path of a name; of the bucket if the name is empty."""
-    return f"{bucket}/{name}" if name else bucket
+    path = f"{bucket}/{name}" if name else bucket
+    return Listed(path) if has_magic(path) else path
+
+
+def may_be_pattern(path: object) -> bool:
+    """Whether a path that was given may be a pattern."""
+    return isinstance(path, str) and not isinstance(path, Listed) and has_magic(path)
 
 
 def ends(name: str, start: int = 0) -> Iterator[int]:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 READS = 3
 """Metas of other sizes than the chunks, after which these are read by themselves: forged ones may be many."""
 
+MOST_READS = 10
+"""The same where copies may be among the chunks."""
+
 CONFIRMED_AT_ONCE = 16
 """Suspected objects that are looked at again at the same time."""
 
@@ -154,14 +157,17 @@ async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]
     known: dict[tuple[int, int, str], tuple[str, str]] = {}  # contents: who was read, and what is wrong
     stored: tuple[int, str] | None = None  # size and digest of the chunks
     reader = ""  # whose read has shown it
-    vain = 0  # reads that have not
+    vain = count = 0  # reads that have not; and how many chunks there are, after enough of these
     for info in infos:
         content = (info.size, info.chunks, info.digest)
-        if stored is None and vain == READS and not bucket.copied:  # where copies may be among the chunks
-            stored, reader = await _stored_content(bucket, info.nuid), info.name
+        if stored is None and vain == READS:
+            size, digest, count = await _stored_content(bucket, info.nuid)
+            stored, reader = (size, digest), info.name
+        # A mirror keeps copies of chunks: then fewer than there are may be the object.
+        fewer = bucket.copied and info.chunks < count and vain < MOST_READS
         if content in known:
             name, detail = known[content]
-        elif stored is not None and stored != (info.size, info.digest):
+        elif stored is not None and stored != (info.size, info.digest) and not fewer:
             name, detail = reader, "size or digest differ"
         else:
             read = await _read(bucket, info)
@@ -182,14 +188,15 @@ async def _check_names(bucket: Bucket, infos: list[ObjectInfo]) -> list[Problem]
     return problems
 
 
-async def _stored_content(bucket: Bucket, nuid: str) -> tuple[int, str]:
-    """Return size and digest of all chunks of a nuid, whatever metas say of them."""
-    size, hasher = 0, new_hasher()
+async def _stored_content(bucket: Bucket, nuid: str) -> tuple[int, str, int]:
+    """Return size, digest and number of all chunks of a nuid, whatever metas say of them."""
+    size, hasher, count = 0, new_hasher(), 0
     async with aclosing(bucket.messages(chunk_subject(bucket.name, nuid), ways=ANY_WAY)) as chunks:
         async for chunk in chunks:
             hasher.update(chunk.data)
             size += len(chunk.data)
-    return size, hex_digest(hasher.digest())
+            count += 1
+    return size, hex_digest(hasher.digest()), count
 
 
 async def _read(bucket: Bucket, info: ObjectInfo, *, again: bool = True) -> tuple[str, str] | None:

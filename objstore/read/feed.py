@@ -511,7 +511,9 @@ class ChunkFeed:
             limit=bucket.retry_budget,
         )
         before = self._messages  # deliveries may overtake the response to the creation
+        flow = self.in_flight.flow((self._end - before) * self._chunk)
         try:
+            await flow.begin()
             info = await bucket.retrying(consumer.start)
             part = self._part
             if part is not None and part.seq_of is None and info.num_pending != part.total - before:
@@ -522,12 +524,17 @@ class ChunkFeed:
             while not ended.done():
                 await turn.wait()
                 turn.clear()
-                await self.sink.drained()
+                if not ended.done():
+                    flow.end()  # who reads the object may pause for any time
+                    await self.sink.drained()
+                    if not ended.done():
+                        await flow.begin()
                 consumer.resume()
             ended.result()
         except NatsError as exc:
             raise bucket.translate(exc, self._info.name) from None
         finally:
+            flow.end()
             ended.cancel()
             if ended.done() and not ended.cancelled():
                 ended.exception()

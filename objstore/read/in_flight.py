@@ -78,6 +78,10 @@ class InFlight:
         finally:
             self.release(size, asyncio.get_running_loop().time() - began)
 
+    def flow(self, size: int) -> Flow:
+        """Return the share of a delivery of so many bytes: a server sends up to 32 MiB ahead."""
+        return Flow(self, min(max(1, size), LIMIT))
+
     def release(self, size: int, seconds: float) -> None:
         """The answer to a request has come, or is not waited for any more; it took so many seconds."""
         self.bytes -= size
@@ -103,6 +107,28 @@ class InFlight:
         else:
             self._waiting.remove((size, waiter))
         self._wake()
+
+
+class Flow:
+    """A delivery that begins and pauses."""
+
+    __slots__ = ("_began", "_count", "_size")
+
+    def __init__(self, count: InFlight, size: int) -> None:
+        self._count = count
+        self._size = size
+        self._began = 0.0
+
+    async def begin(self) -> None:
+        """Wait for room, then count it."""
+        await self._count.wait(self._size)
+        self._began = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """It is paused, or over. Idempotent."""
+        began, self._began = self._began, 0.0
+        if began:
+            self._count.release(self._size, asyncio.get_running_loop().time() - began)
 
 
 _in_flight: WeakKeyDictionary[Connection, InFlight] = WeakKeyDictionary()

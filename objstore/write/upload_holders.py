@@ -36,7 +36,7 @@ from ..commit.references import References
 from ..errors import ObjectChangedError
 from ..format.codec import MetaDecodeError
 from ..format.digest import hex_digest, new_hasher
-from ..format.marks import RENAMING, was_moved
+from ..format.marks import MOVED, MOVED_TO, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import chunk_subject
 from ..listing.metas import newest_metas
@@ -51,6 +51,9 @@ MARKED = 60.0
 
 DELETES = 64
 """Chunks that are removed at once: on a distant server one by one takes too long."""
+
+RENAMES = 10
+"""Renames of an upload's object that are followed."""
 
 READINGS = 10
 """Times that the metas are read while the object with the chunks is renamed."""
@@ -145,12 +148,26 @@ class Holders:
     async def is_upload(self, info: ObjectInfo) -> bool:
         """Whether a meta that refers to the chunks is that of the upload, perhaps renamed, and whole.
 
-        Anybody who may write a meta can refer to them. If the object was renamed, or is being renamed, the
-        upload's own name records it.
+        Anybody who may write a meta can refer to them. If the object was renamed, or is being renamed, each
+        of its names, from the upload's own one on, records the next one.
         """
-        if info.name != self._name and not await self._is_recorded():
-            return False
-        return await self.bucket.stored_chunks(self.nuid, info.chunks) == info.chunks
+        name = self._name
+        for _ in range(RENAMES):
+            if name == info.name:
+                return await self.bucket.stored_chunks(self.nuid, info.chunks) == info.chunks
+            try:
+                standing = await self.bucket.leader_meta(name)
+            except MetaDecodeError:
+                return False
+            if standing is None:
+                return False
+            if standing.deleted and standing.metadata.get(MOVED) == self.nuid:
+                name = standing.metadata.get(MOVED_TO, "")
+            elif not standing.deleted and standing.nuid == self.nuid:
+                name = standing.metadata.get(RENAMING, "")
+            else:
+                return False
+        return False
 
     async def _is_recorded(self) -> bool:
         """Whether the upload's own name records that the chunks were committed, and perhaps renamed."""

@@ -119,7 +119,9 @@ async def test_measured_by_a_replica_that_is_behind(link: Link, monkeypatch: pyt
     monkeypatch.setattr(_ranges, "_measure", behind)
     measured: list[tuple[list[int], list[int]]] = []
     layout: Any = SimpleNamespace(
-        measured=lambda offsets, seqs: measured.append((list(offsets), list(seqs))), plausible=False
+        measured=lambda offsets, seqs: measured.append((list(offsets), list(seqs))),
+        plausible=False,
+        total=2,
     )
     await _ranges.measure(link.bucket, info_of(), layout)
     assert measured == [([0, 3, 6], [2, 3])]

@@ -302,3 +302,14 @@ async def test_a_file_of_others_directory(store: ObjectStore, command: Any, tmp_
     assert told.value.code == 2
     assert (tmp_path / "out" / "dir" / "c" / "d").read_bytes() == DATA
     assert await names(store) == ["dir"]
+
+
+@pytest.mark.parametrize("verb", ["cp", "mv"])
+async def test_names_that_look_like_addresses(server: MemoryServer, command: Any, verb: str) -> None:
+    bucket = await server.bucket("tree")
+    for name in ("natsobj://tree/keep", "keep", "a*"):
+        await bucket.put(name, name.encode())
+    await command(verb, "--literal", "tree", "--", "natsobj://tree/keep", "a*", "to/")
+    assert await bucket.get("to/keep") == b"natsobj://tree/keep"
+    assert await bucket.get("to/a*") == b"a*"
+    assert await bucket.get("keep") == b"keep"

@@ -117,7 +117,7 @@ def test_two_names_of_one_local_file(fs: NatsObjectFileSystem, tmp_path: Path) -
 
 
 def test_paths_in_a_list_are_no_patterns(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
-    """Such lists come from find and ls, and others choose names."""
+    """Such lists come from find and ls, and others choose names, and delete them meanwhile."""
     for name in ("tmp/*", "tmp/new", "a[1]", "a1", "d*/x", "dir/x"):
         fs.pipe_file(f"b/{name}", name.encode())
     assert fs.cat(["b/tmp/*", "b/a[1]"]) == {"b/tmp/*": b"tmp/*", "b/a[1]": b"a[1]"}
@@ -131,6 +131,37 @@ def test_paths_in_a_list_are_no_patterns(fs: NatsObjectFileSystem, tmp_path: Pat
     fs.pipe_file("b/a[1]", b"")
     fs.rm("b/a[1]")  # and one path is a pattern
     assert sorted(fs.find("b")) == ["b/a[1]", "b/dir/x"]
+
+
+@pytest.mark.parametrize("how", ["find", "detail", "ls", "glob", "walk"])
+def test_a_listed_path_is_no_pattern(fs: NatsObjectFileSystem, tmp_path: Path, how: str) -> None:
+    """What is called so may be deleted before the list is used: then the path means nothing else."""
+    fs.pipe_file("b/in/old", b"old")
+    fs.pipe_file("b/in/*", b"theirs")
+    found = {
+        "find": lambda: fs.find("b/in"),
+        "detail": lambda: [entry["name"] for entry in fs.find("b/in", detail=True).values()],
+        "ls": lambda: fs.ls("b/in", detail=False),
+        "glob": lambda: fs.glob("b/in/*"),
+        "walk": lambda: [
+            entry["name"] for _, _, files in fs.walk("b/in", detail=True) for entry in files.values()
+        ],
+    }[how]()
+    assert sorted(found) == ["b/in/*", "b/in/old"]
+    fs.rm_file("b/in/*")
+    fs.pipe_file("b/in/new", b"new")
+    for use in (
+        lambda paths: fs.get(paths, str(tmp_path / "to")),
+        lambda paths: fs.cat(paths),
+        lambda paths: fs.cp(paths, "b/copies/", on_error="raise"),
+        lambda paths: fs.rm(paths),
+        lambda paths: fs.rm(paths[0]),
+        lambda paths: fs.rm(paths[:1], recursive=True),
+    ):
+        with pytest.raises(FileNotFoundError):
+            use(sorted(found))
+    assert fs.find("b/in") == ["b/in/new"]
+    assert not fs.exists("b/copies/new")
 
 
 def test_a_local_file_in_the_place_of_a_directory(fs: NatsObjectFileSystem, tmp_path: Path) -> None:

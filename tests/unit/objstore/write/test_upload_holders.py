@@ -18,13 +18,13 @@ from natsproto.jetstream.api.models import StoredMessage
 from objstore import ObjectMeta
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
-from objstore.format.codec import MetaDecodeError
+from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject
 from objstore.listing import metas
 from objstore.write import upload_holders
 from objstore.write.upload_holders import MARKED, Holders, ReferencesTo, clocks, passed, withdraw
-from support.memory_server import NO_MESSAGE, MemoryServer, error
+from support.memory_server import NO_MESSAGE, ROLL_UP, MemoryServer, error
 
 
 def looked(revision: int) -> Holders:
@@ -290,3 +290,28 @@ async def test_others_store_more_without_end(server: MemoryServer, monkeypatch: 
     monkeypatch.setattr(Bucket, "messages", endless)
     await withdraw(Holders(bucket, "a", info.nuid), [mine])
     assert [each.seq for each in server.stream().of(subject)] == own
+
+
+async def test_only_the_names_that_follow_one_another_are_the_upload(server: MemoryServer) -> None:
+    """That it was renamed is recorded, and where to: another name with its chunks is somebody's word."""
+    store = await server.bucket()
+    bucket = await bind(server.js, "b")
+    upload = await store.begin_upload("a", chunk_size=100)
+    info = await upload.send(bytes(300))
+    holders = Holders(bucket, "a", info.nuid)
+    assert await holders.is_upload(info)
+    moved = await store.rename("a", "b")
+    forged = replace(moved, name="own")
+    server.put_raw(meta_subject("b", "own"), encode_meta(forged), ROLL_UP)
+    assert await holders.is_upload(moved)
+    assert not await holders.is_upload(forged)
+    again = await store.rename("b", "c")
+    assert await holders.is_upload(again)
+    assert not await holders.is_upload(forged)
+    await store.delete("c")
+    for _ in range(3):
+        server.put_raw(f"$O.b.C.{info.nuid}", bytes(100))  # as if they had been kept for the forged one
+    assert not await holders.is_upload(forged)
+    sent = await upload.send(bytes(300))
+    assert sent.name == "a"
+    assert await store.get("a") == bytes(300)
