@@ -139,8 +139,9 @@ class Holders:
             self._checked_at = now
             return []
         found = await self._read(proven)
-        if not proven:
-            found = [info for info in found if info.name == self._name or await self._may_be_renamed(info)]
+        others = [info for info in found if info.name != self._name]
+        if others and not proven and not await self._is_recorded():
+            found = [info for info in found if info.name == self._name] + await self._matching(others)
         if not found:
             self._revision, self._checked_at = revision, now
         return found
@@ -177,27 +178,38 @@ class Holders:
             return False
         return own is not None and (was_moved(own, self.nuid) or (own.nuid == self.nuid and not own.deleted))
 
-    async def _may_be_renamed(self, info: ObjectInfo) -> bool:
-        """Whether a meta of another name may be the upload's. If that is not recorded, it has its bytes.
+    async def _matching(self, others: list[ObjectInfo]) -> list[ObjectInfo]:
+        """Return the metas with the size and digest of the first chunks: one may be the upload's.
 
         Anybody who may write one name can refer to the chunks of an upload under way, to keep it from being
-        continued. Who may not read them does not know their digest.
+        continued. Who may not read them does not know their digest. However many metas there are, the chunks
+        are read once.
         """
-        bucket = self.bucket
-        if await self._is_recorded():
-            return True
-        if not info.chunks or await bucket.stored_chunks(self.nuid, info.chunks) < info.chunks:
-            return False
-        hasher, size, chunks = new_hasher(), 0, 0
+        bucket, last = self.bucket, max(info.chunks for info in others)
+        if not last:
+            return []
+        stored = await bucket.stored_chunks(self.nuid, last)
+        claims: dict[int, list[ObjectInfo]] = {}
+        for info in others:
+            if 0 < info.chunks <= stored:
+                claims.setdefault(info.chunks, []).append(info)
+        matching: list[ObjectInfo] = []
+        if not claims:
+            return matching
+        hasher, size, chunks, last = new_hasher(), 0, 0, max(claims)
         async with aclosing(bucket.messages(chunk_subject(bucket.name, self.nuid))) as messages:
             async for message in messages:
-                if message.data:  # fences have none
-                    hasher.update(message.data)
-                    size += len(message.data)
-                    chunks += 1
-                if chunks == info.chunks or size > info.size:
+                if not message.data:  # a fence
+                    continue
+                hasher.update(message.data)
+                size += len(message.data)
+                chunks += 1
+                if chunks in claims:
+                    read = size, hex_digest(hasher.digest())
+                    matching += [info for info in claims[chunks] if (info.size, info.digest) == read]
+                if chunks == last:
                     break
-        return (size, hex_digest(hasher.digest())) == (info.size, info.digest)
+        return matching
 
     def holder(self, message: StoredMessage) -> ObjectInfo | None:
         """Return the info of a live meta that refers to the chunks; ``None``: it is none."""

@@ -315,3 +315,35 @@ async def test_only_the_names_that_follow_one_another_are_the_upload(server: Mem
     sent = await upload.send(bytes(300))
     assert sent.name == "a"
     assert await store.get("a") == bytes(300)
+
+
+async def test_however_many_metas_name_the_chunks_they_are_read_once(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of metas of other names that nothing records, only one with the chunks' digest may be the upload's."""
+    store = await server.bucket()
+    bucket = await bind(server.js, "b")
+    upload = await store.begin_upload("a", chunk_size=1)
+    for byte in b"1234":
+        server.put_raw(f"$O.b.C.{upload.nuid}", bytes([byte]))
+    template = await store.put("k", b"123", chunk_size=1)
+    for n in range(30):
+        forged = replace(template, name=f"own{n}", nuid=upload.nuid, chunks=n % 6, size=2**62)
+        server.put_raw(meta_subject("b", forged.name), encode_meta(forged), ROLL_UP)
+    reads = list[str]()
+    messages = Bucket.messages
+
+    def counted(self: Bucket, subject: str, *args: Any, **options: Any) -> Any:
+        if subject.startswith("$O.b.C."):
+            reads.append(subject)
+        return messages(self, subject, *args, **options)
+
+    monkeypatch.setattr(Bucket, "messages", counted)
+    assert await Holders(bucket, "a", upload.nuid).look() is None
+    assert reads == [f"$O.b.C.{upload.nuid}"]
+    true = replace(template, name="new", nuid=upload.nuid)
+    server.put_raw(meta_subject("b", "new"), encode_meta(true), ROLL_UP)
+    found = await Holders(bucket, "a", upload.nuid).look()
+    assert found is not None
+    assert found.name == "new"
+    assert len(reads) == 2
