@@ -37,6 +37,9 @@ nats://127.0.0.1:4222. --local DIR uses a private server that stores its data in
 
 SHARED = "options of connection and output, such as --server, --local, --json and --quiet: objstore --help"
 
+DASHES = "\0--"
+"""A name ``--``, of which argparse drops one; no word of a command line has a NUL."""
+
 
 class UsageError(CommandError):
     """The words of the command line make no sense; exit code 2."""
@@ -104,7 +107,7 @@ class Parser(argparse.ArgumentParser):
                 options.append(word)
                 if self._takes_next(word) and (value := next(rest, None)) is not None:
                     options.append(value)
-        return [*options, "--", *others] if others else options
+        return [*options, "--", *(DASHES if word == "--" else word for word in others)] if others else options
 
     def _takes_next(self, word: str) -> bool:
         """Whether the value of an option is the next word."""
@@ -190,6 +193,11 @@ def parse(words: Sequence[str]) -> Namespace:
         name, rest = _chosen(parent, args, f"{name} ")
     parser = command_parser(name)
     parser.read(parser.options_first(rest), args)
+    for key, value in vars(args).items():
+        if isinstance(value, list):
+            setattr(args, key, ["--" if word == DASHES else word for word in value])
+        elif value == DASHES:
+            setattr(args, key, "--")
     args.command = name
     return args
 

@@ -73,15 +73,23 @@ def check_local(sources: Sequence[str], targets: Sequence[str], base: str) -> No
     """Refuse to write a tree whose names, which anybody may have chosen, lead elsewhere or to one file twice.
 
     Raises:
-        ValueError: a target lies outside ``base``, its name has a part ``.`` or ``..`` or too many parts, or
-            two are the same.
+        ValueError: a target lies outside ``base``, perhaps behind a link, its name has a part ``.`` or ``..``
+            or too many parts, or two are the same.
     """
     top = os.path.normpath(os.path.abspath(base))
+    root = os.path.realpath(top)
+    inside: dict[str, bool] = {}  # by directory
     taken: dict[str, str] = {}
     for source, target in zip(sources, targets, strict=True):
         path = os.path.normpath(os.path.abspath(target))
         if path != top and not path.startswith(top.rstrip(os.sep) + os.sep):
             raise ValueError(f"{source!r} would be written to {path!r}, outside {top!r}: get it by itself")
+        directory = os.path.dirname(path)
+        if directory not in inside:
+            real = os.path.realpath(directory)
+            inside[directory] = path == top or os.path.commonpath([root, real]) == root
+        if not inside[directory]:
+            raise ValueError(f"{source!r} would be written behind a link that leads out of {top!r}")
         parts = re.split(r"[/\\]" if os.sep == "\\" else "/", target[len(base) :].lstrip("/"))
         if not {".", ".."}.isdisjoint(parts):
             raise ValueError(f"{source!r} has a part '.' or '..': get it by itself")

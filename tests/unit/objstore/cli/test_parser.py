@@ -97,3 +97,11 @@ def test_errors_suggest_the_nearest(words: list[str], hint: str) -> None:
         parse(words)
     assert hint in str(told.value)
     assert told.value.code == 2
+
+
+def test_a_name_of_two_dashes_is_a_name() -> None:
+    """Others choose names: without it ``get`` would mean the whole bucket."""
+    args = parse(["get", "b", "--", "--", "a", "--"])
+    assert [args.bucket, *args.names] == ["b", "--", "a", "--"]
+    assert parse(["get", "--", "--", "a"]).bucket == "--"
+    assert parse(["rm", "b", "--", "--", "a", "--"]).targets == ["b", "--", "a", "--"]

@@ -87,6 +87,19 @@ def test_a_tree_stays_where_it_belongs(tmp_path: Path) -> None:
             check_local(["b/x"], [fits + "/f"], top)
 
 
+def test_a_link_does_not_lead_a_tree_elsewhere(tmp_path: Path) -> None:
+    for name in ("real/in", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "to").symlink_to("real")
+    base = str(tmp_path / "to")
+    (tmp_path / "real" / "near").symlink_to("in")
+    (tmp_path / "real" / "link").symlink_to(tmp_path / "elsewhere")
+    check_local(["b/near/x", "b/link"], [base + "/near/x", base + "/link"], base)
+    check_local(["b/x"], [base], base)
+    with pytest.raises(ValueError, match="'b/link/new/x' would be written behind a link that leads out of"):
+        check_local(["b/in/x", "b/link/new/x"], [base + "/in/x", base + "/link/new/x"], base)
+
+
 def test_a_file_is_no_directory() -> None:
     check_apart(["/t/a", "/t/a-"], ["/t/a", "/t/a-", "/t/ab/c"])
     with pytest.raises(ValueError, match="'/t/a' would be both a file and a directory"):
