@@ -518,7 +518,8 @@ class ChunkFeed:
             part = self._part
             if part is not None and part.seq_of is None and info.num_pending != part.total - before:
                 raise WrongPlace
-            if info.num_pending + before < self._info.chunks and not self.done:
+            empty = not info.num_pending and self._messages == before
+            if (empty or info.num_pending + before < self._info.chunks) and not self.done:
                 # Known before the first byte; some writers do not count an empty message at the end.
                 raise Missing
             while not ended.done():

@@ -24,6 +24,7 @@ from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
+from objstore.read import feed
 from objstore.read import get as module
 from objstore.read.feed import DEFAULT_WINDOW
 from objstore.read.get import (
@@ -186,6 +187,20 @@ async def test_fewer_bytes_than_recorded(
     async with asyncio.timeout(8):
         with pytest.raises(PermissionsViolationError if no_way else IntegrityError):
             await read(bucket)
+
+
+@pytest.mark.parametrize("chunks", [0, 1])
+async def test_no_chunks_at_all(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, chunks: int
+) -> None:
+    """A consumer says at once that it has none: its reader does not wait until it is idle."""
+    monkeypatch.setattr(feed, "HEARTBEAT", 100.0)
+    forge(server, await store.put("a", b"x"), size=1, chunks=chunks, nuid="none")
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    async with asyncio.timeout(8):
+        with pytest.raises(IntegrityError):
+            await read(bucket)
+    assert "CONSUMER.CREATE" in server.verbs()
 
 
 async def test_a_meta_that_lies_about_the_size(
