@@ -172,6 +172,7 @@ class OrderedConsumer:
         inactive_threshold: seconds after which the server removes a consumer without a listener (default: 5).
             A program whose connection is away for longer gets a new consumer, as after any gap.
         headers_only: deliver headers and sizes, no payloads.
+        single: deliver one message only: the server would send 2 MiB before it can be stopped.
         created: the stream's creation time, to notice a stream that was deleted and recreated.
         retry_budget: seconds without progress after which no new consumer is created (default: the client's).
         patience: seconds the creation of a consumer may take (default: as any request). The server that it
@@ -218,6 +219,7 @@ class OrderedConsumer:
         "_policy",
         "_quiet",
         "_seen",
+        "_single",
         "_start_seq",
         "_task",
         "_timer",
@@ -252,6 +254,7 @@ class OrderedConsumer:
         heartbeat: float = 5.0,
         inactive_threshold: float = INACTIVE_THRESHOLD.total_seconds(),
         headers_only: bool = False,
+        single: bool = False,
         created: datetime | None = None,
         retry_budget: float | None = None,
         patience: float | None = None,
@@ -276,6 +279,7 @@ class OrderedConsumer:
             raise ConfigError(f"inactive_threshold must be 0.001 to {LONGEST_THRESHOLD} seconds")
         self._inactive_threshold = inactive_threshold
         self._headers_only = headers_only
+        self._single = single
         self._created = created
         self._budget = js.client.connection.options.retry_budget if retry_budget is None else retry_budget
         self._patience = patience
@@ -361,6 +365,8 @@ class OrderedConsumer:
         }
         if self._headers_only:
             config["headers_only"] = True
+        if self._single:  # nothing is ever acknowledged
+            config.update(ack_policy="explicit", max_ack_pending=1)
         if self.stream_seq:
             config["deliver_policy"] = "by_start_sequence"
             config["opt_start_seq"] = self.stream_seq + 1

@@ -743,11 +743,15 @@ class Bucket:
                     yield next_one
                 if self.direct_meta and self.can_batch and not left:
                     return
-            while (next_one := await self.first_after(subject, cursor, ways)) is not None:
-                cursor = next_one.seq
-                yield next_one
+            while run := await self._run_after(subject, cursor, ways):
+                cursor = run[-1].seq
+                for message in run:
+                    yield message
         except NatsError as exc:
             raise self.translate(exc) from None
+
+    async def _run_after(self, subject: str, seq: int, ways: tuple[str, ...] | None) -> list[StoredMessage]:
+        return await self.retrying(lambda: self.leader_read(subject, after=seq, ways=ways).wait_for_run())
 
     async def first_after(
         self, subject: str, seq: int, ways: tuple[str, ...] | None = None

@@ -46,6 +46,7 @@ class Collector:
         deliver_policy: see :class:`OrderedConsumer`.
         after: begin after this sequence, instead.
         headers_only: deliver no payloads.
+        single: deliver one message only.
         other_way: raise :class:`SilentConsumer`, instead of trying for as long as the retry budget.
 
     Attributes:
@@ -61,6 +62,7 @@ class Collector:
         *,
         after: int | None = None,
         headers_only: bool = False,
+        single: bool = False,
         other_way: bool = False,
     ) -> None:
         self._bucket = bucket
@@ -78,6 +80,7 @@ class Collector:
             start_seq=None if after is None else after + 1,
             heartbeat=HEARTBEAT,
             headers_only=headers_only,
+            single=single,
             created=bucket.created,
             patience=bucket.consumer_timeout,
             retry_budget=bucket.retry_budget,

@@ -29,7 +29,7 @@ from natsproto.jetstream.direct_get import reply_status, status_error, stored_me
 from natsproto.jetstream.requests import no_answer_error
 
 from .collect import Collector
-from .ways import AT_LEADER, BY_SUBJECT, CONSUMER, DIRECT, LEADER, PROOFS
+from .ways import AT_LEADER, BY_SUBJECT, CONSUMER, DELIVERIES, DIRECT, LEADER, PROOFS, UNASKED
 
 if TYPE_CHECKING:
     from natsproto.aio.client import PendingRequest
@@ -48,6 +48,12 @@ for each request."""
 
 MISLED = 10
 """Answers to another question, before the read fails."""
+
+AHEAD = 2 * 1024 * 1024
+"""Bytes that a server sends to a new consumer before it waits for an answer to its flow control."""
+
+MOST_AHEAD = 1000
+"""Messages that are kept of these at once."""
 
 
 _NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
@@ -95,7 +101,18 @@ class MessageRead:
         NatsError: the request could not be sent.
     """
 
-    __slots__ = ("_after", "_at", "_bucket", "_pending", "_subject", "_timeout", "_way", "_ways")
+    __slots__ = (
+        "_after",
+        "_at",
+        "_bucket",
+        "_most",
+        "_pending",
+        "_rest",
+        "_subject",
+        "_timeout",
+        "_way",
+        "_ways",
+    )
 
     def __init__(
         self,
@@ -114,7 +131,19 @@ class MessageRead:
         self._ways = ways
         self._timeout = bucket.js.timeout if timeout is None else timeout
         self._pending: PendingRequest | None = None
+        self._most = 1
         self._ask()
+
+    async def wait_for_run(self) -> list[StoredMessage]:
+        """Return the next message, and those behind it that a consumer is sent anyway; none at the end.
+
+        Raises:
+            PermissionsViolationError: as :meth:`wait`.
+            NatsError: likewise.
+        """
+        self._most = MOST_AHEAD
+        first = await self.wait()
+        return [] if first is None else [first, *self._rest]
 
     async def wait(self) -> StoredMessage | None:
         """Return the message; ``None`` when there is none.
@@ -178,6 +207,7 @@ class MessageRead:
     def _ask(self, way: str | None = None) -> None:
         bucket = self._bucket
         way = self._way = way or self._next_way()
+        self._rest: list[StoredMessage] = []
         if way is CONSUMER:
             self._pending = None
             return
@@ -263,24 +293,40 @@ class MessageRead:
         raise error
 
     async def _from_consumer(self) -> StoredMessage | None:
-        """Return the first message a consumer delivers, if any."""
-        bucket, after = self._bucket, self._after
-        first: StoredMessage | None = None
+        """Return the first message that a consumer delivers, if any; keep as many behind it as are wanted."""
+        bucket = self._bucket
+        most = 1 if bucket.consumers_skip else self._most
+        limit = AHEAD if bucket.ways.allowed(DELIVERIES) else UNASKED
+        found: list[StoredMessage] = []
+        size = 0
 
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
-            nonlocal first
-            if not reading.over:
-                subject, data = msg.subject.decode("utf-8", "surrogateescape"), bytes(msg.payload)
-                stored = time_from_ns(delivery.time_ns)
-                first = StoredMessage(subject, delivery.stream_seq, data, msg.header, stored)
+            nonlocal size
+            if reading.over:
+                return
+            subject, data = msg.subject.decode("utf-8", "surrogateescape"), bytes(msg.payload)
+            message = StoredMessage(
+                subject, delivery.stream_seq, data, msg.header, time_from_ns(delivery.time_ns)
+            )
+            if not found or self._fits(message):
+                found.append(message)
+                size += len(data)
+            if len(found) == most or size > limit or not delivery.num_pending or found[-1] is not message:
                 reading.finish()
 
         for _ in range(MISLED):
-            async with Collector(bucket, self._subject, on_message, "last", after=after) as reading:
+            async with Collector(
+                bucket, self._subject, on_message, "last", after=self._after, single=most == 1
+            ) as reading:
                 if not (await reading.start_once()).num_pending:
                     return None
-                await reading.ended
-            if first is not None:
+                try:
+                    await reading.ended
+                except PermissionsViolationError as exc:
+                    if not found or not bucket.ways.note_refusal(exc):
+                        raise
+            if found:
+                first, *self._rest = found
                 return first
             # It was removed meanwhile; or the heartbeat of somebody's pull has ended this.
         raise RequestTimeoutError(f"a consumer of bucket {bucket.name!r} does not deliver what it counts")

@@ -70,9 +70,11 @@ async def _run(command: str, info: ObjectInfo, out: Output) -> None:
     import subprocess
 
     what = f"revision {info.revision}, {info.name!r}"
+    # Another command may have started this one for another object.
+    inherited = {name: value for name, value in os.environ.items() if name != "OBJSTORE_NAME"}
     try:
         process = await asyncio.create_subprocess_shell(
-            command, stdin=subprocess.PIPE, env={**os.environ, **_variables(info)}
+            command, stdin=subprocess.PIPE, env={**inherited, **_variables(info)}
         )
     except (OSError, ValueError) as exc:
         out.warn(f"--exec: the command cannot be run for {what}: {exc}")

@@ -402,10 +402,14 @@ class References:
 
     def _add_words(self, data: bytes) -> None:
         if not self._too_many:
-            self._words.update(_NUID_LIKE.findall(data))
+            self._words |= self._words_of(data)
             self._too_many = len(self._words) > MOST_WORDS
             if self._too_many:
                 self._words.clear()
+
+    def _words_of(self, data: bytes) -> set[bytes]:
+        """Return the words of an unreadable meta that may be nuids of chunks."""
+        return set(_NUID_LIKE.findall(data))
 
     def _supersede(self, subject: str) -> None:
         """Note that a newer meta of a subject was read."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from natsproto._values import brief
+from natsproto.aio.callbacks import BoundedLog
 from natsproto.jetstream.api.codec import time_from_ns
 
 from ..bucket.bucket import Bucket, log
@@ -24,14 +25,22 @@ OnInvalid = Callable[[InvalidMeta], None]
 MetaReader = Callable[["WireMsg", "Delivery"], ObjectInfo | None]
 
 
+SKIPPED = "a meta message on %s (revision %d) is skipped: %s"
+
+
 def warn_invalid(invalid: InvalidMeta) -> None:
     """Log one WARNING for a meta that cannot be read: the default of ``on_invalid``."""
-    log.warning(
-        "a meta message on %s (revision %d) is skipped: %s",
-        brief(invalid.subject),
-        invalid.revision,
-        invalid.error,
-    )
+    log.warning(SKIPPED, brief(invalid.subject), invalid.revision, invalid.error)
+
+
+def bounded_warnings() -> OnInvalid:
+    """Return a :func:`warn_invalid` for a watch: whoever may write a meta decides how many there are."""
+    bounded = BoundedLog(log)
+
+    def warn(invalid: InvalidMeta) -> None:
+        bounded.warning("unreadable metas", SKIPPED, brief(invalid.subject), invalid.revision, invalid.error)
+
+    return warn
 
 
 def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from natsproto.aio.operations import check_loop
 
 from ..bucket.bucket import Bucket
-from .decode import OnInvalid, warn_invalid
+from .decode import OnInvalid, bounded_warnings
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Watcher:
             ignore_deletes=ignore_deletes,
             from_revision=from_revision,
             prefix=prefix,
-            on_invalid=on_invalid or warn_invalid,
+            on_invalid=on_invalid or bounded_warnings(),
         )
         if from_revision is not None and (updates_only or from_revision < 1):
             raise ValueError("from_revision is 1 or more, and excludes updates_only")

@@ -35,6 +35,8 @@ from .sourced import arrived_until, is_sourced
 from .stored_chunks import chunk_counts, chunk_nuids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from natsproto.jetstream.api.models import StoredMessage
 
     from ..format.models import ObjectInfo
@@ -52,15 +54,22 @@ WHOLE_BUCKET = (ConnectionClosedError, BucketNotFoundError, BucketSealedError, F
 
 
 class _Counts(References):
-    """Also remembers how many chunks the metas count.
+    """Also remembers how many chunks the metas count; of unreadable ones only what names stored chunks.
+
+    Args:
+        stored: the nuids of all chunks that may be removed.
 
     Attributes:
         chunks: the highest count of each nuid.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Iterable[str]) -> None:
         super().__init__()
         self.chunks: dict[str, int] = {}
+        self._stored = frozenset(nuid.encode() for nuid in stored if is_safe_nuid(nuid))
+
+    def _words_of(self, data: bytes) -> set[bytes]:
+        return super()._words_of(data) & self._stored
 
     def _nuid_shown(self, info: ObjectInfo) -> str:
         nuid = super()._nuid_shown(info)
@@ -102,7 +111,7 @@ async def gc(bucket: Bucket, *, older_than: timedelta, dry_run: bool) -> GcRepor
     # Chunks first: then the metas include everything committed after them.
     counts = await chunk_counts(bucket)
     nuids = await chunk_nuids(bucket) if counts is None else counts
-    references = _Counts()
+    references = _Counts(nuids)
     now = server_time(stream)
     arrived = await arrived_until(bucket, stream) if stream.config.sources else now
     # Later: the metas of what was complete by then are among them.

@@ -550,7 +550,7 @@ async def next_chunk(bucket: Bucket, subject: str, cursor: int) -> StoredMessage
     Somebody may have a later one sent to our inbox. Most chunks follow each other. Where one does not, the
     sequences after the cursor and before that chunk must have none: a whole run between them is not noticed.
     """
-    # A consumer for each chunk would be sent much more than that, if it can be held back only by silence.
+    # A consumer for each chunk is slow: the error for whoever lacks that right names it.
     ways = ANY_WAY if bucket.ways.allowed(DELIVERIES) else AT_SEQUENCE
     message = await bucket.first_after(subject, cursor, ways)
     if message is not None and cursor and message.seq > cursor + 2:

@@ -383,6 +383,18 @@ async def test_filter_headers_only_and_start(js: JetStreamContext, name: str) ->
     await consumer.stop()
 
 
+async def test_a_single_message(js: JetStreamContext, name: str) -> None:
+    """The others stay where they are: the server waits for an acknowledgement."""
+    await fill(js, name, 20, CHUNK)
+    reader = Reader(js, name, single=True)
+    assert (await reader.consumer.start()).num_pending == 20
+    await reader.read(1)
+    idle = reader.idle
+    await reader.until(lambda: reader.idle >= idle + 2)
+    assert reader.seqs == [1]
+    await reader.consumer.stop()
+
+
 async def test_longer_acknowledgement_subjects() -> None:
     """nats-server can be told to write the form with domain and account (``js_ack_fc_v2``)."""
     if find_server().version_info < (2, 14):

@@ -116,18 +116,18 @@ async def test_metas_without_a_list_of_names_end_as_well(
     template = await singly.put("quick", b"x")
     await singly.put("slow", b"x")
     bucket = singly._bucket
-    first_after = Bucket.first_after
+    run_after = Bucket._run_after
 
     async def slower(
-        bucket: Bucket, subject: str, seq: int, ways: tuple[str, ...] | None = None
-    ) -> StoredMessage | None:
+        bucket: Bucket, subject: str, seq: int, ways: tuple[str, ...] | None
+    ) -> list[StoredMessage]:
         await publish_meta(singly, template)
-        return await first_after(bucket, subject, seq, ways)
+        return await run_after(bucket, subject, seq, ways)
 
     async def too_many(bucket: Bucket) -> None:
         return None
 
-    monkeypatch.setattr(Bucket, "first_after", slower)
+    monkeypatch.setattr(Bucket, "_run_after", slower)
     monkeypatch.setattr(newest, "meta_subjects", too_many)
     monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != newest.CONSUMER)
     async with asyncio.timeout(60):
@@ -258,18 +258,19 @@ async def test_chunks_that_are_stored_while_they_are_measured(
     info = await store.put("a", b"abcd", chunk_size=1)
     huge = 1 << 62
     await forge(store, "a", size=huge, chunks=huge - 1)
-    first_after = Bucket.first_after
 
-    async def slower(
-        bucket: Bucket, subject: str, seq: int, ways: tuple[str, ...] | None = None
-    ) -> StoredMessage | None:
-        await store.js.publish(f"$O.{store.bucket}.C.{info.nuid}", b"x")
-        return await first_after(bucket, subject, seq, ways)
+    def slower(read: Callable[..., Any]) -> Callable[..., Any]:
+        async def then(*args: Any) -> Any:
+            await store.js.publish(f"$O.{store.bucket}.C.{info.nuid}", b"x")
+            return await read(*args)
+
+        return then
 
     monkeypatch.setattr("objstore.read.get.RECHECK_DELAYS", (0.0,))
     monkeypatch.setattr("objstore.read.ranges.Collector", Endless)
     if way == "singly":
-        monkeypatch.setattr(Bucket, "first_after", slower)
+        monkeypatch.setattr(Bucket, "first_after", slower(Bucket.first_after))
+        monkeypatch.setattr(Bucket, "_run_after", slower(Bucket._run_after))
         monkeypatch.setattr(Ways, "allowed", lambda ways, way: way != newest.CONSUMER)
     async with asyncio.timeout(2 + 10):
         with pytest.raises(IntegrityError):

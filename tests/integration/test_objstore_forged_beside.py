@@ -329,10 +329,10 @@ async def test_gc_ends_while_somebody_writes(store: ObjectStore, monkeypatch: py
     subject = meta_subject(store, "forged")
     for _ in range(3):
         await write_raw(store.js, subject, b"{", rollup=False)
-    real = store._bucket.first_after
+    real = store._bucket._run_after
     written = 0
 
-    async def first_after(wanted: str, *args: Any, **options: Any) -> Any:
+    async def run_after(wanted: str, *args: Any, **options: Any) -> Any:
         nonlocal written
         if wanted == subject and written < 300:
             written += 1
@@ -341,7 +341,7 @@ async def test_gc_ends_while_somebody_writes(store: ObjectStore, monkeypatch: py
 
     monkeypatch.setattr(type(store._bucket), "can_batch", False)
     monkeypatch.setattr(
-        type(store._bucket), "first_after", lambda self, *args, **options: first_after(*args, **options)
+        type(store._bucket), "_run_after", lambda self, *args, **options: run_after(*args, **options)
     )
     async with asyncio.timeout(60):
         await store.gc(older_than=timedelta(hours=1))

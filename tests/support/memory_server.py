@@ -247,6 +247,8 @@ class MemoryStream:
             self.deliver(consumer, each, left, inbox)
 
     def deliver(self, consumer: Consumer, each: Stored, left: int, inbox: bytes) -> None:
+        if consumer.seq and consumer.config.get("max_ack_pending") == 1:
+            return  # nobody acknowledges here
         consumer.seq += 1
         header = each.header or None
         payload = each.payload

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from natsproto.errors import PermissionsViolationError, RemoteProtocolError, RequestTimeoutError
+from natsproto.jetstream.api.models import StoredMessage
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
-from objstore.bucket.message_reads import NO_MESSAGE, MessageRead, last_of
-from objstore.bucket.ways import ANY_WAY, AT_LEADER, DIRECT_FIRST, PROOFS, REFUSED_FOR
+from objstore.bucket.message_reads import MOST_AHEAD, NO_MESSAGE, MessageRead, last_of
+from objstore.bucket.ways import ANY_WAY, AT_LEADER, DELIVERIES, DIRECT_FIRST, PROOFS, REFUSED_FOR, UNASKED
 from support.clock import Clock
 from support.memory_server import NO_MESSAGE as NONE
 from support.memory_server import MemoryServer
@@ -225,3 +227,57 @@ async def test_where_it_decides_only_the_leader_tells(server: MemoryServer) -> N
         await MessageRead(bucket, SUBJECT, ways=PROOFS).wait()
     message = await MessageRead(bucket, SUBJECT, ways=DIRECT_FIRST).wait()
     assert message is not None, "a reader may see what it was before"
+
+
+async def every(bucket: Bucket) -> list[StoredMessage]:
+    async with aclosing(bucket.messages(SUBJECT, ways=ANY_WAY)) as messages:
+        return [message async for message in messages]
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+async def test_all_messages_by_a_few_consumers(server: MemoryServer, size: int) -> None:
+    """Each consumer is sent 2 MiB before it can be stopped: one for each message would be a flood."""
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    for number in range(MOST_AHEAD):
+        server.put_raw(SUBJECT, b"%d" % number + b"x" * size)
+    found = await every(bucket)
+    assert [message.seq for message in found] == list(range(1, MOST_AHEAD + 3))
+    assert [message.data for message in found] == [each.payload for each in server.stream().of(SUBJECT)]
+    assert 2 <= server.verbs().count("CONSUMER.CREATE") <= 5
+
+
+async def test_who_may_not_answer_flow_control(server: MemoryServer) -> None:
+    """So much is read at once that the server does not ask for it."""
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    await every(bucket)
+    assert bucket.ways.note_refusal(
+        PermissionsViolationError("refused", subject="$JS.FC.OBJ_b.x.y", operation="publish")
+    )
+    assert not bucket.ways.allowed(DELIVERIES)
+    for _ in range(10):
+        server.put_raw(SUBJECT, bytes(UNASKED // 2))
+    server.verbs()
+    assert len(await every(bucket)) == 12
+    assert server.verbs().count("CONSUMER.CREATE") == 5
+
+
+@pytest.mark.parametrize("version", ["2.9.10", "2.15.1"])
+async def test_one_message_is_delivered_alone(version: str) -> None:
+    """Consumers of 2.9 skip messages, so that there each is read by one of its own."""
+    server = MemoryServer(version)
+    bucket = await bound(server)
+    server.refused = {"STREAM.MSG.GET", "DIRECT.GET"}
+    message = await MessageRead(bucket, SUBJECT, after=0, ways=ANY_WAY).wait()
+    assert message is not None
+    assert message.data == b"first"
+    read = [body["config"] for verb, body in server.asked if verb == "CONSUMER.CREATE"]
+    assert [config["max_ack_pending"] for config in read] == [1]
+    server.asked.clear()
+    assert [each.data for each in await every(bucket)] == [b"first", b"second"]
+    read = [body["config"] for verb, body in server.asked if verb == "CONSUMER.CREATE"]
+    assert [config.get("max_ack_pending") for config in read] == (
+        [1] * 3 if version == "2.9.10" else [None] * 2
+    )
+    await server.client.close()

@@ -112,6 +112,7 @@ async def test_a_name_that_the_systems_encoding_does_not_have(
     store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = os.fsencode
+    monkeypatch.setenv("OBJSTORE_NAME", "of the command that has started this one")
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii") if "ü" in text else plain(text))
     await store.put("ü", b"")
     script = 'cat >> documents; echo "$OBJSTORE_EVENT ${OBJSTORE_NAME-none}" >> seen'

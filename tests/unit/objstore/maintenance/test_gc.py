@@ -15,6 +15,7 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GONE
+from objstore.commit import references
 from objstore.commit.references import References
 from objstore.commit.renames import commit_meta
 from objstore.format.codec import encode_meta
@@ -212,6 +213,19 @@ async def test_metas_that_cannot_be_read_keep_what_they_may_name(
     report = await gc(bucket, older_than=NOW, dry_run=False)
     assert [each.nuid for each in report.orphans] == ["GONE"]
     assert len(report.unreadable) == 1
+    assert server.chunks() == {"KEPT": 1}
+
+
+async def test_more_words_than_are_kept_do_not_keep_all_chunks(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the words of unreadable metas only nuids of stored chunks matter: anybody may write any number."""
+    monkeypatch.setattr(references, "MOST_WORDS", 10)
+    server.put_raw("$O.b.C.KEPT", b"x")
+    server.put_raw("$O.b.C.GONE", b"x")
+    server.put_raw(meta_subject("b", "bad"), b" ".join(b"w%d" % number for number in range(100)) + b" KEPT")
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert [each.nuid for each in report.orphans] == ["GONE"]
     assert server.chunks() == {"KEPT": 1}
 
 
