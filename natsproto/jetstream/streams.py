@@ -70,6 +70,9 @@ class StreamManagement(ApiRequests):
         With ``">"`` it is certain that none is missing: the answer has the number of all subjects, too. An
         answer to another filter may be one that somebody else has asked for, with our inbox.
 
+        Servers store messages whose very subject is a wildcard, such as ``orders.>``. Whoever uses such a
+        subject as a filter, as in :meth:`purge_stream`, means all that it matches.
+
         Raises:
             RemoteProtocolError: there are too many for memory (about two million).
             RequestTimeoutError: no list had them all: subjects go all the time, or it is another one.
@@ -115,7 +118,7 @@ class StreamManagement(ApiRequests):
         """Remove messages; return how many.
 
         Args:
-            subject: only those whose subject matches.
+            subject: only those whose subject matches. One that a publisher has chosen may be a wildcard.
             seq: only those below this sequence.
             keep: how many of the newest to keep.
         """

@@ -385,10 +385,22 @@ class FileSystemReads(AsyncFileSystem):
         return found
 
     async def _is_pattern(self, path: str, among: str | Sequence[str], others: OtherBuckets) -> bool:
-        """Whether a path that was given is a pattern: one of several is what is called so, if anything is."""
+        """Whether a path that was given is a pattern: one of several may be the name of an object, too.
+
+        Raises:
+            ValueError: it is such a name, and matches others as well: whoever chose that name must not decide
+                what the call means.
+        """
         if not may_be_pattern(path):
             return False
-        return isinstance(among, str) or not await self._exists(path, others=others)
+        if isinstance(among, str) or not await self._exists(path, others=others):
+            return True
+        if any(match != strip(path) for match in await self._glob(strip(path))):
+            raise ValueError(
+                f"{path!r} is the name of an object, and a pattern that matches others: pass the pattern by "
+                "itself, or paths as find, ls, walk or glob return them"
+            )
+        return False
 
     async def _expanded(
         self, path: str | Sequence[str], *, recursive: bool, maxdepth: int | None, levels: int = 0

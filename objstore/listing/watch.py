@@ -36,9 +36,14 @@ WATCH_HEARTBEAT = 5.0
 """Seconds between the heartbeats of an idle watch."""
 
 
+OBJECT = 600
+"""Bytes of memory that the smallest decoded meta takes."""
+
+
 def weight(payload: bytes) -> int:
     """Return the bytes of memory, about, that a decoded meta takes."""
-    return len(payload) + VALUE * payload.count(b",")
+    wide = 1 if payload.isascii() else 4  # one rare character makes all of a text wide
+    return OBJECT + len(payload) * wide + VALUE * payload.count(b",")
 
 
 class Watch:

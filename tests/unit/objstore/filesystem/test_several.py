@@ -116,21 +116,32 @@ def test_two_names_of_one_local_file(fs: NatsObjectFileSystem, tmp_path: Path) -
     assert (tmp_path / "v1" / "x").read_bytes() == b"v1/x" * 1000
 
 
-def test_paths_in_a_list_are_no_patterns(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
-    """Such lists come from find and ls, and others choose names, and delete them meanwhile."""
-    for name in ("tmp/*", "tmp/new", "a[1]", "a1", "d*/x", "dir/x"):
+def test_a_name_among_paths_does_not_decide_what_a_pattern_means(
+    fs: NatsObjectFileSystem, tmp_path: Path
+) -> None:
+    """Anybody may choose a name: one that is also a pattern for others is neither."""
+    stored = ["tmp/*", "tmp/new", "a[1]", "a1", "d*/x", "dir/x"]
+    for name in stored:
         fs.pipe_file(f"b/{name}", name.encode())
-    assert fs.cat(["b/tmp/*", "b/a[1]"]) == {"b/tmp/*": b"tmp/*", "b/a[1]": b"a[1]"}
-    fs.get(["b/a[1]"], str(tmp_path / "to"))
-    assert files(tmp_path / "to") == {"a[1]": b"a[1]"}
-    fs.rm(["b/tmp/*", "b/a[1]"])
-    fs.rm(["b/d*"], recursive=True)
-    assert sorted(fs.find("b")) == ["b/a1", "b/dir/x", "b/tmp/new"]
+    for use in (
+        lambda: fs.cat(["b/tmp/*"]),
+        lambda: fs.get(["b/a[1]"], str(tmp_path / "to")),
+        lambda: fs.rm(["b/tmp/new", "b/tmp/*"]),
+        lambda: fs.rm(["b/d*"], recursive=True),
+        lambda: fs.mv(["b/tmp/*"], "b/moved/"),
+    ):
+        with pytest.raises(ValueError, match="is the name of an object, and a pattern that matches others"):
+            use()
+    assert sorted(fs.find("b")) == sorted(f"b/{name}" for name in stored)
+    assert not (tmp_path / "to").exists()
+    fs.rm_file("b/a1")
+    assert fs.cat(["b/a[1]"]) == {"b/a[1]": b"a[1]"}  # it matches nothing else
+    fs.rm(["b/a[1]"])
+    fs.rm_file("b/tmp/*")
     fs.rm(["b/tmp/*"])  # nothing is called so any more
-    assert sorted(fs.find("b")) == ["b/a1", "b/dir/x"]
-    fs.pipe_file("b/a[1]", b"")
-    fs.rm("b/a[1]")  # and one path is a pattern
-    assert sorted(fs.find("b")) == ["b/a[1]", "b/dir/x"]
+    assert sorted(fs.find("b")) == ["b/d*/x", "b/dir/x"]
+    fs.rm("b/d*", recursive=True)  # one path is a pattern
+    assert fs.find("b") == []
 
 
 @pytest.mark.parametrize("how", ["find", "detail", "ls", "glob", "walk"])

@@ -14,7 +14,7 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.format.naming import meta_subject
 from objstore.listing.decode import warn_invalid
-from objstore.listing.watch import Watch
+from objstore.listing.watch import Watch, weight
 from support.fake_session import turns
 from support.memory_server import MemoryServer
 
@@ -254,3 +254,10 @@ async def test_abandoned_from_another_thread(server: MemoryServer, store: Object
     thread.join()
     await turns(60)
     assert server.stream().consumers == {}
+
+
+def test_small_and_wide_metas_weigh_what_they_take() -> None:
+    """Else many tiny ones, or texts with one rare character, take several times the limit."""
+    assert weight(b'{"name":"1f"}') > 600
+    assert weight("é".encode() + b"x" * 1000) > 4000
+    assert weight(b"x" * 1000) < 2000
