@@ -69,6 +69,9 @@ MISSED_HEARTBEATS = 2
 PONG_TIMEOUT = 2.0
 """Seconds to wait for the answer to a PING before silence counts."""
 
+PIN_HEADER = len(b"NATS/1.0\r\nNats-Pin-Id: 1234567890123456789012\r\n\r\n")
+"""Bytes that a server may add to a message after it has counted it against ``max_bytes``."""
+
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 """Seconds between pulls that end early without messages: the first pause, and the longest."""
@@ -151,7 +154,8 @@ class _Pull(Handler):
                 RemoteProtocolError(f"consumer {brief(self.consumer[1])} sends more than was asked for")
             )
             return
-        self.room -= len(msg.payload) + len(msg.header or b"")
+        added = PIN_HEADER if self.on_pin is not None else 0
+        self.room -= len(msg.payload) + max(0, len(msg.header or b"") - added)
         if self.heartbeat:
             self._alive()
         if self.on_pin is not None and msg.header is not None and (pin := _pin_id(msg.header)) is not None:

@@ -396,6 +396,17 @@ async def test_a_pinned_client_says_its_id(group: Pulled) -> None:
     assert {request["group"] for request in group.requests} == {"g"}
 
 
+async def test_the_pin_is_no_part_of_the_bytes_that_were_asked_for(group: Pulled) -> None:
+    """The server counts a message before it adds that header."""
+
+    def three(pub: Pub) -> None:
+        for _ in range(3):
+            group.message(pub, b"NATS/1.0\r\nNats-Pin-Id: 1234567890123456789012\r\n\r\n")
+
+    group.answers = [three]
+    assert len(await group.consumer.fetch(3, group="g", max_bytes=20)) == 3
+
+
 @pytest.mark.parametrize("stored", [b"Nats-Pin-Id: EVIL\r\n", b"Nats-Pin-Id: EVIL\r\nX"])
 async def test_a_pin_that_the_writer_stored(group: Pulled, stored: bytes) -> None:
     """The server adds its own behind it; of a header that lacks its end it cuts off two bytes."""
