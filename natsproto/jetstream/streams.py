@@ -76,6 +76,8 @@ class StreamManagement(ApiRequests):
         Raises:
             RemoteProtocolError: there are too many for memory (about two million).
             RequestTimeoutError: no list had them all: subjects go all the time, or it is another one.
+            StaleConnectionError: the connection was lost. A server cuts it each time if the list is larger
+                than its ``max_pending`` (64 MiB), as with many subjects of kilobytes: pass a filter.
         """
 
         def subjects(answer: dict[str, object], asked: int) -> tuple[dict[str, int], int, int]:
