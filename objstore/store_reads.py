@@ -440,7 +440,8 @@ class StoreReads:
             from_revision: begin with this revision instead of the current state: to continue where an earlier
                 watch ended, give its last revision + 1.
             prefix: only names with this prefix.
-            on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each.
+            on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each, but
+                no more than ten per second.
         """
         from .listing.watcher import Watcher
 

@@ -38,7 +38,7 @@ nats://127.0.0.1:4222. --local DIR uses a private server that stores its data in
 SHARED = "options of connection and output, such as --server, --local, --json and --quiet: objstore --help"
 
 DASHES = "\0--"
-"""A name ``--``, of which argparse drops one; no word of a command line has a NUL."""
+"""A name or value ``--``, which argparse may drop; no word of a command line has a NUL."""
 
 
 class UsageError(CommandError):
@@ -104,9 +104,10 @@ class Parser(argparse.ArgumentParser):
             elif len(word) < 2 or word[0] != "-":
                 others.append(word)
             else:
-                options.append(word)
-                if self._takes_next(word) and (value := next(rest, None)) is not None:
-                    options.append(value)
+                name, _, value = word.partition("=")
+                options.append(f"{name}={DASHES}" if value == "--" else word)
+                if self._takes_next(word) and (following := next(rest, None)) is not None:
+                    options.append(following)
         return [*options, "--", *(DASHES if word == "--" else word for word in others)] if others else options
 
     def _takes_next(self, word: str) -> bool:

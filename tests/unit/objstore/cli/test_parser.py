@@ -105,3 +105,5 @@ def test_a_name_of_two_dashes_is_a_name() -> None:
     assert [args.bucket, *args.names] == ["b", "--", "a", "--"]
     assert parse(["get", "--", "--", "a"]).bucket == "--"
     assert parse(["rm", "b", "--", "--", "a", "--"]).targets == ["b", "--", "a", "--"]
+    assert parse(["put", "b", "-", "--name=--"]).name == "--"
+    assert parse(["put", "b", "-", "--name", "a=--"]).name == "a=--"
