@@ -25,6 +25,7 @@ HALF_ROOM = MAX_NAMES // 2
 """Bytes of a name up to which two names always fit, without :func:`check_names`."""
 
 _UNSAFE = bytes(range(0x21)) + b"\x7f"  # C0 controls, SPACE, DEL; as bytes, so UTF-8 text is untouched
+_BREAKS = b"\t\n\f\r "  # those that servers accept in no name: most end the token
 
 
 def _checked_text(name: str, what: str) -> str:
@@ -33,7 +34,7 @@ def _checked_text(name: str, what: str) -> str:
     return _values.text(name)
 
 
-def _encode(name: str, what: str) -> bytes:
+def _encode(name: str, what: str, unsafe: bytes = _UNSAFE) -> bytes:
     """Return ``name`` as UTF-8 if it can be one token of a control line."""
     try:
         raw = _checked_text(name, what).encode()
@@ -42,7 +43,7 @@ def _encode(name: str, what: str) -> bytes:
     if not raw:
         raise BadSubjectError(f"{what} is empty")
     check_names(raw)
-    if len(raw.translate(None, _UNSAFE)) != len(raw):
+    if len(raw.translate(None, unsafe)) != len(raw):
         raise BadSubjectError(f"{what} has white space or control characters: {_values.brief(name)}")
     return raw
 
@@ -86,10 +87,22 @@ def check_publish_subject(s: str) -> bytes:
 @lru_cache(maxsize=1024)
 def plain_publish_subject(s: str) -> bytes:
     """:func:`check_publish_subject` for a plain ``str``. Hot path: one cache look-up."""
-    raw = _encode(s, "subject")
+    return _literal(_encode(s, "subject"))
+
+
+@lru_cache(maxsize=1024)
+def api_subject(s: str) -> bytes:
+    """:func:`check_publish_subject` for requests about streams and consumers: others choose their names.
+
+    Control characters that servers accept in such a name are allowed.
+    """
+    return _literal(_encode(s, "subject", _BREAKS))
+
+
+def _literal(raw: bytes) -> bytes:
     tokens = _tokens(raw, "subject")
     if b"*" in tokens or b">" in tokens:
-        raise BadSubjectError(f"wildcards cannot be published to: {_values.brief(s)}")
+        raise BadSubjectError(f"wildcards cannot be published to: {_values.brief(raw.decode())}")
     return raw
 
 

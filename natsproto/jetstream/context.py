@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import APIError, PermissionsViolationError
 from ..subjects import secret_name
 from . import consumers
-from .api.errors import check_name
+from .api.errors import check_name, check_new_name
 from .api.features import check_kept, refused
 from .api.models import ConsumerConfig, ConsumerInfo
 from .publishing import Publishing
@@ -55,7 +55,9 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
                 consumer stays as the server created it.
         """
         document = config.to_json() if isinstance(config, ConsumerConfig) else dict(config)
-        name = check_name("consumer", document.get("name") or document.get("durable_name") or secret_name())
+        name = check_new_name(
+            "consumer", document.get("name") or document.get("durable_name") or secret_name()
+        )
         document["name"] = name
         suffix = f"CONSUMER.CREATE.{check_name('stream', stream)}.{name}"
         request = {"stream_name": stream, "config": document}

@@ -27,7 +27,7 @@ from ..headers import header_value, status_of
 from ..subjects import check_publish_subject, check_queue, secret_name
 from .api.acks import is_flow_control, parse_ack_subject
 from .api.codec import from_ns
-from .api.errors import ConsumerNotFoundError, StreamNotFoundError, check_name
+from .api.errors import ConsumerNotFoundError, StreamNotFoundError, check_name, check_new_name
 from .api.models import ConsumerConfig, ConsumerInfo
 from .api.statuses import ConsumerDeletedError, ConsumerInUseError, MissedHeartbeatError
 from .message import JetStreamMsg
@@ -465,7 +465,7 @@ def _checked_name(document: Mapping[str, object]) -> str | None:
     if flow_control and not heartbeat:
         raise ConfigError("flow_control needs an idle_heartbeat: it repeats a request that was lost")
     name = document.get("name") or document.get("durable_name")
-    return None if name is None else check_name("consumer", name)
+    return None if name is None else check_new_name("consumer", name)
 
 
 async def _existing(js: JetStreamContext, stream: str, name: str, *, created: bool) -> ConsumerInfo | None:

@@ -19,12 +19,12 @@ from ..errors import (
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from ..subjects import check_names, check_publish_subject, check_subscribe_subject
+from ..subjects import api_subject, check_names, check_publish_subject, check_subscribe_subject
 from .all_answers import all_answers, own_answer
 from .api.account import AccountInfo
 from .api.answers import answer_begins
 from .api.codec import MAX_DOCUMENT, dumps, is_number, loads
-from .api.errors import JetStreamNotEnabledError, StreamNotFoundError, api_error, check_name
+from .api.errors import JetStreamNotEnabledError, StreamNotFoundError, api_error, check_new_name
 from .api.paging import LIST_PAUSE, LIST_TRIES, MAX_SECONDS, Incomplete, Paging, memory_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ApiRequests:
         if domain is not None and prefix is not None:
             raise ConfigError("give a domain or an API prefix, not both")
         if domain is not None:
-            prefix = f"$JS.{check_name('domain', domain)}.API"
+            prefix = f"$JS.{check_new_name('domain', domain)}.API"
         self.client = client
         self.domain = domain
         self.prefix: str = check_publish_subject("$JS.API" if prefix is None else prefix).decode()
@@ -63,7 +63,7 @@ class ApiRequests:
 
     def subject(self, suffix: str) -> bytes:
         """Return the API subject for ``suffix``, checked."""
-        return check_publish_subject(f"{self.prefix}.{suffix}")
+        return api_subject(f"{self.prefix}.{suffix}")
 
     async def request(
         self,

@@ -7,7 +7,7 @@ from sys import getsizeof
 
 from ..errors import RemoteProtocolError
 from .api.codec import is_number, number
-from .api.errors import StreamConfigError, check_name
+from .api.errors import StreamConfigError, check_name, check_new_name
 from .api.features import check_kept, refused
 from .api.models import StreamConfig, StreamInfo
 from .api.paging import Incomplete, memory_of
@@ -39,7 +39,8 @@ class StreamManagement(ApiRequests):
 
     async def _apply_stream(self, verb: str, config: StreamConfig | Mapping[str, object]) -> StreamInfo:
         document = config.to_json() if isinstance(config, StreamConfig) else dict(config)
-        name = check_name("stream", document.get("name"))
+        check = check_new_name if verb == "CREATE" else check_name
+        name = check("stream", document.get("name"))
         try:
             answer = await self.request(f"STREAM.{verb}.{name}", document)
         except StreamConfigError as exc:

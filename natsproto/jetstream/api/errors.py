@@ -149,6 +149,9 @@ NO_SUITABLE_PEERS = 10005
 BATCHES_IN_FLIGHT = 10210
 """Error code for too many unfinished batches; the server forgets them after a few seconds."""
 
+_IN_NO_NAME = re.compile(r"[.*>/\\ \t\r\n\f\ud800-\udfff]")
+"""What servers refuse in a name, what would end the subject of a request, and what is no character."""
+
 
 def api_error(error: object) -> APIError:
     """Build the error for the ``error`` object of an answer, whatever that contains."""
@@ -177,15 +180,30 @@ def retryable(exc: BaseException) -> bool:
 
 
 def check_name(what: str, name: object) -> str:
-    """Check a stream or consumer name and return its text: the server does not answer an illegal one at all.
+    """Check the name of a stream or consumer that may exist, and return its text.
+
+    Others choose names, and servers accept control characters and spaces of other alphabets: so do requests
+    about what is there. A server does not answer a request with any other name.
 
     Raises:
-        InvalidNameError: empty, not a ``str``, or with ``. * > / \\``, white space or control characters.
+        InvalidNameError: empty, not a ``str``, or with ``. * > / \\``, or with white space that ends a token.
     """
     if not isinstance(name, str) or not _values.text(name):
         raise InvalidNameError(f"a {what} name must be a non-empty str")
     text = _values.text(name)
-    if any(ch in ".*>/\\" or ch.isspace() or not ch.isprintable() for ch in text) or len(text) > 255:
+    if _IN_NO_NAME.search(text):
+        raise InvalidNameError(f"{what} name {_values.brief(text)}: no . * > / \\, no white space")
+    return text
+
+
+def check_new_name(what: str, name: object) -> str:
+    """Check the name of a stream or consumer to create, as :func:`check_name`, and return its text.
+
+    Raises:
+        InvalidNameError: it has other white space, too, or control characters, or more than 255 characters.
+    """
+    text = check_name(what, name)
+    if any(ch.isspace() or not ch.isprintable() for ch in text) or len(text) > 255:
         raise InvalidNameError(
             f"{what} name {_values.brief(text)}: no . * > / \\, no white space, at most 255 characters"
         )
