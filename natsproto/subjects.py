@@ -133,6 +133,11 @@ def check_queue(s: str) -> bytes:
     return _encode(s, "queue name")
 
 
+def has_wildcards(subject: str) -> bool:
+    """Tell whether a subject is a pattern: ``*`` or ``>`` is one of its tokens."""
+    return not {"*", ">"}.isdisjoint(subject.split("."))
+
+
 def subject_matches(pattern: str, subject: str) -> bool:
     """Tell whether a subscription to ``pattern`` gets a message on ``subject``.
 

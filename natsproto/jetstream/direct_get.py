@@ -12,7 +12,7 @@ from .._values import cut
 from ..aio.handlers import ReplySlot
 from ..errors import APIError, NatsError, NoRespondersError, RemoteProtocolError
 from ..headers import status_of
-from ..subjects import subject_matches
+from ..subjects import has_wildcards, subject_matches
 from ..wire import Msg as WireMsg
 from ..wire import Target
 from .api.codec import parse_time
@@ -367,7 +367,7 @@ class Patterns:
     def __init__(self, patterns: Sequence[str]) -> None:
         self._any = ">" in patterns
         self._literal = frozenset(patterns)
-        self._wild = [pattern for pattern in patterns if not {"*", ">"}.isdisjoint(pattern.split("."))]
+        self._wild = [pattern for pattern in patterns if has_wildcards(pattern)]
 
     def match(self, subject: str) -> bool:
         """Whether one of them has this subject."""

@@ -23,7 +23,7 @@ from ..errors import (
     RequestTimeoutError,
     UnsupportedFeatureError,
 )
-from ..subjects import check_subscribe_subject, subject_matches
+from ..subjects import check_subscribe_subject, has_wildcards, subject_matches
 from .api.codec import MAX_DOCUMENT, dumps, is_number
 from .api.errors import JetStreamNotEnabledError, MessageNotFoundError, StreamNotFoundError, check_name
 from .api.messages import leader_message
@@ -113,9 +113,9 @@ class MessageReads(ApiRequests):
         """
         suffix = f"DIRECT.GET.{check_name('stream', stream)}"
         document = _selector(seq, last_by_subject, next_by_subject, start_time)
-        literal = last_by_subject is not None and not {"*", ">"} & {*last_by_subject.split(".")}
-        if literal and last_by_subject is not None and stream not in self._whole_streams:
-            appended = self._appended(suffix, last_by_subject)
+        subject = last_by_subject
+        if subject is not None and not has_wildcards(subject) and stream not in self._whole_streams:
+            appended = self._appended(suffix, subject)
             if appended is not None:
                 try:
                     return await self._direct(stream, appended, b"", document)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from sys import getsizeof
 
-from ..errors import RemoteProtocolError
+from .._values import brief, seconds
+from ..errors import RemoteProtocolError, StaleConnectionError
+from ..subjects import has_wildcards
 from .api.codec import is_number, number
 from .api.errors import StreamConfigError, check_name, check_new_name
 from .api.features import check_kept, refused
 from .api.models import StreamConfig, StreamInfo
 from .api.paging import Incomplete, memory_of
 from .requests import ApiRequests, listed
+
+MAX_PENDING = 64 * 1024 * 1024
+"""Bytes that a server keeps for a client by default; it closes the connection instead of sending more."""
+
+ESCAPED = 6
+"""How many times as long JSON may write a subject, at most: ``\\u0001``."""
+
+CUT_PAUSE = 10.0
+"""Seconds before a list of subjects is asked for again after the connection was lost; then twice as long."""
+
+MAX_CUT_PAUSE = 600.0
+"""The longest of these pauses, in seconds."""
 
 
 class StreamManagement(ApiRequests):
@@ -75,11 +90,32 @@ class StreamManagement(ApiRequests):
         subject as a filter, as in :meth:`purge_stream`, means all that it matches.
 
         Raises:
-            RemoteProtocolError: there are too many for memory (about two million).
+            RemoteProtocolError: there are too many for memory (about two million). Or the connection was lost
+                the last time, and the list may be too large to send: then it is asked for again after 10 s,
+                and after twice as long each time, up to 10 minutes.
             RequestTimeoutError: no list had them all: subjects go all the time, or it is another one.
             StaleConnectionError: the connection was lost. A server cuts it each time if the list is larger
                 than its ``max_pending`` (64 MiB), as with many subjects of kilobytes: pass a filter.
         """
+        key, loop = (name, subjects_filter), self.client.connection.loop
+        pause, until = self._cut_lists.get(key, (0.0, 0.0))
+        if loop.time() < until and ESCAPED * (await self.stream_info(name)).bytes >= MAX_PENDING:
+            raise RemoteProtocolError(
+                f"the subjects of stream {brief(name)} may be more than a server can send: it closed the "
+                f"connection; pass a filter, or wait for {seconds(max(1, ceil(until - loop.time())))} s"
+            )
+        try:
+            found = await self._listed_subjects(name, subjects_filter)
+        except StaleConnectionError:
+            if has_wildcards(subjects_filter):
+                pause = min(2 * pause or CUT_PAUSE, MAX_CUT_PAUSE)
+                self._cut_lists[key] = (pause, loop.time() + pause)
+            raise
+        self._cut_lists.pop(key, None)
+        return found
+
+    async def _listed_subjects(self, name: str, subjects_filter: str) -> dict[str, int]:
+        """:meth:`stream_subjects` from the server."""
 
         def subjects(answer: dict[str, object], asked: int) -> tuple[dict[str, int], int, int]:
             state = answer.get("state")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +12,14 @@ import pytest
 
 import natsproto
 from natsproto.aio.client import Client
-from natsproto.errors import APIError, NatsError, NoRespondersError, RequestTimeoutError
+from natsproto.errors import (
+    APIError,
+    NatsError,
+    NoRespondersError,
+    RemoteProtocolError,
+    RequestTimeoutError,
+    StaleConnectionError,
+)
 from natsproto.jetstream.api.errors import (
     JetStreamNotEnabledError,
     MessageNotFoundError,
@@ -278,3 +285,42 @@ async def test_domain() -> None:
         async with asyncio.timeout(7):
             with pytest.raises(NatsError):
                 await wrong.account_info()
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+async def test_a_list_of_subjects_that_the_server_cannot_send(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """JSON writes each of these characters as six. The connection is lost once, not with each call."""
+    most = 2 * 1024 * 1024
+    monkeypatch.setattr("natsproto.jetstream.streams.MAX_PENDING", most)
+    binary = request.getfixturevalue(f"{which}_server").binary.path
+    async with (
+        asyncio.timeout(30 + 10 + 20),  # the test sets the clock forward
+        LocalServer(binary=binary, config=f"max_pending: {most}\n") as server,
+        natsproto.connect(server.url) as nc,
+    ):
+        js = nc.jetstream()
+        await js.create_stream(StreamConfig(name="S", subjects=["s.>"], storage="memory"))
+        await js.publish("s.short", b"")
+        for n in range(most // 12_000):
+            await nc.publish(f"s.long.{n}{'<' * 3900}")
+        await nc.flush()
+        for pause in (10, 20):
+            with pytest.raises(StaleConnectionError):
+                await js.stream_subjects("S")
+            await nc.flush()
+            lost = nc.stats.reconnects
+            for _ in range(3):
+                with pytest.raises(RemoteProtocolError, match=f"pass a filter, or wait for {pause} s"):
+                    await js.stream_subjects("S")
+            assert await js.stream_subjects("S", "s.short") == {"s.short": 1}
+            assert await js.stream_subjects("S", "s.*") == {"s.short": 1}
+            assert nc.stats.reconnects == lost
+            monkeypatch.setattr(nc.connection.loop, "time", _later(nc.connection.loop.time, pause))
+        assert await js.purge_stream("S", subject="s.long.>") == most // 12_000
+        assert await js.stream_subjects("S") == {"s.short": 1}  # asked at once
+
+
+def _later(time: Callable[[], float], seconds: float) -> Callable[[], float]:
+    return lambda: time() + seconds
