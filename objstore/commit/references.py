@@ -294,7 +294,7 @@ class References:
                     if message.seq > self.cursor or subject not in self._standing:
                         self._take(bucket, message)
                     if subject in self._unreadable or subject in self._several:
-                        await self._read_name(bucket, subject)
+                        await self._read_name(bucket, subject, message.seq)
                     size += len(message.data)
             del self._lacking[-len(part) :]
             if self.full:
@@ -321,25 +321,34 @@ class References:
         """Whether batches have shown the newest of a subject's metas: of several it may be missing."""
         return count == 1 and (subject in self._standing or subject in self._unreadable)
 
-    async def _read_name(self, bucket: Bucket, subject: str) -> None:
+    async def _read_name(self, bucket: Bucket, subject: str, newest: int = 0) -> None:
         """Read all metas of a name, when there are several, or the newest is unreadable.
 
         Then the chunks of older ones may be needed; and whoever may ask the leader can have an older one sent
         to us as the newest. It stops at the end of this read: the next read sees later ones.
 
+        Many come in batches first. They may be those of a replica that is behind, and has removed less: so
+        they must have the leader's newest meta, too.
+
+        Args:
+            bucket: the bucket to read.
+            subject: the name's subject.
+            newest: the sequence of the newest meta, from the leader; 0 = it returns none.
+
         Raises:
             RequestTimeoutError: the leader lists more metas than it returns.
         """
-        for _ in range(READINGS):
-            wanted, count = self._several.get(subject, 0), 0
-            older = bucket.messages(subject, leader=True, ways=AT_LEADER)
+        for reading in range(READINGS):
+            wanted, count, last = self._several.get(subject, 0), 0, 0
+            one_by_one = reading > 0 or not newest or wanted <= FEW
+            older = bucket.messages(subject, 1000, leader=one_by_one, ways=AT_LEADER)
             async with aclosing(older) as messages:
                 async for message in messages:
                     if message.seq > self._end and count >= wanted:
                         return
                     self._take(bucket, message)
-                    count += 1
-            if count >= wanted:
+                    count, last = count + 1, message.seq
+            if count >= wanted and (one_by_one or last >= newest):
                 return
             every = await all_subjects(bucket)  # some may have been removed meanwhile
             if every is not None:

@@ -126,6 +126,14 @@ MUTANTS = (
         "unit/objstore/maintenance/test_gc.py::test_an_older_meta_of_the_name_is_no_answer",
     ),
     Mutant(
+        "any-batches-of-a-name",
+        "objstore/commit/references.py",
+        "if count >= wanted and (one_by_one or last >= newest):",
+        "if count >= wanted:",
+        "batches of a server that is behind may be as many, and lack what the leader has",
+        "unit/objstore/commit/test_references.py::test_batches_that_lack_the_newest_meta_do_not_count",
+    ),
+    Mutant(
         "read-in-order-to-any-end",
         "objstore/listing/in_order.py",
         "if there - beyond <= count:",

@@ -6,16 +6,17 @@ import gc
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from objstore.bucket.binding import bind
 from objstore.commit.references import References
-from objstore.format.codec import MetaDecodeError
+from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject, new_nuid
 from objstore.listing.metas import AT_ONCE
-from support.memory_server import MemoryServer
+from support.memory_server import MemoryServer, Stored
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -85,4 +86,50 @@ async def test_the_metas_that_follow_are_read_where_that_is_quicker(
     await references.read_on(bucket)
     assert sum("subjects_filter" in body for _, body in server.asked) == reads
     assert len(references.unreadable) == 5 * AT_ONCE + later
+    await server.client.close()
+
+
+async def many_on_one_name(server: MemoryServer) -> str:
+    """Store 301 metas of one name without roll-up, only the last but one readable; return its nuid."""
+    await server.bucket()
+    subject, nuid = meta_subject("b", "n"), new_nuid("n")
+    for _ in range(299):
+        server.put_raw(subject, b"{")
+    server.put_raw(subject, encode_meta(named("n", nuid)))
+    server.put_raw(subject, b"{")
+    return nuid
+
+
+async def test_many_metas_of_one_name_are_read_in_batches() -> None:
+    """Who may write one name could else make all that removes chunks last as long as he likes."""
+    server = MemoryServer()
+    nuid = await many_on_one_name(server)
+    bucket = await bind(server.js, "b")
+    server.asked.clear()
+    references = References()
+    await references.read_on(bucket)
+    assert references.named(nuid)
+    assert len(server.asked) < 20
+    await server.client.close()
+
+
+async def test_batches_that_lack_the_newest_meta_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a server that is behind, and has not removed some either: it has as many as the leader."""
+    server = MemoryServer()
+    nuid = await many_on_one_name(server)
+    bucket = await bind(server.js, "b")
+    stream = server.stream()
+    before = dict(list(stream.messages.items())[:-2])
+    stream.remove([1, 2])
+    find = stream.find
+
+    def behind(body: dict[str, Any]) -> list[Stored]:
+        if "batch" not in body:
+            return find(body)
+        return [each for seq, each in before.items() if seq >= body.get("seq", 1)]
+
+    monkeypatch.setattr(stream, "find", behind)
+    references = References()
+    await references.read_on(bucket)
+    assert references.named(nuid)
     await server.client.close()
