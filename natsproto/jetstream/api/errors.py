@@ -15,7 +15,7 @@ One class per code that callers act on, all below :class:`natsproto.errors.APIEr
     ├── WrongLastSequenceError       10071, 10164
     ├── StorageFullError             10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122
     ├── MessageTooLargeError         10054, 10097
-    ├── TemporarilyUnavailableError  10008, 10009, 10158, 10163, 10167
+    ├── TemporarilyUnavailableError  10008, 10009, 10096, 10158, 10163, 10167
     └── JetStreamNotEnabledError     10076, 10039
 """
 
@@ -119,9 +119,12 @@ class MessageTooLargeError(APIError):
 
 
 class TemporarilyUnavailableError(APIError):
-    """A retry may succeed: no leader, too many requests, or the same message id is being processed."""
+    """A retry may succeed: no leader, too many requests, or the same message id is being processed.
 
-    codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10158, 10163, 10167)
+    10096 comes for a consumer of a stream that is being closed: it was deleted, or its server stops.
+    """
+
+    codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10096, 10158, 10163, 10167)
 
 
 class JetStreamNotEnabledError(APIError):

@@ -37,6 +37,7 @@ TABLE = {
     10097: js.MessageTooLargeError,
     10008: js.TemporarilyUnavailableError,
     10009: js.TemporarilyUnavailableError,
+    10096: js.TemporarilyUnavailableError,
     10158: js.TemporarilyUnavailableError,
     10163: js.TemporarilyUnavailableError,
     10167: js.TemporarilyUnavailableError,
