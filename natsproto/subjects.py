@@ -10,6 +10,8 @@ import os
 import re
 from base64 import urlsafe_b64encode
 from functools import lru_cache
+from itertools import chain
+from struct import iter_unpack
 
 from . import _values
 from .errors import BadSubjectError
@@ -179,8 +181,7 @@ def random_bytes() -> bytes:
         try:
             return _drawn.pop()
         except IndexError:
-            drawn = os.urandom(9 * 64)
-            _drawn.extend(drawn[start : start + 9] for start in range(0, len(drawn), 9))
+            _drawn.extend(chain.from_iterable(iter_unpack("9s", os.urandom(9 * 64))))
 
 
 def secret_name() -> str:

@@ -6,7 +6,9 @@ import asyncio
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from itertools import chain
 from math import inf
+from struct import iter_unpack
 from typing import TYPE_CHECKING
 
 from ..errors import NoRespondersError, PermissionsViolationError, RequestTimeoutError
@@ -126,7 +128,7 @@ class RequestMux(Handler):
         """Give ``slot`` an inbox and register it until :meth:`close`."""
         token = next(self._tokens, b"")
         if not token:
-            self._tokens = tokens = iter(_random_tokens())
+            self._tokens = tokens = _random_tokens()
             token = next(tokens)
         slot.inbox = inbox = self._prefix + token
         self._slots[inbox] = slot
@@ -222,6 +224,6 @@ class RequestMux(Handler):
         return sum(slot.under_way() for slot in self._slots.values() if slot.subject == subject)
 
 
-def _random_tokens() -> list[bytes]:
+def _random_tokens() -> Iterator[bytes]:
     text = urlsafe_b64encode(os.urandom(STOCK * TOKEN * 3 // 4))
-    return [text[start : start + TOKEN] for start in range(0, len(text), TOKEN)]
+    return chain.from_iterable(iter_unpack(f"{TOKEN}s", text))

@@ -265,7 +265,10 @@ class PublishWindow(ReplySlot):
     def close(self) -> None:
         """Forget the window; later answers are dropped. Idempotent."""
         self._mux.close(self)
-        self._give_up(NatsError("the publish window is closed"))
+        if self._inflight or self._draining is not None:  # else nobody waits
+            self._give_up(NatsError("the publish window is closed"))
+        elif self.failure is None:
+            self.failure = NatsError("the publish window is closed")
 
     def _wait(self) -> asyncio.Future[None]:
         """Return the future of the next answer, or failure."""

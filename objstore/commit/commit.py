@@ -229,7 +229,8 @@ class Commit:
         states.attempt(now)
         timeout = max(0.1, min(self._bucket.js.timeout, states.left(now)))
         try:
-            await self._check_same()
+            if self._bucket.domain_changed:
+                await self._check_same()
             ack = await self._publish(states.expected, states.msg_id, timeout)
         except WrongLastSequenceError:
             states.lost()
@@ -251,11 +252,10 @@ class Commit:
 
     async def _check_same(self) -> None:
         """Check that no byte goes to a bucket of the same name in another domain."""
-        if self._bucket.domain_changed:
-            try:
-                await self._bucket.check_same(self._name)
-            except NatsError as exc:
-                raise Unsent(exc) from exc
+        try:
+            await self._bucket.check_same(self._name)
+        except NatsError as exc:
+            raise Unsent(exc) from exc
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
         """Publish one copy; return the stream's own acknowledgement."""

@@ -108,6 +108,26 @@ class Put(ChunkSender):
         end: the earlier expiry, to be kept when the same object is stored anew; ``None`` = now + ``ttl``.
     """
 
+    __slots__ = (
+        "_bucket",
+        "_budget",
+        "_chunk_size",
+        "_end",
+        "_guard",
+        "_hurry",
+        "_if_revision",
+        "_located",
+        "_loop",
+        "_meta_subject",
+        "_must_not_exist",
+        "_patience",
+        "_progress",
+        "_source",
+        "_template",
+        "_ttl",
+        "_window_bytes",
+    )
+
     counts_afterwards = False
     """Whether to count the chunks after every commit."""
 

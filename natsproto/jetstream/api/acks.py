@@ -161,8 +161,12 @@ class AckCheck:
 
         What another stream says, or what is no acknowledgement, is for :meth:`parse` to tell.
         """
-        if plain_ack_seq(payload, self.head):
-            return True
+        if (
+            type(payload) is bytes
+            and payload.startswith(self.head)
+            and payload.find(b'"', len(self.head)) < 0
+        ):
+            return True  # nothing but a sequence follows
         try:
             ack = self.parse(payload)
         except APIError as exc:

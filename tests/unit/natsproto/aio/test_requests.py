@@ -154,7 +154,7 @@ async def test_s18_a_reply_subject_tells_nothing_of_others() -> None:
 
 
 async def test_closing_a_slot_of_another_inbox_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_mux, "_random_tokens", lambda: [b"same"])
+    monkeypatch.setattr(request_mux, "_random_tokens", lambda: iter([b"same"]))
     old, new = RequestMux(b"_INBOX.old"), RequestMux(b"_INBOX.new")
     first, second = Slot(), Slot()
     old.open(first)

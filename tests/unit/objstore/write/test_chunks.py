@@ -17,8 +17,8 @@ from objstore import (
     StoreFullError,
 )
 from objstore.format.naming import meta_subject
-from objstore.write.chunks import ChunkSender
 from objstore.write.doubt import Unrepairable
+from objstore.write.put import Put
 from support.memory_server import NO_MESSAGE, SILENCE, MemoryServer, error
 
 DATA = bytes(range(256)) * 10
@@ -253,7 +253,7 @@ async def test_copies_are_removed_if_all_that_was_read_is_the_buckets(
     server: MemoryServer, store: ObjectStore
 ) -> None:
     """In another stream the same chunks have other numbers, and one of them may be that of a copy here."""
-    sender = ChunkSender.__new__(ChunkSender)
+    sender = Put.__new__(Put)
     sender._bucket, sender._subject = store.bound_bucket, "$O.b.C.n"
     chunk, copy = (server.put_raw(sender._subject, b"x") for _ in range(2))
     with pytest.raises(Unrepairable):
