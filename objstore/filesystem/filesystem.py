@@ -24,7 +24,17 @@ from ..read.files import Written
 from ..read.links import OtherBuckets
 from .files import AsyncObjectFile, ObjectFile, PackedFile, TextFile, UnorderedFile
 from .filesystem_reads import FileSystemReads, progress_of
-from .moving import Move, check_files, check_targets, directory_of, local_plan, paths_of, plan, source_of
+from .moving import (
+    Move,
+    check_files,
+    check_one,
+    check_targets,
+    directory_of,
+    local_plan,
+    paths_of,
+    plan,
+    source_of,
+)
 from .oserrors import os_errors
 from .paths import LEVELS, check_apart, check_local, is_within, join, split, strip
 from .writing import Mode, Writing
@@ -75,6 +85,8 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: objects that are transferred at the same time (16).
         follow_links: ``"same-bucket"`` refuses to read through links into other buckets, ``"none"`` through
             any; default: ``"all"``.
+        patterns: whether paths with ``*``, ``?`` or ``[`` may be patterns in ``get``, ``cat``, ``cp``, ``rm``
+            and ``mv``. Default: in the first three. ``glob`` takes them always.
         **options: all other options of :func:`natsproto.connect`, and of ``fsspec.AbstractFileSystem``.
 
     Raises:
@@ -257,13 +269,17 @@ class NatsObjectFileSystem(FileSystemReads):
         maxdepth: int | None,
         into: bool,
         levels: int = 0,
+        removing: bool = False,
     ) -> list[Move]:
         return plan(
             path1,
-            await self._expanded(path1, recursive=recursive, maxdepth=maxdepth, levels=levels),
+            await self._expanded(
+                path1, recursive=recursive, maxdepth=maxdepth, levels=levels, removing=removing
+            ),
             path2,
             into=into,
             only_files=isinstance(path1, str) and (not recursive or maxdepth is not None),
+            pattern=self._may_be_pattern(path1, removing=removing),
         )
 
     async def _remote_plan(
@@ -273,12 +289,21 @@ class NatsObjectFileSystem(FileSystemReads):
         *,
         recursive: bool,
         maxdepth: int | None,
+        removing: bool = False,
     ) -> list[Move]:
-        """Plan what goes from one path to another one here; directories come with their files."""
+        """Plan what goes from one path to another one here; directories come with their files.
+
+        Raises:
+            ValueError: two would have the same target; or the source is both an object and a directory.
+        """
         if isinstance(path1, str) or isinstance(path2, str):
             assert isinstance(path2, str)
             into = path2.endswith("/") or await self._isdir(path2)
-            moves = await self._plan(path1, strip(path2), recursive=recursive, maxdepth=maxdepth, into=into)
+            moves = await self._plan(
+                path1, strip(path2), recursive=recursive, maxdepth=maxdepth, into=into, removing=removing
+            )
+            if isinstance(path1, str) and len(moves) > 1:
+                check_one(path1, moves)
         else:
             pairs = zip(map(strip, path1), map(strip, path2), strict=True)
             moves = [Move(source, target, False) for source, target in pairs]
@@ -326,12 +351,15 @@ class NatsObjectFileSystem(FileSystemReads):
 
         Each file by itself: its source goes when its copy is there, whatever becomes of the others.
         """
-        moves = await self._remote_plan(path1, path2, recursive=recursive, maxdepth=maxdepth)
+        with self._literally(path1):
+            moves = await self._remote_plan(
+                path1, path2, recursive=recursive, maxdepth=maxdepth, removing=True
+            )
 
-        async def move_one(move: Move) -> None:
-            await self._mv_file(move.source, move.target)
+            async def move_one(move: Move) -> None:
+                await self._mv_file(move.source, move.target)
 
-        await self._several(paths_of(moves), batch_size).run(moves, move_one, source_of)
+            await self._several(paths_of(moves), batch_size).run(moves, move_one, source_of)
 
     async def _pipe(
         self,
@@ -449,19 +477,30 @@ class NatsObjectFileSystem(FileSystemReads):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> None:
+        with self._literally(path):
+            await self._rm_each(path, recursive=recursive, maxdepth=maxdepth, batch_size=batch_size)
+
+    async def _rm_each(
+        self,
+        path: str | Sequence[str],
+        *,
+        recursive: bool,
+        maxdepth: int | None,
+        batch_size: int | None,
+    ) -> None:
         if recursive and maxdepth is None:
             roots: dict[str, None] = {}
             others = OtherBuckets()
             for given in [path] if isinstance(path, str) else path:
                 each = strip(given)
-                pattern = await self._is_pattern(given, path, others)
+                pattern = await self._is_pattern(given, others, removing=True)
                 matches = cast("list[str]", await self._glob(each)) if pattern else [each]
                 if not matches:
                     raise FileNotFoundError(errno.ENOENT, "no such file or directory", each)
                 roots.update(dict.fromkeys(matches))
             await self._several(roots, 1).run(list(roots), lambda root: self._rm_tree(root, batch_size))
             return
-        found = await self._expanded(path, recursive=recursive, maxdepth=maxdepth)
+        found = await self._expanded(path, recursive=recursive, maxdepth=maxdepth, removing=True)
         files = [each for each, entry in found.items() if entry["type"] != "directory"]
         if not recursive and len(files) < len(found):
             directory = next(each for each in found if each not in files)

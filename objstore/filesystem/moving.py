@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import other_paths
 
-from .paths import may_be_pattern
+from .paths import may_be_pattern, strip
 from .tree import Entry
 
 
@@ -30,6 +30,7 @@ def plan(
     *,
     into: bool,
     only_files: bool,
+    pattern: bool = False,
 ) -> list[Move]:
     """Return what goes where.
 
@@ -39,6 +40,7 @@ def plan(
         target: where to.
         into: the target is a directory, or was written as one.
         only_files: leave directories out.
+        pattern: a pattern was asked for.
     """
     entries = {
         path: entry for path, entry in found.items() if not (only_files and entry["type"] == "directory")
@@ -46,7 +48,6 @@ def plan(
     if not entries:
         return []
     one = isinstance(asked, str)
-    pattern = may_be_pattern(asked)
     inside = one and (
         (pattern and len(entries) == 1)
         or (not pattern and into and isinstance(asked, str) and not asked.endswith("/"))
@@ -80,7 +81,14 @@ def local_plan(
         each: {"type": "directory" if each.endswith("/") or local.isdir(each) else "file"} for each in found
     }
     only_files = isinstance(asked, str) and (not recursive or maxdepth is not None)
-    return plan(cast("str | Sequence[str]", asked), entries, target, into=into, only_files=only_files)
+    return plan(
+        cast("str | Sequence[str]", asked),
+        entries,
+        target,
+        into=into,
+        only_files=only_files,
+        pattern=may_be_pattern(asked),
+    )
 
 
 def source_of(move: Move) -> str:
@@ -125,3 +133,17 @@ def check_files(moves: Sequence[Move]) -> None:
             raise ValueError(
                 f"{move.source!r} would replace {move.target!r}, which goes elsewhere: take them one by one"
             )
+
+
+def check_one(asked: str, moves: Sequence[Move]) -> None:
+    """Refuse to take what lies in a directory along with an object of the same path: lists show the object.
+
+    Raises:
+        ValueError: it is both.
+    """
+    path = strip(asked)
+    if any(move.source == path and not move.directory for move in moves):
+        raise ValueError(
+            f"{asked!r} is both an object and a directory: pass recursive=False for the one, "
+            f"{path + '/'!r} for the other"
+        )

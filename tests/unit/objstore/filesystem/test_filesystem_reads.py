@@ -18,7 +18,7 @@ from objstore import BucketNotFoundError, ObjectInfo, ObjectLink, ObjectStore
 from objstore.bucket import bucket
 from objstore.bucket.bucket import Bucket
 from objstore.filesystem import NatsObjectFileSystem
-from objstore.filesystem.filesystem_reads import LOOKS
+from objstore.filesystem.filesystem_lists import LOOKS
 from objstore.format.codec import MetaDecodeError
 from objstore.format.naming import meta_subject
 from objstore.read import links

@@ -15,7 +15,9 @@ def test_one_file() -> None:
     one = {"b/a/x": FILE}
     assert plan("b/a/x", one, "to", into=False, only_files=True) == [Move("b/a/x", "to", False)]
     assert plan("b/a/x", one, "to/", into=True, only_files=True) == [Move("b/a/x", "to/x", False)]
-    assert plan("b/a/*", one, "to", into=False, only_files=True) == [Move("b/a/x", "to/x", False)]
+    assert plan("b/a/*", one, "to", into=False, only_files=True, pattern=True) == [
+        Move("b/a/x", "to/x", False)
+    ]
     assert plan(["b/a/x"], one, "to", into=False, only_files=False) == [Move("b/a/x", "to/x", False)]
 
 
