@@ -109,6 +109,41 @@ def test_pyarrow(table: Any, url: str, fs: NatsObjectFileSystem) -> None:
     assert fs.find(url) == []
 
 
+def test_names_that_are_patterns(
+    request: pytest.FixtureRequest, url: str, options: dict[str, str], fs: NatsObjectFileSystem
+) -> None:
+    """Others choose names; these libraries have no patterns, and hand on what they have listed."""
+    need(request.config, "pyarrow", "zarr")
+    import zarr
+    from fsspec.generic import rsync
+    from pyarrow.fs import FileSelector, FSSpecHandler, PyFileSystem
+
+    bucket = url.removeprefix("natsobj://")
+    mine = [f"{bucket}/in/1", f"{bucket}/in/d/2"]
+    fs.pipe(dict.fromkeys([*mine, f"{bucket}/in/*", f"{bucket}/in/[d]/x", f"{bucket}/in"], b"x"))
+    arrow = PyFileSystem(FSSpecHandler(fs))
+    arrow.move(f"{bucket}/in/*", f"{bucket}/moved")
+    arrow.delete_dir(f"{bucket}/in/[d]")
+    with pytest.raises(ValueError, match="both an object and a directory"):
+        arrow.move(f"{bucket}/in", f"{bucket}/to")
+    arrow.delete_file(f"{bucket}/moved")
+    arrow.delete_file(f"{bucket}/in")
+    assert fs.find(bucket) == mine
+    assert [info.path for info in arrow.get_file_info(FileSelector(f"{bucket}/in"))] == [
+        f"{bucket}/in/1",
+        f"{bucket}/in/d",
+    ]
+    fs.pipe({f"{bucket}/copy/{name}": b"x" for name in ("1", "*", "d/2")})
+    rsync(f"{url}/in", f"{url}/copy", delete_missing=True, inst_kwargs={"default_method": "current"})
+    assert fs.find(f"{bucket}/copy") == [f"{bucket}/copy/1", f"{bucket}/copy/d/2"]
+    group = zarr.open_group(f"{url}/group", mode="w", storage_options=options)
+    for name in ("a", "b", "*", "[ab]"):
+        group.create_array(name, shape=(1,), dtype="i4")
+    for name in ("*", "[ab]"):
+        del group[name]
+    assert sorted(group.array_keys()) == ["a", "b"]
+
+
 def test_zarr(request: pytest.FixtureRequest, url: str, options: dict[str, str]) -> None:
     need(request.config, "zarr")
     import numpy
