@@ -364,13 +364,15 @@ class StoreReads:
         Args:
             prefix: only names with this prefix (filtered by the client: all metas are read).
             include_deleted: include delete markers.
-            on_invalid: called with each :class:`InvalidMeta`; default: log a WARNING for each.
+            on_invalid: called with each :class:`InvalidMeta`, except those of names without the prefix;
+                default: log a WARNING for each.
         """
         from .format.marks import shown
+        from .listing.decode import reports_of
         from .listing.metas import newest_metas
 
         check_callback("on_invalid", on_invalid)
-        infos = map(shown, await newest_metas(self._bucket, on_invalid))
+        infos = map(shown, await newest_metas(self._bucket, reports_of(prefix, on_invalid)))
         return [
             info for info in infos if (include_deleted or not info.deleted) and info.name.startswith(prefix)
         ]
@@ -386,9 +388,11 @@ class StoreReads:
         acknowledged before the iteration is included, even if a replica is behind. Arguments as :meth:`list`.
         """
         from .listing import pages
+        from .listing.decode import reports_of
 
         check_callback("on_invalid", on_invalid)
-        return pages.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=on_invalid)
+        report = reports_of(prefix, on_invalid)
+        return pages.iterate(self._bucket, prefix, include_deleted=include_deleted, on_invalid=report)
 
     @operation
     async def names(self, prefix: str = "", *, live: bool = False) -> builtins.list[str]:

@@ -12,6 +12,7 @@ from natsproto.jetstream.api.codec import time_from_ns
 from ..bucket.bucket import Bucket, log
 from ..format.codec import MetaDecodeError
 from ..format.models import InvalidMeta, ObjectInfo
+from ..format.naming import decode_meta_name
 from ..format.plain_meta import plain_reader
 
 if TYPE_CHECKING:
@@ -41,6 +42,18 @@ def bounded_warnings() -> OnInvalid:
         bounded.warning("unreadable metas", SKIPPED, brief(invalid.subject), invalid.revision, invalid.error)
 
     return warn
+
+
+def reports_of(prefix: str, on_invalid: OnInvalid | None) -> OnInvalid:
+    """Return what reports unreadable metas, except those at the subjects of names without the prefix."""
+    report = on_invalid or warn_invalid
+
+    def within(invalid: InvalidMeta) -> None:
+        name = decode_meta_name(invalid.subject)
+        if name is None or name.startswith(prefix):
+            report(invalid)
+
+    return within if prefix else report
 
 
 def report_invalid(on_invalid: OnInvalid, invalid: InvalidMeta) -> None:

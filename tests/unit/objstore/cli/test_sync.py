@@ -114,6 +114,20 @@ async def test_nothing_is_deleted_on_a_guess(
     assert await store.exists("p/y")
 
 
+async def test_what_cannot_be_read_of_another_directory(
+    server: MemoryServer, store: ObjectStore, command: Any, tmp_path: Path
+) -> None:
+    """Who may write there does not decide what is deleted here."""
+    await store.put("p/a", FILES["a"])
+    for name in ("tmp/x", "p", "photos"):
+        server.put_raw(store.bound_bucket.meta_subject(name), b"no JSON")
+    await command("sync", "natsobj://b/p", "here", "--delete")
+    assert content(tmp_path / "here") == {"a": FILES["a"]}
+    server.put_raw("$O.b.M.!", b"no JSON")  # no name: it may be that of any
+    with pytest.raises(CommandError, match="not everything could be read"):
+        await command("sync", "natsobj://b/p", "here", "--delete")
+
+
 async def test_a_failure_deletes_nothing(store: ObjectStore, command: Any, tmp_path: Path) -> None:
     await store.put("p/../../evil", b"")
     await store.put("p/good", b"g")
