@@ -42,7 +42,8 @@ OBJECT = 600
 
 def weight(payload: bytes) -> int:
     """Return the bytes of memory, about, that a decoded meta takes."""
-    wide = 1 if payload.isascii() else 4  # one rare character makes all of a text wide
+    narrow = payload.isascii() and b"\\u" not in payload
+    wide = 1 if narrow else 4  # one rare character makes all of a text wide
     return OBJECT + len(payload) * wide + VALUE * payload.count(b",")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -260,4 +261,5 @@ def test_small_and_wide_metas_weigh_what_they_take() -> None:
     """Else many tiny ones, or texts with one rare character, take several times the limit."""
     assert weight(b'{"name":"1f"}') > 600
     assert weight("é".encode() + b"x" * 1000) > 4000
+    assert weight(json.dumps("\U0001f600" + "x" * 1000).encode()) > 4000
     assert weight(b"x" * 1000) < 2000
