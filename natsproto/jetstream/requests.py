@@ -60,7 +60,6 @@ class ApiRequests:
         # another account whose API is imported. An info about such a one is ignored; if no other comes for
         # some time, the stream was deleted and created again.
         self.known_streams: dict[str, object] = {}
-        self._cut_lists: dict[tuple[str, str], tuple[float, float]] = {}  # see stream_subjects()
 
     def subject(self, suffix: str) -> bytes:
         """Return the API subject for ``suffix``, checked."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 from sys import getsizeof
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from .._values import brief, seconds
 from ..errors import RemoteProtocolError, StaleConnectionError
@@ -15,6 +17,9 @@ from .api.features import check_kept, refused
 from .api.models import StreamConfig, StreamInfo
 from .api.paging import Incomplete, memory_of
 from .requests import ApiRequests, listed
+
+if TYPE_CHECKING:
+    from ..aio.connection import Connection
 
 MAX_PENDING = 64 * 1024 * 1024
 """Bytes that a server keeps for a client by default; it closes the connection instead of sending more."""
@@ -27,6 +32,12 @@ CUT_PAUSE = 10.0
 
 MAX_CUT_PAUSE = 600.0
 """The longest of these pauses, in seconds."""
+
+
+# By connection: each context is cheap to create. Pauses, and when they end, by API prefix, stream and filter.
+_cut_lists: WeakKeyDictionary[Connection, dict[tuple[str, str, str], tuple[float, float]]] = (
+    WeakKeyDictionary()
+)
 
 
 class StreamManagement(ApiRequests):
@@ -97,8 +108,9 @@ class StreamManagement(ApiRequests):
             StaleConnectionError: the connection was lost. A server cuts it each time if the list is larger
                 than its ``max_pending`` (64 MiB), as with many subjects of kilobytes: pass a filter.
         """
-        key, loop = (name, subjects_filter), self.client.connection.loop
-        pause, until = self._cut_lists.get(key, (0.0, 0.0))
+        key, connection = (self.prefix, name, subjects_filter), self.client.connection
+        loop, cut = connection.loop, _cut_lists.setdefault(connection, {})
+        pause, until = cut.get(key, (0.0, 0.0))
         if loop.time() < until and ESCAPED * (await self.stream_info(name)).bytes >= MAX_PENDING:
             raise RemoteProtocolError(
                 f"the subjects of stream {brief(name)} may be more than a server can send: it closed the "
@@ -109,9 +121,9 @@ class StreamManagement(ApiRequests):
         except StaleConnectionError:
             if has_wildcards(subjects_filter):
                 pause = min(2 * pause or CUT_PAUSE, MAX_CUT_PAUSE)
-                self._cut_lists[key] = (pause, loop.time() + pause)
+                cut[key] = (pause, loop.time() + pause)
             raise
-        self._cut_lists.pop(key, None)
+        cut.pop(key, None)
         return found
 
     async def _listed_subjects(self, name: str, subjects_filter: str) -> dict[str, int]:

@@ -313,7 +313,7 @@ async def test_a_list_of_subjects_that_the_server_cannot_send(
             lost = nc.stats.reconnects
             for _ in range(3):
                 with pytest.raises(RemoteProtocolError, match=f"pass a filter, or wait for {pause} s"):
-                    await js.stream_subjects("S")
+                    await nc.jetstream().stream_subjects("S")
             assert await js.stream_subjects("S", "s.short") == {"s.short": 1}
             assert await js.stream_subjects("S", "s.*") == {"s.short": 1}
             assert nc.stats.reconnects == lost
