@@ -11,14 +11,19 @@ from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.binding import bind_other
 from ..bucket.bucket import Bucket
-from ..errors import (
-    LinkError,
-)
-from ..format.models import ObjectInfo
+from ..errors import BucketNotFoundError, LinkError
+from ..format.models import ObjectInfo, ObjectLink
 from .lookup import live_info, newest_info
 
 MAX_LINKS = 8
 """Links in a row that a read follows; creating a link to a link is refused."""
+
+
+KEPT = 5.0
+"""Seconds for which a bucket that a link leads to is kept: to look it up may take a megabyte."""
+
+MOST_KEPT = 16
+"""Buckets that are kept for the links of one; each may have a configuration of a megabyte."""
 
 
 FollowLinks = Literal["all", "same-bucket", "none"]
@@ -60,9 +65,27 @@ class OtherBuckets:
         if name in self._away:
             raise self._away[name].with_traceback(None)
         if name not in self._found:
-            found = await bind_other(asked, name)
-            self._found[name] = found
+            self._found[name] = await _bound(asked, name)
         return self._found[name]
+
+    async def target(self, asked: Bucket, link: ObjectLink, name: str) -> tuple[Bucket, ObjectInfo]:
+        """Return the object of that name in the bucket that a link leads to, and the bucket.
+
+        Raises:
+            LookupError, ValueError: there is none.
+            NatsError: as for :meth:`find`; or it could not be read.
+        """
+        for again in (True, False):
+            bucket = await self.find(asked, link.bucket)
+            bucket.check_name(name)
+            try:
+                return bucket, await live_info(bucket, name)
+            except BucketNotFoundError:
+                if bucket is asked or not again:
+                    raise
+                self._found.pop(link.bucket, None)  # it may have been created anew since
+                asked.remembered(_Kept).buckets.pop(link.bucket, None)
+        raise AssertionError
 
     def tolerates(self, exc: NatsError, asked: Bucket, name: str) -> bool:
         """Whether an error is one of that other bucket alone."""
@@ -71,6 +94,25 @@ class OtherBuckets:
         if retryable(exc):
             self._away[name] = exc
         return True
+
+
+class _Kept:
+    """The buckets that links of one have led to, each with the time until which it is kept."""
+
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
+        self.buckets: dict[str, tuple[Bucket, float]] = {}
+
+
+async def _bound(asked: Bucket, name: str) -> Bucket:
+    """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
+    kept, now = asked.remembered(_Kept).buckets, asked.connection.loop.time()
+    if name in kept and now < kept[name][1]:
+        return kept[name][0]
+    found = await bind_other(asked, name)
+    if len(kept) >= MOST_KEPT:
+        kept.clear()
+    kept[name] = found, now + KEPT
+    return found
 
 
 async def resolve(
@@ -129,9 +171,7 @@ async def resolve(
             raise broken(f"leads through more than {MAX_LINKS} links")
         seen.add((link.bucket, link.name))
         try:
-            bucket = await known.find(asked, link.bucket)
-            bucket.check_name(link.name)
-            info = await live_info(bucket, link.name)
+            bucket, info = await known.target(asked, link, link.name)
         except (LookupError, ValueError) as exc:
             raise broken(f"leads to {brief(link.target)}, which does not exist: {exc}") from exc
         except NatsError as exc:

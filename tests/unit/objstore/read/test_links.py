@@ -88,10 +88,38 @@ async def test_a_list_looks_another_bucket_up_once(server: MemoryServer, bucket:
     assert (await resolve(bucket, "l3"))[1].name == "far"
     assert server.verbs().count("STREAM.INFO") == 1
     others = OtherBuckets()
+    bucket.remembered(_links._Kept).buckets.clear()
     for _ in range(5):
         where, found = await resolve(bucket, "l3", others=others)
         assert (where.name, found.name) == ("other", "far")
+        bucket.remembered(_links._Kept).buckets.clear()
     assert server.verbs().count("STREAM.INFO") == 1
+
+
+async def test_single_reads_look_it_up_once_in_a_while(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write links decides how many lead to a bucket whose info has a megabyte."""
+    other = await server.bucket("other")
+    await other.put("far", b"away")
+    for number in range(20):
+        link(server, store.bound_bucket, f"l{number}", ObjectLink("other", "far"))
+    server.verbs()
+    for number in range(20):
+        assert await store.get(f"l{number}") == b"away"
+    assert server.verbs().count("STREAM.INFO") == 1
+    await server.js.delete_object_store("other")
+    with pytest.raises(LinkError, match="does not exist"):
+        await store.get("l0")
+    other = await server.bucket("other")
+    await other.put("far", b"anew")
+    assert await store.get("l0") == b"anew"
+    monkeypatch.setattr(_links, "KEPT", 0.0)
+    store.bound_bucket.remembered(_links._Kept).buckets.clear()
+    server.verbs()
+    for _ in range(3):
+        await store.get("l0")
+    assert server.verbs().count("STREAM.INFO") == 3
 
 
 async def test_a_list_waits_once_for_a_bucket_without_servers(
