@@ -64,6 +64,7 @@ class ObjectFile(AbstractBufferedFile):
     ) -> None:
         self._writing: Writing | None = None
         self._pinned: Pinned | None = None
+        self._outer: Discardable | None = None
         position = 0
         if mode == "rb":
             self._pinned = sync(fs.loop, fs.pin, path)
@@ -114,17 +115,33 @@ class ObjectFile(AbstractBufferedFile):
         with os_errors(self.path):
             sync(self.fs.loop, getattr(self._writing, step), *arguments)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether what was written is neither visible nor discarded."""
+        return self._writing is not None and not self._writing.ended
+
+    def comes_from(self, outer: Discardable) -> None:
+        """Say that ``outer`` writes this, and may hold back some of it until it is closed."""
+        if not self.autocommit:  # else nobody but its user closes it
+            self._outer = outer
+
     def commit(self) -> None:
-        """Make the file of a transaction visible."""
-        self.close()
+        """Make the file of a transaction visible. It is closed if it is still open."""
+        outer, self._outer = self._outer, None
+        (outer or self).close()
         self._run("commit")
 
     def discard(self) -> None:
         """Throw away what was written."""
-        if self._writing is not None:
-            self.forced = True
-            self._closed = True
-            self._run("abort")
+        outer, self._outer = self._outer, None
+        try:
+            if outer is not None:
+                outer.discard()
+        finally:
+            if self._writing is not None:
+                self.forced = True
+                self._closed = True
+                self._run("abort")
 
     def close(self) -> None:
         """Close the file; one that was written is stored now, unless it belongs to a transaction."""
@@ -233,8 +250,10 @@ class PackedFile(io.BufferedIOBase):
         """Throw away what was written."""
         if not self.closed:
             super().close()
-            self._packer.close()  # its last bytes go where nobody sees them
-            self._file.discard()
+            try:
+                self._packer.close()  # its last bytes go where nobody sees them
+            finally:
+                self._file.discard()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -247,11 +266,16 @@ class PackedFile(io.BufferedIOBase):
 class TextFile(io.TextIOWrapper):
     """A file in text mode, which is discarded when an exception leaves its ``with`` block."""
 
+    def discard(self) -> None:
+        """Throw away what was written."""
+        if isinstance(self.buffer, ObjectFile | PackedFile):
+            self.buffer.discard()
+
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and isinstance(self.buffer, ObjectFile | PackedFile):
-            self.buffer.discard()
+        if kind is not None:
+            self.discard()
         self.close()
 
 

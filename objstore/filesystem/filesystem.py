@@ -37,6 +37,7 @@ from .moving import (
 )
 from .oserrors import os_errors
 from .paths import LEVELS, check_apart, check_local, is_within, join, split, strip
+from .transaction import WriteTransaction
 from .writing import Mode, Writing
 
 if TYPE_CHECKING:
@@ -94,7 +95,15 @@ class NatsObjectFileSystem(FileSystemReads):
             use.
     """
 
+    transaction_type = WriteTransaction
+
     # -- open files -------------------------------------------------------------------------------
+
+    def start_transaction(self) -> WriteTransaction:
+        """Begin what ``with fs.transaction`` does, until :meth:`end_transaction`."""
+        transaction: WriteTransaction = self.transaction
+        transaction.start()
+        return transaction
 
     def _open(
         self,
@@ -148,12 +157,23 @@ class NatsObjectFileSystem(FileSystemReads):
         )
         mode = mode if binary else mode.replace("t", "") + "b"
         packing = None if "r" in mode else get_compression(str(path), compression)
-        file: io.IOBase = super().open(
+        stored: io.IOBase = super().open(
             path, mode, block_size, cache_options, compression if packing is None else None, **kwargs
         )
-        if packing is not None:
-            file = PackedFile(cast(ObjectFile, file), compr[packing](file, mode="w"))
-        return file if binary else TextFile(cast("IO[bytes]", file), encoding, errors, newline)
+        if not isinstance(stored, ObjectFile):  # it is decompressed
+            return stored if binary else TextFile(cast("IO[bytes]", stored), encoding, errors, newline)
+        file: ObjectFile | PackedFile | TextFile = stored
+        try:
+            if packing is not None:
+                file = PackedFile(stored, compr[packing](stored, mode="w"))
+            if not binary:
+                file = TextFile(cast("IO[bytes]", file), encoding, errors, newline)
+        except BaseException:
+            stored.discard()  # else a transaction would store it, empty
+            raise
+        if file is not stored:
+            stored.comes_from(file)
+        return cast(io.IOBase, file)
 
     async def begin_writing(self, path: str, mode: Mode, options: WriteOptions) -> tuple[Writing, int]:
         """Return what stores a file that is being written, and its position. For the file objects."""

@@ -151,10 +151,9 @@ class FileSystemLists(AsyncFileSystem):
         sync(self.loop, self.aclose)
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Forget opened buckets. Listings are not cached."""
+        """Forget opened buckets, in a transaction, too. Listings are not cached."""
         bucket, _ = split(strip(path or ""))
         self._connections.forget(bucket or None)
-        super().invalidate_cache(path)
 
     # -- listing ----------------------------------------------------------------------------------
 

@@ -43,6 +43,9 @@ class Writing:
 
     Until a second piece comes, the first one is kept: a small object is stored at once, by one put.
 
+    Attributes:
+        ended: it was committed or aborted, with or without success.
+
     Args:
         store: the bucket.
         name: the object's name.
@@ -56,7 +59,7 @@ class Writing:
         self._first: bytes | None = None
         self._writer: ObjectWriter | None = None
         self._old: ObjectInfo | None = None
-        self._ended = False
+        self.ended = False
 
     async def begin(self) -> int:
         """Look at what is there; return the position at which writing begins.
@@ -174,18 +177,19 @@ class Writing:
             ObjectAlreadyExists, RevisionConflictError: another writer was faster.
             NatsError: as for :meth:`objstore.ObjectStore.put`.
         """
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         if self._writer is None and self._old is None:
             put = self._store.put if self._mode == "wb" else self._store.create
-            await put(self._name, self._first or b"", **self._options)
+            data, self._first = self._first or b"", None
+            await put(self._name, data, **self._options)
         else:
             await (await self._open()).commit()
 
     async def abort(self) -> None:
         """Keep nothing of it. Without effect after :meth:`commit`."""
-        self._ended = True
+        self.ended = True
         self._first = None
         if self._writer is not None:
             await self._writer.abort()

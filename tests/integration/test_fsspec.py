@@ -90,6 +90,27 @@ def test_a_cache_notices_another_content(
             assert file.read() == content
 
 
+def test_a_transaction_for_which_there_is_no_room(fs: NatsObjectFileSystem, bucket_name: str) -> None:
+    """The file system has left it, and what was sent of the files is gone."""
+    small = f"{bucket_name}-small"
+    fs.mkdir(small, max_bytes=3 * MIB)
+    with pytest.raises(OSError, match="full") as caught, fs.transaction:
+        for name in "abc":
+            with fs.open(f"{small}/{name}", "wb", block_size=MIB // 2) as file:
+                file.write(DATA[: MIB // 4])
+        fs.pipe_file(f"{small}/large", DATA[: 5 * MIB // 2])
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__notes__ == [
+        f"'{small}/b' failed: 1 of 3 files of the transaction stored before it, 1 discarded after it"
+    ]
+    assert fs.find(small) == [f"{small}/a", f"{small}/large"]
+    fs.rm_file(f"{small}/large")
+    with fs.open(f"{small}/later", "wb") as file:
+        file.write(DATA[:MIB])
+    assert fs.size(f"{small}/later") == MIB
+    fs.rm(small, recursive=True)
+
+
 def test_from_several_threads(fs: NatsObjectFileSystem, bucket_name: str) -> None:
     def use(number: int) -> bytes:
         fs.pipe_file(f"{bucket_name}/{number}", b"%d" % number)

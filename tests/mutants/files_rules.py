@@ -70,6 +70,22 @@ MUTANTS = (
         "unit/objstore/filesystem/test_filesystem.py::test_an_interrupt_ends_the_work",
     ),
     Mutant(
+        "a-failed-transaction-stays",
+        "objstore/filesystem/transaction.py",
+        "        super().complete()  # first of all: the file system leaves the transaction",
+        "        if not commit:\n            super().complete()",
+        "what is written after a failed transaction is stored",
+        "unit/objstore/filesystem/test_transaction.py::test_a_commit_that_fails",
+    ),
+    Mutant(
+        "a-transaction-in-another-one",
+        "objstore/filesystem/transaction.py",
+        "if self.fs.transaction is not self or not self._begun.acquire(blocking=False):",
+        "if False:",
+        "no transaction loses the files of another one",
+        "unit/objstore/filesystem/test_transaction.py::test_one_in_another",
+    ),
+    Mutant(
         "one-object-stops-all",
         "objstore/bucket/at_once.py",
         "if await ends(number, exc):",
