@@ -7,7 +7,7 @@ import time
 from _thread import allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -61,7 +61,7 @@ def closed() -> ConnectionClosedError:
 
 
 class Call:
-    """See the module docstring. The loop's side is :meth:`begin`, :meth:`ask` and :meth:`fail`.
+    """See the module docstring. The loop's side is :meth:`ask` and :meth:`fail`.
 
     The caller sleeps on a lock that the loop's thread releases: cheaper than ``concurrent.futures.Future``,
     and a signal can interrupt it.
@@ -69,22 +69,22 @@ class Call:
     Args:
         loop: runs in another thread.
         work: what to run there.
-        on_done: called there with this call when it has ended.
+        calls: where this call is from its start to its end.
         over: returns whether the loop runs its last tasks: another one would not be waited for.
     """
 
-    __slots__ = ("_done", "_errand", "_error", "_lock", "_loop", "_on_done", "_over", "_task", "_work")
+    __slots__ = ("_calls", "_done", "_errand", "_error", "_lock", "_loop", "_over", "_task", "_work")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         work: Callable[[], Coroutine[object, None, None]],
-        on_done: Callable[[Call], None],
+        calls: set[Call],
         over: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._work = work
-        self._on_done = on_done
+        self._calls = calls
         self._over = over
         self._lock = allocate_lock()
         self._lock.acquire()
@@ -95,17 +95,17 @@ class Call:
 
     # -- in the loop's thread ---------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start the task; it inherits the current context, which is the caller's."""
-        if self._done:
-            return
+    def _begin(self) -> None:
         if self._over():
             self.fail(closed())
         else:
             _under_way.set(self)
-            self._task = self._loop.create_task(self._run(self._work))
+            self._loop.create_task(self._run(self._work))
 
     async def _run(self, work: Callable[[], Coroutine[object, None, None]]) -> None:
+        if self._done:
+            return  # interrupted before this first step
+        self._task = asyncio.current_task()
         try:
             if (deadline := _deadline.get()) is None:
                 await work()
@@ -129,7 +129,7 @@ class Call:
         # Contexts refer to this, those of timers perhaps for long: the arguments may be large.
         self._task = None
         del self._work
-        self._on_done(self)
+        self._calls.discard(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -165,9 +165,22 @@ class Call:
         if self._task is not None:
             self._task.cancel()
         elif not self._done:
-            self.fail(closed())
+            self.fail(closed())  # a task that is cancelled before its first step would not do so
 
-    # -- in the caller's thread -------------------------------------------------------------------
+    # -- in other threads -------------------------------------------------------------------------
+
+    def start(self, context: Context) -> None:
+        """Have the loop begin it, in a context that its task inherits.
+
+        Raises:
+            ConnectionClosedError: the loop is closed.
+        """
+        self._calls.add(self)
+        try:
+            self._loop.call_soon_threadsafe(self._begin, context=context)
+        except RuntimeError:
+            self._calls.discard(self)
+            raise closed() from None
 
     def wait(self) -> None:
         """Run the call, and wait until it has ended; raise its error.
@@ -176,10 +189,7 @@ class Call:
         for its clean-up, and is raised then. Another one during that time is raised at once.
         """
         try:
-            try:
-                self._loop.call_soon_threadsafe(self.begin, context=copy_context())
-            except RuntimeError:
-                raise closed() from None
+            self.start(copy_context())
             self._lock.acquire()
             while not self._done:
                 errand, self._errand = self._errand, None
@@ -199,7 +209,8 @@ class Call:
         try:
             self._loop.call_soon_threadsafe(self._cancel)
         except RuntimeError:
-            return  # the loop is closed
+            self._calls.discard(self)  # the loop is closed
+            return
         end = time.monotonic() + CLEANUP
         while not self._done and (left := end - time.monotonic()) > 0:
             self._lock.acquire(timeout=left)

@@ -137,21 +137,16 @@ class LoopThread:
         async def work() -> None:
             result.append(await function(*args, **kwargs))
 
-        call = Call(self._loop, work, self._calls.discard, self._is_over)
-        self._calls.add(call)
-        call.wait()
+        Call(self._loop, work, self._calls, self._is_over).wait()
         return result.pop()
 
     def later(self, work: Callable[[], Coroutine[object, None, None]]) -> bool:
         """Run a coroutine function without waiting, for finalizers; false if the loop has ended."""
         if self.inherited:
             return False
-        call = Call(self._loop, work, self._calls.discard, self._is_over)
-        self._calls.add(call)
         try:
-            self._loop.call_soon_threadsafe(call.begin, context=Context())
-        except RuntimeError:  # closed
-            self._calls.discard(call)
+            Call(self._loop, work, self._calls, self._is_over).start(Context())
+        except ConnectionClosedError:
             return False
         return True
 

@@ -351,4 +351,12 @@ MUTANTS = (
         "what was answered is not what is refused",
         "unit/natsproto/aio/test_permission_refusals.py::test_answered_ones_do_not_count",
     ),
+    Mutant(
+        "a-call-cancelled-before-its-first-step",
+        "objstore/blocking/call.py",
+        "            self._loop.create_task(self._run(self._work))",
+        "            self._task = self._loop.create_task(self._run(self._work))",
+        "a call that is interrupted before it began ends at once, and nothing of it is kept",
+        "unit/objstore/blocking/test_call.py::test_interrupted_before_it_began",
+    ),
 )

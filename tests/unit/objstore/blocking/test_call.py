@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextvars import ContextVar
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -143,20 +145,56 @@ def test_an_interruption(thread: LoopThread, clean: bool, monkeypatch: pytest.Mo
     assert ended == (["ended"] if clean else [])
 
 
-def test_interrupted_before_it_began(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    "moment", ["before it is given to the loop", "when the loop knows of it", "before its first step"]
+)
+def test_interrupted_before_it_began(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It does not begin, nobody waits for it, and nothing of it is kept."""
+    monkeypatch.setattr(module, "CLEANUP", 20.0)
+    given = thread._loop.call_soon_threadsafe
+    entered, leave = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        entered.set()
+        assert leave.wait(20)
+
+    def give(function: Callable[..., object], *arguments: object, **context: Context) -> None:
+        first = function.__name__ == "_begin"
+        if not first or moment != "before it is given to the loop":
+            given(function, *arguments, **context)
+        if first:
+            raise KeyboardInterrupt
+        leave.set()
 
     ran: list[str] = []
 
-    async def work() -> None:
+    async def work(arguments: Arguments) -> None:
         ran.append("ran")
 
+    if moment == "before its first step":  # so the loop begins the call and cancels it in one turn
+        given(busy)
+        assert entered.wait(20)
+    arguments = Arguments()
+    kept = weakref.ref(arguments)
+    began = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "copy_context", interrupted)
+        patch.setattr(thread._loop, "call_soon_threadsafe", give)
         with pytest.raises(KeyboardInterrupt):
-            thread.call(work)
-    assert ran == []
+            thread.call(work, arguments)
+    assert time.monotonic() - began < 15
+    assert thread.call(asyncio.sleep, 0, "alive") == "alive"
+    assert thread._calls == set()
+    if moment != "when the loop knows of it":
+        assert ran == []
+    del arguments
+    gc.collect()
+    assert kept() is None
+
+
+class Arguments:
+    """Those of a call; perhaps large."""
 
 
 def test_a_callback_that_exits(thread: LoopThread) -> None:

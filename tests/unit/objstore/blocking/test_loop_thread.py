@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ class TestEnd:
         async def work() -> None:
             raise AssertionError("unreachable")
 
-        call = Call(thread._loop, work, thread._calls.discard, thread._is_over)
+        call = Call(thread._loop, work, thread._calls, thread._is_over)
         thread._calls.add(call)
         thread.stop()
         assert isinstance(call._error, ConnectionClosedError)
@@ -136,6 +137,7 @@ class TestEnd:
         with pytest.raises(ConnectionClosedError):
             thread.call(work)
         assert not thread.later(work)
+        assert thread._calls == set()
         thread.stop()
 
     def test_a_call_that_begins_while_the_rest_ends(self) -> None:
@@ -151,8 +153,8 @@ class TestEnd:
             try:
                 await asyncio.Event().wait()
             finally:  # the runner cancels what is left, and runs the loop meanwhile
-                calls.append(Call(thread._loop, work, thread._calls.discard, thread._is_over))
-                thread._loop.call_soon(calls[0].begin)
+                calls.append(Call(thread._loop, work, thread._calls, thread._is_over))
+                calls[0].start(Context())
                 await asyncio.sleep(0)
 
         assert thread.later(last)
