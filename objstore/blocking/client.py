@@ -17,7 +17,6 @@ from .store import ObjectStore
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from natsproto.aio import request_many as aio_responses
     from natsproto.aio.client import HeadersLike
     from natsproto.aio.connection import Stats
     from natsproto.transport import Buffer
@@ -116,15 +115,18 @@ class Client:
         pending_bytes_limit: int | None = None,
     ) -> Subscription:
         """Subscribe, ``for msg in nc.subscribe(…)``: :meth:`natsproto.Client.subscribe`."""
-        twin = self._link.call(
-            self._client.subscribe,
-            subject,
-            queue=queue,
-            max_msgs=max_msgs,
-            pending_msgs_limit=pending_msgs_limit,
-            pending_bytes_limit=pending_bytes_limit,
-        )
-        return Subscription(self._link, twin)
+
+        async def begin() -> Subscription:
+            twin = await self._client.subscribe(
+                subject,
+                queue=queue,
+                max_msgs=max_msgs,
+                pending_msgs_limit=pending_msgs_limit,
+                pending_bytes_limit=pending_bytes_limit,
+            )
+            return Subscription(self._link, twin)  # here: if the caller is interrupted, it is dropped
+
+        return self._link.call(begin)
 
     def request(
         self,
@@ -152,12 +154,13 @@ class Client:
         """Publish, and iterate over the answers: :meth:`natsproto.Client.request_many`."""
         check_sentinel(sentinel)
 
-        async def begin() -> aio_responses.Responses:
-            return self._client.request_many(
+        async def begin() -> Responses:
+            twin = self._client.request_many(
                 subject, payload, timeout=timeout, headers=headers, max_messages=max_messages, stall=stall
             )
+            return Responses(self._link, twin, sentinel)
 
-        return Responses(self._link, self._link.call(begin), sentinel)
+        return self._link.call(begin)
 
     def new_inbox(self) -> str:
         """Return a new subject for replies, which nobody can guess."""

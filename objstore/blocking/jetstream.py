@@ -274,15 +274,18 @@ class JetStreamContext:
         pending_bytes_limit: int | None = None,
     ) -> PushConsumer:
         """Bind to a push consumer: :meth:`natsproto.JetStreamContext.push_consumer`."""
-        twin = self._link.call(
-            self._js.push_consumer,
-            stream,
-            consumer,
-            config=config,
-            pending_msgs_limit=pending_msgs_limit,
-            pending_bytes_limit=pending_bytes_limit,
-        )
-        return PushConsumer(self._link, twin)
+
+        async def bind() -> PushConsumer:
+            twin = await self._js.push_consumer(
+                stream,
+                consumer,
+                config=config,
+                pending_msgs_limit=pending_msgs_limit,
+                pending_bytes_limit=pending_bytes_limit,
+            )
+            return PushConsumer(self._link, twin)  # here: if the caller is interrupted, it is dropped
+
+        return self._link.call(bind)
 
     def pause_consumer(self, stream: str, consumer: str, until: datetime) -> ConsumerPause:
         """Let a consumer deliver nothing until a time: :meth:`natsproto.JetStreamContext.pause_consumer`."""

@@ -19,6 +19,7 @@ import weakref
 from _thread import get_ident
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from natsproto.errors import ConnectionClosedError, NatsError
@@ -207,12 +208,19 @@ class Link:
     def __init__(self, options: connect) -> None:
         self._closed = True
         check_no_loop()
+        self.client: Client
         self.thread: LoopThread = _enter(self)
         try:
-            self.client: Client = self.thread.call(self.thread.open, options)
+            self.thread.call(self._open, options)
         except BaseException:
+            if not self._closed:  # interrupted just when it was made
+                self._closed = True
+                self.thread.later(partial(self.thread.end, self.client, self.client.close))
             _leave(self)
             raise
+
+    async def _open(self, options: connect) -> None:
+        self.client = await self.thread.open(options)
         self._closed = False
 
     def call(
@@ -249,10 +257,8 @@ class Link:
                 _leave(self)
 
     def __del__(self) -> None:
-        if not self._closed:
-            client, thread = self.client, self.thread
-            if thread.later(lambda: thread.end(client, client.close)):
-                dropped(client, "use it with 'with', or close()")
+        if not self._closed and self.thread.later(partial(self.thread.end, self.client, self.client.close)):
+            dropped(self.client, "use it with 'with', or close()")
 
 
 def dropped(what: object, advice: str) -> None:

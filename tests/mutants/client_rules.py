@@ -1,4 +1,4 @@
-"""Mutants of ``natsproto``: acknowledgements, ordered consumers, what is kept for a reconnect."""
+"""Mutants of the client: acknowledgements, ordered consumers, reconnects, blocking calls."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from natsproto.aio.client import Client as AsyncClient
+from objstore.blocking.call import under_way
 from objstore.blocking.client import Client
 from objstore.blocking.loop_thread import Link
 from support.imports import ROOT
@@ -28,6 +30,18 @@ class InMemory:
         self.server = MemoryServer()
         yield from ()
         return self.server.client
+
+
+async def just_made() -> None:
+    """In the loop's thread: the caller is interrupted, too late to stop what it waits for."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    try:
+        await under_way().ask(interrupt)
+    except asyncio.CancelledError:
+        pass
 
 
 def memory_client() -> tuple[Client, MemoryServer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from natsproto.errors import ConnectionClosedError, RequestTimeoutError
 from objstore.sync import Client, JetStreamContext, JetStreamMsg
+from support.blocking import just_made
 from support.memory_server import MemoryServer
 
 CONFIG = {"filter_subject": "s.>", "deliver_policy": "all", "ack_policy": "explicit"}
@@ -97,6 +99,26 @@ def test_the_end_of_a_push_consumer(js: JetStreamContext, server: MemoryServer) 
     del dropped
     again = js.push_consumer("S", "d")
     again.unsubscribe()
+
+
+def test_interrupted_just_when_it_was_made(
+    js: JetStreamContext, server: MemoryServer, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has got the push consumer: it is dropped, and unsubscribed."""
+    bind = js._js.push_consumer
+
+    async def interrupted(*args: Any, **kwargs: Any) -> object:
+        await just_made()
+        return await bind(*args, **kwargs)
+
+    monkeypatch.setattr(js._js, "push_consumer", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        js.push_consumer("S", config={**CONFIG, "deliver_subject": "to.me", "durable_name": "d"})
+    del caught  # its traceback refers to what the call has returned
+    gc.collect()
+    nc.flush()
+    assert "d" in server.streams["S"].consumers
+    assert not server.subscribed(b"to.me")
 
 
 def test_pauses_and_pins(js: JetStreamContext, server: MemoryServer) -> None:

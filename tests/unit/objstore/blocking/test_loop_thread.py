@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Generator
 from contextvars import Context
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 from natsproto.errors import ConnectionClosedError, NoServersError
 from objstore.blocking import loop_thread as module
 from objstore.blocking.call import Call
-from objstore.blocking.loop_thread import LoopThread
+from objstore.blocking.loop_thread import Link, LoopThread
 from objstore.sync import Client, ObjectStore, connect
-from support.blocking import InMemory, memory_client, output
+from support.blocking import InMemory, just_made, memory_client, output
 from support.waits import eventually_here
 
 
@@ -170,6 +171,15 @@ class TestEnd:
         thread.stop()
         assert client.is_closed
 
+    def test_interrupted_just_when_it_was_made(self, nc: Client) -> None:
+        """Nobody has got it, and the thread lives on for others."""
+        options: Any = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            Link(options)
+        eventually_here(lambda: options.server.client.is_closed)
+        assert list(nc._link.thread.users) == [nc._link]
+        assert not nc.is_closed
+
     def test_a_dropped_connection(self, nc: Client) -> None:
         """What was made with it keeps it; without anything it is closed."""
         dropped, server = memory_client()
@@ -217,6 +227,14 @@ def test_disowned_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     module._after_fork()
     with pytest.raises(ConnectionClosedError, match="before this process was forked"):
         client.jetstream().account_info()
+
+
+class Interrupted(InMemory):
+    """The caller is interrupted, and the connection is made nevertheless."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from just_made().__await__()
+        return (yield from super().__await__())
 
 
 class Selector:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from natsproto.errors import (
     RequestTimeoutError,
 )
 from objstore.sync import Client, Msg
+from support.blocking import just_made
 from support.fake_session import turns
 from support.memory_server import MemoryServer
 
@@ -87,6 +90,28 @@ def test_its_end(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
     del dropped
     nc.flush()
     assert not server.subscribed(b"x")
+
+
+def test_interrupted_just_when_it_was_made(
+    nc: Client, connected: tuple[Client, MemoryServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has got the subscription: it is dropped."""
+    subscribe = nc._client.subscribe
+    made: list[object] = []
+
+    async def interrupted(*args: Any, **kwargs: Any) -> object:
+        await just_made()
+        made.append(await subscribe(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(nc._client, "subscribe", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nc.subscribe("x")
+    assert len(made) == 1
+    del caught  # its traceback refers to what the call has returned
+    gc.collect()
+    nc.flush()
+    assert not connected[1].subscribed(b"x")
 
 
 def test_the_error_of_the_connection(nc: Client, connected: tuple[Client, MemoryServer]) -> None:
