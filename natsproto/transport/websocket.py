@@ -1,8 +1,12 @@
 """NATS over WebSocket (extra ``ws``): a transport that wraps another one.
 
-The sans-I/O protocol of the ``websockets`` library does framing, masking and the opening handshake; bytes
+The sans-I/O protocol of the ``websockets`` library does the opening handshake and frames what is sent; bytes
 travel through :mod:`natsproto.transport` as always. NATS frames and WebSocket frames are independent of
 each other: either side may split and merge them as it likes (nats-server, ADR-43).
+
+A server sends all that waits for a client as one frame. So what a frame holds is passed on as it comes: it
+shows that the peer is alive, and none of it is kept here. The library gets the first two bytes of each frame
+to check, and control frames to answer.
 """
 
 from __future__ import annotations
@@ -22,7 +26,20 @@ if TYPE_CHECKING:
     from .base import Buffer, Receiver, Transport, TransportKind
 
 MAX_FRAME = 65 * 1024 * 1024
-"""Bytes of the largest frame accepted: a server sends all that waits for a client (up to 64 MiB) as one."""
+"""Bytes of the largest message accepted, whatever its frames: a server sends all that waits for a client (up
+to 64 MiB) as one."""
+
+MAX_CONTROL = 125
+"""Bytes that a control frame holds at most (RFC 6455, 5.5)."""
+
+HEAD = 2
+"""Bytes at the beginning of each frame: what it is, and how long if that is less than 126 bytes."""
+
+WHOLE = 0x82
+"""First byte of a frame of binary data that is a whole message: with nothing about it to check."""
+
+LONG_HEADS = {126: 4, 127: 10}
+"""Bytes of the head in which the length follows, by what is in the place of the length."""
 
 READ_SIZE = 64 * 1024
 """Bytes that one read takes at most."""
@@ -45,7 +62,13 @@ class WebSocketTransport:
         self._protocol = protocol
         self._inner: Transport | None = None
         self._buffer = memoryview(bytearray(READ_SIZE))
+        self._open = False
+        self._head = bytearray()
+        self._head_size = HEAD
+        self._control = False
         self._fragmented = False
+        self._left = 0  # bytes of the frame that are to come
+        self._message = 0  # bytes of the message so far, with all of the frame
         self._unread_pongs = 0
         self._failure: RemoteProtocolError | StaleConnectionError | None = None
 
@@ -71,27 +94,80 @@ class WebSocketTransport:
 
     def _received(self, data: memoryview) -> None:
         for start in range(0, len(data), PIECE):
-            if self._failure is not None:
-                return
             self._piece(data[start : start + PIECE])
 
     def _piece(self, data: memoryview) -> None:
+        count = 0
+        while data and self._failure is None:
+            if self._left:
+                size = min(self._left, len(data))
+                self._left -= size
+                if self._control:
+                    self._library(data[:size])
+                else:
+                    self._receiver.data_received(bytes(data[:size]))
+            elif self._open:
+                size = min(self._head_size - len(self._head), len(data))
+                self._head += data[:size]
+                if len(self._head) == self._head_size:
+                    count += 1
+                    self._head_received()
+            else:  # line by line: the library must not see the frames that come with the last one
+                size = bytes(data).find(b"\n") + 1 or len(data)
+                count += 1
+                self._library(data[:size])
+            if count > MAX_FRAMES:
+                self._fail(RemoteProtocolError("the server sends a flood of tiny frames"))
+            data = data[size:]
+
+    def _head_received(self) -> None:
+        """Learn how much follows: after the first two bytes, or after the length that followed those."""
+        head = self._head
+        length = head[1] & 0x7F
+        if len(head) == HEAD:
+            self._control = bool(head[0] & 0x08)
+            if head[0] != WHOLE or head[1] & 0x80 or self._fragmented:
+                # The library takes a frame of data for an empty one, and checks all but its length.
+                self._library(bytes((head[0], head[1] if self._control else head[1] & 0x80)))
+                if self._failure is not None:
+                    return
+            if self._control and length > MAX_CONTROL:
+                self._broken("control frame too long")
+                return
+            if length in LONG_HEADS:
+                self._head_size = LONG_HEADS[length]
+                return
+        else:
+            marker, length = length, int.from_bytes(head[HEAD:], "big")
+            if length < (126 if marker == 126 else 1 << 16):
+                self._broken("its length is in more bytes than it needs")
+                return
+        if not self._control:
+            self._message = self._message + length if self._fragmented else length
+            self._fragmented = not head[0] & 0x80
+            if self._message > MAX_FRAME:
+                self._broken(f"a message of {self._message} bytes, above the limit of {MAX_FRAME}")
+        self._left = length
+        self._head_size = HEAD
+        head.clear()
+
+    def _library(self, data: Buffer) -> None:
+        """Have the library check ``data``, and answer it."""
         protocol = self._protocol
         protocol.receive_data(data)
-        events = protocol.events_received()
-        if len(events) > MAX_FRAMES:
-            self._fail(RemoteProtocolError("the server sends a flood of tiny frames"))
-            return
-        for event in events:
+        for event in protocol.events_received():
             self._event(event)
-            if self._failure is not None:
-                return
+        if self._failure is not None:
+            return
         if protocol.parser_exc is not None:
-            self._fail(RemoteProtocolError(f"broken WebSocket frame: {protocol.parser_exc}"))
+            self._broken(protocol.parser_exc)
         elif protocol.handshake_exc is not None:
             self._fail(RemoteProtocolError("the peer does not speak HTTP"))
         else:
             self._send()  # answers to pings
+
+    def _broken(self, what: object) -> None:
+        self._fail(RemoteProtocolError(f"broken WebSocket frame: {what}"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         reason = self._failure or exc
@@ -107,12 +183,10 @@ class WebSocketTransport:
         if isinstance(event, Response):
             if self._protocol.handshake_exc is not None:
                 self._fail(RemoteProtocolError(f"not a WebSocket: the server answered {event.status_code}"))
-            elif not self.opened.done():
-                self.opened.set_result(None)
-        elif event.opcode is Opcode.BINARY or (event.opcode is Opcode.CONT and self._fragmented):
-            self._fragmented = not event.fin
-            if event.data:
-                self._receiver.data_received(bytes(event.data))
+            else:
+                self._open = True
+                if not self.opened.done():
+                    self.opened.set_result(None)
         elif event.opcode is Opcode.CLOSE:
             self._send()
             close = self._protocol.close_rcvd
@@ -225,7 +299,7 @@ async def open_websocket(
     except ImportError:
         raise MissingExtraError("ws:// and wss:// need the websockets library", "ws") from None
     uri = WebSocketURI(ssl_context is not None, host, port, path, "")
-    protocol = ClientProtocol(uri, max_size=MAX_FRAME, logger=_quiet())
+    protocol = ClientProtocol(uri, max_size=MAX_CONTROL, logger=_quiet())
     transport = WebSocketTransport(receiver, protocol)
     inner = await open_transport(
         kind,
