@@ -362,6 +362,7 @@ class ObjectStore(StoreReads):
         """
         from .format.marks import RESERVED
         from .read import get, links
+        from .write.source import Repeatable
 
         check_callback("progress", progress)
         follow = links.check_follow_links(follow_links)
@@ -372,7 +373,7 @@ class ObjectStore(StoreReads):
             chunk_size = await get.chunk_size_of(bucket, info, limit)
         return await target.put(
             new_name,
-            get.buffers(bucket, info),
+            Repeatable(lambda: get.buffers(bucket, info)),
             info.description,
             None,
             info.headers,

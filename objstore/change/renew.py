@@ -18,7 +18,7 @@ from ..errors import ObjectChangedError, OutcomeUnknownError, RevisionConflictEr
 from ..format.chunking import resolve_chunk_size
 from ..read.get import buffers, chunk_size_of
 from ..write.put import Put
-from ..write.source import open_source
+from ..write.source import Repeatable, open_source
 from .delete import delete
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ async def _copy(
     return await Put(
         bucket,
         replace(changed, nuid="", revision=0),
-        open_source(buffers(bucket, old)),
+        open_source(Repeatable(lambda: buffers(bucket, old))),
         chunk_size=size,
         if_revision=revision,
         must_not_exist=must_not_exist,

@@ -64,6 +64,20 @@ class GivenPath:
         return self._path
 
 
+class Repeatable:
+    """Pieces that can be read again, such as those of an object.
+
+    Args:
+        begin: begins a pass; all give the same bytes, or raise.
+    """
+
+    def __init__(self, begin: Callable[[], AsyncIterator[Payload]]) -> None:
+        self._begin = begin
+
+    def __aiter__(self) -> AsyncIterator[Payload]:
+        return self._begin()
+
+
 class Source:
     """The data of a put, in one or more passes.
 
@@ -143,7 +157,7 @@ def open_source(data: Any) -> Source:
         if source is not None:
             return source
     if isinstance(data, AsyncIterable):
-        return Source(lambda: _async_pieces(data), restartable=False)
+        return Source(lambda: _async_pieces(data), restartable=isinstance(data, Repeatable))
     try:
         view = memoryview(data)
     except TypeError:

@@ -193,6 +193,20 @@ async def test_acknowledged_and_not_there(server: MemoryServer, store: ObjectSto
     assert server.chunks() == {info.nuid: info.chunks}
 
 
+async def test_an_object_that_is_copied_can_be_read_again(server: MemoryServer, store: ObjectStore) -> None:
+    """As bytes that are put: the copy starts over if its chunks cannot be trusted."""
+    await store.put("a", DATA, chunk_size=CHUNK)
+
+    def drop(subject: str, header: bytes, payload: bytes) -> Any:
+        return {"stream": "OBJ_b", "seq": server.stream().seq + 1}
+
+    Nth(server, 3, drop)
+    copied = await store.copy("a", "b")
+    assert await store.get("b") == DATA
+    assert server.chunks()[copied.nuid] == copied.chunks
+    assert len(server.chunks()) == 2
+
+
 async def test_a_stream_that_makes_room_by_itself(server: MemoryServer, store: ObjectStore) -> None:
     """The chunks are counted before the commit: one that has gone again is noticed."""
     server.stream().config |= {"discard": "old", "max_bytes": 100_000}
